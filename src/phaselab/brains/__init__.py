@@ -1,0 +1,92 @@
+"""Brain data: one module a data set, all giving the same ``BrainData``."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from phaselab.stimuli import Stimulus
+from phaselab.study import Brain
+
+
+class DataMissing(FileNotFoundError):
+    """Data that are not there; the message says what to fetch and where to put it."""
+
+
+@dataclass(frozen=True)
+class BrainData:
+    """Responses of some subjects to one stimulus.
+
+    Attributes
+    ----------
+    name, simulated, description : what it is; `simulated` is shown on every figure.
+    stimulus : what the subjects read or heard; the run names are the keys of `responses`.
+    responses : subject -> run -> float32 (n_trs, n_voxels).
+    rois : subject -> (n_voxels,) name of the region of each voxel.
+    ceiling : subject -> float32 (n_voxels,) noise ceiling as a correlation, or None when unknown.
+    ceiling_kind : how the ceiling is known, for captions.
+    nuisance : run -> (n_trs, k) regressors of no interest that belong to the stimulus (word rate ...).
+    nuisance_names : names of the k columns.
+    vertices : subject -> (n_voxels,) vertex of fsaverage5 (0..10241 left, 10242..20483 right), if any.
+    latents : run -> (n_trs, k) the true sources of a simulated brain, before the HRF is applied to
+        nothing else: already convolved; empty for real brains.
+    notes : what a reader must know: subjects left out, and why.
+    """
+
+    name: str
+    simulated: bool
+    description: str
+    stimulus: Stimulus
+    responses: dict[str, dict[str, np.ndarray]]
+    rois: dict[str, np.ndarray]
+    ceiling: dict[str, np.ndarray] | None = None
+    ceiling_kind: str = ""
+    nuisance: dict[str, np.ndarray] = field(default_factory=dict)
+    nuisance_names: tuple[str, ...] = ()
+    vertices: dict[str, np.ndarray] | None = None
+    latents: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(self.responses)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 digits) of responses, ROI names and ceilings."""
+        sha = hashlib.sha256()
+        for subject, runs in self.responses.items():
+            sha.update(subject.encode())
+            for run, values in runs.items():
+                sha.update(run.encode() + np.ascontiguousarray(values, dtype="<f4").tobytes())
+            sha.update("\0".join(map(str, self.rois[subject])).encode())
+            if self.ceiling is not None:
+                sha.update(np.ascontiguousarray(self.ceiling[subject], dtype="<f4").tobytes())
+        return sha.hexdigest()[:16]
+
+
+def load_brain(spec: Brain, data: Path | None) -> BrainData:
+    """The brain data of a study.
+
+    Parameters
+    ----------
+    spec : the study's section ``brain``.
+    data : folder of downloaded data (``PHASELAB_DATA``); not needed by the simulated brain.
+
+    Raises
+    ------
+    DataMissing
+        When the files are not there: says what to fetch and where to put it.
+    """
+    # Imported here so that reading one data set never needs what another one needs.
+    if spec.name == "simulated":
+        from phaselab.brains import simulated
+
+        return simulated.load(spec)
+    from phaselab.brains import alice
+
+    return alice.load(spec, data)

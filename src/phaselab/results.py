@@ -1,0 +1,217 @@
+"""Where results lie, how they are written, and what counts as up to date.
+
+A unit of work writes one folder: data files and ``manifest.json``, which names the inputs and the
+digest of each output. The folder is made aside and renamed when it is whole, so a half-written one
+never exists. A folder is up to date when its manifest names the wanted inputs and every output has
+its digest; one that was damaged since is found, said, and made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+#: The one tidy table: every measure of every perspective at every checkpoint.
+CURVE_COLUMNS = (
+    "study",
+    "model",
+    "checkpoint",
+    "step",
+    "tokens",
+    "perspective",
+    "measure",
+    "task",
+    "layer",
+    "subject",
+    "roi",
+    "value",
+    "stderr",
+)
+CURVE_TYPES = {
+    "study": "str",
+    "model": "str",
+    "checkpoint": "str",
+    "step": "int64",
+    "tokens": "int64",
+    "perspective": "str",
+    "measure": "str",
+    "task": "str",
+    "layer": "int64",
+    "subject": "str",
+    "roi": "str",
+    "value": "float64",
+    "stderr": "float64",
+}
+#: What stands where a column does not apply: layer -1, and an empty string elsewhere.
+NO_LAYER = -1
+
+MANIFEST = "manifest.json"
+
+
+def curve_table(rows: Iterable[dict[str, Any]], **constant: Any) -> pd.DataFrame:
+    """Rows of the curves table with all its columns and types.
+
+    `rows` give the columns that vary, `constant` those that do not; ``task``, ``subject`` and
+    ``roi`` default to an empty string, ``layer`` to -1 and ``stderr`` to NaN.
+    """
+    frame = pd.DataFrame(list(rows))
+    for name, value in constant.items():
+        frame[name] = value
+    for name, default in (
+        ("task", ""),
+        ("subject", ""),
+        ("roi", ""),
+        ("layer", NO_LAYER),
+        ("stderr", float("nan")),
+    ):
+        if name not in frame:
+            frame[name] = default
+    if frame.empty:
+        frame = frame.reindex(columns=list(CURVE_COLUMNS))
+    unknown = set(frame) - set(CURVE_COLUMNS)
+    absent = set(CURVE_COLUMNS) - set(frame)
+    if unknown or absent:
+        raise ValueError(f"curves table: unknown columns {sorted(unknown)}, missing columns {sorted(absent)}")
+    return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, or of a folder: the relative names and the bytes of all files in it."""
+    sha = hashlib.sha256()
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        sha.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                sha.update(chunk)
+    return sha.hexdigest()
+
+
+def digest_code(*names: str) -> str:
+    """Digest of modules or sub-packages of phaselab: code that changes makes its results stale."""
+    here = Path(__file__).parent
+    sha = hashlib.sha256()
+    for name in sorted(names):
+        path = here / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+            sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class State:
+    """What a folder of results is worth: ``current`` alone is used as it is."""
+
+    kind: Literal["current", "missing", "stale", "damaged"]
+    why: str = ""
+
+    def __bool__(self) -> bool:
+        return self.kind == "current"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder of results, or an empty one when there is none that can be read."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) else {}
+
+
+def check(folder: Path, inputs: dict[str, Any]) -> State:
+    """Whether `folder` holds the results of `inputs`, whole and undamaged."""
+    if not folder.exists():
+        return State("missing", f"{folder}: not there")
+    manifest = read_manifest(folder)
+    if not manifest:
+        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read")
+    found = manifest.get("inputs", {})
+    changed = sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k))
+    if changed:
+        return State("stale", f"{folder}: made with another {', '.join(changed)}")
+    for name, digest in manifest.get("outputs", {}).items():
+        path = folder / name
+        if not path.exists():
+            return State("damaged", f"{path}: missing")
+        if digest_file(path) != digest:
+            return State("damaged", f"{path}: its digest is not the one in {MANIFEST}")
+    return State("current")
+
+
+@contextmanager
+def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
+    """Write a folder of results whole or not at all.
+
+    Yields a folder beside the final place; when the block ends, the manifest is added, everything
+    is flushed to disk and the folder renamed over what was there. On an exception, or when the
+    process is killed, the final place is as it was before.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        yield aside
+        outputs = {p.name: digest_file(p) for p in sorted(aside.iterdir())}
+        manifest = {"inputs": inputs, "outputs": outputs, **notes}
+        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        aside.chmod(0o755)
+        _flush(aside)
+        if folder.exists():
+            # A rename cannot replace a folder with files in it, so the old one steps aside first.
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
+            os.replace(folder, old / "was")
+            os.replace(aside, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in [*(p for p in folder.rglob("*")), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, or CSV by the name's ending; whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.partial")
+    if path.suffix == ".csv":
+        frame.to_csv(aside, index=False)
+    else:
+        frame.to_parquet(aside, index=False)
+    os.replace(aside, path)
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folders of results below one root: ``<root>/<study>/<model>/<checkpoint>/``."""
+
+    root: Path
+
+    def study(self, study: str) -> Path:
+        return self.root / study
+
+    def unit(self, study: str, model: str, checkpoint: str) -> Path:
+        return self.root / study / model / checkpoint
+
+    def curves(self, study: str) -> Path:
+        return self.root / study / "curves.parquet"
+
+    def trained(self, model: str, digest: str) -> Path:
+        """A model trained here; studies that train the same model share it."""
+        return self.root / "trained" / f"{model}-{digest[:8]}"

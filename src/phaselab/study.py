@@ -1,0 +1,250 @@
+"""The study file: what is compared with what, validated once, with errors that name the field.
+
+A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same
+file on the same data give the same tables. This module is the ground floor: it imports nothing
+else of phaselab.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+class StudyError(ValueError):
+    """A study file that cannot be used; the message names the file, the field and what was expected."""
+
+
+class Strict(BaseModel):
+    """Base of all sections: an unknown field is an error, and nothing changes after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Training(Strict):
+    """A language model trained from scratch, with checkpoints.
+
+    Attributes
+    ----------
+    text : where the training text comes from (``phaselab.train.text``).
+    mix : which mixture of that text; for ``world``: ``en`` (one language) or ``en+vo`` (two).
+    architecture : the shape of the network, built from a transformers configuration.
+    hidden_size, layers, heads, intermediate_size : the network's size.
+    vocabulary : number of tokens of the byte-pair encoding (``books``); ``world`` has one token a word.
+    context, batch : tokens of a training sequence; sequences of a step.
+    steps : optimiser steps; ``steps * batch * context`` tokens are seen in all.
+    checkpoints : number of checkpoints, evenly spaced in log steps, first and last included.
+    """
+
+    text: Literal["world", "books"]
+    mix: str = "en"
+    architecture: Literal["gpt_neox", "olmo2", "llama"]
+    hidden_size: int = Field(128, ge=8)
+    layers: int = Field(3, ge=1)
+    heads: int = Field(4, ge=1)
+    intermediate_size: int = Field(512, ge=8)
+    vocabulary: int = Field(2048, ge=64)
+    context: int = Field(128, ge=16)
+    batch: int = Field(16, ge=1)
+    steps: int = Field(1000, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    warmup: int = Field(40, ge=0)
+    checkpoints: int = Field(20, ge=2)
+    seed: int = 0
+
+
+class Model(Strict):
+    """One language model with its checkpoints: trained here (``train``) or found (``folder``)."""
+
+    name: Slug
+    label: str = ""
+    train: Training | None = None
+    folder: Path | None = None
+    checkpoints: str | tuple[str, ...] = "all"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.train is None) == (self.folder is None):
+            raise ValueError("expected exactly one of 'train' and 'folder'")
+        return self
+
+
+class Brain(Strict):
+    """The brain data: a module of ``phaselab.brains`` and its options.
+
+    ``simulated``: responses generated from known latents of held-out narratives.
+    ``alice``: Brennan et al. 2016, real fMRI of people who listen to a chapter of Alice.
+    """
+
+    name: Literal["simulated", "alice"]
+    seed: int = 0
+    subjects: int | None = Field(None, ge=1)
+    runs: int = Field(4, ge=2)
+    minutes: float = Field(20.0, gt=0, description="length of all runs together, minutes")
+    tr: float = Field(2.0, gt=0, description="repetition time, seconds")
+    vertices: int = Field(160, ge=8, description="vertices a subject")
+    radius: Literal["6mm", "10mm"] = "6mm"
+
+
+class Features(Strict):
+    """Hidden states, and how they become TRs.
+
+    ``context``: ``text`` (each text alone, as in the paper) or ``words`` (a sliding window).
+    ``window``: words of left context at most; ``stride``: new words a forward pass.
+    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs).
+    """
+
+    context: Literal["text", "words"] = "words"
+    pooling: Literal["mean", "last", "max"] = "last"
+    window: int = Field(96, ge=1)
+    stride: int = Field(32, ge=1)
+    hemodynamics: Literal["hrf", "average", "stack"] = "hrf"
+    delays: tuple[int, ...] = (1, 2, 3)
+    trim: int = Field(5, ge=0, description="TRs dropped at the start of each run")
+
+
+class Encoding(Strict):
+    """Ridge regression from features to responses, and its test."""
+
+    log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
+    folds: Literal["runs", "contiguous"] = "runs"
+    n_folds: int = Field(4, ge=2, description="contiguous folds; run-wise folds are as many as runs")
+    gap: int = Field(0, ge=0, description="TRs left out on both sides of a contiguous test fold")
+    permutations: int = Field(200, ge=0)
+    block: int = Field(10, ge=1, description="TRs in a permuted block")
+    fdr: float = Field(0.05, gt=0, lt=1)
+    shuffles: int = Field(5, ge=0, description="shuffled stimuli for the control")
+
+
+class Task(Strict):
+    """A task of the text source, or a file of one's own, scored by lm-evaluation-harness."""
+
+    name: Slug
+    items: int = Field(150, ge=1)
+    seed: int = 0
+
+
+class Internals(Strict):
+    """Measures of the hidden states themselves."""
+
+    probes: tuple[str, ...] = ()
+    samples: int = Field(1000, ge=50, description="words used at most, evenly spaced over the stimulus")
+
+
+class Study(Strict):
+    """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
+
+    name: Slug
+    title: str
+    description: str = ""
+    brain: Brain
+    models: tuple[Model, ...] = Field(min_length=1)
+    features: Features = Features()
+    encoding: Encoding = Encoding()
+    tasks: tuple[Task, ...] = ()
+    internals: Internals = Internals()
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Study:
+        for kind, names in (("models", [m.name for m in self.models]), ("tasks", [t.name for t in self.tasks])):
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")
+        return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether the brain of this study is simulated: every figure then says so."""
+        return self.brain.name == "simulated"
+
+    def model(self, name: str) -> Model:
+        """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""
+        if not name:
+            return self.models[0]
+        for model in self.models:
+            if model.name == name:
+                return model
+        known = ", ".join(m.name for m in self.models)
+        raise StudyError(f"study {self.name}: model: found {name!r}, expected one of {known}")
+
+
+def embedded() -> dict[str, Path]:
+    """Name -> file of the studies that come with the package."""
+    folder = Path(str(resources.files("phaselab") / "studies"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_study(name_or_path: str | Path) -> Study:
+    """Read and validate a study: the name of an embedded one, or the path of a YAML file.
+
+    Raises
+    ------
+    StudyError
+        When there is no such study, or naming each field that is wrong, what was found and what
+        was expected.
+    """
+    known = embedded()
+    path = known.get(str(name_or_path)) or Path(name_or_path)
+    if not path.is_file():
+        raise StudyError(f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: found {type(content).__name__}, expected a mapping of fields")
+    try:
+        return Study.model_validate(content)
+    except ValidationError as error:
+        raise StudyError(f"{path}: {explain(error, content)}") from error
+
+
+def explain(error: ValidationError, content: dict[str, Any]) -> str:
+    """One line a wrong field: where it is, what was found, what was expected."""
+    lines = []
+    for item in error.errors():
+        at = item["loc"]
+        where = ".".join(str(part) for part in at) or "(whole file)"
+        if item["type"] == "extra_forbidden":
+            right = ", ".join(sorted(_fields_at(at[:-1], content)))
+            lines.append(f"{where}: unknown field; expected one of {right}")
+        elif item["type"] == "missing":
+            lines.append(f"{where}: missing; expected a value")
+        else:
+            found = "" if not at or isinstance(item["input"], dict) else f"found {item['input']!r}; "
+            lines.append(f"{where}: {found}{item['msg']}")
+    return "\n  ".join(lines)
+
+
+def _fields_at(location: tuple[int | str, ...], content: Any) -> set[str]:
+    """Names of the fields that the section at `location` may have."""
+    section: Any = Study
+    for part in location:
+        if isinstance(part, int):
+            continue
+        field = section.model_fields[part]
+        section = next(
+            (t for t in _types_of(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), Study
+        )
+    return set(section.model_fields)
+
+
+def _types_of(annotation: Any) -> list[Any]:
+    inner = getattr(annotation, "__args__", ())
+    return [annotation, *(t for a in inner for t in _types_of(a))]
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 (first 16 hexadecimal digits) of a value that JSON can hold, or of a study section."""
+    if isinstance(value, BaseModel):
+        value = value.model_dump(mode="json")
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
