@@ -212,6 +212,10 @@ class Store:
     def curves(self, study: str) -> Path:
         return self.root / study / "curves.parquet"
 
+    def controls(self, study: str, model: str) -> Path:
+        # A model's name never begins with an underscore, so this never meets a unit's folder.
+        return self.root / study / "_controls" / model
+
     def trained(self, model: str, digest: str) -> Path:
         """A model trained here; studies that train the same model share it."""
         return self.root / "trained" / f"{model}-{digest[:8]}"

@@ -1,0 +1,302 @@
+"""One unit of work: a checkpoint of a model, loaded once, through all stages, into one folder.
+
+A ``Workbench`` knows a study and where its results lie, and makes what is missing: models, units,
+controls. The command line sweeps over it; a notebook uses the same one for what it needs. Whatever
+is made first, by whichever of the two, the other finds and reuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from phaselab import __version__, results
+from phaselab.checkpoints import Checkpoint, choose, load, local_checkpoints
+from phaselab.study import Model, Study, StudyError, digest_of
+
+if TYPE_CHECKING:
+    from phaselab.brains import BrainData
+    from phaselab.encoding import Scores
+    from phaselab.train.text import Item, TextSource
+
+#: Code whose change makes a unit's results stale.
+STAGES = ("brains", "checkpoints", "encoding", "features", "internals", "stimuli", "tasks", "unit")
+
+#: Names of the control conditions in the column ``model``.
+WORD_RATE = "control: word rate"
+LATENTS = "control: true latents"
+SHUFFLED = "control: shuffled stimulus"
+
+Say = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread.
+
+    Sums are ordered differently on another number of threads, and the last digits then differ:
+    with one thread a sweep, a notebook and a machine with more cores agree to the bit.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _silent(message: str) -> None:
+    return None
+
+
+@dataclass
+class Workbench:
+    """A study, its data and its results; everything is made when first asked for.
+
+    Parameters
+    ----------
+    study : a validated study.
+    store : where results lie.
+    data : folder of downloaded data, or None.
+    say : receives a line when something unusual happens (a damaged result is made again).
+    """
+
+    study: Study
+    store: results.Store
+    data: Path | None = None
+    say: Say = _silent
+
+    @cached_property
+    def brain(self) -> BrainData:
+        from phaselab.brains import load_brain
+
+        with one_thread():
+            return load_brain(self.study.brain, self.data)
+
+    def source(self, model: Model) -> TextSource:
+        """The text that `model` was trained on; also the source of its tasks.
+
+        A model that was found and not trained here has no text of its own and takes that of the
+        first trained model of the study.
+        """
+        from phaselab.train.text import source
+
+        trained = model.train or next((m.train for m in self.study.models if m.train), None)
+        if trained is None:
+            raise StudyError(f"study {self.study.name}: tasks: expected a model with 'train' to take them from")
+        key = digest_of(trained.model_dump(include={"text", "mix", "seed", "vocabulary"}))
+        if key not in self._sources:
+            self._sources[key] = source(trained, self.data)
+        return self._sources[key]
+
+    @cached_property
+    def _sources(self) -> dict[str, TextSource]:
+        return {}
+
+    def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
+        """The folder of the checkpoints of `model`; trains the model when it is not there."""
+        if model.train is None:
+            assert model.folder is not None
+            return model.folder
+        if model.name not in self._trained:
+            from phaselab.train.loop import train
+
+            with one_thread():
+                self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
+        return self._trained[model.name]
+
+    @cached_property
+    def _trained(self) -> dict[str, Path]:
+        return {}
+
+    def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
+        """The checkpoints of `model` that the study (or `wanted`) asks for, in order of tokens."""
+        return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
+
+    def items(self, model: Model) -> dict[str, list[Item]]:
+        """Task name -> items, for the tasks that the text of `model` has."""
+        source = self.source(model)
+        return {
+            task.name: source.items(task.name, task.items, task.seed)
+            for task in self.study.tasks
+            if task.name in source.tasks
+        }
+
+    # ------------------------------------------------------------------ units
+
+    @cached_property
+    def _code(self) -> str:
+        return results.digest_code(*STAGES)
+
+    def inputs(self, model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
+        """What the results of a unit depend on: they are up to date when all of it is the same."""
+        sections = self.study.model_dump(
+            mode="json", include={"brain", "features", "encoding", "tasks", "internals"}
+        )
+        text = self.source(model).digest if self.study.tasks else ""
+        return {
+            "version": __version__,
+            "code": self._code,
+            "study": digest_of(sections),
+            "checkpoint": results.digest_file(checkpoint.path),
+            "stimulus": self.brain.stimulus.digest,
+            "brain": self.brain.digest,
+            "text": text,
+        }
+
+    def unit(self, model: Model, checkpoint: Checkpoint) -> tuple[Path, bool]:
+        """The folder of a unit's results, and whether it had to be computed."""
+        folder = self.store.unit(self.study.name, model.name, checkpoint.revision)
+        inputs = self.inputs(model, checkpoint)
+        state = results.check(folder, inputs)
+        if state:
+            return folder, False
+        if state.kind == "damaged":
+            self.say(f"{state.why}: made again")
+        with one_thread():
+            self._compute(folder, inputs, model, checkpoint)
+        return folder, True
+
+    def _compute(self, folder: Path, inputs: dict[str, Any], model: Model, checkpoint: Checkpoint) -> None:
+        from phaselab import encoding, internals
+        from phaselab.features import extract, to_trs
+        from phaselab.tasks import score_tasks
+
+        study, brain = self.study, self.brain
+        same = {
+            "study": study.name,
+            "model": model.name,
+            "checkpoint": checkpoint.revision,
+            "step": checkpoint.step,
+            "tokens": checkpoint.tokens,
+        }
+        network, tokenizer = load(checkpoint)
+        features = extract(network, tokenizer, brain.stimulus, study.features)
+        scores = encoding.encode(
+            to_trs(features, brain.stimulus, study.features), self.responses, study.encoding, seed=brain_seed(study)
+        )
+        brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
+        internal_rows = internals.measure(features.layers, brain.stimulus.labels, study.internals)
+        behaviour, per_item = score_tasks(network, tokenizer, self.items(model))
+
+        tables = {
+            "brain": brain_rows,
+            "internal": internal_rows,
+            "behaviour": behaviour,
+        }
+        with results.write_folder(folder, inputs, unit=same) as aside:
+            for perspective, rows in tables.items():
+                table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
+                results.write_table(table, aside / f"{perspective}.parquet")
+            results.write_table(per_item, aside / "items.parquet")
+            write_voxels(scores, aside / "voxels.zarr")
+
+    @cached_property
+    def responses(self) -> dict[str, dict[str, np.ndarray]]:
+        """Subject -> run -> responses without the first ``trim`` TRs."""
+        trim = self.study.features.trim
+        return {
+            subject: {run: values[trim:] for run, values in runs.items()}
+            for subject, runs in self.brain.responses.items()
+        }
+
+    # --------------------------------------------------------------- controls
+
+    def controls(self, model: Model) -> tuple[Path, bool]:
+        """What a reviewer asks for beside the scores of `model`; the folder, and whether it was computed.
+
+        Word rate and other nuisance alone; the true latents where the brain is simulated; and the
+        features of the last checkpoint against responses that are shifted in time.
+        """
+        last = self.checkpoints(model)[-1]
+        folder = self.store.controls(self.study.name, model.name)
+        inputs = self.inputs(model, last)
+        state = results.check(folder, inputs)
+        if state:
+            return folder, False
+        if state.kind == "damaged":
+            self.say(f"{state.why}: made again")
+        with one_thread():
+            table = self._control_table(model, last)
+        with results.write_folder(folder, inputs) as aside:
+            results.write_table(table, aside / "controls.parquet")
+        return folder, True
+
+    def _control_table(self, model: Model, last: Checkpoint) -> pd.DataFrame:
+        from phaselab import encoding
+        from phaselab.features import extract, to_trs
+
+        study, brain = self.study, self.brain
+        trim, seed = study.features.trim, brain_seed(study)
+        known = {
+            WORD_RATE: brain.nuisance,
+            LATENTS: brain.latents,
+        }
+        tables = []
+        for name, sources in known.items():
+            if sources:
+                X = {0: {run: values[trim:] for run, values in sources.items()}}
+                scores = encoding.encode(X, self.responses, study.encoding, seed=seed)
+                rows = encoding.summarise(scores, brain.rois, brain.ceiling)
+                tables.append(self._control_rows(rows, name, model, last))
+        network, tokenizer = load(last)
+        X = to_trs(extract(network, tokenizer, brain.stimulus, study.features), brain.stimulus, study.features)
+        shuffles = encoding.shuffled_stimulus(X, self.responses, study.encoding, study.encoding.shuffles, seed)
+        for number, scores in enumerate(shuffles):
+            rows = encoding.summarise(scores, brain.rois, brain.ceiling)
+            tables.append(self._control_rows(rows, SHUFFLED, model, last).assign(checkpoint=f"shuffle-{number}"))
+        return pd.concat(tables, ignore_index=True)
+
+    def _control_rows(self, rows: pd.DataFrame, name: str, model: Model, last: Checkpoint) -> pd.DataFrame:
+        return results.curve_table(
+            rows.to_dict("records"),
+            study=self.study.name,
+            model=name,
+            task=model.name,
+            checkpoint=last.revision,
+            step=last.step,
+            tokens=last.tokens,
+            perspective="brain",
+        )
+
+
+def brain_seed(study: Study) -> int:
+    """Seed of permutations and shuffles of a study."""
+    return study.brain.seed
+
+
+def write_voxels(scores: dict[str, Scores], path: Path) -> None:
+    """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
+    import zarr
+
+    group = zarr.open_group(path, mode="w")
+    for subject, score in scores.items():
+        of_subject = group.create_group(subject)
+        for name in ("r", "p", "significant", "alpha"):
+            of_subject.create_array(name, data=np.ascontiguousarray(getattr(score, name)))
+        of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
+
+
+def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What ``write_voxels`` wrote: subject -> name -> (n_layers, n_voxels), and ``layers`` (n_layers,)."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    return {
+        subject: {
+            **{name: np.asarray(of_subject[name][:]) for name in ("r", "p", "significant", "alpha")},
+            "layers": np.asarray(of_subject.attrs["layers"]),
+        }
+        for subject, of_subject in sorted(group.groups())
+    }
