@@ -38,7 +38,18 @@ def gather_controls(folders: Iterable[Path]) -> pd.DataFrame:
 def _sorted(tables: list[pd.DataFrame]) -> pd.DataFrame:
     if not tables:
         return results.curve_table([])
-    order = ["study", "model", "tokens", "checkpoint", "perspective", "measure", "task", "layer", "subject", "roi"]
+    order = [
+        "study",
+        "model",
+        "tokens",
+        "checkpoint",
+        "perspective",
+        "measure",
+        "task",
+        "layer",
+        "subject",
+        "roi",
+    ]
     table = pd.concat(tables, ignore_index=True)[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
     return table.sort_values(order, kind="stable", ignore_index=True)
 

@@ -58,6 +58,18 @@ NO_LAYER = -1
 MANIFEST = "manifest.json"
 
 
+class DataMissing(FileNotFoundError):
+    """Data that are not there; the message says what to fetch and where to put it."""
+
+
+def data_folder(option: Path | None) -> Path | None:
+    """The folder of downloaded data: `option`, else ``$PHASELAB_DATA``, else None."""
+    if option is not None:
+        return option
+    named = os.environ.get("PHASELAB_DATA", "")
+    return Path(named) if named else None
+
+
 def curve_table(rows: Iterable[dict[str, Any]], **constant: Any) -> pd.DataFrame:
     """Rows of the curves table with all its columns and types.
 

@@ -154,7 +154,10 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
-        for kind, names in (("models", [m.name for m in self.models]), ("tasks", [t.name for t in self.tasks])):
+        for kind, names in (
+            ("models", [m.name for m in self.models]),
+            ("tasks", [t.name for t in self.tasks]),
+        ):
             twice = sorted({n for n in names if names.count(n) > 1})
             if twice:
                 raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")
@@ -194,7 +197,9 @@ def load_study(name_or_path: str | Path) -> Study:
     known = embedded()
     path = known.get(str(name_or_path)) or Path(name_or_path)
     if not path.is_file():
-        raise StudyError(f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}")
+        raise StudyError(
+            f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}"
+        )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -232,7 +237,8 @@ def _fields_at(location: tuple[int | str, ...], content: Any) -> set[str]:
             continue
         field = section.model_fields[part]
         section = next(
-            (t for t in _types_of(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)), Study
+            (t for t in _types_of(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)),
+            Study,
         )
     return set(section.model_fields)
 

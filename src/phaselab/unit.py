@@ -94,7 +94,9 @@ class Workbench:
 
         trained = model.train or next((m.train for m in self.study.models if m.train), None)
         if trained is None:
-            raise StudyError(f"study {self.study.name}: tasks: expected a model with 'train' to take them from")
+            raise StudyError(
+                f"study {self.study.name}: tasks: expected a model with 'train' to take them from"
+            )
         key = digest_of(trained.model_dump(include={"text", "mix", "seed", "vocabulary"}))
         if key not in self._sources:
             self._sources[key] = source(trained, self.data)
@@ -184,7 +186,10 @@ class Workbench:
         network, tokenizer = load(checkpoint)
         features = extract(network, tokenizer, brain.stimulus, study.features)
         scores = encoding.encode(
-            to_trs(features, brain.stimulus, study.features), self.responses, study.encoding, seed=brain_seed(study)
+            to_trs(features, brain.stimulus, study.features),
+            self.responses,
+            study.encoding,
+            seed=brain_seed(study),
         )
         brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
         internal_rows = internals.measure(features.layers, brain.stimulus.labels, study.internals)
@@ -251,11 +256,17 @@ class Workbench:
                 rows = encoding.summarise(scores, brain.rois, brain.ceiling)
                 tables.append(self._control_rows(rows, name, model, last))
         network, tokenizer = load(last)
-        X = to_trs(extract(network, tokenizer, brain.stimulus, study.features), brain.stimulus, study.features)
-        shuffles = encoding.shuffled_stimulus(X, self.responses, study.encoding, study.encoding.shuffles, seed)
+        X = to_trs(
+            extract(network, tokenizer, brain.stimulus, study.features), brain.stimulus, study.features
+        )
+        shuffles = encoding.shuffled_stimulus(
+            X, self.responses, study.encoding, study.encoding.shuffles, seed
+        )
         for number, scores in enumerate(shuffles):
             rows = encoding.summarise(scores, brain.rois, brain.ceiling)
-            tables.append(self._control_rows(rows, SHUFFLED, model, last).assign(checkpoint=f"shuffle-{number}"))
+            tables.append(
+                self._control_rows(rows, SHUFFLED, model, last).assign(checkpoint=f"shuffle-{number}")
+            )
         return pd.concat(tables, ignore_index=True)
 
     def _control_rows(self, rows: pd.DataFrame, name: str, model: Model, last: Checkpoint) -> pd.DataFrame:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
+from phaselab.results import DataMissing
 from phaselab.stimuli import Stimulus
 from phaselab.study import Brain
 
 
-class DataMissing(FileNotFoundError):
-    """Data that are not there; the message says what to fetch and where to put it."""
+__all__ = ["BrainData", "DataMissing", "load_brain"]
 
 
 @dataclass(frozen=True)

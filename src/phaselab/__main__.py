@@ -1,0 +1,5 @@
+"""``python -m phaselab``."""
+
+from phaselab.cli import app
+
+app()

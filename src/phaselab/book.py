@@ -1,0 +1,154 @@
+"""The book: executes the notebooks of a study and lets Jupyter Book stitch the pages together."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from rich.progress import Progress
+
+from phaselab import notebooks, results
+from phaselab.results import Store
+from phaselab.study import Study, StudyError, digest_of
+
+#: The source that is executed once for each model of the study.
+MODEL_PAGE = "11_model_page"
+EXECUTED = Path("book", "executed")
+
+Audience = Literal["teacher", "student"]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A notebook to be executed: source, executed copy below ``pages/``, parameters, label of its model."""
+
+    source: Path
+    name: str
+    parameters: dict[str, str]
+    label: str = ""
+
+
+def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[Page]:
+    """All pages of a study, in order of their names.
+
+    Raises
+    ------
+    StudyError
+        When `sources` holds no notebooks.
+    """
+    found = sorted(sources.glob("[0-9][0-9]_*.md"))
+    if not found:
+        raise StudyError(f"{sources}: found no notebooks, expected files such as 01_name.md")
+    common = {"study": study.name, "results": str(store.root), "data": str(data or "")}
+    made = []
+    for source in found:
+        if source.stem == MODEL_PAGE:
+            made += [
+                Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}, m.label or m.name)
+                for m in study.models
+            ]
+        else:
+            first = study.models[0]
+            made.append(Page(source, f"{source.stem}.ipynb", common, first.label or first.name))
+    return made
+
+
+def results_digest(study: Study, store: Store) -> str:
+    """Digest of all that the notebooks of a study read: the manifests name inputs and outputs."""
+    folder = store.study(study.name)
+    manifests = {
+        str(path.parent.relative_to(folder)): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.rglob(results.MANIFEST))
+    }
+    return digest_of([study.model_dump(mode="json"), manifests])
+
+
+def _execute(page: Page, output: Path, digest: str) -> bool:
+    notebooks.kernel_environment()
+    return notebooks.execute(page.source, output, page.parameters, page.label, digest)
+
+
+def execute_pages(
+    study: Study, path: str, sources: Path, store: Store, data: Path | None, jobs: int, bars: Progress
+) -> Iterator[tuple[str, bool | Exception]]:
+    """Execute the pages whose sources or results have changed, `jobs` at once.
+
+    `path` is what the study was loaded from: its embedded name or its file. Yields the name of each
+    page with whether it was run, or the error that it ended with.
+    """
+    digest = results_digest(study, store)
+    folder = store.study(study.name) / "pages"
+    wanted = pages(study, sources, store, data)
+    bar = bars.add_task("pages", total=len(wanted))
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {}
+        for page in wanted:
+            page.parameters["study"] = path
+            futures[pool.submit(_execute, page, folder / page.name, digest)] = page
+        for future in as_completed(futures):
+            error = future.exception()
+            if isinstance(error, Exception):
+                yield futures[future].name, error
+            else:
+                yield futures[future].name, future.result()
+            bars.update(bar, advance=1)
+
+
+def place_pages(study: Study, store: Store, root: Path) -> None:
+    """Copy the executed pages of a study to ``book/executed``; what belongs to another study goes.
+
+    Files that have not changed are left alone, so that the book need not read them again.
+    """
+    source, target = store.study(study.name) / "pages", root / EXECUTED
+    target.mkdir(parents=True, exist_ok=True)
+    current = {p.relative_to(source) for p in source.rglob("*.ipynb") if not p.name.endswith(".failed.ipynb")}
+    models = {Path("models", f"{m.name}.ipynb") for m in study.models}
+    current = {p for p in current if p.parent == Path() or p in models}
+    for old in target.rglob("*.ipynb"):
+        if old.relative_to(target) not in current:
+            old.unlink()
+    for name in sorted(current):
+        to = target / name
+        content = (source / name).read_bytes()
+        if not to.is_file() or to.read_bytes() != content:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(content)
+
+
+def build(root: Path, audience: Audience = "teacher") -> Path:
+    """Build the book strictly: a warning is an error. Returns the home page.
+
+    The student's book differs in one thing: solutions are not in it.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        When Jupyter Book fails; its own output says why.
+    """
+    output = root / "_build" / ("" if audience == "teacher" else audience)
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
+    if audience == "student":
+        config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+        config.setdefault("sphinx", {}).setdefault("config", {})["hide_solutions"] = True
+        aside = root / "_build" / "_config.student.yml"
+        aside.parent.mkdir(exist_ok=True)
+        aside.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        command += ["--config", str(aside), "--path-output", str(root / "_build" / "student")]
+    subprocess.run(command, cwd=root, check=True)
+    built = root / "_build" / "html" if audience == "teacher" else output / "_build" / "html"
+    return built / "index.html"
+
+
+def clean(root: Path) -> None:
+    """Remove what is built; results are kept."""
+    for folder in (root / "_build", root / EXECUTED):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,255 @@
+"""All units of a study on this machine: a pool of single-threaded workers, with progress.
+
+Units do not depend on each other, so their order and the number of workers change nothing in the
+results. What goes wrong in one unit is reported at the end and stops none of the others.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from phaselab import curves
+from phaselab.checkpoints import Checkpoint
+from phaselab.results import Store
+from phaselab.study import Model, Study
+from phaselab.unit import Workbench
+
+#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep
+#: while they wait, so that two workers do not fight over two cores.
+THREADS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@dataclass
+class Outcome:
+    """What a sweep did: folders of units and controls, how many were made, and what went wrong."""
+
+    units: list[Path] = field(default_factory=list)
+    controls: list[Path] = field(default_factory=list)
+    trained: int = 0
+    computed: int = 0
+    reused: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+_bench: Workbench
+_messages: Any
+
+
+def _start_worker(study: Study, store: Store, data: Path | None, messages: Any) -> None:
+    global _bench, _messages
+    # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _messages = messages
+    _bench = Workbench(study, store, data, say=lambda line: messages.put(("say", line)))
+
+
+def _train(name: str) -> None:
+    model = _bench.study.model(name)
+    _bench.folder(model, progress=lambda done, total: _messages.put(("train", name, done, total)))
+
+
+def _unit(name: str, checkpoint: Checkpoint) -> tuple[Path, bool]:
+    return _bench.unit(_bench.study.model(name), checkpoint)
+
+
+def _controls(name: str) -> tuple[Path, bool]:
+    return _bench.controls(_bench.study.model(name))
+
+
+def run(
+    study: Study,
+    store: Store,
+    data: Path | None = None,
+    models: tuple[str, ...] = (),
+    checkpoints: str | tuple[str, ...] | None = None,
+    jobs: int | None = None,
+    console: Console | None = None,
+) -> Outcome:
+    """Make all that is missing of a study and write its curves table.
+
+    Parameters
+    ----------
+    models : names; empty: all models of the study.
+    checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
+    jobs : workers; by default as many as there are cores.
+
+    Returns
+    -------
+    Outcome
+        Failures are in it, by unit; they do not raise.
+    """
+    console = console or Console(stderr=True)
+    chosen = [study.model(name) for name in models] if models else list(study.models)
+    began = time.monotonic()
+    outcome = Outcome()
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(THREADS)
+    context = multiprocessing.get_context("spawn")
+    messages = context.Queue()
+    pool = ProcessPoolExecutor(
+        jobs or cores(),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(study, store, data, messages),
+    )
+    try:
+        with _bars(console) as bars, _listening(messages, bars, console, chosen):
+            _sweep(pool, Workbench(study, store, data), chosen, checkpoints, bars, outcome)
+        pool.shutdown()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+    if not outcome.failures:
+        table = curves.gather(outcome.units)
+        if not models and checkpoints is None:
+            curves.write(table, store, study)
+    outcome.seconds = time.monotonic() - began
+    return outcome
+
+
+def _sweep(
+    pool: ProcessPoolExecutor,
+    bench: Workbench,
+    models: list[Model],
+    wanted: str | tuple[str, ...] | None,
+    bars: Progress,
+    outcome: Outcome,
+) -> None:
+    trainings: dict[Future[None], Model] = {pool.submit(_train, model.name): model for model in models}
+    units: dict[Future[tuple[Path, bool]], tuple[Model, str]] = {}
+    folders: dict[tuple[str, int], Path] = {}
+    bar = bars.add_task("checkpoints", total=None)
+    for training in as_completed(trainings):
+        model = trainings[training]
+        try:
+            training.result()
+            chosen = bench.checkpoints(model, wanted)
+        except Exception as error:
+            outcome.failures[model.name] = f"{type(error).__name__}: {error}"
+            continue
+        outcome.trained += model.train is not None
+        for checkpoint in chosen:
+            units[pool.submit(_unit, model.name, checkpoint)] = (model, checkpoint.revision)
+        units[pool.submit(_controls, model.name)] = (model, "")
+    bars.update(bar, total=len(units))
+    order = {(model.name, revision): number for number, (model, revision) in enumerate(units.values())}
+    for future in as_completed(units):
+        model, revision = units[future]
+        try:
+            folder, computed = future.result()
+        except Exception as error:
+            outcome.failures[f"{model.name} {revision or 'controls'}"] = f"{type(error).__name__}: {error}"
+        else:
+            outcome.computed += computed
+            outcome.reused += not computed
+            if revision:
+                folders[model.name, order[model.name, revision]] = folder
+            else:
+                outcome.controls.append(folder)
+        bars.update(bar, advance=1)
+    outcome.units = [folders[key] for key in sorted(folders, key=lambda key: key[1])]
+    outcome.controls.sort()
+
+
+def _bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description:<32}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class _listening:
+    """While it lasts, shows what the workers report."""
+
+    def __init__(self, messages: Any, bars: Progress, console: Console, models: list[Model]) -> None:
+        self.messages, self.bars, self.console = messages, bars, console
+        self.tasks: dict[str, TaskID] = {}
+        # A log file or CI has no bar that moves: a line at each tenth of a training says as much.
+        self.plain = not console.is_terminal
+        self.said: Counter[str] = Counter()
+        self.thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> None:
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.messages.put(None)
+        self.thread.join(timeout=5)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                message = self.messages.get(timeout=60)
+            except queue.Empty:
+                continue
+            if message is None:
+                return
+            kind, *rest = message
+            if kind == "say":
+                self.console.print(f"[yellow]{rest[0]}")
+                continue
+            name, done, total = rest
+            if name not in self.tasks:
+                self.tasks[name] = self.bars.add_task(f"train {name}", total=total)
+            self.bars.update(self.tasks[name], completed=done)
+            tenth = 10 * done // max(total, 1)
+            if self.plain and tenth > self.said[name]:
+                self.said[name] = tenth
+                self.console.print(f"train {name}: step {done} of {total}")
+
+
+def summary(study: Study, outcome: Outcome) -> Table:
+    """A table of what a sweep did."""
+    table = Table(title=f"study {study.name}", show_header=False)
+    table.add_row("models", str(len(study.models)))
+    table.add_row("units and controls computed", str(outcome.computed))
+    table.add_row("units and controls reused", str(outcome.reused))
+    table.add_row("failed", str(len(outcome.failures)))
+    table.add_row("seconds", f"{outcome.seconds:.0f}")
+    return table
