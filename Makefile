@@ -1,0 +1,48 @@
+# make book: everything, from a fresh clone to the rendered book. See README.md.
+PYTHON ?= python3
+STUDY ?= demo
+PORT ?= 8000
+# make book DATA=/path/to/data: folder of downloaded data (alice-small); the same as PHASELAB_DATA.
+DATA ?= $(PHASELAB_DATA)
+BIN := .venv/bin
+READY := .venv/.ready
+export PHASELAB_DATA := $(DATA)
+
+.PHONY: book student setup test test-browser lint serve clean help
+
+book: $(READY)  ## compute what is missing and build the book
+	$(BIN)/phaselab book $(STUDY)
+
+student: $(READY)  ## the same without the solutions of exercises
+	$(BIN)/phaselab book $(STUDY) --student
+
+setup: $(READY)  ## the environment alone, in .venv
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+	  { echo "make: could not make .venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "setuptools>=77.0.3" torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+test: $(READY)  ## unit tests; browser tests too once the book is built and Chromium is there
+	$(BIN)/python -m pytest -n 2
+
+test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
+	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
+
+lint: $(READY)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+serve: $(READY)  ## show the built book at http://127.0.0.1:$(PORT)
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+clean:  ## remove the built book and all results; the environment stays
+	rm -rf _build book/executed results
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16

@@ -1,0 +1,19 @@
+"""What several tests need: the real data, when they are there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Folder of real data: PHASELAB_DATA, else ../shared/data; skips the test without it."""
+    folder = Path(os.environ.get("PHASELAB_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "alice2016").is_dir():
+        pytest.skip(f"no real data in {folder}: set PHASELAB_DATA")
+    return folder
