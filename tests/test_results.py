@@ -1,0 +1,128 @@
+"""Results on disk: whole or not at all, and damage is found."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phaselab import results
+from phaselab.results import check, curve_table, digest_file, write_folder
+
+INPUTS = {"study": "abc", "brain": "def"}
+
+
+def fill(folder: Path, text: str = "x") -> None:
+    (folder / "a.txt").write_text(text)
+    (folder / "deep.zarr").mkdir()
+    (folder / "deep.zarr" / "b").write_text(text)
+
+
+def test_written_is_current(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    assert check(tmp_path / "u", INPUTS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["u"]
+
+
+def test_absent_is_missing(tmp_path: Path) -> None:
+    assert check(tmp_path / "u", INPUTS).kind == "missing"
+
+
+def test_other_inputs_are_stale_and_named(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    state = check(tmp_path / "u", {**INPUTS, "brain": "other"})
+    assert state.kind == "stale"
+    assert state.why.endswith("another brain")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "deep.zarr/b"])
+@pytest.mark.parametrize("how", ["changed", "removed"])
+def test_damage_is_found_and_named(tmp_path: Path, name: str, how: str) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    path = tmp_path / "u" / name
+    path.write_text("y") if how == "changed" else path.unlink()
+    state = check(tmp_path / "u", INPUTS)
+    assert state.kind == "damaged"
+    assert name.split("/")[0] in state.why
+
+
+def test_damaged_manifest_is_found(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    (tmp_path / "u" / results.MANIFEST).write_text("{")
+    assert check(tmp_path / "u", INPUTS).kind == "damaged"
+
+
+def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    with pytest.raises(RuntimeError), write_folder(tmp_path / "u", {"study": "new"}) as aside:
+        fill(aside, "new")
+        raise RuntimeError
+    assert check(tmp_path / "u", INPUTS)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["u"]
+
+
+def test_replaced_whole(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with write_folder(tmp_path / "u", {"study": text}) as aside:
+            fill(aside, text)
+    assert check(tmp_path / "u", {"study": "new"})
+    assert (tmp_path / "u" / "a.txt").read_text() == "new"
+
+
+def test_killed_leaves_nothing_in_the_final_place(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from phaselab.results import write_folder\n"
+        "with write_folder(Path(sys.argv[1]), {}) as aside:\n"
+        "    (aside / 'half').write_text('x'); print('ready', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "u")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.1)
+    assert not (tmp_path / "u").exists()
+
+
+def test_digest_of_a_folder_follows_names_and_bytes(tmp_path: Path) -> None:
+    fill(tmp_path)
+    before = digest_file(tmp_path)
+    (tmp_path / "a.txt").rename(tmp_path / "c.txt")
+    assert digest_file(tmp_path) != before
+
+
+def test_curve_table_has_all_columns_and_types() -> None:
+    rows = [{"measure": "r", "value": np.float32(0.5), "layer": 2}]
+    constant = {
+        "study": "s",
+        "model": "m",
+        "checkpoint": "c",
+        "step": 1,
+        "tokens": 2**40,
+        "perspective": "brain",
+    }
+    table = curve_table(rows, **constant)
+    assert tuple(table) == results.CURVE_COLUMNS
+    assert table.tokens[0] == 2**40
+    assert table.roi[0] == ""
+    assert np.isnan(table.stderr[0])
+
+
+def test_curve_table_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValueError, match=r"unknown columns \['vlaue'\]"):
+        curve_table([{"vlaue": 1.0}])
+
+
+def test_empty_curve_table() -> None:
+    assert tuple(curve_table([])) == results.CURVE_COLUMNS

@@ -1,0 +1,87 @@
+"""The study file: what is wrong in it is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from phaselab.study import StudyError, digest_of, embedded, load_study
+
+MINIMAL = {
+    "name": "tiny",
+    "title": "t",
+    "brain": {"name": "simulated"},
+    "models": [{"name": "a", "train": {"text": "world", "architecture": "olmo2"}}],
+}
+
+
+def write(tmp_path: Path, content: object) -> Path:
+    path = tmp_path / "s.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(embedded()))
+def test_embedded_studies_are_valid(name: str) -> None:
+    study = load_study(name)
+    assert study.name == name
+    assert study.simulated == (study.brain.name == "simulated")
+
+
+def test_unknown_study_lists_those_that_exist() -> None:
+    with pytest.raises(StudyError, match="found 'dmeo', expected a YAML file or one of .*demo"):
+        load_study("dmeo")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"modles": []}, r"modles: unknown field; expected one of .*models"),
+        ({"brain": {"name": "simulated", "sed": 1}}, r"brain\.sed: unknown field; expected one of .*seed"),
+        ({"brain": {"name": "real"}}, r"brain\.name: found 'real'; .*'simulated' or 'alice'"),
+        ({"title": None}, r"title: found None"),
+        ({"models": []}, r"models: found \[\]; .*at least 1 item"),
+        ({"models": [{"name": "a"}]}, r"models\.0: .*exactly one of 'train' and 'folder'"),
+        ({"models": [{"name": "../a", "folder": "x"}]}, r"models\.0\.name: found '\.\./a'"),
+        (
+            {"models": [{"name": "a", "train": {"text": "world", "architecture": "olmo2", "steps": "many"}}]},
+            r"models\.0\.train\.steps: found 'many'; .*integer",
+        ),
+        (
+            {"models": [{"name": "a", "train": {"text": "world", "architecture": "olmo2", "stpes": 3}}]},
+            r"models\.0\.train\.stpes: unknown field; expected one of .*steps",
+        ),
+        ({"models": MINIMAL["models"] * 2}, r"expected distinct names, found a more than once"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, change: dict[str, object], expected: str) -> None:
+    path = write(tmp_path, {**MINIMAL, **change})
+    with pytest.raises(StudyError, match=expected) as caught:
+        load_study(path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_field_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="brain: missing"):
+        load_study(write(tmp_path, {k: v for k, v in MINIMAL.items() if k != "brain"}))
+
+
+@pytest.mark.parametrize(("text", "expected"), [("- a", "found list"), ("a: [", "not YAML")])
+def test_not_a_study(tmp_path: Path, text: str, expected: str) -> None:
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=expected):
+        load_study(path)
+
+
+def test_unknown_model_lists_those_that_exist() -> None:
+    with pytest.raises(StudyError, match="found 'gpt-9', expected one of neox-en-s0"):
+        load_study("demo").model("gpt-9")
+
+
+def test_digest_follows_content_alone() -> None:
+    study = load_study("demo")
+    assert digest_of(study.brain) == digest_of(load_study("demo").brain)
+    assert digest_of(study.brain) != digest_of(study.brain.model_copy(update={"seed": 1}))
