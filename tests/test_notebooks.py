@@ -1,0 +1,149 @@
+"""Notebooks: parameters are checked, copies are clean, nothing runs twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import papermill
+import pytest
+
+from phaselab.notebooks import ParameterError, check_parameters, execute, parameters_of, read_source
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.md"))
+
+NOTEBOOK = """\
+---
+jupytext:
+  text_representation: {extension: .md, format_name: myst}
+kernelspec: {name: python3, display_name: Python 3, language: python}
+---
+
+# Title
+
+```{code-cell} ipython3
+:tags: [parameters]
+
+study: str = "demo"  # embedded study
+model: str = ""  # one model
+top: int = 3  # how many
+share: float = 0.5
+```
+
+```{code-cell} ipython3
+from phaselab import notebooks
+
+lab = notebooks.begin()
+print(lab.study.name, lab.model.name, lab.parameters, top * 2)
+```
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "nb.md"
+    path.write_text(NOTEBOOK)
+    return path
+
+
+def printed(path: Path) -> str:
+    cells = json.loads(path.read_text())["cells"]
+    return "".join("".join(o.get("text", "")) for c in cells for o in c.get("outputs", []))
+
+
+def test_parameters_are_read_with_type_default_and_help(source: Path) -> None:
+    known = parameters_of(read_source(source), "nb")
+    assert list(known) == ["study", "model", "top", "share"]
+    assert (known["top"].type, known["top"].default, known["top"].help) == ("int", "3", "how many")
+
+
+def test_strings_are_read_as_the_type_asks(source: Path) -> None:
+    known = parameters_of(read_source(source), "nb")
+    assert check_parameters(known, {"top": "7", "share": "0.25", "model": "3"}, "nb") == {
+        "top": 7,
+        "share": 0.25,
+        "model": "3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"modle": "x"},
+            r"nb: unknown parameter 'modle'; expected one of\n  study: str = \"demo\"  embedded study",
+        ),
+        ({"top": "three"}, r"parameter 'top': found 'three' \(str\), expected int"),
+        ({"top": 2.5}, r"parameter 'top': found 2.5 \(float\), expected int"),
+        ({"study": 3}, r"parameter 'study': found 3 \(int\), expected str"),
+    ],
+)
+def test_unknown_or_mistyped_is_refused_with_the_list(
+    source: Path, given: dict[str, object], expected: str
+) -> None:
+    known = parameters_of(read_source(source), "nb")
+    with pytest.raises(ParameterError, match=expected) as caught:
+        check_parameters(known, given, "nb")
+    assert all(name in str(caught.value) for name in known)
+
+
+def test_no_parameters_cell_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "nb.md"
+    path.write_text(NOTEBOOK.replace("parameters]", "other]"))
+    with pytest.raises(ValueError, match=r"nb: no cell with the tag 'parameters'"):
+        parameters_of(read_source(path), "nb")
+
+
+def test_executed_copy_has_the_values_and_no_traces_of_the_machine(source: Path, tmp_path: Path) -> None:
+    outputs = [tmp_path / "a.ipynb", tmp_path / "b.ipynb"]
+    for output in outputs:
+        assert execute(source, output, {"model": "neox-en-s1", "top": "4"})
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    assert printed(outputs[0]) == "demo neox-en-s1 {'top': 4, 'share': 0.5} 8\n"
+    text = outputs[0].read_text()
+    assert str(tmp_path) not in text
+    assert "start_time" not in text
+    assert "execution_start" not in text
+
+
+def test_run_again_only_when_something_changed(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    assert execute(source, output, {}, results_digest="a")
+    assert not execute(source, output, {}, results_digest="a")
+    assert execute(source, output, {}, results_digest="b")
+    assert execute(source, output, {"top": 9}, results_digest="b")
+    source.write_text(NOTEBOOK + "\nMore.\n")
+    assert execute(source, output, {"top": 9}, results_digest="b")
+
+
+def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.ipynb"
+    execute(source, output, {})
+    before = output.read_bytes()
+    with pytest.raises(papermill.PapermillExecutionError, match="found 'nobody', expected one of neox-en-s0"):
+        execute(source, output, {"model": "nobody"})
+    assert output.read_bytes() == before
+    assert output.with_suffix(".failed.ipynb").is_file()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({"modle": "x"}, "unknown parameter 'modle'"), ({"top": "many"}, "found 'many' .str., expected int")],
+)
+def test_plain_papermill_is_refused_too(
+    source: Path, tmp_path: Path, given: dict[str, str], expected: str
+) -> None:
+    import jupytext
+
+    raw = tmp_path / "nb.ipynb"
+    jupytext.write(jupytext.read(source), raw)
+    with pytest.raises(papermill.PapermillExecutionError, match=expected):
+        papermill.execute_notebook(raw, tmp_path / "out.ipynb", parameters=given, progress_bar=False)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_every_notebook_has_the_common_parameters(path: Path) -> None:
+    known = parameters_of(read_source(path), path.name)
+    assert {"study", "model", "results", "data"} <= set(known)
+    assert all(p.type in ("str", "int", "float", "bool") and p.help for p in known.values())

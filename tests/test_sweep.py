@@ -1,0 +1,152 @@
+"""A whole small study: reproducible, restartable, and damage is made good."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+from phaselab import sweep
+from phaselab.notebooks import Lab
+from phaselab.results import CURVE_COLUMNS, Store, digest_file
+from phaselab.study import Study, load_study
+
+TRAIN = {
+    "text": "world",
+    "architecture": "gpt_neox",
+    "hidden_size": 16,
+    "layers": 1,
+    "heads": 2,
+    "intermediate_size": 32,
+    "steps": 6,
+    "batch": 2,
+    "warmup": 2,
+    "checkpoints": 3,
+}
+TINY = {
+    "name": "tiny",
+    "title": "Tiny",
+    "brain": {"name": "simulated", "subjects": 2, "runs": 3, "minutes": 6, "vertices": 24},
+    "models": [
+        {"name": "one", "train": TRAIN},
+        {"name": "two", "train": {**TRAIN, "architecture": "olmo2", "seed": 1}},
+    ],
+    "features": {"trim": 2},
+    "encoding": {"permutations": 20, "shuffles": 2, "log10_alphas": [0, 4, 5]},
+    "tasks": [{"name": "reading", "items": 8}, {"name": "facts", "items": 8}],
+    "internals": {"probes": ["who"], "samples": 200},
+}
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("study") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="module")
+def study(path: Path) -> Study:
+    return load_study(path)
+
+
+@pytest.fixture(scope="module")
+def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The results of one run of the study."""
+    store = Store(tmp_path_factory.mktemp("results"))
+    outcome = sweep.run(study, store, jobs=2, console=Console(file=StringIO()))
+    assert outcome.failures == {}
+    assert (outcome.computed, outcome.reused) == (2 * 3 + 2, 0)
+    return store
+
+
+def curves(store: Store) -> pd.DataFrame:
+    return pd.read_parquet(store.curves("tiny"))
+
+
+def units(store: Store) -> dict[str, str]:
+    """Digest of each unit's folder."""
+    found = sorted((store.root / "tiny").rglob("manifest.json"))
+    return {str(p.parent.relative_to(store.root)): digest_file(p.parent) for p in found}
+
+
+def test_the_curves_table_has_every_perspective_at_every_checkpoint(store: Store) -> None:
+    table = curves(store)
+    assert tuple(table) == CURVE_COLUMNS
+    counts = table.groupby(["model", "perspective"]).tokens.nunique()
+    assert (counts == 3).all()
+    assert set(counts.index.get_level_values("perspective")) == {"brain", "behaviour", "internal"}
+    assert np.isfinite(table.value[table.measure == "r"]).all()
+    assert not table.duplicated(list(CURVE_COLUMNS[:-2])).any()
+
+
+def test_nothing_changed_nothing_runs(study: Study, store: Store) -> None:
+    before = units(store)
+    outcome = sweep.run(study, store, jobs=1, console=Console(file=StringIO()))
+    assert (outcome.computed, outcome.reused) == (0, 2 * 3 + 2)
+    assert units(store) == before
+
+
+def test_a_notebook_reuses_the_sweep_and_agrees_with_it(study: Study, store: Store, tmp_path: Path) -> None:
+    lab = Lab(study, store)
+    pd.testing.assert_frame_equal(lab.curves("all"), curves(store))
+    # And without a sweep it computes the same in its own process.
+    alone = Lab(study, Store(tmp_path), model="one")
+    mine = alone.curves()
+    pd.testing.assert_frame_equal(mine, curves(store).query("model == 'one'").reset_index(drop=True))
+
+
+def test_killed_and_restarted_gives_identical_results(
+    study: Study, path: Path, store: Store, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "phaselab", "run", str(path), "--results", str(tmp_path), "--jobs", "1"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not list((tmp_path / "tiny").rglob("manifest.json")) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert 0 < len(units(Store(tmp_path))) < len(units(store))
+    again = sweep.run(study, Store(tmp_path), jobs=2, console=Console(file=StringIO()))
+    assert again.failures == {}
+    assert again.reused > 0
+    assert units(Store(tmp_path)) == units(store)
+
+
+def test_damage_is_said_and_made_good(study: Study, store: Store) -> None:
+    before = units(store)
+    folder = next(p for p in sorted((store.root / "tiny" / "one").iterdir()))
+    victim = folder / "brain.parquet"
+    victim.write_bytes(victim.read_bytes()[:-7])
+    said = StringIO()
+    outcome = sweep.run(study, store, jobs=1, console=Console(file=said, width=1000))
+    assert outcome.computed == 1
+    assert "brain.parquet" in said.getvalue()
+    assert units(store) == before
+
+
+def test_another_model_reruns_nothing_of_the_others(store: Store) -> None:
+    more = Study.model_validate(
+        {**TINY, "models": [*TINY["models"], {"name": "three", "train": {**TRAIN, "seed": 7}}]}
+    )
+    outcome = sweep.run(more, store, jobs=2, console=Console(file=StringIO()))
+    assert (outcome.computed, outcome.reused) == (3 + 1, 2 * 3 + 2)
+
+
+def test_a_failure_is_reported_and_stops_no_other(study: Study, tmp_path: Path) -> None:
+    broken = Study.model_validate(
+        {**TINY, "models": [{"name": "gone", "folder": str(tmp_path / "nowhere")}, TINY["models"][0]]}
+    )
+    outcome = sweep.run(broken, Store(tmp_path), jobs=1, console=Console(file=StringIO()))
+    assert list(outcome.failures) == ["gone"]
+    assert "nowhere" in outcome.failures["gone"]
+    assert outcome.computed == 3 + 1
