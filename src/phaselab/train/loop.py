@@ -1,0 +1,202 @@
+"""The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub.
+
+    <store>/trained/<name>-<digest>/
+        step0-tokens0/ ... step1000-tokens2048000/    save_pretrained: config, safetensors, tokenizer
+        training.json                                 step, tokens and held-out loss of each revision
+        trainer/                                      state of the run, while training is under way
+
+A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was
+not: a batch depends on its step alone, and weights and the optimiser's moments are kept exactly.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers.utils import logging as transformers_logging
+
+from phaselab.results import Store, check, digest_code, read_manifest, write_folder
+from phaselab.study import Training, digest_of
+from phaselab.train.models import build
+from phaselab.train.text import TextSource, source
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
+#: What is left of the greatest learning rate at the last step.
+FINAL_RATE = 0.1
+#: Rows of held-out text on which the loss of each checkpoint is measured.
+HELD_OUT_ROWS = 32
+LOG, TRAINER = "training.json", "trainer"
+
+
+def checkpoint_steps(steps: int, n: int) -> list[int]:
+    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow."""
+    found = [0, 1]
+    while len(found) < min(n, steps + 1):
+        ratio = (steps / found[-1]) ** (1 / (n - len(found)))
+        found.append(max(found[-1] + 1, round(found[-1] * ratio)))
+    return found if n > 2 else [0, steps]
+
+
+def learning_rate(step: int, training: Training) -> float:
+    """The rate of one step: linear warm-up, then a cosine down to a tenth at the last step."""
+    if step < training.warmup:
+        return training.learning_rate * (step + 1) / training.warmup
+    done = (step - training.warmup) / max(1, training.steps - training.warmup)
+    return training.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def train(
+    name: str,
+    training: Training,
+    store: Store,
+    data: Path | None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Train a model, go on with one that was interrupted, or find the one that is there.
+
+    Parameters
+    ----------
+    name : name of the model, the first part of its folder's name.
+    training : the study's section ``train``.
+    store : where results lie.
+    data : folder of downloaded data, for texts that need it.
+    progress : called with (step, steps) after each step.
+
+    Returns
+    -------
+    Path
+        The folder of the model, with one sub-folder a revision (``step{N}-tokens{T}``).
+
+    Raises
+    ------
+    phaselab.results.DataMissing
+        When the text needs data that are not there.
+    """
+    text = source(training, data)
+    inputs = {
+        "training": training.model_dump(mode="json"),
+        "text": text.digest,
+        "code": digest_code("train"),
+    }
+    folder = store.trained(name, digest_of(inputs))
+    revisions = {
+        step: f"step{step}-tokens{step * training.batch * training.context}"
+        for step in checkpoint_steps(training.steps, training.checkpoints)
+    }
+    missing = [step for step, revision in revisions.items() if not check(folder / revision, inputs)]
+    if missing:
+        _run(folder, {step: revisions[step] for step in missing}, training, text, inputs, progress)
+    if missing or not (folder / LOG).is_file():
+        rows = [read_manifest(folder / revision)["checkpoint"] for revision in revisions.values()]
+        aside = folder / f".{LOG}.partial"
+        aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        os.replace(aside, folder / LOG)
+    shutil.rmtree(folder / TRAINER, ignore_errors=True)
+    return folder
+
+
+def _run(
+    folder: Path,
+    missing: dict[int, str],
+    training: Training,
+    text: TextSource,
+    inputs: dict[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Train up to the last of the `missing` revisions (step -> name) and write each of them."""
+    # One bar for every checkpoint written would drown the progress of training.
+    transformers_logging.disable_progress_bar()
+    tokenizer = text.tokenizer()
+    model = build(
+        training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+    )
+    names = [name for name, _ in model.named_parameters()]
+    parameters = [p for _, p in model.named_parameters()]
+    # Biases and the scales of norms are not drawn towards zero.
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
+    held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
+    first = _resume(folder / TRAINER, inputs, min(missing), names, parameters, optimizer)
+    last = max(missing)
+    for step in range(first, last + 1):
+        if step in missing:
+            model.eval()
+            with torch.no_grad():
+                loss = float(_loss(model, held_out))
+            model.train()
+            tokens = step * training.batch * training.context
+            row = {"revision": missing[step], "step": step, "tokens": tokens, "loss": loss}
+            with write_folder(folder / missing[step], inputs, checkpoint=row) as aside:
+                model.save_pretrained(aside)
+                tokenizer.save_pretrained(aside)
+            _keep(folder / TRAINER, inputs, step, names, parameters, optimizer)
+        if step == last:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, training)
+        batch = torch.from_numpy(text.batch(step, training.batch, training.context))
+        _loss(model, batch).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        if progress is not None:
+            progress(step + 1, training.steps)
+
+
+def _loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of the next token, nats; ids (batch, context)."""
+    logits = model(input_ids=ids).logits  # (batch, context, vocabulary)
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def _keep(
+    folder: Path,
+    inputs: dict[str, Any],
+    step: int,
+    names: list[str],
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """Keep weights and moments before the update of `step`."""
+    state = {f"weight/{name}": p.detach() for name, p in zip(names, parameters, strict=True)}
+    for name, p in zip(names, parameters, strict=True):
+        state |= {f"{key}/{name}": value for key, value in optimizer.state.get(p, {}).items()}
+    with write_folder(folder, inputs, step=step) as aside:
+        save_file({key: value.contiguous() for key, value in state.items()}, aside / "state.safetensors")
+
+
+def _resume(
+    folder: Path,
+    inputs: dict[str, Any],
+    before: int,
+    names: list[str],
+    parameters: list[torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Take up the kept state if it is whole and not later than step `before`; the step to go on with."""
+    step = read_manifest(folder).get("step", 0) if check(folder, inputs) else 0
+    if not 0 < step <= before:
+        return 0
+    state = load_file(folder / "state.safetensors")
+    with torch.no_grad():
+        for name, p in zip(names, parameters, strict=True):
+            p.copy_(state[f"weight/{name}"])
+            optimizer.state[p] = {
+                key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    return step

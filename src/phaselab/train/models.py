@@ -1,0 +1,55 @@
+"""Language models to train, built from transformers configurations."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Olmo2Config
+
+from phaselab.study import Training
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+CONFIGURATIONS: dict[str, type] = {"gpt_neox": GPTNeoXConfig, "olmo2": Olmo2Config, "llama": LlamaConfig}
+#: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
+ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
+
+
+def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> PreTrainedModel:
+    """An untrained model of the shape and size of `training`, its weights drawn from the seed.
+
+    Parameters
+    ----------
+    training : the study's section ``train``.
+    vocabulary_size : number of tokens.
+    pad, bos, eos : ids of the special tokens.
+
+    Returns
+    -------
+    PreTrainedModel
+        float32, for at least twice the training context.
+    """
+    rotary: dict[str, Any] = dict(ROTARY)
+    if training.architecture == "gpt_neox":
+        # As in GPT-NeoX itself, only a part of each head is turned.
+        rotary["partial_rotary_factor"] = 0.5
+    config = CONFIGURATIONS[training.architecture](
+        vocab_size=vocabulary_size,
+        hidden_size=training.hidden_size,
+        num_hidden_layers=training.layers,
+        num_attention_heads=training.heads,
+        intermediate_size=training.intermediate_size,
+        max_position_embeddings=2 * training.context,
+        rope_parameters=rotary,
+        tie_word_embeddings=False,
+        use_cache=False,
+        pad_token_id=pad,
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+    # transformers draws weights from the global generator: give it back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
