@@ -1,0 +1,195 @@
+"""Geometry against closed forms and manifolds of known dimension; probes against planted labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import Ridge, RidgeClassifier
+
+from phaselab import internals
+from phaselab.internals import InternalsError, geometry, intrinsic_dimension, measure
+from phaselab.study import Internals
+
+N_NARRATIVES, LENGTH, TYPES, P = 20, 50, 60, 32
+CLASSES = ("farm", "river", "school", "mill")
+
+
+def _story(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray]:
+    """Labels of 1000 words and hidden states that hold the word, and, since the planting, the place."""
+    rng = np.random.default_rng(seed)
+    n = N_NARRATIVES * LENGTH
+    word = rng.integers(0, TYPES, n)
+    # A place lasts ten words, and all are equally common: chance is 1/4 exactly.
+    place, unrelated = (rng.permutation(np.arange(n // 10) % len(CLASSES)).repeat(10) for _ in range(2))
+    labels = pd.DataFrame(
+        {
+            "word": [f"w{i}" for i in word],
+            "narrative": np.repeat(np.arange(N_NARRATIVES), LENGTH),
+            "place": np.array(CLASSES)[place],
+            "unrelated": np.array(CLASSES)[unrelated],
+            "progress": np.tile(np.linspace(0, 1, LENGTH), N_NARRATIVES),
+        }
+    )
+    states = rng.normal(size=(TYPES, P))[word] + 3 * rng.normal(size=(len(CLASSES), P))[place]
+    states += 16 * labels["progress"].to_numpy()[:, None] * rng.normal(size=P) / np.sqrt(P)
+    return labels, (states + 0.5 * rng.normal(size=(n, P))).astype(np.float32)
+
+
+def _value(frame: pd.DataFrame, name: str, task: str = "", column: str = "value", layer: int = 0) -> float:
+    row = frame[(frame["measure"] == name) & (frame["task"] == task) & (frame["layer"] == layer)]
+    assert len(row) == 1, (name, task)
+    return float(row[column].iloc[0])
+
+
+# --- geometry -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dimension", "within"), [(2, 0.12), (5, 0.12), (10, 0.15)])
+def test_dimension_of_a_flat_gaussian_is_recovered(dimension: int, within: float) -> None:
+    rng = np.random.default_rng(dimension)
+    basis, _ = np.linalg.qr(rng.normal(size=(50, dimension)))
+    value, stderr = intrinsic_dimension(rng.normal(size=(1500, dimension)) @ basis.T)
+    assert value == pytest.approx(dimension, rel=within)
+    assert stderr == pytest.approx(value / np.sqrt(1350), rel=0.01)
+
+
+def test_dimension_of_a_curved_sheet_is_two() -> None:
+    rng = np.random.default_rng(0)
+    angle, height = rng.uniform(1, 12, 1500), rng.uniform(0, 30, 1500)
+    roll = np.stack([angle * np.cos(angle), height, angle * np.sin(angle)], axis=1)
+    assert intrinsic_dimension(roll @ rng.normal(size=(3, 20)))[0] == pytest.approx(2, rel=0.12)
+
+
+def test_repeated_vectors_do_not_change_the_dimension() -> None:
+    rng = np.random.default_rng(1)
+    once = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 16))
+    often = np.concatenate([once, once[:300], once[:50] * (1 + 1e-9)])
+    assert intrinsic_dimension(often)[0] == pytest.approx(intrinsic_dimension(once)[0], rel=1e-6)
+    assert intrinsic_dimension(np.repeat(once[:10], 30, axis=0)) is None
+
+
+def test_spectrum_measures_have_their_closed_forms() -> None:
+    rng = np.random.default_rng(2)
+    columns, _ = np.linalg.qr(np.concatenate([np.ones((200, 1)), rng.normal(size=(200, 4))], axis=1))
+    singular = np.array([4.0, 2.0, 1.0, 1.0])
+    states = columns[:, 1:] * singular @ np.linalg.qr(rng.normal(size=(12, 4)))[0].T + 5  # mean is not 0
+    found = geometry(states)
+    squares, share = singular**2, singular / singular.sum()
+    assert found["participation_ratio"][0] == pytest.approx(squares.sum() ** 2 / (squares**2).sum())
+    assert found["effective_rank"][0] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+    wide = geometry(states[:8])  # more features than words
+    eigenvalues = np.linalg.eigvalsh(np.cov(states[:8].T)).clip(0)
+    assert wide["participation_ratio"][0] == pytest.approx(eigenvalues.sum() ** 2 / (eigenvalues**2).sum())
+
+
+def test_anisotropy_is_the_mean_cosine_of_pairs_and_norm_the_mean_length() -> None:
+    states = np.random.default_rng(3).normal(size=(40, 6)) + 0.7
+    units = states / np.linalg.norm(states, axis=1, keepdims=True)
+    pairs = [units[i] @ units[j] for i in range(40) for j in range(40) if i != j]
+    found = geometry(states)
+    assert found["anisotropy"][0] == pytest.approx(np.mean(pairs))
+    assert found["norm"][0] == pytest.approx(np.linalg.norm(states, axis=1).mean())
+    assert found["norm"][1] == pytest.approx(np.linalg.norm(states, axis=1).std(ddof=1) / np.sqrt(40))
+
+
+# --- probes -------------------------------------------------------------------------------------------
+
+
+def test_a_planted_label_is_found_and_one_that_is_not_there_is_at_chance() -> None:
+    labels, states = _story()
+    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated", "progress"), samples=1000))
+    assert _value(frame, "probe_accuracy", "place") > 0.97
+    assert _value(frame, "probe_correlation", "progress") > 0.9
+    assert _value(frame, "probe_r2", "progress") > 0.8
+    for task in ("place", "unrelated"):
+        # Four standard errors of 1000 draws at 1/4.
+        assert abs(_value(frame, "probe_shuffled", task) - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 1000)
+        assert _value(frame, "probe_chance", task) == pytest.approx(0.25)
+    # The same of 100 draws, since a label lasts ten words.
+    assert abs(_value(frame, "probe_accuracy", "unrelated") - 0.25) < 4 * np.sqrt(0.25 * 0.75 / 100)
+    assert abs(_value(frame, "probe_shuffled", "progress")) < 0.15
+
+
+def test_control_labels_belong_to_word_types_so_that_only_the_word_gives_them() -> None:
+    labels, states = _story()
+    rng = np.random.default_rng(5)
+    word = labels["word"].str[1:].astype(int).to_numpy()
+    only_word = rng.normal(size=(TYPES, TYPES))[word].astype(np.float32)
+    frame = measure({0: only_word, 1: states}, labels, Internals(probes=("place",)))
+    assert _value(frame, "probe_control", "place") > 0.95  # as many features as types: by heart
+    assert _value(frame, "probe_accuracy", "place") < 0.45
+    for layer in (0, 1):
+        parts = [
+            _value(frame, f"probe_{x}", "place", layer=layer) for x in ("selectivity", "accuracy", "control")
+        ]
+        assert parts[0] == pytest.approx(parts[1] - parts[2])
+
+
+@pytest.mark.parametrize("p", [20, 90])
+def test_ridge_equals_scikit_learn_with_fewer_and_with_more_features_than_words(p: int) -> None:
+    rng = np.random.default_rng(6)
+    x, z, codes = rng.normal(size=(60, p)) * 3 + 1, rng.normal(size=(15, p)), rng.integers(0, 3, 60)
+    guess = internals._ridge(x, np.eye(3)[codes], z, np.array([0.01, 1.0]))
+    mean, spread = x.mean(0), x.std(0)
+    for i, penalty in enumerate((0.01, 1.0)):
+        alpha = penalty * 60 * p / min(60, p)
+        plain = Ridge(alpha=alpha).fit((x - mean) / spread, np.eye(3)[codes]).predict((z - mean) / spread)
+        np.testing.assert_allclose(guess[i], plain, atol=1e-10)
+        classifier = RidgeClassifier(alpha=alpha).fit((x - mean) / spread, codes)
+        np.testing.assert_array_equal(guess[i].argmax(1), classifier.predict((z - mean) / spread))
+
+
+def test_folds_are_contiguous_and_keep_narratives_whole() -> None:
+    narrative = np.repeat([3, 1, 2, 9, 4, 5, 3, 8], [30, 10, 25, 40, 20, 35, 15, 25])
+    fold = internals._folds(pd.DataFrame({"narrative": narrative}), np.arange(200))
+    assert (np.diff(fold) >= 0).all()
+    assert len(np.unique(fold)) == 5
+    runs = np.cumsum(np.r_[0, narrative[1:] != narrative[:-1]])
+    assert all(len(np.unique(fold[runs == r])) == 1 for r in np.unique(runs))
+    without = internals._folds(pd.DataFrame({"word": ["a"] * 200}), np.arange(200))
+    np.testing.assert_array_equal(np.bincount(without), [40] * 5)
+
+
+def test_words_without_a_label_and_labels_with_too_little_are_left_out_by_name() -> None:
+    labels, states = _story()
+    labels["holder"] = labels["place"].where(np.arange(1000) % 3 > 0, "")
+    labels["constant"] = "same"
+    labels["rare"] = np.where(np.arange(1000) < 20, "x", "")
+    labels["flat"] = 1.0
+    probes = ("holder", "constant", "rare", "flat")
+    frame = measure({0: states}, labels, Internals(probes=probes))
+    assert set(frame["task"]) == {"", "holder"}
+    assert set(frame.attrs["left_out"]) == {"constant", "rare", "flat"}
+    assert _value(frame, "probe_accuracy", "holder") > 0.95
+    assert frame["value"].notna().all()
+
+
+def test_measures_are_deterministic_and_a_label_does_not_change_another() -> None:
+    labels, states = _story()
+    one = measure({0: states}, labels, Internals(probes=("place",)), seed=4)
+    both = measure({0: states}, labels, Internals(probes=("unrelated", "place")), seed=4)
+    pd.testing.assert_frame_equal(one, measure({0: states}, labels, Internals(probes=("place",)), seed=4))
+    same = both[both["task"] != "unrelated"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(one, same)
+
+
+def test_words_are_sampled_evenly_over_the_stimulus() -> None:
+    labels, states = _story()
+    few = measure({0: states}, labels, Internals(samples=100))
+    at = np.linspace(0, 999, 100).round().astype(int)
+    assert _value(few, "norm") == pytest.approx(np.linalg.norm(states[at].astype(float), axis=1).mean())
+
+
+def test_unusable_input_is_named() -> None:
+    labels, states = _story()
+    with pytest.raises(InternalsError, match=r"layer 3: found shape \(999, 32\), expected \(1000"):
+        measure({3: states[1:]}, labels, Internals())
+    broken = states.copy()
+    broken[5, 5] = np.nan
+    with pytest.raises(InternalsError, match="layer 1: found numbers that are not finite"):
+        measure({0: states, 1: broken}, labels, Internals())
+    with pytest.raises(InternalsError, match="'mood'"):
+        measure({0: states}, labels, Internals(probes=("mood",)))
+    with pytest.raises(InternalsError, match="'word'"):
+        measure({0: states}, labels.drop(columns="word"), Internals(probes=("place",)))
