@@ -329,7 +329,7 @@ class Lab:
         record = folder / "training.json"
         if not record.is_file():
             return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
-        return pd.DataFrame(json.loads(record.read_text(encoding="utf-8"))["checkpoints"])
+        return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
 
     def phases(self, model: str | None = None) -> TriplePhase:
         """The test of the three phases for a model."""
