@@ -90,7 +90,7 @@ def measure(
     for layer, values in layers.items():
         if values.ndim != 2 or len(values) != len(labels):
             raise InternalsError(
-                f"layer {layer}: found shape {values.shape}, expected ({len(labels)} labelled words, features)"
+                f"layer {layer}: found shape {values.shape}, expected ({len(labels)} words, features)"
             )
         if not np.isfinite(values).all():
             raise InternalsError(f"layer {layer}: found numbers that are not finite")

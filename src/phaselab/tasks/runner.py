@@ -70,7 +70,8 @@ def score_tasks(
     ----------
     model, tokenizer : a causal language model of transformers and its tokenizer. Prompts are encoded
         with the special tokens that the tokenizer adds by itself, and no others.
-    items : task -> its items (no tasks: empty tables). The continuation that is scored is a space and the option.
+    items : task -> its items (no tasks: empty tables). The continuation that is scored is a space
+        and the option.
     batch_size : prompts a forward pass; prompts of like length go together.
 
     Returns
