@@ -1,0 +1,308 @@
+"""Transitions are found where they are, dated with honest intervals, and not found where there are none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phaselab import phases
+from phaselab.phases import fit_transitions, holm, log_tokens, select_layer, triple_phase_test
+from phaselab.results import curve_table
+
+
+def grid(n: int) -> np.ndarray:
+    """n checkpoints: step 0, then log-spaced from 1e6 to 1e10 tokens."""
+    return np.concatenate([[0], np.round(np.logspace(6, 10, n - 1))])
+
+
+def shape(tokens: np.ndarray, *corners: tuple[float, float]) -> np.ndarray:
+    """A continuous piecewise-linear curve through (log10 tokens, value) corners."""
+    x, y = zip(*corners, strict=True)
+    return np.interp(log_tokens(tokens), x, y)
+
+
+DIP = ((7.0, 0.3), (8.0, 0.6), (8.5, 0.6), (9.0, 0.4), (9.3, 0.4), (9.8, 0.7))
+
+
+def study(
+    brain: np.ndarray,
+    form: np.ndarray,
+    accuracy: np.ndarray,
+    tokens: np.ndarray,
+    layers: int = 1,
+    stderr: float = 0.01,
+) -> pd.DataFrame:
+    """A curves table; brain (n_subjects, n), behaviour (n,)."""
+    rows = []
+    for i, t in enumerate(tokens):
+        place = {"checkpoint": f"c{i}", "step": i, "tokens": int(t)}
+        for s, curve in enumerate(brain):
+            for layer in range(layers):
+                rows.append(
+                    place
+                    | {"perspective": "brain", "measure": "r_normalised", "roi": "all", "subject": f"s{s}"}
+                    | {"task": ""}
+                    | {"layer": layer, "value": curve[i] + 0.01 * layer, "stderr": np.nan}
+                )
+        for measure, curve in (("instruction_following", form), ("accuracy", accuracy)):
+            nowhere = {"layer": -1, "roi": "", "subject": ""}
+            own = {
+                "perspective": "behaviour",
+                "measure": measure,
+                "task": "t",
+                "value": curve[i],
+                "stderr": stderr,
+            }
+            rows.append(place | nowhere | own)
+    return curve_table(rows, study="s", model="m")
+
+
+def three_phases(rng: np.random.Generator, n: int = 24, subjects: int = 4) -> pd.DataFrame:
+    t = grid(n)
+    brain = (
+        shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
+    )
+    form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(n)
+    accuracy = shape(t, (9.1, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
+    return study(brain, form, accuracy, t, layers=2)
+
+
+def test_step_zero_goes_one_log_step_before_the_first_positive_count() -> None:
+    assert log_tokens([0, 100, 1000, 10000]) == pytest.approx([1, 2, 3, 4])
+    assert log_tokens([0, 1000]) == pytest.approx([2, 3])
+    with pytest.raises(ValueError, match="tokens: found -1"):
+        log_tokens([-1, 2])
+
+
+def test_the_search_finds_what_brute_force_finds() -> None:
+    from itertools import combinations
+
+    rng = np.random.default_rng(0)
+    x = np.sort(rng.uniform(size=11))
+    x = (x - x[0]) / np.ptp(x)
+    curves = rng.standard_normal((5, 11))
+    found = phases._search(phases._grid(tuple(x.tolist()), 3), curves, 3)
+    for k in (1, 2, 3):
+        for y, rss in zip(curves, found[k][0], strict=True):
+            best = np.inf
+            for knots in combinations(x[2:-2], k):
+                design = np.stack([np.ones(11), x, *(np.maximum(x - c, 0) for c in knots)], axis=1)
+                best = min(best, float(((y - design @ np.linalg.lstsq(design, y)[0]) ** 2).sum()))
+            assert rss == pytest.approx(best)
+
+
+@pytest.mark.parametrize("knot", [7.77, 8.2, 9.05])
+def test_a_change_between_checkpoints_is_found_exactly_without_noise(knot: float) -> None:
+    t = grid(21)
+    fit = fit_transitions(t, shape(t, (knot, 0.2), (10.0, 0.9)))
+    assert np.log10(fit.knots) == pytest.approx([knot], abs=1e-3)
+    assert [s.direction for s in fit.segments] == ["flat", "rising"]
+    assert fit.rises[0].height == pytest.approx(0.7, abs=1e-4)
+    assert np.log10(fit.rises[0].midpoint) == pytest.approx((knot + 10) / 2, abs=1e-3)
+    assert fit.rises[0].steepness == pytest.approx(0.7 / (10 - knot), rel=1e-3)
+
+
+def test_a_rise_a_fall_and_a_return_are_dated() -> None:
+    t = grid(28)
+    y = shape(t, *DIP) + 0.01 * np.random.default_rng(3).standard_normal(28)
+    fit = fit_transitions(t, y, max_changes=6)
+    assert [s.direction for s in fit.segments if s.direction != "flat"] == ["rising", "falling", "rising"]
+    assert len(fit.rises) == 2
+    assert len(fit.falls) == 1
+    for low, high, knot in zip(*np.log10(fit.intervals).T, np.log10(fit.knots), strict=True):
+        assert low <= knot <= high
+    assert fit.at(t) == pytest.approx(fit.fitted)
+    assert "falls" in fit.statement
+
+
+def test_flat_noise_and_steady_rises_have_no_transition() -> None:
+    rng = np.random.default_rng(0)
+    t = grid(20)
+    flat = [fit_transitions(t, rng.standard_normal(20)) for _ in range(100)]
+    assert sum(len(f.knots) > 0 for f in flat) <= 12
+    assert flat[0].statement.startswith("No transition")
+    steady = fit_transitions(t, log_tokens(t) + 0.01 * rng.standard_normal(20))
+    assert steady.knots == ()
+    assert "rises steadily" in steady.statement
+    assert len(steady.rises) == 1
+    assert np.isnan(steady.rises[0].onset_low)
+
+
+def test_the_same_seed_gives_the_same_answer() -> None:
+    t = grid(20)
+    y = shape(t, (8.0, 0.0), (9.0, 1.0)) + 0.05 * np.random.default_rng(1).standard_normal(20)
+    one, two = (fit_transitions(t, y, seed=5) for _ in range(2))
+    assert one.intervals == two.intervals
+    assert one.segments == two.segments
+    assert fit_transitions(t, y, seed=6).intervals != one.intervals
+
+
+def test_order_duplicates_and_gaps_do_not_matter() -> None:
+    t = grid(16)
+    y = shape(t, (8.0, 0.0), (9.0, 1.0)) + 0.01 * np.random.default_rng(1).standard_normal(16)
+    clean = fit_transitions(t, y)
+    shuffled = np.random.default_rng(0).permutation(16)
+    assert fit_transitions(t[shuffled], y[shuffled]).knots == clean.knots
+    messy = fit_transitions(
+        np.append(t, [t[4], 5e8]), np.append(np.where(np.arange(16) == 4, y - 0.1, y), [y[4] + 0.1, np.nan])
+    )
+    assert messy.knots == pytest.approx(clean.knots)
+    assert len(messy.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values"),
+    [([], []), ([1e6], [1.0]), ([1e6] * 9, np.arange(9)), (grid(9), [np.nan] * 9), (grid(5), np.arange(5.0))],
+)
+def test_too_little_is_undecided_and_says_why(tokens: np.ndarray, values: np.ndarray) -> None:
+    fit = fit_transitions(tokens, values)
+    assert not fit.decided
+    assert fit.statement.startswith("Not decided")
+    assert fit.rises == fit.falls == fit.knots == ()
+
+
+def test_a_constant_curve_is_flat() -> None:
+    fit = fit_transitions(grid(12), np.full(12, 0.3))
+    assert fit.decided
+    assert fit.knots == ()
+    assert "flat" in fit.statement
+    replicated = fit_transitions(grid(12), None, replicates=np.full((3, 12), 0.3))
+    assert replicated.knots == ()
+
+
+def test_replicates_that_disagree_widen_the_intervals() -> None:
+    t = grid(20)
+    rng = np.random.default_rng(2)
+    noise = 0.02 * rng.standard_normal((6, 20))
+    same = np.stack([shape(t, (8.0, 0.2), (9.0, 0.8))] * 6) + noise
+    apart = np.stack([shape(t, (7.5 + 0.2 * i, 0.2), (8.5 + 0.2 * i, 0.8)) for i in range(6)]) + noise
+    width = [
+        float(np.diff(np.log10(fit_transitions(t, None, replicates=r, max_changes=2).intervals[0]))[0])
+        for r in (same, apart)
+    ]
+    assert width[1] > 2 * width[0]
+
+
+def test_wrong_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="values: found shape"):
+        fit_transitions(grid(8), np.zeros(7))
+    with pytest.raises(ValueError, match="replicates: found shape"):
+        fit_transitions(grid(8), None, replicates=np.zeros((3, 7)))
+    with pytest.raises(ValueError, match="max_changes"):
+        fit_transitions(grid(8), np.zeros(8), max_changes=-1)
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+
+
+def test_three_phases_that_are_there_are_found() -> None:
+    test = triple_phase_test(three_phases(np.random.default_rng(0)), "m")
+    table = test.table.set_index("phase")
+    assert table["found"].tolist() == [True, True, True]
+    assert np.log10(table["tokens"]).tolist() == pytest.approx([7.5, 8.75, 9.55], abs=0.2)
+    assert (table["low"] < table["tokens"]).all()
+    assert (table["tokens"] < table["high"]).all()
+    assert table["effect"].tolist() == pytest.approx([0.3, -0.2, 0.3], abs=0.08)
+    assert abs(table.loc[1, "lag"]) < 0.15
+    assert np.isnan(table.loc[2, "lag"])
+    assert test.layer == 1
+    assert "detachment at" in test.statement
+
+
+def test_a_rise_alone_is_the_first_phase_alone() -> None:
+    t = grid(24)
+    rng = np.random.default_rng(1)
+    brain = shape(t, (7.0, 0.3), (8.0, 0.6)) + 0.02 * rng.standard_normal((3, 24))
+    form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(24)
+    test = triple_phase_test(study(brain, form, np.full(24, 0.33), t), "m")
+    assert test.table["found"].tolist() == [True, False, False]
+    assert test.table["why"].str.len().min() > 10
+    assert test.statement.endswith("no detachment, no realignment.")
+
+
+def test_a_fall_while_accuracy_rises_is_no_detachment() -> None:
+    t = grid(24)
+    rng = np.random.default_rng(1)
+    brain = shape(t, *DIP) + 0.01 * rng.standard_normal((3, 24))
+    form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(24)
+    accuracy = shape(t, (8.4, 0.33), (9.1, 0.9)) + 0.01 * rng.standard_normal(24)
+    table = triple_phase_test(study(brain, form, accuracy, t), "m").table.set_index("phase")
+    assert not table.loc[2, "found"]
+    assert "not shown to be flat" in table.loc[2, "why"]
+
+
+def test_what_is_missing_makes_no_phase() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    for kept in (
+        curves[curves["perspective"] == "brain"],
+        curves[curves["perspective"] == "behaviour"],
+        curves[curves["step"] < 4],
+        curves.assign(value=np.nan),
+        curves.assign(value=0.5),
+        curves[curves["step"] == 3],
+    ):
+        test = triple_phase_test(kept, "m")
+        assert not test.table["found"].any()
+        assert (test.table["why"].str.len() > 10).all()
+    with pytest.raises(ValueError, match="model: found 'x'"):
+        triple_phase_test(curves, "x")
+    with pytest.raises(ValueError, match="missing columns roi"):
+        triple_phase_test(curves.drop(columns="roi"), "m")
+    with pytest.raises(ValueError, match="layer: found 7"):
+        triple_phase_test(curves, "m", layer=7)
+
+
+def test_the_layer_is_chosen_once_for_the_whole_curve() -> None:
+    brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.1, 0.9, 0.6, 0.6, 0.5, 0.7]})
+    assert select_layer(brain) == 1
+    assert select_layer(brain.iloc[:0]) == -1
+
+
+# ------------------------------------------------------------------------- real learning curves
+
+DATA = Path(os.environ.get("PHASELAB_DATA", "/nowhere")) / "pythia_evals" / "pythia_deduped_zero_shot.csv"
+SIZES = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+TOKENS_A_STEP = 2_097_152
+
+
+@pytest.fixture(scope="module")
+def pythia() -> pd.DataFrame:
+    if not DATA.exists():
+        pytest.skip(f"{DATA} is not there; set PHASELAB_DATA")
+    return pd.read_csv(DATA)
+
+
+def real(table: pd.DataFrame, size: str, task: str) -> phases.Transitions:
+    rows = table[
+        (table["model"] == f"pythia-{size}-deduped") & (table["task"] == task) & (table["metric"] == "acc")
+    ]
+    return fit_transitions(rows["tokens"], rows["value"], rows["stderr"], max_changes=4)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size", SIZES)
+def test_pythia_lambada_lifts_off_between_step_512_and_3000(pythia: pd.DataFrame, size: str) -> None:
+    fit = real(pythia, size, "lambada_openai")
+    assert fit.segments[0].direction == "flat"
+    assert 511.5 <= fit.rises[0].onset / TOKENS_A_STEP <= 3000
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size", SIZES)
+def test_pythia_logiqa_never_rises(pythia: pd.DataFrame, size: str) -> None:
+    assert real(pythia, size, "logiqa").rises == ()
+
+
+@pytest.mark.data
+def test_pythia_small_models_fall_late_and_the_large_one_does_not(pythia: pd.DataFrame) -> None:
+    for size in ("70m", "160m"):
+        (fall,) = real(pythia, size, "lambada_openai").falls
+        assert fall.onset / TOKENS_A_STEP > 30_000
+        assert fall.height_high < 0
+    assert real(pythia, "12b", "lambada_openai").falls == ()
+    assert "flat" in real(pythia, "70m", "winogrande").statement
