@@ -1,0 +1,185 @@
+"""Checkpoints: what names say, which are chosen, and that nothing but safetensors is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
+
+from phaselab.checkpoints import Checkpoint, CheckpointError, choose, load, local_checkpoints, parse_revision
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "step7-tokens14336"
+    config = GPTNeoXConfig(
+        vocab_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    torch.manual_seed(0)
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
+    return folder
+
+
+def copy_of(saved: Path, folder: Path, **changes: bytes | None) -> Checkpoint:
+    """A copy of a saved checkpoint, some files replaced or (None) left out; `__` stands for a dot."""
+    replaced = {name.replace("__", "."): content for name, content in changes.items()}
+    folder.mkdir()
+    for path in saved.iterdir():
+        content = replaced.get(path.name, path.read_bytes())
+        if content is not None:
+            (folder / path.name).write_bytes(content)
+    return Checkpoint(folder.name, 7, 14336, folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("step0-tokens0B", (0, 0)),
+        ("step7-tokens14336", (7, 14336)),
+        ("step500-tokens2B", (500, 2_000_000_000)),
+        ("step9-tokens15T", (9, 15_000_000_000_000)),
+        ("step9-tokens1.5M", (9, 1_500_000)),
+        ("step9-tokens3K", (9, 3000)),
+        ("step143000", (143000, None)),
+        ("main", None),
+        ("step5-tokens", None),
+        ("step5-tokens1.5", None),
+        ("xstep5", None),
+        ("step5-tokens2B-old", None),
+    ],
+)
+def test_names_say_step_and_tokens(name, expected):
+    assert parse_revision(name) == expected
+
+
+def test_local_checkpoints_ascend_and_name_what_they_leave_out(tmp_path):
+    for name in ("step1000-tokens4B", "step20-tokens84M", "step0-tokens0B", "main", "notes", ".half.partial"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.warns(UserWarning, match="left out main, notes: not named"):
+        found = local_checkpoints(tmp_path)
+    assert [c.step for c in found] == [0, 20, 1000]
+    assert found[1] == Checkpoint("step20-tokens84M", 20, 84_000_000, tmp_path / "step20-tokens84M")
+
+
+def test_tokens_come_from_a_table_where_names_lack_them(tmp_path):
+    (tmp_path / "step8").mkdir()
+    with pytest.raises(
+        CheckpointError, match=r"step8: the name does not tell .*row for step8 in .*checkpoints.csv"
+    ):
+        local_checkpoints(tmp_path)
+    (tmp_path / "checkpoints.csv").write_text("revision,tokens\nstep8,16777216\n")
+    assert local_checkpoints(tmp_path)[0].tokens == 16777216
+    (tmp_path / "checkpoints.csv").write_text("revision,tokens\nstep8,16.7M\n")
+    with pytest.raises(CheckpointError, match=r"step8: tokens: found '16.7M', expected a whole number"):
+        local_checkpoints(tmp_path)
+    (tmp_path / "checkpoints.csv").write_text("step8,16777216\n")
+    with pytest.raises(CheckpointError, match="expected revision and tokens"):
+        local_checkpoints(tmp_path)
+
+
+def test_folders_without_checkpoints_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"nowhere: no such folder"):
+        local_checkpoints(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match=r"no checkpoints; expected sub-folders named step"):
+        local_checkpoints(tmp_path)
+
+
+def a_run(tokens: list[int]) -> list[Checkpoint]:
+    return [Checkpoint(f"step{i}-tokens{t}", i, t, Path(f"step{i}")) for i, t in enumerate(tokens)]
+
+
+def test_log_takes_exactly_as_many_with_first_and_last():
+    run = a_run([0, *range(1000, 155_000, 1000)])
+    for number in (2, 3, 7, 20, 60):
+        chosen = choose(run, f"log:{number}")
+        tokens = [c.tokens for c in chosen]
+        assert len(set(tokens)) == number
+        assert tokens == sorted(tokens)
+        assert (tokens[0], tokens[-1]) == (0, 154_000)
+    # On a grid of powers of two every other one is exactly even in the logarithm.
+    powers = a_run([2**k for k in range(13)])
+    assert [c.tokens for c in choose(powers, "log:7")] == [4**k for k in range(7)]
+    assert choose(powers, "log:99") == powers
+
+
+def test_log_skips_later_checkpoints_whose_rounded_tokens_are_zero():
+    run = a_run([0, 0, 0, 1, 10, 100, 1000])
+    assert [c.step for c in choose(run, "log:3")] == [0, 3, 6]
+    assert [c.step for c in choose(run, "log:5")] == [0, 3, 4, 5, 6]
+
+
+def test_other_choices():
+    run = a_run([1, 2, 3, 4, 5, 6, 7, 8])
+    assert choose(run, "all") == run
+    assert [c.tokens for c in choose(run, "every:3")] == [1, 4, 7, 8]
+    assert [c.tokens for c in choose(run, ("step5-tokens6", "step1-tokens2"))] == [2, 6]
+
+
+@pytest.mark.parametrize(
+    "which", ["log:1", "every:0", "log", "some", "", ("step0-tokens1", "step9-tokens9"), ()]
+)
+def test_wrong_choices_are_refused(which):
+    with pytest.raises(CheckpointError, match="checkpoints: found .*expected"):
+        choose(a_run([1, 2, 3]), which)
+
+
+def test_load_gives_the_saved_weights_ready_to_be_read(saved):
+    model, tokenizer = load(Checkpoint(saved.name, 7, 14336, saved))
+    written = load_file(saved / "model.safetensors")
+    assert torch.equal(model.gpt_neox.embed_in.weight, written["gpt_neox.embed_in.weight"])
+    assert not model.training
+    assert model.dtype == torch.float32
+    assert tokenizer("b a")["input_ids"] == [2, 1]
+    assert load(Checkpoint(saved.name, 7, 14336, saved), dtype="bfloat16")[0].dtype == torch.bfloat16
+    with pytest.raises(CheckpointError, match="dtype: found 'float64', expected one of float32"):
+        load(Checkpoint(saved.name, 7, 14336, saved), dtype="float64")
+
+
+def test_pickled_weights_are_never_loaded(saved, tmp_path):
+    checkpoint = copy_of(saved, tmp_path / "pickled", model__safetensors=None)
+    torch.save(load_file(saved / "model.safetensors"), checkpoint.path / "pytorch_model.bin")
+    with pytest.raises(
+        CheckpointError, match=r"pickled: found .*pytorch_model.bin.*expected also \*.safetensors"
+    ):
+        load(checkpoint)
+
+
+def test_code_of_the_model_is_never_run(saved, tmp_path):
+    config = json.loads((saved / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}
+    checkpoint = copy_of(saved, tmp_path / "own", config__json=json.dumps(config).encode())
+    (checkpoint.path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    with pytest.raises(CheckpointError, match="own: cannot be loaded as a causal language model"):
+        load(checkpoint)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_damaged_or_incomplete_checkpoints_name_the_folder(saved, tmp_path):
+    whole = (saved / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match="cut: cannot be loaded"):
+        load(copy_of(saved, tmp_path / "cut", model__safetensors=whole[: len(whole) // 2]))
+    with pytest.raises(CheckpointError, match="bare: .*expected also config.json, a tokenizer"):
+        load(
+            copy_of(
+                saved, tmp_path / "bare", config__json=None, tokenizer__json=None, tokenizer_config__json=None
+            )
+        )
+    with pytest.raises(CheckpointError, match="gone: no such folder"):
+        load(Checkpoint("gone", 0, 0, tmp_path / "gone"))
+    fewer = copy_of(saved, tmp_path / "fewer")
+    weights = load_file(saved / "model.safetensors")
+    del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
+    save_file(weights, fewer.path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"fewer: 1 weights missing .*layers.1.mlp.dense_h_to_4h.weight"
+    ):
+        load(fewer)
