@@ -1,0 +1,107 @@
+"""What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
+
+Four things, each small:
+
+- maths becomes MathML while the book is built, so no page loads MathJax;
+- ``plotly.min.js`` is copied out of the installed plotly package, and only pages with a plotly figure load it;
+- in the pages of the models, ``@model`` stands for the name of the page, so that one notebook gives labels that differ;
+- markup that the theme and docutils get wrong for assistive technology is put right in the finished page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import plotly
+from docutils import nodes
+from latex2mathml.converter import convert
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.locale import _
+from sphinx.util import logging
+from sphinx.util.math import get_node_equation_number
+from sphinx.writers.html import HTML5Translator
+
+logger = logging.getLogger(__name__)
+
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+MODEL_PAGES = "book/executed/models/"
+# A space that must not break is written ~ in LaTeX; latex2mathml would print the sign itself.
+LATEX_REPLACEMENTS = (("~", r"\ "),)
+
+
+def to_mathml(latex: str, display: str, node: nodes.Node) -> str:
+    """MathML of a formula in LaTeX, its source kept as the alternative text."""
+    for old, new in LATEX_REPLACEMENTS:
+        latex = latex.replace(old, new)
+    try:
+        mathml = convert(latex, display=display)
+    except Exception as error:  # latex2mathml has no common base class of errors
+        logger.warning("maths that cannot be read: %s (%s)", latex, error, location=node)
+        return f"<code>{html.escape(latex)}</code>"
+    return mathml.replace("<math ", f'<math alttext="{html.escape(latex.strip())}" ', 1)
+
+
+def visit_math(translator: HTML5Translator, node: nodes.math) -> None:
+    """Inline formula."""
+    translator.body.append(translator.starttag(node, "span", "", CLASS="math notranslate nohighlight"))
+    translator.body.append(to_mathml(node.astext(), "inline", node) + "</span>")
+    raise nodes.SkipNode
+
+
+def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> None:
+    """Displayed formula, with its number when it has a label."""
+    translator.body.append(translator.starttag(node, "div", CLASS="math notranslate nohighlight"))
+    translator.body.append('<div class="formula">' + to_mathml(node.astext(), "block", node) + "</div>")
+    if node["number"]:
+        translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
+        translator.add_permalink_ref(node, _("Link to this equation"))
+        translator.body.append("</span>")
+    translator.body.append("</div>\n")
+    raise nodes.SkipNode
+
+
+def add_plotly_to_static(app: Sphinx, config: Config) -> None:
+    """Have Sphinx copy plotly.min.js into _static with the other files."""
+    config.html_static_path.append(str(PLOTLY))
+
+
+def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put the name of the page where a model page says ``@model``."""
+    if docname.startswith(MODEL_PAGES):
+        source[0] = source[0].replace("@model", docname.removeprefix(MODEL_PAGES))
+
+
+def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Load plotly where it is used, and mend the markup of the page."""
+    body = context.get("body")
+    if body is None:
+        return
+    if "plotly-graph-div" in body:
+        # Not deferred: the figures' own scripts follow in the page and call Plotly at once.
+        app.add_js_file(PLOTLY.name)
+    context["body"] = mend(body)
+
+
+def mend(body: str) -> str:
+    """Markup of a page's body with the roles and titles that assistive technology needs.
+
+    - docutils marks the bibliography as a list of entries that are not list items;
+    - scrolling boxes of notebook output can be reached with the keyboard only if they can have the focus;
+    - an embedded view (``iframe``) must have a title.
+    """
+    body = re.sub(r'(<div role="list" class="citation-list)', r'<div class="citation-list', body)
+    body = re.sub(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1", body)
+    return re.sub(r"<iframe(?![^>]*\btitle=)", '<iframe title="Interactive view"', body)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
+    app.connect("config-inited", add_plotly_to_static)
+    app.connect("source-read", name_the_model)
+    app.connect("html-page-context", finish_page)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
