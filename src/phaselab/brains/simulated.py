@@ -26,7 +26,7 @@ WORD_SECONDS, LETTER_SECONDS = 0.14, 0.05
 #: Silence in seconds, which is when the mark of punctuation is "heard", and between narratives.
 PAUSES = {".": 0.5, ",": 0.2}
 BETWEEN = 1.5
-#: Period, in seconds, from which on drift is removed: longer than a narrative takes, so that the signal stays.
+#: Period, in seconds, from which on drift is removed: longer than narratives, so that the signal stays.
 CUTOFF = 300.0
 #: Least and greatest ceiling drawn for a vertex.
 CEILINGS = (0.35, 0.85)
@@ -61,6 +61,11 @@ class Group:
     share: float
     seed: tuple[float, float, float]
 
+    @property
+    def dimensions(self) -> int:
+        """Number of columns of its latents."""
+        return sum(self.categories.values()) + len(self.values)
+
 
 GROUPS = (
     Group("word", 0.0, {"word_class": 1}, ("length", "pronoun", "sentence_onset"), 0.14, (62.0, -22.0, 6.0)),
@@ -80,9 +85,9 @@ def load(spec: Brain) -> BrainData:
 
     The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g
     (n_trs, d_g) are the latents of group g after integration and convolution, w_vg random weights
-    scaled to unit variance, and D takes out the mean and the cosines of 300 s and longer. Subjects share stimulus,
-    latents and vertices; shares, weights, noise and the delay of the haemodynamic response are
-    their own.
+    scaled to unit variance, and D takes out the mean and the cosines of 300 s and longer. Subjects
+    share stimulus, latents and vertices; shares, weights, noise and the delay of the haemodynamic
+    response are their own.
 
     Ceiling: ``sqrt(V_s / (V_s + V_n))``, mean over runs, with V_s the variance of the noiseless response
     and V_n the expected variance of the noise, both after D: the correlation of a perfect prediction
@@ -95,8 +100,8 @@ def load(spec: Brain) -> BrainData:
     Returns
     -------
     BrainData
-        `latents`: the S_g side by side, taken through D as the responses are, with the
-        canonical haemodynamic response (no delay); 17 columns of unit variance.
+        `latents`: the S_g side by side in the order of `GROUPS`, taken through D as the responses are, with
+        the canonical haemodynamic response (no delay); 17 columns of unit variance.
 
     Raises
     ------
