@@ -34,16 +34,18 @@ SETS = 13_000
 #: Parameters that a change point costs in BIC. Its position is not regular, and counting slope and
 #: position (2) finds change points in noise; 3 is the BIC3 of Kim and Kim (2016) for joinpoints.
 COST = 3
+#: Checkpoints needed for each change point: with fewer, BIC finds curves that run through the noise.
+PER_CHANGE = 4
 #: Numbers held at once in the inner loops, about 16 MB: what fits the caches beats what does not.
 CHUNK = 2_000_000
 #: First-order autocorrelations of the noise at which the null is simulated.
-RHOS = (0.0, 0.2, 0.4, 0.6, 0.8)
+RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
 #: Simulated null curves for each of them.
 NULLS = 1000
 #: Quantile of the estimated autocorrelation, given the true one, as which an estimate is read.
 CAUTION = 0.35
 #: From this many replicates on, a rise or fall must also hold for replicates that did not choose it.
-MANY = 5
+MANY = 3
 
 
 # --------------------------------------------------------------------------- piecewise-linear fits
@@ -158,7 +160,10 @@ def _solve(design: Array, curves: Array, damping: float | Array = 1e-12) -> Arra
     right = (design.transpose(0, 2, 1) @ curves[:, :, None])[:, :, 0]
     diagonal = np.einsum("bpp->bp", gram)
     index = np.arange(gram.shape[1])
-    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-14
+    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
+    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(
+        axis=1, keepdims=True
+    )
     return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
 
 
@@ -196,7 +201,7 @@ def _refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> tuple[Arr
         coefficients = np.where(better[:, None], trial, coefficients)
         residuals = np.where(better[:, None], trial_residuals, residuals)
         rss = np.where(better, trial_rss, rss)
-        damping = np.where(better, damping * 0.1, damping * 10.0)
+        damping = np.clip(np.where(better, damping * 0.1, damping * 10.0), 1e-9, 1e9)
     return knots, coefficients, rss
 
 
@@ -519,7 +524,7 @@ def fit_transitions(
     stderr : (n,) its standard error, if known: the least noise that is assumed.
     replicates : (n_replicates, n) the same curve in subjects, regions, seeds or items; intervals are
         then bootstrapped over them.
-    max_changes : most change points tried; fewer when there are less than 4 + 2 of each checkpoints.
+    max_changes : most change points tried, and at most one for every 4 checkpoints.
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     seed : of the bootstrap.
 
@@ -549,7 +554,7 @@ def fit_transitions(
     y = curve.values
     where = log_tokens(curve.tokens)
     x, span = (where - where[0]) / (where[-1] - where[0]), float(where[-1] - where[0])
-    largest = min(max_changes, (n - 4) // 2)
+    largest = min(max_changes, n // PER_CHANGE)
     grid = _grid(tuple(x.tolist()), largest)
     largest = len(grid.levels)
     # Values are centred and scaled so that tolerances are relative.
@@ -724,7 +729,7 @@ def _residual_noise(grid: _Grid, curves: Array) -> tuple[Array, Array]:
     bics = np.stack([_bic(rss, n, k, 0.0) for k, (rss, _) in enumerate(found)])
     chosen = bics.argmin(axis=0)
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
-    for k, (rss, sets) in enumerate(found):
+    for k, (_, sets) in enumerate(found):
         rows = np.flatnonzero(chosen == k)
         if rows.size == 0:
             continue
@@ -732,8 +737,9 @@ def _residual_noise(grid: _Grid, curves: Array) -> tuple[Array, Array]:
             knots = np.empty((rows.size, 0))
         else:
             knots = grid.candidates[grid.levels[k - 1].knots[sets[rows]]]
-        _, residuals, _ = _linear(grid.x, curves[rows], knots)
-        sigma[rows] = np.sqrt(rss[rows] / max(n - 2 - 2 * k, 1))
+        knots, _, _ = _refine(grid.x, curves[rows], knots)
+        _, residuals, refined = _linear(grid.x, curves[rows], knots)
+        sigma[rows] = np.sqrt(refined / max(n - 2 - 2 * k, 1))
         total = np.einsum("bn,bn->b", residuals, residuals)
         lagged = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1])
         rho[rows] = np.where(total > 0, lagged / np.where(total > 0, total, 1.0), 0.0)
@@ -845,7 +851,7 @@ def _monotone(
     tokens, values = np.asarray(fit.tokens), np.asarray(fit.values)
     where = log_tokens(tokens)
     positions = tuple(((where - where[0]) / (where[-1] - where[0])).tolist())
-    max_changes = min(max_changes, (tokens.size - 4) // 2)
+    max_changes = min(max_changes, tokens.size // PER_CHANGE)
     scale = float(np.ptp(values))
     if scale <= 1e-12 * max(1.0, float(np.abs(values).max())):
         return _Monotone(positions, max_changes, tokens, values * 0.0, None, 1.0, 0.0, seed)
