@@ -106,7 +106,7 @@ def made_up_transitions(models=MODELS) -> pd.DataFrame:
 
 
 PHASES = pd.DataFrame(
-    {"phase": [1, 2, 3], "found": [True, True, False], "low": [9e3, 1e5, 4e5], "high": [8e4, 3e5, 3e6]}
+    {"phase": [1, 2, 3], "found": [True, True, False], "start": [9e3, 1e5, 4e5], "stop": [8e4, 3e5, 3e6]}
 )
 
 
@@ -252,7 +252,7 @@ def drawings(curves, one):
         "roi_curves": lambda **k: figures.roi_curves(one, **k),
         "controls_bars": lambda **k: figures.controls_bars(one, made_up_controls(one), **k),
         "significance_curves": lambda **k: figures.significance_curves(one, **k),
-        "ceilings": lambda **k: figures.ceilings(rois, ceiling, **k),
+        "by_region": lambda **k: figures.by_region(rois, ceiling, label="noise ceiling", **k),
         "across_models": lambda **k: figures.across_models(curves, models, **k),
         "final_scores": lambda **k: figures.final_scores(curves, models, **k),
         "transition_raster": lambda **k: figures.transition_raster(moved, models, curves["tokens"], **k),
@@ -333,8 +333,12 @@ def test_probes_show_their_controls_and_their_kind_of_score(one):
     assert "progress (correlation)" in words
     assert "who (accuracy)" in words
     assert "shuffled labels" in words
-    with pytest.raises(figures.NothingToDraw, match="internals.probes"):
-        figures.probe_curves(one[~one["measure"].str.startswith("probe")])
+
+
+def test_a_figure_of_what_a_study_lacks_says_what_is_missing(one):
+    without = figures.probe_curves(one[~one["measure"].str.startswith("probe")])
+    assert "internals.probes" in texts_of(without)
+    assert "expected 'behaviour'" in texts_of(figures.behaviour_curves(one[one["perspective"] == "brain"]))
 
 
 def test_behaviour_and_internals_and_the_rest_draw(one, curves):

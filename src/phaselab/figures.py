@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from phaselab.phases import amount
+from phaselab.phases import amount, select_layer
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from phaselab.phases import TriplePhase
     from phaselab.study import Study
 
 #: Okabe and Ito's colours, in the order in which lines take them.
@@ -176,14 +177,10 @@ def brain_measure(curves: pd.DataFrame) -> str:
 
 
 def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all") -> int:
-    """The layer with the highest brain score, averaged over subjects and over all checkpoints.
-
-    One layer for the whole of training: choosing it anew at each checkpoint would add a bias that
-    grows with the number of layers. Ties go to the earlier layer.
-    """
-    rows = select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi)
-    means = rows.groupby("layer")["value"].mean()
-    return int(means.index[int(np.argmax(means.to_numpy()))])
+    """The layer with the highest brain score over all checkpoints and subjects (``phases.select_layer``)."""
+    return select_layer(
+        select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi)
+    )
 
 
 def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
@@ -277,7 +274,11 @@ def _figure(height: float, width: float = WIDTH) -> Figure:
 
 
 def _styled(function: Any) -> Any:
-    """Run a figure function in the book's style and leave the caller's settings alone."""
+    """Run a figure function in the book's style and leave the caller's settings alone.
+
+    Where the table lacks what the figure shows (a study without tasks, say), the figure says so: a
+    page is then whole, and its reader knows why there is nothing to see.
+    """
     import functools
 
     @functools.wraps(function)
@@ -285,7 +286,14 @@ def _styled(function: Any) -> Any:
         import matplotlib as mpl
 
         with mpl.rc_context(_STYLE):
-            return function(*args, **kwargs)
+            try:
+                return function(*args, **kwargs)
+            except NothingToDraw as error:
+                fig = _figure(1.2)
+                fig.text(
+                    0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True
+                )
+                return fig
 
     return inside
 
@@ -336,7 +344,7 @@ def _shade(axes: Any, axis: TokenAxis, phases: pd.DataFrame | None) -> None:
     if phases is None:
         return
     for row in _rows(phases[phases["found"].astype(bool)]):
-        low, high = axis(row.low), min(axis(row.high), axis.last)
+        low, high = axis(row.start), min(axis(row.stop), axis.last)
         for ax in axes:
             ax.axvspan(low, high, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
         axes[0].annotate(
@@ -350,6 +358,29 @@ def _shade(axes: Any, axis: TokenAxis, phases: pd.DataFrame | None) -> None:
             fontsize=9.5,
             fontweight="bold",
         )
+
+
+def transitions_of(result: TriplePhase) -> pd.DataFrame:
+    """Every rise and fall that the test of the phases fitted, as a table.
+
+    Returns
+    -------
+    DataFrame of model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind
+    (``rise``, ``fall``), onset, tokens (its midpoint), low, high (95 % interval of the midpoint), end
+    and height (in units of the measure).
+    """
+    rows = []
+    for perspective, measure, fit in (
+        ("brain", "brain", result.brain),
+        ("behaviour", "instruction_following", result.form),
+        ("behaviour", "accuracy", result.accuracy),
+    ):
+        for move in sorted((*fit.rises, *fit.falls), key=lambda m: m.onset):
+            kind = "rise" if move.direction == "rising" else "fall"
+            dates = (move.onset, move.midpoint, move.midpoint_low, move.midpoint_high, move.end, move.height)
+            rows.append((result.model, perspective, measure, kind, *dates))
+    names = ["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _mark_transitions(ax: Axes, axis: TokenAxis, transitions: pd.DataFrame | None, **where: Any) -> None:
@@ -425,8 +456,8 @@ def three_perspectives(
     ----------
     curves : rows of the curves table of one model.
     simulated : whether the brain is simulated.
-    transitions : columns perspective, measure, tokens, low, high (tokens, 95 % interval).
-    phases : columns phase (1, 2, 3), found, low, high (tokens); those found are shaded.
+    transitions : what ``transitions_of`` gives; their midpoints and intervals are drawn.
+    phases : ``TriplePhase.table``; from ``start`` to ``stop`` of each phase that was found is shaded.
     """
     axis = TokenAxis.of(curves["tokens"])
     measure = brain_measure(curves)
@@ -773,24 +804,26 @@ def _layer_colours(layers: Any) -> list[tuple[int, Any, int]]:
 
 
 @_styled
-def ceilings(rois: Mapping[str, np.ndarray], ceiling: Mapping[str, np.ndarray], *, simulated: bool) -> Figure:
-    """The noise ceiling of every voxel, region by region: a dot a voxel, a bar the median.
+def by_region(
+    rois: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], *, simulated: bool, label: str
+) -> Figure:
+    """A value of every voxel, region by region: a dot a voxel, a bar the median.
 
     Parameters
     ----------
     rois : subject -> (n_voxels,) names of regions.
-    ceiling : subject -> (n_voxels,) noise ceiling as a correlation.
+    values : subject -> (n_voxels,) noise ceilings, scores ...
+    label : what the values are, with their unit.
     """
     table = pd.concat(
-        [pd.DataFrame({"roi": rois[s], "ceiling": ceiling[s], "subject": s}) for s in ceiling],
-        ignore_index=True,
+        [pd.DataFrame({"roi": rois[s], "value": values[s], "subject": s}) for s in values], ignore_index=True
     )
     names = sorted(table["roi"].unique())
     fig = _figure(3.0)
     ax = fig.subplots()
     rng = np.random.default_rng(0)  # for the sideways spread of the dots alone
     for number, name in enumerate(names):
-        own = table.loc[table["roi"] == name, "ceiling"].to_numpy()
+        own = table.loc[table["roi"] == name, "value"].to_numpy()
         x = number + rng.uniform(-0.28, 0.28, len(own))
         ax.plot(
             x,
@@ -804,15 +837,61 @@ def ceilings(rois: Mapping[str, np.ndarray], ceiling: Mapping[str, np.ndarray], 
         ax.plot([number - 0.36, number + 0.36], [np.nanmedian(own)] * 2, color="black", linewidth=2)
     ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
     ax.grid(axis="x", visible=False)
-    ax.set_ylabel("noise ceiling\n(correlation)")
-    ax.set_ylim(min(0.0, float(table["ceiling"].min())) - 0.02, None)
+    ax.set_ylabel(label)
+    ax.set_ylim(min(0.0, float(table["value"].min())) - 0.02, None)
     per = table.groupby("subject").size()
     voxels = f"{per.iloc[0]}" if per.nunique() == 1 else f"{per.min()} to {per.max()}"
-    _foot(
-        fig,
-        f"{subjects_text(table['subject'].nunique(), simulated)}, {voxels} voxels each; bar: median",
-        simulated,
-    )
+    _foot(fig, f"{subjects_text(len(per), simulated)}, {voxels} voxels each; bar: median", simulated)
+    return fig
+
+
+@_styled
+def time_courses(series: Mapping[str, np.ndarray], tr: float, *, simulated: bool, label: str) -> Figure:
+    """Some time courses below each other: what a voxel's response looks like.
+
+    Parameters
+    ----------
+    series : name -> (n_trs,) in standard deviations.
+    tr : seconds.
+    label : what they have in common, for the note below.
+    """
+    fig = _figure(0.8 + 0.85 * len(series))
+    axes = fig.subplots(len(series), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for number, (ax, (name, values)) in enumerate(zip(axes, series.items(), strict=True)):
+        ax.plot(np.arange(len(values)) * tr, values, color=COLOURS[number % len(COLOURS)], linewidth=1.2)
+        ax.set_title(name)
+        ax.set_ylabel("s.d.")
+    axes[-1].set_xlabel("seconds from the start of the run")
+    _foot(fig, label, simulated)
+    return fig
+
+
+@_styled
+def by_layer(table: pd.DataFrame, label: str, *, note: str = "") -> Figure:
+    """A line over layers for each condition.
+
+    Parameters
+    ----------
+    table : columns layer, condition, value.
+    label : what the values are, with their unit.
+    """
+    fig = _figure(2.9)
+    ax = fig.subplots()
+    for number, (condition, own) in enumerate(table.groupby("condition", sort=False)):
+        ax.plot(
+            own["layer"],
+            own["value"],
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle=LINES[number % len(LINES)],
+            label=condition,
+        )
+    layers = sorted(table["layer"].unique())
+    ax.set_xticks(layers, _layer_names(layers))
+    ax.set_xlabel("layer")
+    ax.set_ylabel(label)
+    _legend(ax)
+    _foot(fig, note)
     return fig
 
 
@@ -820,6 +899,8 @@ def ceilings(rois: Mapping[str, np.ndarray], ceiling: Mapping[str, np.ndarray], 
 
 #: Vertices of one hemisphere of fsaverage5.
 HEMISPHERE = 10242
+#: First of 256 colours that stands for a value; those before it are bare cortex.
+SCALE = 32
 
 
 def _mesh(hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
@@ -936,8 +1017,8 @@ def surface_interactive(
 ) -> go.Figure:
     """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time.
 
-    Arrays are stored in binary (about 0.3 MB of places, 0.3 MB of faces and 0.1 MB a map), so the view
-    needs neither a file nor a request of its own.
+    Everything is in the figure itself (0.3 MB of places, 0.3 MB of faces and 0.06 MB a map, each map
+    with the mesh once more), so that the view needs neither a file nor a request of its own.
 
     Parameters
     ----------
@@ -945,35 +1026,33 @@ def surface_interactive(
     label : what the values are, for the colour bar.
     """
     import plotly.graph_objects as go
-
-    known = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
-    low, high = limits or (min(0.0, float(known.min())), float(known.max()))
-    sulci = _sulci()
-    # Bare cortex: two greys below the scale's lower end, so that one colour scale draws both.
-    span = high - low
-    grey = np.where(sulci > 0, low - 0.20 * span, low - 0.10 * span)
-    bottom = low - 0.25 * span
     from matplotlib import colormaps
     from matplotlib.colors import to_hex
 
-    share = (low - bottom) / (high - bottom)
-    scale: list[tuple[float, str]] = [(0, "#A8A8A8"), (0.5 * share, "#A8A8A8"), (0.5 * share, "#CFCFCF")]
-    scale += [(share * 0.999, "#CFCFCF")]
-    scale += [(share + (1 - share) * t, to_hex(colormaps["cividis"](t))) for t in np.linspace(0, 1, 12)]
-    scale[-1] = (1.0, scale[-1][1])
-
+    known = np.concatenate([m[np.isfinite(m)] for m in maps.values()])
+    low, high = limits or (min(0.0, float(known.min())), float(known.max()))
     places, faces = [], []
     for number, hemisphere in enumerate(("left", "right")):
         xyz, corners = _mesh(hemisphere, "inflated")
         # Inflated hemispheres overlap where they are; apart, both can be seen from the inside too.
-        shift = (-1 if number == 0 else 1) * 12 - (xyz[:, 0].max() if number == 0 else xyz[:, 0].min())
+        shift = -12 - xyz[:, 0].max() if number == 0 else 12 - xyz[:, 0].min()
         places.append(xyz + np.array([shift, 0, 0]))
         faces.append(corners + number * HEMISPHERE)
     xyz = np.concatenate(places).astype(np.float32)
     corners = np.concatenate(faces).astype(np.uint16)
+
+    # One byte a face: two greys of bare cortex (sulcus, gyrus) below, the scale from SCALE to 255 above.
+    bare = np.where(_sulci()[corners].mean(axis=1) > 0, 8, 24)
+    share = SCALE / 255
+    greys = [(0.0, "#A8A8A8"), (share / 2, "#A8A8A8"), (share / 2, "#CFCFCF"), (share, "#CFCFCF")]
+    ramp = [(share + (1 - share) * t, to_hex(colormaps["cividis"](t))) for t in np.linspace(0, 1, 12)]
+    ramp[-1] = (1.0, ramp[-1][1])
+    ticks = np.linspace(low, high, 4)
     fig = go.Figure()
     for number, (name, values) in enumerate(maps.items()):
-        shown = np.where(np.isfinite(values), np.clip(values, low, high), grey).astype(np.float32)
+        of_face = values[corners].mean(axis=1)  # NaN where one of its three vertices is bare
+        scaled = np.clip((of_face - low) / (high - low), 0, 1)
+        code = np.where(np.isfinite(scaled), SCALE + np.round((255 - SCALE) * np.nan_to_num(scaled)), bare)
         fig.add_trace(
             go.Mesh3d(
                 x=xyz[:, 0],
@@ -982,15 +1061,17 @@ def surface_interactive(
                 i=corners[:, 0],
                 j=corners[:, 1],
                 k=corners[:, 2],
-                intensity=shown,
-                cmin=bottom,
-                cmax=high,
-                colorscale=scale,
+                intensity=code.astype(np.uint8),
+                intensitymode="cell",
+                cmin=0,
+                cmax=255,
+                colorscale=greys + ramp,
                 colorbar={
                     "title": {"text": label, "side": "right"},
                     "thickness": 14,
                     "len": 0.7,
-                    "tickvals": list(np.round(np.linspace(low, high, 4), 2)),
+                    "tickvals": [SCALE + (255 - SCALE) * k / 3 for k in range(4)],
+                    "ticktext": [f"{tick:.2f}" for tick in ticks],
                 },
                 lighting={"ambient": 0.65, "diffuse": 0.5, "specular": 0.05},
                 name=name,
@@ -999,41 +1080,48 @@ def surface_interactive(
             )
         )
     hidden = {"visible": False}
+    views = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), "back": (0, -2.1, 0.3)}
+    cameras = [
+        {"scene.camera": {"eye": dict(zip("xyz", eye, strict=True)), "up": {"x": 0, "y": 0, "z": 1}}}
+        for eye in views.values()
+    ]
+    buttons = _menu(list(views), [{}] * len(views), layouts=cameras, x=1.0, xanchor="right", type="buttons")
     fig.update_layout(
         template="plotly_white",
         height=460,
         autosize=True,
-        margin={"l": 0, "r": 0, "t": 60, "b": 30},
+        margin={"l": 0, "r": 0, "t": 60, "b": 10},
         scene={
             "xaxis": hidden,
             "yaxis": hidden,
             "zaxis": hidden,
             "aspectmode": "data",
-            "camera": {"eye": {"x": -1.4, "y": -0.6, "z": 0.5}},
+            "camera": cameras[0]["scene.camera"],
         },
-        annotations=_plotly_mark(simulated),
+        annotations=_plotly_mark(simulated, yref="paper"),
         updatemenus=[
-            _menu(list(maps), [{"visible": [i == n for i in range(len(maps))]} for n in range(len(maps))])
+            _menu(list(maps), [{"visible": [i == n for i in range(len(maps))]} for n in range(len(maps))]),
+            buttons | {"direction": "right"},
         ],
     )
     return fig
 
 
-def _plotly_mark(simulated: bool, at: str = "bottom") -> list[dict[str, Any]]:
-    """The mark of a simulated brain, right below the panels or right above them."""
+def _plotly_mark(simulated: bool, yref: str) -> list[dict[str, Any]]:
+    """The mark of a simulated brain, in the lower right corner of a panel (``y domain``) or the figure."""
     if not simulated:
         return []
-    low = at == "bottom"
     return [
         {
             "text": f"<b>{SIMULATED}</b>",
             "xref": "paper",
-            "yref": "paper",
+            "yref": yref,
             "x": 1,
-            "y": 0 if low else 1,
+            "y": 0,
             "xanchor": "right",
-            "yanchor": "top" if low else "bottom",
-            "yshift": -4 if low else 12,
+            "yanchor": "bottom",
+            "xshift": -4,
+            "yshift": 4,
             "showarrow": False,
             "font": {"size": 11, "color": "#7A3B00"},
             "bgcolor": "#FFF3E0",
@@ -1114,7 +1202,8 @@ def words_on_grid(
     axes[1].set_ylabel("value in the TR")
     axes[1].set_xlabel("seconds from the start of the run")
     axes[1].set_xlim(first, last)
-    axes[1].set_ylim(0, None)
+    if (before >= 0).all():
+        axes[1].set_ylim(0, None)
     for ax in axes:
         for edge in np.arange(np.ceil(first / tr) * tr, last, tr):
             ax.axvline(edge, color="#D8D8D8", linewidth=0.8, zorder=0)
@@ -1437,7 +1526,7 @@ def transition_raster(
 
     Parameters
     ----------
-    transitions : columns model, measure, kind (``rise``, ``fall``), tokens, low, high.
+    transitions : ``transitions_of`` all models.
     models : what ``families`` gives.
     tokens : all counts of tokens of the study, for the axis.
     """
@@ -1505,16 +1594,18 @@ def phase_interactive(
         names = own.drop_duplicates("tokens").set_index("tokens")[["checkpoint", "step"]]
         layer = best_layer(own, measure)
         regions = sorted(set(own.loc[own["perspective"] == "brain", "roi"]) - {"all"})
-        wanted = [("whole brain", 1, brain_curve(own), True)]
-        wanted += [(roi, 1, brain_curve(own, roi, layer), False) for roi in regions]
-        for key, name in (("instruction_following", "instruction following"), ("accuracy", "accuracy")):
+        wanted = [("whole brain", 1, "#D55E00", brain_curve(own), True)]
+        for number, roi in enumerate(regions):
+            # The whole brain has the second colour to itself.
+            colour = COLOURS[(number if number == 0 else number + 1) % len(COLOURS)]
+            wanted.append((roi, 1, colour, brain_curve(own, roi, layer), False))
+        for key, colour in (("instruction_following", "#0072B2"), ("accuracy", "#E69F00")):
             if (own["measure"] == key).any():
-                wanted.append((name, 2, model_curve(own, key), True))
+                wanted.append((key.replace("_", " "), 2, colour, model_curve(own, key), True))
         probes = probe_selectivity(own)
         if len(probes):
-            wanted.append(("probes above control", 2, probes, True))
-        for number, (name, panel, curve, on) in enumerate(wanted):
-            colour = COLOURS[number % len(COLOURS)]
+            wanted.append(("probes", 2, "#009E73", probes, True))
+        for number, (name, panel, colour, curve, on) in enumerate(wanted):
             info = names.loc[curve["tokens"]]
             owner.append(row.model)
             fig.add_trace(
@@ -1531,7 +1622,7 @@ def phase_interactive(
                     },
                     mode="lines+markers",
                     name=name,
-                    line={"color": colour, "width": 2, "dash": "solid" if panel == 1 else "dash"},
+                    line={"color": colour, "width": 2},
                     marker={"symbol": symbols[number % len(symbols)], "size": 7, "color": colour},
                     customdata=np.column_stack(
                         [
@@ -1561,19 +1652,27 @@ def phase_interactive(
     labels = models.set_index("model")["label"]
     positions, texts = axis.ticks()
     fig.update_xaxes(tickvals=positions, ticktext=texts, zeroline=False)
-    fig.update_xaxes(title_text="training tokens (log scale; 0 set apart)", row=2, col=1)
+    fig.update_xaxes(title_text=TOKENS, row=2, col=1)
     fig.update_yaxes(title_text=MEASURES[measure][1], row=1, col=1, zeroline=False)
-    fig.update_yaxes(title_text="share of items", range=[-0.05, 1.05], row=2, col=1, zeroline=False)
+    fig.update_yaxes(title_text="share of items; score", range=[-0.05, 1.05], row=2, col=1, zeroline=False)
     fig.update_layout(
         template="plotly_white",
         autosize=True,
-        height=460,
-        margin={"l": 60, "r": 10, "t": 50, "b": 40},
-        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top"},
+        height=560,
+        margin={"l": 55, "r": 10, "t": 50, "b": 40},
+        font={"size": 12},
+        legend={
+            "orientation": "h",
+            "y": -0.14,
+            "x": 0,
+            "yanchor": "top",
+            "entrywidth": 105,
+            "font": {"size": 11},
+        },
         hovermode="closest",
         shapes=shapes[0] if shapes else [],
         updatemenus=[_menu([labels[n] for n in drawn], changes, layouts=[{"shapes": s} for s in shapes])],
-        annotations=_plotly_mark(simulated, at="top"),
+        annotations=_plotly_mark(simulated, yref="y domain"),
     )
     return fig
 

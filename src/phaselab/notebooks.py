@@ -319,6 +319,16 @@ class Lab:
         """The items of a task."""
         return self.bench.items(self._chosen(model)[0])[task]
 
+    def tasks(self, model: str | None = None) -> list[str]:
+        """Tasks in the languages of a model's training text; all tasks for a model that was found.
+
+        What a model cannot have learnt is measured too, but no mean over tasks is taken over it.
+        """
+        chosen = self._chosen(model)[0]
+        languages = chosen.train.mix.split("+") if chosen.train else None
+        items = self.bench.items(chosen)
+        return [task for task, own in items.items() if languages is None or own[0].language in languages]
+
     def outcomes(self, checkpoint: Checkpoint | None = None, model: str | None = None) -> pd.DataFrame:
         """What a checkpoint answered, one row an item."""
         return pd.read_parquet(self.unit(checkpoint, model) / "items.parquet")
@@ -336,12 +346,25 @@ class Lab:
         from phaselab.phases import triple_phase_test
 
         chosen = self._chosen(model)[0]
-        return triple_phase_test(self.curves(chosen.name), chosen.name)
+        return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
 
     @cached_property
     def digest(self) -> str:
         """Digest of stimulus and responses."""
         return digest_of([self.brain.stimulus.digest, self.brain.digest])
+
+    def about(self) -> Any:
+        """The head of a page: which data, simulated or not, and which model."""
+        from IPython.display import Markdown
+
+        kind = "Simulated brain" if self.simulated else "Measured brain"
+        spec = self.model.train
+        made = f"; {spec.steps * spec.batch * spec.context:,} training tokens" if spec else ""
+        notes = "".join(f" {note.rstrip('.')}." for note in self.brain.notes)
+        return Markdown(
+            f"**{kind}.** {self.brain.description}.{notes}\n\n"
+            f"**Model in focus.** {self.labels[self.model.name]} (`{self.model.name}`{made})."
+        )
 
     def provenance(self) -> str:
         """One line that says where a page's numbers come from."""
@@ -372,7 +395,7 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
     """
     from IPython.display import HTML
 
-    figure.update_layout(height=460, autosize=True, meta={"alt": alt})
+    figure.update_layout(height=figure.layout.height or 460, autosize=True, meta={"alt": alt})
     return HTML(
         figure.to_html(
             full_html=False,
