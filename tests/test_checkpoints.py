@@ -132,8 +132,10 @@ def test_wrong_choices_are_refused(which):
         choose(a_run([1, 2, 3]), which)
 
 
-def test_load_gives_the_saved_weights_ready_to_be_read(saved):
+def test_load_gives_the_saved_weights_ready_to_be_read(saved, capfd):
+    capfd.readouterr()
     model, tokenizer = load(Checkpoint(saved.name, 7, 14336, saved))
+    assert capfd.readouterr() == ("", "")
     written = load_file(saved / "model.safetensors")
     assert torch.equal(model.gpt_neox.embed_in.weight, written["gpt_neox.embed_in.weight"])
     assert not model.training

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +46,11 @@ def load(
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        # transformers does not declare that it returns a pair here.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, **local, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True
-        )
+        with _no_bars():
+            # transformers does not declare that it returns a pair here.
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, **local, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True
+            )
         model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -61,6 +64,20 @@ def load(
             f"the first being {absent[0]}"
         )
     return model.to(device).eval(), tokenizer
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar for each checkpoint across the progress of a whole sweep."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _require_files(folder: Path) -> None:
