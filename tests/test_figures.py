@@ -205,9 +205,15 @@ def test_linear_cka_ignores_rotation_and_scale_and_sees_independence():
     assert np.isnan(figures.linear_cka(x, np.ones((2000, 2))))
 
 
-def test_common_tasks_are_those_of_every_model(curves):
-    rows = curves[~((curves["model"] == MODELS[1]) & (curves["task"] == "reading"))]
-    assert figures.common_tasks(rows) == ["facts"]
+def test_means_are_taken_over_the_tasks_that_are_asked_for(one):
+    row = figures.comparison(one, figures.families(load_study("demo")), {MODELS[0]: ["facts"]}).iloc[0]
+    facts = one[
+        (one["measure"] == "accuracy") & (one["task"] == "facts") & (one["tokens"] == one["tokens"].max())
+    ]
+    assert row["accuracy"] == pytest.approx(facts["value"].iloc[0], abs=1e-3)
+    words = texts_of(figures.three_perspectives(one, simulated=True, tasks=["facts"]))
+    assert "reading" not in words
+    assert (figures.of_tasks(one, ["facts"])["perspective"] == "brain").sum() > 0
 
 
 def test_families_group_models_that_differ_in_their_seed_alone():

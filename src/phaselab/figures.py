@@ -200,6 +200,13 @@ def _rows(frame: pd.DataFrame) -> Any:
     return frame.itertuples(index=False)
 
 
+def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
+    """All rows but those of the behaviour in other tasks than these; all rows for None."""
+    if tasks is None:
+        return curves
+    return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
+
+
 def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
     """Mean of ``value`` over the rows of each group with its 95 % interval.
 
@@ -448,6 +455,7 @@ def three_perspectives(
     simulated: bool,
     transitions: pd.DataFrame | None = None,
     phases: pd.DataFrame | None = None,
+    tasks: Sequence[str] | None = None,
     title: str = "",
 ) -> Figure:
     """The phase figure: brain, behaviour and internal states of one model on one token axis.
@@ -458,7 +466,9 @@ def three_perspectives(
     simulated : whether the brain is simulated.
     transitions : what ``transitions_of`` gives; their midpoints and intervals are drawn.
     phases : ``TriplePhase.table``; from ``start`` to ``stop`` of each phase that was found is shaded.
+    tasks : the tasks of which the mean is taken; default: all.
     """
+    curves = of_tasks(curves, tasks)
     axis = TokenAxis.of(curves["tokens"])
     measure = brain_measure(curves)
     layer = best_layer(curves, measure)
@@ -490,8 +500,8 @@ def three_perspectives(
             _name(ax, panel, f", layer {layer}")
             _mark_transitions(ax, axis, transitions, measure=panel)
         else:
-            tasks = select(curves, perspective="behaviour", measure=panel)
-            for number, (task, own) in enumerate(tasks.sort_values("tokens").groupby("task")):
+            asked = select(curves, perspective="behaviour", measure=panel)
+            for number, (task, own) in enumerate(asked.sort_values("tokens").groupby("task")):
                 ax.plot(
                     axis(own["tokens"]),
                     own["value"],
@@ -501,11 +511,11 @@ def three_perspectives(
                     alpha=0.7,
                     label=task,
                 )
-            _line(ax, axis, interval_of(tasks), PERSPECTIVE_COLOURS["behaviour"], 1)
+            _line(ax, axis, interval_of(asked), PERSPECTIVE_COLOURS["behaviour"], 1)
             _name(ax, panel)
             if panel == "accuracy":
                 _chance_line(ax, curves)
-            if panel == "instruction_following" and tasks["task"].nunique() > 1:
+            if panel == "instruction_following" and asked["task"].nunique() > 1:
                 _legend(ax, loc="lower right", ncols=2, fontsize=8.5)
             _mark_transitions(ax, axis, transitions, measure=panel)
     for ax in axes:
@@ -538,6 +548,7 @@ def perspective_pair(
     simulated: bool,
     transitions: pd.DataFrame | None = None,
     phases: pd.DataFrame | None = None,
+    tasks: Sequence[str] | None = None,
     best_monotone: bool = False,
 ) -> Figure:
     """The brain curve above one measure of behaviour, task by task: what a phase is claimed to tie together.
@@ -548,8 +559,9 @@ def perspective_pair(
     measure : a measure of the perspective ``behaviour``.
     best_monotone : draw, with the brain curve, the closest curve that never falls (isotonic
         regression, weights equal): what lies below it is the fall that has to be explained.
-    transitions, phases : as in ``three_perspectives``.
+    transitions, phases, tasks : as in ``three_perspectives``.
     """
+    curves = of_tasks(curves, tasks)
     axis = TokenAxis.of(curves["tokens"])
     score = brain_measure(curves)
     layer = best_layer(curves, score)
@@ -1403,29 +1415,23 @@ def families(study: Study) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def model_curve(curves: pd.DataFrame, measure: str, tasks: Sequence[str] | None = None) -> pd.DataFrame:
-    """One curve of one model, columns of ``interval_over``: the brain's, or a mean over tasks.
+def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One curve of one model, columns of ``interval_over``.
 
-    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour; `tasks`
-    restricts the mean to tasks that all models of a comparison have.
+    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour, of which the
+    mean over tasks is taken.
     """
     if measure == "brain":
         return brain_curve(curves)
     if measure == "probes":
         return probe_selectivity(curves)
-    rows = select(curves, perspective="behaviour", measure=measure)
-    return interval_of(rows[rows["task"].isin(tasks)] if tasks is not None else rows)
-
-
-def common_tasks(curves: pd.DataFrame) -> list[str]:
-    """Tasks that every model of the table has, in alphabetical order."""
-    rows = curves[curves["perspective"] == "behaviour"]
-    per_model = [set(own["task"]) for _, own in rows.groupby("model")]
-    return sorted(set.intersection(*per_model)) if per_model else []
+    return interval_of(select(curves, perspective="behaviour", measure=measure))
 
 
 @_styled
-def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool) -> Figure:
+def across_models(
+    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
+) -> Figure:
     """Brain score, instruction following and accuracy of every model on one token axis.
 
     Models that differ in their seed alone share a colour; seeds differ in marker and line style.
@@ -1434,11 +1440,12 @@ def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool
     ----------
     curves : rows of several models.
     models : what ``families`` gives.
+    tasks : those to take the mean of: the ones that all models can have learnt; default: all.
     """
+    curves = of_tasks(curves, tasks)
     axis = TokenAxis.of(curves["tokens"])
-    tasks = common_tasks(curves)
     panels = ["brain", "instruction_following", "accuracy"]
-    panels = [p for p in panels if p == "brain" or (tasks and (curves["measure"] == p).any())]
+    panels = [p for p in panels if p == "brain" or (curves["measure"] == p).any()]
     fig = _figure(1.1 + 1.9 * len(panels))
     axes = fig.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     groups = list(dict.fromkeys(models["group"]))
@@ -1454,7 +1461,7 @@ def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool
             _line(
                 ax,
                 axis,
-                model_curve(own, panel, tasks),
+                model_curve(own, panel),
                 COLOURS[number % len(COLOURS)],
                 number + repeat * len(groups),
                 linestyle=LINES[repeat % len(LINES)],
@@ -1464,18 +1471,21 @@ def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool
     for panel, ax in zip(panels, axes, strict=True):
         _name(ax, measure if panel == "brain" else panel, ", best layer" if panel == "brain" else "")
         if panel == "accuracy":
-            _chance_line(ax, curves[curves["task"].isin(tasks)])
+            _chance_line(ax, curves)
         axis.decorate(ax, label=ax is axes[-1])
     handles, labels = axes[0].get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=9.5)
     n = select(curves, perspective="brain")["subject"].nunique()
-    shared = f"; tasks: {', '.join(tasks)}" if tasks else ""
+    asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
+    shared = f"; tasks: {', '.join(asked)}" if asked else ""
     _foot(fig, f"{subjects_text(n, simulated)}, 95 % intervals{shared}", simulated)
     return fig
 
 
 @_styled
-def final_scores(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool) -> Figure:
+def final_scores(
+    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
+) -> Figure:
     """The last checkpoint of every model: a dot a model with its interval, groups side by side.
 
     The spread within a group is the seeds' spread; a difference between groups that is no larger
@@ -1483,20 +1493,17 @@ def final_scores(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool)
     """
     from matplotlib.ticker import MaxNLocator
 
-    tasks = common_tasks(curves)
-    panels = [p for p in ("brain", "accuracy", "probes") if p != "accuracy" or tasks]
-    panels = [
-        p
-        for p in panels
-        if p != "probes" or len(probe_selectivity(curves[curves["model"] == models["model"].iloc[0]]))
-    ]
+    curves = of_tasks(curves, tasks)
+    there = set(curves["measure"])
+    needed = {"brain": "r", "accuracy": "accuracy", "probes": "probe_selectivity"}
+    panels = [panel for panel, measure in needed.items() if measure in there]
     groups = list(dict.fromkeys(models["group"]))
     fig = _figure(1.2 + 0.34 * len(models))
     axes = fig.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     labels = models["label"].tolist()
     for panel, ax in zip(panels, axes, strict=True):
         for y, row in enumerate(_rows(models)):
-            curve = model_curve(curves[curves["model"] == row.model], panel, tasks)
+            curve = model_curve(curves[curves["model"] == row.model], panel)
             last = curve.iloc[-1]
             number = groups.index(row.group)
             colour = COLOURS[number % len(COLOURS)]
@@ -1567,7 +1574,12 @@ def transition_raster(
 
 
 def phase_interactive(
-    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, transitions: pd.DataFrame | None = None
+    curves: pd.DataFrame,
+    models: pd.DataFrame,
+    *,
+    simulated: bool,
+    transitions: pd.DataFrame | None = None,
+    tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> go.Figure:
     """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
 
@@ -1578,6 +1590,7 @@ def phase_interactive(
     curves : rows of several models.
     models : what ``families`` gives.
     transitions : as in ``transition_raster``; drawn as vertical lines in the panel of their measure.
+    tasks : model -> tasks of which the mean is taken; default: all.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -1588,7 +1601,7 @@ def phase_interactive(
     owner: list[str] = []
     symbols = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
     for row in _rows(models):
-        own = curves[curves["model"] == row.model]
+        own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
         if own.empty:
             continue
         names = own.drop_duplicates("tokens").set_index("tokens")[["checkpoint", "step"]]
@@ -1702,12 +1715,17 @@ def _plotly_lines(transitions: pd.DataFrame | None, model: str, axis: TokenAxis)
     ]
 
 
-def comparison(curves: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """One row a model: brain score first and last, its best layer, behaviour and probes at the end."""
+def comparison(
+    curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """One row a model: brain score first and last, its best layer, behaviour and probes at the end.
+
+    Parameters as in ``phase_interactive``.
+    """
     measure = brain_measure(curves)
     out = []
     for row in _rows(models):
-        own = curves[curves["model"] == row.model]
+        own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
         if own.empty:
             continue
         brain = brain_curve(own)
