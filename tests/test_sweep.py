@@ -18,7 +18,7 @@ from rich.console import Console
 
 from phaselab import sweep
 from phaselab.notebooks import Lab
-from phaselab.results import CURVE_COLUMNS, Store, digest_file
+from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.study import Study, load_study
 
 TRAIN = {
@@ -76,8 +76,7 @@ def curves(store: Store) -> pd.DataFrame:
 
 def units(store: Store) -> dict[str, str]:
     """Digest of each unit's folder."""
-    found = sorted((store.root / "tiny").rglob("manifest.json"))
-    return {str(p.parent.relative_to(store.root)): digest_file(p.parent) for p in found}
+    return {str(p.relative_to(store.root)): digest_file(p) for p in folders(store.root / "tiny")}
 
 
 def test_the_curves_table_has_every_perspective_at_every_checkpoint(store: Store) -> None:
@@ -111,7 +110,7 @@ def test_killed_and_restarted_gives_identical_results(
 ) -> None:
     command = [sys.executable, "-m", "phaselab", "run", str(path), "--results", str(tmp_path), "--jobs", "1"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "tiny").rglob("manifest.json")) and process.poll() is None:
+    while not folders(tmp_path / "tiny") and process.poll() is None:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import sys
@@ -66,8 +65,7 @@ def results_digest(study: Study, store: Store) -> str:
     """Digest of all that the notebooks of a study read: the manifests name inputs and outputs."""
     folder = store.study(study.name)
     manifests = {
-        str(path.parent.relative_to(folder)): json.loads(path.read_text(encoding="utf-8"))
-        for path in sorted(folder.rglob(results.MANIFEST))
+        str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)
     }
     return digest_of([study.model_dump(mode="json"), manifests])
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ CURVE_TYPES = {
 NO_LAYER = -1
 
 MANIFEST = "manifest.json"
+#: Seconds after which a half-written folder is taken for abandoned: no unit takes two days.
+LEFT_ALONE = 2 * 24 * 3600
 
 
 class DataMissing(FileNotFoundError):
@@ -160,6 +163,12 @@ def check(folder: Path, inputs: dict[str, Any]) -> State:
     return State("current")
 
 
+def folders(root: Path) -> list[Path]:
+    """All whole folders of results below `root`, in order; not those that a killed process left half-written."""
+    found = (path.parent for path in root.rglob(MANIFEST))
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts))
+
+
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all.
@@ -169,6 +178,10 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
     process is killed, the final place is as it was before.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        # Left by a process that was killed; a younger one may be at work in its own.
+        if time.time() - left.stat().st_mtime > LEFT_ALONE:
+            shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         yield aside

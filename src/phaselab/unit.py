@@ -192,7 +192,9 @@ class Workbench:
             seed=brain_seed(study),
         )
         brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
-        internal_rows = internals.measure(features.layers, brain.stimulus.labels, study.internals)
+        # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
+        labels = brain.stimulus.labels.replace("unknown", "")
+        internal_rows = internals.measure(features.layers, labels, study.internals)
         behaviour, per_item = score_tasks(network, tokenizer, self.items(model))
 
         tables = {
@@ -200,7 +202,8 @@ class Workbench:
             "internal": internal_rows,
             "behaviour": behaviour,
         }
-        with results.write_folder(folder, inputs, unit=same) as aside:
+        notes = {"not_probed": internal_rows.attrs.get("left_out", {}), "features": features.notes}
+        with results.write_folder(folder, inputs, unit=same, **notes) as aside:
             for perspective, rows in tables.items():
                 table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
                 results.write_table(table, aside / f"{perspective}.parquet")
