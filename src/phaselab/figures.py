@@ -566,7 +566,7 @@ def perspective_pair(
     score = brain_measure(curves)
     layer = best_layer(curves, score)
     rows = select(curves, perspective="brain", measure=score, roi="all", layer=layer)
-    tasks = select(curves, perspective="behaviour", measure=measure)
+    asked = select(curves, perspective="behaviour", measure=measure)
     fig = _figure(5.2)
     axes = fig.subplots(2, 1, sharex=True)
     _shade(axes, axis, phases)
@@ -585,7 +585,7 @@ def perspective_pair(
         _legend(axes[0], loc="lower right")
     _name(axes[0], score, f", layer {layer}")
     _mark_transitions(axes[0], axis, transitions, perspective="brain")
-    _task_lines(axes[1], axis, tasks)
+    _task_lines(axes[1], axis, asked)
     if measure.startswith("accuracy"):
         _chance_line(axes[1], curves)
     _name(axes[1], measure)
