@@ -164,7 +164,7 @@ def check(folder: Path, inputs: dict[str, Any]) -> State:
 
 
 def folders(root: Path) -> list[Path]:
-    """All whole folders of results below `root`, in order; not those that a killed process left half-written."""
+    """All whole folders of results below `root`, in order; none that a killed process left half-written."""
     found = (path.parent for path in root.rglob(MANIFEST))
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts))
 
