@@ -1,16 +1,20 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Four things, each small:
+Five things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
-- ``plotly.min.js`` is copied out of the installed plotly package, and only pages with a plotly figure load it;
-- in the pages of the models, ``@model`` stands for the name of the page, so that one notebook gives labels that differ;
+- ``plotly.min.js`` is copied out of the installed plotly package; only pages with a plotly figure load it;
+- in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
+- scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
 - markup that the theme and docutils get wrong for assistive technology is put right in the finished page.
+
+In the student's build solutions are also taken out of the sources that pages offer for download.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -77,6 +81,7 @@ def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
 
 def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Load plotly where it is used, and mend the markup of the page."""
+    context["script_files"][:] = [script for script in context["script_files"] if not of_thebe(script)]
     body = context.get("body")
     if body is None:
         return
@@ -86,16 +91,47 @@ def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, An
     context["body"] = mend(body)
 
 
+def of_thebe(script: Any) -> bool:
+    """Whether a script belongs to Thebe, which runs cells on a server that this book does not have."""
+    attributes = getattr(script, "attributes", {})
+    return "thebe" in f"{script} {attributes.get('body', '')}".lower()
+
+
 def mend(body: str) -> str:
     """Markup of a page's body with the roles and titles that assistive technology needs.
 
     - docutils marks the bibliography as a list of entries that are not list items;
     - scrolling boxes of notebook output can be reached with the keyboard only if they can have the focus;
-    - an embedded view (``iframe``) must have a title.
+    - an embedded view (``iframe``) must have a title;
+    - Thebe's settings, which Jupyter Book writes at the end of each page, go with its scripts.
     """
+    body = re.sub(
+        r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>',
+        "",
+        body,
+        flags=re.S,
+    )
     body = re.sub(r'(<div role="list" class="citation-list)', r'<div class="citation-list', body)
     body = re.sub(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1", body)
     return re.sub(r"<iframe(?![^>]*\btitle=)", '<iframe title="Interactive view"', body)
+
+
+SOLUTION = re.compile(r"^(`{3,}|:{3,})\{solution\}[^\n]*\n.*?^\1[ \t]*$\n?", re.MULTILINE | re.DOTALL)
+
+
+def hide_solutions_in_sources(app: Sphinx, error: Exception | None) -> None:
+    """Take solutions out of the copies of the sources, which a page offers for download."""
+    if error or app.builder.format != "html" or not app.config.hide_solutions:
+        return
+    for path in (Path(app.outdir) / "_sources").rglob("*"):
+        if path.suffix == ".ipynb":
+            notebook = json.loads(path.read_text(encoding="utf-8"))
+            for cell in notebook["cells"]:
+                if cell["cell_type"] == "markdown":
+                    cell["source"] = SOLUTION.sub("", "".join(cell["source"]))
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        elif path.suffix == ".md":
+            path.write_text(SOLUTION.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -104,4 +140,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", add_plotly_to_static)
     app.connect("source-read", name_the_model)
     app.connect("html-page-context", finish_page)
+    app.connect("build-finished", hide_solutions_in_sources)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
