@@ -200,14 +200,14 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     stack = np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
     n_subjects = len(stack)
     # The variance of the sum of z-scored series is n + n (n - 1) r.
-    pairwise = (stack.sum(axis=0).var(axis=0) - n_subjects) / (n_subjects * (n_subjects - 1))
+    between = (stack.sum(axis=0).var(axis=0) - n_subjects) / (n_subjects * (n_subjects - 1))
     leave_one_out = inter_subject_correlation(responses).mean(axis=0)
-    if (pairwise <= 0).any() or (leave_one_out <= 0).any():
+    if (between <= 0).any() or (leave_one_out <= 0).any():
         raise ValueError(
             "responses do not correlate between subjects: expected a region with a shared response"
         )
     others = n_subjects - 1
-    reliability = others * pairwise / (1 + (others - 1) * pairwise)
+    reliability = others * between / (1 + (others - 1) * between)
     return (leave_one_out / np.sqrt(reliability)).astype(np.float32)
 
 

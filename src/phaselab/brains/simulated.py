@@ -231,17 +231,19 @@ def integrated(stimulus: Stimulus, group: Group, rng: np.random.Generator) -> di
     """Latents of one group at each word, run -> (n_texts, d), integrated over the group's window.
 
     A category is coded one-hot and embedded at random, with the mean over its values taken out, so
-    that neither silence nor what is still unknown (both 0) stands apart from all values. The window
-    is ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, from 0 at each narrative's first
+    that neither silence nor what is still unknown (both 0) stands apart from all values. A value heard
+    in a single narrative is coded 0 too: it would be that narrative's own mark. The window is
+    ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, from 0 at each narrative's first
     word: nothing is carried from one narrative to the next.
     """
     tables = {run.name: pd.concat([run.labels, _word_labels(run.labels)], axis=1) for run in stimulus.runs}
     tables = {name: table.loc[:, ~table.columns.duplicated(keep="last")] for name, table in tables.items()}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in tables}
     for label, dimensions in group.categories.items():
-        values = sorted({v for table in tables.values() for v in table[label]} - {UNKNOWN})
+        heard = pd.concat(list(tables.values())).groupby(label)["narrative"].nunique()
+        values = sorted(set(heard[heard >= 2].index) - {UNKNOWN})
         embedding = rng.standard_normal((len(values), dimensions))
-        embedding -= embedding.mean(axis=0)
+        embedding -= embedding.mean(axis=0) if values else 0.0
         for name, table in tables.items():
             one_hot = table[label].to_numpy()[:, None] == np.array(values, dtype=object)
             codes[name].append(one_hot.astype(float) @ embedding)
@@ -269,14 +271,19 @@ def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
 
 
 def _responses(stimulus: Stimulus, source: dict[str, np.ndarray], delay: float) -> dict[str, np.ndarray]:
-    """Sources on the TR grid, convolved, without drift; each column of unit variance over all runs."""
+    """Sources on the TR grid, convolved, without drift; each column of unit power over all runs."""
     made = {}
     for run in stimulus.runs:
         series = convolve(tr_means(source[run.name], run), run.tr, delay).astype(float)
         basis = drift_basis(run.n_trs, run.tr, CUTOFF)
         made[run.name] = series - basis @ (basis.T @ series)
-    scale = np.sqrt(np.mean(np.concatenate(list(made.values())) ** 2, axis=0))
-    return {name: series / scale for name, series in made.items()}
+    power = np.mean(np.concatenate(list(made.values())) ** 2, axis=0)
+    return {name: series * _inverse_root(power) for name, series in made.items()}
+
+
+def _inverse_root(power: np.ndarray) -> np.ndarray:
+    """1 / sqrt(power), and 0 where nothing is (a latent that a very short stimulus never shows)."""
+    return np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1.0)), 0.0)
 
 
 # --- Cortex ----------------------------------------------------------------------------------------
@@ -368,7 +375,7 @@ def simulate(
         parts = {name: series @ weights for name, series in group.items()}
         power = np.mean(np.concatenate(list(parts.values())) ** 2, axis=0)
         for name, part in parts.items():
-            signal[name] += np.sqrt(share / power) * part
+            signal[name] += np.sqrt(share) * _inverse_root(power) * part
     variances, expected, noise = [], [], {}
     for run in stimulus.runs:
         covariance = noise_covariance(run.n_trs, run.tr, autocorrelation)

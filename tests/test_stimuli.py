@@ -1,0 +1,257 @@
+"""Timed text on the TR grid: what goes where, in which units, and what never crosses a run's boundary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from phaselab import stimuli
+from phaselab.stimuli import Run, Stimulus
+from phaselab.study import Features
+
+
+def make_run(onsets: list[float], n_trs: int = 40, tr: float = 2.0, name: str = "one") -> Run:
+    n = len(onsets)
+    return Run(
+        name=name,
+        texts=tuple(f"w{i}" for i in range(n)),
+        onsets=np.array(onsets, dtype=float),
+        offsets=np.array(onsets, dtype=float) + 0.2,
+        tr=tr,
+        n_trs=n_trs,
+        labels=pd.DataFrame({"word": [f"w{i}" for i in range(n)]}),
+        starts=np.arange(n) == 0,
+    )
+
+
+HRF = Features(hemodynamics="hrf")
+
+
+def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
+    run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
+    values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
+    expected = [[2, 20], [5, 50], [0, 0], [7, 70], [0, 0]]
+    found = stimuli.tr_means(values, run)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.float32
+
+
+def test_an_onset_on_the_edge_of_a_tr_belongs_to_the_tr_that_begins() -> None:
+    # 3 * 0.7 and 6 * 0.7 are a hair below 2.1 and 4.2 in binary: they must not fall into the TR before.
+    run = make_run([i * 0.7 for i in range(10)], n_trs=10, tr=0.7)
+    np.testing.assert_array_equal(stimuli.tr_of_texts(run), np.arange(10))
+
+
+def test_word_rate_counts() -> None:
+    run = make_run([0.1, 0.2, 0.3, 5.0], n_trs=4)
+    np.testing.assert_array_equal(stimuli.word_rate(run), [[3], [0], [1], [0]])
+
+
+def test_impulse_response_is_causal_peaks_at_five_seconds_and_sums_to_one() -> None:
+    run = make_run([20.0])
+    found = stimuli.align(np.ones((1, 1)), run, HRF)[:, 0]
+    # The text is in TR 10. A boxcar of 2 s shifts the response's peak at 5 s to 6 s after its onset.
+    assert np.all(found[:11] == 0)
+    assert int(np.argmax(found)) == 13
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    assert found.min() < -0.02, "the undershoot"
+
+
+@pytest.mark.parametrize("tr", [0.5, 1.0, 2.0, 3.0])
+def test_the_response_is_in_seconds_whatever_the_tr(tr: float) -> None:
+    weights = stimuli.hrf(tr)
+    times = np.arange(len(weights)) * tr
+    centre = (weights.clip(0) * times).sum() / weights.clip(0).sum()
+    # The stimulus lasts for a TR, so the centre comes half a TR later than that of the response.
+    assert centre - tr / 2 == pytest.approx(5.9, abs=0.25)
+
+
+def test_delay_is_in_seconds() -> None:
+    times = np.arange(len(stimuli.hrf(1.0)))
+
+    def centre(delay: float) -> float:
+        weights = stimuli.hrf(1.0, delay).clip(0)
+        return float((weights * times).sum() / weights.sum())
+
+    assert centre(1.0) - centre(0.0) == pytest.approx(1.0, abs=0.05)
+    assert centre(-0.5) - centre(0.0) == pytest.approx(-0.5, abs=0.05)
+
+
+def test_convolution_agrees_with_numpys() -> None:
+    rng = np.random.default_rng(0)
+    series = rng.standard_normal((30, 3))
+    weights = stimuli.hrf(2.0)
+    expected = np.column_stack([np.convolve(column, weights)[:30] for column in series.T])
+    np.testing.assert_allclose(stimuli.convolve(series, 2.0), expected, atol=1e-6)
+
+
+def test_convolution_of_a_run_shorter_than_the_response() -> None:
+    assert stimuli.convolve(np.ones((3, 1)), 2.0).shape == (3, 1)
+
+
+def test_average_and_stack_shift_by_whole_trs() -> None:
+    run = make_run([4.0], n_trs=8)
+    stack = stimuli.align(np.array([[1.0, 2.0]]), run, Features(hemodynamics="stack", delays=(1, 3)))
+    assert stack.shape == (8, 4)
+    expected = np.zeros((8, 4))
+    expected[3, :2] = expected[5, 2:] = [1, 2]
+    np.testing.assert_array_equal(stack, expected)
+    average = stimuli.align(np.array([[1.0, 2.0]]), run, Features(hemodynamics="average", delays=(1, 3)))
+    np.testing.assert_array_equal(average, (expected[:, :2] + expected[:, 2:]) / 2)
+    assert stack.dtype == average.dtype == np.float32
+
+
+def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
+    spec = Features(hemodynamics="stack", delays=(0, 9))
+    found = stimuli.align(np.ones((1, 1)), make_run([0.0], n_trs=4), spec)
+    np.testing.assert_array_equal(found, [[1, 0], [0, 0], [0, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("kind", ["hrf", "average", "stack"])
+def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str) -> None:
+    spec = Features(hemodynamics=kind, delays=(1, 2, 3))
+    first, second = make_run([70.0, 79.0]), make_run([10.0], name="two")
+    quiet = stimuli.align(np.ones((1, 2)), second, spec)
+    loud = [stimuli.align(1e6 * np.ones((2, 2)), first, spec), stimuli.align(np.ones((1, 2)), second, spec)]
+    np.testing.assert_array_equal(loud[1], quiet)
+    assert np.all(quiet[:5] == 0)
+
+
+def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> None:
+    steady = make_run([2.0 * i for i in range(40)])
+    found = stimuli.convolve_events(steady, np.ones((40, 1)))[:, 0]
+    np.testing.assert_allclose(found[20:], 1, atol=1e-3)
+    early, late = (stimuli.convolve_events(make_run([t]), np.ones((1, 1)))[:, 0] for t in (20.0, 21.9))
+    assert early[12] > 1.5 * late[12], "an early onset rises first"
+
+
+def test_values_of_another_number_of_texts_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"run one: values: found shape \(3, 1\), expected \(2, n_features\)"
+    ):
+        stimuli.align(np.ones((3, 1)), make_run([0.0, 1.0]), HRF)
+
+
+@pytest.mark.parametrize("onset", [-0.5, 80.0])
+def test_an_onset_outside_the_run_is_refused(onset: float) -> None:
+    run = make_run(sorted([1.0, onset]))
+    with pytest.raises(
+        ValueError, match=rf"run one: text \d \('w\d'\): found onset {onset:.3f} s, expected .* 80 s"
+    ):
+        stimuli.align(np.ones((2, 1)), run, HRF)
+
+
+@pytest.mark.parametrize("delays", [(), (-1, 2)])
+def test_delays_into_the_past_are_refused(delays: tuple[int, ...]) -> None:
+    with pytest.raises(
+        ValueError, match="features.delays: found .* expected at least one number of TRs >= 0"
+    ):
+        stimuli.align(np.ones((1, 1)), make_run([0.0]), Features(hemodynamics="average", delays=delays))
+
+
+def test_onsets_in_disorder_are_refused() -> None:
+    with pytest.raises(ValueError, match="run one: onsets: expected in ascending order"):
+        make_run([3.0, 1.0])
+
+
+def test_the_digest_of_a_stimulus_follows_texts_times_and_labels() -> None:
+    def digest(**changes: object) -> str:
+        run = make_run([0.0, 1.0])
+        return Stimulus("s", (Run(**{**run.__dict__, **changes}),)).digest
+
+    one = digest()
+    assert one == digest()
+    others = {
+        digest(texts=("w0", "x")),
+        digest(onsets=np.array([0.0, 1.5])),
+        digest(labels=pd.DataFrame({"word": ["a", "b"]})),
+        digest(starts=np.array([True, True])),
+        digest(n_trs=41),
+    }
+    assert len(others) == 5
+    assert one not in others
+
+
+# --- TextGrid --------------------------------------------------------------------------------------
+
+GRID = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 3
+tiers? <exists>
+size = 2
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "word"
+        xmin = 0
+        xmax = 3
+        intervals: size = 3
+        intervals [1]:
+            xmin = 0
+            xmax = 1.25
+            text = "sp"
+        intervals [2]:
+            xmin = 1.25
+            xmax = 2
+            text = "say ""oh"" "
+        intervals [3]:
+            xmin = 2
+            xmax = 3e0
+            text = ""
+    item [2]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 3
+        points: size = 1
+        points [1]:
+            number = 1
+            mark = "x"
+"""
+
+
+def test_textgrid_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.TextGrid"
+    path.write_text(GRID, encoding="utf-8")
+    tiers = stimuli.read_textgrid(path)
+    assert list(tiers) == ["word"]
+    assert [(i.start, i.end, i.text) for i in tiers["word"]] == [
+        (0, 1.25, "sp"),
+        (1.25, 2, 'say "oh"'),
+        (2, 3, ""),
+    ]
+    assert GRID.splitlines()[tiers["word"][1].line - 1].strip().startswith("text")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"ooTextFile"', '"other"', "line 1: .*long text format"),
+        ("xmax = 1.25", "xmax = 1,25", r"line 17: found 'xmax = 1,25', expected xmin, xmax or text"),
+        (
+            "xmin = 1.25",
+            "xmin = 0.5",
+            r"line 22: found an interval from 0.5 to 2.0 s after one that ends at 1.25",
+        ),
+        ("xmin = 2\n            xmax = 3e0", "xmin = 2\n            xmax = 1", r"line 26: .*ascending times"),
+        (
+            "intervals: size = 3",
+            "intervals: size = 4",
+            r"line 14: tier 'word': found 3 intervals, expected 4",
+        ),
+        ('            text = "say', '            "say', "line 22: found"),
+        ("intervals: size = 3", "", "no interval tier"),
+    ],
+)
+def test_a_damaged_textgrid_is_refused_by_line(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = tmp_path / "a.TextGrid"
+    assert GRID.count(old) == 1
+    path.write_text(GRID.replace(old, new), encoding="utf-8")
+    with pytest.raises(ValueError, match=message) as caught:
+        stimuli.read_textgrid(path)
+    assert str(path) in str(caught.value)
