@@ -148,6 +148,33 @@ def test_solver_agrees_with_a_plain_loop_in_float64(kind):
     np.testing.assert_allclose(r[clear], np.array(expected)[clear], atol=1e-7)
 
 
+@pytest.mark.parametrize("kind", ["collinear", "massive", "wide"])
+def test_alphas_are_those_of_float64_up_to_ties_on_ill_conditioned_features(kind):
+    rng = np.random.default_rng(13)
+    n, p, v = 160, 200 if kind == "wide" else 60, 80
+    X = rng.standard_normal((n, p)) * np.logspace(1, -2, p)
+    if kind == "collinear":
+        X[:, 30:] = X[:, :30] * 2
+    if kind == "massive":
+        X[:, 5] *= 1000
+        X[:, 6] = X[:, 6] * 100 + 500
+    Y = X @ (rng.standard_normal((p, v)) / X.std(0)[:, None]) / 8
+    Y += rng.standard_normal((n, v)) * np.logspace(-3, 1.5, v)
+    alphas, folds = np.logspace(-12, 12, 25), cv.contiguous(n, 3)
+    _, chosen = ridge_predict(X, Y, X[:1], alphas, folds)
+    cv_scores = np.zeros((len(alphas), v))
+    for train, held_out in folds:
+        mean = X[train].mean(0)
+        U, s, Vt = np.linalg.svd(X[train] - mean, full_matrices=False)
+        projected = (X[held_out] - mean) @ Vt.T
+        for row, alpha in zip(cv_scores, alphas, strict=True):
+            fitted = (s / (s**2 + alpha))[:, None] * (U.T @ (Y[train] - Y[train].mean(0)))
+            row += significance.correlation(projected @ fitted, Y[held_out]) / len(folds)
+    score = cv_scores[np.searchsorted(alphas, chosen), np.arange(v)]
+    assert len(np.unique(chosen)) > 4
+    assert (cv_scores.max(0) - score).max() < 1e-6
+
+
 def test_solver_does_not_depend_on_scale_of_targets_or_rotation_of_features():
     rng = np.random.default_rng(4)
     X, Y = rng.standard_normal((90, 12)), rng.standard_normal((60, 8))
@@ -313,8 +340,9 @@ def test_encode_recovers_a_true_signal_and_nothing_else(world, scores):
 def test_encode_twice_is_identical_and_subjects_do_not_matter_to_each_other(world, scores):
     X, Y, _ = world
     again = encode(X, {"two": Y["two"]}, SPEC, seed=2)["two"]
-    np.testing.assert_allclose(again.r, scores["two"].r, atol=1e-6)
-    np.testing.assert_array_equal(again.p, scores["two"].p)
+    # Products of another width may round otherwise, which decides between alphas that tie.
+    np.testing.assert_allclose(again.r, scores["two"].r, atol=0.005)
+    assert (again.alpha == scores["two"].alpha).mean() > 0.95
     same = encode(X, Y, SPEC, seed=2)["two"]
     for name in ("r", "p", "significant", "alpha"):
         np.testing.assert_array_equal(getattr(same, name), getattr(scores["two"], name))
