@@ -42,6 +42,8 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         num_attention_heads=training.heads,
         intermediate_size=training.intermediate_size,
         max_position_embeddings=2 * training.context,
+        # The usual 0.02 suits a hidden size of about 1,250; small models learn much later from it.
+        initializer_range=(2 * training.hidden_size) ** -0.5,
         rope_parameters=rotary,
         tie_word_embeddings=False,
         use_cache=False,

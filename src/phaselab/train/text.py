@@ -93,12 +93,14 @@ def distinct_items(
     """`n` items with different prompts from `draw(rng, index)`; raises ValueError when there are too few."""
     rng = np.random.default_rng([seed, STREAMS["items"]])
     items: dict[str, Item] = {}
-    for _ in range(50 * n):
+    misses = 0
+    while len(items) < n:
         item = draw(rng, len(items))
+        misses = misses + 1 if item.prompt in items else 0
+        if misses == 1000:
+            raise ValueError(f"task {task}: items: found {n}, expected at most about {len(items)}")
         items.setdefault(item.prompt, item)
-        if len(items) == n:
-            return list(items.values())
-    raise ValueError(f"task {task}: items: found {n}, expected at most about {len(items)} different ones")
+    return list(items.values())
 
 
 class WorldText:

@@ -636,7 +636,7 @@ def reading_question(story: Story, sentences: int, language: str, rng: np.random
     kind = _pick(rng, kinds)
     named, answer, seen, others = story.hero, "", [], list[str]()
     if kind == "where":
-        if now.other_place != UNKNOWN and rng.random() < 0.3:
+        if now.other_place != UNKNOWN and rng.random() < 0.2:
             named, answer = story.other, now.other_place
         else:
             answer = now.place
@@ -663,7 +663,7 @@ def fact_question(held_out: bool, language: str, rng: np.random.Generator) -> Qu
         answer = getattr(CHARACTERS[who], kind)
         wrong = [_pick(rng, values[kind]) for _ in range(2)]
         if len({answer, *wrong}) == 3 and is_held_out(kind, who, *sorted(wrong)) == held_out:
-            return _question(kind, who, answer, wrong, (), language, rng)
+            return _question(kind, who, answer, (), wrong, language, rng)
 
 
 def _question(
@@ -675,8 +675,8 @@ def _question(
     language: str,
     rng: np.random.Generator,
 ) -> Question:
-    """List the answer with two wrong options: those `seen` first, then any of `others`."""
-    pool = [str(o) for o in rng.permutation(sorted(set(seen) - {answer}))]
+    """List the answer with two wrong options: one of those `seen` if there is one, then any of `others`."""
+    pool = [str(o) for o in rng.permutation(sorted(set(seen) - {answer}))][:1]
     pool += [str(o) for o in rng.permutation([o for o in others if o != answer and o not in pool])]
     options = [str(o) for o in rng.permutation([answer, *pool[:2]])]
     asked = [named if w in ("N", "X") else w for w in QUESTIONS[language][kind].split()]
