@@ -1,0 +1,272 @@
+"""The built book in a real browser, opened from its folder as a reader would who has no server.
+
+Every page is opened once (`survey`), everything of interest is noted, and each subtest of
+`test_every_page` looks at one kind of fault. ``PHASELAB_BOOK`` names the folder of another book than
+``_build/html``; ``PHASELAB_CHROMIUM`` another browser. Without a book or a browser the tests are
+skipped, or fail if ``PHASELAB_REQUIRE_BROWSER=1``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+BOOK = Path(os.environ.get("PHASELAB_BOOK") or ROOT / "_build" / "html").resolve()
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+#: axe's rules that colours can break: only these are run again in the dark.
+COLOUR_RULES = ["color-contrast", "link-in-text-block"]
+
+# What a closed box hides is opened, and nothing moves, so that what is looked at is what a reader can reach.
+OPEN_ALL = """() => {
+  const style = document.createElement("style");
+  style.textContent = "*, *::before, *::after { transition: none !important; animation: none !important }";
+  document.head.append(style);
+  document.querySelectorAll("details").forEach(box => { box.open = true });
+  document.querySelectorAll(".toggle-hidden").forEach(box => box.classList.remove("toggle-hidden"));
+}"""
+
+READ = """() => ({
+  links: [...document.querySelectorAll("a[href]")].map(a => a.href),
+  targets: [...document.querySelectorAll("[id], a[name]")].map(e => e.id || e.name),
+  images: [...document.querySelectorAll("img")].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
+})"""
+
+# Elements that end beyond the right edge of the window, unless a box around them scrolls or cuts them off.
+OVERFLOW = """() => {
+  const found = [];
+  const width = document.documentElement.scrollWidth;
+  if (width > innerWidth) found.push(`page is ${width} px wide`);
+  for (const element of document.querySelectorAll("article *")) {
+    const box = element.getBoundingClientRect();
+    if (!box.width || !box.height || box.right <= innerWidth + 1) continue;
+    let around = element.parentElement;
+    while (around && getComputedStyle(around).overflowX === "visible") around = around.parentElement;
+    if (around && around !== document.body && around !== document.documentElement
+        && around.getBoundingClientRect().right <= innerWidth + 1) continue;
+    found.push(`${element.tagName} ${element.getAttribute("class")} ends at ${Math.round(box.right)} px`);
+  }
+  return found.slice(0, 5);
+}"""
+
+AXE = """(rules) => axe.run(document, {
+  preload: false,
+  resultTypes: ["violations"],
+  ...(rules && {runOnly: {type: "rule", values: rules}}),
+}).then(result => result.violations
+  .filter(v => ["serious", "critical"].includes(v.impact))
+  .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`)))"""
+
+
+@dataclass
+class Visit:
+    """What was seen on one page."""
+
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+    targets: set[str] = field(default_factory=set)
+    images: list[dict[str, Any]] = field(default_factory=list)
+    light: list[str] = field(default_factory=list)
+    dark: list[str] = field(default_factory=list)
+    overflow: list[str] = field(default_factory=list)
+
+
+def absent(why: str) -> None:
+    """Skip, or fail where the browser tests are required."""
+    if os.environ.get("PHASELAB_REQUIRE_BROWSER") == "1":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A running Chromium."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = os.environ.get("PHASELAB_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    if not path:
+        absent(f"no browser: found none of {', '.join(names)}; name one with PHASELAB_CHROMIUM")
+    if not (BOOK / "index.html").is_file():
+        absent(f"no book: found no {BOOK / 'index.html'}; run make book, or name one with PHASELAB_BOOK")
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def pages() -> dict[str, Path]:
+    """Name -> file of every page, those apart that only forward to another one."""
+    files = {str(p.relative_to(BOOK)): p for p in sorted(BOOK.rglob("*.html"))}
+    return {
+        name: path
+        for name, path in files.items()
+        if not name.startswith("_static/")
+        and 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")[:300]
+    }
+
+
+def survey(chromium: Any) -> dict[str, Visit]:
+    """Every page, opened once."""
+    import axe_playwright_python
+
+    axe = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+    context = chromium.new_context(viewport=DESK, color_scheme="light")
+    page = context.new_page()
+    visit = Visit()
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("console", lambda said: visit.errors.append(said.text) if said.type == "error" else None)
+    page.on("request", lambda request: visit.requests.append(request.url))
+    page.on("requestfailed", lambda request: visit.errors.append(f"failed: {request.url}"))
+    seen = {}
+    for name, path in pages().items():
+        seen[name] = visit = Visit()
+        page.set_viewport_size(DESK)
+        page.goto(path.as_uri())
+        page.evaluate(OPEN_ALL)
+        for key, value in page.evaluate(READ).items():
+            setattr(visit, key, set(value) if key == "targets" else value)
+        page.evaluate(axe)
+        visit.light = page.evaluate(AXE, None)
+        page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        visit.dark = page.evaluate(AXE, COLOUR_RULES)
+        page.set_viewport_size(PHONE)
+        page.wait_for_timeout(150)  # plotly draws its figures again
+        visit.overflow = page.evaluate(OVERFLOW)
+    context.close()
+    return seen
+
+
+def test_every_page(chromium: Any, subtests: pytest.Subtests) -> None:
+    seen = survey(chromium)
+    assert seen
+
+    def none_of(kind: str, found: dict[str, list[str]]) -> None:
+        lines = [f"{name}: {fault}" for name, faults in found.items() for fault in faults]
+        with subtests.test(kind):
+            if lines:
+                pytest.fail("\n".join(lines), pytrace=False)
+
+    none_of("console errors", {name: visit.errors for name, visit in seen.items()})
+    none_of("requests to the network", {name: outside(visit.requests) for name, visit in seen.items()})
+    none_of("broken links", {name: broken_links(visit, seen) for name, visit in seen.items()})
+    none_of("broken or nameless images", {name: bad_images(visit) for name, visit in seen.items()})
+    none_of("axe, light", {name: visit.light for name, visit in seen.items()})
+    none_of("axe, dark", {name: visit.dark for name, visit in seen.items()})
+    none_of("overflow at 390 px", {name: visit.overflow for name, visit in seen.items()})
+
+
+def outside(requests: list[str]) -> list[str]:
+    """Requests that leave the folder of the book."""
+    return [url for url in requests if urlsplit(url).scheme not in ("file", "data", "blob", "about")]
+
+
+def broken_links(visit: Visit, seen: dict[str, Visit]) -> list[str]:
+    """Links of a page to a file that is not there, or to a place that its page does not have."""
+    broken = []
+    for link in sorted(set(visit.links)):
+        parts = urlsplit(link)
+        if parts.scheme != "file":
+            continue
+        path = Path(unquote(parts.path))
+        if not path.is_relative_to(BOOK) or not path.is_file():
+            broken.append(f"no file: {link}")
+            continue
+        other = seen.get(str(path.relative_to(BOOK)))
+        if parts.fragment and other is not None and unquote(parts.fragment) not in other.targets:
+            broken.append(f"no such place: {link}")
+    return broken
+
+
+def bad_images(visit: Visit) -> list[str]:
+    """Images that did not load, or whose alternative text is missing or a file's digest."""
+    return [f"not loaded: {image['src']}" for image in visit.images if not image["width"]] + [
+        f"alternative text {image['alt']!r}: {image['src']}"
+        for image in visit.images
+        if not image["alt"].strip() or re.search(r"[0-9a-f]{16}", image["alt"])
+    ]
+
+
+def test_search_finds_ridge(chromium: Any) -> None:
+    page = chromium.new_page(viewport=DESK)
+    page.goto((BOOK / "search.html").as_uri() + "?q=ridge")
+    page.wait_for_selector("#search-results li a", timeout=15_000)
+    found = page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
+    page.close()
+    assert any("/glossary.html" in link for link in found), found
+    assert any("/background.html" in link for link in found), found
+
+
+def test_pages_follow_the_system_into_the_dark(chromium: Any) -> None:
+    colours = {}
+    for scheme in ("light", "dark"):
+        page = chromium.new_page(viewport=DESK, color_scheme=scheme)
+        page.goto((BOOK / "book" / "index.html").as_uri())
+        colours[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.close()
+    assert colours["light"] != colours["dark"]
+
+
+def test_interactive_figures_answer(chromium: Any) -> None:
+    """A mark tells its values when it is pointed at, and a click on the legend hides its curve."""
+    names = [name for name, path in pages().items() if "plotly-graph-div" in path.read_text(encoding="utf-8")]
+    assert names, "found no interactive figure in the whole book"
+    silent = []
+    page = chromium.new_page(viewport=DESK)
+    for name in names:
+        page.goto((BOOK / name).as_uri())
+        figures = page.locator(".plotly-graph-div:has(.nsewdrag)")
+        for number in range(figures.count()):
+            figure = figures.nth(number)
+            figure.scroll_into_view_if_needed()
+            if not answers(page, figure):
+                silent.append(f"{name}: figure {number} shows no label when pointed at")
+            if figure.locator(".legendtoggle").count() and not toggles(page, figure):
+                silent.append(f"{name}: figure {number} keeps a curve whose name is clicked")
+    page.close()
+    assert not silent, "\n".join(silent)
+
+
+def answers(page: Any, figure: Any) -> bool:
+    """Whether a hover label comes up somewhere over the figure's first panel."""
+    box = figure.locator(".nsewdrag").first.bounding_box()
+    for row in range(1, 8):
+        for column in range(1, 12):
+            page.mouse.move(box["x"] + box["width"] * column / 12, box["y"] + box["height"] * row / 8)
+            page.wait_for_timeout(30)
+            if figure.locator(".hoverlayer .hovertext, .hoverlayer .legend").count():
+                return True
+    return False
+
+
+def toggles(page: Any, figure: Any) -> bool:
+    """Whether a click on the first name of the legend hides a trace."""
+    hidden = "gd => gd._fullData.filter(t => t.visible === 'legendonly').length"
+    before = figure.evaluate(hidden)
+    figure.locator(".legendtoggle").first.click(force=True)
+    for _ in range(40):  # plotly first waits whether a second click comes
+        page.wait_for_timeout(50)
+        if figure.evaluate(hidden) != before:
+            return True
+    return False

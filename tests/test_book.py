@@ -1,0 +1,262 @@
+"""Sources of the book: pages, notebooks and bibliography agree, and the local extension does what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import pytest
+import yaml
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
+PAGES = sorted((ROOT / "book").glob("*.md"))
+MODEL_PAGE = "11_model_page"
+#: Notebooks that hold no exercises: made once a model, and the record of the build.
+WITHOUT_EXERCISES = (MODEL_PAGE, "12_record")
+DIRECTIVE = re.compile(
+    r"^(`{3,}|:{3,})\{(exercise|solution)\}([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL
+)
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+each_text = pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda p: p.stem)
+
+
+@cache
+def notebook(path: Path) -> NotebookNode:
+    return jupytext.read(path)
+
+
+def prose(path: Path) -> str:
+    """The Markdown of a page or notebook."""
+    if path.parent.name != "notebooks":
+        return path.read_text(encoding="utf-8")
+    cells = [cell for cell in notebook(path).cells if cell.cell_type == "markdown"]
+    captions = [str(figure.get("caption", "")) for _, figure, _ in figures(path)]
+    return "\n\n".join([*(cell.source for cell in cells), *captions])
+
+
+def figures(path: Path) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """Source, figure settings and image settings of the cells that make figures."""
+    for cell in notebook(path).cells:
+        settings = cell.metadata.get("mystnb", {})
+        if "figure" in settings:
+            yield cell.source, settings["figure"], settings.get("image", {})
+
+
+def terms() -> set[str]:
+    """Terms of the glossary: its lines that are not indented."""
+    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    inside = re.search(r"```\{glossary\}\n(.*?)```", text, re.DOTALL)
+    assert inside
+    return {line for line in inside[1].splitlines() if line and not line.startswith(" ")}
+
+
+# --------------------------------------------------------------------------- contents
+
+
+def test_every_page_is_in_the_contents_and_every_entry_is_a_page() -> None:
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    entries = [contents["root"], *(chapter["file"] for chapter in chapters if "file" in chapter)]
+    globs = [chapter["glob"] for chapter in chapters if "glob" in chapter]
+    pages = [f"book/{path.stem}" for path in PAGES]
+    executed = [f"book/executed/{path.stem}" for path in NOTEBOOKS if path.stem != MODEL_PAGE]
+    assert sorted(entries) == sorted(pages + executed)
+    assert globs == ["book/executed/models/*"]
+
+
+@each_text
+def test_cited_works_and_used_terms_exist(path: Path) -> None:
+    text = prose(path)
+    keys = set(
+        re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M)
+    )
+    cited = {
+        key
+        for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+        for key in re.split(r"\s*,\s*", group)
+    }
+    used = {
+        match[2] or match[1].strip()
+        for match in re.finditer(r"\{term\}`([^`<]+?)(?:<([^>]+)>)?`", text.replace("\n", " "))
+    }
+    assert cited <= keys
+    assert {" ".join(term.split()) for term in used} <= terms()
+
+
+@each_text
+def test_no_page_loads_anything_from_the_web(path: Path) -> None:
+    assert not re.findall(
+        r"!\[[^\]]*\]\(https?://|\{(?:image|figure)\}\s*https?://|<(?:img|script)\b[^>]*https?://",
+        prose(path),
+    )
+
+
+# --------------------------------------------------------------------------- notebooks
+
+
+@each_notebook
+def test_figures_have_name_caption_and_alternative_text(path: Path) -> None:
+    text = prose(path)
+    for source, figure, image in figures(path):
+        name = figure.get("name", "")
+        assert name.startswith("fig-"), f"{name!r}: expected a name that begins with fig-"
+        assert len(str(figure.get("caption", ""))) > 20, f"{name}: caption"
+        drawn_as_html = re.search(r"\b(?:interactive|HTML)\(", source)
+        assert drawn_as_html or len(str(image.get("alt", ""))) > 20, f"{name}: image.alt"
+        assert f"{{numref}}`{name}`" in text or f"<{name}>`" in text, f"{name}: no {{numref}} names it"
+
+
+def test_names_of_figures_and_exercises_are_unique() -> None:
+    names = [figure.get("name") for path in NOTEBOOKS for _, figure, _ in figures(path)]
+    for path in NOTEBOOKS + PAGES:
+        names += re.findall(r"^:label:\s*(\S+)", prose(path), re.M)
+        names += re.findall(r"^\(([\w@-]+)\)=$", prose(path), re.M)
+    assert [name for name, times in Counter(names).items() if times > 1] == []
+
+
+@each_notebook
+def test_model_pages_have_names_of_their_own(path: Path) -> None:
+    """What is executed once a model must not give the same label twice; elsewhere the mark means nothing."""
+    names = [figure["name"] for _, figure, _ in figures(path)]
+    names += re.findall(r"^\(([\w@-]+)\)=$|^:label:\s*(\S+)", prose(path), re.M)
+    for name in names:
+        text = "".join(name) if isinstance(name, tuple) else name
+        assert ("@model" in text) == (path.stem == MODEL_PAGE), text
+
+
+@each_text
+def test_exercises_have_solutions_that_follow_them(path: Path) -> None:
+    blocks = [(kind, title.strip(), body) for _, kind, title, body in DIRECTIVE.findall(prose(path))]
+    assert "exercise-start" not in prose(path)
+    assert "solution-start" not in prose(path)
+    exercises = [block for block in blocks if block[0] == "exercise"]
+    if path in NOTEBOOKS and path.stem not in WITHOUT_EXERCISES:
+        assert len(exercises) >= 2, f"found {len(exercises)} exercises, expected at least 2"
+    for number, (kind, title, body) in enumerate(blocks):
+        if kind == "exercise":
+            label = re.search(r"^:label:\s*(\S+)", body, re.M)
+            assert label, f"{title}: no label"
+            following = blocks[number + 1 : number + 2]
+            assert following, f"{label[1]}: no solution"
+            assert following[0][:2] == ("solution", label[1])
+        else:
+            assert ":class: dropdown" in body, f"solution of {title}: not a dropdown"
+            assert not re.search(r"^:label:", body, re.M), f"solution of {title}: has a label"
+
+
+def test_narrative_figures_have_alternative_text() -> None:
+    for path in PAGES:
+        for body in re.findall(r"\{figure\}[^\n]*\n(.*?)^[`:]{3,}$", prose(path), re.M | re.DOTALL):
+            assert re.search(r"^:alt: .{20,}", body, re.M), f"{path.name}: {body[:60]}"
+
+
+# --------------------------------------------------------------------------- the local extension
+
+PAGE = """# @model
+
+Inline $a^2$ and
+
+$$
+y = X w
+$$ (eq-one)
+
+cited as {eq}`eq-one`.
+
+```{exercise} Why
+:label: ex-@model
+Question.
+```
+
+````{solution} ex-@model
+:class: dropdown
+The secret answer.
+```python
+1 + 1
+```
+````
+
+Closing words.
+"""
+
+
+def build(folder: Path, page: str, student: bool) -> tuple[str, str, str]:
+    """Build a book of one model page; its HTML, its source as offered for download, and the warnings."""
+    from io import StringIO
+
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    source, out = folder / "source", folder / "out"
+    name = "book/executed/models/some-model"
+    (source / name).parent.mkdir(parents=True)
+    cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": page}
+    content = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (source / f"{name}.ipynb").write_text(json.dumps(content))
+    settings = {
+        "extensions": ["myst_nb", "sphinx_exercise", "phaselab_book"],
+        "root_doc": name,
+        "html_theme": "basic",
+        "html_sourcelink_suffix": "",
+        "html_math_renderer": "mathml",
+        "myst_enable_extensions": ["dollarmath"],
+        "nb_execution_mode": "off",
+        "hide_solutions": student,
+    }
+    warnings = StringIO()
+    with docutils_namespace():
+        app = Sphinx(
+            str(source),
+            None,
+            str(out),
+            str(folder / "trees"),
+            "html",
+            settings,
+            status=None,
+            warning=warnings,
+        )
+        app.build()
+    sys.path.remove(str(ROOT / "book" / "_ext"))
+    offered = next((out / "_sources").rglob("some-model*")).read_text(encoding="utf-8")
+    return (out / f"{name}.html").read_text(encoding="utf-8"), offered, warnings.getvalue()
+
+
+def test_extension_in_the_teachers_build(tmp_path: Path) -> None:
+    html, offered, warnings = build(tmp_path, PAGE, student=False)
+    assert warnings == ""
+    assert html.count("<math ") == 2
+    assert 'alttext="y = X w"' in html
+    assert not re.search(r"<script[^>]*mathjax", html, re.IGNORECASE)
+    assert "<h1>some-model" in html
+    assert 'id="ex-some-model"' in html
+    assert "The secret answer" in html
+    assert "The secret answer" in offered
+    assert "plotly" not in html
+
+
+def test_extension_in_the_students_build(tmp_path: Path) -> None:
+    html, offered, warnings = build(tmp_path, PAGE, student=True)
+    assert warnings == ""
+    assert "Question." in html
+    assert "Closing words" in html
+    assert "secret answer" not in html
+    cell = json.loads(offered)["cells"][0]["source"]
+    assert "secret answer" not in cell
+    assert "1 + 1" not in cell
+    assert "Question." in cell
+    assert "Closing words" in cell
+
+
+def test_extension_warns_of_maths_that_it_cannot_write(tmp_path: Path) -> None:
+    _, _, warnings = build(tmp_path, "# Page\n\n$\\nosuchcommand x$\n", student=False)
+    assert "nosuchcommand" in warnings
