@@ -12,7 +12,7 @@ counts) before the first positive one, and no change point is ever placed before
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import comb, isnan, nan
 from typing import Any, Literal
@@ -36,14 +36,19 @@ SETS = 13_000
 COST = 3
 #: Checkpoints needed for each change point: with fewer, BIC finds curves that run through the noise.
 PER_CHANGE = 4
+#: Degrees of freedom that a change point takes from the residuals: 2 parameters, and more for having
+#: been searched for. Between 2 and 3 intervals cover as they say (tests/test_phases.py).
+DEGREES = 2.5
 #: Numbers held at once in the inner loops, about 16 MB: what fits the caches beats what does not.
 CHUNK = 2_000_000
 #: First-order autocorrelations of the noise at which the null is simulated.
 RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
 #: Simulated null curves for each of them.
 NULLS = 1000
-#: Quantile of the estimated autocorrelation, given the true one, as which an estimate is read.
-CAUTION = 0.35
+#: An estimated autocorrelation of the noise is biased low, by an unknown amount when checkpoints are
+#: few: it is read as this quantile of its distribution under the true one. Replicates answer for their
+#: own autocorrelated noise; a single curve has only this reading, so it is read with suspicion.
+CAUTION, CAUTION_ALONE = 0.35, 0.02
 #: From this many replicates on, a rise or fall must also hold for replicates that did not choose it.
 MANY = 3
 
@@ -280,10 +285,10 @@ def _matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
     return np.take_along_axis(knots, nearest, axis=1)
 
 
-def _bic(rss: Array, n: int, changes: int, floor: float) -> Array:
+def _bic(rss: Array, n: int, changes: int, floor: float, penalty: float = COST) -> Array:
     """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
     variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
-    return n * np.log(variance) + rss / variance + (2 + COST * changes) * np.log(n)
+    return n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n)
 
 
 # ------------------------------------------------------------------------------ what a fit returns
@@ -466,12 +471,12 @@ def _clean(
     return _Curve(unique, average(v) if unique.size else v, e, reps, tuple(notes))
 
 
-def _student(rng: np.random.Generator, draws: int, degrees: int) -> Array:
+def _student(rng: np.random.Generator, draws: int, degrees: float) -> Array:
     """(draws, 1) factors that turn normal noise into Student's t: the spread itself is an estimate."""
     return np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1)))
 
 
-def _noise(curve: _Curve, residuals: Array, degrees: int, draws: int, rng: np.random.Generator) -> Array:
+def _noise(curve: _Curve, residuals: Array, degrees: float, draws: int, rng: np.random.Generator) -> Array:
     """Bootstrap noise of the curve, (draws, n).
 
     With replicates, their deviations from their mean are summed with random normal weights (a
@@ -514,6 +519,7 @@ def fit_transitions(
     max_changes: int = 3,
     n_bootstrap: int = 200,
     seed: int = 0,
+    penalty: float = COST,
 ) -> Transitions:
     """Where a learning curve changes: continuous piecewise-linear in log10 tokens.
 
@@ -527,6 +533,7 @@ def fit_transitions(
     max_changes : most change points tried, and at most one for every 4 checkpoints.
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     seed : of the bootstrap.
+    penalty : parameters that a change point counts as in BIC.
 
     Returns
     -------
@@ -566,7 +573,7 @@ def fit_transitions(
     fits = _fits(grid, unit[0], largest)
     # Without any noise the sum of squares is rounding error, which must not choose.
     rss = [float(f[2][0]) if float(f[2][0]) > 1e-20 * n else 0.0 for f in fits]
-    bics = [float(_bic(np.array([r]), n, k, max(floor, 1e-20))[0]) for k, r in enumerate(rss)]
+    bics = [float(_bic(np.array([r]), n, k, max(floor, 1e-20), penalty)[0]) for k, r in enumerate(rss)]
     changes = int(np.argmin(bics))
     table = pd.DataFrame(
         {
@@ -578,7 +585,7 @@ def fit_transitions(
     )
     knots, coefficients, _ = fits[changes]
     fitted = (_design(x, knots) @ coefficients[:, :, None])[0, :, 0]
-    degrees = max(n - 2 - 2 * changes, 1)
+    degrees = max(n - 2 - DEGREES * changes, 1.0)
     residuals = unit[0] - fitted
     rng = np.random.default_rng([seed, n, changes])
     scaled = _Curve(
@@ -610,15 +617,18 @@ def fit_transitions(
         low, high = _interval(sample)
         return to_tokens(low), to_tokens(high)
 
-    # Slopes are what each sample's curve does between the change points of the fit, whatever pieces
-    # the sample has there.
     lengths = np.diff(corners)
     changed = np.diff(_heights(knots, coefficients, corners[None]), axis=1)[0]  # (k + 1,)
-    boot_changed = np.diff(_heights(boot_knots, boot_coefficients, corners[None]), axis=1)  # (B, k + 1)
+    # A sample's slope of a piece is taken between its own matched corners; where those are out of
+    # order, between the fit's corners.
+    apart = np.diff(boot_corners, axis=1)
+    matching = np.diff(_heights(boot_knots, boot_coefficients, boot_corners), axis=1)
+    fixed = np.diff(_heights(boot_knots, boot_coefficients, corners[None]), axis=1) / lengths
+    boot_slopes = np.where(apart > 1e-9, matching / np.where(apart > 1e-9, apart, 1.0), fixed)  # (B, k + 1)
     per_decade = scale / span
     segments = []
     for i in range(changes + 1):
-        low, high = _interval(boot_changed[:, i] / lengths[i])
+        low, high = _interval(boot_slopes[:, i])
         segments.append(
             Segment(
                 start=to_tokens(corners[i]),
@@ -769,6 +779,14 @@ def _windows(n: int) -> list[int]:
     return [length for length in lengths if 2 * length <= n and length <= max(2, n // 4)]
 
 
+def _autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
+    """Normal noise (B, n) of variance 1 with autocorrelation `rho` ** lag along each row."""
+    noise = rng.standard_normal(shape)
+    for t in range(1, shape[1]):
+        noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
+    return noise
+
+
 @lru_cache(maxsize=16)
 def _null(positions: tuple[float, ...], max_changes: int, seed: int) -> tuple[Array, Array]:
     """Deepest falls and estimated autocorrelations, (n_rhos, NULLS), of flat curves with AR(1) noise.
@@ -782,9 +800,7 @@ def _null(positions: tuple[float, ...], max_changes: int, seed: int) -> tuple[Ar
     rng = np.random.default_rng([seed, len(positions), max_changes])
     falls, rhos = np.empty((len(RHOS), NULLS)), np.empty((len(RHOS), NULLS))
     for i, rho in enumerate(RHOS):
-        noise = rng.standard_normal((NULLS, len(positions)))
-        for t in range(1, len(positions)):
-            noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
+        noise = _autocorrelated(rng, (NULLS, len(positions)), rho)
         sigma, rhos[i] = _residual_noise(grid, noise)
         falls[i] = _deepest_fall(noise) / sigma
     return falls, rhos
@@ -812,10 +828,10 @@ class _Monotone:
         fall = float(_deepest_fall(sign * self.values[None, inside])[0]) / self.sigma
         falls, rhos = _null(self.positions, self.max_changes, self.seed)
         at = (1.0 + (falls >= fall).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-        # The noise may well be more correlated than it looks: the estimate is read as a low one.
-        looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
+        many = self.replicates is not None and len(self.replicates) >= MANY
+        looks = np.maximum.accumulate(np.quantile(rhos, CAUTION if many else CAUTION_ALONE, axis=1))
         p = float(np.interp(np.interp(self.rho, looks, RHOS), RHOS, at))
-        if self.replicates is not None and len(self.replicates) >= MANY:
+        if many and self.replicates is not None:
             p = max(p, _left_out(sign * self.replicates[:, inside]))
         return p
 
@@ -865,6 +881,8 @@ def _monotone(
 # ------------------------------------------------------------------------------------ three phases
 
 
+#: Change of accuracy from which on it is not flat.
+MARGIN = 0.05
 PHASES = ("alignment", "detachment", "realignment")
 PHASE_COLUMNS = (
     "model",
@@ -1024,6 +1042,20 @@ def _together(rises: Sequence[Move], partners: Sequence[Move]) -> tuple[Move, Mo
     return None
 
 
+def _falls_after_rise(fit: Transitions) -> list[Move]:
+    first = min((r.onset for r in fit.rises), default=np.inf)
+    return [f for f in fit.falls if f.onset > first]
+
+
+def _fall_p(curve: _Monotone, fit: Transitions, fall: Move) -> float:
+    """p of a fall, and of the rise before it, without which there is nothing to fall from."""
+    rise = [r for r in fit.rises if r.onset < fall.onset][-1]
+    return max(
+        curve.p("falling", *_around(fall, fit.rises, fit)),
+        curve.p("rising", *_around(rise, fit.falls, fit)),
+    )
+
+
 def _ranges(moves: Sequence[Move]) -> str:
     return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
 
@@ -1044,7 +1076,7 @@ def _flatness(fit: Transitions, start: float, stop: float, margin: float) -> tup
     spread = float(x @ x)
     change = float(x @ values[inside]) / spread * length
     error = max(fit.noise, 1e-12) * length / np.sqrt(spread)
-    degrees = max(tokens.size - 2 - 2 * len(fit.knots), 1)
+    degrees = max(tokens.size - 2 - DEGREES * len(fit.knots), 1.0)
     return change, float(stats.t.sf((margin - abs(change)) / error, degrees))
 
 
@@ -1058,11 +1090,12 @@ def triple_phase_test(
     form: str = "instruction_following",
     accuracy: str = "accuracy",
     tasks: Sequence[str] | None = None,
-    margin: float = 0.05,
+    margin: float = MARGIN,
     alpha: float = 0.05,
     max_changes: int = 6,
     n_bootstrap: int = 400,
     seed: int = 0,
+    penalty: float = COST,
 ) -> TriplePhase:
     """Whether the three phases are in the curves of one model, each tested.
 
@@ -1081,7 +1114,7 @@ def triple_phase_test(
     tasks : tasks averaged for both; None for all.
     margin : change of accuracy, in its own units, from which on it is not flat.
     alpha : level of the tests, after Holm's correction over the three phases.
-    max_changes, n_bootstrap, seed : see `fit_transitions`.
+    max_changes, n_bootstrap, seed, penalty : see `fit_transitions`.
 
     Raises
     ------
@@ -1092,8 +1125,10 @@ def triple_phase_test(
     Every part of a phase must hold, so its p-value is the largest of its parts'. A fall is tested
     against all curves that never fall, by the deepest difference between an earlier and a later
     window of checkpoints, studentised, with its null simulated for noise as autocorrelated as the
-    residuals; a rise likewise. With 5 subjects or more the move must also hold in subjects left out
-    when it was chosen. Missing or poor curves make a phase not found, with the reason in ``why``.
+    residuals; a rise likewise. With 3 subjects or more the move must also hold in subjects left out
+    when it was chosen, which allows for any noise of their own. Slow drifts that all subjects share are
+    movements of this model; whether they are more than that is for several seeds to say.
+    Missing or poor curves make a phase not found, with the reason in ``why``.
     """
     absent = [c for c in CURVE_COLUMNS if c not in curves]
     if absent:
@@ -1103,7 +1138,12 @@ def triple_phase_test(
     chosen, brain_tokens, subjects = _brain_curve(curves, model, measure, roi, layer)
     replicates = subjects if len(subjects) > 1 else None
     mean = subjects.mean(axis=0) if len(subjects) else np.empty(0)
-    options: dict[str, Any] = {"max_changes": max_changes, "n_bootstrap": n_bootstrap, "seed": seed}
+    options: dict[str, Any] = {
+        "max_changes": max_changes,
+        "n_bootstrap": n_bootstrap,
+        "seed": seed,
+        "penalty": penalty,
+    }
     brain_fit = fit_transitions(brain_tokens, mean, replicates=replicates, **options)
     form_curve = _behaviour_curve(curves, model, form, tasks)
     form_fit = fit_transitions(*form_curve, **options)
@@ -1149,30 +1189,17 @@ def triple_phase_test(
         )
         return _Link(p, f"The brain and {named[1][0]} rise together.", *pair)
 
-    def falls_after_rise() -> list[Move]:
-        first = min((r.onset for r in brain_fit.rises), default=np.inf)
-        return [f for f in brain_fit.falls if f.onset > first]
-
-    def fall_p(fall: Move) -> float:
-        """p of a fall, and of the rise before it, without which there is nothing to fall from."""
-        assert brain is not None
-        rise = [r for r in brain_fit.rises if r.onset < fall.onset][-1]
-        return max(
-            brain.p("falling", *_around(fall, brain_fit.rises, brain_fit)),
-            brain.p("rising", *_around(rise, brain_fit.falls, brain_fit)),
-        )
-
     def second_phase() -> _Link:
         if brain is None or right is None:
             return _Link(1.0, missing(0, 2))
         if not brain_fit.falls:
             return _Link(1.0, "The brain curve has no fall.")
-        if not falls_after_rise():
+        if not _falls_after_rise(brain_fit):
             return _Link(1.0, "The brain curve falls before it ever rises, never after.")
         tried = []
-        for fall in falls_after_rise():
+        for fall in _falls_after_rise(brain_fit):
             change, p = _flatness(accuracy_fit, fall.onset, fall.end, margin)
-            tried.append((max(p, fall_p(fall)), p, change, fall))
+            tried.append((max(p, _fall_p(brain, brain_fit, fall)), p, change, fall))
         p, flat, change, fall = min(tried, key=lambda t: t[0])
         moved = f"{named[2][0]} changes by {change:+.3f}"
         if flat > alpha:
@@ -1184,7 +1211,7 @@ def triple_phase_test(
     def third_phase() -> _Link:
         if brain is None or right is None:
             return _Link(1.0, missing(0, 2))
-        falls = falls_after_rise()
+        falls = _falls_after_rise(brain_fit)
         if not falls:
             return _Link(1.0, "The brain curve never falls after a rise, so it cannot return.")
         again = [r for r in brain_fit.rises if r.onset > falls[0].onset]
@@ -1198,7 +1225,7 @@ def triple_phase_test(
             return _Link(1.0, f"Not together: {stretches}.")
         before = [f for f in falls if f.onset < pair[0].onset][-1]
         p = max(
-            fall_p(before),
+            _fall_p(brain, brain_fit, before),
             brain.p("rising", *_around(pair[0], brain_fit.falls, brain_fit)),
             right.p("rising", *_around(pair[1], accuracy_fit.falls, accuracy_fit)),
         )
@@ -1278,7 +1305,8 @@ def _judged(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     table = table.copy()
     table["p_holm"] = holm(table["p"])
     table["found"] = (table["p_holm"] <= alpha) & table["tokens"].notna()
-    unsure = ~table["found"] & table["tokens"].notna() & ~table["why"].str.contains("Not beyond chance")
+    table["why"] = table["why"].str.split(" Not beyond chance").str[0]
+    unsure = ~table["found"] & table["tokens"].notna()
     table.loc[unsure, "why"] = [
         f"{why} Not beyond chance: p = {p:.2g} after correction."
         for why, p in zip(table.loc[unsure, "why"], table.loc[unsure, "p_holm"], strict=True)
@@ -1292,3 +1320,112 @@ def _verdict(model: str, table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     return f"{model}: {', '.join(parts)}."
+
+
+def triple_phase_tests(
+    curves: pd.DataFrame, models: Sequence[str] | None = None, *, alpha: float = 0.05, **options: Any
+) -> dict[str, TriplePhase]:
+    """`triple_phase_test` of several models (None: all), with Holm's correction over all their phases."""
+    names = list(models) if models is not None else sorted(curves["model"].unique())
+    tests = {name: triple_phase_test(curves, name, alpha=alpha, **options) for name in names}
+    if not tests:
+        return {}
+    joint = _judged(pd.concat([t.table for t in tests.values()], ignore_index=True), alpha)
+    for name, test in tests.items():
+        own = joint[joint["model"] == name].reset_index(drop=True)
+        tests[name] = replace(test, table=own, statement=_verdict(name, own))
+    return tests
+
+
+# --------------------------------------------------------------------------- sensitivity and power
+
+
+def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFrame:
+    """The same verdict under other choices, one changed at a time.
+
+    Returns one row per variant and phase: varied (which choice; "" for the given `options`), choice,
+    phase, found, tokens, p_holm, agrees (same verdict as the first) and note. Varied are the layer
+    rule, the brain measure, the region, the penalty, the most change points, the margin of flatness
+    (halved, doubled), and accuracy against log-probability, whose margin is `margin` times the ratio
+    of the two curves' ranges; a phase found with accuracy alone is noted as such.
+    """
+    brain = _pick(curves, model=model, perspective="brain")
+    base = triple_phase_test(curves, model, **options)
+    margin = float(options.get("margin", MARGIN))
+    variants: list[tuple[str, Any]] = [("layer", c) for c in ("best", "mean", 0.5, 1.0)]
+    variants += [("measure", c) for c in ("r", "r_normalised", "significant") if c in set(brain["measure"])]
+    variants += [("roi", c) for c in sorted(brain["roi"].unique())]
+    variants += [("penalty", c) for c in (2.0, 3.0, 4.0)]
+    variants += [("max_changes", c) for c in (4, 6)]
+    variants += [("margin", c) for c in (margin / 2, margin * 2)]
+    rows = []
+
+    def add(varied: str, choice: str, test: TriplePhase, note: str = "") -> None:
+        for row, first in zip(test.table.to_dict("records"), base.table["found"], strict=True):
+            lost = bool(first) and not row["found"]
+            rows.append(
+                {k: row[k] for k in ("phase", "found", "tokens", "p_holm")}
+                | {"varied": varied, "choice": choice, "agrees": bool(row["found"]) == bool(first)}
+                | {"note": note if lost else ""}
+            )
+
+    add("", "", base)
+    for name, choice in variants:
+        add(name, str(choice), triple_phase_test(curves, model, **(options | {name: choice})))
+    continuous = _behaviour_curve(curves, model, "log_probability", options.get("tasks"))[1]
+    if continuous.size and base.accuracy.decided:
+        scaled = margin * float(np.ptp(continuous)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
+        changed = options | {"accuracy": "log_probability", "margin": scaled}
+        test = triple_phase_test(curves, model, **changed)
+        add("accuracy", "log_probability", test, "found in the discontinuous measure alone")
+    columns = ["varied", "choice", "phase", "found", "tokens", "p_holm", "agrees", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def detachment_power(
+    depths: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0),
+    checkpoints: Sequence[int] = (12, 20, 40),
+    subjects: Sequence[int] = (1, 3, 6),
+    *,
+    autocorrelation: float = 0.0,
+    n_simulations: int = 100,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """How often a fall of the brain curve is found, by simulation.
+
+    Simulated curves rise by 10 standard deviations of one subject's noise at one checkpoint, then fall
+    by `depths` (in the same unit) for a third of the log-token axis, and return. Noise is each subject's
+    own, AR(1) along the checkpoints. The first checkpoint is step 0, the rest are evenly spaced
+    in log tokens over four decades. All depths see the same noise.
+
+    Returns one row per combination: checkpoints, subjects, depth, power, low, high (95 % interval of
+    the simulation's own error, Wilson's). At depth 0 the power is the false-positive rate.
+    """
+    rows = []
+    for n in checkpoints:
+        tokens = np.concatenate([[0.0], np.round(np.logspace(6, 10, n - 1))])
+        where = log_tokens(tokens)
+        unit = (where - where[0]) / (where[-1] - where[0])
+        rise = np.interp(unit, [0.15, 0.4], [0.0, 10.0])
+        dip = np.interp(unit, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
+        for count in subjects:
+            found = np.zeros(len(depths), dtype=int)
+            rng = np.random.default_rng([seed, n, count])
+            for _ in range(n_simulations):
+                noise = _autocorrelated(rng, (count, n), autocorrelation)
+                for i, depth in enumerate(depths):
+                    found[i] += _fall_found(tokens, rise + depth * dip + noise, alpha)
+            for depth, hits in zip(depths, found, strict=True):
+                interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
+                rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
+    return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
+
+
+def _fall_found(tokens: Array, subjects: Array, alpha: float) -> bool:
+    """Whether the brain's part of phase 2 is found in curves (n_subjects, n)."""
+    replicates = subjects if len(subjects) > 1 else None
+    fit = fit_transitions(tokens, subjects.mean(axis=0), replicates=replicates, max_changes=6, n_bootstrap=60)
+    falls = _falls_after_rise(fit)
+    curve = _monotone(fit, replicates, 0.0, 6, 0) if falls else None
+    return curve is not None and min(_fall_p(curve, fit, fall) for fall in falls) <= alpha
