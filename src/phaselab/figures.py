@@ -390,6 +390,42 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
+def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
+    """What the test says of a phase (1, 2, 3), in sentences: found or not, why, when, how much.
+
+    `unit` : what the brain curve counts (``MEASURES[...][1]``).
+    """
+    row = result.table[result.table["phase"] == phase].iloc[0]
+    verdict = "**found**" if row["found"] else "**not found**"
+    parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is {verdict} in {result.model}. {row['why']}"]
+    if np.isfinite(row["tokens"]):
+        verb = "rise" if row["effect"] > 0 else "fall"
+        midpoint = _with_interval(row, "tokens", "low", "high", amount)
+        height = _with_interval(row, "effect", "effect_low", "effect_high", "{:+.3f}".format)
+        parts.append(
+            f"The {verb} of the brain score goes from {amount(row['start'])} to {amount(row['stop'])} "
+            f"tokens, with its midpoint at {midpoint}; its height is {height}, as {unit}."
+        )
+    if np.isfinite(row["lag"]):
+        times = {name: f"{10 ** row[name]:.2g}" for name in ("lag", "lag_low", "lag_high")}
+        parts.append(
+            f"The brain's midpoint comes at {times['lag']} times the tokens of the behaviour's (95 % "
+            f"interval {times['lag_low']} to {times['lag_high']}; a rise at a random time comes as close "
+            f"with p = {row['lag_p']:.2g})."
+        )
+    parts.append(
+        f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}."
+    )
+    return " ".join(parts)
+
+
+def _with_interval(row: Any, value: str, low: str, high: str, show: Any) -> str:
+    """``value (low to high)``, or the value alone where the interval is not known."""
+    if np.isfinite(row[low]) and np.isfinite(row[high]):
+        return f"{show(row[value])} (95 % interval {show(row[low])} to {show(row[high])})"
+    return f"{show(row[value])}"
+
+
 def _mark_transitions(ax: Axes, axis: TokenAxis, transitions: pd.DataFrame | None, **where: Any) -> None:
     """Vertical lines at the transitions of a panel, a bar along the bottom for each interval."""
     if transitions is None or transitions.empty:
@@ -440,6 +476,12 @@ def _chance_line(ax: Axes, curves: pd.DataFrame) -> None:
     )
 
 
+def _legend_above(fig: Figure, ax: Axes, columns: int = 4) -> None:
+    """The legend of a panel above all panels, where it covers no data."""
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9.5)
+
+
 def _legend(ax: Axes, **options: Any) -> None:
     options = {"loc": "best", "framealpha": 0.85, "frameon": True, "edgecolor": "none", **options}
     ax.legend(**options)
@@ -471,7 +513,7 @@ def three_perspectives(
     curves = of_tasks(curves, tasks)
     axis = TokenAxis.of(curves["tokens"])
     measure = brain_measure(curves)
-    layer = best_layer(curves, measure)
+    layer, inner = best_layer(curves, measure), internal_layer(curves)
     panels = ["brain", "instruction_following", "accuracy"]
     probes = probe_selectivity(curves)
     panels += ["probes"] if len(probes) else []
@@ -492,12 +534,12 @@ def three_perspectives(
         elif panel == "probes":
             _line(ax, axis, probes, PERSPECTIVE_COLOURS["internal"], 2)
             ax.axhline(0, color=GREY, linewidth=1, linestyle=":")
-            _name(ax, "probe_selectivity", f", layer {layer}")
+            _name(ax, "probe_selectivity", f", layer {inner}")
             _mark_transitions(ax, axis, transitions, measure="probe_selectivity")
         elif panel == "intrinsic_dimension":
-            own = interval_of(select(curves, perspective="internal", measure=panel, layer=layer))
+            own = interval_of(select(curves, perspective="internal", measure=panel, layer=inner))
             _line(ax, axis, own, PERSPECTIVE_COLOURS["internal"], 3)
-            _name(ax, panel, f", layer {layer}")
+            _name(ax, panel, f", layer {inner}")
             _mark_transitions(ax, axis, transitions, measure=panel)
         else:
             asked = select(curves, perspective="behaviour", measure=panel)
@@ -516,7 +558,7 @@ def three_perspectives(
             if panel == "accuracy":
                 _chance_line(ax, curves)
             if panel == "instruction_following" and asked["task"].nunique() > 1:
-                _legend(ax, loc="lower right", ncols=2, fontsize=8.5)
+                _legend(ax, loc="upper left", fontsize=8.5)
             _mark_transitions(ax, axis, transitions, measure=panel)
     for ax in axes:
         axis.decorate(ax, label=ax is axes[-1])
@@ -527,16 +569,25 @@ def three_perspectives(
     return fig
 
 
-def probe_selectivity(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
-    """Probe score minus its control with shuffled labels, mean over labels; columns of ``interval_of``.
+def internal_layer(curves: pd.DataFrame) -> int:
+    """The layer whose probes rise highest above their control over the whole of training.
 
-    Empty where the study has no probes. `layer` is the best layer of the brain unless given.
+    Without probes: the best layer of the brain.
+    """
+    rows = curves[(curves["perspective"] == "internal") & (curves["measure"] == "probe_selectivity")]
+    return select_layer(rows) if len(rows) else best_layer(curves)
+
+
+def probe_selectivity(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
+    """Probe score minus that of its control, mean over labels; columns of ``interval_of``.
+
+    Empty where the study has no probes. `layer` is that of ``internal_layer`` unless given.
     """
     internal = curves[curves["perspective"] == "internal"]
     rows = internal[internal["measure"] == "probe_selectivity"]
     if rows.empty:
         return pd.DataFrame(columns=["tokens", "value", "low", "high", "n"])
-    layer = best_layer(curves) if layer is None else layer
+    layer = internal_layer(curves) if layer is None else layer
     return interval_of(rows[rows["layer"] == layer])
 
 
@@ -582,7 +633,7 @@ def perspective_pair(
             linestyle="--",
             label="closest curve that never falls",
         )
-        _legend(axes[0], loc="lower right")
+        _legend(axes[0], loc="upper left")
     _name(axes[0], score, f", layer {layer}")
     _mark_transitions(axes[0], axis, transitions, perspective="brain")
     _task_lines(axes[1], axis, asked)
@@ -590,7 +641,7 @@ def perspective_pair(
         _chance_line(axes[1], curves)
     _name(axes[1], measure)
     _mark_transitions(axes[1], axis, transitions, measure=measure)
-    _legend(axes[1])
+    _legend(axes[1], loc="upper left")
     for ax in axes:
         axis.decorate(ax, label=ax is axes[-1])
     n = rows["subject"].nunique()
@@ -604,6 +655,38 @@ def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     from scipy.optimize import isotonic_regression
 
     return np.asarray(isotonic_regression(np.asarray(values, dtype=float)).x)
+
+
+@_styled
+def power_curve(effects: np.ndarray, found: np.ndarray, trials: int, *, label: str) -> Figure:
+    """How often an effect of a given size was found in simulated curves, with Wilson's 95 % intervals.
+
+    Parameters
+    ----------
+    effects, found : (k,) sizes, and share of the `trials` in which each was found.
+    label : what the sizes are, with their unit.
+    """
+    from scipy.stats import binomtest
+
+    fig = _figure(2.9)
+    ax = fig.subplots()
+    hits = np.round(found * trials).astype(int)
+    intervals = [binomtest(int(k), trials).proportion_ci(method="wilson") for k in hits]
+    low, high = np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
+    ax.errorbar(
+        effects,
+        found,
+        yerr=[np.clip(found - low, 0, None), np.clip(high - found, 0, None)],
+        color=COLOURS[0],
+        marker="o",
+        capsize=3,
+    )
+    ax.axhline(0.8, color=GREY, linewidth=1.1, linestyle=":")
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_ylabel("share of curves")
+    ax.set_xlabel(label)
+    _foot(fig, f"n = {trials} simulated curves a size; dotted: 80 %")
+    return fig
 
 
 def _task_lines(ax: Axes, axis: TokenAxis, tasks: pd.DataFrame) -> None:
@@ -1220,7 +1303,7 @@ def words_on_grid(
         for edge in np.arange(np.ceil(first / tr) * tr, last, tr):
             ax.axvline(edge, color="#D8D8D8", linewidth=0.8, zorder=0)
     axes[1].grid(axis="x", visible=False)
-    fig.legend(*axes[1].get_legend_handles_labels(), loc="outside upper left", ncols=2, fontsize=9.5)
+    _legend_above(fig, axes[1])
     _foot(fig, f"vertical lines: TRs of {tr:g} s")
     return fig
 
@@ -1317,7 +1400,7 @@ def behaviour_curves(
         if measure.startswith("accuracy"):
             _chance_line(ax, curves)
         axis.decorate(ax, label=ax is axes[-1])
-    _legend(axes[0], loc="lower right")
+    _legend_above(fig, axes[0])
     _foot(fig, "bands: 95 % intervals over items (1.96 standard errors)")
     return fig
 
@@ -1348,10 +1431,10 @@ def internals_curves(
 def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
     """A panel for each probed label: the probe, its two controls and chance, by tokens.
 
-    `layer` : the best layer of the brain unless given. Labels that are classes are scored by
+    `layer` : that of ``internal_layer`` unless given. Labels that are classes are scored by
     accuracy, values by correlation; the panel's title says which.
     """
-    layer = best_layer(curves) if layer is None else layer
+    layer = internal_layer(curves) if layer is None else layer
     rows = curves[(curves["perspective"] == "internal") & (curves["layer"] == layer)]
     rows = rows[rows["measure"].str.startswith("probe_")]
     if rows.empty:
@@ -1387,8 +1470,7 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
         ax.tick_params(labelbottom=bottom)
     for ax in axes[:, 0]:
         ax.set_ylabel("score")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper left", ncols=4, fontsize=9.5)
+    _legend_above(fig, axes[0, 0])
     _foot(fig, f"layer {layer}; bands: 95 % intervals over folds")
     return fig
 
@@ -1473,8 +1555,7 @@ def across_models(
         if panel == "accuracy":
             _chance_line(ax, curves)
         axis.decorate(ax, label=ax is axes[-1])
-    handles, labels = axes[0].get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=9.5)
+    _legend_above(fig, axes[0], columns=2)
     n = select(curves, perspective="brain")["subject"].nunique()
     asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
     shared = f"; tasks: {', '.join(asked)}" if asked else ""

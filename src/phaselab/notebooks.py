@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,6 +216,8 @@ def begin() -> Lab:
     """
     from IPython.core.getipython import get_ipython
 
+    # Said by libraries that draw progress bars, once a kernel; nothing of it belongs on a page.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     shell = get_ipython()
     assert shell is not None, "notebooks.begin() is for notebooks; in a program use notebooks.Lab"
     space = shell.user_ns
