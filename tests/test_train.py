@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,21 @@ SMALL = Training(
     warmup=2,
     checkpoints=6,
 )
-PHRASES = "the old woman went over the river with her little brother and they were very glad to see him ".split()
+PHRASES = (
+    "the",
+    "old",
+    "woman",
+    "went",
+    "over",
+    "and",
+    "her",
+    "brother",
+    "was",
+    "very",
+    "glad",
+    "with",
+    "him",
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +59,7 @@ def books(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(16):
         rng = np.random.default_rng(number)
         # Each book has a word of its own, so that a text can be traced to it.
-        text = " ".join([*rng.choice(PHRASES, 1500), "."]).replace("glad", f"glad Book{chr(65 + number)}")
+        text = " ".join(rng.choice(PHRASES, 1500)).replace("glad", f"glad Book{chr(65 + number)}.")
         (folder / f"book-{number}.txt").write_text(text, encoding="utf-8")
         rows.append({"slug": f"book-{number}", "sha256": hashlib.sha256(text.encode()).hexdigest()})
     with (folder / "MANIFEST.csv").open("w", encoding="utf-8", newline="") as stream:
@@ -220,3 +236,194 @@ def test_wrong_names_are_refused_with_the_right_ones() -> None:
         world.narratives(1, 0, "fr")
     with pytest.raises(ValueError, match="items: found 100000"):
         WorldText("en", 0).items("facts", 100_000, 0)
+
+
+def test_books_are_read_checked_and_kept_apart(books: Path) -> None:
+    training = Training(text="books", architecture="llama", vocabulary=300)
+    text = source(training, books)
+    tokenizer = text.tokenizer()
+    assert len(tokenizer) == 300
+    slugs = [f"book-{number}" for number in range(16)]
+    held_out = {f"Book{chr(65 + i)}" for i, slug in enumerate(slugs) if world.is_held_out(slug)}
+    assert 0 < len(held_out) < 16
+
+    def named(said: str) -> set[str]:
+        return set(re.findall("Book[A-P]", said))
+
+    trained = tokenizer.decode(np.concatenate([text.batch(s, 8, 128) for s in range(10)]).ravel())
+    assert len(named(trained)) > 8
+    assert not named(trained) & held_out
+    items = text.items("cloze", 30, 0)
+    assert set().union(*(named(i.prompt) for i in items)) <= held_out
+    assert named(tokenizer.decode(text.held_out(8, 128).ravel())) <= held_out
+    assert np.array_equal(text.batch(3, 4, 64), source(training, books).batch(3, 4, 64))
+
+
+def test_cloze_questions_stop_before_the_answer(books: Path) -> None:
+    text = source(Training(text="books", architecture="llama", vocabulary=300), books)
+    held_out = [
+        (books / "books" / f"book-{number}.txt").read_text(encoding="utf-8")
+        for number in range(16)
+        if world.is_held_out(f"book-{number}")
+    ]
+    for item in text.items("cloze", 30, 1):
+        passage, question = item.prompt.split("\n")
+        assert question == f"question : which word comes next ? options : {' , '.join(item.options)} answer :"
+        assert len(set(item.options)) == 3
+        assert any(f"{passage} {item.options[item.answer]}" in book for book in held_out)
+
+
+def test_cloze_questions_are_a_share_of_training(books: Path) -> None:
+    text = source(Training(text="books", architecture="llama", vocabulary=300), books)
+    tokenizer = text.tokenizer()
+    rows = [tokenizer.decode(row) for step in range(20) for row in text.batch(step, 16, 64)]
+    assert 0.1 < np.mean([row.startswith("<bos>") for row in rows]) < 0.2
+    assert 0.3 < np.mean(["." not in row for row in rows]) < 0.9
+
+
+def test_books_that_are_missing_or_damaged_are_named(books: Path, tmp_path: Path) -> None:
+    training = Training(text="books", architecture="llama", vocabulary=300)
+    with pytest.raises(DataMissing, match="PHASELAB_DATA"):
+        source(training, None)
+    with pytest.raises(DataMissing, match=r"MANIFEST\.csv: not there; fetch English books"):
+        source(training, tmp_path)
+    folder = tmp_path / "books"
+    folder.mkdir()
+    for file in (books / "books").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "book-3.txt").write_text("another book", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"book-3\.txt: sha256: found .* expected"):
+        source(training, tmp_path).tokenizer()
+    (folder / "book-3.txt").unlink()
+    with pytest.raises(DataMissing, match=r"book-3\.txt: not there"):
+        source(training, tmp_path).tokenizer()
+
+
+# --- Training --------------------------------------------------------------------------------------
+
+
+def test_checkpoints_are_distinct_and_log_spaced() -> None:
+    from phaselab.train.loop import checkpoint_steps
+
+    for steps, n in ((1000, 20), (1150, 24), (30, 20), (7, 3), (5, 2)):
+        found = checkpoint_steps(steps, n)
+        assert found == sorted(set(found))
+        assert (found[0], found[-1], len(found)) == (0, steps, n)
+    late = np.diff(np.log(checkpoint_steps(1000, 20)[9:]))
+    assert late.std() < 0.03
+    assert checkpoint_steps(4, 20) == [0, 1, 2, 3, 4]
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    from phaselab.train.loop import learning_rate
+
+    rates = [learning_rate(step, SMALL) for step in range(SMALL.steps + 1)]
+    assert rates[1] == SMALL.learning_rate == max(rates)
+    assert rates[0] == SMALL.learning_rate / 2
+    assert rates[-1] == pytest.approx(SMALL.learning_rate / 10)
+    assert all(a >= b for a, b in pairwise(rates[2:]))
+
+
+@pytest.mark.parametrize("architecture", ["gpt_neox", "olmo2", "llama"])
+def test_models_are_drawn_from_the_seed_and_leave_the_global_generator_alone(architecture: str) -> None:
+    import torch
+
+    from phaselab.train.models import build
+
+    training = SMALL.model_copy(update={"architecture": architecture})
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, second = (build(training, 50, 0, 1, 2).state_dict() for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    other = build(training.model_copy(update={"seed": 1}), 50, 0, 1, 2)
+    assert not torch.equal(first[next(iter(first))], next(iter(other.state_dict().values())))
+    assert other.config.model_type == architecture
+    assert other.config.max_position_embeddings >= 2 * training.context
+    assert other.config.rope_parameters["rope_theta"] == 1000
+    if architecture == "gpt_neox":
+        assert other.config.rope_parameters["partial_rotary_factor"] == 0.5
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from phaselab.train.loop import train
+
+    return train("tiny", SMALL, Store(tmp_path_factory.mktemp("results")), None)
+
+
+def test_a_trained_model_is_a_hub_like_folder(trained: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    log = json.loads((trained / "training.json").read_text())
+    assert [row["step"] for row in log] == [0, 1, 2, 4, 7, 12]
+    assert [row["revision"] for row in log] == [f"step{r['step']}-tokens{r['step'] * 64}" for r in log]
+    assert {p.name for p in trained.iterdir()} == {"training.json", *(row["revision"] for row in log)}
+    assert log[-1]["loss"] < log[0]["loss"]
+    last = trained / log[-1]["revision"]
+    assert not list(trained.rglob("*.bin"))
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(last), AutoTokenizer.from_pretrained(last)
+    ids = tokenizer("mira went to the mill .", return_tensors="pt")["input_ids"]
+    assert ids.shape == (1, 6)
+    assert model(input_ids=ids).logits.shape == (1, 6, len(tokenizer))
+
+
+def test_training_again_does_nothing(trained: Path) -> None:
+    from phaselab.train.loop import train
+
+    times = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    steps: list[int] = []
+    assert (
+        train("tiny", SMALL, Store(trained.parents[1]), None, lambda step, n: steps.append(step)) == trained
+    )
+    assert steps == []
+    assert times == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Path, tmp_path: Path) -> None:
+    from phaselab.train.loop import train
+
+    # A real kill: nothing is cleaned up, and another process takes up what lies there.
+    code = f"""
+import os, signal
+from pathlib import Path
+from phaselab.results import Store
+from phaselab.study import Training
+from phaselab.train.loop import train
+def progress(step, steps):
+    if step == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+training = Training.model_validate_json({SMALL.model_dump_json()!r})
+train("tiny", training, Store(Path({str(tmp_path)!r})), None, progress)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert killed.returncode == -9, killed.stderr
+    steps: list[int] = []
+    resumed = train("tiny", SMALL, Store(tmp_path), None, lambda step, n: steps.append(step))
+    assert steps == [8, 9, 10, 11, 12]
+    assert _bytes(resumed) == _bytes(trained)
+
+
+def test_a_damaged_checkpoint_is_found_and_made_again(trained: Path, tmp_path: Path) -> None:
+    from phaselab.train.loop import train
+
+    whole = _bytes(trained)
+    damaged = trained / "step4-tokens256" / "model.safetensors"
+    damaged.write_bytes(whole["step4-tokens256/model.safetensors"][:-4] + b"\0\0\0\0")
+    steps: list[int] = []
+    train("tiny", SMALL, Store(trained.parents[1]), None, lambda step, n: steps.append(step))
+    # Training ends where the damaged checkpoint has been made again.
+    assert steps == [1, 2, 3, 4]
+    assert _bytes(trained) == whole
+
+
+def test_another_recipe_is_another_folder(trained: Path, tmp_path: Path) -> None:
+    from phaselab.train.loop import train
+
+    other = train("tiny", SMALL.model_copy(update={"steps": 2, "checkpoints": 2}), Store(tmp_path), None)
+    assert other.name != trained.name
+    assert sorted(p.name for p in other.iterdir()) == ["step0-tokens0", "step2-tokens128", "training.json"]
