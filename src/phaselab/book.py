@@ -136,7 +136,10 @@ def build(root: Path, audience: Audience = "teacher") -> Path:
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
     if audience == "student":
         config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-        config.setdefault("sphinx", {}).setdefault("config", {})["hide_solutions"] = True
+        sphinx = config["sphinx"]
+        sphinx["config"]["hide_solutions"] = True
+        # Jupyter Book looks for these from the folder of the configuration.
+        sphinx["local_extensions"] = {n: str(root / path) for n, path in sphinx["local_extensions"].items()}
         aside = root / "_build" / "_config.student.yml"
         aside.parent.mkdir(exist_ok=True)
         aside.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
