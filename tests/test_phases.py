@@ -10,7 +10,16 @@ import pandas as pd
 import pytest
 
 from phaselab import phases
-from phaselab.phases import fit_transitions, holm, log_tokens, select_layer, triple_phase_test
+from phaselab.phases import (
+    detachment_power,
+    fit_transitions,
+    holm,
+    log_tokens,
+    select_layer,
+    sensitivity,
+    triple_phase_test,
+    triple_phase_tests,
+)
 from phaselab.results import curve_table
 
 
@@ -261,6 +270,91 @@ def test_the_layer_is_chosen_once_for_the_whole_curve() -> None:
     brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.1, 0.9, 0.6, 0.6, 0.5, 0.7]})
     assert select_layer(brain) == 1
     assert select_layer(brain.iloc[:0]) == -1
+
+
+def test_several_models_share_one_correction() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    both = pd.concat([curves, curves.assign(model="n")])
+    tests = triple_phase_tests(both)
+    assert list(tests) == ["m", "n"]
+    joint = pd.concat([t.table for t in tests.values()])
+    assert joint["p_holm"].to_numpy() == pytest.approx(holm(joint["p"]))
+    alone = triple_phase_test(curves, "m").table
+    assert (tests["m"].table["p_holm"] >= alone["p_holm"]).all()
+
+
+def test_sensitivity_says_what_the_verdict_hangs_on() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    # A log-probability that rises all along: the return then has no partner of its own there.
+    right = curves[curves["measure"] == "accuracy"]
+    steady = right.assign(measure="log_probability", value=np.linspace(-4.0, -1.0, len(right)))
+    table = sensitivity(pd.concat([curves, steady]), "m", n_bootstrap=60)
+    assert set(table["varied"]) == {
+        "", "layer", "measure", "roi", "penalty", "max_changes", "margin", "accuracy"
+    }  # fmt: skip
+    assert (table.groupby(["varied", "choice"]).size() == 3).all()
+    assert table.loc[table["varied"] == "", "agrees"].all()
+    second = table[(table["varied"] == "accuracy") & (table["phase"] == 2)].iloc[0]
+    assert not second["found"]
+    assert second["note"] == "found in the discontinuous measure alone"
+
+
+# ------------------------------------------------------------------------------------ calibration
+
+
+def falls_found(subjects: int, n: int, rho: float, shared: float, simulations: int = 40) -> int:
+    """Of so many noisy plateaus, how many are said to fall."""
+    t = grid(n)
+    plateau = shape(t, (7.0, 0.0), (7.8, 1.0))
+    rng = np.random.default_rng([subjects, n])
+    hits = 0
+    for _ in range(simulations):
+        own = 0.1 * phases._autocorrelated(rng, (subjects, n), rho)
+        hits += phases._fall_found(t, plateau + own + shared * rng.standard_normal(n), 0.05)
+    return hits
+
+
+@pytest.mark.parametrize(
+    ("subjects", "n", "rho", "shared"),
+    [(1, 20, 0.0, 0.0), (1, 20, 0.6, 0.0), (3, 20, 0.6, 0.0), (4, 12, 0.0, 0.1)],
+)
+def test_noise_on_a_plateau_is_no_fall(subjects: int, n: int, rho: float, shared: float) -> None:
+    # At a rate of 5 %, more than 6 of 40 come up 4 times in 1,000.
+    assert falls_found(subjects, n, rho, shared) <= 6
+
+
+def test_deeper_falls_are_found_more_often() -> None:
+    table = detachment_power((0.0, 2.0, 6.0), (24,), (4,), n_simulations=15)
+    assert table["power"].is_monotonic_increasing
+    assert table["power"].iloc[0] <= 0.2
+    assert table["power"].iloc[-1] >= 0.9
+    assert ((table["low"] <= table["power"]) & (table["power"] <= table["high"])).all()
+
+
+@pytest.mark.parametrize("subjects", [1, 6])
+def test_intervals_cover_the_truth(subjects: int) -> None:
+    t = grid(20)
+    truth = shape(t, (7.7, 0.0), (8.9, 1.0))
+    rng = np.random.default_rng([5, subjects])
+    covered, steep, fits = np.zeros(2), 0, 0
+    for _ in range(80):
+        noise = 0.06 * np.sqrt(subjects) * rng.standard_normal((subjects, 20))
+        fit = (
+            fit_transitions(t, None, replicates=truth + noise)
+            if subjects > 1
+            else fit_transitions(t, truth + noise[0])
+        )
+        if len(fit.knots) != 2:
+            continue
+        fits += 1
+        low, high = np.log10(fit.intervals).T
+        covered += (low <= [7.7, 8.9]) & (high >= [7.7, 8.9])
+        steep += fit.segments[1].slope_low <= 1 / 1.2 <= fit.segments[1].slope_high
+    assert fits >= 50
+    # 95 % within three standard errors of the simulation
+    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / fits) <= covered.mean() / fits
+    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / fits) <= steep / fits
+    assert np.diff(np.log10(fit.intervals), axis=1).max() < 2.0
 
 
 # ------------------------------------------------------------------------- real learning curves

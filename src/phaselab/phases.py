@@ -45,10 +45,10 @@ CHUNK = 2_000_000
 RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
 #: Simulated null curves for each of them.
 NULLS = 1000
-#: An estimated autocorrelation of the noise is biased low, by an unknown amount when checkpoints are
-#: few: it is read as this quantile of its distribution under the true one. Replicates answer for their
-#: own autocorrelated noise; a single curve has only this reading, so it is read with suspicion.
-CAUTION, CAUTION_ALONE = 0.35, 0.02
+#: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when
+#: checkpoints are few: an estimate is read as this quantile of its distribution under the true one.
+#: Replicates answer for their own autocorrelated noise, and with them the estimate is taken as it is.
+CAUTION = 0.02
 #: From this many replicates on, a rise or fall must also hold for replicates that did not choose it.
 MANY = 3
 
@@ -829,7 +829,7 @@ class _Monotone:
         falls, rhos = _null(self.positions, self.max_changes, self.seed)
         at = (1.0 + (falls >= fall).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
         many = self.replicates is not None and len(self.replicates) >= MANY
-        looks = np.maximum.accumulate(np.quantile(rhos, CAUTION if many else CAUTION_ALONE, axis=1))
+        looks = np.asarray(RHOS) if many else np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
         p = float(np.interp(np.interp(self.rho, looks, RHOS), RHOS, at))
         if many and self.replicates is not None:
             p = max(p, _left_out(sign * self.replicates[:, inside]))
