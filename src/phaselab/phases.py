@@ -822,10 +822,13 @@ class _Monotone:
     def p(self, direction: Direction, start: float, stop: float) -> float:
         """p of the hypothesis that the curve never moves in `direction` between two token counts."""
         inside = (self.tokens >= start) & (self.tokens <= stop)
-        if inside.sum() < 4 or self.sigma == 0:
-            return 1.0 if inside.sum() < 4 else 1.0 / (NULLS + 1)
+        if inside.sum() < 4:
+            return 1.0
         sign = -1.0 if direction == "rising" else 1.0
-        fall = float(_deepest_fall(sign * self.values[None, inside])[0]) / self.sigma
+        fall = float(_deepest_fall(sign * self.values[None, inside])[0])
+        if self.sigma == 0:
+            return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
+        fall /= self.sigma
         falls, rhos = _null(self.positions, self.max_changes, self.seed)
         at = (1.0 + (falls >= fall).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
         many = self.replicates is not None and len(self.replicates) >= MANY
