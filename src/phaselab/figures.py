@@ -55,7 +55,7 @@ MEASURES = {
     "effective_rank": ("effective rank", "dimensions"),
     "anisotropy": ("anisotropy", "mean cosine"),
     "norm": ("norm", "length"),
-    "probe_selectivity": ("probes above their control", "score"),
+    "probe_advantage": ("probes above shuffled labels", "score"),
 }
 #: Measures whose axis goes from 0 to 1.
 SHARES = ("instruction_following", "accuracy", "accuracy_greedy")
@@ -515,7 +515,7 @@ def three_perspectives(
     measure = brain_measure(curves)
     layer, inner = best_layer(curves, measure), internal_layer(curves)
     panels = ["brain", "instruction_following", "accuracy"]
-    probes = probe_selectivity(curves)
+    probes = probe_advantage(curves)
     panels += ["probes"] if len(probes) else []
     panels += ["intrinsic_dimension"] if (curves["measure"] == "intrinsic_dimension").any() else []
     panels = [p for p in panels if p in ("brain", "probes") or (curves["measure"] == p).any()]
@@ -534,8 +534,8 @@ def three_perspectives(
         elif panel == "probes":
             _line(ax, axis, probes, PERSPECTIVE_COLOURS["internal"], 2)
             ax.axhline(0, color=GREY, linewidth=1, linestyle=":")
-            _name(ax, "probe_selectivity", f", layer {inner}")
-            _mark_transitions(ax, axis, transitions, measure="probe_selectivity")
+            _name(ax, "probe_advantage", f", layer {inner}")
+            _mark_transitions(ax, axis, transitions, measure="probe_advantage")
         elif panel == "intrinsic_dimension":
             own = interval_of(select(curves, perspective="internal", measure=panel, layer=inner))
             _line(ax, axis, own, PERSPECTIVE_COLOURS["internal"], 3)
@@ -570,25 +570,34 @@ def three_perspectives(
 
 
 def internal_layer(curves: pd.DataFrame) -> int:
-    """The layer whose probes rise highest above their control over the whole of training.
+    """The layer whose probes are highest above shuffled labels over the whole of training.
 
     Without probes: the best layer of the brain.
     """
-    rows = curves[(curves["perspective"] == "internal") & (curves["measure"] == "probe_selectivity")]
+    rows = _above_shuffled(curves)
     return select_layer(rows) if len(rows) else best_layer(curves)
 
 
-def probe_selectivity(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
-    """Probe score minus that of its control, mean over labels; columns of ``interval_of``.
+def probe_advantage(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
+    """Probe score above that for shuffled labels, mean over labels; columns of ``interval_of``.
 
     Empty where the study has no probes. `layer` is that of ``internal_layer`` unless given.
     """
-    internal = curves[curves["perspective"] == "internal"]
-    rows = internal[internal["measure"] == "probe_selectivity"]
+    rows = _above_shuffled(curves)
     if rows.empty:
         return pd.DataFrame(columns=["tokens", "value", "low", "high", "n"])
-    layer = internal_layer(curves) if layer is None else layer
-    return interval_of(rows[rows["layer"] == layer])
+    return interval_of(rows[rows["layer"] == (internal_layer(curves) if layer is None else layer)])
+
+
+def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
+    """Rows of probes with what shuffled labels give taken off; standard errors added as independent."""
+    keys = ["model", "tokens", "layer", "task"]
+    internal = curves[curves["perspective"] == "internal"]
+    score = internal[internal["measure"].isin(["probe_accuracy", "probe_correlation"])]
+    shuffled = internal[internal["measure"] == "probe_shuffled"]
+    both = score.merge(shuffled[[*keys, "value", "stderr"]], on=keys, suffixes=("", "_shuffled"))
+    value = both["value"] - both["value_shuffled"]
+    return both.assign(value=value, stderr=np.hypot(both["stderr"], both["stderr_shuffled"]))
 
 
 @_styled
@@ -1409,7 +1418,9 @@ def behaviour_curves(
 def internals_curves(
     curves: pd.DataFrame, measures: Sequence[str] = ("intrinsic_dimension", "participation_ratio")
 ) -> Figure:
-    """Measures of the hidden states by tokens, one line a layer."""
+    """Measures of the hidden states by tokens, one line a layer, on a logarithmic axis."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
     rows = select(curves, perspective="internal")
     axis = TokenAxis.of(rows["tokens"])
     measures = [m for m in measures if (rows["measure"] == m).any()]
@@ -1420,7 +1431,10 @@ def internals_curves(
         for layer, colour, number in _layer_colours(own["layer"].unique()):
             _line(ax, axis, interval_of(own[own["layer"] == layer]), colour, number, label=f"layer {layer}")
         _name(ax, measure)
-        ax.set_ylim(0, None)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_minor_formatter(NullFormatter())
         axis.decorate(ax, label=ax is axes[-1])
     _legend(axes[0], ncols=2)
     _foot(fig, "layer 0 is the embedding; bands where given: 95 % intervals")
@@ -1506,7 +1520,7 @@ def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
     if measure == "brain":
         return brain_curve(curves)
     if measure == "probes":
-        return probe_selectivity(curves)
+        return probe_advantage(curves)
     return interval_of(select(curves, perspective="behaviour", measure=measure))
 
 
@@ -1576,7 +1590,7 @@ def final_scores(
 
     curves = of_tasks(curves, tasks)
     there = set(curves["measure"])
-    needed = {"brain": "r", "accuracy": "accuracy", "probes": "probe_selectivity"}
+    needed = {"brain": "r", "accuracy": "accuracy", "probes": "probe_shuffled"}
     panels = [panel for panel, measure in needed.items() if measure in there]
     groups = list(dict.fromkeys(models["group"]))
     fig = _figure(1.2 + 0.34 * len(models))
@@ -1596,7 +1610,7 @@ def final_scores(
             {
                 "brain": f"brain score\n({MEASURES[brain_measure(curves)][1]})",
                 "accuracy": "accuracy\n(share of items)",
-                "probes": "probes above\ncontrol (score)",
+                "probes": "probes above\nshuffled labels",
             }[panel]
         )
     axes[0].set_yticks(range(len(labels)), labels)
@@ -1696,7 +1710,7 @@ def phase_interactive(
         for key, colour in (("instruction_following", "#0072B2"), ("accuracy", "#E69F00")):
             if (own["measure"] == key).any():
                 wanted.append((key.replace("_", " "), 2, colour, model_curve(own, key), True))
-        probes = probe_selectivity(own)
+        probes = probe_advantage(own)
         if len(probes):
             wanted.append(("probes", 2, "#009E73", probes, True))
         for number, (name, panel, colour, curve, on) in enumerate(wanted):
@@ -1820,8 +1834,8 @@ def comparison(
         for key in ("instruction_following", "accuracy"):
             if (own["measure"] == key).any():
                 entry[key.replace("_", " ")] = round(float(model_curve(own, key)["value"].iloc[-1]), 3)
-        probes = probe_selectivity(own)
+        probes = probe_advantage(own)
         if len(probes):
-            entry["probes above control"] = round(float(probes["value"].iloc[-1]), 3)
+            entry["probes above shuffled"] = round(float(probes["value"].iloc[-1]), 3)
         out.append(entry)
     return pd.DataFrame(out)
