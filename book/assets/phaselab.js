@@ -2,7 +2,8 @@
 
 // A box that scrolls must be reachable with the keyboard; one that does not scroll should not be a stop.
 function markScrollingBoxes() {
-  for (const box of document.querySelectorAll("pre, .cell_output .output, div.math .formula, .pst-scrollable-table-container")) {
+  const boxes = "pre, .cell_output .output, div.math .formula, article figure, .pst-scrollable-table-container";
+  for (const box of document.querySelectorAll(boxes)) {
     const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
     if (scrolls) box.setAttribute("tabindex", "0");
     else box.removeAttribute("tabindex");
