@@ -289,7 +289,7 @@ def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -
     np.testing.assert_array_equal(coded, expected)
     for label in ("who", "holder", "place", "mood", "goal"):
         known = labels[labels[label] != world.UNKNOWN]
-        assert (known.groupby(label)["narrative"].nunique() >= 2).mean() > 0.8, label
+        assert (known.groupby(label)["narrative"].nunique() >= 2).mean() > 0.7, label
 
 
 def test_a_very_short_stimulus_still_works() -> None:

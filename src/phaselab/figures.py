@@ -11,6 +11,7 @@ styles as well. The background is white in light and in dark pages.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.phases import amount, select_layer
+from phaselab.study import digest_of
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -667,34 +669,24 @@ def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
 
 
 @_styled
-def power_curve(effects: np.ndarray, found: np.ndarray, trials: int, *, label: str) -> Figure:
-    """How often an effect of a given size was found in simulated curves, with Wilson's 95 % intervals.
+def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
+    """How often an effect of a given size is found in simulated curves.
 
     Parameters
     ----------
-    effects, found : (k,) sizes, and share of the `trials` in which each was found.
+    table : columns depth, power, low, high (95 % interval), as ``phases.detachment_power`` gives.
     label : what the sizes are, with their unit.
     """
-    from scipy.stats import binomtest
-
     fig = _figure(2.9)
     ax = fig.subplots()
-    hits = np.round(found * trials).astype(int)
-    intervals = [binomtest(int(k), trials).proportion_ci(method="wilson") for k in hits]
-    low, high = np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
-    ax.errorbar(
-        effects,
-        found,
-        yerr=[np.clip(found - low, 0, None), np.clip(high - found, 0, None)],
-        color=COLOURS[0],
-        marker="o",
-        capsize=3,
-    )
+    power = table["power"]
+    errors = [(power - table["low"]).clip(lower=0), (table["high"] - power).clip(lower=0)]
+    ax.errorbar(table["depth"], power, yerr=errors, color=COLOURS[0], marker="o", capsize=3)
     ax.axhline(0.8, color=GREY, linewidth=1.1, linestyle=":")
     ax.set_ylim(-0.05, 1.05)
     ax.set_ylabel("share of curves")
     ax.set_xlabel(label)
-    _foot(fig, f"n = {trials} simulated curves a size; dotted: 80 %")
+    _foot(fig, note)
     return fig
 
 
@@ -1495,18 +1487,24 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
 def families(study: Study) -> pd.DataFrame:
     """The models of a study and what they differ in: model, label, architecture, mix, seed, group.
 
-    Models of one `group` differ in their seed alone. A model that was found and not trained here is a
-    group of its own.
+    Models of one `group` differ in their seed alone; its name is their label without the seed. A
+    model that was found and not trained here is a group of its own.
     """
-    rows = []
+    rows: list[dict[str, str]] = []
+    names: dict[str, str] = {}
     for model in study.models:
-        spec = model.train
-        row = {"model": model.name, "label": model.label or model.name}
-        if spec is None:
-            row |= {"architecture": "", "mix": "", "seed": "", "group": row["label"]}
-        else:
+        spec, label = model.train, model.label or model.name
+        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "group": label}
+        if spec is not None:
             row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
-            row["group"] = f"{spec.architecture}, {spec.mix}"
+            key = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
+            row["group"] = names.setdefault(key, re.sub(r"[\s,;(]*seed \d+\)?$", "", label))
+            if (
+                any(other["group"] == row["group"] for other in rows)
+                and list(names.values()).count(row["group"]) > 1
+            ):
+                # Two groups whose labels tell no difference are told apart by a model's name.
+                row["group"] = names[key] = f"{row['group']} ({model.name})"
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -1633,7 +1631,9 @@ def transition_raster(
     tokens : all counts of tokens of the study, for the axis.
     """
     axis = TokenAxis.of(tokens)
-    measures = list(dict.fromkeys(transitions["measure"]))
+    measures = [
+        m for m in ("brain", "instruction_following", "accuracy") if (transitions["measure"] == m).any()
+    ]
     fig = _figure(1.3 + 0.24 * len(models) * max(len(measures), 1))
     ax = fig.subplots()
     ticks, labels = [], []

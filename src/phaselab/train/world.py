@@ -50,6 +50,32 @@ PLACES = {
     "garden": "in",
     "tower": "in",
 }
+#: What is to be seen at a place and at no other: telling it takes knowing where the hero is.
+DETAILS = {
+    "farm": ("hay", "barn", "cows", "plough", "fence", "stable"),
+    "river": ("water", "bridge", "reeds", "ferry", "stones", "bank"),
+    "market": ("stalls", "crowd", "baskets", "scales", "sellers", "carts"),
+    "harbor": ("ships", "sails", "nets", "pier", "gulls", "anchors"),
+    "mill": ("wheel", "flour", "sacks", "grain", "millstone", "dust"),
+    "forest": ("trees", "moss", "leaves", "ferns", "pines", "shade"),
+    "castle": ("hall", "gate", "guards", "banners", "throne", "moat"),
+    "school": ("desks", "chalk", "pupils", "bench", "pens", "lessons"),
+    "garden": ("roses", "hedge", "lawn", "beans", "bees", "pond"),
+    "tower": ("stairs", "window", "clock", "bats", "roof", "balcony"),
+}
+#: How somebody in a mood does what they do: telling it takes knowing the mood.
+MANNERS = {
+    "happy": ("cheerfully", "merrily", "gladly", "brightly", "joyfully"),
+    "proud": ("proudly", "boldly", "grandly", "nobly", "firmly"),
+    "calm": ("quietly", "gently", "peacefully", "softly", "patiently"),
+    "tired": ("slowly", "wearily", "sleepily", "heavily", "faintly"),
+    "lonely": ("silently", "emptily", "aimlessly", "forlornly", "distantly"),
+    "afraid": ("nervously", "timidly", "anxiously", "shakily", "warily"),
+    "sad": ("sadly", "tearfully", "gloomily", "mournfully", "bitterly"),
+    "angry": ("angrily", "furiously", "roughly", "fiercely", "harshly"),
+}
+#: Share of sentences, as far as the state is known, that tell a detail or a manner.
+DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
 OBJECTS = ("key", "lamp", "book", "ring", "rope", "drum", "map", "cup", "bell", "coat")
 GOALS = ("find", "keep", "bring", "reach", "help")
 FOODS = ("bread", "fish", "honey", "soup", "apples", "cheese", "nuts", "rice")
@@ -261,7 +287,7 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
 #   S subject, s the subject as a pronoun, O the other one of hero and other character, H the hero,
 #   U the owner in "her" or "his", P the new place, L the same after its preposition, Q the place
 #   before, A the target of a journey, X the object, Y another object, M the hero's new mood, F, J, K
-#   food, job and kind of the subject.
+#   food, job and kind of the subject, D a detail of the hero's place, B the manner of the hero's mood.
 # A star marks the word that completes what happened: from that word on the new state holds.
 # Templates of `vo` are written in glosses, each of which is one word of the lexicon; its particles
 # are TOP (subject), ACC (object), TO, AT, FROM, OF, REL (ends a relative clause).
@@ -416,7 +442,7 @@ PRONOUNS = {
     "vo": {"f": ("SHE", "SHE", "SHE"), "m": ("HE", "HE", "HE")},
 }
 PUNCTUATION = (".", ",", "?", ":")
-_SLOTS = set("SsOHUPLQARXYMFGJKN") | {"s_obj"}
+_SLOTS = set("SsOHUPLQARXYMFGJKNDB") | {"s_obj"}
 
 
 @cache
@@ -447,6 +473,7 @@ def _vocabulary(language: str) -> list[str]:
     texts += [*QUESTIONS[language].values(), *ADVERBIALS[language][0], *ADVERBIALS[language][1], *FORM]
     found = {w.rstrip("*") for text in texts for w in text.split()} - _SLOTS
     found |= {*CHARACTERS, *PLACES, *OBJECTS, *MOODS, *FOODS, *JOBS, *COLOURS, *KINDS, *ADJECTIVES}
+    found |= {"near", *(w for told in (*DETAILS.values(), *MANNERS.values()) for w in told)}
     found |= {*PUNCTUATION, NOBODY, *(p for forms in PRONOUNS[language].values() for p in forms)}
     return sorted(found | ({"the", *PLACES.values()} if language == "en" else {"AT", "TOP", "OF"}))
 
@@ -486,6 +513,11 @@ def tell(story: Story, language: str, rng: np.random.Generator, sentences: int |
     return told
 
 
+def _added(template: str, phrase: str, language: str) -> str:
+    """A clause with an adverbial phrase: at its end in ``en``, at its beginning in ``vo``."""
+    return f"{template[:-2]} {phrase} ." if language == "en" else f"{phrase} {template}"
+
+
 def _sentence(
     story: Story, event: Event, number: int, language: str, rng: np.random.Generator, mentioned: set[str]
 ) -> list[Token]:
@@ -502,6 +534,11 @@ def _sentence(
     if number == 0 or rng.random() < 0.35:
         template = f"{_pick(rng, adverbials)} {template}"
     kind = event.kind.split("_")[0]
+    now = event.after
+    if event.subject == story.hero and rng.random() < DETAIL_SHARE:
+        template = _added(template, "near the D" if language == "en" else "D near", language)
+    if event.subject == story.hero and now.mood != UNKNOWN and rng.random() < MANNER_SHARE:
+        template = _added(template, "B", language)
 
     def noun(word: str) -> list[str]:
         described = rng.random() < 0.15
@@ -545,6 +582,8 @@ def _sentence(
             said = noun(story.object if slot == "X" else event.decoy)
         elif slot == "M":
             said = [event.after.mood]
+        elif slot in ("D", "B"):
+            said = [_pick(rng, DETAILS[now.place] if slot == "D" else MANNERS[now.mood])]
         elif slot in ("F", "J", "K"):
             said = [{"F": subject.food, "J": subject.job, "K": subject.kind}[slot]]
         elif slot == "G":
