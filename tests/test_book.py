@@ -20,8 +20,6 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
 MODEL_PAGE = "11_model_page"
-#: Notebooks that hold no exercises: made once a model, and the record of the build.
-WITHOUT_EXERCISES = (MODEL_PAGE, "12_record")
 DIRECTIVE = re.compile(
     r"^(`{3,}|:{3,})\{(exercise|solution)\}([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL
 )
@@ -140,7 +138,7 @@ def test_exercises_have_solutions_that_follow_them(path: Path) -> None:
     assert "exercise-start" not in prose(path)
     assert "solution-start" not in prose(path)
     exercises = [block for block in blocks if block[0] == "exercise"]
-    if path in NOTEBOOKS and path.stem not in WITHOUT_EXERCISES:
+    if path in NOTEBOOKS and path.stem != MODEL_PAGE:
         assert len(exercises) >= 2, f"found {len(exercises)} exercises, expected at least 2"
     for number, (kind, title, body) in enumerate(blocks):
         if kind == "exercise":
