@@ -211,9 +211,10 @@ def test_one_token_a_word_and_round_trip() -> None:
     assert None not in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     for item in [*text.items("reading", 20, 0), *text.items("facts-vo", 20, 0)]:
         ids = tokenizer(f"{item.prompt} {item.options[item.answer]}")["input_ids"]
-        assert len(ids) == len(item.prompt.split()) + 1
+        assert ids[0] == tokenizer.bos_token_id
+        assert len(ids) == 1 + len(item.prompt.split()) + 1
         assert tokenizer.unk_token_id not in ids
-        assert tokenizer.decode(ids[:-1]) == item.prompt
+        assert tokenizer.decode(ids[1:-1]) == item.prompt
 
 
 @pytest.mark.parametrize("task", ["reading", "facts", "reading-vo", "facts-vo"])
@@ -368,8 +369,8 @@ def test_a_trained_model_is_a_hub_like_folder(trained: Path) -> None:
     assert not list(trained.rglob("*.bin"))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(last), AutoTokenizer.from_pretrained(last)
     ids = tokenizer("mira went to the mill .", return_tensors="pt")["input_ids"]
-    assert ids.shape == (1, 6)
-    assert model(input_ids=ids).logits.shape == (1, 6, len(tokenizer))
+    assert ids.shape == (1, 7), "bos and six words"
+    assert model(input_ids=ids).logits.shape == (1, 7, len(tokenizer))
 
 
 def test_training_again_does_nothing(trained: Path) -> None:

@@ -130,12 +130,15 @@ class WorldText:
         self.digest = digest_of({"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)})
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """One token a word, words divided by spaces."""
-        from tokenizers import Tokenizer, models, pre_tokenizers
+        """One token a word, words divided by spaces; a text begins with bos, as documents do in training."""
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
         from transformers import PreTrainedTokenizerFast
 
         tokenizer = Tokenizer(models.WordLevel(self.ids, unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{BOS} $A", special_tokens=[(BOS, self.ids[BOS])]
+        )
         return PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK
         )
