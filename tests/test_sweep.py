@@ -105,6 +105,15 @@ def test_a_notebook_reuses_the_sweep_and_agrees_with_it(study: Study, store: Sto
     pd.testing.assert_frame_equal(mine, curves(store).query("model == 'one'").reset_index(drop=True))
 
 
+def workers_of(group: int) -> list[int]:
+    """Processes of a process group that are still there."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split() for line in listed.stdout.splitlines())
+    return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
+
+
 def test_killed_and_restarted_gives_identical_results(
     study: Study, path: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -112,8 +121,11 @@ def test_killed_and_restarted_gives_identical_results(
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     while not folders(tmp_path / "tiny") and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
+    # The parent alone: its workers must notice and end.
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while workers_of(process.pid):
+        time.sleep(0.05)
     assert 0 < len(units(Store(tmp_path))) < len(units(store))
     again = sweep.run(study, Store(tmp_path), jobs=2, console=Console(file=StringIO()))
     assert again.failures == {}

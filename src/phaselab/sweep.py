@@ -73,8 +73,17 @@ def _start_worker(study: Study, store: Store, data: Path | None, messages: Any) 
     global _bench, _messages
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _messages = messages
     _bench = Workbench(study, store, data, say=lambda line: messages.put(("say", line)))
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on with its task for minutes, for nobody."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(name: str) -> None:
