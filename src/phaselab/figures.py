@@ -1310,16 +1310,24 @@ def words_on_grid(
 
 
 @_styled
-def similarity_matrices(matrices: Mapping[str, np.ndarray], names: Sequence[str], *, label: str) -> Figure:
+def similarity_matrices(
+    matrices: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    *,
+    label: str,
+    axis: str = "layer",
+    note: str = "",
+    simulated: bool = False,
+) -> Figure:
     """Square matrices of similarities between 0 and 1 side by side, with their values written in.
 
     Parameters
     ----------
     matrices : title -> (k, k); at most three.
-    names : k names of rows and columns.
+    names : k names of rows and columns; `axis` says what they are.
     """
     count = len(matrices)
-    fig = _figure(0.9 + WIDTH / count * 0.85 if count > 1 else 4.0)
+    fig = _figure(0.9 + WIDTH / count * 0.85) if count > 1 else _figure(4.4, width=5.2)
     axes = fig.subplots(1, count, squeeze=False)[0]
     for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
         image = ax.imshow(matrix, vmin=0, vmax=1, cmap="cividis")
@@ -1327,15 +1335,17 @@ def similarity_matrices(matrices: Mapping[str, np.ndarray], names: Sequence[str]
         ax.grid(False)
         ax.set_xticks(range(len(names)), names)
         ax.set_yticks(range(len(names)), names)
-        ax.set_xlabel("layer")
+        ax.set_xlabel(axis)
         if len(names) <= 8:
             for i, j in np.ndindex(matrix.shape):
                 colour = "black" if matrix[i, j] > 0.6 else "white"
                 ax.text(j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=9, color=colour)
-    axes[0].set_ylabel("layer")
+    axes[0].set_ylabel(axis)
     bar = fig.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.set_label(label)
     bar.outline.set_visible(False)  # type: ignore[operator]
+    if note or simulated:
+        _foot(fig, note, simulated)
     return fig
 
 
