@@ -146,6 +146,7 @@ def execute(
     """
     import nbformat
     import papermill
+    from traitlets.config import Config
 
     notebook = read_source(source)
     known = parameters_of(notebook, source.name)
@@ -169,7 +170,14 @@ def execute(
         nbformat.write(notebook, raw)
         try:
             papermill.execute_notebook(
-                raw, done, parameters=values, progress_bar=False, kernel_name="python3", cwd=str(Path.cwd())
+                raw,
+                done,
+                parameters=values,
+                progress_bar=False,
+                kernel_name="python3",
+                cwd=str(Path.cwd()),
+                # Sockets of files and not of ports: nobody else on the machine can listen.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
             )
         except papermill.PapermillExecutionError:
             os.replace(done, output.with_suffix(".failed.ipynb")) if done.exists() else None
