@@ -133,17 +133,23 @@ class TokenAxis:
         positions = np.maximum(positions, self.zero)
         return float(positions) if positions.ndim == 0 else positions
 
-    def ticks(self) -> tuple[list[float], list[str]]:
-        """Positions and labels of the major ticks: 0 where it is, and powers of ten."""
+    def ticks(self, wide: bool = True) -> tuple[list[float], list[str]]:
+        """Positions and labels of the major ticks: 0 where it is, and powers of ten.
+
+        On a `wide` panel with few powers their threefold as well.
+        """
         powers = [float(p) for p in range(int(np.ceil(self.first)), int(np.floor(self.last)) + 1)]
+        if wide and len(powers) == 2:
+            threes = [p + float(np.log10(3)) for p in (powers[0] - 1, *powers)]
+            powers = sorted([*powers, *(t for t in threes if self.first <= t <= self.last)])
         if len(powers) < 2:
             powers = sorted({round(self.first, 2), *powers, round(self.last, 2)})
-        labels = [amount(10**p) for p in powers]
+        labels = [_short(10**p) for p in powers]
         return ([self.zero, *powers], ["0", *labels]) if self.has_zero else (powers, labels)
 
-    def decorate(self, ax: Axes, label: bool = True, text: str = TOKENS) -> None:
+    def decorate(self, ax: Axes, label: bool = True, text: str = TOKENS, wide: bool = True) -> None:
         """Set limits, ticks, the break after 0, and the label of the x axis."""
-        positions, labels = self.ticks()
+        positions, labels = self.ticks(wide)
         ax.set_xticks(positions, labels)
         minor = [
             p + np.log10(k) for p in range(int(self.first) - 1, int(self.last) + 1) for k in range(2, 10)
@@ -366,6 +372,8 @@ def _shade(axes: Any, axis: TokenAxis, phases: pd.DataFrame | None) -> None:
             va="top",
             fontsize=9.5,
             fontweight="bold",
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"},
+            zorder=6,
         )
 
 
@@ -415,6 +423,8 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             f"interval {times['lag_low']} to {times['lag_high']}; a rise at a random time comes as close "
             f"with p = {row['lag_p']:.2g})."
         )
+        if row["lag_p"] > 0.05:
+            parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
     parts.append(
         f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}."
     )
@@ -441,13 +451,25 @@ def _mark_transitions(ax: Axes, axis: TokenAxis, transitions: pd.DataFrame | Non
         if np.isfinite(row.low) and np.isfinite(row.high):
             ax.plot(
                 [axis(row.low), min(axis(row.high), axis.last)],
-                [0.025, 0.025],
+                [0.06, 0.06],
                 transform=ax.get_xaxis_transform(),
                 color="black",
                 linewidth=3,
-                alpha=0.65,
+                alpha=0.55,
                 solid_capstyle="butt",
             )
+        ax.plot(
+            at,
+            0.06,
+            marker={"rise": "^", "fall": "v"}.get(row.kind, "o"),
+            transform=ax.get_xaxis_transform(),
+            color="black",
+            markersize=8.5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            clip_on=False,
+            zorder=6,
+        )
 
 
 def _name(ax: Axes, measure: str, more: str = "") -> None:
@@ -566,7 +588,7 @@ def three_perspectives(
         axis.decorate(ax, label=ax is axes[-1])
     if title:
         fig.suptitle(title, fontsize=11, x=0.01, ha="left")
-    note = f"{subjects_text(n, simulated)}; 95 % intervals; dashed: transitions, bars: their intervals"
+    note = f"{subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
     _foot(fig, note, simulated)
     return fig
 
@@ -656,7 +678,7 @@ def perspective_pair(
     for ax in axes:
         axis.decorate(ax, label=ax is axes[-1])
     n = rows["subject"].nunique()
-    note = f"{subjects_text(n, simulated)}; 95 % intervals; dashed: transitions, bars: their intervals"
+    note = f"{subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
     _foot(fig, note, simulated)
     return fig
 
@@ -778,7 +800,7 @@ def roi_curves(
         _line(ax, axis, interval_over(own), COLOURS[number % len(COLOURS)], number, markersize=3.5)
         ax.set_title(names[number])
         bottom = number + columns >= len(names)
-        axis.decorate(ax, label=bottom, text="training tokens")
+        axis.decorate(ax, label=bottom, text="training tokens", wide=False)
         ax.tick_params(labelbottom=bottom)
     for ax in axes[:, 0]:
         ax.set_ylabel(MEASURES[measure][1])
@@ -1482,7 +1504,7 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
         )
         ax.set_title(f"{names[number]} ({score.removeprefix('probe_')})")
         bottom = number + columns >= len(names)
-        axis.decorate(ax, label=bottom, text="training tokens")
+        axis.decorate(ax, label=bottom, text="training tokens", wide=False)
         ax.tick_params(labelbottom=bottom)
     for ax in axes[:, 0]:
         ax.set_ylabel("score")
