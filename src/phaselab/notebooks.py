@@ -176,8 +176,9 @@ def execute(
                 progress_bar=False,
                 kernel_name="python3",
                 cwd=str(Path.cwd()),
-                # Sockets of files and not of ports: nobody else on the machine can listen.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # Sockets that are files in a folder of its own, and no ports: nobody else can listen. In a folder
+                # of this kernel's own, since kernels that start together would choose the same names.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}}),
             )
         except papermill.PapermillExecutionError:
             os.replace(done, output.with_suffix(".failed.ipynb")) if done.exists() else None
