@@ -101,7 +101,7 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], n
         For an unknown name or a value of the wrong type; lists the right ones, types and defaults.
     """
     types = {"str": str, "int": int, "float": float, "bool": bool}
-    values = {}
+    values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:
             raise ParameterError(f"{name}: unknown parameter {key!r}; expected one of\n{_table(known)}")
@@ -176,8 +176,8 @@ def execute(
                 progress_bar=False,
                 kernel_name="python3",
                 cwd=str(Path.cwd()),
-                # Sockets that are files in a folder of its own, and no ports: nobody else can listen. In a folder
-                # of this kernel's own, since kernels that start together would choose the same names.
+                # Sockets that are files, and no ports: nobody else can listen. In a folder of this kernel's
+                # own, since kernels that start together would choose the same names.
                 config=Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}}),
             )
         except papermill.PapermillExecutionError:
@@ -230,7 +230,7 @@ def begin() -> Lab:
     shell = get_ipython()
     assert shell is not None, "notebooks.begin() is for notebooks; in a program use notebooks.Lab"
     space = shell.user_ns
-    known = {}
+    known: dict[str, Parameter] = {}
     for line in "\n".join(space["In"][:-1]).splitlines():
         if match := re.match(r"^(\w+)\s*:\s*(str|int|float|bool)\s*=\s*(.+?)\s*(?:#\s*(.*))?$", line):
             known.setdefault(match[1], Parameter(match[1], match[2], match[3], match[4] or ""))

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +73,7 @@ def data_folder(option: Path | None) -> Path | None:
     return Path(named) if named else None
 
 
-def curve_table(rows: Iterable[dict[str, Any]], **constant: Any) -> pd.DataFrame:
+def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFrame:
     """Rows of the curves table with all its columns and types.
 
     `rows` give the columns that vary, `constant` those that do not; ``task``, ``subject`` and
@@ -93,8 +93,8 @@ def curve_table(rows: Iterable[dict[str, Any]], **constant: Any) -> pd.DataFrame
             frame[name] = default
     if frame.empty:
         frame = frame.reindex(columns=list(CURVE_COLUMNS))
-    unknown = set(frame) - set(CURVE_COLUMNS)
-    absent = set(CURVE_COLUMNS) - set(frame)
+    unknown = set(map(str, frame)) - set(CURVE_COLUMNS)
+    absent = set(CURVE_COLUMNS) - set(map(str, frame))
     if unknown or absent:
         raise ValueError(f"curves table: unknown columns {sorted(unknown)}, missing columns {sorted(absent)}")
     return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)

@@ -47,17 +47,17 @@ class Training(Strict):
     text: Literal["world", "books"]
     mix: str = "en"
     architecture: Literal["gpt_neox", "olmo2", "llama"]
-    hidden_size: int = Field(128, ge=8)
-    layers: int = Field(3, ge=1)
-    heads: int = Field(4, ge=1)
-    intermediate_size: int = Field(512, ge=8)
-    vocabulary: int = Field(2048, ge=64)
-    context: int = Field(128, ge=16)
-    batch: int = Field(16, ge=1)
-    steps: int = Field(1000, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    warmup: int = Field(40, ge=0)
-    checkpoints: int = Field(20, ge=2)
+    hidden_size: int = Field(default=128, ge=8)
+    layers: int = Field(default=3, ge=1)
+    heads: int = Field(default=4, ge=1)
+    intermediate_size: int = Field(default=512, ge=8)
+    vocabulary: int = Field(default=2048, ge=64)
+    context: int = Field(default=128, ge=16)
+    batch: int = Field(default=16, ge=1)
+    steps: int = Field(default=1000, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    warmup: int = Field(default=40, ge=0)
+    checkpoints: int = Field(default=20, ge=2)
     seed: int = 0
 
 
@@ -86,11 +86,11 @@ class Brain(Strict):
 
     name: Literal["simulated", "alice"]
     seed: int = 0
-    subjects: int | None = Field(None, ge=1)
-    runs: int = Field(4, ge=2)
-    minutes: float = Field(20.0, gt=0, description="length of all runs together, minutes")
-    tr: float = Field(2.0, gt=0, description="repetition time, seconds")
-    vertices: int = Field(160, ge=8, description="vertices a subject")
+    subjects: int | None = Field(default=None, ge=1)
+    runs: int = Field(default=4, ge=2)
+    minutes: float = Field(default=20.0, gt=0, description="length of all runs together, minutes")
+    tr: float = Field(default=2.0, gt=0, description="repetition time, seconds")
+    vertices: int = Field(default=160, ge=8, description="vertices a subject")
     radius: Literal["6mm", "10mm"] = "6mm"
 
 
@@ -104,11 +104,11 @@ class Features(Strict):
 
     context: Literal["text", "words"] = "words"
     pooling: Literal["mean", "last", "max"] = "last"
-    window: int = Field(96, ge=1)
-    stride: int = Field(32, ge=1)
+    window: int = Field(default=96, ge=1)
+    stride: int = Field(default=32, ge=1)
     hemodynamics: Literal["hrf", "average", "stack"] = "hrf"
     delays: tuple[int, ...] = (1, 2, 3)
-    trim: int = Field(5, ge=0, description="TRs dropped at the start of each run")
+    trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")
 
 
 class Encoding(Strict):
@@ -116,19 +116,19 @@ class Encoding(Strict):
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
     folds: Literal["runs", "contiguous"] = "runs"
-    n_folds: int = Field(4, ge=2, description="contiguous folds; run-wise folds are as many as runs")
-    gap: int = Field(0, ge=0, description="TRs left out on both sides of a contiguous test fold")
-    permutations: int = Field(200, ge=0)
-    block: int = Field(10, ge=1, description="TRs in a permuted block")
-    fdr: float = Field(0.05, gt=0, lt=1)
-    shuffles: int = Field(5, ge=0, description="shuffled stimuli for the control")
+    n_folds: int = Field(default=4, ge=2, description="contiguous folds; run-wise folds are as many as runs")
+    gap: int = Field(default=0, ge=0, description="TRs left out on both sides of a contiguous test fold")
+    permutations: int = Field(default=200, ge=0)
+    block: int = Field(default=10, ge=1, description="TRs in a permuted block")
+    fdr: float = Field(default=0.05, gt=0, lt=1)
+    shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
 
 
 class Task(Strict):
     """A task of the text source, or a file of one's own, scored by lm-evaluation-harness."""
 
     name: Slug
-    items: int = Field(150, ge=1)
+    items: int = Field(default=150, ge=1)
     seed: int = 0
 
 
@@ -136,7 +136,9 @@ class Internals(Strict):
     """Measures of the hidden states themselves."""
 
     probes: tuple[str, ...] = ()
-    samples: int = Field(1000, ge=50, description="words used at most, evenly spaced over the stimulus")
+    samples: int = Field(
+        default=1000, ge=50, description="words used at most, evenly spaced over the stimulus"
+    )
 
 
 class Study(Strict):

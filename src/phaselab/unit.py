@@ -309,7 +309,7 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
     group = zarr.open_group(path, mode="r")
     return {
         subject: {
-            **{name: np.asarray(of_subject[name][:]) for name in ("r", "p", "significant", "alpha")},
+            **{name: np.asarray(of_subject[name]) for name in ("r", "p", "significant", "alpha")},
             "layers": np.asarray(of_subject.attrs["layers"]),
         }
         for subject, of_subject in sorted(group.groups())
