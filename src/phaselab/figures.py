@@ -314,28 +314,27 @@ def _styled(function: Any) -> Any:
 
 
 def _foot(fig: Figure, note: str = "", simulated: bool = False) -> None:
-    """The line below a figure: what n and the intervals are, and that the brain is simulated."""
+    """The line below a figure: that the brain is simulated, what n and the intervals are.
+
+    The mark stands at the left, where it is seen first on a screen that is narrower than the figure.
+    """
     height = fig.get_figheight()
     room = 0.3 / height
     fig.get_layout_engine().set(rect=(0, room, 1, 1 - room))  # type: ignore[union-attr, call-arg]
     at = 0.07 / height
-    fig.text(0.01, at, note, fontsize=9, color=GREY, ha="left", va="bottom")
+    fig.text(0.99, at, note, fontsize=9, color=GREY, ha="right", va="bottom")
     if simulated:
+        box = {"boxstyle": "round,pad=0.25", "facecolor": "#FFF3E0", "edgecolor": "#7A3B00", "linewidth": 0.8}
         fig.text(
-            0.99,
+            0.015,
             at,
             SIMULATED,
             fontsize=9,
             fontweight="bold",
             color="#7A3B00",
-            ha="right",
+            ha="left",
             va="bottom",
-            bbox={
-                "boxstyle": "round,pad=0.25",
-                "facecolor": "#FFF3E0",
-                "edgecolor": "#7A3B00",
-                "linewidth": 0.8,
-            },
+            bbox=box,
         )
 
 
@@ -1203,12 +1202,12 @@ def surface_interactive(
         {"scene.camera": {"eye": dict(zip("xyz", eye, strict=True)), "up": {"x": 0, "y": 0, "z": 1}}}
         for eye in views.values()
     ]
-    buttons = _menu(list(views), [{}] * len(views), layouts=cameras, x=1.0, xanchor="right", type="buttons")
+    buttons = _menu(list(views), [{}] * len(views), layouts=cameras, y=0.0, yanchor="top", type="buttons")
     fig.update_layout(
         template="plotly_white",
         height=460,
         autosize=True,
-        margin={"l": 0, "r": 0, "t": 60, "b": 10},
+        margin={"l": 0, "r": 0, "t": 55, "b": 50},
         scene={
             "xaxis": hidden,
             "yaxis": hidden,
