@@ -227,13 +227,15 @@ def test_families_group_models_that_differ_in_their_seed_alone():
 def test_values_on_the_surface_reach_no_farther_than_they_should():
     from scipy.spatial.distance import cdist
 
+    from phaselab.figures.surface import mesh
+
     vertices = {"S1": np.array([100, 10242 + 50]), "S2": np.array([100])}
     values = {"S1": np.array([0.2, 0.8]), "S2": np.array([0.4])}
     spread = figures.on_surface(vertices, values, reach=10.0)
     assert spread.shape == (20484,)
     assert spread[100] == pytest.approx(0.3)  # mean over the two subjects who share the vertex
     assert spread[10242 + 50] == pytest.approx(0.8)
-    places, _ = figures._mesh("left", "white_matter")
+    places, _ = mesh("left", "white_matter")
     near = cdist(places, places[[100]])[:, 0] <= 10.0
     assert (np.isfinite(spread[:10242]) == near).all()
 
