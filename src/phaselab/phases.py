@@ -520,6 +520,7 @@ def fit_transitions(
     n_bootstrap: int = 200,
     seed: int = 0,
     penalty: float = COST,
+    unit: str = "tokens",
 ) -> Transitions:
     """Where a learning curve changes: continuous piecewise-linear in log10 tokens.
 
@@ -534,6 +535,7 @@ def fit_transitions(
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     seed : of the bootstrap.
     penalty : parameters that a change point counts as in BIC.
+    unit : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
 
     Returns
     -------
@@ -703,11 +705,11 @@ def fit_transitions(
         bic=table,
         noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
         notes=curve.notes,
-        statement=_sentence(changes, segments, moves),
+        statement=_sentence(changes, segments, moves, unit),
     )
 
 
-def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move]) -> str:
+def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move], unit: str) -> str:
     if changes == 0:
         trend = {"rising": "rises steadily", "falling": "falls steadily", "flat": "is flat"}[
             segments[0].direction
@@ -722,7 +724,7 @@ def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move]) 
             since = "from the first checkpoint"
         else:
             since = (
-                f"from {amount(move.onset)} tokens ({amount(move.onset_low)} to {amount(move.onset_high)})"
+                f"from {amount(move.onset)} {unit} ({amount(move.onset_low)} to {amount(move.onset_high)})"
             )
         until = "to the last" if isnan(move.end_low) else f"to {amount(move.end)}"
         parts.append(f"{verb} {since} {until}, by {abs(move.height):.3g}")
@@ -894,6 +896,9 @@ MOVE_COLUMNS = (
     "onset",
     "onset_low",
     "onset_high",
+    "liftoff",
+    "liftoff_low",
+    "liftoff_high",
     "midpoint",
     "midpoint_low",
     "midpoint_high",
@@ -923,6 +928,8 @@ class FittedTable:
     fits : those values (one string a column of `by`) -> the fit, in order of first appearance.
     moves : one row a rise or fall, the columns of `by` and `MOVE_COLUMNS`. A curve without any has one
         row of kind ``flat`` or ``undecided``. Dates and heights as in `Move`.
+        liftoff : where the steepest piece of the move begins, with its interval: a slow drift before
+        it, which moves the onset forward, does not move this.
         p : of the hypothesis that the curve never moves in that direction, whatever the noise's
         first-order autocorrelation (see `triple_phase_test`); NaN without a move.
         q : p after Benjamini and Hochberg's correction over all curves and both directions.
@@ -996,7 +1003,13 @@ def fit_table(
     for name, own in places.items():
         error = None if errors is None else errors[own]
         fit = fit_transitions(
-            tokens[own], values[own], error, max_changes=max_changes, n_bootstrap=n_bootstrap, seed=seed
+            tokens[own],
+            values[own],
+            error,
+            max_changes=max_changes,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+            unit=x,
         )
         fits[name] = fit
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
@@ -1009,13 +1022,22 @@ def fit_table(
             rising = move.direction == "rising"
             around = _around(move, fit.falls if rising else fit.rises, fit)
             p = curve.p(move.direction, *around)
-            rows.append(said | vars(move) | {"kind": "rise" if rising else "fall", "p": p})
+            start, (low, high) = _liftoff(fit, move)
+            lifted = {"liftoff": start, "liftoff_low": low, "liftoff_high": high}
+            rows.append(said | vars(move) | lifted | {"kind": "rise" if rising else "fall", "p": p})
     moves = pd.DataFrame(rows).reindex(columns=[*by, *MOVE_COLUMNS])
     tested = moves["p"].notna().to_numpy()
     if tested.any():
         everything = np.concatenate([moves.loc[tested, "p"].to_numpy(dtype=float), np.ones(untested)])
         moves.loc[tested, "q"] = stats.false_discovery_control(everything)[: int(tested.sum())]
     return FittedTable(tuple(by), fits, moves)
+
+
+def _liftoff(fit: Transitions, move: Move) -> tuple[float, tuple[float, float]]:
+    """Where the steepest piece of a move begins, and its interval; NaN at the first checkpoint."""
+    own = [i for i, s in enumerate(fit.segments) if move.onset <= s.start < move.end]
+    steepest = max(own, key=lambda i: abs(fit.segments[i].slope))
+    return fit.segments[steepest].start, fit.intervals[steepest - 1] if steepest > 0 else (nan, nan)
 
 
 def _floor(stderr: Array | None) -> float:
