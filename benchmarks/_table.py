@@ -62,7 +62,7 @@ def machine() -> dict[str, str]:
 
 
 def finish(name: str, rows: Sequence[Row], options: argparse.Namespace, **more: Any) -> None:
-    """Print the table, write it where asked (`more` beside it); exit with 1 where asked and a goal is missed."""
+    """Print the table, write it where asked (with `more`); exit with 1 where asked and a goal is missed."""
     width = max(len(row.name) for row in rows)
     goals = max(len(row.goal) for row in rows)
     for row in rows:

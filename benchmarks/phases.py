@@ -181,7 +181,9 @@ def coverage(simulations: int) -> list[Row]:
 
 
 def power(simulations: int) -> tuple[list[Row], list[dict[str, float]]]:
-    table = detachment_power((0, 1, 2, 3, 4, 6, 8), CHECKPOINTS, (1, 3, 6), n_simulations=simulations, seed=3)
+    table = detachment_power(
+        (0, 1, 2, 3, 4, 6, 10), CHECKPOINTS, (1, 3, 6), n_simulations=simulations, seed=3
+    )
     rows = []
     for (n, subjects), own in table.groupby(["checkpoints", "subjects"]):
         drop = float((own["power"].cummax() - own["power"]).max())
