@@ -520,7 +520,7 @@ def fit_transitions(
     n_bootstrap: int = 200,
     seed: int = 0,
     penalty: float = COST,
-    unit: str = "tokens",
+    axis: str = "tokens",
 ) -> Transitions:
     """Where a learning curve changes: continuous piecewise-linear in log10 tokens.
 
@@ -535,7 +535,7 @@ def fit_transitions(
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     seed : of the bootstrap.
     penalty : parameters that a change point counts as in BIC.
-    unit : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
+    axis : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
 
     Returns
     -------
@@ -705,7 +705,7 @@ def fit_transitions(
         bic=table,
         noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
         notes=curve.notes,
-        statement=_sentence(changes, segments, moves, unit),
+        statement=_sentence(changes, segments, moves, axis),
     )
 
 
@@ -1009,7 +1009,7 @@ def fit_table(
             max_changes=max_changes,
             n_bootstrap=n_bootstrap,
             seed=seed,
-            unit=x,
+            axis=x,
         )
         fits[name] = fit
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
