@@ -11,6 +11,7 @@ import pytest
 from phaselab import phases
 from phaselab.phases import (
     TableError,
+    co_occurrence,
     detachment_power,
     detectable_depth,
     fit_table,
@@ -283,6 +284,31 @@ def test_several_models_share_one_correction() -> None:
     assert joint["p_holm"].to_numpy() == pytest.approx(holm(joint["p"]))
     alone = triple_phase_test(curves, "m").table
     assert (tests["m"].table["p_holm"] >= alone["p_holm"]).all()
+
+
+def models_with(lags: np.ndarray) -> pd.DataFrame:
+    """Brain and instruction following of several models, which rise at the models' own times and `lags`."""
+    t = grid(30)
+    parts = []
+    for i, lag in enumerate(lags):
+        start = 6.8 + 0.35 * i
+        rng = np.random.default_rng(i)
+        brain = shape(t, (start, 0.3), (start + 0.5, 0.6)) + 0.01 * rng.standard_normal((3, 30))
+        form = shape(t, (start + lag, 0.1), (start + lag + 0.5, 0.9)) + 0.01 * rng.standard_normal(30)
+        parts.append(study(brain, form, np.full(30, 0.33), t).assign(model=f"m{i}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_lags_are_set_against_those_between_models() -> None:
+    own = co_occurrence(triple_phase_tests(models_with(np.zeros(5)), n_bootstrap=40)).set_index("phase")
+    assert own.loc[1, "models"] == 5
+    assert own.loc[1, "p"] == pytest.approx(1 / 120)
+    assert own.loc[1, "lag"] < 0.1 < own.loc[1, "lag_null"]
+    assert own.loc[3, "models"] == 0
+    assert np.isnan(own.loc[3, "p"])
+    # The same times, dealt out to the wrong models.
+    wrong = 0.35 * (np.array([2, 3, 4, 0, 1]) - np.arange(5))
+    assert co_occurrence(triple_phase_tests(models_with(wrong), n_bootstrap=40))["p"].iloc[0] > 0.2
 
 
 def test_sensitivity_says_what_the_verdict_hangs_on() -> None:

@@ -11,9 +11,10 @@ counts) before the first positive one, and no change point is ever placed before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import permutations
 from math import comb, isnan, nan
 from typing import Any, Literal
 
@@ -1501,6 +1502,57 @@ def triple_phase_tests(
         own = joint[joint["model"] == name].reset_index(drop=True)
         tests[name] = replace(test, table=own, statement=_verdict(name, own))
     return tests
+
+
+def co_occurrence(
+    tests: Mapping[str, TriplePhase], *, n_permutations: int = 9999, seed: int = 0
+) -> pd.DataFrame:
+    """Whether each model's brain moves with its *own* behaviour: lags against those between models.
+
+    `lag_p` of one model asks if a behaviour that rises at a random time comes as close. Here the null
+    is stronger: brain and behaviour of all models move at the times at which they do (the schedule of
+    training alone may see to that), but it does not matter whose behaviour goes with whose brain.
+    Midpoints are paired anew, by all permutations up to 7 models, else by `n_permutations` random ones.
+
+    Phase 1 pairs the first rise of the brain with that of instruction following; phase 3 the first rise
+    of the brain after its first fall with the first of accuracy. Models without both are left out;
+    whether the rises overlap or a phase was found plays no part, as it would favour short lags.
+
+    Returns
+    -------
+    One row for phases 1 and 3: phase, name, models (how many), lag (mean absolute lag, log10 tokens),
+    lag_null (its mean over permutations), p (share of permutations at most as far; NaN below 3 models).
+    """
+    rows = []
+    for phase, behaviour in ((1, "form"), (3, "accuracy")):
+        pairs = []
+        for test in tests.values():
+            falls = _falls_after_rise(test.brain)
+            since = -np.inf if phase == 1 else (falls[0].onset if falls else np.inf)
+            own = [rise for rise in test.brain.rises if rise.onset > since]
+            other = getattr(test, behaviour).rises
+            if own and other:
+                pairs.append((own[0].midpoint, other[0].midpoint))
+        row: dict[str, Any] = {"phase": phase, "name": PHASES[phase - 1], "models": len(pairs)}
+        rows.append(row | {"lag": nan, "lag_null": nan, "p": nan})
+        if not pairs:
+            continue
+        brain, partner = np.log10(np.maximum(np.array(pairs), 1.0)).T
+        lags = np.abs(brain[:, None] - partner[None, :])  # (models, models)
+        count = len(pairs)
+        rows[-1]["lag"] = float(np.trace(lags)) / count
+        if count < 3:
+            continue
+        if count <= 7:
+            orders = np.array(list(permutations(range(count))))
+        else:
+            rng = np.random.default_rng([seed, phase])
+            drawn = [rng.permutation(count) for _ in range(n_permutations)]
+            orders = np.array([np.arange(count), *drawn])
+        null = lags[np.arange(count), orders].mean(axis=1)
+        rows[-1]["lag_null"] = float(null.mean())
+        rows[-1]["p"] = float((null <= rows[-1]["lag"] + 1e-12).mean())
+    return pd.DataFrame(rows)
 
 
 # --------------------------------------------------------------------------- sensitivity and power
