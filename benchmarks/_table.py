@@ -47,6 +47,10 @@ def commit() -> str:
     return sha.stdout.decode().strip() + ("+" if changed.stdout.strip() else "")
 
 
+#: Of the code that runs: taken before the first measurement, since a checkout may move on meanwhile.
+COMMIT = commit()
+
+
 def machine() -> dict[str, str]:
     """Processor, system and Python."""
     model = platform.processor() or platform.machine()
@@ -69,7 +73,7 @@ def finish(name: str, rows: Sequence[Row], options: argparse.Namespace, **more: 
         met = {True: "met", False: "NOT MET", None: ""}[row.met]
         print(f"{row.name:<{width}}  {row.value:>9.4g} {row.unit:<12} {row.goal:<{goals}}  {met}")
     if options.json:
-        content = {"benchmark": name, "quick": options.quick, "commit": commit(), "machine": machine()}
+        content = {"benchmark": name, "quick": options.quick, "commit": COMMIT, "machine": machine()}
         content |= {"rows": [asdict(row) for row in rows]} | more
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
