@@ -71,10 +71,18 @@ def monotone(rng: np.random.Generator, t: np.ndarray) -> Null:
     return brain, shape(t, *FORM) + 0.02 * noise(rng, 1, n)[0], shape(t, *LATE) + 0.02 * noise(rng, 1, n)[0]
 
 
-def plateau(rng: np.random.Generator, t: np.ndarray, rho: float = 0.0, shared: float = 0.03) -> Null:
+def plateau(
+    rng: np.random.Generator,
+    t: np.ndarray,
+    rho: float = 0.0,
+    shared: float = 0.03,
+    shared_rho: float = 0.0,
+    subjects: int = SUBJECTS,
+) -> Null:
     """Rises once and stays; noise of each subject's own, and noise that all share."""
     n = t.size
-    brain = shape(t, *PLATEAU) + 0.03 * noise(rng, SUBJECTS, n, rho) + shared * noise(rng, 1, n)
+    own = 0.03 * noise(rng, subjects, n, rho)
+    brain = shape(t, *PLATEAU) + own + shared * noise(rng, 1, n, shared_rho)
     accuracy = np.full(n, 0.33) if rho == 0 else shape(t, *LATE)
     return brain, shape(t, *FORM) + 0.02 * noise(rng, 1, n)[0], accuracy + 0.01 * noise(rng, 1, n)[0]
 
@@ -87,6 +95,8 @@ NULLS: tuple[tuple[str, Callable[[np.random.Generator, np.ndarray], Null], tuple
     ("noisy plateau", plateau, (2, 3)),
     ("plateau, autocorrelated .6", lambda rng, t: plateau(rng, t, 0.6, 0.0), (2, 3)),
     ("plateau, autocorrelated .8", lambda rng, t: plateau(rng, t, 0.8, 0.0), (2, 3)),
+    ("plateau, autocorrelated .6, 1 subject", lambda rng, t: plateau(rng, t, 0.6, 0.0, subjects=1), (2, 3)),
+    ("plateau, all share autocorrelated .6", lambda rng, t: plateau(rng, t, 0.0, 0.03, 0.6), (2, 3)),
 )
 
 
