@@ -227,13 +227,15 @@ def test_families_group_models_that_differ_in_their_seed_alone():
 def test_values_on_the_surface_reach_no_farther_than_they_should():
     from scipy.spatial.distance import cdist
 
+    from phaselab.figures.surface import mesh
+
     vertices = {"S1": np.array([100, 10242 + 50]), "S2": np.array([100])}
     values = {"S1": np.array([0.2, 0.8]), "S2": np.array([0.4])}
     spread = figures.on_surface(vertices, values, reach=10.0)
     assert spread.shape == (20484,)
     assert spread[100] == pytest.approx(0.3)  # mean over the two subjects who share the vertex
     assert spread[10242 + 50] == pytest.approx(0.8)
-    places, _ = figures._mesh("left", "white_matter")
+    places, _ = mesh("left", "white_matter")
     near = cdist(places, places[[100]])[:, 0] <= 10.0
     assert (np.isfinite(spread[:10242]) == near).all()
 
@@ -356,6 +358,48 @@ def test_behaviour_and_internals_and_the_rest_draw(one, curves):
     assert "she" in texts_of(grid)
     matrix = figures.similarity_matrices({"first": np.eye(3)}, ["0", "1", "2"], label="linear CKA")
     assert "1.00" in texts_of(matrix)
+
+
+def test_transitions_of_a_test_become_a_table_and_sentences(one):
+    from phaselab.phases import triple_phase_test
+
+    result = triple_phase_test(one, MODELS[0], n_bootstrap=40)
+    moves = figures.transitions_of(result)
+    assert set(moves["measure"]) == {"brain", "instruction_following", "accuracy"}
+    own = moves[moves["measure"] == "brain"]
+    assert own["kind"].tolist() == ["rise", "fall", "rise"]  # what made_up_curves put in
+    assert (own["onset"] <= own["tokens"]).all()
+    assert (own["tokens"] <= own["end"]).all()
+    text = figures.phase_text(result, 2, "share of the ceiling")
+    found = bool(result.table.loc[result.table["phase"] == 2, "found"].iloc[0])
+    assert text.startswith(
+        f"Phase II (detachment) is {'**found**' if found else '**not found**'} in {MODELS[0]}."
+    )
+    assert "The fall of the brain score goes from" in text
+    assert "share of the ceiling" in text
+
+
+def test_an_undated_phase_is_told_without_numbers_that_do_not_exist():
+    from phaselab.phases import triple_phase_test
+
+    flat = made_up_curves(models=("m",))
+    flat.loc[flat["perspective"] == "brain", "value"] = 0.3
+    result = triple_phase_test(flat, "m", n_bootstrap=40)
+    assert figures.transitions_of(result).query("measure == 'brain'").empty
+    for phase in (1, 2, 3):
+        text = figures.phase_text(result, phase, "share")
+        assert "not found" in text
+        assert "nan" not in text
+
+
+def test_lines_by_layer_time_courses_and_power_draw():
+    table = pd.DataFrame({"layer": [0, 1, 0, 1], "condition": ["a", "a", "b", "b"], "value": [1.0, 2, 3, 4]})
+    assert "0 (embedding)" in texts_of(figures.by_layer(table, "cosine"))
+    courses = figures.time_courses({"S1": np.sin(np.arange(50))}, 2.0, simulated=True, label="run 1")
+    assert courses.axes[0].lines[0].get_xdata()[-1] == 98.0
+    assert figures.SIMULATED in texts_of(courses)
+    power = pd.DataFrame({"depth": [0, 0.1], "power": [0.05, 0.9], "low": [0.01, 0.8], "high": [0.1, 0.95]})
+    assert "depth (share)" in texts_of(figures.power_curve(power, label="depth (share)", note="30 studies"))
 
 
 def test_a_figure_is_the_same_twice_and_leaves_settings_alone(one):
