@@ -458,3 +458,55 @@ def test_figures_import_without_torch():
 
     code = "import sys, phaselab.figures; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --------------------------------------------------------------- curves from anywhere
+
+
+def fits():
+    """Fits of four curves, two tasks of two models; one of them too short to be decided."""
+    from phaselab.phases import fit_table
+
+    tokens = np.concatenate([[0], np.logspace(6, 10, 15)])
+    rng = np.random.default_rng(0)
+    rise = np.interp(np.log10(np.maximum(tokens, 1e5)), [7.5, 8.5], [0.0, 1.0])
+    rows = [
+        {"model": m, "task": t, "tokens": x, "value": height * y + 0.02 * rng.standard_normal()}
+        for m, t, height, n in (
+            ("a", "up", 1, 16),
+            ("b", "up", 2, 16),
+            ("a", "none", 0, 16),
+            ("b", "none", 0, 4),
+        )
+        for x, y in zip(tokens[:n], rise[:n], strict=True)
+    ]
+    return fit_table(pd.DataFrame(rows), by=["model", "task"])
+
+
+def test_fitted_curves_have_a_panel_a_task_and_a_line_a_model():
+    figure = figures.fitted_curves(fits(), x="steps", y="score")
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["up", "none"]
+    assert {ax.get_ylabel() for ax in figure.axes} == {"score", ""}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_the_raster_has_a_row_a_curve():
+    fitted = fits()
+    assert fitted.moves["kind"].tolist() == ["rise", "rise", "flat", "undecided"]
+    (ax,) = figures.move_raster(fitted).axes
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["up: a", "b", "none: a", "b"]
+    rises = [line for line in ax.lines if line.get_marker() == "^"]
+    assert [float(line.get_ydata()[0]) for line in rises] == [0.0, 1.0]
+
+
+def test_the_power_of_several_designs_is_a_panel_a_number_of_checkpoints():
+    table = pd.DataFrame(
+        [(n, s, d, d / 10, d / 10, d / 10) for n in (12, 20) for s in (1, 3) for d in (0.0, 5.0)],
+        columns=["checkpoints", "subjects", "depth", "power", "low", "high"],
+    )
+    many = figures.power_curve(table, label="depth")
+    assert [ax.get_title(loc="left") for ax in many.axes] == ["12 checkpoints", "20 checkpoints"]
+    one = figures.power_curve(table[(table["checkpoints"] == 12) & (table["subjects"] == 1)], label="depth")
+    assert len(one.axes) == 1
+    assert not one.legends

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,11 @@ import pytest
 
 from phaselab import phases
 from phaselab.phases import (
+    TableError,
+    co_occurrence,
     detachment_power,
+    detectable_depth,
+    fit_table,
     fit_transitions,
     holm,
     log_tokens,
@@ -283,6 +286,32 @@ def test_several_models_share_one_correction() -> None:
     assert (tests["m"].table["p_holm"] >= alone["p_holm"]).all()
 
 
+def models_with(lags: np.ndarray) -> pd.DataFrame:
+    """Brain and instruction following of several models, which rise at the models' own times and `lags`."""
+    t = grid(24)
+    parts = []
+    for i, lag in enumerate(lags):
+        start = 6.8 + 0.35 * i
+        rng = np.random.default_rng(i)
+        brain = shape(t, (start, 0.3), (start + 0.5, 0.6)) + 0.01 * rng.standard_normal((3, 24))
+        form = shape(t, (start + lag, 0.1), (start + lag + 0.5, 0.9)) + 0.01 * rng.standard_normal(24)
+        parts.append(study(brain, form, np.full(24, 0.33), t).assign(model=f"m{i}"))
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_lags_are_set_against_those_between_models() -> None:
+    options = {"n_bootstrap": 20, "max_changes": 3}
+    own = co_occurrence(triple_phase_tests(models_with(np.zeros(4)), **options)).set_index("phase")
+    assert own.loc[1, "models"] == 4
+    assert own.loc[1, "p"] == pytest.approx(1 / 24)
+    assert own.loc[1, "lag"] < 0.1 < own.loc[1, "lag_null"]
+    assert own.loc[3, "models"] == 0
+    assert np.isnan(own.loc[3, "p"])
+    # The same times, dealt out to the wrong models.
+    wrong = 0.35 * (np.array([2, 3, 0, 1]) - np.arange(4))
+    assert co_occurrence(triple_phase_tests(models_with(wrong), **options))["p"].iloc[0] > 0.2
+
+
 def test_sensitivity_says_what_the_verdict_hangs_on() -> None:
     curves = three_phases(np.random.default_rng(0))
     # A log-probability that rises all along: the return then has no partner of its own there.
@@ -297,6 +326,82 @@ def test_sensitivity_says_what_the_verdict_hangs_on() -> None:
     second = table[(table["varied"] == "accuracy") & (table["phase"] == 2)].iloc[0]
     assert not second["found"]
     assert second["note"] == "found in the discontinuous measure alone"
+
+
+# --------------------------------------------------------------------------------- any table
+
+
+def learning(n: int = 20) -> pd.DataFrame:
+    """Three curves on one task: one lifts off after a slow drift, one is noise, one is too short."""
+    t = grid(n)
+    rng = np.random.default_rng(4)
+    curves = {
+        "lifts": shape(t, (6.0, 0.1), (8.0, 0.16), (9.0, 0.9)) + 0.01 * rng.standard_normal(n),
+        "noise": 0.3 + 0.01 * rng.standard_normal(n),
+    }
+    rows = [
+        {"model": name, "tokens": x, "value": y}
+        for name, curve in curves.items()
+        for x, y in zip(t, curve, strict=True)
+    ]
+    rows += [{"model": "short", "tokens": x, "value": 0.5} for x in t[:3]]
+    return pd.DataFrame(rows)
+
+
+def test_a_table_of_curves_gives_a_row_a_move_and_says_what_has_none() -> None:
+    fitted = fit_table(learning(), by=["model"])
+    assert list(fitted.fits) == [("lifts",), ("noise",), ("short",)]
+    moves = fitted.moves.set_index("model")
+    assert moves["kind"].to_dict() == {"lifts": "rise", "noise": "flat", "short": "undecided"}
+    lifts = moves.loc["lifts"]
+    # The drift is a part of the rise; the lift-off is where it is steepest.
+    assert lifts["onset"] < 1e7
+    assert np.log10(lifts["liftoff"]) == pytest.approx(8.0, abs=0.1)
+    assert lifts["liftoff_low"] <= lifts["liftoff"] <= lifts["liftoff_high"]
+    assert lifts["p"] <= lifts["q"] <= 0.05
+    assert moves.loc[["noise", "short"], "p"].isna().all()
+    assert moves.loc["short", "statement"].startswith("Not decided")
+
+
+def test_a_table_without_names_is_one_curve_and_says_what_it_averaged() -> None:
+    table = learning()[lambda d: d["model"] != "short"]
+    fitted = fit_table(table.rename(columns={"tokens": "steps"}), "steps")
+    assert list(fitted.fits) == [()]
+    assert set(fitted.moves["notes"]) == {"20 checkpoints share their tokens with another; averaged"}
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({}, {"x": "step"}, "x: found no column 'step', expected one of model, tokens, value"),
+        ({"value": "high"}, {}, "y: column 'value': found 'high' in row 1, expected a number"),
+        ({"tokens": -1.0}, {}, "x: column 'tokens': found -1, expected 0 or more"),
+        ({"error": -0.1}, {"stderr": "error"}, "stderr: column 'error': found -0.1"),
+        ({"model": None}, {"by": ["model"]}, "by: column 'model': found 43 empty cells"),
+        ({}, {"by": ["task"]}, "by: found no column 'task'"),
+    ],
+)
+def test_a_wrong_table_is_told_by_its_column(
+    change: dict[str, object], options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(TableError, match=said):
+        fit_table(learning().assign(**change), **options)
+    with pytest.raises(TableError, match="found no rows"):
+        fit_table(learning().iloc[:0])
+
+
+def test_the_depth_that_a_design_finds() -> None:
+    power = pd.DataFrame(
+        {
+            "checkpoints": [12, 12, 20, 20, 20],
+            "subjects": 3,
+            "depth": [0.0, 4.0, 0.0, 2.0, 4.0],
+            "power": [0.0, 0.5, 0.0, 0.6, 1.0],
+        }
+    )
+    depth = detectable_depth(power).set_index("checkpoints")["depth"]
+    assert np.isnan(depth[12])
+    assert depth[20] == pytest.approx(3.0)
 
 
 # ------------------------------------------------------------------------------------ calibration
@@ -359,26 +464,21 @@ def test_intervals_cover_the_truth(subjects: int) -> None:
 
 # ------------------------------------------------------------------------- real learning curves
 
-DATA = Path(os.environ.get("PHASELAB_DATA", "/nowhere")) / "pythia_evals" / "pythia_deduped_zero_shot.csv"
+DATA = Path(__file__).parents[1] / "book" / "data" / "pythia" / "zero_shot.csv"
 SIZES = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
 TOKENS_A_STEP = 2_097_152
 
 
 @pytest.fixture(scope="module")
 def pythia() -> pd.DataFrame:
-    if not DATA.exists():
-        pytest.skip(f"{DATA} is not there; set PHASELAB_DATA")
     return pd.read_csv(DATA)
 
 
 def real(table: pd.DataFrame, size: str, task: str) -> phases.Transitions:
-    rows = table[
-        (table["model"] == f"pythia-{size}-deduped") & (table["task"] == task) & (table["metric"] == "acc")
-    ]
+    rows = table[(table["model"] == size) & (table["task"] == task) & (table["metric"] == "acc")]
     return fit_transitions(rows["tokens"], rows["value"], rows["stderr"], max_changes=4)
 
 
-@pytest.mark.data
 @pytest.mark.parametrize("size", SIZES)
 def test_pythia_lambada_lifts_off_between_step_512_and_3000(pythia: pd.DataFrame, size: str) -> None:
     fit = real(pythia, size, "lambada_openai")
@@ -386,13 +486,11 @@ def test_pythia_lambada_lifts_off_between_step_512_and_3000(pythia: pd.DataFrame
     assert 511.5 <= fit.rises[0].onset / TOKENS_A_STEP <= 3000
 
 
-@pytest.mark.data
 @pytest.mark.parametrize("size", SIZES)
 def test_pythia_logiqa_never_rises(pythia: pd.DataFrame, size: str) -> None:
     assert real(pythia, size, "logiqa").rises == ()
 
 
-@pytest.mark.data
 def test_pythia_small_models_fall_late_and_the_large_one_does_not(pythia: pd.DataFrame) -> None:
     for size in ("70m", "160m"):
         (fall,) = real(pythia, size, "lambada_openai").falls

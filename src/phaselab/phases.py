@@ -11,9 +11,10 @@ counts) before the first positive one, and no change point is ever placed before
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import permutations
 from math import comb, isnan, nan
 from typing import Any, Literal
 
@@ -520,6 +521,7 @@ def fit_transitions(
     n_bootstrap: int = 200,
     seed: int = 0,
     penalty: float = COST,
+    axis: str = "tokens",
 ) -> Transitions:
     """Where a learning curve changes: continuous piecewise-linear in log10 tokens.
 
@@ -534,6 +536,7 @@ def fit_transitions(
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     seed : of the bootstrap.
     penalty : parameters that a change point counts as in BIC.
+    axis : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
 
     Returns
     -------
@@ -703,11 +706,11 @@ def fit_transitions(
         bic=table,
         noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
         notes=curve.notes,
-        statement=_sentence(changes, segments, moves),
+        statement=_sentence(changes, segments, moves, axis),
     )
 
 
-def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move]) -> str:
+def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move], unit: str) -> str:
     if changes == 0:
         trend = {"rising": "rises steadily", "falling": "falls steadily", "flat": "is flat"}[
             segments[0].direction
@@ -722,7 +725,7 @@ def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move]) 
             since = "from the first checkpoint"
         else:
             since = (
-                f"from {amount(move.onset)} tokens ({amount(move.onset_low)} to {amount(move.onset_high)})"
+                f"from {amount(move.onset)} {unit} ({amount(move.onset_low)} to {amount(move.onset_high)})"
             )
         until = "to the last" if isnan(move.end_low) else f"to {amount(move.end)}"
         parts.append(f"{verb} {since} {until}, by {abs(move.height):.3g}")
@@ -879,6 +882,170 @@ def _monotone(
     if noise <= 1e-9 * scale:
         noise = 0.0
     return _Monotone(positions, max_changes, tokens, values, replicates, noise, float(rho[0]), seed)
+
+
+# ------------------------------------------------------------------------ any table of learning curves
+
+
+class TableError(ValueError):
+    """A table of learning curves that cannot be used; names the column, what was found and expected."""
+
+
+#: What `fit_table` says of one rise or fall; dates in the unit of x, heights in that of y.
+MOVE_COLUMNS = (
+    "kind",
+    "onset",
+    "onset_low",
+    "onset_high",
+    "liftoff",
+    "liftoff_low",
+    "liftoff_high",
+    "midpoint",
+    "midpoint_low",
+    "midpoint_high",
+    "end",
+    "end_low",
+    "end_high",
+    "height",
+    "height_low",
+    "height_high",
+    "steepness",
+    "steepness_low",
+    "steepness_high",
+    "p",
+    "q",
+    "statement",
+    "notes",
+)
+
+
+@dataclass(frozen=True)
+class FittedTable:
+    """The transitions of every curve of a table.
+
+    Attributes
+    ----------
+    by : columns whose values name a curve.
+    fits : those values (one string a column of `by`) -> the fit, in order of first appearance.
+    moves : one row a rise or fall, the columns of `by` and `MOVE_COLUMNS`. A curve without any has one
+        row of kind ``flat`` or ``undecided``. Dates and heights as in `Move`.
+        liftoff : where the steepest piece of the move begins, with its interval: a slow drift before
+        it, which moves the onset forward, does not move this.
+        p : of the hypothesis that the curve never moves in that direction, whatever the noise's
+        first-order autocorrelation (see `triple_phase_test`); NaN without a move.
+        q : p after Benjamini and Hochberg's correction over all curves and both directions.
+        statement, notes : those of the fit.
+    """
+
+    by: tuple[str, ...]
+    fits: dict[tuple[str, ...], Transitions]
+    moves: pd.DataFrame
+
+
+def _numbers(table: pd.DataFrame, role: str, column: str) -> Array:
+    """A column (n,) as floats; empty cells are NaN."""
+    if column not in table:
+        raise TableError(f"{role}: found no column {column!r}, expected one of {', '.join(table.columns)}")
+    values = pd.to_numeric(table[column], errors="coerce")
+    wrong = values.isna() & table[column].notna()
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        found = f"{table[column].iloc[row]!r} in row {row + 1}"
+        raise TableError(f"{role}: column {column!r}: found {found}, expected a number")
+    return values.to_numpy(dtype=float)
+
+
+def fit_table(
+    table: pd.DataFrame,
+    x: str = "tokens",
+    y: str = "value",
+    by: Sequence[str] = (),
+    stderr: str = "",
+    *,
+    max_changes: int = 4,
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> FittedTable:
+    """`fit_transitions` of every learning curve of a table, from wherever it comes.
+
+    Parameters
+    ----------
+    table : one row a checkpoint of a curve.
+    x : column of training tokens (or steps), 0 or more; rows without it are dropped and noted.
+    y : column of the measure.
+    by : columns whose values together name a curve; none: the table is one curve.
+    stderr : column of the standard error of `y`; empty: none is known.
+    max_changes, n_bootstrap, seed : see `fit_transitions`.
+
+    Raises
+    ------
+    TableError : a column that is not there or holds no numbers, a negative x or stderr, a row without
+        a name in `by`, no rows.
+    """
+    if table.empty:
+        raise TableError("table: found no rows, expected one a checkpoint")
+    tokens, values = _numbers(table, "x", x), _numbers(table, "y", y)
+    errors = _numbers(table, "stderr", stderr) if stderr else None
+    for role, column, numbers in (("x", x, tokens), ("stderr", stderr, errors)):
+        if numbers is not None and (numbers < 0).any():
+            raise TableError(f"{role}: column {column!r}: found {np.nanmin(numbers):g}, expected 0 or more")
+    for column in by:
+        if column not in table:
+            raise TableError(f"by: found no column {column!r}, expected one of {', '.join(table.columns)}")
+        empty = int(table[column].isna().sum())
+        if empty:
+            raise TableError(f"by: column {column!r}: found {empty} empty cells, expected a name in each")
+    places: dict[tuple[str, ...], list[int]] = {}
+    for place, row in enumerate(table[[*by]].astype(str).itertuples(index=False, name=None)):
+        places.setdefault(row, []).append(place)
+    fits: dict[tuple[str, ...], Transitions] = {}
+    rows: list[dict[str, Any]] = []
+    untested = 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
+    for name, own in places.items():
+        error = None if errors is None else errors[own]
+        fit = fit_transitions(
+            tokens[own],
+            values[own],
+            error,
+            max_changes=max_changes,
+            n_bootstrap=n_bootstrap,
+            seed=seed,
+            axis=x,
+        )
+        fits[name] = fit
+        said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
+        untested += (not fit.rises) + (not fit.falls)
+        if not (fit.rises or fit.falls):
+            rows.append(said | {"kind": "flat" if fit.decided else "undecided"})
+            continue
+        curve = _monotone(fit, None, _floor(error), max_changes, seed)
+        for move in sorted((*fit.rises, *fit.falls), key=lambda m: m.onset):
+            rising = move.direction == "rising"
+            around = _around(move, fit.falls if rising else fit.rises, fit)
+            p = curve.p(move.direction, *around)
+            start, (low, high) = _liftoff(fit, move)
+            lifted = {"liftoff": start, "liftoff_low": low, "liftoff_high": high}
+            rows.append(said | vars(move) | lifted | {"kind": "rise" if rising else "fall", "p": p})
+    moves = pd.DataFrame(rows).reindex(columns=[*by, *MOVE_COLUMNS])
+    tested = moves["p"].notna().to_numpy()
+    if tested.any():
+        everything = np.concatenate([moves.loc[tested, "p"].to_numpy(dtype=float), np.ones(untested)])
+        moves.loc[tested, "q"] = stats.false_discovery_control(everything)[: int(tested.sum())]
+    return FittedTable(tuple(by), fits, moves)
+
+
+def _liftoff(fit: Transitions, move: Move) -> tuple[float, tuple[float, float]]:
+    """Where the steepest piece of a move begins, and its interval; NaN at the first checkpoint."""
+    own = [i for i, s in enumerate(fit.segments) if move.onset <= s.start < move.end]
+    steepest = max(own, key=lambda i: abs(fit.segments[i].slope))
+    return fit.segments[steepest].start, fit.intervals[steepest - 1] if steepest > 0 else (nan, nan)
+
+
+def _floor(stderr: Array | None) -> float:
+    """The least noise of a curve: the root mean square of its standard errors, 0 where none is known."""
+    if stderr is None or not np.isfinite(stderr).any():
+        return 0.0
+    return float(np.sqrt(np.nanmean(stderr**2)))
 
 
 # ------------------------------------------------------------------------------------ three phases
@@ -1161,10 +1328,7 @@ def triple_phase_test(
     def tested(fit: Transitions, stderr: Array | None, own: Array | None) -> _Monotone | None:
         if not fit.decided:
             return None
-        floor = (
-            0.0 if stderr is None or not np.isfinite(stderr).any() else float(np.sqrt(np.nanmean(stderr**2)))
-        )
-        return _monotone(fit, own, floor, max_changes, seed)
+        return _monotone(fit, own, _floor(stderr), max_changes, seed)
 
     brain = tested(brain_fit, None, replicates)
     shape = tested(form_fit, form_curve[2], None)
@@ -1340,6 +1504,57 @@ def triple_phase_tests(
     return tests
 
 
+def co_occurrence(
+    tests: Mapping[str, TriplePhase], *, n_permutations: int = 9999, seed: int = 0
+) -> pd.DataFrame:
+    """Whether each model's brain moves with its *own* behaviour: lags against those between models.
+
+    `lag_p` of one model asks if a behaviour that rises at a random time comes as close. Here the null
+    is stronger: brain and behaviour of all models move at the times at which they do (the schedule of
+    training alone may see to that), but it does not matter whose behaviour goes with whose brain.
+    Midpoints are paired anew, by all permutations up to 7 models, else by `n_permutations` random ones.
+
+    Phase 1 pairs the first rise of the brain with that of instruction following; phase 3 the first rise
+    of the brain after its first fall with the first of accuracy. Models without both are left out;
+    whether the rises overlap or a phase was found plays no part, as it would favour short lags.
+
+    Returns
+    -------
+    One row for phases 1 and 3: phase, name, models (how many), lag (mean absolute lag, log10 tokens),
+    lag_null (its mean over permutations), p (share of permutations at most as far; NaN below 3 models).
+    """
+    rows = []
+    for phase, behaviour in ((1, "form"), (3, "accuracy")):
+        pairs = []
+        for test in tests.values():
+            falls = _falls_after_rise(test.brain)
+            since = -np.inf if phase == 1 else (falls[0].onset if falls else np.inf)
+            own = [rise for rise in test.brain.rises if rise.onset > since]
+            other = getattr(test, behaviour).rises
+            if own and other:
+                pairs.append((own[0].midpoint, other[0].midpoint))
+        row: dict[str, Any] = {"phase": phase, "name": PHASES[phase - 1], "models": len(pairs)}
+        rows.append(row | {"lag": nan, "lag_null": nan, "p": nan})
+        if not pairs:
+            continue
+        brain, partner = np.log10(np.maximum(np.array(pairs), 1.0)).T
+        lags = np.abs(brain[:, None] - partner[None, :])  # (models, models)
+        count = len(pairs)
+        rows[-1]["lag"] = float(np.trace(lags)) / count
+        if count < 3:
+            continue
+        if count <= 7:
+            orders = np.array(list(permutations(range(count))))
+        else:
+            rng = np.random.default_rng([seed, phase])
+            drawn = [rng.permutation(count) for _ in range(n_permutations)]
+            orders = np.array([np.arange(count), *drawn])
+        null = lags[np.arange(count), orders].mean(axis=1)
+        rows[-1]["lag_null"] = float(null.mean())
+        rows[-1]["p"] = float((null <= rows[-1]["lag"] + 1e-12).mean())
+    return pd.DataFrame(rows)
+
+
 # --------------------------------------------------------------------------- sensitivity and power
 
 
@@ -1423,6 +1638,29 @@ def detachment_power(
                 interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
                 rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
+
+
+def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
+    """The shallowest fall that is found with a probability of `target`, for each design.
+
+    `power` is what `detachment_power` returns. Returns one row a design: checkpoints, subjects, depth,
+    linearly interpolated where the power first passes `target`; NaN where no depth of the table reaches it.
+    """
+    rows = []
+    for (checkpoints, subjects), own in power.groupby(["checkpoints", "subjects"], sort=True):
+        own = own.sort_values("depth")
+        depths = own["depth"].to_numpy(dtype=float)
+        shares = np.maximum.accumulate(own["power"].to_numpy(dtype=float))
+        if shares[-1] < target:
+            depth = nan
+        elif shares[0] >= target:
+            depth = float(depths[0])
+        else:
+            after = int(np.argmax(shares >= target))
+            part = (target - shares[after - 1]) / (shares[after] - shares[after - 1])
+            depth = float(depths[after - 1] + part * (depths[after] - depths[after - 1]))
+        rows.append((checkpoints, subjects, depth))
+    return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth"])
 
 
 def _fall_found(tokens: Array, subjects: Array, alpha: float) -> bool:

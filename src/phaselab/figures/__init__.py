@@ -9,6 +9,7 @@ Colours are those of Okabe and Ito (2008, "Color Universal Design"), told apart 
 styles as well. The background is white in light and in dark pages.
 """
 
+from phaselab.figures.anywhere import fitted_curves, move_raster
 from phaselab.figures.drawing import COLOURS, SIMULATED, TokenAxis
 from phaselab.figures.interactive import phase_interactive, surface_interactive
 from phaselab.figures.models import across_models, final_scores, transition_raster
@@ -75,6 +76,7 @@ __all__ = [
     "controls_bars",
     "families",
     "final_scores",
+    "fitted_curves",
     "internal_layer",
     "internals_curves",
     "interval_of",
@@ -84,6 +86,7 @@ __all__ = [
     "loss_curve",
     "model_curve",
     "monotone",
+    "move_raster",
     "of_tasks",
     "on_surface",
     "perspective_pair",

@@ -196,18 +196,37 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
 
     Parameters
     ----------
-    table : columns depth, power, low, high (95 % interval), as ``phases.detachment_power`` gives.
+    table : columns depth, power, low, high (95 % interval), as ``phases.detachment_power`` gives; where
+        it has checkpoints and subjects too, a panel a number of checkpoints, a line a number of subjects.
     label : what the sizes are, with their unit.
     """
-    fig = new_figure(2.9)
-    ax = fig.subplots()
-    power = table["power"]
-    errors = [(power - table["low"]).clip(lower=0), (table["high"] - power).clip(lower=0)]
-    ax.errorbar(table["depth"], power, yerr=errors, color=COLOURS[0], marker="o", capsize=3)
-    ax.axhline(0.8, color=GREY, linewidth=1.1, linestyle=":")
-    ax.set_ylim(-0.05, 1.05)
-    ax.set_ylabel("share of curves")
-    ax.set_xlabel(label)
+    designs = table.assign(**{name: 0 for name in ("checkpoints", "subjects") if name not in table})
+    checkpoints = sorted(designs["checkpoints"].unique())
+    subjects = sorted(designs["subjects"].unique())
+    fig = new_figure(2.9 if len(checkpoints) * len(subjects) == 1 else 3.2)
+    axes = fig.subplots(1, len(checkpoints), sharey=True, squeeze=False)[0]
+    for ax, n in zip(axes, checkpoints, strict=True):
+        for number, count in enumerate(subjects):
+            own = designs[(designs["checkpoints"] == n) & (designs["subjects"] == count)]
+            power = own["power"]
+            ax.errorbar(
+                own["depth"],
+                power,
+                yerr=[(power - own["low"]).clip(lower=0), (own["high"] - power).clip(lower=0)],
+                color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)],
+                linestyle=LINES[number % len(LINES)],
+                capsize=3,
+                label=f"{count} subject{'s' if count != 1 else ''}",
+            )
+        ax.axhline(0.8, color=GREY, linewidth=1.1, linestyle=":")
+        ax.set_ylim(-0.05, 1.05)
+        if len(checkpoints) > 1:
+            ax.set_title(f"{n} checkpoints")
+    axes[0].set_ylabel("share of curves")
+    if len(subjects) > 1:
+        legend_above(fig, axes[0])
+    axes[(len(axes) - 1) // 2].set_xlabel(label)
     foot(fig, note)
     return fig
 

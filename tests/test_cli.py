@@ -1,0 +1,90 @@
+"""The command line, where it does more than pass on: phaselab phases on any table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner, Result
+
+from phaselab.cli import app
+
+
+def phases(*arguments: str | Path) -> Result:
+    # Wide, so that messages are not broken into lines.
+    return CliRunner().invoke(app, ["phases", *map(str, arguments)], env={"COLUMNS": "500"})
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    tokens = np.concatenate([[0], np.round(np.logspace(6, 10, 19))])
+    late = np.interp(np.log10(np.maximum(tokens, 1e5)), [8, 9], [0.2, 0.8])
+    noise = 0.01 * np.random.default_rng(0).standard_normal((2, 20))
+    parts = [
+        pd.DataFrame({"model": m, "task": "t", "seen": tokens, "score": curve, "error": 0.01})
+        for m, curve in (("late", late + noise[0]), ("never", 0.2 + noise[1]))
+    ]
+    path = tmp_path / "curves.csv"
+    pd.concat(parts).to_csv(path, index=False)
+    return path
+
+
+COLUMNS = ("--x", "seen", "--y", "score")
+
+
+def test_a_table_gives_a_table_and_figures(table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = phases(table, *COLUMNS, "--by", "model,task", "--stderr", "error", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "late, t: The curve rises from" in result.output
+    assert "seen (" in result.output
+    assert "never, t: No transition" in result.output
+    moves = pd.read_csv(out / "transitions.csv").set_index("model")
+    assert moves["kind"].to_dict() == {"late": "rise", "never": "flat"}
+    assert np.log10(moves.loc["late", "liftoff"]) == pytest.approx(8, abs=0.2)
+    for name in ("curves.png", "raster.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_parquet_and_tabs_give_the_same(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame.to_parquet(tmp_path / "same.parquet")
+    frame.to_csv(tmp_path / "same.tsv", sep="\t", index=False)
+    found = []
+    for path in (table, tmp_path / "same.parquet", tmp_path / "same.tsv"):
+        out = tmp_path / path.suffix[1:]
+        assert phases(path, *COLUMNS, "--by", "model", "--out", out).exit_code == 0
+        found.append((out / "transitions.csv").read_bytes())
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ((), "--x: found nothing, expected a column"),
+        (
+            ("--x", "tokens", "--y", "score"),
+            "--x: found no column 'tokens', expected one of model, task, seen",
+        ),
+        (("--x", "seen", "--y", "model"), "--y: column 'model': found 'late' in row 1, expected a number"),
+        ((*COLUMNS, "--by", "model,size"), "--by: found no column 'size'"),
+        ((*COLUMNS, "--stderr", "se"), "--stderr: found no column 'se'"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(table: Path, options: tuple[str, ...], said: str) -> None:
+    result = phases(table, *options)
+    assert result.exit_code == 2
+    assert said in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_table_that_is_none_and_options_without_a_table(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"not parquet")
+    assert "found no table that can be read" in phases(broken, *COLUMNS).output
+    assert "not there" in phases(tmp_path / "none.csv", *COLUMNS).output
+    result = phases("demo", "--x", "tokens")
+    assert result.exit_code == 2
+    assert "demo: found --x, expected them with a table" in result.output
