@@ -36,10 +36,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from phaselab.notebooks import ParameterError
+        from phaselab.tasks.files import TaskError
 
         try:
             command(*args, **kwargs)
-        except (StudyError, DataMissing, ParameterError, FileNotFoundError) as error:
+        except (StudyError, DataMissing, ParameterError, TaskError, FileNotFoundError) as error:
             console.print(f"[red]phaselab:[/] {error}", markup=True, highlight=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
@@ -192,6 +193,49 @@ def book(
     pages.place_pages(loaded, store, root)
     home = pages.build(root.resolve(), "student" if student else "teacher")
     typer.echo(f"The book: {home.as_uri()}")
+
+
+tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
+app.add_typer(tasks_app, name="tasks")
+
+
+@tasks_app.command("list")
+@told
+def list_tasks() -> None:
+    """Name the tasks that come with phaselab, and their data."""
+    import yaml
+
+    from phaselab.tasks.files import library
+
+    for name, path in library().items():
+        source = next(
+            e for e in path.read_text(encoding="utf-8").splitlines() if e.startswith("dataset_path")
+        )
+        typer.echo(f"{name}: {yaml.safe_load(source)['dataset_path']}")
+
+
+@tasks_app.command()
+@told
+def validate(
+    file: Annotated[Path, typer.Argument(help="A YAML file of lm-evaluation-harness.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="split=FILE to read in place of a hub; may be repeated."),
+    ] = None,
+) -> None:
+    """Check a task file and all its items, and show the first."""
+    from phaselab.tasks.files import validate as check
+
+    given = {}
+    for pair in data or []:
+        split, sign, path = pair.partition("=")
+        if not sign:
+            raise StudyError(f"--data: found {pair!r}, expected split=FILE")
+        given[split] = Path(path)
+    items = check(file, given)
+    typer.echo(items[0].prompt)
+    typer.echo(f"  options: {', '.join(items[0].options)}; right: {items[0].options[items[0].answer]}")
+    typer.echo(f"{file}: {len(items)} items, all of them can be asked")
 
 
 @app.command()

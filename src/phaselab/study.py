@@ -125,11 +125,23 @@ class Encoding(Strict):
 
 
 class Task(Strict):
-    """A task of the text source, or a file of one's own, scored by lm-evaluation-harness."""
+    """A task of the text source, of phaselab's library, or a file of one's own.
+
+    ``file``: a YAML file of lm-evaluation-harness; without it `name` is a task of the models' text, or
+    of the library (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each
+    question), ``permute`` (each item's choices in an order drawn with ``seed``), ``data`` (split -> JSON
+    file to read in place of a hub). ``generate``: tokens of a greedy answer, for the strict and the
+    lenient rule of instruction following; 0: nothing is generated.
+    """
 
     name: Slug
     items: int = Field(default=150, ge=1)
     seed: int = 0
+    file: Path | None = None
+    shots: int = Field(0, ge=0, le=5)
+    permute: bool = False
+    data: dict[str, Path] = {}
+    generate: int = Field(0, ge=0, le=64)
 
 
 class Internals(Strict):

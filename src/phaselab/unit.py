@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results
 from phaselab.checkpoints import Checkpoint, choose, load, local_checkpoints
-from phaselab.study import Model, Study, StudyError, digest_of
+from phaselab.study import Model, Study, StudyError, Task, digest_of
 
 if TYPE_CHECKING:
     from phaselab.brains import BrainData
@@ -127,13 +127,42 @@ class Workbench:
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
     def items(self, model: Model) -> dict[str, list[Item]]:
-        """Task name -> items, for the tasks that the text of `model` has."""
-        source = self.source(model)
-        return {
-            task.name: source.items(task.name, task.items, task.seed)
-            for task in self.study.tasks
-            if task.name in source.tasks
-        }
+        """Task name -> items, for the tasks of files and those that the text of `model` has.
+
+        Raises
+        ------
+        phaselab.tasks.TaskError
+            For a task file that cannot be used.
+        """
+        found = {}
+        for task in self.study.tasks:
+            if task.name in self._task_files:
+                found[task.name] = self._file_items(task)
+            elif task.name in (source := self.source(model)).tasks:
+                found[task.name] = source.items(task.name, task.items, task.seed)
+        return found
+
+    @cached_property
+    def _task_files(self) -> dict[str, Path]:
+        """Task name -> its file, for the tasks of the study that have one."""
+        from phaselab.tasks.files import library
+
+        known = library()
+        files = {task.name: task.file or known.get(task.name) for task in self.study.tasks}
+        return {name: file for name, file in files.items() if file is not None}
+
+    def _file_items(self, task: Task) -> list[Item]:
+        from phaselab.tasks.files import load_items
+
+        if task.name not in self._read_items:
+            self._read_items[task.name] = load_items(
+                self._task_files[task.name], task.items, task.seed, task.shots, task.permute, task.data
+            )
+        return self._read_items[task.name]
+
+    @cached_property
+    def _read_items(self) -> dict[str, list[Item]]:
+        return {}
 
     # ------------------------------------------------------------------ units
 
@@ -146,7 +175,8 @@ class Workbench:
         sections = self.study.model_dump(
             mode="json", include={"brain", "features", "encoding", "tasks", "internals"}
         )
-        text = self.source(model).digest if self.study.tasks else ""
+        asks_text = any(task.name not in self._task_files for task in self.study.tasks)
+        text = self.source(model).digest if asks_text else ""
         return {
             "version": __version__,
             "code": self._code,
@@ -155,7 +185,16 @@ class Workbench:
             "stimulus": self.brain.stimulus.digest,
             "brain": self.brain.digest,
             "text": text,
+            "tasks": self._task_digest,
         }
+
+    @cached_property
+    def _task_digest(self) -> str:
+        """Digest of the files of tasks; empty without any."""
+        from phaselab.tasks.files import digest
+
+        files, data = self._task_files, {task.name: task.data for task in self.study.tasks}
+        return digest_of({name: digest(file, data[name]) for name, file in files.items()}) if files else ""
 
     def unit(self, model: Model, checkpoint: Checkpoint) -> tuple[Path, bool]:
         """The folder of a unit's results, and whether it had to be computed."""
@@ -195,7 +234,12 @@ class Workbench:
         # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
         labels = brain.stimulus.labels.replace("unknown", "")
         internal_rows = internals.measure(features.layers, labels, study.internals)
-        behaviour, per_item = score_tasks(network, tokenizer, self.items(model))
+        behaviour, per_item = score_tasks(
+            network,
+            tokenizer,
+            self.items(model),
+            generate={task.name: task.generate for task in study.tasks},
+        )
 
         tables = {
             "brain": brain_rows,
