@@ -25,10 +25,22 @@ from phaselab.study import Model, Study, StudyError, Task, digest_of
 if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.encoding import Scores
+    from phaselab.ngrams import Counts
     from phaselab.train.text import Item, TextSource
 
 #: Code whose change makes a unit's results stale.
-STAGES = ("brains", "checkpoints", "encoding", "features", "internals", "stimuli", "tasks", "unit")
+STAGES = (
+    "attention",
+    "brains",
+    "checkpoints",
+    "encoding",
+    "features",
+    "internals",
+    "ngrams",
+    "stimuli",
+    "tasks",
+    "unit",
+)
 
 #: Names of the control conditions in the column ``model``.
 WORD_RATE = "control: word rate"
@@ -234,6 +246,8 @@ class Workbench:
         # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
         labels = brain.stimulus.labels.replace("unknown", "")
         internal_rows = internals.measure(features.layers, labels, study.internals)
+        left_out = internal_rows.attrs["left_out"]
+        internal_rows = pd.concat([internal_rows, *self._asked(model, network, tokenizer)], ignore_index=True)
         behaviour, per_item = score_tasks(
             network,
             tokenizer,
@@ -246,13 +260,32 @@ class Workbench:
             "internal": internal_rows,
             "behaviour": behaviour,
         }
-        notes = {"not_probed": internal_rows.attrs.get("left_out", {}), "features": features.notes}
+        notes = {"not_probed": left_out, "features": features.notes}
         with results.write_folder(folder, inputs, unit=same, **notes) as aside:
             for perspective, rows in tables.items():
                 table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
                 results.write_table(table, aside / f"{perspective}.parquet")
             results.write_table(per_item, aside / "items.parquet")
             write_voxels(scores, aside / "voxels.zarr")
+
+    def _asked(self, model: Model, network: Any, tokenizer: Any) -> Iterator[pd.DataFrame]:
+        """The internal measures that take passes of their own, where the study asks for them."""
+        spec = self.study.internals
+        if spec.attention:
+            from phaselab.attention import head_scores
+
+            yield head_scores(network, tokenizer, spec.attention)
+        if spec.ngrams and model.train:
+            from phaselab import ngrams
+
+            source = self.source(model)
+            if model.name not in self._counts:
+                self._counts[model.name] = ngrams.count(source, model.train, spec.ngrams, len(tokenizer))
+            yield ngrams.measure(network, source, model.train, self._counts[model.name])
+
+    @cached_property
+    def _counts(self) -> dict[str, Counts]:
+        return {}
 
     @cached_property
     def responses(self) -> dict[str, dict[str, np.ndarray]]:
