@@ -111,7 +111,7 @@ def measure(
                 f"labels: found columns {', '.join(map(str, labels))}, expected {column!r} too"
             )
 
-    sample = np.unique(np.linspace(0, len(labels) - 1, min(spec.samples, len(labels))).round().astype(int))
+    sample = sampled(len(labels), spec)
     targets, left_out = _targets(labels.iloc[sample].reset_index(drop=True), spec.probes, seed)
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, values in layers.items():
@@ -123,6 +123,11 @@ def measure(
     frame = pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
     frame.attrs["left_out"] = left_out
     return frame
+
+
+def sampled(n: int, spec: Internals) -> np.ndarray:
+    """Which of `n` words are measured: at most ``spec.samples``, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(spec.samples, n)).round().astype(int))
 
 
 # --- geometry -----------------------------------------------------------------------------------------

@@ -151,6 +151,8 @@ class Internals(Strict):
     sequences on which each head's induction and previous-token scores are measured; 0: none.
     ``ngrams``: batches of training text that are counted for n-gram statistics, with which the model's
     log-probabilities on held-out text are correlated, and held-out loss; 0: none of these.
+    ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
+    states of ``samples`` words are then kept with each unit.
     """
 
     probes: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ class Internals(Strict):
     sparse: tuple[Annotated[int, Field(ge=1)], ...] = ()
     attention: int = Field(default=0, ge=0, description="repeated random sequences")
     ngrams: int = Field(default=0, ge=0, description="batches of training text that are counted")
+    compare: bool = False
 
 
 class Study(Strict):

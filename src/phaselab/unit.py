@@ -42,6 +42,9 @@ STAGES = (
     "unit",
 )
 
+#: Hidden states of a unit, kept for comparisons: layer -> float32 (n_words, p).
+STATES = "states.safetensors"
+
 #: Names of the control conditions in the column ``model``.
 WORD_RATE = "control: word rate"
 LATENTS = "control: true latents"
@@ -222,6 +225,8 @@ class Workbench:
         return folder, True
 
     def _compute(self, folder: Path, inputs: dict[str, Any], model: Model, checkpoint: Checkpoint) -> None:
+        from safetensors.numpy import save_file
+
         from phaselab import encoding, internals
         from phaselab.features import extract, to_trs
         from phaselab.tasks import score_tasks
@@ -267,6 +272,10 @@ class Workbench:
                 results.write_table(table, aside / f"{perspective}.parquet")
             results.write_table(per_item, aside / "items.parquet")
             write_voxels(scores, aside / "voxels.zarr")
+            if study.internals.compare:
+                words = internals.sampled(len(labels), study.internals)
+                kept = {str(layer): values[words] for layer, values in features.layers.items()}
+                save_file(kept, aside / STATES)
 
     def _asked(self, model: Model, network: Any, tokenizer: Any) -> Iterator[pd.DataFrame]:
         """The internal measures that take passes of their own, where the study asks for them."""
@@ -295,6 +304,64 @@ class Workbench:
             subject: {run: values[trim:] for run, values in runs.items()}
             for subject, runs in self.brain.responses.items()
         }
+
+    # ------------------------------------------------------------- comparisons
+
+    def compared(self, model: Model) -> tuple[Path, bool]:
+        """Each checkpoint of `model` beside the last and the one before; the folder, and whether computed.
+
+        Reads the hidden states that units keep where the study asks for it (``internals.compare``), so a
+        unit still depends on nothing but its own checkpoint.
+
+        Raises
+        ------
+        StudyError
+            When the study does not ask for it.
+        """
+        if not self.study.internals.compare:
+            raise StudyError(f"study {self.study.name}: internals.compare: found false, expected true")
+        checkpoints = self.checkpoints(model)
+        units = [self.unit(model, checkpoint)[0] for checkpoint in checkpoints]
+        folder = self.store.compared(self.study.name, model.name)
+        states = [results.read_manifest(unit)["outputs"][STATES] for unit in units]
+        inputs = {"code": self._code, "states": digest_of(states)}
+        state = results.check(folder, inputs)
+        if state:
+            return folder, False
+        if state.kind == "damaged":
+            self.say(f"{state.why}: made again")
+        with one_thread():
+            table = self._compare(model, checkpoints, units)
+        with results.write_folder(folder, inputs) as aside:
+            results.write_table(table, aside / "internal.parquet")
+        return folder, True
+
+    def _compare(self, model: Model, checkpoints: list[Checkpoint], units: list[Path]) -> pd.DataFrame:
+        from safetensors.numpy import load_file
+
+        from phaselab.internals import compare
+
+        def states(unit: Path) -> dict[int, np.ndarray]:
+            return {int(layer): values for layer, values in load_file(unit / STATES).items()}
+
+        final, before, tables = states(units[-1]), None, []
+        for checkpoint, unit in zip(checkpoints, units, strict=True):
+            own = states(unit)
+            others = {"final": final, **({"previous": before} if before is not None else {})}
+            tables += [
+                results.curve_table(
+                    compare(own, other, to).to_dict("records"),
+                    study=self.study.name,
+                    model=model.name,
+                    checkpoint=checkpoint.revision,
+                    step=checkpoint.step,
+                    tokens=checkpoint.tokens,
+                    perspective="internal",
+                )
+                for to, other in others.items()
+            ]
+            before = own
+        return pd.concat(tables, ignore_index=True)
 
     # --------------------------------------------------------------- controls
 
