@@ -179,13 +179,18 @@ def _nearest(states: np.ndarray) -> np.ndarray | None:
     """Distances (n, NEIGHBOURS) to the nearest neighbours, nearest first, of the distinct ones of (n, p)."""
     centred = (states - states.mean(0)).astype(np.float64)
     squares = np.square(centred).sum(1)
-    distances = squares[:, None] + squares - 2 * centred @ centred.T  # (n, n), squared
+    distances = centred @ centred.T  # (n, n); in place, since making room costs more than the sums
+    distances *= -2
+    distances += squares
+    distances += squares[:, None]  # squared
     repeats = (np.tril(distances <= SAME**2 * squares.mean(), -1)).any(1)
-    distances = distances[np.ix_(~repeats, ~repeats)]
+    if repeats.any():
+        distances = distances[np.ix_(~repeats, ~repeats)]
     if len(distances) < 20:
         return None
     np.fill_diagonal(distances, np.inf)
-    return np.sqrt(np.sort(np.partition(distances, NEIGHBOURS - 1, axis=1)[:, :NEIGHBOURS], axis=1))
+    distances.partition(NEIGHBOURS - 1, axis=1)
+    return np.sqrt(np.sort(distances[:, :NEIGHBOURS], axis=1))
 
 
 def _two_nn(nearest: np.ndarray) -> tuple[float, float]:
