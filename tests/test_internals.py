@@ -93,6 +93,59 @@ def test_anisotropy_is_the_mean_cosine_of_pairs_and_norm_the_mean_length() -> No
     assert found["norm"][1] == pytest.approx(np.linalg.norm(states, axis=1).std(ddof=1) / np.sqrt(40))
 
 
+def test_a_second_estimate_of_the_dimension_agrees_and_is_the_librarys() -> None:
+    from skdim.id import MLE
+
+    rng = np.random.default_rng(7)
+    for dimension in (2, 6):
+        states = rng.normal(size=(1200, dimension)) @ rng.normal(size=(dimension, 40))
+        found = geometry(states)["intrinsic_dimension_mle"]
+        library = MLE().fit(states, n_neighbors=internals.NEIGHBOURS, comb="mle").dimension_
+        assert found[0] == pytest.approx(library, rel=1e-6)
+        assert found[0] == pytest.approx(dimension, rel=0.12)
+        assert found[0] == pytest.approx(geometry(states)["intrinsic_dimension"][0], rel=0.2)
+
+
+def test_a_massive_feature_is_seen() -> None:
+    states = np.random.default_rng(8).normal(size=(300, 50))
+    plain = geometry(states)
+    assert 4 < plain["massive_ratio"][0] < 10
+    assert plain["massive_share"][0] == pytest.approx(1 / 50, rel=0.4)
+    states[:, 7] = 100
+    median = np.median(np.abs(states))
+    assert geometry(states)["massive_ratio"][0] == pytest.approx(100 / median)
+    assert geometry(states)["massive_share"][0] == pytest.approx(1e4 / (1e4 + 49), rel=0.02)
+
+
+def test_cka_is_1_up_to_rotation_and_scale_and_low_for_unrelated_states() -> None:
+    rng = np.random.default_rng(9)
+    states = rng.normal(size=(200, 12)) @ rng.normal(size=(12, 12))
+    turn, _ = np.linalg.qr(rng.normal(size=(12, 12)))
+    assert internals.cka(states, 3 * states @ turn + 5) == pytest.approx(1)
+    assert internals.cka(states, rng.normal(size=(200, 12))) < 0.2
+    wide = rng.normal(size=(40, 90))
+    centre = np.eye(40) - 1 / 40
+    a, b = states[:40] @ states[:40].T, wide @ wide.T
+    own = np.trace(a @ centre @ b @ centre)
+    scale = np.trace(a @ centre @ a @ centre) * np.trace(b @ centre @ b @ centre)
+    assert internals.cka(states[:40], wide) == pytest.approx(own / np.sqrt(scale))
+    assert internals.cka(np.ones((40, 3)), wide) == 0
+
+
+def test_drift_is_0_for_the_same_1_for_unrelated_and_2_for_opposite_states() -> None:
+    rng = np.random.default_rng(10)
+    a, b = rng.normal(size=(2, 500, 60))
+    frame = internals.compare({0: a, 1: a, 2: a}, {0: a * 2 + 1, 1: b, 2: -a}, "final")
+    assert _value(frame, "drift_final") == pytest.approx(0, abs=1e-12)
+    assert _value(frame, "drift_final", layer=1) == pytest.approx(1, abs=0.03)
+    assert _value(frame, "drift_final", layer=2) == pytest.approx(2)
+    assert _value(frame, "cka_final", layer=2) == pytest.approx(1)
+    with pytest.raises(InternalsError, match="layer 0: found 500 and 499 words"):
+        internals.compare({0: a}, {0: b[1:]}, "final")
+    with pytest.raises(InternalsError, match="layers: found"):
+        internals.compare({0: a}, {1: b}, "final")
+
+
 # --- probes -------------------------------------------------------------------------------------------
 
 
@@ -193,3 +246,19 @@ def test_unusable_input_is_named() -> None:
         measure({0: states}, labels, Internals(probes=("mood",)))
     with pytest.raises(InternalsError, match="'word'"):
         measure({0: states}, labels.drop(columns="word"), Internals(probes=("place",)))
+
+
+def test_sparse_probes_need_no_more_neurons_than_hold_the_label() -> None:
+    labels, _ = _story()
+    rng = np.random.default_rng(11)
+    states = rng.normal(size=(1000, 40)).astype(np.float32)
+    place = labels["place"].map({c: i for i, c in enumerate(CLASSES)}).to_numpy()
+    states[np.arange(1000), place] += 6  # one neuron a class
+    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated"), sparse=(1, 4)))
+    assert _value(frame, "probe_sparse_1", "place") > 0.97
+    assert _value(frame, "probe_sparse_1", "unrelated") < 0.4
+    spread = np.linalg.qr(rng.normal(size=(40, 40)))[0].astype(np.float32)
+    turned = measure({0: states @ spread}, labels, Internals(probes=("place",), sparse=(1, 40)))
+    assert _value(turned, "probe_sparse_1", "place") < 0.95 < _value(turned, "probe_sparse_40", "place")
+    without = measure({0: states}, labels, Internals(probes=("place",)))
+    assert not without["measure"].str.startswith("probe_sparse").any()

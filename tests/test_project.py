@@ -27,6 +27,8 @@ ROOMS = (
     "features",
     "tasks",
     "internals",
+    "attention",
+    "ngrams",
     "brains",
     "stimuli",
     "checkpoints",

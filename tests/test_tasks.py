@@ -172,7 +172,13 @@ def test_tasks_are_scored_together_as_they_are_alone_and_again_the_same() -> Non
     tasks = {"short": _items(12, seed=5, lengths=(2, 5)), "long": _items(9, seed=6, lengths=(30, 40))}
     rows, per_item = score_tasks(model, tokenizer, tasks)
     assert rows["task"].unique().tolist() == ["short", "long"]
-    assert set(rows["measure"]) == {*MEASURES, "chance", "left_out"}
+    assert set(rows["measure"]) == {
+        *MEASURES,
+        "chance",
+        "left_out",
+        "position_bias",
+        *(f"position_share_{i}" for i in range(1, 5)),
+    }
     for task, items in tasks.items():
         alone, _ = score_tasks(model, _tokenizer(), {task: items})
         together = rows[rows["task"] == task].reset_index(drop=True)

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from phaselab.results import DataMissing, Store, data_folder
 from phaselab.study import StudyError, embedded, load_study
@@ -37,11 +38,13 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from phaselab.notebooks import ParameterError
         from phaselab.phases import TableError
+        from phaselab.tasks.files import TaskError
 
+        mendable = (StudyError, DataMissing, ParameterError, TableError, TaskError, FileNotFoundError)
         try:
             command(*args, **kwargs)
-        except (StudyError, DataMissing, ParameterError, TableError, FileNotFoundError) as error:
-            console.print(f"[red]phaselab:[/] {error}", markup=True, highlight=False)
+        except mendable as error:
+            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
@@ -59,7 +62,7 @@ def _sweep(
     outcome = sweep.run(loaded, Store(results), data_folder(data), tuple(models), chosen, jobs, console)
     console.print(sweep.summary(loaded, outcome))
     for unit, why in outcome.failures.items():
-        console.print(f"[red]failed[/] {unit}: {why}", highlight=False)
+        console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False)
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -257,7 +260,7 @@ def book(
         for name, outcome in done:
             if isinstance(outcome, Exception):
                 failed.append(name)
-                console.print(f"[red]failed[/] {name}: {outcome}", highlight=False, markup=False)
+                console.print(f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False)
             elif outcome:
                 console.print(f"executed {name}")
     if failed:
@@ -265,6 +268,49 @@ def book(
     pages.place_pages(loaded, store, root)
     home = pages.build(root.resolve(), "student" if student else "teacher")
     typer.echo(f"The book: {home.as_uri()}")
+
+
+tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
+app.add_typer(tasks_app, name="tasks")
+
+
+@tasks_app.command("list")
+@told
+def list_tasks() -> None:
+    """Name the tasks that come with phaselab, and their data."""
+    import yaml
+
+    from phaselab.tasks.files import library
+
+    for name, path in library().items():
+        source = next(
+            e for e in path.read_text(encoding="utf-8").splitlines() if e.startswith("dataset_path")
+        )
+        typer.echo(f"{name}: {yaml.safe_load(source)['dataset_path']}")
+
+
+@tasks_app.command()
+@told
+def validate(
+    file: Annotated[Path, typer.Argument(help="A YAML file of lm-evaluation-harness.")],
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="split=FILE to read in place of a hub; may be repeated."),
+    ] = None,
+) -> None:
+    """Check a task file and all its items, and show the first."""
+    from phaselab.tasks.files import validate as check
+
+    given = {}
+    for pair in data or []:
+        split, sign, path = pair.partition("=")
+        if not sign:
+            raise StudyError(f"--data: found {pair!r}, expected split=FILE")
+        given[split] = Path(path)
+    items = check(file, given)
+    typer.echo(items[0].prompt)
+    typer.echo(f"  options: {', '.join(items[0].options)}; right: {items[0].options[items[0].answer]}")
+    typer.echo(f"{file}: {len(items)} items, all of them can be asked")
 
 
 @app.command()

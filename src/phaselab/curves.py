@@ -15,8 +15,10 @@ from phaselab.study import Study
 PERSPECTIVES = ("brain", "behaviour", "internal")
 
 
-def gather(folders: Iterable[Path]) -> pd.DataFrame:
+def gather(folders: Iterable[Path], compared: Iterable[Path] = ()) -> pd.DataFrame:
     """The rows of the units in `folders`, one table with ``results.CURVE_COLUMNS``.
+
+    `compared` are folders of rows about more than one checkpoint (``Workbench.compared``).
 
     Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the
     same results give the same table in whatever order they were made.
@@ -27,7 +29,7 @@ def gather(folders: Iterable[Path]) -> pd.DataFrame:
         When a folder lacks one of its tables: names the file.
     """
     tables = [pd.read_parquet(folder / f"{name}.parquet") for folder in folders for name in PERSPECTIVES]
-    return _sorted(tables)
+    return _sorted([*tables, *(pd.read_parquet(folder / "internal.parquet") for folder in compared)])
 
 
 def gather_controls(folders: Iterable[Path]) -> pd.DataFrame:

@@ -30,6 +30,10 @@ CLASS_WORDS = 10
 LABEL_WORDS = 50
 #: Ridge penalties, as multiples of the mean eigenvalue of the standardised features' products.
 PENALTIES = np.logspace(-4, 1, 6)
+#: Neighbours of the second estimate of the intrinsic dimension.
+NEIGHBOURS = 10
+#: Penalty of sparse probes, which have too few features to need a choice.
+SPARSE_PENALTY = 1e-3
 #: Vectors nearer to each other than this share of the typical distance from the mean count as one.
 SAME = 1e-5
 
@@ -66,6 +70,10 @@ def measure(
       (Roy & Vetterli 2007).
     - ``anisotropy``: mean cosine between two different words (Ethayarajh 2019).
     - ``norm``: mean Euclidean norm; standard error over words.
+    - ``intrinsic_dimension_mle``: a second estimate, for agreement: from the ratios of distances to
+      the ten nearest neighbours, pooled over words (Levina & Bickel 2004; MacKay & Ghahramani 2005).
+    - ``massive_ratio``: largest absolute value over the median one (massive activations, Sun et al.
+      2024); ``massive_share``: share of all squared values in the one feature that has most of them.
 
     and of a layer and a label, means over folds with their standard errors:
 
@@ -75,6 +83,9 @@ def measure(
     - ``probe_control``: the first of these for labels that belong to the word's type and to nothing
       else: each type has one label drawn from the labels' distribution (Hewitt & Liang 2019);
     - ``probe_selectivity``: the first minus ``probe_control``;
+    - ``probe_sparse_<k>`` for each k of ``spec.sparse`` (classes): accuracy of probes that see, for
+      each class, only the k single neurons whose means within and outside the class differ most in
+      the folds of the fit, in units of the neuron's standard deviation (Gurnee et al. 2023);
     - ``probe_shuffled``: the first for the same labels in random order;
     - ``probe_chance``: share of the most frequent class, which is what always giving it reaches; 0 for
       values.
@@ -100,18 +111,23 @@ def measure(
                 f"labels: found columns {', '.join(map(str, labels))}, expected {column!r} too"
             )
 
-    sample = np.unique(np.linspace(0, len(labels) - 1, min(spec.samples, len(labels))).round().astype(int))
+    sample = sampled(len(labels), spec)
     targets, left_out = _targets(labels.iloc[sample].reset_index(drop=True), spec.probes, seed)
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, values in layers.items():
         states = values[sample].astype(np.float64)  # (n, p)
         rows += [(layer, name, "", value, stderr) for name, (value, stderr) in geometry(states).items()]
         for group in _same_words(targets):
-            for target, scores in zip(group, _probe(states, group), strict=True):
+            for target, scores in zip(group, _probe(states, group, spec.sparse), strict=True):
                 rows += [(layer, name, target.name, *_over_folds(s)) for name, s in scores.items()]
     frame = pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
     frame.attrs["left_out"] = left_out
     return frame
+
+
+def sampled(n: int, spec: Internals) -> np.ndarray:
+    """Which of `n` words are measured: at most ``spec.samples``, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(spec.samples, n)).round().astype(int))
 
 
 # --- geometry -----------------------------------------------------------------------------------------
@@ -136,9 +152,16 @@ def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
         ratio = eigenvalues.sum() ** 2 / np.square(eigenvalues).sum()
         found["participation_ratio"] = (float(ratio), float("nan"))
         found["effective_rank"] = (float(np.exp(-(share * np.log(share)).sum())), float("nan"))
-    dimension = intrinsic_dimension(centred)
-    if dimension is not None:
-        found["intrinsic_dimension"] = dimension
+    nearest = _nearest(centred)
+    if nearest is not None:
+        found["intrinsic_dimension"] = _two_nn(nearest)
+        found["intrinsic_dimension_mle"] = _levina_bickel(nearest)
+    squares = np.square(states)
+    size = np.abs(states)
+    if (middle := float(np.median(size))) > 0:
+        found["massive_ratio"] = (float(size.max() / middle), float("nan"))
+    if squares.sum() > 0:
+        found["massive_share"] = (float(squares.sum(0).max() / squares.sum()), float("nan"))
     return found
 
 
@@ -148,20 +171,106 @@ def intrinsic_dimension(states: np.ndarray) -> tuple[float, float] | None:
     Vectors that repeat an earlier one are left out (a zero distance has no ratio). None where fewer
     than 20 distinct vectors remain. Facco et al. 2017, Scientific Reports 7:12140.
     """
-    from skdim.id import TwoNN
+    nearest = _nearest(states)
+    return None if nearest is None else _two_nn(nearest)
 
+
+def _nearest(states: np.ndarray) -> np.ndarray | None:
+    """Distances (n, NEIGHBOURS) to the nearest neighbours, nearest first, of the distinct ones of (n, p)."""
     centred = (states - states.mean(0)).astype(np.float64)
     squares = np.square(centred).sum(1)
-    distances = squares[:, None] + squares - 2 * centred @ centred.T  # (n, n), squared
+    distances = centred @ centred.T  # (n, n); in place, since making room costs more than the sums
+    distances *= -2
+    distances += squares
+    distances += squares[:, None]  # squared
     repeats = (np.tril(distances <= SAME**2 * squares.mean(), -1)).any(1)
-    distances = distances[np.ix_(~repeats, ~repeats)]
+    if repeats.any():
+        distances = distances[np.ix_(~repeats, ~repeats)]
     if len(distances) < 20:
         return None
     np.fill_diagonal(distances, np.inf)
-    nearest = np.sqrt(np.partition(distances, 1, axis=1)[:, :2])  # (n, 2) first and second neighbour
+    distances.partition(NEIGHBOURS - 1, axis=1)
+    return np.sqrt(np.sort(distances[:, :NEIGHBOURS], axis=1))
+
+
+def _two_nn(nearest: np.ndarray) -> tuple[float, float]:
+    from skdim.id import TwoNN
+
     discard = 0.1
-    value = float(TwoNN(discard_fraction=discard, dist=True, method="mle").fit(nearest).dimension_)
+    first = np.ascontiguousarray(nearest[:, :2])
+    value = float(TwoNN(discard_fraction=discard, dist=True, method="mle").fit(first).dimension_)
     return value, value / float(np.sqrt(len(nearest) * (1 - discard)))
+
+
+def _levina_bickel(nearest: np.ndarray) -> tuple[float, float]:
+    # The inverse of the mean log ratio of the farthest of k neighbours to the others, pooled over words,
+    # so that every ratio counts once.
+    n, k = nearest.shape
+    value = float(n * (k - 1) / np.log(nearest[:, -1:] / nearest[:, :-1]).sum())
+    return value, value / float(np.sqrt(n * (k - 1)))
+
+
+# --- two checkpoints ----------------------------------------------------------------------------------
+
+
+def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], to: str) -> pd.DataFrame:
+    """Compare the hidden states of one checkpoint with those of another for the same words.
+
+    Parameters
+    ----------
+    layers, others : layer -> (n_words, n_features); the same words in the same order. Features may
+        differ in number for ``cka``; ``drift`` is then left out.
+    to : what the other checkpoint is (``final``, ``previous``), the end of the measures' names.
+
+    Returns
+    -------
+    One row a layer and measure: ``layer, measure, task, value, stderr``:
+
+    - ``cka_<to>``: linear centred kernel alignment, 0 to 1 (Kornblith et al. 2019): 1 for the same
+      geometry, whatever the axes;
+    - ``drift_<to>``: mean over words of one minus the cosine between a word's two centred hidden
+      states: what moved on the network's own axes; standard error over words.
+
+    Raises
+    ------
+    InternalsError
+        When layers or numbers of words differ.
+    """
+    if set(layers) != set(others):
+        raise InternalsError(f"layers: found {sorted(layers)} and {sorted(others)}, expected the same")
+    rows = []
+    for layer, states in layers.items():
+        other = others[layer]
+        if len(states) != len(other):
+            raise InternalsError(
+                f"layer {layer}: found {len(states)} and {len(other)} words, expected as many"
+            )
+        rows.append((layer, f"cka_{to}", "", cka(states, other), float("nan")))
+        if states.shape == other.shape:
+            a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (states, other))
+            lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+            apart = 1 - (a * b).sum(1)[lengths > 0] / lengths[lengths > 0]
+            if len(apart) > 1:
+                stderr = float(apart.std(ddof=1) / np.sqrt(len(apart)))
+                rows.append((layer, f"drift_{to}", "", float(apart.mean()), stderr))
+    return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
+
+
+def cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Linear centred kernel alignment of (n, p) and (n, q), 0 to 1; 0 where one of them does not vary.
+
+    ||A'B||^2 / (||A'A|| ||B'B||) in Frobenius norms of the centred matrices (Kornblith et al. 2019), by
+    the n by n products where there are more features than words.
+    """
+    a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (a, b))
+    if max(a.shape[1], b.shape[1]) > len(a):
+        left, right = a @ a.T, b @ b.T
+        both = float((left * right).sum())
+    else:
+        left, right = a.T @ a, b.T @ b
+        both = float(np.square(a.T @ b).sum())
+    scale = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return both / scale if scale > 0 else 0.0
 
 
 # --- probes -------------------------------------------------------------------------------------------
@@ -247,7 +356,9 @@ def _same_words(targets: list[_Target]) -> list[list[_Target]]:
     return list(groups.values())
 
 
-def _probe(states: np.ndarray, targets: list[_Target]) -> list[dict[str, list[float]]]:
+def _probe(
+    states: np.ndarray, targets: list[_Target], sparse: tuple[int, ...]
+) -> list[dict[str, list[float]]]:
     """Measure -> one score a fold, for each of `targets`, which all have the same words."""
     x = states[targets[0].words]  # (m, p)
     fold = targets[0].fold
@@ -289,7 +400,32 @@ def _probe(states: np.ndarray, targets: list[_Target]) -> list[dict[str, list[fl
                 ("probe_chance", chance),
             ):
                 scores[i].setdefault(name, []).append(score)
+            if target.classes and sparse:
+                codes = target.codes[0]
+                guesses = _sparse(x[outer], codes[outer], x[~outer], target.classes, sparse)
+                for k, outputs_of_k in guesses.items():
+                    score = _score(outputs_of_k, codes[~outer], target.classes)
+                    scores[i].setdefault(f"probe_sparse_{k}", []).append(score)
     return scores
+
+
+def _sparse(
+    x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: tuple[int, ...]
+) -> dict[int, np.ndarray]:
+    """k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
+    spread = x.std(0)
+    found = {k: np.zeros((len(z), classes)) for k in sizes}
+    for c in range(classes):
+        inside = codes == c
+        if not inside.any() or inside.all():
+            continue
+        apart = np.abs(x[inside].mean(0) - x[~inside].mean(0)) / np.where(spread > 0, spread, np.inf)
+        order = np.argsort(-apart, kind="stable")
+        target = inside[:, None].astype(float)
+        for k in sizes:
+            best = order[:k]
+            found[k][:, c] = _ridge(x[:, best], target, z[:, best], np.array([SPARSE_PENALTY]))[0, :, 0]
+    return found
 
 
 def _outputs(codes: np.ndarray, classes: int) -> np.ndarray:

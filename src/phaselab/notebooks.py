@@ -315,7 +315,9 @@ class Lab:
     def curves(self, model: str | None = None) -> pd.DataFrame:
         """The curves table of a model (default: the one in focus), or of ``"all"``."""
         chosen = self._chosen(model)
-        return curves.gather(self.bench.unit(m, c)[0] for m in chosen for c in self.bench.checkpoints(m))
+        units = [self.bench.unit(m, c)[0] for m in chosen for c in self.bench.checkpoints(m)]
+        more = chosen if self.study.internals.compare else []
+        return curves.gather(units, [self.bench.compared(m)[0] for m in more])
 
     def controls(self, model: str | None = None) -> pd.DataFrame:
         """The table of controls of a model; same columns, ``task`` names the model."""

@@ -241,6 +241,9 @@ class Store:
         # A model's name never begins with an underscore, so this never meets a unit's folder.
         return self.root / study / "_controls" / model
 
+    def compared(self, study: str, model: str) -> Path:
+        return self.root / study / "_compared" / model
+
     def trained(self, model: str, digest: str) -> Path:
         """A model trained here; studies that train the same model share it."""
         return self.root / "trained" / f"{model}-{digest[:8]}"

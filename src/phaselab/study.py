@@ -125,20 +125,44 @@ class Encoding(Strict):
 
 
 class Task(Strict):
-    """A task of the text source, or a file of one's own, scored by lm-evaluation-harness."""
+    """A task of the text source, of phaselab's library, or a file of one's own.
+
+    ``file``: a YAML file of lm-evaluation-harness; without it `name` is a task of the models' text, or
+    of the library (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each
+    question), ``permute`` (each item's choices in an order drawn with ``seed``), ``data`` (split -> JSON
+    file to read in place of a hub). ``generate``: tokens of a greedy answer, for the strict and the
+    lenient rule of instruction following; 0: nothing is generated.
+    """
 
     name: Slug
     items: int = Field(default=150, ge=1)
     seed: int = 0
+    file: Path | None = None
+    shots: int = Field(0, ge=0, le=5)
+    permute: bool = False
+    data: dict[str, Path] = {}
+    generate: int = Field(0, ge=0, le=64)
 
 
 class Internals(Strict):
-    """Measures of the hidden states themselves."""
+    """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
+
+    ``sparse``: also probes of the k best single neurons, for each k given. ``attention``: repeated random
+    sequences on which each head's induction and previous-token scores are measured; 0: none.
+    ``ngrams``: batches of training text that are counted for n-gram statistics, with which the model's
+    log-probabilities on held-out text are correlated, and held-out loss; 0: none of these.
+    ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
+    states of ``samples`` words are then kept with each unit.
+    """
 
     probes: tuple[str, ...] = ()
     samples: int = Field(
         default=1000, ge=50, description="words used at most, evenly spaced over the stimulus"
     )
+    sparse: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    attention: int = Field(default=0, ge=0, description="repeated random sequences")
+    ngrams: int = Field(default=0, ge=0, description="batches of training text that are counted")
+    compare: bool = False
 
 
 class Study(Strict):

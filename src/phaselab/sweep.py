@@ -53,6 +53,7 @@ class Outcome:
 
     units: list[Path] = field(default_factory=list)
     controls: list[Path] = field(default_factory=list)
+    compared: list[Path] = field(default_factory=list)
     trained: int = 0
     computed: int = 0
     reused: int = 0
@@ -97,6 +98,10 @@ def _unit(name: str, checkpoint: Checkpoint) -> tuple[Path, bool]:
 
 def _controls(name: str) -> tuple[Path, bool]:
     return _bench.controls(_bench.study.model(name))
+
+
+def _compared(name: str) -> tuple[Path, bool]:
+    return _bench.compared(_bench.study.model(name))
 
 
 def run(
@@ -151,7 +156,7 @@ def run(
             else:
                 os.environ[name] = value
     if not outcome.failures:
-        table = curves.gather(outcome.units)
+        table = curves.gather(outcome.units, outcome.compared)
         if not models and checkpoints is None:
             curves.write(table, store, study)
     outcome.seconds = time.monotonic() - began
@@ -200,6 +205,20 @@ def _sweep(
         bars.update(bar, advance=1)
     outcome.units = [folders[key] for key in sorted(folders, key=lambda key: key[1])]
     outcome.controls.sort()
+    # Comparisons read what the units of a model have kept; other checkpoints than the study's have none.
+    if bench.study.internals.compare and wanted is None:
+        failed = {name.partition(" ")[0] for name in outcome.failures}
+        asked = {pool.submit(_compared, m.name): m.name for m in models if m.name not in failed}
+        for comparison in as_completed(asked):
+            try:
+                folder, computed = comparison.result()
+            except Exception as error:
+                outcome.failures[f"{asked[comparison]} compared"] = f"{type(error).__name__}: {error}"
+            else:
+                outcome.computed += computed
+                outcome.reused += not computed
+                outcome.compared.append(folder)
+        outcome.compared.sort()
 
 
 def _bars(console: Console) -> Progress:

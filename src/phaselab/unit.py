@@ -20,15 +20,30 @@ from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results
 from phaselab.checkpoints import Checkpoint, choose, load, local_checkpoints
-from phaselab.study import Model, Study, StudyError, digest_of
+from phaselab.study import Model, Study, StudyError, Task, digest_of
 
 if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.encoding import Scores
+    from phaselab.ngrams import Counts
     from phaselab.train.text import Item, TextSource
 
 #: Code whose change makes a unit's results stale.
-STAGES = ("brains", "checkpoints", "encoding", "features", "internals", "stimuli", "tasks", "unit")
+STAGES = (
+    "attention",
+    "brains",
+    "checkpoints",
+    "encoding",
+    "features",
+    "internals",
+    "ngrams",
+    "stimuli",
+    "tasks",
+    "unit",
+)
+
+#: Hidden states of a unit, kept for comparisons: layer -> float32 (n_words, p).
+STATES = "states.safetensors"
 
 #: Names of the control conditions in the column ``model``.
 WORD_RATE = "control: word rate"
@@ -127,13 +142,42 @@ class Workbench:
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
     def items(self, model: Model) -> dict[str, list[Item]]:
-        """Task name -> items, for the tasks that the text of `model` has."""
-        source = self.source(model)
-        return {
-            task.name: source.items(task.name, task.items, task.seed)
-            for task in self.study.tasks
-            if task.name in source.tasks
-        }
+        """Task name -> items, for the tasks of files and those that the text of `model` has.
+
+        Raises
+        ------
+        phaselab.tasks.TaskError
+            For a task file that cannot be used.
+        """
+        found = {}
+        for task in self.study.tasks:
+            if task.name in self._task_files:
+                found[task.name] = self._file_items(task)
+            elif task.name in (source := self.source(model)).tasks:
+                found[task.name] = source.items(task.name, task.items, task.seed)
+        return found
+
+    @cached_property
+    def _task_files(self) -> dict[str, Path]:
+        """Task name -> its file, for the tasks of the study that have one."""
+        from phaselab.tasks.files import library
+
+        known = library()
+        files = {task.name: task.file or known.get(task.name) for task in self.study.tasks}
+        return {name: file for name, file in files.items() if file is not None}
+
+    def _file_items(self, task: Task) -> list[Item]:
+        from phaselab.tasks.files import load_items
+
+        if task.name not in self._read_items:
+            self._read_items[task.name] = load_items(
+                self._task_files[task.name], task.items, task.seed, task.shots, task.permute, task.data
+            )
+        return self._read_items[task.name]
+
+    @cached_property
+    def _read_items(self) -> dict[str, list[Item]]:
+        return {}
 
     # ------------------------------------------------------------------ units
 
@@ -146,7 +190,8 @@ class Workbench:
         sections = self.study.model_dump(
             mode="json", include={"brain", "features", "encoding", "tasks", "internals"}
         )
-        text = self.source(model).digest if self.study.tasks else ""
+        asks_text = any(task.name not in self._task_files for task in self.study.tasks)
+        text = self.source(model).digest if asks_text else ""
         return {
             "version": __version__,
             "code": self._code,
@@ -155,7 +200,16 @@ class Workbench:
             "stimulus": self.brain.stimulus.digest,
             "brain": self.brain.digest,
             "text": text,
+            "tasks": self._task_digest,
         }
+
+    @cached_property
+    def _task_digest(self) -> str:
+        """Digest of the files of tasks; empty without any."""
+        from phaselab.tasks.files import digest
+
+        files, data = self._task_files, {task.name: task.data for task in self.study.tasks}
+        return digest_of({name: digest(file, data[name]) for name, file in files.items()}) if files else ""
 
     def unit(self, model: Model, checkpoint: Checkpoint) -> tuple[Path, bool]:
         """The folder of a unit's results, and whether it had to be computed."""
@@ -171,6 +225,8 @@ class Workbench:
         return folder, True
 
     def _compute(self, folder: Path, inputs: dict[str, Any], model: Model, checkpoint: Checkpoint) -> None:
+        from safetensors.numpy import save_file
+
         from phaselab import encoding, internals
         from phaselab.features import extract, to_trs
         from phaselab.tasks import score_tasks
@@ -195,20 +251,50 @@ class Workbench:
         # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
         labels = brain.stimulus.labels.replace("unknown", "")
         internal_rows = internals.measure(features.layers, labels, study.internals)
-        behaviour, per_item = score_tasks(network, tokenizer, self.items(model))
+        left_out = internal_rows.attrs["left_out"]
+        internal_rows = pd.concat([internal_rows, *self._asked(model, network, tokenizer)], ignore_index=True)
+        behaviour, per_item = score_tasks(
+            network,
+            tokenizer,
+            self.items(model),
+            generate={task.name: task.generate for task in study.tasks},
+        )
 
         tables = {
             "brain": brain_rows,
             "internal": internal_rows,
             "behaviour": behaviour,
         }
-        notes = {"not_probed": internal_rows.attrs.get("left_out", {}), "features": features.notes}
+        notes = {"not_probed": left_out, "features": features.notes}
         with results.write_folder(folder, inputs, unit=same, **notes) as aside:
             for perspective, rows in tables.items():
                 table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
                 results.write_table(table, aside / f"{perspective}.parquet")
             results.write_table(per_item, aside / "items.parquet")
             write_voxels(scores, aside / "voxels.zarr")
+            if study.internals.compare:
+                words = internals.sampled(len(labels), study.internals)
+                kept = {str(layer): values[words] for layer, values in features.layers.items()}
+                save_file(kept, aside / STATES)
+
+    def _asked(self, model: Model, network: Any, tokenizer: Any) -> Iterator[pd.DataFrame]:
+        """The internal measures that take passes of their own, where the study asks for them."""
+        spec = self.study.internals
+        if spec.attention:
+            from phaselab.attention import head_scores
+
+            yield head_scores(network, tokenizer, spec.attention)
+        if spec.ngrams and model.train:
+            from phaselab import ngrams
+
+            source = self.source(model)
+            if model.name not in self._counts:
+                self._counts[model.name] = ngrams.count(source, model.train, spec.ngrams, len(tokenizer))
+            yield ngrams.measure(network, source, model.train, self._counts[model.name])
+
+    @cached_property
+    def _counts(self) -> dict[str, Counts]:
+        return {}
 
     @cached_property
     def responses(self) -> dict[str, dict[str, np.ndarray]]:
@@ -218,6 +304,64 @@ class Workbench:
             subject: {run: values[trim:] for run, values in runs.items()}
             for subject, runs in self.brain.responses.items()
         }
+
+    # ------------------------------------------------------------- comparisons
+
+    def compared(self, model: Model) -> tuple[Path, bool]:
+        """Each checkpoint of `model` beside the last and the one before; the folder, and whether computed.
+
+        Reads the hidden states that units keep where the study asks for it (``internals.compare``), so a
+        unit still depends on nothing but its own checkpoint.
+
+        Raises
+        ------
+        StudyError
+            When the study does not ask for it.
+        """
+        if not self.study.internals.compare:
+            raise StudyError(f"study {self.study.name}: internals.compare: found false, expected true")
+        checkpoints = self.checkpoints(model)
+        units = [self.unit(model, checkpoint)[0] for checkpoint in checkpoints]
+        folder = self.store.compared(self.study.name, model.name)
+        states = [results.read_manifest(unit)["outputs"][STATES] for unit in units]
+        inputs = {"code": self._code, "states": digest_of(states)}
+        state = results.check(folder, inputs)
+        if state:
+            return folder, False
+        if state.kind == "damaged":
+            self.say(f"{state.why}: made again")
+        with one_thread():
+            table = self._compare(model, checkpoints, units)
+        with results.write_folder(folder, inputs) as aside:
+            results.write_table(table, aside / "internal.parquet")
+        return folder, True
+
+    def _compare(self, model: Model, checkpoints: list[Checkpoint], units: list[Path]) -> pd.DataFrame:
+        from safetensors.numpy import load_file
+
+        from phaselab.internals import compare
+
+        def states(unit: Path) -> dict[int, np.ndarray]:
+            return {int(layer): values for layer, values in load_file(unit / STATES).items()}
+
+        final, before, tables = states(units[-1]), None, []
+        for checkpoint, unit in zip(checkpoints, units, strict=True):
+            own = states(unit)
+            others = {"final": final, **({"previous": before} if before is not None else {})}
+            tables += [
+                results.curve_table(
+                    compare(own, other, to).to_dict("records"),
+                    study=self.study.name,
+                    model=model.name,
+                    checkpoint=checkpoint.revision,
+                    step=checkpoint.step,
+                    tokens=checkpoint.tokens,
+                    perspective="internal",
+                )
+                for to, other in others.items()
+            ]
+            before = own
+        return pd.concat(tables, ignore_index=True)
 
     # --------------------------------------------------------------- controls
 

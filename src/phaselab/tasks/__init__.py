@@ -1,5 +1,6 @@
 """Behaviour: multiple-choice tasks, scored through lm-evaluation-harness."""
 
-from phaselab.tasks.runner import MEASURES, TaskError, score_tasks
+from phaselab.tasks.files import TaskError, digest, library, load_items, validate
+from phaselab.tasks.runner import GENERATED, MEASURES, score_tasks
 
-__all__ = ["MEASURES", "TaskError", "score_tasks"]
+__all__ = ["GENERATED", "MEASURES", "TaskError", "digest", "library", "load_items", "score_tasks", "validate"]

@@ -1,9 +1,10 @@
 """What a model does: multiple-choice items scored through lm-evaluation-harness.
 
-The harness builds the tasks (from ``options.yaml`` beside this file), writes their requests and asks
-the model for the log-probability of every option; the measures are taken here, all of them from that
-one pass. A model follows the instruction when its greedy continuation is one of the listed options;
-the harness tells for each option whether it is the greedy continuation, so nothing is generated.
+The harness builds the tasks (from ``options.yaml`` beside this file), writes and splits their requests;
+``scoring`` asks the model for the log-probability of every option; the measures are taken here, all of
+them from that one pass. A model follows the instruction when its greedy continuation begins with one
+of the listed options, which the pass tells for each option. Whether the answer is the option *and
+nothing else* takes generating it, which the harness does where a study asks for it.
 
 Tasks are built once a process and their requests encoded once a tokenizer, because for a small model
 the harness spends more time on this than the model on its answers.
@@ -17,7 +18,7 @@ import io
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import yaml
+
+from phaselab.tasks import answers
+from phaselab.tasks.files import TaskError
 
 if TYPE_CHECKING:
     from phaselab.train.text import Item
@@ -45,12 +49,31 @@ MEASURES = {
     "entropy": "entropy",
 }
 
+#: The same for tasks whose answers are generated.
+GENERATED = {
+    "instruction_following_strict": "follows_strict",
+    "instruction_following_lenient": "follows_lenient",
+    "accuracy_strict": "correct_strict",
+    "accuracy_lenient": "correct_lenient",
+}
+
 #: Columns of the per-item table that are not measures.
-ABOUT = ("task", "item", "kind", "language", "scored", "options", "answer", "chosen", "greedy")
-
-
-class TaskError(ValueError):
-    """Items that cannot be scored; the message names the task, the item and the field."""
+ABOUT = (
+    "task",
+    "item",
+    "kind",
+    "language",
+    "scored",
+    "options",
+    "answer",
+    "answer_position",
+    "chosen",
+    "chosen_position",
+    "greedy",
+    "said",
+)
+#: A generated answer ends where its line ends.
+STOP = ("\n",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +85,11 @@ class _Prepared:
 
 
 def score_tasks(
-    model: Any, tokenizer: Any, items: dict[str, list[Item]], batch_size: int = 16
+    model: Any,
+    tokenizer: Any,
+    items: dict[str, list[Item]],
+    batch_size: int = 32,
+    generate: Mapping[str, int] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a model in memory on multiple-choice items.
 
@@ -73,6 +100,8 @@ def score_tasks(
     items : task -> its items (no tasks: empty tables). The continuation that is scored is a space
         and the option.
     batch_size : prompts a forward pass; prompts of like length go together.
+    generate : task -> tokens of a greedy answer, up to the end of its line; tasks that are not in it,
+        or with 0, are scored without generating.
 
     Returns
     -------
@@ -89,13 +118,23 @@ def score_tasks(
         - ``brier``: squared distance of the probabilities among options from the right answer,
           summed over options, 0 to 2 (Brier 1950);
         - ``entropy``: of the probabilities among options, nats;
+        - ``position_share_1``, ``_2`` ...: share of items whose most probable option is the first, the
+          second ... one listed, of the items with so many options; ``position_bias``: half the sum of
+          absolute differences between these and the shares of the right answers, for tasks whose items
+          all have the same number of options: 0 for a model that is always right, and above 0 by
+          chance with few items (no standard error);
+        - of generated answers ``instruction_following_strict``: share that is one of the options and
+          nothing else, ``instruction_following_lenient``: share that names one of the options
+          (``phaselab.tasks.answers``), ``accuracy_strict`` and ``accuracy_lenient``: share where that
+          option is right;
         - ``chance``: 1/k, for reference (no standard error);
         - ``left_out``: share of all items that were not scored because prompt and option are longer
           than the model's context (no standard error); all other measures are without them.
     per_item : one row an item: ``task, item, kind, language, scored`` (bool), ``options`` (how
         many), ``answer``, ``chosen`` and ``greedy`` (texts of the right option, of the most probable
-        one, and of the one that is the greedy continuation or an empty string), and a column a
-        measure, NaN where `scored` is false.
+        one, and of the one that is the greedy continuation or an empty string), ``answer_position`` and
+        ``chosen_position`` (from 0; -1 where not scored), ``said`` (the generated answer), and a column
+        a measure, NaN where `scored` is false and where nothing was generated.
 
     Raises
     ------
@@ -105,12 +144,18 @@ def score_tasks(
     """
     from lm_eval.models.huggingface import HFLM
 
-    with _quiet():
+    from phaselab.tasks import scoring
+
+    tokens = {task: (generate or {}).get(task, 0) for task in items}
+    with quiet():
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
         key = _tokenizer_digest(tokenizer)
         encoded = {task: _encode(lm, _prepare(task, tuple(items[task])), key) for task in items}
         fits = {
-            task: [all(len(c) + len(o) - 1 <= lm.max_length for _, c, o in item) for item in of_task]
+            task: [
+                all(len(c) + max(len(o) - 1, tokens[task]) <= lm.max_length for _, c, o in item)
+                for item in of_task
+            ]
             for task, of_task in encoded.items()
         }
         for task, fitting in fits.items():
@@ -118,25 +163,56 @@ def score_tasks(
                 raise TaskError(f"{task}: no prompt fits the model's context of {lm.max_length} tokens")
         # All tasks in one call, so that batches are full.
         asked = [
-            request
+            scoring.Request(tuple(item[0][1]), tuple(tuple(o) for _, _, o in item))
             for task, of_task in encoded.items()
             for item, fit in zip(of_task, fits[task], strict=True)
             if fit
-            for request in item
         ]
-        answers = iter(lm._loglikelihood_tokens(asked, disable_tqdm=True))
+        scored = iter(scoring.score(model, asked, batch_size))
+        said = iter(
+            _generated(
+                lm,
+                [
+                    (item[0][0][0], tokens[task])
+                    for task, of_task in encoded.items()
+                    for item, fit in zip(of_task, fits[task], strict=True)
+                    if fit and tokens[task]
+                ],
+            )
+        )
 
     outcomes = []
     for task, of_task in items.items():
         for item, fit in zip(of_task, fits[task], strict=True):
-            scores = [next(answers) for _ in item.options] if fit else None
-            outcomes.append({"task": task, **_outcome(item, scores)})
-    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *MEASURES.values()])
+            answer = next(said) if fit and tokens[task] else None
+            outcomes.append({"task": task, **_outcome(item, next(scored) if fit else None, answer)})
+    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *MEASURES.values(), *GENERATED.values()])
     return _means(per_item), per_item
 
 
-def _outcome(item: Item, scores: list[tuple[float, bool]] | None) -> dict[str, Any]:
-    """One row of the per-item table from each option's (log-probability, is greedy), None if not scored."""
+def _generated(lm: Any, prompts: list[tuple[str, int]]) -> list[str]:
+    """The greedy answer to each (prompt, tokens), by the harness, up to the end of its line."""
+    from lm_eval.api.instance import Instance
+
+    asked = [
+        Instance(
+            "generate_until",
+            {},
+            (prompt, {"until": list(STOP), "max_gen_toks": tokens, "do_sample": False}),
+            0,
+        )
+        for prompt, tokens in prompts
+    ]
+    # The harness has no request to make of an empty list.
+    return lm.generate_until(asked, disable_tqdm=True) if asked else []
+
+
+def _outcome(item: Item, scores: list[tuple[float, bool]] | None, said: str | None) -> dict[str, Any]:
+    """One row of the per-item table.
+
+    `scores` are each option's (log-probability, is greedy), None if not scored; `said` is the generated
+    answer, None if there is none.
+    """
     k = len(item.options)
     row = {
         "item": item.id,
@@ -145,9 +221,19 @@ def _outcome(item: Item, scores: list[tuple[float, bool]] | None) -> dict[str, A
         "scored": scores is not None,
         "options": k,
         "answer": item.options[item.answer],
+        "answer_position": item.answer,
+        "said": said or "",
     }
+    row |= dict.fromkeys([*MEASURES.values(), *GENERATED.values()], float("nan"))
     if scores is None:
-        return row | {"chosen": "", "greedy": ""} | dict.fromkeys(MEASURES.values(), float("nan"))
+        return row | {"chosen": "", "chosen_position": -1, "greedy": ""}
+    if said is not None:
+        for name, rule in (("strict", answers.strict), ("lenient", answers.lenient)):
+            named = rule(said, item.options)
+            row |= {
+                f"follows_{name}": float(named != ""),
+                f"correct_{name}": float(named == item.options[item.answer]),
+            }
     logp = np.array([score for score, _ in scores])  # (k,)
     normalised = logp - np.logaddexp.reduce(logp)
     p = np.exp(normalised)
@@ -159,6 +245,7 @@ def _outcome(item: Item, scores: list[tuple[float, bool]] | None) -> dict[str, A
     correct = float(chosen == item.answer)
     return row | {
         "chosen": item.options[chosen],
+        "chosen_position": chosen,
         "greedy": greedy,
         "follows": float(greedy != ""),
         "correct": correct,
@@ -177,12 +264,31 @@ def _means(per_item: pd.DataFrame) -> pd.DataFrame:
         scored = of_task[of_task["scored"]]
         for measure, column in MEASURES.items():
             rows.append((task, measure, scored[column].mean(), scored[column].sem()))
+        for measure, column in GENERATED.items():
+            if scored[column].notna().any():
+                rows.append((task, measure, scored[column].mean(), scored[column].sem()))
+        rows += [(task, *row) for row in _positions(scored)]
         rows.append((task, "chance", (1 / scored["options"]).mean(), float("nan")))
         rows.append((task, "left_out", 1 - of_task["scored"].mean(), float("nan")))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "stderr"])
 
 
-def _check(task: str, items: Sequence[Item]) -> None:
+def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
+    """How often each position is chosen, and how far that is from how often it is right."""
+    rows: list[tuple[str, float, float]] = []
+    apart = 0.0
+    for position in range(int(scored["options"].max())):
+        of = scored[scored["options"] > position]
+        chosen = (of["chosen_position"] == position).to_numpy(float)
+        stderr = float(chosen.std(ddof=1) / np.sqrt(len(chosen))) if len(chosen) > 1 else float("nan")
+        rows.append((f"position_share_{position + 1}", float(chosen.mean()), stderr))
+        apart += abs(float(chosen.mean()) - float((of["answer_position"] == position).mean()))
+    if scored["options"].nunique() == 1:
+        rows.append(("position_bias", apart / 2, float("nan")))
+    return rows
+
+
+def check_items(task: str, items: Sequence[Item]) -> None:
     """Raise TaskError for the first item that the measures are not defined for."""
 
     def wrong(item: Item, name: str, found: Any, expected: str) -> TaskError:
@@ -211,7 +317,7 @@ def _prepare(task: str, items: tuple[Item, ...]) -> _Prepared:
     """The harness's requests for `items`, built by its own task manager from a file of this folder."""
     from lm_eval.tasks import TaskManager
 
-    _check(task, items)
+    check_items(task, items)
     with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder:
         data = Path(folder) / "items.jsonl"
         docs = ({"prompt": i.prompt, "options": i.options, "answer": i.answer} for i in items)
@@ -252,7 +358,7 @@ def _tokenizer_digest(tokenizer: Any) -> str:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep progress bars and the harness's warnings (it warns of each model in memory) off the screen."""
     import datasets
 

@@ -1,0 +1,172 @@
+"""What behaviour and internal states cost: CPU time on one thread, beside what they are measured against.
+
+    python benchmarks/tasks.py [--quick] [--json FILE] [--check]
+
+Items: one pass of all measures (`phaselab.tasks.score_tasks`, requests built before, as from a sweep's
+second checkpoint on) over 1,000 items of four options, against plain batched forward passes over the
+same tokens: each prompt with its four options once, rows of like length together, the same batch
+size, nothing done with the logits. Internals: all measures of all layers of a unit of the study demo,
+against its encoding. The two of a pair take turns; the ratio is the median over turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import torch
+
+from phaselab import encoding, internals
+from phaselab.attention import head_scores
+from phaselab.features import extract, to_trs
+from phaselab.results import Store
+from phaselab.study import Internals, Training, load_study
+from phaselab.tasks import score_tasks
+from phaselab.train.models import build
+from phaselab.train.text import Item, source
+from phaselab.unit import Workbench
+
+BATCH = 32
+
+
+def model_and_tokenizer() -> tuple[Any, Any]:
+    """An untrained network of the demo's size and its tokenizer: costs do not depend on weights."""
+    training = load_study("demo").models[0].train
+    assert training is not None
+    tokenizer = source(training, None).tokenizer()
+    return build(Training.model_validate(training), len(tokenizer), 0, 1, 2).eval(), tokenizer
+
+
+def make_items(tokenizer: Any, n: int, words: int, seed: int) -> list[Item]:
+    """Prompts of 40 to 110 words and four options of `words` words each."""
+    rng = np.random.default_rng(seed)
+    plain = [w for w, i in tokenizer.get_vocab().items() if i > 3]
+    items = []
+    for i in range(n):
+        chosen = rng.choice(plain, 4 * words, replace=False).reshape(4, words)
+        options = tuple(" ".join(o) for o in chosen)
+        prompt = " ".join(rng.choice(plain, rng.integers(40, 111)))
+        items.append(Item(f"{seed}-{i}", prompt, options, int(rng.integers(4)), "", "en"))
+    return items
+
+
+@torch.inference_mode()
+def plain_pass(model: Any, rows: list[list[int]]) -> None:
+    rows = sorted(rows, key=len)
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        ids = np.zeros((len(batch), len(batch[-1])), dtype=np.int64)
+        for i, row in enumerate(batch):
+            ids[i, : len(row)] = row
+        model(input_ids=torch.from_numpy(ids), use_cache=False)
+
+
+def cpu(run: Callable[[], Any]) -> float:
+    began = time.process_time()
+    run()
+    return time.process_time() - began
+
+
+def interleaved(one: Callable[[], Any], other: Callable[[], Any], turns: int) -> tuple[float, float, float]:
+    """Median seconds of each, and the median ratio; a first turn is not counted."""
+    pairs = [(cpu(one), cpu(other)) for _ in range(turns + 1)][1:]
+    a, b = np.array(pairs).T
+    return float(np.median(a)), float(np.median(b)), float(np.median(a / b))
+
+
+def measure(quick: bool) -> list[dict[str, Any]]:
+    n, turns = (200, 2) if quick else (1000, 3)
+    rows: list[dict[str, Any]] = []
+
+    def row(name: str, value: float, unit: str, goal: float | None = None) -> None:
+        met = None if goal is None else value <= goal
+        rows.append({"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": met})
+
+    model, tokenizer = model_and_tokenizer()
+    for words, kind in ((1, "one token"), (3, "three tokens")):
+        items = make_items(tokenizer, n, words, seed=words)
+        tokens = [tokenizer(" ".join([i.prompt, *i.options]))["input_ids"] for i in items]
+        asked = {kind: items}
+        first = cpu(lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH))
+        ours, plain, ratio = interleaved(
+            lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH),
+            lambda tokens=tokens: plain_pass(model, tokens),
+            turns,
+        )
+        row(f"{n} items, options of {kind}: all measures", ours, "CPU s")
+        row(f"{n} items, options of {kind}: plain pass", plain, "CPU s")
+        row(f"{n} items, options of {kind}: ratio", ratio, "times", 1.3)
+        row(f"{n} items, options of {kind}: first call, requests built", first, "CPU s")
+
+    study = load_study("demo")
+    bench = Workbench(study, Store(Path("/nonexistent")))
+    stimulus = bench.brain.stimulus
+    features = extract(model, tokenizer, stimulus, study.features)
+    labels = stimulus.labels.replace("unknown", "")
+    full = Internals(**study.internals.model_dump() | {"sparse": (1, 8), "attention": 8})
+
+    def all_internals(spec: Internals) -> None:
+        internals.measure(features.layers, labels, spec)
+        if spec.attention:
+            head_scores(model, tokenizer, spec.attention)
+
+    def encode() -> None:
+        X = to_trs(features, stimulus, study.features)
+        encoding.encode(X, bench.responses, study.encoding, seed=study.brain.seed)
+
+    for name, spec in (("as in demo", study.internals), ("with sparse probes and attention", full)):
+        ours, theirs, ratio = interleaved(lambda spec=spec: all_internals(spec), encode, turns)
+        row(f"internals of a unit {name}", ours, "CPU s")
+        row(f"encoding of a unit, in turns with internals {name}", theirs, "CPU s")
+        row(f"internals of a unit {name}: ratio to its encoding", ratio, "times", 1.0)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="200 items, two turns")
+    parser.add_argument("--json", type=Path, help="write the table, the machine and the commit here")
+    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is not met")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = measure(given.quick)
+    width = max(len(r["name"]) for r in rows)
+    for r in rows:
+        goal = "" if r["goal"] is None else f"goal {r['goal']:g}: {'met' if r['met'] else 'NOT MET'}"
+        print(f"{r['name']:<{width}}  {r['value']:>8.3f} {r['unit']:<6} {goal}")
+    if given.json:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            check=False,
+        )
+        machine = {
+            "system": platform.platform(),
+            "processor": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "load": [round(x, 2) for x in os.getloadavg()],
+        }
+        found = {"commit": commit.stdout.strip(), "quick": given.quick, "machine": machine, "rows": rows}
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return int(given.check and any(r["met"] is False for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

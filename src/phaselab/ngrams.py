@@ -1,0 +1,112 @@
+"""How far a model's log-probabilities follow the 1-, 2- and 3-gram statistics of its training text.
+
+Models come to follow longer and longer n-grams early in training, in this order (Michaelov et al.
+2025): a transition that is known, beside those that are looked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from phaselab.study import Training
+from phaselab.train.text import TextSource
+
+#: Longest n-gram.
+ORDER = 3
+#: Occurrences that the shorter n-gram's probability is worth in the longer one's.
+PRIOR = 4.0
+#: Rows of held-out text.
+ROWS = 32
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Sorted keys of the n-grams of a text, n = 1 to 3, and how often each occurs."""
+
+    vocabulary: int
+    keys: tuple[np.ndarray, ...]
+    counts: tuple[np.ndarray, ...]
+
+    def of(self, ids: np.ndarray, n: int) -> np.ndarray:
+        """How often the `n`-gram that ends at each token occurs; int64 (rows, columns - n + 1)."""
+        if n == 0:
+            return np.full(ids.shape, self.counts[0].sum())
+        wanted = _keys(ids, n, self.vocabulary)
+        keys, counts = self.keys[n - 1], self.counts[n - 1]
+        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+        return np.where(keys[at] == wanted, counts[at], 0)
+
+
+def _keys(ids: np.ndarray, n: int, vocabulary: int) -> np.ndarray:
+    """One number an n-gram, (rows, columns - n + 1)."""
+    columns = ids.shape[1] - n + 1
+    keys = np.zeros((len(ids), columns), dtype=np.int64)
+    for k in range(n):
+        keys = keys * vocabulary + ids[:, k : k + columns]
+    return keys
+
+
+def count(source: TextSource, training: Training, batches: int, vocabulary: int) -> Counts:
+    """Count the n-grams of the first `batches` steps of training; none reaches over a row's end."""
+    text = np.concatenate([source.batch(step, training.batch, training.context) for step in range(batches)])
+    found = [np.unique(_keys(text, n, vocabulary), return_counts=True) for n in range(1, ORDER + 1)]
+    return Counts(vocabulary, tuple(k for k, _ in found), tuple(c for _, c in found))
+
+
+def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
+    """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats.
+
+    Each order is smoothed with the one below it as a Dirichlet prior (MacKay & Peto 1995), the first
+    with a uniform one.
+    """
+    p = np.full((len(ids), ids.shape[1] - ORDER + 1), 1 / counts.vocabulary)
+    found = []
+    for n in range(1, ORDER + 1):
+        whole = counts.of(ids, n)[:, ORDER - n :]
+        # The context is the n-gram without its last token: it ends one token earlier.
+        context = counts.of(ids[:, :-1], n - 1)[:, -whole.shape[1] :] if n > 1 else counts.of(whole, 0)
+        p = (whole + PRIOR * p) / (context + PRIOR)
+        found.append(np.log(p))
+    return np.stack(found)
+
+
+@torch.inference_mode()
+def measure(model: Any, source: TextSource, training: Training, counts: Counts) -> pd.DataFrame:
+    """Held-out loss of a model, and how its log-probabilities correlate with n-grams.
+
+    Returns
+    -------
+    Rows ``layer`` (-1), ``measure, task`` (empty), ``value, stderr`` (over rows of text): ``loss``, mean
+    negative log-probability of held-out tokens, nats; ``ngram_1``, ``ngram_2``, ``ngram_3``: Pearson
+    correlation, over held-out tokens, of the model's log-probability with that of the n-gram.
+    """
+    ids = source.held_out(ROWS, training.context)
+    tokens = torch.from_numpy(ids).to(model.device)
+    logp = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)
+    of_token = logp.gather(2, tokens[:, 1:, None])[:, :, 0].double().cpu().numpy()  # (rows, context - 1)
+    loss = -of_token.mean(1)
+    rows = [("loss", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
+    own = of_token[:, ORDER - 2 :]
+    for n, theirs in enumerate(log_probabilities(counts, ids), 1):
+        a, b = own - own.mean(), theirs - theirs.mean()
+        scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+        r = float((a * b).sum() / scale) if scale > 0 else 0.0
+        # The jackknife over rows, since tokens of a row are not independent.
+        left = [_without(a, b, row) for row in range(len(a))]
+        stderr = float(np.sqrt((len(left) - 1) * np.var(left)))
+        rows.append((f"ngram_{n}", r, stderr))
+    frame = pd.DataFrame(rows, columns=["measure", "value", "stderr"])
+    return frame.assign(layer=-1, task="")[["layer", "measure", "task", "value", "stderr"]]
+
+
+def _without(a: np.ndarray, b: np.ndarray, row: int) -> float:
+    """Correlation without one row."""
+    x, y = np.delete(a, row, axis=0), np.delete(b, row, axis=0)
+    x, y = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum() / scale) if scale > 0 else 0.0

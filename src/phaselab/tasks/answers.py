@@ -1,0 +1,50 @@
+"""Whether a generated answer takes the form that was asked for: a strict and a lenient rule."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+
+#: A capital that stands alone. Not the article, as in "A dog": an A before a small word is a letter
+#: only where that word goes on about the answer ("A or B", "A is right").
+_LETTER = re.compile(
+    r"(?<![A-Za-z0-9])(?:A(?![ \t]+(?!(?:or|and|is|was|because|since)\b)[a-z])|[B-Z])(?![A-Za-z0-9'’])"
+)
+
+
+def strict(said: str, options: Sequence[str]) -> str:
+    """The option that `said` is, white space around it apart, or an empty string.
+
+    >>> [strict(said, "ABCD") for said in ("B", " B", "B)", "b", "E", "")]
+    ['B', 'B', '', '', '', '']
+    """
+    bare = said.strip()
+    return bare if bare in options else ""
+
+
+def lenient(said: str, options: Sequence[str]) -> str:
+    """The one option that `said` names, whatever stands around it, or an empty string.
+
+    Options that are single capitals may be said in small where nothing but punctuation is beside
+    them; within a sentence only a capital that stands alone counts, and a sentence that names two
+    letters, or one that is no option, names none. Other options are looked for as whole words,
+    whatever the case; of two of which one contains the other the longer one is meant.
+
+    >>> [lenient(said, "ABCD") for said in ("B)", "The answer is B", "b", "E", "A or B", "A dog")]
+    ['B', 'B', 'B', '', '', '']
+    """
+    said = unicodedata.normalize("NFKC", said).strip()
+    if said in options:
+        return said
+    if all(len(o) == 1 and "A" <= o <= "Z" for o in options):
+        bare = said.strip(" \t.,:;!?()[]{}\"'*`")
+        if len(bare) == 1:
+            return bare.upper() if bare.upper() in options else ""
+        named = set(_LETTER.findall(said))
+        if "I" not in options:
+            named.discard("I")  # the pronoun
+        return named.pop() if len(named) == 1 and named <= set(options) else ""
+    found = [o for o in options if re.search(rf"(?<!\w){re.escape(o)}(?!\w)", said, re.IGNORECASE)]
+    found = [o for o in found if not any(o != other and o.lower() in other.lower() for other in found)]
+    return found[0] if len(found) == 1 else ""
