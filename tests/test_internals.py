@@ -262,3 +262,17 @@ def test_sparse_probes_need_no_more_neurons_than_hold_the_label() -> None:
     assert _value(turned, "probe_sparse_1", "place") < 0.95 < _value(turned, "probe_sparse_40", "place")
     without = measure({0: states}, labels, Internals(probes=("place",)))
     assert not without["measure"].str.startswith("probe_sparse").any()
+
+
+def test_logistic_probes_agree_with_linear_ones_and_are_at_chance_on_shuffled_labels() -> None:
+    labels, states = _story()
+    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated"), logistic=True))
+    assert _value(frame, "probe_logistic", "place") == pytest.approx(
+        _value(frame, "probe_accuracy", "place"), abs=0.05
+    )
+    for name in ("place", "unrelated"):
+        gain = _value(frame, "probe_logistic_shuffled", name) - _value(frame, "probe_chance", name)
+        assert abs(gain) < 0.08
+    assert _value(frame, "probe_logistic", "place") > 0.15 + _value(frame, "probe_logistic", "unrelated")
+    plain = measure({0: states}, labels, Internals(probes=("place",)))
+    assert not plain["measure"].str.startswith("probe_logistic").any()

@@ -7,8 +7,8 @@ same map reaches on labels that mean nothing.
 
 Probes are ridge regressions onto one-hot labels (the label with the highest output is taken; as
 scikit-learn's RidgeClassifier does). They have a closed form: one eigendecomposition of a fold serves
-all labels, all controls and all penalties, where iterative logistic regressions would cost a hundred
-times as much over a sweep of checkpoints.
+all labels, all controls and all penalties, where iterative logistic regressions cost a hundred times
+as much over a sweep of checkpoints; those are there for who asks for them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from phaselab.study import Internals
 
@@ -32,6 +35,8 @@ LABEL_WORDS = 50
 PENALTIES = np.logspace(-4, 1, 6)
 #: Neighbours of the second estimate of the intrinsic dimension.
 NEIGHBOURS = 10
+#: Inverse penalties tried by logistic probes.
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 #: Penalty of sparse probes, which have too few features to need a choice.
 SPARSE_PENALTY = 1e-3
 #: Vectors nearer to each other than this share of the typical distance from the mean count as one.
@@ -86,6 +91,8 @@ def measure(
     - ``probe_sparse_<k>`` for each k of ``spec.sparse`` (classes): accuracy of probes that see, for
       each class, only the k single neurons whose means within and outside the class differ most in
       the folds of the fit, in units of the neuron's standard deviation (Gurnee et al. 2023);
+    - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): the first and
+      the next of these by multinomial logistic regression, its penalty chosen in the same way;
     - ``probe_shuffled``: the first for the same labels in random order;
     - ``probe_chance``: share of the most frequent class, which is what always giving it reaches; 0 for
       values.
@@ -118,7 +125,7 @@ def measure(
         states = values[sample].astype(np.float64)  # (n, p)
         rows += [(layer, name, "", value, stderr) for name, (value, stderr) in geometry(states).items()]
         for group in _same_words(targets):
-            for target, scores in zip(group, _probe(states, group, spec.sparse), strict=True):
+            for target, scores in zip(group, _probe(states, group, spec), strict=True):
                 rows += [(layer, name, target.name, *_over_folds(s)) for name, s in scores.items()]
     frame = pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
     frame.attrs["left_out"] = left_out
@@ -356,9 +363,7 @@ def _same_words(targets: list[_Target]) -> list[list[_Target]]:
     return list(groups.values())
 
 
-def _probe(
-    states: np.ndarray, targets: list[_Target], sparse: tuple[int, ...]
-) -> list[dict[str, list[float]]]:
+def _probe(states: np.ndarray, targets: list[_Target], spec: Internals) -> list[dict[str, list[float]]]:
     """Measure -> one score a fold, for each of `targets`, which all have the same words."""
     x = states[targets[0].words]  # (m, p)
     fold = targets[0].fold
@@ -400,13 +405,36 @@ def _probe(
                 ("probe_chance", chance),
             ):
                 scores[i].setdefault(name, []).append(score)
-            if target.classes and sparse:
+            if target.classes and spec.logistic:
+                sets = inner, fold == choose, outer
+                for name, codes in (
+                    ("probe_logistic", target.codes[0]),
+                    ("probe_logistic_shuffled", target.codes[2]),
+                ):
+                    scores[i].setdefault(name, []).append(_logistic(x, codes, *sets))
+            if target.classes and spec.sparse:
                 codes = target.codes[0]
-                guesses = _sparse(x[outer], codes[outer], x[~outer], target.classes, sparse)
+                guesses = _sparse(x[outer], codes[outer], x[~outer], target.classes, spec.sparse)
                 for k, outputs_of_k in guesses.items():
                     score = _score(outputs_of_k, codes[~outer], target.classes)
                     scores[i].setdefault(f"probe_sparse_{k}", []).append(score)
     return scores
+
+
+def _logistic(
+    x: np.ndarray, codes: np.ndarray, inner: np.ndarray, choose: np.ndarray, outer: np.ndarray
+) -> float:
+    """Accuracy on the test fold (not in `outer`) of the penalty that is best on `choose` after `inner`."""
+    if not np.ptp(codes[inner]) or not np.ptp(codes[outer]):
+        # One class alone is no question; all that such a fold teaches is to give it always.
+        return float((codes[~outer] == np.bincount(codes[outer]).argmax()).mean())
+    trials = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000)).fit(x[inner], codes[inner])
+        for c in STRENGTHS
+    ]
+    # Of equally good penalties the largest, which comes first.
+    best = trials[int(np.argmax([trial.score(x[choose], codes[choose]) for trial in trials]))]
+    return float(best.fit(x[outer], codes[outer]).score(x[~outer], codes[~outer]))
 
 
 def _sparse(

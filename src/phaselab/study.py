@@ -147,7 +147,8 @@ class Task(Strict):
 class Internals(Strict):
     """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
 
-    ``sparse``: also probes of the k best single neurons, for each k given. ``attention``: repeated random
+    ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes
+    beside the linear ones, which cost some seconds a checkpoint. ``attention``: repeated random
     sequences on which each head's induction and previous-token scores are measured; 0: none.
     ``ngrams``: batches of training text that are counted for n-gram statistics, with which the model's
     log-probabilities on held-out text are correlated, and held-out loss; 0: none of these.
@@ -160,6 +161,7 @@ class Internals(Strict):
         default=1000, ge=50, description="words used at most, evenly spaced over the stimulus"
     )
     sparse: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    logistic: bool = False
     attention: int = Field(default=0, ge=0, description="repeated random sequences")
     ngrams: int = Field(default=0, ge=0, description="batches of training text that are counted")
     compare: bool = False
