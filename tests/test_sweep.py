@@ -19,7 +19,7 @@ from rich.console import Console
 from phaselab import sweep
 from phaselab.notebooks import Lab
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
-from phaselab.study import Study, load_study
+from phaselab.study import Study, StudyError, load_study
 
 TRAIN = {
     "text": "world",
@@ -161,3 +161,16 @@ def test_a_failure_is_reported_and_stops_no_other(study: Study, tmp_path: Path) 
     assert list(outcome.failures) == ["gone"]
     assert "nowhere" in outcome.failures["gone"]
     assert outcome.computed == 3 + 1
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"name": "raeding"}, r"tasks: raeding: expected .* texts: facts, facts-vo, reading, reading-vo"),
+        ({"name": "reading", "shots": 2}, r"tasks: reading: shots: expected only with a task file"),
+    ],
+)
+def test_a_task_that_is_nobodys_is_refused(task: dict[str, object], expected: str, tmp_path: Path) -> None:
+    wrong = Study.model_validate({**TINY, "tasks": [task]})
+    with pytest.raises(StudyError, match=expected):
+        Lab(wrong, Store(tmp_path)).bench.items(wrong.models[0])

@@ -148,14 +148,33 @@ class Workbench:
         ------
         phaselab.tasks.TaskError
             For a task file that cannot be used.
+        StudyError
+            For a task that is neither of a file nor of any text of the study, and for options of task
+            files that are given to a task of a text.
         """
         found = {}
         for task in self.study.tasks:
             if task.name in self._task_files:
                 found[task.name] = self._file_items(task)
-            elif task.name in (source := self.source(model)).tasks:
+                continue
+            self._check_text_task(task)
+            if task.name in (source := self.source(model)).tasks:
                 found[task.name] = source.items(task.name, task.items, task.seed)
         return found
+
+    def _check_text_task(self, task: Task) -> None:
+        where = f"study {self.study.name}: tasks: {task.name}"
+        known = sorted({name for m in self.study.models for name in self.source(m).tasks})
+        if task.name not in known:
+            raise StudyError(
+                f"{where}: expected a task of the library (phaselab tasks list), a task with 'file', or one "
+                f"of the study's texts: {', '.join(known)}"
+            )
+        for option in ("shots", "permute", "data"):
+            if getattr(task, option):
+                raise StudyError(
+                    f"{where}: {option}: expected only with a task file, not with a task of a text"
+                )
 
     @cached_property
     def _task_files(self) -> dict[str, Path]:
