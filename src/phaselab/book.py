@@ -28,12 +28,11 @@ Audience = Literal["teacher", "student"]
 
 @dataclass(frozen=True)
 class Page:
-    """A notebook to be executed: source, executed copy below ``pages/``, parameters, label of its model."""
+    """A notebook to be executed: source, executed copy below ``pages/``, parameters."""
 
     source: Path
     name: str
     parameters: dict[str, str]
-    label: str = ""
 
 
 def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[Page]:
@@ -52,12 +51,10 @@ def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[
     for source in found:
         if source.stem == MODEL_PAGE:
             made += [
-                Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}, m.label or m.name)
-                for m in study.models
+                Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}) for m in study.models
             ]
         else:
-            first = study.models[0]
-            made.append(Page(source, f"{source.stem}.ipynb", common, first.label or first.name))
+            made.append(Page(source, f"{source.stem}.ipynb", dict(common)))
     return made
 
 
@@ -72,7 +69,7 @@ def results_digest(study: Study, store: Store) -> str:
 
 def _execute(page: Page, output: Path, digest: str) -> bool:
     notebooks.kernel_environment()
-    return notebooks.execute(page.source, output, page.parameters, page.label, digest)
+    return notebooks.execute(page.source, output, page.parameters, digest)
 
 
 def execute_pages(

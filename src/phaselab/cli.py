@@ -227,10 +227,9 @@ def notebook(
         if not sign:
             raise notebooks.ParameterError(f"--parameter: found {pair!r}, expected name=value")
         given[name] = value
-    label = given.get("model", "")
     to = output or Path("results", "notebooks", f"{source.stem}.ipynb")
     notebooks.kernel_environment()
-    notebooks.execute(source, to, given, label)
+    notebooks.execute(source, to, given)
     typer.echo(to)
 
 

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from phaselab.phases import TriplePhase
     from phaselab.train.text import Item
 
-#: In Markdown cells of a source, this is replaced by the label of the page's model.
-LABEL = "MODEL_LABEL"
-
 
 class ParameterError(ValueError):
     """A parameter that a notebook does not have, or a value of the wrong type."""
@@ -124,7 +121,6 @@ def execute(
     source: Path,
     output: Path,
     given: Mapping[str, Any],
-    label: str = "",
     results_digest: str = "",
 ) -> bool:
     """Run a notebook with parameters; whether it had to be run.
@@ -133,7 +129,6 @@ def execute(
     ----------
     source : notebook source; `output` : the executed copy, written whole or not at all.
     given : values of parameters, checked before anything runs.
-    label : replaces ``MODEL_LABEL`` in Markdown cells.
     results_digest : digest of the results that it reads; when this, the source, the parameters and
         the package are those of the copy that is there, nothing is run. Empty: always run.
 
@@ -151,12 +146,9 @@ def execute(
     notebook = read_source(source)
     known = parameters_of(notebook, source.name)
     values = check_parameters(known, given, source.name)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = cell.source.replace(LABEL, label)
     key = hashlib.sha256(
         json.dumps(
-            [source.read_text(encoding="utf-8"), values, label, results_digest, results.digest_code(".")],
+            [source.read_text(encoding="utf-8"), values, results_digest, results.digest_code(".")],
             sort_keys=True,
         ).encode()
     ).hexdigest()
