@@ -230,15 +230,19 @@ class Workbench:
         files, data = self._task_files, {task.name: task.data for task in self.study.tasks}
         return digest_of({name: digest(file, data[name]) for name, file in files.items()}) if files else ""
 
+    def _current(self, folder: Path, inputs: dict[str, Any]) -> bool:
+        """Whether `folder` holds the results of `inputs`; what was damaged is said, for it is made again."""
+        state = results.check(folder, inputs)
+        if state.kind == "damaged":
+            self.say(f"{state.why}: made again")
+        return bool(state)
+
     def unit(self, model: Model, checkpoint: Checkpoint) -> tuple[Path, bool]:
         """The folder of a unit's results, and whether it had to be computed."""
         folder = self.store.unit(self.study.name, model.name, checkpoint.revision)
         inputs = self.inputs(model, checkpoint)
-        state = results.check(folder, inputs)
-        if state:
+        if self._current(folder, inputs):
             return folder, False
-        if state.kind == "damaged":
-            self.say(f"{state.why}: made again")
         with one_thread():
             self._compute(folder, inputs, model, checkpoint)
         return folder, True
@@ -344,11 +348,8 @@ class Workbench:
         folder = self.store.compared(self.study.name, model.name)
         states = [results.read_manifest(unit)["outputs"][STATES] for unit in units]
         inputs = {"code": self._code, "states": digest_of(states)}
-        state = results.check(folder, inputs)
-        if state:
+        if self._current(folder, inputs):
             return folder, False
-        if state.kind == "damaged":
-            self.say(f"{state.why}: made again")
         with one_thread():
             table = self._compare(model, checkpoints, units)
         with results.write_folder(folder, inputs) as aside:
@@ -393,11 +394,8 @@ class Workbench:
         last = self.checkpoints(model)[-1]
         folder = self.store.controls(self.study.name, model.name)
         inputs = self.inputs(model, last)
-        state = results.check(folder, inputs)
-        if state:
+        if self._current(folder, inputs):
             return folder, False
-        if state.kind == "damaged":
-            self.say(f"{state.why}: made again")
         with one_thread():
             table = self._control_table(model, last)
         with results.write_folder(folder, inputs) as aside:
