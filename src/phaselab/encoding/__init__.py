@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import cv, significance
-from phaselab.encoding.solver import ridge_predict
+from phaselab.encoding.solver import Plan, Splits, Targets, solve
 from phaselab.study import Encoding
 
 #: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
@@ -72,20 +72,31 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
     ).astype(np.float64)
     folds = cv.outer_folds(runs, spec.folds, spec.n_folds, spec.gap)
     inner = [cv.inner_folds(train, runs, spec.folds, spec.n_folds, spec.gap) for train, _ in folds]
-    alphas = np.logspace(*spec.log10_alphas)
+    # Of equally good alphas the solver takes the first: here the largest.
+    alphas = np.logspace(*spec.log10_alphas)[::-1]
     # Column -> subject, to take the shared matrix apart again.
     columns = np.cumsum([next(iter(of_run.values())).shape[1] for of_run in Y.values()])
     _report_constant(targets, folds, list(Y), columns)
+    # What of the responses does not depend on features is computed once for all layers.
+    parts = [
+        Targets(targets, Splits(len(train), tuple(inside)), train, test=test)
+        for (train, test), inside in zip(folds, inner, strict=True)
+    ]
 
     layers = tuple(sorted(X))
     tables: dict[str, list[np.ndarray]] = {"r": [], "p": [], "alpha": []}
     for layer in layers:
         features = np.concatenate([X[layer][run] for run in lengths]).astype(np.float64)
         predicted, log_alpha = [], []
-        for (train, test), inside in zip(folds, inner, strict=True):
-            prediction, alpha = ridge_predict(features[train], targets[train], features[test], alphas, inside)
-            predicted.append(prediction)
-            log_alpha.append(np.log(alpha))
+        for (train, test), part in zip(folds, parts, strict=True):
+            plan = Plan(features[train], part.splits, alphas, features[test])
+            fit = solve(plan, part, predictions=True)
+            assert fit.predictions is not None
+            # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
+            for voxel in fit.left_out:
+                fit.predictions[:, voxel], fit.alpha[voxel] = targets[train[0], voxel], alphas[0]
+            predicted.append(fit.predictions)
+            log_alpha.append(np.log(fit.alpha))
         measured = [targets[test] for _, test in folds]
         tables["r"].append(np.mean([*map(significance.correlation, predicted, measured)], axis=0))
         tables["alpha"].append(np.exp(np.mean(log_alpha, axis=0)))

@@ -1,150 +1,957 @@
-"""Ridge regression with one alpha a target, chosen by correlation: linear algebra, nothing else.
+"""Ridge regression with one alpha a target, for thousands of ridges on the same responses.
 
-himalaya is called in one place, ``_best_alpha``. What it is given has been reduced in float64
-without loss:
+Linear algebra on tensors: no files, no global state. A ridge is solved in three steps, and each
+depends on as little as it can, so that as much as can be is shared:
 
-- ridge predictions do not change when the features are rotated, so the features are replaced by
-  their principal components, never more than min(n, p) of them;
-- they depend on the training rows through X'X and X'Y alone, so with X = U S V' the n_train rows of
-  a fold are replaced by the rows of S and U'Y, and its validation rows by X V.
+- ``Splits``: which rows train and validate in each fold. Shared by everything.
+- ``Targets``: responses, with the sums that a fold needs of them. Shared by all layers of all models.
+- ``Plan``: factorisations of the features of one layer. Shared by all subjects with one stimulus.
 
-What then remains, a product with a diagonal matrix for each alpha, is safe in float32: small
-singular values are known to their own precision and not to that of the largest one, so that the
-alphas chosen are those of float64 up to ties (a loss of correlation below 1e-6, also with
-collinear features, dimensions a thousand times larger than others, and alphas down to 1e-12).
+Notation: X (n, p) features, Y (n, t) responses, both of the training set; X = U S V' the singular value
+decomposition, r its rank. In fold k the training rows of U S have the singular value decomposition
+A_k L^(1/2) Q', L the eigenvalues of the training Gram matrix. With P = L^(-1/2) Q' S,
+
+    z = P (U'Y)_train          response in the directions of the fold, (r, t)
+    w = P (U'Y)_validation     the same of the validation set
+    M = P (U'U)_validation P'  how the directions covary in the validation set, (r, r)
+    g(alpha) = L / (L + alpha) shrinkage of each direction
+
+the prediction for the validation set is U P' (g z), so for **every** alpha
+
+    prediction . response = sum_i g_i z_i w_i
+    |prediction|^2        = sum_ij g_i g_j z_i z_j M_ij
+
+and no prediction need be formed. The second sum is a quadratic form for each alpha; but g_i g_j
+differs from one alpha to the next in a special way:
+
+    g_i g_j = L_i L_j (d_i - d_j) / (L_j - L_i)    with d = 1 / (L + alpha)
+
+so with K_ij = M_ij L_j / (L_j - L_i) and u = K z (one product, without alpha in it) it is
+
+    |prediction|^2 = sum_i g_i^2 M_ii z_i^2 + 2 sum_i L_i (d_i - c) z_i u_i
+
+for any constant c, since sum_i L_i z_i u_i = 0: two products of an (alphas, r) matrix with an (r, t)
+matrix. c = d of the largest L keeps the terms from cancelling for large alphas. Eigenvalues closer than ``NEAR``
+are taken out of K and kept beside the diagonal, with (g_i^2 + g_j^2) / 2 for g_i g_j: a relative
+error of at most NEAR^2 / 2 in terms that are few.
+
+Factorisations are computed in float64, products with responses in `dtype`. All that is rounded to `dtype`
+has entries of order one (P and U have been whitened), so small singular values keep their own
+precision and not that of the largest one: features that are collinear, nearly so, or a thousand
+times larger than others cost none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, cast
 
 import numpy as np
-from himalaya.backend import get_backend, set_backend
-from himalaya.ridge import solve_group_ridge_random_search
-from himalaya.scoring import correlation_score
+import torch
 
 from phaselab.encoding.cv import Fold
 
-#: Alphas and targets whose predictions are held at once. Small temporaries stay in cache and in the
-#: heap: with all alphas and targets at once, as much time goes into page faults as into products.
-ALPHAS_AT_ONCE = 4
-TARGETS_AT_ONCE = 480
+Scoring = Literal["correlation", "r2"]
+
+#: Relative distance below which two eigenvalues are near, by dtype: the error of the approximation,
+#: NEAR^2 / 2, against that of a difference of near numbers, rounding / NEAR.
+NEAR = {torch.float32: 3e-3, torch.float64: 1e-6}
+#: Eigenvalues of a Gram matrix are known to about 1e-16 of the largest: below this share of it they
+#: are computed again from what the larger ones leave of the features.
+GRAM_TRUSTED = 1e-7
+#: Norm of a row of P (1 if the training set has its full share of a direction) above which z is taken from
+#: the responses: it is lost in rounding otherwise.
+STEEP = 4.0
+#: Rows of K's near pairs that are multiplied at once.
+NEAR_ROWS = 64
+#: Targets of a batch at least, where memory is scarce, and at most, where it is not.
+SMALLEST_BATCH, LARGEST_BATCH = 16, 1024
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-def ridge_predict(
-    X_train: np.ndarray,
-    Y_train: np.ndarray,
-    X_test: np.ndarray,
-    alphas: np.ndarray,
-    inner_folds: Sequence[Fold],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Predict held-out responses with the alpha that is best for each target.
+class SolverError(ValueError):
+    """An argument that does not fit; the message names it, what was found and what was expected."""
 
-    For each target, alpha is the one with the highest Pearson correlation between prediction and
-    response, averaged over `inner_folds`; of equals the largest. The weights are then those of the
-    whole training set,
 
-        b = (X'X + alpha I)^-1 X'y,
+@dataclass(frozen=True)
+class Splits:
+    """Rows of a training set that train and validate in each fold, and the pieces that they share.
 
-    with X and y centred on the training means, which stands for an unpenalised intercept. Features
-    are not scaled.
+    A piece is a set of rows with the same role in every fold, so that sums over the rows of a fold
+    are sums over its pieces. Contiguous folds without a gap have one piece a fold.
 
     Parameters
     ----------
-    X_train : (n_train, n_features) features.
-    Y_train : (n_train, n_targets) responses.
-    X_test : (n_test, n_features) features of the held-out samples.
-    alphas : (n_alphas,) candidates, above 0.
-    inner_folds : (train, validation) positions in the training set.
-
-    Returns
-    -------
-    predictions : float64 (n_test, n_targets).
-    best_alpha : float64 (n_targets,), each one of `alphas`.
+    n : number of rows.
+    folds : (train, validation) row numbers; no row may be in both.
 
     Raises
     ------
-    ValueError
-        Naming the argument whose shape or values do not fit.
+    SolverError
+        For no fold, an empty set, a row that is not there, or one that trains and validates.
+    """
+
+    n: int
+    folds: tuple[Fold, ...]
+
+    def __post_init__(self) -> None:
+        if not self.folds:
+            raise SolverError("cv: found no fold, expected at least 1 (two sets of rows)")
+        for number, fold in enumerate(self.folds):
+            for name, rows in zip(("training", "validation"), fold, strict=True):
+                if not len(rows):
+                    raise SolverError(f"cv: fold {number}: found an empty {name} set, expected rows")
+                if min(rows) < 0 or max(rows) >= self.n:
+                    raise SolverError(
+                        f"cv: fold {number}: found {name} rows {min(rows)} to {max(rows)}, "
+                        f"expected 0 to {self.n - 1}"
+                    )
+            both = np.intersect1d(*fold)
+            if len(both):
+                raise SolverError(
+                    f"cv: fold {number}: found {len(both)} rows that train and validate (the first is "
+                    f"{both[0]}), expected none"
+                )
+
+    @cached_property
+    def roles(self) -> np.ndarray:
+        """int8 (n_pieces, n_folds): 1 trains, 2 validates, 0 neither."""
+        return self._pieces[0]
+
+    @cached_property
+    def order(self) -> np.ndarray:
+        """(n,) row numbers, piece after piece, ascending in each."""
+        return np.argsort(self._pieces[1], kind="stable")
+
+    @cached_property
+    def slices(self) -> list[slice]:
+        """Where each piece is in `order`."""
+        ends = np.cumsum(np.bincount(self._pieces[1], minlength=len(self.roles)))
+        return [slice(int(a), int(b)) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+
+    @cached_property
+    def _pieces(self) -> tuple[np.ndarray, np.ndarray]:
+        role = np.zeros((self.n, len(self.folds)), dtype=np.int8)
+        for number, (train, validation) in enumerate(self.folds):
+            role[train, number] = 1
+            role[validation, number] = 2
+        kinds, first, inverse = np.unique(role, axis=0, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        return kinds[np.argsort(first)], rank[inverse.ravel()]
+
+    def pieces(self, fold: int, role: int) -> list[int]:
+        """Pieces that have a role in a fold."""
+        return [int(i) for i in np.flatnonzero(self.roles[:, fold] == role)]
+
+
+class Targets:
+    """Responses of one subject, and what of them does not depend on features.
+
+    Parameters
+    ----------
+    Y : (n_rows, n_targets) responses: a numpy array or memory map, a Zarr or HDF5 array, or a tensor on any
+        device. Read in batches of columns and never copied as a whole.
+    splits : roles of the training rows.
+    train : (splits.n,) rows of `Y` that are the training set, ascending; None: all.
+    Y_test, test : held-out responses and their rows, in the same way; `Y_test` None: `Y` when `test` is
+        given, nothing otherwise.
+    intercept : whether the mean of the training set is taken off before anything else.
+    name : what messages call `Y`.
+
+    Attributes
+    ----------
+    n_targets : int.
+    left_out : target -> why; not finite, or constant in the training set. They are not fitted.
+    kept : (n_kept,) numbers of the other targets.
+
+    Raises
+    ------
+    SolverError
+        When shapes do not fit or the type is not a real number's.
+    """
+
+    def __init__(
+        self,
+        Y: Any,
+        splits: Splits,
+        train: np.ndarray | None = None,
+        Y_test: Any = None,
+        test: np.ndarray | None = None,
+        intercept: bool = True,
+        name: str = "Y",
+    ) -> None:
+        self.splits, self.intercept, self.name = splits, intercept, name
+        self._train = _Source(Y, train, f"{name}")
+        if Y_test is None and test is not None:
+            Y_test = Y
+        self._test = None if Y_test is None else _Source(Y_test, test, f"{name}_test")
+        if self._train.n != splits.n:
+            raise SolverError(f"{name}: found {self._train.n} samples, expected {splits.n} as in X")
+        if self._test is not None and self._test.n_targets != self._train.n_targets:
+            raise SolverError(
+                f"{name}_test: found {self._test.n_targets} targets, expected {self._train.n_targets} as in {name}"
+            )
+        self.n_targets = self._train.n_targets
+        self._survey()
+
+    def _survey(self, at_once: int = 4096) -> None:
+        """Means, sums of each piece and norms of each validation set, in float64, one pass over Y."""
+        n_pieces, n_folds = self.splits.roles.shape
+        self.mean = np.zeros(self.n_targets)
+        self._sums = np.zeros((n_pieces, self.n_targets))
+        # Sum of squares about the mean of the validation set, and that mean, a fold each.
+        self._squares = np.zeros((n_folds, self.n_targets))
+        self.left_out: dict[int, str] = {}
+        # Batches of about a quarter of a gigabyte, in float64.
+        at_once = max(1, min(at_once, (1 << 28) // (8 * self.splits.n)))
+        for start in range(0, self.n_targets, at_once):
+            columns = slice(start, min(start + at_once, self.n_targets))
+            values = self._train.read(columns).cpu().numpy().astype(np.float64)
+            finite = np.isfinite(values).all(axis=0)
+            if self._test is not None:
+                held = self._test.read(columns)
+                finite &= torch.isfinite(held).all(dim=0).cpu().numpy()
+            with np.errstate(invalid="ignore"):
+                constant = values.max(axis=0) == values.min(axis=0)
+            for column in np.flatnonzero(~finite):
+                self.left_out[start + int(column)] = "NaN or infinite values"
+            for column in np.flatnonzero(finite & constant):
+                self.left_out[start + int(column)] = "constant in the training set"
+            values[:, ~finite] = 0
+            if self.intercept:
+                self.mean[columns] = values.mean(axis=0)
+                values -= self.mean[columns]
+            values = values[self.splits.order]
+            for piece, rows in enumerate(self.splits.slices):
+                self._sums[piece, columns] = values[rows].sum(axis=0)
+            for fold in range(n_folds):
+                mine = self.splits.pieces(fold, 2)
+                count = sum(len(range(*self.splits.slices[i].indices(self.splits.n))) for i in mine)
+                mean = self._sums[mine, columns].sum(axis=0) / count
+                for i in mine:
+                    self._squares[fold, columns] += ((values[self.splits.slices[i]] - mean) ** 2).sum(axis=0)
+        out = np.array(sorted(self.left_out), dtype=np.int64)
+        self.kept = np.setdiff1d(np.arange(self.n_targets), out)
+
+    def batches(self, size: int, device: torch.device, dtype: torch.dtype) -> Iterator[_Batch]:
+        """Batches of the kept targets, training rows piece after piece."""
+        for start in range(0, len(self.kept), size):
+            columns = self.kept[start : start + size]
+            mean = torch.as_tensor(self.mean[columns])
+
+            def ready(source: _Source, mean: torch.Tensor = mean, columns: np.ndarray = columns) -> torch.Tensor:
+                values = source.read(columns)
+                if self.intercept:
+                    # A mean that is large against the variance must go before rounding.
+                    values = values - mean.to(values.device, values.dtype)
+                return values.to(device, dtype)
+
+            Y = ready(self._train)
+            order = self.splits.order
+            if (order[1:] < order[:-1]).any():
+                Y = Y[torch.as_tensor(order, device=Y.device)]
+            yield _Batch(
+                columns=columns,
+                Y=Y,
+                Y_test=None if self._test is None else ready(self._test),
+                sums=torch.as_tensor(self._sums[:, columns]).to(device, dtype),
+                squares=torch.as_tensor(self._squares[:, columns]).to(device, dtype),
+            )
+
+    @property
+    def n_test(self) -> int:
+        return 0 if self._test is None else self._test.n
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b)."""
+
+    columns: np.ndarray
+    Y: torch.Tensor
+    Y_test: torch.Tensor | None
+    sums: torch.Tensor
+    squares: torch.Tensor
+
+
+class _Source:
+    """Columns of an array that may be larger than memory, some of its rows alone."""
+
+    def __init__(self, values: Any, rows: np.ndarray | None, name: str) -> None:
+        shape = tuple(getattr(values, "shape", ()))
+        if len(shape) != 2 or not all(shape):
+            raise SolverError(f"{name}: found shape {shape}, expected (samples, targets), none of them 0")
+        kind = "f" if isinstance(values, torch.Tensor) and values.is_floating_point() else None
+        kind = kind or np.dtype(getattr(values, "dtype", object) if not isinstance(values, torch.Tensor) else "i8").kind
+        if kind not in "fiub":
+            raise SolverError(f"{name}: found type {values.dtype}, expected real numbers")
+        self.values, self.rows = values, rows
+        self.n = shape[0] if rows is None else len(rows)
+        self.n_targets = shape[1]
+
+    def read(self, columns: slice | np.ndarray) -> torch.Tensor:
+        """(n, n_columns): on the source's device, in its precision (float64 where it holds integers)."""
+        if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
+            columns = slice(int(columns[0]), int(columns[-1]) + 1)
+        if isinstance(self.values, torch.Tensor):
+            index = columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
+            part = self.values[:, index]
+            return part if self.rows is None else part[torch.as_tensor(self.rows, device=part.device)]
+        if isinstance(columns, slice):
+            part = np.asarray(self.values[:, columns])
+        else:
+            # Zarr and HDF5 read ranges well and scattered columns badly.
+            first = int(columns[0])
+            part = np.asarray(self.values[:, first : int(columns[-1]) + 1])[:, columns - first]
+        if self.rows is not None:
+            part = part[self.rows]
+        if part.dtype not in (np.float32, np.float64):
+            part = part.astype(np.float64)
+        return torch.from_numpy(np.ascontiguousarray(part))
+
+
+@dataclass(frozen=True)
+class _FoldPlan:
+    """What a fold needs of the features; r_k is its rank.
+
+    Attributes
+    ----------
+    to_z : (r_k, r) from U'Y, or where `z_rows` is given (r_k, n_train) from the responses themselves.
+    to_w : (r_k, r), or with `w_rows` (r_k, n_validation).
+    z_shift, w_shift : (r_k,) what the sum of the responses of the set is multiplied with and taken off.
+    train : training rows, of which `to_steep` (n_steep, n_train) makes the rows `steep` of z.
+    drift : (r_k,) n_validation P (mean of validation - mean of training), for R2; else None.
+    K : (r_k, r_k), zero for near pairs.
+    near : (rows, columns, block) of M near the diagonal and on it.
+    numerator : (n_alphas, r_k) g divided by its largest value, which a correlation does not see.
+    denominator : (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal.
+    largest : (n_alphas,) the largest g.
+    """
+
+    to_z: torch.Tensor
+    z_rows: list[slice] | torch.Tensor | None
+    z_shift: torch.Tensor | None
+    train: list[slice] | torch.Tensor
+    steep: torch.Tensor | None
+    to_steep: torch.Tensor | None
+    to_w: torch.Tensor
+    w_rows: list[slice] | torch.Tensor | None
+    w_shift: torch.Tensor | None
+    drift: torch.Tensor | None
+    n_train: int
+    K: torch.Tensor
+    near: list[tuple[slice, slice, torch.Tensor]]
+    numerator: torch.Tensor
+    denominator: torch.Tensor
+    largest: torch.Tensor
+
+
+class Plan:
+    """Factorisations of the features of one layer, for any number of responses.
+
+    Parameters
+    ----------
+    X : (n, p) features of the training set; numpy or torch, float32 or float64.
+    splits : folds over its rows, by which alpha is chosen.
+    alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
+    X_test : (n_test, p) features of held-out rows, or None.
+    scoring : ``correlation`` or ``r2``: of the predictions of each validation set.
+    intercept : whether the model has an unpenalised intercept: features and responses are centred on the mean
+        of the training set, in each fold on that of the fold. Without it they are taken as they are.
+    dtype : ``float32`` or ``float64``, of the products with responses.
+    device : torch device.
+
+    Attributes
+    ----------
+    rank : r, directions that the features span.
+    s : float64 (r,) singular values.
+    V : float64 (p, r) directions.
+    mean : float64 (p,), zeros without intercept.
+
+    Raises
+    ------
+    SolverError
+        Naming the argument whose shape or values do not fit, or a device that is not there.
 
     Notes
     -----
-    Choice of alpha: the rule of ``himalaya.ridge.RidgeCV`` (Dupré la Tour et al. 2022, NeuroImage).
-    A target that is constant, or that no feature predicts, gets the largest alpha.
+    Memory: about ``8 (n p + n r + p r + n_pieces r^2)`` bytes while it is made (float64), and in the end
+    ``itemsize (n r + n_test r + n_folds (2 r^2 + r min(r, n_fold)))``, see `plan_bytes`.
     """
-    X_train, Y_train, X_test = (np.asarray(a, dtype=np.float64) for a in (X_train, Y_train, X_test))
-    alphas = np.sort(np.asarray(alphas, dtype=np.float64))
-    _check(X_train, Y_train, X_test, alphas, inner_folds)
 
-    X_mean, Y_mean = X_train.mean(0), Y_train.mean(0)
-    U, s, Vt = np.linalg.svd(X_train - X_mean, full_matrices=False)
-    # What centring leaves of a constant feature is rounding error, and no direction to fit along.
-    real = s > 1e-12 * np.linalg.norm(X_train)
-    U, s, Vt = U[:, real], s[real], Vt[real]
-    if not len(s):
-        return np.tile(Y_mean, (len(X_test), 1)), np.full(Y_train.shape[1], alphas[-1])
-    Y = Y_train - Y_mean
-    best = _best_alpha(U * s, Y, alphas, inner_folds)
-    # (n_components, n_targets): the weights in the basis of the components, one alpha a column
-    weights = s[:, None] / (s[:, None] ** 2 + best) * (U.T @ Y)
-    predictions = ((X_test - X_mean) @ Vt.T) @ weights + Y_mean
-    return predictions, best
+    def __init__(
+        self,
+        X: Any,
+        splits: Splits,
+        alphas: Any,
+        X_test: Any = None,
+        scoring: Scoring = "correlation",
+        intercept: bool = True,
+        dtype: str = "float32",
+        device: str = "cpu",
+    ) -> None:
+        self.splits, self.scoring, self.intercept = splits, scoring, intercept
+        if scoring not in ("correlation", "r2"):
+            raise SolverError(f"scoring: found {scoring!r}, expected 'correlation' or 'r2'")
+        if dtype not in DTYPES:
+            raise SolverError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
+        self.dtype, self.device = DTYPES[dtype], find_device(device)
+        self.alphas = _alphas(alphas)
+        X = _features(X, "X", self.device)
+        if len(X) != splits.n:
+            raise SolverError(f"X: found {len(X)} samples, expected {splits.n} as in the folds")
+        self.n, self.p = X.shape
+        self.mean = X.mean(0) if intercept else X.new_zeros(self.p)
+        X = X - self.mean
+        if (splits.order[1:] < splits.order[:-1]).any():
+            X = X[torch.as_tensor(splits.order, device=X.device)]
+        if self.p <= self.n:
+            self.s, self.V = _right_singular(X.T @ X, lambda: X, self._tolerance(X))
+            U = X @ (self.V / self.s)
+        else:
+            self.s, U = _right_singular(X @ X.T, lambda: X.T, self._tolerance(X))
+            self.V = _orthonormal(X.T @ (U / self.s))
+        self.rank = len(self.s)
+        del X
+        self.U = U.to(self.dtype)
+        self.F: torch.Tensor | None = None
+        if X_test is not None:
+            self.F = self.project(X_test, "X_test")
+        self.g = (self.s**2 / (self.s**2 + self.alphas[:, None])) if self.rank else U.new_zeros((len(self.alphas), 0))
+        self.folds = [self._fold(k, U, grams, sums) for grams, sums in [self._sums(U)] for k in range(len(splits.folds))]
 
+    def project(self, X: Any, name: str = "X") -> torch.Tensor:
+        """(n_rows, r) of other features in the whitened directions: (X - mean) V / s, in `dtype`."""
+        X = _features(X, name, self.device)
+        if X.shape[1] != self.p:
+            raise SolverError(f"{name}: found {X.shape[1]} features, expected {self.p} as in X")
+        return cast(torch.Tensor, ((X - self.mean) @ (self.V / self.s)).to(self.dtype))
 
-def _best_alpha(Z: np.ndarray, Y: np.ndarray, alphas: np.ndarray, folds: Sequence[Fold]) -> np.ndarray:
-    """The best of `alphas` for each column of Y, by himalaya, from the reduced rows of each fold."""
-    rows, targets, reduced = [], [], []
-    start = 0
-    for train, validation in folds:
-        Z_mean, Y_mean = Z[train].mean(0), Y[train].mean(0)
-        Q, R = np.linalg.qr(Z[train] - Z_mean)
-        U, s, Vt = np.linalg.svd(R)
-        S = np.zeros_like(R)
-        np.fill_diagonal(S, s)
-        rows += [S, (Z[validation] - Z_mean) @ Vt.T]
-        targets += [U.T @ (Q.T @ (Y[train] - Y_mean)), Y[validation] - Y_mean]
-        middle, end = start + len(S), start + len(S) + len(validation)
-        reduced.append((np.arange(start, middle), np.arange(middle, end)))
-        start = end
-    before = get_backend().name
-    set_backend("numpy")
-    try:
-        # One feature space with weight 1 makes himalaya's random search a ridge without refit.
-        deltas, _, _ = solve_group_ridge_random_search(
-            [np.concatenate(rows).astype(np.float32)],
-            np.concatenate(targets).astype(np.float32),
-            n_iter=np.ones((1, 1), np.float32),
-            alphas=alphas.astype(np.float32),
-            score_func=correlation_score,
-            cv=reduced,
-            fit_intercept=False,
-            return_weights=False,
-            n_alphas_batch=ALPHAS_AT_ONCE,
-            n_targets_batch=TARGETS_AT_ONCE,
-            progress_bar=False,
-            warn=False,
-        )
-    finally:
-        set_backend(before)
-    # himalaya gives -log(alpha): find the candidate that it is.
-    return alphas[np.abs(np.log(alphas)[:, None] + deltas).argmin(0)]
+    def _tolerance(self, A: torch.Tensor) -> float:
+        # As numpy's matrix_rank: singular values below it are rounding error of the features. What
+        # centring leaves of a constant feature is rounding error as well, of the mean that was taken off.
+        scale = float(torch.linalg.vector_norm(A)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        return max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * scale
 
+    @property
+    def by_pieces(self) -> bool:
+        """Whether sums over the rows of a fold are taken over pieces: not where there are too many."""
+        return len(self.splits.roles) <= 4 * len(self.splits.folds) + 1
 
-def _check(
-    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: Sequence[Fold]
-) -> None:
-    for name, array in (("X_train", X), ("Y_train", Y), ("X_test", X_test)):
-        if array.ndim != 2 or not array.size:
-            raise ValueError(
-                f"{name}: found shape {array.shape}, expected (samples, columns), none of them 0"
+    def _sums(self, U: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Gram matrix and sum of the rows of each piece."""
+        if not self.by_pieces:
+            return [], []
+        parts = [U[rows] for rows in self.splits.slices]
+        return [part.T @ part for part in parts], [part.sum(0) for part in parts]
+
+    def _fold(self, k: int, U: torch.Tensor, grams: list[torch.Tensor], sums: list[torch.Tensor]) -> _FoldPlan:
+        train, validation = (self._rows(k, role) for role in (1, 2))
+        n_train, n_validation = (len(rows) for rows in self.splits.folds[k])
+
+        def gram(role: int) -> tuple[torch.Tensor, torch.Tensor]:
+            if self.by_pieces:
+                mine = self.splits.pieces(k, role)
+                return torch.stack([grams[i] for i in mine]).sum(0) if len(mine) > 1 else grams[mine[0]].clone(), (
+                    torch.stack([sums[i] for i in mine]).sum(0)
+                )
+            part = _take(U, train if role == 1 else validation)
+            return part.T @ part, part.sum(0)
+
+        B, total = gram(1)
+        m_train = total / n_train if self.intercept else torch.zeros_like(total)
+        if n_train >= self.rank:
+            H = (B - n_train * torch.outer(m_train, m_train)) * self.s * self.s[:, None]
+            rows = train
+            root, Q = _right_singular(
+                H, lambda: (_take(U, rows) - m_train) * self.s, self._fold_tolerance(H)
             )
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name}: found {int((~np.isfinite(array)).sum())} NaN or infinite values")
-    if len(Y) != len(X):
-        raise ValueError(f"Y_train: found {len(Y)} samples, expected {len(X)} as in X_train")
-    if X_test.shape[1] != X.shape[1]:
-        raise ValueError(f"X_test: found {X_test.shape[1]} features, expected {X.shape[1]} as in X_train")
-    if alphas.ndim != 1 or not len(alphas) or not np.isfinite(alphas).all() or alphas[0] <= 0:
-        raise ValueError(f"alphas: found {alphas}, expected one or more finite numbers above 0")
-    if not folds:
-        raise ValueError("inner_folds: found none, expected at least one")
+            P = (Q / root).T * self.s
+            left = None
+        else:
+            A = (_take(U, train) - m_train) * self.s
+            kernel = A @ A.T
+            root, left = _right_singular(kernel, lambda: A.T, self._fold_tolerance(kernel))
+            P = (_orthonormal(A.T @ (left / root)) / root).T * self.s
+        lam = root**2
+        Gv, total_v = gram(2)
+        m_validation = total_v / n_validation
+        m_w = m_validation if self.scoring == "correlation" else m_train
+        # Sum over validation rows of (u - m_w)(u - m_w)'
+        Gv = (
+            Gv
+            - torch.outer(m_w, total_v)
+            - torch.outer(total_v, m_w)
+            + n_validation * torch.outer(m_w, m_w)
+        )
+        z_direct = left is not None or not self.by_pieces
+        w_direct = n_validation < self.rank or not self.by_pieces
+        seen = None
+        if w_direct:
+            seen = P @ (_take(U, validation) - m_w).T
+            M = seen @ seen.T
+        else:
+            M = P @ Gv @ P.T
+        K, near = self._kernels(M, lam)
+        ratio = lam / (lam + self.alphas[:, None]) if len(lam) else lam.new_zeros((len(self.alphas), 0))
+        largest = ratio.max(1).values if len(lam) else lam.new_ones(len(self.alphas))
+        relative = ratio / largest[:, None]
+        towards = 1 - lam / lam.max() if len(lam) else lam
+
+        def narrow(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.dtype).contiguous()
+
+        def shift(mean: torch.Tensor, direct: bool) -> torch.Tensor | None:
+            # Directions from rows that were centred already have no mean to take off.
+            return None if direct or not bool(mean.any()) else narrow(P @ mean)
+
+        steep, to_steep = None, None
+        if z_direct:
+            to_z = left.T if left is not None else P @ (_take(U, train) - m_train).T
+        else:
+            to_z = P
+            # Directions that hardly occur in the training set are differences of large sums, which
+            # rounding would spoil: these few are taken from the responses themselves.
+            far = torch.linalg.vector_norm(P, dim=1) > STEEP
+            if bool(far.any()):
+                steep = far.nonzero()[:, 0]
+                to_steep = narrow(P[steep] @ (_take(U, train) - m_train).T)
+        drift = None
+        if self.scoring == "r2" and self.intercept:
+            drift = narrow(P @ (m_validation - m_train)) * n_validation
+        return _FoldPlan(
+            to_z=narrow(to_z),
+            z_rows=train if z_direct else None,
+            z_shift=shift(m_train, z_direct),
+            train=train,
+            steep=steep,
+            to_steep=to_steep,
+            to_w=narrow(P if seen is None else seen),
+            w_rows=validation if w_direct else None,
+            w_shift=shift(m_w, w_direct),
+            drift=drift,
+            n_train=n_train,
+            K=narrow(K),
+            near=[(rows, columns, narrow(block)) for rows, columns, block in near],
+            numerator=narrow(relative),
+            denominator=narrow(torch.cat([2 * relative * towards, relative**2], 1)),
+            largest=narrow(largest),
+        )
+
+    def _fold_tolerance(self, gram: torch.Tensor) -> float:
+        size = float(gram.diagonal().sum().clamp_min(0)) ** 0.5
+        return max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
+
+    def _rows(self, k: int, role: int) -> list[slice] | torch.Tensor:
+        """Where the rows of a fold are in the order of the pieces: a few ranges, or their numbers."""
+        ranges: list[slice] = []
+        for i in self.splits.pieces(k, role):
+            piece = self.splits.slices[i]
+            if ranges and ranges[-1].stop == piece.start:
+                ranges[-1] = slice(ranges[-1].start, piece.stop)
+            else:
+                ranges.append(piece)
+        if len(ranges) <= 16:
+            return ranges
+        return torch.cat([torch.arange(r.start, r.stop, device=self.device) for r in ranges])
+
+    def _kernels(
+        self, M: torch.Tensor, lam: torch.Tensor
+    ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
+        """K, and M near the diagonal as blocks; `lam` ascending."""
+        r = len(lam)
+        if not r:
+            return M, []
+        step = lam - lam[:, None]
+        near = step.abs() < NEAR[self.dtype] * torch.maximum(lam, lam[:, None])
+        near.fill_diagonal_(True)
+        K = torch.where(near, 0, M * lam / torch.where(near, 1, step))
+        # Eigenvalues are in order, so that near ones are neighbours: columns first to last of each row.
+        last = r - 1 - near.flip(1).to(torch.int8).argmax(1)
+        first = near.to(torch.int8).argmax(1)
+        M = torch.where(near, M, 0)
+        blocks = []
+        for start in range(0, r, NEAR_ROWS):
+            rows = slice(start, min(start + NEAR_ROWS, r))
+            columns = slice(int(first[rows].min()), int(last[rows].max()) + 1)
+            blocks.append((rows, columns, M[rows, columns]))
+        if sum(block.numel() for _, _, block in blocks) > r * r // 2:
+            blocks = [(slice(0, r), slice(0, r), M)]
+        return K, blocks
+
+    def batch_bytes(self, n_test: int) -> int:
+        """Bytes that one target of a batch takes while it is solved."""
+        widest = max(len(fold.K) for fold in self.folds)
+        n_pieces = len(self.splits.roles) if self.by_pieces else 1
+        numbers = 2 * self.n + (n_pieces + 2) * self.rank + 7 * widest + 5 * len(self.alphas) + 4 * n_test
+        return numbers * self.dtype.itemsize + 16 * n_pieces
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that the plan holds."""
+        own = [self.U, self.V, self.g] + ([self.F] if self.F is not None else [])
+        for fold in self.folds:
+            own += [fold.to_z, fold.to_w, fold.K, fold.numerator, fold.denominator]
+            own += [block for _, _, block in fold.near]
+        return sum(tensor.numel() * tensor.element_size() for tensor in own)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was learned of each target; NaN where it was left out.
+
+    Attributes
+    ----------
+    alpha : float64 (n_targets,) the chosen alphas.
+    cv_score : float32 (n_targets,) mean over folds of the score with that alpha.
+    test_score : float32 (n_targets,), or None without a test set.
+    predictions : (n_test, n_targets) when asked for.
+    coef : (p, n_targets) and
+    intercept : (n_targets,) when asked for.
+    left_out : target -> why.
+    """
+
+    alpha: np.ndarray
+    cv_score: np.ndarray
+    test_score: np.ndarray | None
+    predictions: np.ndarray | None
+    coef: np.ndarray | None
+    intercept: np.ndarray | None
+    left_out: dict[int, str]
+
+
+@torch.inference_mode()
+def solve(
+    plan: Plan,
+    targets: Targets,
+    batch: int | None = None,
+    memory: int | None = None,
+    predictions: bool = False,
+    coef: bool = False,
+) -> Fit:
+    """Choose alpha for each target, fit, and score on the test set.
+
+    Parameters
+    ----------
+    plan : of the features; with `X_test` when `targets` have a test set.
+    targets : with the same splits.
+    batch : targets at once; None: from `memory`.
+    memory : bytes for the targets of a batch and all that is computed from them, beside the plan and the
+        results (`batch_bytes` says how many a target takes). None: `LARGEST_BATCH` targets at most.
+    predictions : keep the predictions of the test set.
+    coef : keep the coefficients.
+
+    Raises
+    ------
+    SolverError
+        When splits or test sets do not belong together, or naming `memory` when not even
+        `SMALLEST_BATCH` targets fit into it.
+    """
+    if targets.splits is not plan.splits:
+        raise SolverError("targets: found other splits than the plan's, expected the same object")
+    if targets.intercept != plan.intercept:
+        raise SolverError(f"targets: found intercept {targets.intercept}, expected {plan.intercept} as in the plan")
+    n_test = targets.n_test
+    if n_test != (0 if plan.F is None else len(plan.F)):
+        found = 0 if plan.F is None else len(plan.F)
+        raise SolverError(f"X_test: found {found} samples, expected {n_test} as in {targets.name}_test")
+    size = _batch_size(plan, targets, batch, memory)
+    t = targets.n_targets
+    alpha, cv_score = np.full(t, np.nan), np.full(t, np.nan, dtype=np.float32)
+    test_score = np.full(t, np.nan, dtype=np.float32) if n_test else None
+    kept_type = np.dtype(str(plan.dtype).removeprefix("torch."))
+    kept = np.full((n_test, t), np.nan, dtype=kept_type) if predictions else None
+    weights = np.full((plan.p, t), np.nan, dtype=kept_type) if coef else None
+    intercept = np.zeros(t) if coef else None
+    lift = (plan.V / plan.s).to(plan.dtype) if coef else None
+    candidates = plan.alphas.cpu().numpy()
+    g = plan.g.to(plan.dtype)
+    top = plan.g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
+    relative = (plan.g / top[:, None]).to(plan.dtype)
+    for part in targets.batches(size, plan.device, plan.dtype):
+        index, score, Z = _search(plan, part)
+        columns = part.columns
+        alpha[columns] = candidates[index.cpu().numpy()]
+        cv_score[columns] = score.cpu().numpy()
+        if n_test:
+            assert test_score is not None and plan.F is not None and part.Y_test is not None
+            # The same prediction divided by its largest g, which keeps it off the smallest numbers.
+            predicted = plan.F @ (relative[index].T * Z)
+            scale = top[index].to(plan.dtype)
+            test_score[columns] = _score(plan.scoring, predicted, part.Y_test, scale).cpu().numpy()
+            if kept is not None:
+                kept[:, columns] = (predicted * scale).cpu().numpy() + targets.mean[columns]
+        if weights is not None:
+            assert lift is not None and intercept is not None
+            b = lift @ (g[index].T * Z)
+            weights[:, columns] = b.cpu().numpy()
+            intercept[columns] = targets.mean[columns] - (plan.mean @ b.to(torch.float64)).cpu().numpy()
+    return Fit(alpha, cv_score, test_score, kept, weights, intercept, targets.left_out)
+
+
+def fit_score(
+    X_train: Any,
+    Y_train: Any,
+    X_test: Any,
+    Y_test: Any,
+    alphas: Any,
+    folds: Sequence[Fold],
+    scoring: Scoring = "correlation",
+    intercept: bool = True,
+    dtype: str = "float32",
+    device: str = "auto",
+    batch: int | None = None,
+    memory: int | None = None,
+) -> Any:
+    """Score ridges on held-out rows, keeping neither coefficients nor predictions.
+
+    Parameters
+    ----------
+    X_train, X_test : (n, p) and (n_test, p) features.
+    Y_train, Y_test : (n, n_targets) and (n_test, n_targets) responses; or a list of them, one a subject,
+        with any numbers of targets: they share one factorisation.
+    alphas, scoring, intercept, dtype, device : as for `Plan`.
+    folds : (training, validation) rows of the training set.
+    batch, memory : as for `solve`.
+
+    Returns
+    -------
+    `Fit`, or a list of them where a list of responses was given.
+
+    Raises
+    ------
+    SolverError
+        Naming the argument that does not fit.
+    """
+    splits = Splits(len(X_train), tuple(folds))
+    several = isinstance(Y_train, (list, tuple))
+    if several and len(Y_train) != len(Y_test):
+        raise SolverError(f"Y_test: found {len(Y_test)} subjects, expected {len(Y_train)} as in Y_train")
+    pairs = zip(Y_train, Y_test, strict=True) if several else [(Y_train, Y_test)]
+    subjects = [
+        Targets(Y, splits, Y_test=held, intercept=intercept, name=f"Y[{i}]" if several else "Y")
+        for i, (Y, held) in enumerate(pairs)
+    ]
+    plan = Plan(X_train, splits, alphas, X_test, scoring, intercept, dtype, device)
+    fits = [solve(plan, targets, batch, memory) for targets in subjects]
+    return fits if several else fits[0]
+
+
+def _search(plan: Plan, part: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
+    Y = part.Y
+    if plan.by_pieces:
+        C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
+        total = C[0].clone() if len(C) > 1 else C[0]
+        for more in C[1:]:
+            total += more
+    else:
+        C, total = [], plan.U.T @ Y
+    scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
+    for k, fold in enumerate(plan.folds):
+        z = _project(plan, k, 1, fold.to_z, fold.z_rows, fold.z_shift, part, C, total)
+        if fold.steep is not None and fold.to_steep is not None:
+            z[fold.steep] = _product(fold.to_steep, fold.train, part.Y)
+        w = _project(plan, k, 2, fold.to_w, fold.w_rows, fold.w_shift, part, C, total)
+        r = len(z)
+        if fold.drift is not None:
+            w.addr_(fold.drift, part.sums[plan.splits.pieces(k, 1)].sum(0), alpha=-1 / fold.n_train)
+        numerator = fold.numerator @ w.mul_(z)
+        pairs = z.new_empty((2 * r, z.shape[1]))
+        torch.mm(fold.K, z, out=pairs[:r])
+        for rows, columns, block in fold.near:
+            torch.mm(block, z[columns], out=pairs[r:][rows])
+        pairs[:r].mul_(z)
+        pairs[r:].mul_(z)
+        # Of predictions divided by their largest g.
+        norm = (fold.denominator @ pairs).clamp_min_(0)
+        squares = part.squares[k]
+        if plan.scoring == "correlation":
+            norm = norm.mul_(squares).sqrt_()
+            scores += torch.where(norm > 0, numerator / norm, 0)
+        else:
+            about = squares
+            largest = fold.largest[:, None]
+            if plan.intercept:
+                about = squares + _drift_squares(plan, k, part)
+            else:
+                about = squares + _mean_squares(plan, k, part)
+            error = about - 2 * largest * numerator + largest**2 * norm
+            scores += torch.where(squares > 0, 1 - error / squares, 0)
+    scores /= len(plan.folds)
+    best = scores.max(0).values
+    # Of equals the first, on every device: argmax does not promise which.
+    number = torch.arange(len(scores), device=scores.device)[:, None]
+    index = torch.where(scores == best, number, len(scores)).min(0).values
+    return index.clamp_max_(len(scores) - 1), best, total
+
+
+def _project(
+    plan: Plan,
+    k: int,
+    role: int,
+    matrix: torch.Tensor,
+    rows: list[slice] | torch.Tensor | None,
+    shift: torch.Tensor | None,
+    part: _Batch,
+    C: list[torch.Tensor],
+    total: torch.Tensor,
+) -> torch.Tensor:
+    """z or w of a fold: (r_k, b)."""
+    if rows is not None:
+        return _product(matrix, rows, part.Y)
+    mine = plan.splits.pieces(k, role)
+    others = [i for i in range(len(C)) if i not in mine]
+    if len(others) < len(mine):
+        summed = total
+        for i in others:
+            summed = summed - C[i]
+    else:
+        summed = C[mine[0]]
+        for i in mine[1:]:
+            summed = summed + C[i]
+    out = matrix @ summed
+    if shift is not None:
+        out.addr_(shift, part.sums[mine].sum(0), alpha=-1)
+    return out
+
+
+def _product(matrix: torch.Tensor, rows: list[slice] | torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
+    """matrix (q, n_rows) times these rows of Y, without a copy of them where they are ranges."""
+    if isinstance(rows, torch.Tensor):
+        return matrix @ Y[rows]
+    out, done = None, 0
+    for where in rows:
+        term = matrix[:, done : done + where.stop - where.start]
+        out = term @ Y[where] if out is None else out.addmm_(term, Y[where])
+        done += where.stop - where.start
+    assert out is not None
+    return out
+
+
+def _drift_squares(plan: Plan, k: int, part: _Batch) -> torch.Tensor:
+    """n_validation times the squared distance of a validation set's mean from the training set's; (b,)."""
+    n_train, n_validation = (len(rows) for rows in plan.splits.folds[k])
+    means = [part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in ((1, n_train), (2, n_validation))]
+    return n_validation * (means[1] - means[0]) ** 2
+
+
+def _mean_squares(plan: Plan, k: int, part: _Batch) -> torch.Tensor:
+    """n_validation times the squared mean of a validation set; (b,)."""
+    n_validation = len(plan.splits.folds[k][1])
+    return part.sums[plan.splits.pieces(k, 2)].sum(0) ** 2 / n_validation
+
+
+def _score(scoring: Scoring, predicted: torch.Tensor, Y: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Score of `predicted` times `scale` (b,) against Y (n_test, b); 0 where either is constant."""
+    centred = Y - Y.mean(0)
+    squares = (centred**2).sum(0)
+    if scoring == "r2":
+        error = ((Y - predicted * scale) ** 2).sum(0)
+        return torch.where(squares > 0, 1 - error / squares, 0)
+    centred_p = predicted - predicted.mean(0)
+    norm = ((centred_p**2).sum(0) * squares).sqrt()
+    return torch.where(norm > 0, (centred_p * centred).sum(0) / norm, 0)
+
+
+def _batch_size(plan: Plan, targets: Targets, batch: int | None, memory: int | None) -> int:
+    each = plan.batch_bytes(targets.n_test)
+    if batch is not None:
+        if batch < 1:
+            raise SolverError(f"targets_batch: found {batch}, expected 1 or more")
+        if memory is not None and batch * each > memory:
+            raise SolverError(
+                f"targets_batch: found {batch}, which takes {batch * each} bytes; expected at most "
+                f"memory = {memory}"
+            )
+        return batch
+    if memory is None:
+        return LARGEST_BATCH
+    size = min(LARGEST_BATCH, memory // each)
+    if size < min(SMALLEST_BATCH, targets.n_targets):
+        raise SolverError(
+            f"memory: found {memory} bytes, expected at least {each * min(SMALLEST_BATCH, targets.n_targets)}: "
+            f"{each} for each of {min(SMALLEST_BATCH, targets.n_targets)} targets"
+        )
+    return int(size)
+
+
+def find_device(device: str) -> torch.device:
+    """The torch device of that name; ``auto`` is a CUDA device where there is one. Raises SolverError."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        torch.empty(1, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise SolverError(f"device: found {device!r}, which is not there: {str(error).splitlines()[0]}") from error
+    return found
+
+
+def _take(values: torch.Tensor, rows: list[slice] | torch.Tensor) -> torch.Tensor:
+    if isinstance(rows, torch.Tensor):
+        return values[rows]
+    return values[rows[0]] if len(rows) == 1 else torch.cat([values[where] for where in rows])
+
+
+def _right_singular(
+    gram: torch.Tensor, matrix: Callable[[], torch.Tensor], tolerance: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Singular values above `tolerance`, ascending (r,), and right singular vectors (q, r) of a matrix.
+
+    Parameters
+    ----------
+    gram : (q, q) A'A in float64.
+    matrix : gives A (m, q); called only when some singular values are too small to be had from A'A.
+    """
+    lam, vectors = torch.linalg.eigh(gram)
+    if not len(lam) or lam[-1] <= tolerance**2:
+        return lam[:0], vectors[:, :0]
+    known = lam > GRAM_TRUSTED * lam[-1]
+    root, V = lam[known].sqrt(), vectors[:, known]
+    if bool(known.all()):
+        return root, V
+    A, rest = matrix(), vectors[:, ~known]
+    small = A @ rest
+    # The two sets of vectors are orthogonal, but A does not keep them so: eigenvectors are known to
+    # rounding of the largest eigenvalue, and what `rest` has of a direction with a large singular
+    # value would drown its own. One rotation takes that out.
+    mixed = (V.T @ (A.T @ small)) / root[:, None] ** 2
+    small = small - A @ (V @ mixed)
+    more, W = _right_singular(small.T @ small, lambda: small, tolerance)
+    V, rest = V + rest @ mixed.T, rest - V @ mixed
+    return torch.cat([more, root]), torch.cat([rest @ W, V], 1)
+
+
+def _orthonormal(V: torch.Tensor) -> torch.Tensor:
+    """Columns (q, r) that are nearly orthonormal, made so: the last first, which are known best.
+
+    A direction that is small in the training set must have nothing of one that is large, or the
+    large one comes in by that door in other rows.
+    """
+    Q, R = torch.linalg.qr(V.flip(1))
+    return (Q * R.diagonal().sign()).flip(1)
+
+
+def _alphas(alphas: Any) -> torch.Tensor:
+    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values <= 0).any():
+        raise SolverError(f"alphas: found {alphas}, expected one or more finite numbers above 0")
+    return torch.as_tensor(values)
+
+
+def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
+    """(n, p) float64 on the device."""
+    if not isinstance(X, torch.Tensor):
+        X = np.asarray(X)
+        if X.dtype.kind not in "fiub":
+            raise SolverError(f"{name}: found type {X.dtype}, expected real numbers")
+        X = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float64))
+    if X.ndim != 2 or not X.numel():
+        raise SolverError(f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0")
+    X = X.to(device, torch.float64)
+    if not bool(torch.isfinite(X).all()):
+        raise SolverError(f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none")
+    return X
