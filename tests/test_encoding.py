@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from phaselab import results
 from phaselab.encoding import cv, encode, normalise, shuffled_stimulus, significance, summarise
-from phaselab.encoding.solver import ridge_predict
+from phaselab.encoding.solver import Plan, Splits, Targets, solve
 from phaselab.study import Encoding
 
 ALPHAS = np.logspace(-1, 5, 9)
@@ -32,37 +32,6 @@ def split(values, lengths):
     """Run name -> its rows."""
     parts = np.split(values, np.cumsum(lengths)[:-1])
     return {f"run-{number}": part.astype(np.float32) for number, part in enumerate(parts)}
-
-
-def plain_ridge(X, Y, X_test, alphas, folds):
-    """Closed form in float64, target by target: the reference of the solver."""
-
-    def solve(A, B, C, alpha):
-        centre = A - A.mean(0)
-        gram = centre.T @ centre + alpha * np.eye(A.shape[1])
-        return (C - A.mean(0)) @ np.linalg.solve(gram, centre.T @ (B - B.mean(0))) + B.mean(0)
-
-    cv_scores = np.array(
-        [
-            np.mean(
-                [
-                    [
-                        np.corrcoef(p, y)[0, 1]
-                        for p, y in zip(solve(X[a], Y[a], X[b], alpha).T, Y[b].T, strict=True)
-                    ]
-                    for a, b in folds
-                ],
-                axis=0,
-            )
-            for alpha in alphas
-        ]
-    )
-    best = cv_scores.argmax(0)
-    predictions = np.stack([solve(X, Y[:, [v]], X_test, alphas[a])[:, 0] for v, a in enumerate(best)], axis=1)
-    return predictions, alphas[best], cv_scores
-
-
-# ------------------------------------------------------------------------------------------- folds
 
 
 def test_leave_one_run_out_keeps_runs_whole_and_in_order():
@@ -119,118 +88,6 @@ def test_inner_folds_by_run():
 def test_folds_that_cannot_be_name_the_argument(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-# ------------------------------------------------------------------------------------------ solver
-
-
-@pytest.mark.parametrize("kind", ["tall", "wide", "collinear", "offset"])
-def test_solver_agrees_with_a_plain_loop_in_float64(kind):
-    rng = np.random.default_rng(3)
-    n, p, v = 150, {"wide": 190}.get(kind, 20), 30
-    X = rng.standard_normal((n, p)) * np.linspace(3, 0.1, p)
-    Y = X @ rng.standard_normal((p, v)) + rng.standard_normal((n, v)) * np.linspace(1, 30, v)
-    if kind == "collinear":
-        X[:, 3], X[:, 4] = X[:, 2], 7.0
-    if kind == "offset":
-        X, Y = X + 1000, Y - 500
-    folds = cv.contiguous(110, 3, 2)
-    got, alpha = ridge_predict(X[:110], Y[:110], X[110:], ALPHAS, folds)
-    wanted, wanted_alpha, scores = plain_ridge(X[:110], Y[:110], X[110:], ALPHAS, folds)
-    second, first = np.sort(scores, axis=0)[-2:]
-    clear = first - second > 1e-6
-    assert clear.mean() > 0.9
-    assert len(np.unique(wanted_alpha)) > 3
-    np.testing.assert_array_equal(alpha[clear], wanted_alpha[clear])
-    np.testing.assert_allclose(got[:, clear], wanted[:, clear], rtol=1e-6, atol=1e-6)
-    r = significance.correlation(got, Y[110:])
-    expected = [np.corrcoef(a, b)[0, 1] for a, b in zip(wanted.T, Y[110:].T, strict=True)]
-    np.testing.assert_allclose(r[clear], np.array(expected)[clear], atol=1e-7)
-
-
-@pytest.mark.parametrize("kind", ["collinear", "massive", "wide"])
-def test_alphas_are_those_of_float64_up_to_ties_on_ill_conditioned_features(kind):
-    rng = np.random.default_rng(13)
-    n, p, v = 160, 200 if kind == "wide" else 60, 80
-    X = rng.standard_normal((n, p)) * np.logspace(1, -2, p)
-    if kind == "collinear":
-        X[:, 30:] = X[:, :30] * 2
-    if kind == "massive":
-        X[:, 5] *= 1000
-        X[:, 6] = X[:, 6] * 100 + 500
-    Y = X @ (rng.standard_normal((p, v)) / X.std(0)[:, None]) / 8
-    Y += rng.standard_normal((n, v)) * np.logspace(-3, 1.5, v)
-    alphas, folds = np.logspace(-12, 12, 25), cv.contiguous(n, 3)
-    _, chosen = ridge_predict(X, Y, X[:1], alphas, folds)
-    cv_scores = np.zeros((len(alphas), v))
-    for train, held_out in folds:
-        mean = X[train].mean(0)
-        U, s, Vt = np.linalg.svd(X[train] - mean, full_matrices=False)
-        projected = (X[held_out] - mean) @ Vt.T
-        for row, alpha in zip(cv_scores, alphas, strict=True):
-            fitted = (s / (s**2 + alpha))[:, None] * (U.T @ (Y[train] - Y[train].mean(0)))
-            row += significance.correlation(projected @ fitted, Y[held_out]) / len(folds)
-    score = cv_scores[np.searchsorted(alphas, chosen), np.arange(v)]
-    assert len(np.unique(chosen)) > 4
-    assert (cv_scores.max(0) - score).max() < 1e-6
-
-
-def test_solver_does_not_depend_on_scale_of_targets_or_rotation_of_features():
-    rng = np.random.default_rng(4)
-    X, Y = rng.standard_normal((90, 12)), rng.standard_normal((60, 8))
-    folds = cv.contiguous(60, 3)
-    turn = np.linalg.qr(rng.standard_normal((12, 12)))[0]
-    one, alpha = ridge_predict(X[:60], Y, X[60:], ALPHAS, folds)
-    two, alpha_2 = ridge_predict(X[:60] @ turn, Y * 50 + 3, X[60:] @ turn, ALPHAS, folds)
-    np.testing.assert_array_equal(alpha, alpha_2)
-    np.testing.assert_allclose(two, one * 50 + 3, rtol=1e-8)
-
-
-def test_solver_restores_the_backend_of_himalaya():
-    from himalaya.backend import get_backend, set_backend
-
-    set_backend("torch")
-    try:
-        ridge_predict(np.eye(6), np.arange(12.0).reshape(6, 2), np.eye(6), ALPHAS, cv.contiguous(6, 2))
-        assert get_backend().name == "torch"
-    finally:
-        set_backend("numpy")
-
-
-def test_solver_with_features_or_targets_that_are_constant():
-    rng = np.random.default_rng(5)
-    X, Y = rng.standard_normal((50, 4)), rng.standard_normal((40, 3))
-    Y[:, 1] = 0.1
-    folds = cv.contiguous(40, 2)
-    predictions, alpha = ridge_predict(X[:40], Y, X[40:], ALPHAS, folds)
-    assert np.ptp(predictions[:, 1]) < 1e-12
-    assert alpha[1] == ALPHAS[-1]
-    flat, alpha = ridge_predict(np.full((40, 4), 0.1), Y, np.full((10, 4), 0.1), ALPHAS, folds)
-    np.testing.assert_array_equal(flat, np.tile(Y.mean(0), (10, 1)))
-    assert (alpha == ALPHAS[-1]).all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"X_train": np.ones((7, 2))}, "Y_train: found 8 samples, expected 7"),
-        ({"X_test": np.ones((3, 5))}, "X_test: found 5 features, expected 2"),
-        ({"Y_train": np.full((8, 1), np.nan)}, "Y_train: found 8 NaN"),
-        ({"alphas": np.array([0.0, 1.0])}, "alphas: "),
-        ({"inner_folds": []}, "inner_folds: "),
-        ({"X_test": np.ones(3)}, "X_test: found shape"),
-    ],
-)
-def test_solver_names_the_wrong_argument(change, message):
-    good = {
-        "X_train": np.ones((8, 2)),
-        "Y_train": np.ones((8, 1)),
-        "X_test": np.ones((3, 2)),
-        "alphas": ALPHAS,
-        "inner_folds": cv.contiguous(8, 2),
-    }
-    with pytest.raises(ValueError, match=message):
-        ridge_predict(**(good | change))
 
 
 # ------------------------------------------------------------------------------------ significance
@@ -372,10 +229,14 @@ def test_encode_does_not_see_the_responses_it_is_tested_on(world):
     spoilt[runs == 2] = np.random.default_rng(0).standard_normal(spoilt[runs == 2].shape) * 100
     for train, test in cv.outer_folds(runs, "runs", 4, 0)[2:3]:
         inner = cv.inner_folds(train, runs, "runs", 4, 0)
-        one = ridge_predict(features[train], targets[train], features[test], ALPHAS, inner)
-        two = ridge_predict(features[train], spoilt[train], features[test], ALPHAS, inner)
-        np.testing.assert_array_equal(one[0], two[0])
-        np.testing.assert_array_equal(one[1], two[1])
+        splits = Splits(len(train), tuple(inner))
+        plan = Plan(features[train], splits, ALPHAS, features[test])
+        one, two = (
+            solve(plan, Targets(responses, splits, train, test=test), predictions=True)
+            for responses in (targets, spoilt)
+        )
+        np.testing.assert_array_equal(one.predictions, two.predictions)
+        np.testing.assert_array_equal(one.alpha, two.alpha)
     # And through encode: features that equal the held-out run's responses in that run alone are of no use.
     rng = np.random.default_rng(1)
     noise = split(rng.standard_normal((sum(LENGTHS), 30)), LENGTHS)

@@ -94,7 +94,7 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
             assert fit.predictions is not None
             # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
             for voxel in fit.left_out:
-                fit.predictions[:, voxel], fit.alpha[voxel] = targets[train[0], voxel], alphas[0]
+                fit.predictions[:, voxel], fit.alpha[voxel] = 0, alphas[0]
             predicted.append(fit.predictions)
             log_alpha.append(np.log(fit.alpha))
         measured = [targets[test] for _, test in folds]

@@ -31,14 +31,16 @@ so with K_ij = M_ij L_j / (L_j - L_i) and u = K z (one product, without alpha in
     |prediction|^2 = sum_i g_i^2 M_ii z_i^2 + 2 sum_i L_i (d_i - c) z_i u_i
 
 for any constant c, since sum_i L_i z_i u_i = 0: two products of an (alphas, r) matrix with an (r, t)
-matrix. c = d of the largest L keeps the terms from cancelling for large alphas. Eigenvalues closer than ``NEAR``
-are taken out of K and kept beside the diagonal, with (g_i^2 + g_j^2) / 2 for g_i g_j: a relative
-error of at most NEAR^2 / 2 in terms that are few.
+matrix. c = d of the largest L keeps the terms from cancelling for large alphas. Eigenvalues closer
+than ``NEAR`` are taken out of K and kept beside the diagonal, with (g_i^2 + g_j^2) / 2 for g_i g_j:
+a relative error of at most NEAR^2 / 2 in terms that are few.
 
 Factorisations are computed in float64, products with responses in `dtype`. All that is rounded to `dtype`
 has entries of order one (P and U have been whitened), so small singular values keep their own
 precision and not that of the largest one: features that are collinear, nearly so, or a thousand
-times larger than others cost none.
+times larger than others cost none. In float32 scores agree with those of float64 to better than 1e-5
+(``tests/test_solver.py``); without an intercept that holds for responses whose mean is no more than about
+ten times their standard deviation, and the error grows in proportion beyond.
 """
 
 from __future__ import annotations
@@ -63,11 +65,16 @@ NEAR = {torch.float32: 3e-3, torch.float64: 1e-6}
 GRAM_TRUSTED = 1e-7
 #: Norm of a row of P (1 if the training set has its full share of a direction) above which z is taken from
 #: the responses: it is lost in rounding otherwise.
-STEEP = 4.0
+STEEP = 16.0
 #: Rows of K's near pairs that are multiplied at once.
 NEAR_ROWS = 64
-#: Targets of a batch at least, where memory is scarce, and at most, where it is not.
-SMALLEST_BATCH, LARGEST_BATCH = 16, 1024
+#: Targets of a batch at least, where memory is scarce, and at most, where it is not: larger ones leave
+#: the cache of a CPU.
+SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
+#: Bytes of responses that are looked through at once before anything is fitted.
+SURVEYED_AT_ONCE = 1 << 25
+#: The paper's candidates.
+ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -75,7 +82,7 @@ class SolverError(ValueError):
     """An argument that does not fit; the message names it, what was found and what was expected."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Splits:
     """Rows of a training set that train and validate in each fold, and the pieces that they share.
 
@@ -103,9 +110,9 @@ class Splits:
             for name, rows in zip(("training", "validation"), fold, strict=True):
                 if not len(rows):
                     raise SolverError(f"cv: fold {number}: found an empty {name} set, expected rows")
-                if min(rows) < 0 or max(rows) >= self.n:
+                if np.min(rows) < 0 or np.max(rows) >= self.n:
                     raise SolverError(
-                        f"cv: fold {number}: found {name} rows {min(rows)} to {max(rows)}, "
+                        f"cv: fold {number}: found {name} rows {np.min(rows)} to {np.max(rows)}, "
                         f"expected 0 to {self.n - 1}"
                     )
             both = np.intersect1d(*fold)
@@ -157,7 +164,7 @@ class Targets:
     train : (splits.n,) rows of `Y` that are the training set, ascending; None: all.
     Y_test, test : held-out responses and their rows, in the same way; `Y_test` None: `Y` when `test` is
         given, nothing otherwise.
-    intercept : whether the mean of the training set is taken off before anything else.
+    intercept : whether the model has an intercept, as in `Plan`.
     name : what messages call `Y`.
 
     Attributes
@@ -191,12 +198,13 @@ class Targets:
             raise SolverError(f"{name}: found {self._train.n} samples, expected {splits.n} as in X")
         if self._test is not None and self._test.n_targets != self._train.n_targets:
             raise SolverError(
-                f"{name}_test: found {self._test.n_targets} targets, expected {self._train.n_targets} as in {name}"
+                f"{name}_test: found {self._test.n_targets} targets, "
+                f"expected {self._train.n_targets} as in {name}"
             )
         self.n_targets = self._train.n_targets
         self._survey()
 
-    def _survey(self, at_once: int = 4096) -> None:
+    def _survey(self) -> None:
         """Means, sums of each piece and norms of each validation set, in float64, one pass over Y."""
         n_pieces, n_folds = self.splits.roles.shape
         self.mean = np.zeros(self.n_targets)
@@ -204,11 +212,11 @@ class Targets:
         # Sum of squares about the mean of the validation set, and that mean, a fold each.
         self._squares = np.zeros((n_folds, self.n_targets))
         self.left_out: dict[int, str] = {}
-        # Batches of about a quarter of a gigabyte, in float64.
-        at_once = max(1, min(at_once, (1 << 28) // (8 * self.splits.n)))
+        at_once = max(1, SURVEYED_AT_ONCE // (8 * self.splits.n))
         for start in range(0, self.n_targets, at_once):
             columns = slice(start, min(start + at_once, self.n_targets))
-            values = self._train.read(columns).cpu().numpy().astype(np.float64)
+            raw = self._train.read(columns).cpu().numpy()
+            values = raw.astype(np.float64)
             finite = np.isfinite(values).all(axis=0)
             if self._test is not None:
                 held = self._test.read(columns)
@@ -220,15 +228,15 @@ class Targets:
             for column in np.flatnonzero(finite & constant):
                 self.left_out[start + int(column)] = "constant in the training set"
             values[:, ~finite] = 0
-            if self.intercept:
-                self.mean[columns] = values.mean(axis=0)
-                values -= self.mean[columns]
+            # In the precision of the responses, so that every batch takes off exactly this.
+            self.mean[columns] = values.mean(axis=0).astype(raw.dtype)
+            values -= self.mean[columns]
             values = values[self.splits.order]
             for piece, rows in enumerate(self.splits.slices):
                 self._sums[piece, columns] = values[rows].sum(axis=0)
             for fold in range(n_folds):
                 mine = self.splits.pieces(fold, 2)
-                count = sum(len(range(*self.splits.slices[i].indices(self.splits.n))) for i in mine)
+                count = len(self.splits.folds[fold][1])
                 mean = self._sums[mine, columns].sum(axis=0) / count
                 for i in mine:
                     self._squares[fold, columns] += ((values[self.splits.slices[i]] - mean) ** 2).sum(axis=0)
@@ -241,12 +249,13 @@ class Targets:
             columns = self.kept[start : start + size]
             mean = torch.as_tensor(self.mean[columns])
 
-            def ready(source: _Source, mean: torch.Tensor = mean, columns: np.ndarray = columns) -> torch.Tensor:
+            def ready(
+                source: _Source, mean: torch.Tensor = mean, columns: np.ndarray = columns
+            ) -> torch.Tensor:
+                # A mean that is large against the variance must go before rounding.
                 values = source.read(columns)
-                if self.intercept:
-                    # A mean that is large against the variance must go before rounding.
-                    values = values - mean.to(values.device, values.dtype)
-                return values.to(device, dtype)
+                values = values.to(torch.promote_types(values.dtype, dtype))
+                return (values - mean.to(values.device, values.dtype)).to(device, dtype)
 
             Y = ready(self._train)
             order = self.splits.order
@@ -258,6 +267,7 @@ class Targets:
                 Y_test=None if self._test is None else ready(self._test),
                 sums=torch.as_tensor(self._sums[:, columns]).to(device, dtype),
                 squares=torch.as_tensor(self._squares[:, columns]).to(device, dtype),
+                mean=None if self.intercept else mean.to(device, dtype),
             )
 
     @property
@@ -267,13 +277,18 @@ class Targets:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b)."""
+    """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b).
+
+    All of them less the mean of the training set, which a model without intercept must still
+    explain: `mean` (b,) is then what was taken off, and None with an intercept.
+    """
 
     columns: np.ndarray
     Y: torch.Tensor
     Y_test: torch.Tensor | None
     sums: torch.Tensor
     squares: torch.Tensor
+    mean: torch.Tensor | None
 
 
 class _Source:
@@ -284,7 +299,12 @@ class _Source:
         if len(shape) != 2 or not all(shape):
             raise SolverError(f"{name}: found shape {shape}, expected (samples, targets), none of them 0")
         kind = "f" if isinstance(values, torch.Tensor) and values.is_floating_point() else None
-        kind = kind or np.dtype(getattr(values, "dtype", object) if not isinstance(values, torch.Tensor) else "i8").kind
+        kind = (
+            kind
+            or np.dtype(
+                getattr(values, "dtype", object) if not isinstance(values, torch.Tensor) else "i8"
+            ).kind
+        )
         if kind not in "fiub":
             raise SolverError(f"{name}: found type {values.dtype}, expected real numbers")
         self.values, self.rows = values, rows
@@ -296,20 +316,30 @@ class _Source:
         if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
             columns = slice(int(columns[0]), int(columns[-1]) + 1)
         if isinstance(self.values, torch.Tensor):
-            index = columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
+            index = (
+                columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
+            )
             part = self.values[:, index]
             return part if self.rows is None else part[torch.as_tensor(self.rows, device=part.device)]
-        if isinstance(columns, slice):
-            part = np.asarray(self.values[:, columns])
-        else:
-            # Zarr and HDF5 read ranges well and scattered columns badly.
-            first = int(columns[0])
-            part = np.asarray(self.values[:, first : int(columns[-1]) + 1])[:, columns - first]
+        # Zarr and HDF5 read ranges well and scattered columns badly.
+        whole = columns if isinstance(columns, slice) else slice(int(columns[0]), int(columns[-1]) + 1)
+        read = np.asarray(self.values[:, whole])
+        if not isinstance(columns, slice):
+            read = read[:, columns - whole.start]
         if self.rows is not None:
-            part = part[self.rows]
-        if part.dtype not in (np.float32, np.float64):
-            part = part.astype(np.float64)
-        return torch.from_numpy(np.ascontiguousarray(part))
+            read = read[self.rows]
+        if read.dtype not in (np.float32, np.float64):
+            read = read.astype(np.float64)
+        return torch.from_numpy(np.require(read, requirements=["C", "W"]))
+
+
+@dataclass(frozen=True)
+class _Steep:
+    """Rows `index` of z or w as `matrix` (n_index, n_rows) times the responses of `rows`."""
+
+    index: torch.Tensor
+    matrix: torch.Tensor
+    rows: list[slice] | torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -321,7 +351,8 @@ class _FoldPlan:
     to_z : (r_k, r) from U'Y, or where `z_rows` is given (r_k, n_train) from the responses themselves.
     to_w : (r_k, r), or with `w_rows` (r_k, n_validation).
     z_shift, w_shift : (r_k,) what the sum of the responses of the set is multiplied with and taken off.
-    train : training rows, of which `to_steep` (n_steep, n_train) makes the rows `steep` of z.
+    z_steep, w_steep : few rows of z and w that are taken from the responses, or None.
+    z_of_mean, w_of_mean : (r_k,) z and w of a response that is 1 throughout; None where they are not needed.
     drift : (r_k,) n_validation P (mean of validation - mean of training), for R2; else None.
     K : (r_k, r_k), zero for near pairs.
     near : (rows, columns, block) of M near the diagonal and on it.
@@ -333,12 +364,13 @@ class _FoldPlan:
     to_z: torch.Tensor
     z_rows: list[slice] | torch.Tensor | None
     z_shift: torch.Tensor | None
-    train: list[slice] | torch.Tensor
-    steep: torch.Tensor | None
-    to_steep: torch.Tensor | None
+    z_steep: _Steep | None
     to_w: torch.Tensor
     w_rows: list[slice] | torch.Tensor | None
     w_shift: torch.Tensor | None
+    w_steep: _Steep | None
+    z_of_mean: torch.Tensor | None
+    w_of_mean: torch.Tensor | None
     drift: torch.Tensor | None
     n_train: int
     K: torch.Tensor
@@ -346,6 +378,60 @@ class _FoldPlan:
     numerator: torch.Tensor
     denominator: torch.Tensor
     largest: torch.Tensor
+
+
+class Basis:
+    """Singular value decomposition of the features of a training set, X = U S V'.
+
+    Parameters
+    ----------
+    X : (n, p) features; numpy or torch.
+    order : (n,) the order in which the rows are kept; None: as they are.
+    intercept : whether the columns are centred first.
+    dtype : torch type of `U`.
+    device : torch device.
+
+    Attributes
+    ----------
+    U : (n, r) in `dtype`, rows in `order`; r, the `rank`, leaves out directions that are rounding error.
+    s : float64 (r,) singular values, ascending.
+    V : float64 (p, r) directions.
+    mean : float64 (p,), zeros without intercept.
+    """
+
+    def __init__(
+        self, X: Any, order: np.ndarray | None, intercept: bool, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.dtype, self.device = dtype, device
+        X = _features(X, "X", device)
+        self.n, self.p = X.shape
+        self.mean = X.mean(0) if intercept else X.new_zeros(self.p)
+        X = _centred(X, self.mean)
+        if order is not None and (order[1:] < order[:-1]).any():
+            X = X[torch.as_tensor(order, device=device)]
+        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
+        # the mean that was taken off.
+        size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        tolerance = max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
+        if self.p <= self.n:
+            self.s, self.V = _right_singular(X.T @ X, lambda: X, tolerance)
+            self.exact = X @ (self.V / self.s)
+        else:
+            self.s, self.exact = _right_singular(X @ X.T, lambda: X.T, tolerance)
+            self.V = _orthonormal(X.T @ (self.exact / self.s))
+        self.rank = len(self.s)
+        self.U = self.exact.to(dtype)
+
+    def project(self, X: Any, name: str = "X") -> torch.Tensor:
+        """(n_rows, r) of other features in the whitened directions: (X - mean) V / s, in `dtype`."""
+        X = _features(X, name, self.device)
+        if X.shape[1] != self.p:
+            raise SolverError(f"{name}: found {X.shape[1]} features, expected {self.p} as in X")
+        return cast(torch.Tensor, (_centred(X, self.mean) @ (self.V / self.s)).to(self.dtype))
+
+    def shrinkage(self, alphas: torch.Tensor) -> torch.Tensor:
+        """g, float64 (n_alphas, r): how much of each direction is left by each alpha."""
+        return cast(torch.Tensor, self.s**2 / (self.s**2 + alphas[:, None]))
 
 
 class Plan:
@@ -361,14 +447,12 @@ class Plan:
     intercept : whether the model has an unpenalised intercept: features and responses are centred on the mean
         of the training set, in each fold on that of the fold. Without it they are taken as they are.
     dtype : ``float32`` or ``float64``, of the products with responses.
-    device : torch device.
+    device : torch device, or ``auto``.
 
     Attributes
     ----------
-    rank : r, directions that the features span.
-    s : float64 (r,) singular values.
-    V : float64 (p, r) directions.
-    mean : float64 (p,), zeros without intercept.
+    basis : of the whole training set.
+    alphas : float64 (n_alphas,).
 
     Raises
     ------
@@ -377,8 +461,8 @@ class Plan:
 
     Notes
     -----
-    Memory: about ``8 (n p + n r + p r + n_pieces r^2)`` bytes while it is made (float64), and in the end
-    ``itemsize (n r + n_test r + n_folds (2 r^2 + r min(r, n_fold)))``, see `plan_bytes`.
+    Memory: about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made (float64), and
+    `bytes` in the end, mostly ``itemsize (n r + n_test r + n_folds r (2 r + n_fold))``.
     """
 
     def __init__(
@@ -398,42 +482,16 @@ class Plan:
         if dtype not in DTYPES:
             raise SolverError(f"dtype: found {dtype!r}, expected one of {', '.join(DTYPES)}")
         self.dtype, self.device = DTYPES[dtype], find_device(device)
-        self.alphas = _alphas(alphas)
-        X = _features(X, "X", self.device)
+        self.alphas = _alphas(alphas).to(self.device)
         if len(X) != splits.n:
             raise SolverError(f"X: found {len(X)} samples, expected {splits.n} as in the folds")
-        self.n, self.p = X.shape
-        self.mean = X.mean(0) if intercept else X.new_zeros(self.p)
-        X = X - self.mean
-        if (splits.order[1:] < splits.order[:-1]).any():
-            X = X[torch.as_tensor(splits.order, device=X.device)]
-        if self.p <= self.n:
-            self.s, self.V = _right_singular(X.T @ X, lambda: X, self._tolerance(X))
-            U = X @ (self.V / self.s)
-        else:
-            self.s, U = _right_singular(X @ X.T, lambda: X.T, self._tolerance(X))
-            self.V = _orthonormal(X.T @ (U / self.s))
-        self.rank = len(self.s)
-        del X
-        self.U = U.to(self.dtype)
-        self.F: torch.Tensor | None = None
-        if X_test is not None:
-            self.F = self.project(X_test, "X_test")
-        self.g = (self.s**2 / (self.s**2 + self.alphas[:, None])) if self.rank else U.new_zeros((len(self.alphas), 0))
-        self.folds = [self._fold(k, U, grams, sums) for grams, sums in [self._sums(U)] for k in range(len(splits.folds))]
-
-    def project(self, X: Any, name: str = "X") -> torch.Tensor:
-        """(n_rows, r) of other features in the whitened directions: (X - mean) V / s, in `dtype`."""
-        X = _features(X, name, self.device)
-        if X.shape[1] != self.p:
-            raise SolverError(f"{name}: found {X.shape[1]} features, expected {self.p} as in X")
-        return cast(torch.Tensor, ((X - self.mean) @ (self.V / self.s)).to(self.dtype))
-
-    def _tolerance(self, A: torch.Tensor) -> float:
-        # As numpy's matrix_rank: singular values below it are rounding error of the features. What
-        # centring leaves of a constant feature is rounding error as well, of the mean that was taken off.
-        scale = float(torch.linalg.vector_norm(A)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
-        return max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * scale
+        self.basis = Basis(X, splits.order, intercept, self.dtype, self.device)
+        self.F = None if X_test is None else self.basis.project(X_test, "X_test")
+        U = self.basis.exact
+        grams, sums = self._sums(U)
+        self.folds = [self._fold(k, U, grams, sums) for k in range(len(splits.folds))]
+        # In float64 it is needed no more, and it is as large as the features.
+        self.basis.exact = U[:0]
 
     @property
     def by_pieces(self) -> bool:
@@ -447,77 +505,72 @@ class Plan:
         parts = [U[rows] for rows in self.splits.slices]
         return [part.T @ part for part in parts], [part.sum(0) for part in parts]
 
-    def _fold(self, k: int, U: torch.Tensor, grams: list[torch.Tensor], sums: list[torch.Tensor]) -> _FoldPlan:
+    def _fold(
+        self, k: int, U: torch.Tensor, grams: list[torch.Tensor], sums: list[torch.Tensor]
+    ) -> _FoldPlan:
         train, validation = (self._rows(k, role) for role in (1, 2))
         n_train, n_validation = (len(rows) for rows in self.splits.folds[k])
+        s = self.basis.s
 
-        def gram(role: int) -> tuple[torch.Tensor, torch.Tensor]:
-            if self.by_pieces:
-                mine = self.splits.pieces(k, role)
-                return torch.stack([grams[i] for i in mine]).sum(0) if len(mine) > 1 else grams[mine[0]].clone(), (
-                    torch.stack([sums[i] for i in mine]).sum(0)
-                )
-            part = _take(U, train if role == 1 else validation)
-            return part.T @ part, part.sum(0)
+        def narrow(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(self.dtype).contiguous()
 
-        B, total = gram(1)
+        B = self._gram_of(k, 1, U, train, grams)
+        total = self._sum_of(k, 1, U, train, sums)
         m_train = total / n_train if self.intercept else torch.zeros_like(total)
-        if n_train >= self.rank:
-            H = (B - n_train * torch.outer(m_train, m_train)) * self.s * self.s[:, None]
-            rows = train
+        if n_train >= self.basis.rank:
+            H = (B - n_train * torch.outer(m_train, m_train)).mul_(s).mul_(s[:, None])
             root, Q = _right_singular(
-                H, lambda: (_take(U, rows) - m_train) * self.s, self._fold_tolerance(H)
+                H, lambda: _centred(_take(U, train), m_train) * s, self._fold_tolerance(H)
             )
-            P = (Q / root).T * self.s
+            P = (Q / root).T * s
             left = None
         else:
-            A = (_take(U, train) - m_train) * self.s
+            A = _centred(_take(U, train), m_train) * s
             kernel = A @ A.T
             root, left = _right_singular(kernel, lambda: A.T, self._fold_tolerance(kernel))
-            P = (_orthonormal(A.T @ (left / root)) / root).T * self.s
+            P = (_orthonormal(A.T @ (left / root)) / root).T * s
         lam = root**2
-        Gv, total_v = gram(2)
+        total_v = self._sum_of(k, 2, U, validation, sums)
         m_validation = total_v / n_validation
         m_w = m_validation if self.scoring == "correlation" else m_train
-        # Sum over validation rows of (u - m_w)(u - m_w)'
-        Gv = (
-            Gv
-            - torch.outer(m_w, total_v)
-            - torch.outer(total_v, m_w)
-            + n_validation * torch.outer(m_w, m_w)
-        )
         z_direct = left is not None or not self.by_pieces
-        w_direct = n_validation < self.rank or not self.by_pieces
-        seen = None
+        w_direct = n_validation < self.basis.rank or not self.by_pieces
         if w_direct:
-            seen = P @ (_take(U, validation) - m_w).T
-            M = seen @ seen.T
+            to_w = narrow(P @ _centred(_take(U, validation), m_w).T)
+            M = to_w @ to_w.T
         else:
-            M = P @ Gv @ P.T
+            to_w = narrow(P)
+            cross = torch.outer(m_w, total_v)
+            about = self._gram_of(k, 2, U, validation, grams) - cross - cross.T
+            about += n_validation * torch.outer(m_w, m_w)
+            M = narrow(P @ about @ P.T)
         K, near = self._kernels(M, lam)
         ratio = lam / (lam + self.alphas[:, None]) if len(lam) else lam.new_zeros((len(self.alphas), 0))
         largest = ratio.max(1).values if len(lam) else lam.new_ones(len(self.alphas))
         relative = ratio / largest[:, None]
         towards = 1 - lam / lam.max() if len(lam) else lam
 
-        def narrow(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(self.dtype).contiguous()
-
         def shift(mean: torch.Tensor, direct: bool) -> torch.Tensor | None:
             # Directions from rows that were centred already have no mean to take off.
             return None if direct or not bool(mean.any()) else narrow(P @ mean)
 
-        steep, to_steep = None, None
+        def steep(which: torch.Tensor, role: int) -> _Steep | None:
+            if not bool(which.any()):
+                return None
+            rows, mean = (train, m_train) if role == 1 else (validation, m_w)
+            return _Steep(which.nonzero()[:, 0], narrow(P[which] @ _centred(_take(U, rows), mean).T), rows)
+
+        # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
+        # sums, which rounding would spoil: these few are taken from the responses themselves.
+        norms = torch.linalg.vector_norm(P, dim=1)
+        z_steep = None if z_direct else steep(norms > STEEP, 1)
+        expected = norms**2 * (n_validation / self.basis.n)
+        w_steep = None if w_direct else steep(expected > STEEP**2 * M.diagonal(), 2)
         if z_direct:
-            to_z = left.T if left is not None else P @ (_take(U, train) - m_train).T
+            to_z = left.T if left is not None else P @ _centred(_take(U, train), m_train).T
         else:
             to_z = P
-            # Directions that hardly occur in the training set are differences of large sums, which
-            # rounding would spoil: these few are taken from the responses themselves.
-            far = torch.linalg.vector_norm(P, dim=1) > STEEP
-            if bool(far.any()):
-                steep = far.nonzero()[:, 0]
-                to_steep = narrow(P[steep] @ (_take(U, train) - m_train).T)
         drift = None
         if self.scoring == "r2" and self.intercept:
             drift = narrow(P @ (m_validation - m_train)) * n_validation
@@ -525,24 +578,45 @@ class Plan:
             to_z=narrow(to_z),
             z_rows=train if z_direct else None,
             z_shift=shift(m_train, z_direct),
-            train=train,
-            steep=steep,
-            to_steep=to_steep,
-            to_w=narrow(P if seen is None else seen),
+            z_steep=z_steep,
+            to_w=to_w,
             w_rows=validation if w_direct else None,
             w_shift=shift(m_w, w_direct),
+            w_steep=w_steep,
+            z_of_mean=None if self.intercept else narrow(P @ total),
+            w_of_mean=None if self.intercept or self.scoring == "correlation" else narrow(P @ total_v),
             drift=drift,
             n_train=n_train,
-            K=narrow(K),
-            near=[(rows, columns, narrow(block)) for rows, columns, block in near],
+            K=K,
+            near=near,
             numerator=narrow(relative),
             denominator=narrow(torch.cat([2 * relative * towards, relative**2], 1)),
             largest=narrow(largest),
         )
 
+    def _gram_of(
+        self, k: int, role: int, U: torch.Tensor, rows: list[slice] | torch.Tensor, grams: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """U'U of the rows with a role in a fold."""
+        if not self.by_pieces:
+            part = _take(U, rows)
+            return part.T @ part
+        first, *more = self.splits.pieces(k, role)
+        total = grams[first].clone()
+        for i in more:
+            total += grams[i]
+        return total
+
+    def _sum_of(
+        self, k: int, role: int, U: torch.Tensor, rows: list[slice] | torch.Tensor, sums: list[torch.Tensor]
+    ) -> torch.Tensor:
+        if not self.by_pieces:
+            return _take(U, rows).sum(0)
+        return torch.stack([sums[i] for i in self.splits.pieces(k, role)]).sum(0)
+
     def _fold_tolerance(self, gram: torch.Tensor) -> float:
         size = float(gram.diagonal().sum().clamp_min(0)) ** 0.5
-        return max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
+        return max(self.basis.n, self.basis.p) ** 0.5 * torch.finfo(torch.float64).eps * size
 
     def _rows(self, k: int, role: int) -> list[slice] | torch.Tensor:
         """Where the rows of a fold are in the order of the pieces: a few ranges, or their numbers."""
@@ -560,40 +634,50 @@ class Plan:
     def _kernels(
         self, M: torch.Tensor, lam: torch.Tensor
     ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
-        """K, and M near the diagonal as blocks; `lam` ascending."""
+        """K, and M near the diagonal as blocks, of M in `dtype`; `lam` ascending."""
         r = len(lam)
         if not r:
             return M, []
-        step = lam - lam[:, None]
-        near = step.abs() < NEAR[self.dtype] * torch.maximum(lam, lam[:, None])
-        near.fill_diagonal_(True)
-        K = torch.where(near, 0, M * lam / torch.where(near, 1, step))
-        # Eigenvalues are in order, so that near ones are neighbours: columns first to last of each row.
-        last = r - 1 - near.flip(1).to(torch.int8).argmax(1)
-        first = near.to(torch.int8).argmax(1)
-        M = torch.where(near, M, 0)
+        # In ascending order near ones are neighbours: the first and the last of each.
+        within = 1 - NEAR[self.dtype]
+        first = torch.searchsorted(lam, lam * within, right=True)
+        last = torch.searchsorted(lam, lam / within)
+        K = (lam / (lam - lam[:, None])).to(self.dtype).mul_(M)
         blocks = []
         for start in range(0, r, NEAR_ROWS):
             rows = slice(start, min(start + NEAR_ROWS, r))
-            columns = slice(int(first[rows].min()), int(last[rows].max()) + 1)
-            blocks.append((rows, columns, M[rows, columns]))
+            columns = slice(int(first[rows].min()), int(last[rows].max()))
+            number = torch.arange(columns.start, columns.stop, device=lam.device)
+            near = (number >= first[rows, None]) & (number < last[rows, None])
+            K[rows, columns] = torch.where(near, 0, K[rows, columns])
+            blocks.append((rows, columns, torch.where(near, M[rows, columns], 0)))
         if sum(block.numel() for _, _, block in blocks) > r * r // 2:
-            blocks = [(slice(0, r), slice(0, r), M)]
+            whole = torch.zeros_like(K)
+            for rows, columns, block in blocks:
+                whole[rows, columns] = block
+            blocks = [(slice(0, r), slice(0, r), whole)]
         return K, blocks
 
     def batch_bytes(self, n_test: int) -> int:
         """Bytes that one target of a batch takes while it is solved."""
         widest = max(len(fold.K) for fold in self.folds)
         n_pieces = len(self.splits.roles) if self.by_pieces else 1
-        numbers = 2 * self.n + (n_pieces + 2) * self.rank + 7 * widest + 5 * len(self.alphas) + 4 * n_test
+        numbers = (
+            2 * self.splits.n
+            + (n_pieces + 2) * self.basis.rank
+            + 7 * widest
+            + 5 * len(self.alphas)
+            + 4 * n_test
+        )
         return numbers * self.dtype.itemsize + 16 * n_pieces
 
     @property
     def bytes(self) -> int:
         """Bytes that the plan holds."""
-        own = [self.U, self.V, self.g] + ([self.F] if self.F is not None else [])
+        own = [self.basis.U, self.basis.V] + ([self.F] if self.F is not None else [])
         for fold in self.folds:
             own += [fold.to_z, fold.to_w, fold.K, fold.numerator, fold.denominator]
+            own += [part.matrix for part in (fold.z_steep, fold.w_steep) if part is not None]
             own += [block for _, _, block in fold.near]
         return sum(tensor.numel() * tensor.element_size() for tensor in own)
 
@@ -607,7 +691,8 @@ class Fit:
     alpha : float64 (n_targets,) the chosen alphas.
     cv_score : float32 (n_targets,) mean over folds of the score with that alpha.
     test_score : float32 (n_targets,), or None without a test set.
-    predictions : (n_test, n_targets) when asked for.
+    predictions : (n_test, n_targets) when asked for; with an intercept less the mean of the training
+        set, which would drown predictions that hardly vary.
     coef : (p, n_targets) and
     intercept : (n_targets,) when asked for.
     left_out : target -> why.
@@ -638,8 +723,9 @@ def solve(
     plan : of the features; with `X_test` when `targets` have a test set.
     targets : with the same splits.
     batch : targets at once; None: from `memory`.
-    memory : bytes for the targets of a batch and all that is computed from them, beside the plan and the
-        results (`batch_bytes` says how many a target takes). None: `LARGEST_BATCH` targets at most.
+    memory : bytes that the plan and a batch of targets, with all that is computed from it, may take
+        (``plan.bytes + batch * plan.batch_bytes(n_test)``); what is asked for as a result comes on top. None:
+        batches of `LARGEST_BATCH`.
     predictions : keep the predictions of the test set.
     coef : keep the coefficients.
 
@@ -652,7 +738,9 @@ def solve(
     if targets.splits is not plan.splits:
         raise SolverError("targets: found other splits than the plan's, expected the same object")
     if targets.intercept != plan.intercept:
-        raise SolverError(f"targets: found intercept {targets.intercept}, expected {plan.intercept} as in the plan")
+        raise SolverError(
+            f"targets: found intercept {targets.intercept}, expected {plan.intercept} as in the plan"
+        )
     n_test = targets.n_test
     if n_test != (0 if plan.F is None else len(plan.F)):
         found = 0 if plan.F is None else len(plan.F)
@@ -663,31 +751,37 @@ def solve(
     test_score = np.full(t, np.nan, dtype=np.float32) if n_test else None
     kept_type = np.dtype(str(plan.dtype).removeprefix("torch."))
     kept = np.full((n_test, t), np.nan, dtype=kept_type) if predictions else None
-    weights = np.full((plan.p, t), np.nan, dtype=kept_type) if coef else None
+    weights = np.full((plan.basis.p, t), np.nan, dtype=kept_type) if coef else None
     intercept = np.zeros(t) if coef else None
-    lift = (plan.V / plan.s).to(plan.dtype) if coef else None
+    basis = plan.basis
+    lift = (basis.V / basis.s).to(plan.dtype) if coef else None
     candidates = plan.alphas.cpu().numpy()
-    g = plan.g.to(plan.dtype)
-    top = plan.g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
-    relative = (plan.g / top[:, None]).to(plan.dtype)
+    g = basis.shrinkage(plan.alphas)
+    top = g.max(1).values if basis.rank else torch.ones_like(plan.alphas)
+    relative, g = (g / top[:, None]).to(plan.dtype), g.to(plan.dtype)
     for part in targets.batches(size, plan.device, plan.dtype):
         index, score, Z = _search(plan, part)
         columns = part.columns
+        off = targets.mean[columns] if plan.intercept else 0.0
         alpha[columns] = candidates[index.cpu().numpy()]
         cv_score[columns] = score.cpu().numpy()
         if n_test:
-            assert test_score is not None and plan.F is not None and part.Y_test is not None
+            assert test_score is not None
+            assert plan.F is not None
+            assert part.Y_test is not None
             # The same prediction divided by its largest g, which keeps it off the smallest numbers.
             predicted = plan.F @ (relative[index].T * Z)
             scale = top[index].to(plan.dtype)
-            test_score[columns] = _score(plan.scoring, predicted, part.Y_test, scale).cpu().numpy()
+            held_out = part.Y_test if part.mean is None else part.Y_test + part.mean
+            test_score[columns] = _score(plan.scoring, predicted, held_out, scale).cpu().numpy()
             if kept is not None:
-                kept[:, columns] = (predicted * scale).cpu().numpy() + targets.mean[columns]
+                kept[:, columns] = (predicted * scale).cpu().numpy()
         if weights is not None:
-            assert lift is not None and intercept is not None
+            assert lift is not None
+            assert intercept is not None
             b = lift @ (g[index].T * Z)
             weights[:, columns] = b.cpu().numpy()
-            intercept[columns] = targets.mean[columns] - (plan.mean @ b.to(torch.float64)).cpu().numpy()
+            intercept[columns] = off - (basis.mean @ b.to(torch.float64)).cpu().numpy()
     return Fit(alpha, cv_score, test_score, kept, weights, intercept, targets.left_out)
 
 
@@ -743,18 +837,24 @@ def _search(plan: Plan, part: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch
     """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
     Y = part.Y
     if plan.by_pieces:
-        C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
+        C = [plan.basis.U[rows].T @ Y[rows] for rows in plan.splits.slices]
         total = C[0].clone() if len(C) > 1 else C[0]
         for more in C[1:]:
             total += more
     else:
-        C, total = [], plan.U.T @ Y
+        C, total = [], plan.basis.U.T @ Y
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
         z = _project(plan, k, 1, fold.to_z, fold.z_rows, fold.z_shift, part, C, total)
-        if fold.steep is not None and fold.to_steep is not None:
-            z[fold.steep] = _product(fold.to_steep, fold.train, part.Y)
+        if fold.z_steep is not None:
+            z[fold.z_steep.index] = _product(fold.z_steep.matrix, fold.z_steep.rows, part.Y)
         w = _project(plan, k, 2, fold.to_w, fold.w_rows, fold.w_shift, part, C, total)
+        if fold.w_steep is not None:
+            w[fold.w_steep.index] = _product(fold.w_steep.matrix, fold.w_steep.rows, part.Y)
+        if part.mean is not None and fold.z_of_mean is not None:
+            z.addr_(fold.z_of_mean, part.mean)
+        if part.mean is not None and fold.w_of_mean is not None:
+            w.addr_(fold.w_of_mean, part.mean)
         r = len(z)
         if fold.drift is not None:
             w.addr_(fold.drift, part.sums[plan.splits.pieces(k, 1)].sum(0), alpha=-1 / fold.n_train)
@@ -785,6 +885,8 @@ def _search(plan: Plan, part: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch
     # Of equals the first, on every device: argmax does not promise which.
     number = torch.arange(len(scores), device=scores.device)[:, None]
     index = torch.where(scores == best, number, len(scores)).min(0).values
+    if part.mean is not None:
+        total.addr_(plan.basis.U.sum(0), part.mean)
     return index.clamp_max_(len(scores) - 1), best, total
 
 
@@ -834,14 +936,17 @@ def _product(matrix: torch.Tensor, rows: list[slice] | torch.Tensor, Y: torch.Te
 def _drift_squares(plan: Plan, k: int, part: _Batch) -> torch.Tensor:
     """n_validation times the squared distance of a validation set's mean from the training set's; (b,)."""
     n_train, n_validation = (len(rows) for rows in plan.splits.folds[k])
-    means = [part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in ((1, n_train), (2, n_validation))]
+    means = [
+        part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in ((1, n_train), (2, n_validation))
+    ]
     return n_validation * (means[1] - means[0]) ** 2
 
 
 def _mean_squares(plan: Plan, k: int, part: _Batch) -> torch.Tensor:
     """n_validation times the squared mean of a validation set; (b,)."""
     n_validation = len(plan.splits.folds[k][1])
-    return part.sums[plan.splits.pieces(k, 2)].sum(0) ** 2 / n_validation
+    assert part.mean is not None
+    return (part.sums[plan.splits.pieces(k, 2)].sum(0) / n_validation + part.mean) ** 2 * n_validation
 
 
 def _score(scoring: Scoring, predicted: torch.Tensor, Y: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -858,24 +963,47 @@ def _score(scoring: Scoring, predicted: torch.Tensor, Y: torch.Tensor, scale: to
 
 def _batch_size(plan: Plan, targets: Targets, batch: int | None, memory: int | None) -> int:
     each = plan.batch_bytes(targets.n_test)
-    if batch is not None:
-        if batch < 1:
-            raise SolverError(f"targets_batch: found {batch}, expected 1 or more")
-        if memory is not None and batch * each > memory:
-            raise SolverError(
-                f"targets_batch: found {batch}, which takes {batch * each} bytes; expected at most "
-                f"memory = {memory}"
-            )
-        return batch
+    if batch is not None and batch < 1:
+        raise SolverError(f"targets_batch: found {batch}, expected 1 or more")
+    size = batch or LARGEST_BATCH.get(plan.device.type, LARGEST_BATCH["cpu"])
     if memory is None:
-        return LARGEST_BATCH
-    size = min(LARGEST_BATCH, memory // each)
-    if size < min(SMALLEST_BATCH, targets.n_targets):
+        return size
+    fitting = (memory - plan.bytes) // each
+    wanted = batch or min(SMALLEST_BATCH, targets.n_targets)
+    if fitting < wanted:
         raise SolverError(
-            f"memory: found {memory} bytes, expected at least {each * min(SMALLEST_BATCH, targets.n_targets)}: "
-            f"{each} for each of {min(SMALLEST_BATCH, targets.n_targets)} targets"
+            f"{'targets_batch' if batch else 'memory'}: found {batch or memory}, with which {wanted} "
+            f"targets at once take {plan.bytes + wanted * each} bytes ({plan.bytes} for the factorised "
+            f"features and {each} a target); expected memory of as many bytes at least, found {memory}"
         )
-    return int(size)
+    return int(min(size, fitting))
+
+
+@torch.inference_mode()
+def predict(basis: Basis, targets: Targets, alpha: np.ndarray, X: Any) -> np.ndarray:
+    """Predictions for other features, from the responses of the training set: no coefficients are formed.
+
+    Parameters
+    ----------
+    basis : of the features of the training set.
+    targets : its responses.
+    alpha : (n_targets,) as in `Fit`.
+    X : (n_rows, p) features.
+
+    Returns
+    -------
+    (n_rows, n_targets) in the basis' type; NaN for targets that were left out. With an intercept less the
+    mean of the training set, ``targets.mean``.
+    """
+    F = basis.project(X)
+    out = np.full((len(F), targets.n_targets), np.nan, dtype=str(basis.dtype).removeprefix("torch."))
+    for part in targets.batches(LARGEST_BATCH["cpu"], basis.device, basis.dtype):
+        g = basis.shrinkage(torch.as_tensor(alpha[part.columns], device=basis.device)).to(basis.dtype)
+        C = basis.U.T @ part.Y
+        if part.mean is not None:
+            C.addr_(basis.U.sum(0), part.mean)
+        out[:, part.columns] = (F @ (g.T * C)).cpu().numpy()
+    return out
 
 
 def find_device(device: str) -> torch.device:
@@ -886,7 +1014,9 @@ def find_device(device: str) -> torch.device:
         found = torch.device(device)
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError) as error:
-        raise SolverError(f"device: found {device!r}, which is not there: {str(error).splitlines()[0]}") from error
+        raise SolverError(
+            f"device: found {device!r}, which is not there: {str(error).splitlines()[0]}"
+        ) from error
     return found
 
 
@@ -894,6 +1024,10 @@ def _take(values: torch.Tensor, rows: list[slice] | torch.Tensor) -> torch.Tenso
     if isinstance(rows, torch.Tensor):
         return values[rows]
     return values[rows[0]] if len(rows) == 1 else torch.cat([values[where] for where in rows])
+
+
+def _centred(values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
+    return values - mean if bool(mean.any()) else values
 
 
 def _right_singular(
@@ -939,7 +1073,7 @@ def _alphas(alphas: Any) -> torch.Tensor:
     values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values <= 0).any():
         raise SolverError(f"alphas: found {alphas}, expected one or more finite numbers above 0")
-    return torch.as_tensor(values)
+    return torch.tensor(values.tolist(), dtype=torch.float64)
 
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
@@ -948,10 +1082,14 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
         X = np.asarray(X)
         if X.dtype.kind not in "fiub":
             raise SolverError(f"{name}: found type {X.dtype}, expected real numbers")
-        X = torch.from_numpy(np.ascontiguousarray(X, dtype=np.float64))
+        X = torch.from_numpy(np.require(X, np.float64, ["C", "W"]))
     if X.ndim != 2 or not X.numel():
-        raise SolverError(f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0")
+        raise SolverError(
+            f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0"
+        )
     X = X.to(device, torch.float64)
     if not bool(torch.isfinite(X).all()):
-        raise SolverError(f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none")
+        raise SolverError(
+            f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none"
+        )
     return X

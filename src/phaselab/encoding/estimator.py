@@ -1,0 +1,210 @@
+"""The solver with scikit-learn's face."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from typing import Any, cast
+
+import numpy as np
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from phaselab.encoding import cv as cross_validation
+from phaselab.encoding.solver import (
+    ALPHAS,
+    Plan,
+    Scoring,
+    SolverError,
+    Splits,
+    Targets,
+    predict,
+    solve,
+)
+
+#: Folds where neither `cv` nor `runs` is given: the paper's number.
+N_FOLDS = 4
+
+
+class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    """Ridge regression with one alpha a target, chosen by cross-validation over contiguous time.
+
+    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` (Dupré la Tour et al. 2022, NeuroImage) in
+    float64, up to rounding: for each target the alpha with the highest score, averaged over folds; of
+    equally good ones the first. See ``phaselab.encoding.solver`` for how.
+
+    Parameters
+    ----------
+    alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
+    cv : None, one fold a run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
+        (with runs: of whole runs); a scikit-learn splitter; or pairs of row numbers.
+    scoring : ``correlation`` (Pearson) or ``r2``.
+    fit_intercept : whether features and responses are centred on the mean of each training set.
+    device : ``auto``, ``cpu``, ``cuda`` ...
+    dtype : ``float32`` or ``float64``, of products with responses; factorisations are in float64.
+    targets_batch : targets that are solved at once; None: from `memory`.
+    memory : bytes for factorised features and a batch of targets together; None: batches of 512 (CPU).
+    return_coef : whether `coef_` and `intercept_` are kept.
+
+    Attributes
+    ----------
+    best_alphas_ : (n_targets,) chosen alphas; NaN for a target that was left out.
+    cv_scores_ : (n_targets,) mean over folds of the score with that alpha.
+    left_out_ : target -> why it was not fitted: it is constant, or not finite.
+    coef_ : (n_features, n_targets) with `return_coef`.
+    intercept_ : (n_targets,) with `return_coef`.
+    n_features_in_ : int.
+
+    Notes
+    -----
+    Responses may be a memory map, or a Zarr or HDF5 array larger than memory: they are read in batches.
+    Without `return_coef` the estimator keeps a reference to them, and `predict` reads them again.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.standard_normal((80, 5))
+    >>> Y = X @ rng.standard_normal((5, 3)) + rng.standard_normal((80, 3))
+    >>> model = RidgeCV().fit(X[:60], Y[:60], runs=np.repeat([1, 2, 3], 20))
+    >>> model.score(X[60:], Y[60:]).shape
+    (3,)
+    """
+
+    def __init__(
+        self,
+        alphas: Any = ALPHAS,
+        *,
+        cv: Any = None,
+        scoring: Scoring = "correlation",
+        fit_intercept: bool = True,
+        device: str = "auto",
+        dtype: str = "float32",
+        targets_batch: int | None = None,
+        memory: int | None = None,
+        return_coef: bool = False,
+    ) -> None:
+        self.alphas = alphas
+        self.cv = cv
+        self.scoring = scoring
+        self.fit_intercept = fit_intercept
+        self.device = device
+        self.dtype = dtype
+        self.targets_batch = targets_batch
+        self.memory = memory
+        self.return_coef = return_coef
+
+    def fit(self, X: Any, Y: Any, runs: Any = None) -> RidgeCV:
+        """Choose alphas and fit.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) features.
+        Y : (n_samples, n_targets) or (n_samples,) responses.
+        runs : (n_samples,) run of each sample, which folds then keep whole; or None.
+
+        Raises
+        ------
+        SolverError (a ValueError)
+            Naming the argument, what was found and what was expected; also when no target can be fitted.
+        """
+        X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        Y = self._responses(Y, len(X))
+        splits = Splits(len(X), tuple(self._folds(X, runs)))
+        targets = Targets(Y, splits, intercept=self.fit_intercept)
+        if not len(targets.kept):
+            raise SolverError(f"Y: found no target that can be fitted ({_why(targets.left_out)})")
+        if targets.left_out:
+            warnings.warn(
+                f"Y: {len(targets.left_out)} of {targets.n_targets} targets left out: "
+                f"{_why(targets.left_out)}",
+                stacklevel=2,
+            )
+        plan = Plan(X, splits, self.alphas, None, self.scoring, self.fit_intercept, self.dtype, self.device)
+        fit = solve(plan, targets, self.targets_batch, self.memory, coef=self.return_coef)
+        self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
+        self._basis, self._targets = plan.basis, targets
+        if self.return_coef:
+            self.coef_ = fit.coef[:, 0] if self._flat and fit.coef is not None else fit.coef
+            self.intercept_ = fit.intercept[0] if self._flat and fit.intercept is not None else fit.intercept
+            # What was learned is in the coefficients: nothing holds on to the responses.
+            del self._targets
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predictions (n_samples, n_targets), NaN for targets left out; (n_samples,) after a flat Y."""
+        centred, mean = self._predict(X)
+        predicted = centred + mean.astype(centred.dtype)
+        return predicted[:, 0] if self._flat else predicted
+
+    def _predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Predictions about a mean (n_samples, n_targets), and the mean (n_targets,)."""
+        check_is_fitted(self, "best_alphas_")
+        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        if self.return_coef:
+            coef = self.coef_[:, None] if self._flat else self.coef_
+            return X @ coef, np.atleast_1d(self.intercept_)
+        mean = self._targets.mean if self.fit_intercept else np.zeros(self._targets.n_targets)
+        return predict(self._basis, self._targets, self.best_alphas_, X).astype(X.dtype, copy=False), mean
+
+    def score(self, X: Any, y: Any) -> Any:
+        """Score of the predictions with the rule of `scoring`: (n_targets,), a number after a flat Y.
+
+        0 where prediction or response is constant, NaN for targets that were left out.
+        """
+        # The mean is taken off the responses, not put onto predictions that may hardly vary.
+        predicted, mean = self._predict(X)
+        predicted = predicted.astype(np.float64)
+        Y = np.asarray(y, dtype=np.float64)
+        Y = Y[:, None] if Y.ndim == 1 else Y
+        if Y.shape != predicted.shape:
+            raise SolverError(f"Y: found shape {Y.shape}, expected {predicted.shape}")
+        centred = Y - Y.mean(0)
+        squares = (centred**2).sum(0)
+        if self.scoring == "r2":
+            above, below = squares - ((Y - mean - predicted) ** 2).sum(0), squares
+        else:
+            predicted = predicted - predicted.mean(0)
+            above, below = (predicted * centred).sum(0), np.sqrt((predicted**2).sum(0) * squares)
+        scores = np.where(
+            below > 0, above / np.where(below > 0, below, 1), np.where(np.isnan(below), np.nan, 0)
+        )
+        return float(scores[0]) if self._flat else scores
+
+    def _responses(self, Y: Any, n: int) -> Any:
+        if Y is None:
+            raise SolverError("Y: RidgeCV requires y to be passed, but the target y is None")
+        if not hasattr(Y, "shape") or hasattr(Y, "iloc"):
+            Y = np.asarray(Y)
+        self._flat = len(Y.shape) == 1
+        if self._flat:
+            Y = np.asarray(Y)[:, None]
+        if Y.shape[0] != n:
+            raise SolverError(f"Y: found {Y.shape[0]} samples, expected {n} as in X")
+        return Y
+
+    def _folds(self, X: np.ndarray, runs: Any) -> Iterable[cross_validation.Fold]:
+        n = len(X)
+        if runs is not None:
+            runs = np.asarray(runs)
+            if runs.shape != (n,):
+                raise SolverError(f"runs: found shape {runs.shape}, expected ({n},) as in X")
+        if self.cv is None and runs is not None:
+            return cross_validation.leave_one_run_out(runs)
+        if self.cv is None or isinstance(self.cv, (int, np.integer)):
+            return cross_validation.contiguous(n, min(N_FOLDS, n) if self.cv is None else int(self.cv))
+        if hasattr(self.cv, "get_n_splits"):
+            return list(self.cv.split(X) if runs is None else self.cv.split(X, groups=runs))
+        try:
+            return [(np.asarray(train), np.asarray(validation)) for train, validation in self.cv]
+        except (TypeError, ValueError) as error:
+            raise SolverError(
+                f"cv: found {self.cv!r}, expected a number, a splitter or pairs of row numbers"
+            ) from error
+
+
+def _why(left_out: dict[int, str], first: int = 5) -> str:
+    parts = []
+    for reason in sorted({*left_out.values()}):
+        mine = [target for target, why in left_out.items() if why == reason]
+        more = f" and {len(mine) - first} more" if len(mine) > first else ""
+        parts.append(f"{', '.join(map(str, mine[:first]))}{more} ({reason})")
+    return "; ".join(parts)
