@@ -151,9 +151,10 @@ def _open_npy(source: Source) -> np.ndarray:
 
 
 def _open_npz(source: Source) -> np.ndarray:
-    with np.load(source.path, allow_pickle=False) as file:
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ArrayError(f"{source}: found an .npy file, expected an .npz file: rename it")
+    file = np.load(source.path, allow_pickle=False)
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise ArrayError(f"{source}: found an .npy file, expected an .npz file: rename it")
+    with file:
         return file[_named(source, {name: "" for name in file.files})]
 
 

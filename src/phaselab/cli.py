@@ -22,7 +22,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="How language models come to resemble the brain while they train.",
 )
-console = Console(stderr=True)
+# Without emoji, or :a: in what is printed, as in a path, would become one.
+console = Console(stderr=True, emoji=False)
 
 StudyArgument = Annotated[str, typer.Argument(help=f"A study file, or one of: {', '.join(embedded())}.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of results.")]
@@ -204,7 +205,7 @@ def encode(
 
     phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
     """
-    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     from phaselab import scores
     from phaselab.arrays import ArrayError
@@ -234,15 +235,30 @@ def encode(
         trim=trim,
         seed=seed,
     )
+
+    def warn(warnings: list[str]) -> None:
+        for warning in warnings:
+            console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
+
     job = scores.plan(options, say)
-    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bars:
-        bar = bars.add_task("layers", total=len(job.labels))
-        table = scores.score(job, lambda done, _: bars.update(bar, completed=done))
+    known = len(job.warnings)
+    warn(job.warnings)
+    columns = (
+        SpinnerColumn(),
+        *Progress.get_default_columns()[:2],
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as bars:
+            bar = bars.add_task("layers", total=len(job.labels))
+            table = scores.score(job, lambda done, _: bars.update(bar, completed=done))
+    except KeyboardInterrupt:
+        console.print("phaselab: interrupted; nothing was written")
+        raise typer.Exit(130) from None
     written = scores.write(job, table)
-    for warning in job.warnings:
-        console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-    for part in scores.summary(table):
+    warn(job.warnings[known:])
+    for part in scores.summary(table, fdr):
         console.print(part)
     for path in written:
         typer.echo(path)

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from phaselab import encoding
 from phaselab.arrays import Array, ArrayError, Source, open_array, parse, pieces
-from phaselab.results import digest_file, write_table
+from phaselab.results import digest_code, digest_file, write_table
 from phaselab.stimuli import delayed
 from phaselab.study import Encoding
 
@@ -214,7 +214,8 @@ def plan(options: Options, say: Say) -> Job:
     X = Layers(parts, runs, options.hemodynamics, options.delays, options.trim)
     for number, label in enumerate(labels):
         _check_features(X.as_given(number), label, parts[number][0].source, cautions)
-    say(f"features: {_count(len(labels), 'layer')} of {n_trs:,} TRs")
+    width = _some(sorted({array.shape[-1] for array in features}))
+    say(f"features: {_count(len(labels), 'layer')} of {n_trs:,} TRs x {width} features{_delayed(options)}")
 
     Y, notes = {}, {}
     kept_rows = {run: slice(rows.start + options.trim, rows.stop) for run, rows in runs.items()}
@@ -239,12 +240,7 @@ def plan(options: Options, say: Say) -> Job:
     rois = _read_rois(options.rois, sizes)
     ceilings = _ceilings(options.ceiling, sizes)
     ceiling = {s: ceilings[s][...] if s in ceilings else np.full(n, np.nan) for s, n in sizes.items()}
-    inputs = [_input(array.source, array) for array in (*features, *responses.values(), *ceilings.values())]
-    inputs += [
-        {"option": option, "path": str(path), "sha256": sha256(path)}
-        for option, path in (("--runs", options.runs), ("--rois", options.rois))
-        if path is not None
-    ]
+    inputs = _inputs(options, features, responses, ceilings)
     return Job(options, spec, labels, X, Y, notes, rois, ceiling, inputs, cautions)
 
 
@@ -324,6 +320,7 @@ def write(job: Job, table: pd.DataFrame) -> tuple[Path, Path]:
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
         },
+        "code": digest_code("arrays", "encoding", "scores", "stimuli", "study"),
         "options": asdict(job.options),
         "folds": job.spec.folds,
         "layers": job.labels,
@@ -352,8 +349,8 @@ def sha256(path: Path) -> str:
 # ---------------------------------------------------------------------- what is said at the end
 
 
-def summary(table: pd.DataFrame) -> list[Table]:
-    """Tables for the screen: by subject and layer, and by region where regions are known."""
+def summary(table: pd.DataFrame, fdr: float) -> list[Table]:
+    """Tables for the screen, of a table of scores: by subject and layer, and by region where known."""
     known = table[table["note"] == ""]
     tested = bool(known["p"].notna().any())
     with_ceiling = bool(known["r_normalised"].notna().any())
@@ -369,6 +366,9 @@ def summary(table: pd.DataFrame) -> list[Table]:
         tested,
         with_ceiling,
     )
+    captions = [f"significant: at a false discovery rate of {fdr:g} in a layer"] if tested else []
+    captions += [f"r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}"] if with_ceiling else []
+    by_layer.caption = "; ".join(captions)
     groups = dict(list(known.groupby(["subject", "layer"], observed=True)))
     for key in shown:
         style = "bold" if key in best and len(rows) > len(best) else ""
@@ -689,16 +689,28 @@ def _ceilings(texts: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Array]
     return found
 
 
-def _input(source: Source, array: Array) -> dict[str, Any]:
-    return {
-        "option": source.option,
-        "path": str(source.path),
-        "array": source.array,
-        "label": source.label,
-        "shape": array.shape,
-        "dtype": str(array.values.dtype),
-        "sha256": sha256(source.path),
-    }
+def _inputs(
+    options: Options, features: list[Array], responses: dict[str, Array], ceilings: dict[str, Array]
+) -> list[dict[str, Any]]:
+    """One entry an array or table that was read: what it is, and the digest of its file."""
+    arrays = [(array.source.label or array.source.path.stem, array) for array in features]
+    arrays += [*responses.items(), *ceilings.items()]
+    found: list[dict[str, Any]] = [
+        {
+            "option": array.source.option,
+            "label": label,
+            "path": array.source.path,
+            "array": array.source.array,
+            "shape": array.shape,
+            "dtype": str(array.values.dtype),
+        }
+        for label, array in arrays
+    ]
+    tables = (("--runs", options.runs), ("--rois", options.rois))
+    found += [{"option": option, "path": path} for option, path in tables if path is not None]
+    # Several arrays may come from one file, which is read once.
+    digests = {path: sha256(path) for path in dict.fromkeys(entry["path"] for entry in found)}
+    return [{**entry, "path": str(entry["path"]), "sha256": digests[entry["path"]]} for entry in found]
 
 
 def _folds_line(spec: Encoding, n_runs: int) -> str:
@@ -713,6 +725,13 @@ def _folds_line(spec: Encoding, n_runs: int) -> str:
     )
 
 
+def _delayed(options: Options) -> str:
+    if options.hemodynamics == "none":
+        return ", as they are"
+    how = "averaged" if options.hemodynamics == "average" else "side by side"
+    return f", delayed by {_some(list(options.delays))} TRs in each run, {how}"
+
+
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
@@ -720,4 +739,4 @@ def _count(n: int, what: str) -> str:
 def _some(values: list[int]) -> str:
     """The first five of some numbers."""
     more = f" and {len(values) - 5:,} more" if len(values) > 5 else ""
-    return ", ".join(f"{value:,}" for value in values[:5]) + more
+    return ", ".join(map(str, values[:5])) + more
