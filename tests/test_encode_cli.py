@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
     for said in (
         "runs: runs.csv has one row a run: 4 runs of 60, 60, 60, 60 TRs",
         "folds: each of 4 runs is left out once; alpha of each voxel chosen inside the training set, 9 from",
+        "test: 99 permutations of blocks of 10 TRs; the smallest p is 0.01, so at a false discovery rate of "
+        "0.05 a layer has no significant voxel unless 20 % of its voxels have that p",
         "features: 1 layer of 240 TRs x 5 features, as they are",
         "subject Y: 12 voxels",
         "5 (41.7 %)",
@@ -252,6 +255,7 @@ def test_without_permutations_nothing_is_tested(here: Path) -> None:
     table = pd.read_parquet("scores.parquet")
     assert table["p"].isna().all()
     assert not table["significant"].any()
+    assert "test: none" in result.output
     assert "significant" not in result.output
 
 
@@ -402,6 +406,25 @@ def test_features_are_read_one_layer_at_a_time(here: Path) -> None:
         layers[3]
     assert np.shares_memory(layers.as_given(2), layers.as_given(2))
     assert not np.shares_memory(scores.Layers([(array, 0)], runs, "none", (), 0)[0]["a"], X)
+
+
+@pytest.mark.parametrize("columns", [20_000, 19_000])
+def test_a_memory_map_is_not_read_into_memory(
+    here: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Checking 19 MB of responses takes little of it; voxels that are left out cost a copy of the others."""
+    Y = np.random.default_rng(0).standard_normal((N, 20_000)).astype(np.float32)
+    Y[:, columns:] = 0
+    np.save("Y.npy", Y)
+    monkeypatch.setattr(arrays, "PIECE", 2**18)
+    options = scores.Options(("X.npy",), ("Y.npy",), Path("s.csv"), Path("runs.csv"))
+    scores.plan(options, lambda _: None)
+    tracemalloc.start()
+    job = scores.plan(options, lambda _: None)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert job.Y["Y"]["run-0"].shape == (LENGTH, columns)
+    assert peak < Y.nbytes / 2 + (0 if columns == 20_000 else Y.nbytes)
 
 
 # ---------------------------------------------------------------------- what is refused

@@ -240,9 +240,6 @@ def encode(
         for warning in warnings:
             console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
 
-    job = scores.plan(options, say)
-    known = len(job.warnings)
-    warn(job.warnings)
     columns = (
         SpinnerColumn(),
         *Progress.get_default_columns()[:2],
@@ -250,6 +247,9 @@ def encode(
         TimeElapsedColumn(),
     )
     try:
+        job = scores.plan(options, say)
+        known = len(job.warnings)
+        warn(job.warnings)
         with Progress(*columns, console=console) as bars:
             bar = bars.add_task("layers", total=len(job.labels))
             table = scores.score(job, lambda done, _: bars.update(bar, completed=done))

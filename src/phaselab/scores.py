@@ -207,7 +207,12 @@ def plan(options: Options, say: Say) -> Job:
         fdr=options.fdr,
     )
     _rehearse({run: n - options.trim for run, n in lengths.items()}, spec)
+    sizes = {subject: array.shape[1] for subject, array in responses.items()}
+    rois = _read_rois(options.rois, sizes)
+    ceilings = _ceilings(options.ceiling, sizes)
+    ceiling = {s: ceilings[s][...] if s in ceilings else np.full(n, np.nan) for s, n in sizes.items()}
     say(_folds_line(spec, len(lengths)))
+    say(_test_line(spec))
 
     stops = itertools.accumulate(lengths.values())
     runs = {run: slice(stop - n, stop) for (run, n), stop in zip(lengths.items(), stops, strict=True)}
@@ -236,10 +241,6 @@ def plan(options: Options, say: Say) -> Job:
             run: values[rows] if kept.all() else values[rows][:, kept] for run, rows in kept_rows.items()
         }
 
-    sizes = {subject: len(of_subject) for subject, of_subject in notes.items()}
-    rois = _read_rois(options.rois, sizes)
-    ceilings = _ceilings(options.ceiling, sizes)
-    ceiling = {s: ceilings[s][...] if s in ceilings else np.full(n, np.nan) for s, n in sizes.items()}
     inputs = _inputs(options, features, responses, ceilings)
     return Job(options, spec, labels, X, Y, notes, rois, ceiling, inputs, cautions)
 
@@ -722,6 +723,18 @@ def _folds_line(spec: Encoding, n_runs: int) -> str:
     )
     return (
         f"folds: {what}; alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
+    )
+
+
+def _test_line(spec: Encoding) -> str:
+    if not spec.permutations:
+        return "test: none (--permutations 0)"
+    smallest = 1 / (1 + spec.permutations)
+    needed = 100 * min(1, smallest / spec.fdr)
+    return (
+        f"test: {spec.permutations:,} permutations of blocks of {_count(spec.block, 'TR')}; the smallest p "
+        f"is {smallest:.2g}, so at a false discovery rate of {spec.fdr:g} a layer has no significant voxel "
+        f"unless {needed:.2g} % of its voxels have that p"
     )
 
 
