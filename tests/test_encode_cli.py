@@ -94,7 +94,7 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
     assert set(table["layer"]) == {"X"}
     assert (table["note"] == "").all()
     for said in (
-        "runs: runs.csv has one row a run: 4 runs of 60, 60, 60, 60 TRs",
+        "runs: runs.csv has one row a run: 4 runs (TRs: 60, 60, 60, 60)",
         "folds: each of 4 runs is left out once; alpha of each voxel chosen inside the training set, 9 from",
         "test: 99 permutations of blocks of 10 TRs; the smallest p is 0.01, so at a false discovery rate of "
         "0.05 a layer has no significant voxel unless 20 % of its voxels have that p",

@@ -568,7 +568,7 @@ def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]
             "run with columns run and n_trs"
         )
     told = _some(list(lengths.values()))
-    say(f"runs: {path} has one row a {kind}: {_count(len(lengths), 'run')} of {told} TRs")
+    say(f"runs: {path} has one row a {kind}: {_count(len(lengths), 'run')} (TRs: {told})")
     return lengths
 
 
