@@ -609,7 +609,7 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
     ("options", "said"),
     [
         (("--folds", "runs"), "--folds runs: found no --runs, expected at least 2 runs"),
-        (("--n-folds", "300"), "n: found 240 samples, expected at least n_folds = 300"),
+        (("--n-folds", "300"), "--n-folds: found 240 samples, expected at least n_folds = 300"),
         (("--gap", "200"), "--gap: found 200 TRs, with which a fold of 240 samples has no training sample"),
         (("--block", "40"), "--block: found 40 TRs, with which a test fold of 60 TRs has 1 whole blocks"),
         (("--delays", "1,2"), "--delays: found it with --hemodynamics none"),

@@ -604,9 +604,11 @@ def _rehearse(lengths: dict[str, int], spec: Encoding) -> None:
     try:
         encoding.encode({0: X}, {"": Y}, spec.model_copy(update={"permutations": min(1, spec.permutations)}))
     except ValueError as error:
-        option, colon, rest = str(error).partition(":")
-        named = option in ("n_folds", "gap", "block")
-        raise ArrayError(f"--{option.replace('_', '-')}{colon}{rest}" if named else str(error)) from error
+        argument, _, rest = str(error).partition(":")
+        option = {"n": "--n-folds", "n_folds": "--n-folds", "gap": "--gap", "block": "--block"}.get(argument)
+        if option is None:
+            raise
+        raise ArrayError(f"{option}:{rest}") from error
 
 
 def _check_features(values: np.ndarray, label: str, source: Source, cautions: list[str]) -> None:
