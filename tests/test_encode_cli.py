@@ -27,7 +27,7 @@ PLANTED = 5
 QUICK = ("--permutations", "99", "--alphas", "-3", "5", "9")
 
 
-def encode(*arguments: str | Path) -> Result:
+def encode(*arguments: object) -> Result:
     # Wide, so that messages are not broken into lines.
     return CliRunner().invoke(app, ["encode", *map(str, arguments)], env={"COLUMNS": "500"})
 
@@ -56,8 +56,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 FILES = ("--features", "X.npy", "--responses", "Y.npy", "--runs", "runs.csv")
 
 
-def scored(*arguments: str | Path, out: str = "scores.parquet") -> pd.DataFrame:
-    result = encode(*arguments, *QUICK, "--out", out)
+def scored(*arguments: object, out: str = "scores.parquet") -> pd.DataFrame:
+    result = encode(*QUICK, *arguments, "--out", out)
     assert result.exit_code == 0, result.output
     return pd.read_parquet(out) if out.endswith(".parquet") else pd.read_csv(out, keep_default_na=False)
 
@@ -148,6 +148,22 @@ def save_wide(X: np.ndarray, Y: np.ndarray) -> tuple[str, str]:
     np.save("X.npy", np.asfortranarray(X).astype(">f4"))
     np.save("Y.npy", Y.astype(np.float64))
     return "X.npy", "Y.npy"
+
+
+@pytest.mark.parametrize("log10_alpha", [1, 8])
+def test_raw_responses_far_from_zero_score_as_in_closed_form(here: Path, log10_alpha: int) -> None:
+    """As a scanner gives them: a mean of 10,000. With a large alpha predictions hardly vary around it."""
+    X, Y = np.load("X.npy").astype(float), np.load("Y.npy") + 1e4
+    np.save("Y.npy", Y)
+    table = scored(*FILES, "--alphas", log10_alpha, log10_alpha, "1")
+    r = []
+    for test in np.split(np.arange(N), RUNS):
+        train = np.setdiff1d(np.arange(N), test)
+        x, y = X[train] - X[train].mean(0), Y[train] - Y[train].mean(0)
+        weights = np.linalg.solve(x.T @ x + 10.0**log10_alpha * np.eye(WIDTH), x.T @ y)
+        predicted = (X[test] - X[train].mean(0)) @ weights
+        r.append([np.corrcoef(predicted[:, v], Y[test][:, v])[0, 1] for v in range(VOXELS)])
+    np.testing.assert_allclose(table["r"], np.mean(r, axis=0), atol=1e-4)
 
 
 def test_progress_counts_layers(here: Path) -> None:
