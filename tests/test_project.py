@@ -23,6 +23,7 @@ ROOMS = (
     "phases",
     "curves",
     "unit",
+    "scores",
     "encoding",
     "features",
     "tasks",
@@ -33,6 +34,7 @@ ROOMS = (
     "stimuli",
     "checkpoints",
     "train",
+    "arrays",
     "results",
     "study",
 )

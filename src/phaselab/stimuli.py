@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -112,12 +114,7 @@ def align(values: np.ndarray, run: Run, spec: Features) -> np.ndarray:
     grid = tr_means(values, run)
     if spec.hemodynamics == "hrf":
         return convolve(grid, run.tr)
-    if not spec.delays or min(spec.delays) < 0:
-        raise ValueError(f"features.delays: found {spec.delays}, expected at least one number of TRs >= 0")
-    shifted = [shift(grid, delay) for delay in spec.delays]
-    if spec.hemodynamics == "average":
-        return np.stack(shifted).mean(axis=0)
-    return np.concatenate(shifted, axis=1)
+    return delayed(grid, spec.hemodynamics, spec.delays)
 
 
 def tr_means(values: np.ndarray, run: Run) -> np.ndarray:
@@ -158,6 +155,34 @@ def shift(series: np.ndarray, delay: int) -> np.ndarray:
     out = np.zeros_like(series)
     out[delay:] = series[: max(len(series) - delay, 0)]
     return out
+
+
+def delayed(
+    series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]
+) -> np.ndarray:
+    """The series of one run, moved later by each of `delays` TRs: averaged, or side by side.
+
+    Parameters
+    ----------
+    series : (n_trs, p) of one run; the rows that a shift leaves empty are zeros.
+    hemodynamics : ``average`` or ``stack``.
+    delays : TRs, 0 or more.
+
+    Returns
+    -------
+    (n_trs, p), or (n_trs, p * n_delays) for ``stack``, first delay first.
+
+    Raises
+    ------
+    ValueError
+        When a delay is negative, or there is none.
+    """
+    if not delays or min(delays) < 0:
+        raise ValueError(f"features.delays: found {tuple(delays)}, expected at least one number of TRs >= 0")
+    shifted = [shift(series, delay) for delay in delays]
+    if hemodynamics == "average":
+        return np.mean(shifted, axis=0)
+    return np.concatenate(shifted, axis=1)
 
 
 def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:

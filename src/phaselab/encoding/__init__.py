@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from phaselab.study import Encoding
 MIN_SHIFT = 20
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels).
-Features = dict[int, dict[str, np.ndarray]]
+Features = Mapping[int, Mapping[str, np.ndarray]]
 Responses = dict[str, dict[str, np.ndarray]]
 
 
@@ -40,7 +41,13 @@ class Scores:
     layers: tuple[int, ...]
 
 
-def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str, Scores]:
+def encode(
+    X: Features,
+    Y: Responses,
+    spec: Encoding,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
     Folds are those of `spec`: whole runs, or contiguous stretches with a gap. Alpha is chosen for
@@ -53,6 +60,7 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
     Y : subject -> run -> (n_trs, n_voxels) responses; the same runs and TRs for all.
     spec : the study's section ``encoding``.
     seed : seed of the permutations.
+    progress : called with (layers scored, layers) after each layer.
 
     Returns
     -------
@@ -105,6 +113,8 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
                 predicted, measured, [runs[test] for _, test in folds], spec.block, spec.permutations, seed
             )
         )
+        if progress is not None:
+            progress(len(tables["p"]), len(layers))
     scores = {}
     for subject, *parts in zip(
         Y, *(np.split(np.array(t), columns[:-1], 1) for t in tables.values()), strict=True
@@ -242,7 +252,7 @@ def _check(X: Features, Y: Responses) -> dict[str, int]:
         )
     first = next(iter(X))
     lengths = {run: len(values) for run, values in X[first].items()}
-    parts = {f"layer {layer}": of_run for layer, of_run in X.items()}
+    parts: dict[str, Mapping[str, np.ndarray]] = {f"layer {layer}": of_run for layer, of_run in X.items()}
     parts |= {f"subject {subject}": of_run for subject, of_run in Y.items()}
     for part, of_run in parts.items():
         if set(of_run) != set(lengths):
