@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -123,8 +123,10 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
         self._basis, self._targets = plan.basis, targets
         if self.return_coef:
-            self.coef_ = fit.coef[:, 0] if self._flat and fit.coef is not None else fit.coef
-            self.intercept_ = fit.intercept[0] if self._flat and fit.intercept is not None else fit.intercept
+            assert fit.coef is not None
+            assert fit.intercept is not None
+            self.coef_ = fit.coef[:, 0] if self._flat else fit.coef
+            self.intercept_ = fit.intercept[0] if self._flat else fit.intercept
             # What was learned is in the coefficients: nothing holds on to the responses.
             del self._targets
         return self
