@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import cv, significance
+from phaselab.encoding.significance import MIN_SHIFT
 from phaselab.encoding.solver import ridge_predict
 from phaselab.study import Encoding
-
-#: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
-MIN_SHIFT = 20
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels).
 Features = dict[int, dict[str, np.ndarray]]
@@ -27,7 +25,7 @@ class Scores:
     Attributes
     ----------
     r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
-    p : float32 (n_layers, n_voxels) one-sided block-permutation p-value.
+    p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
     significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     alpha : float32 (n_layers, n_voxels) geometric mean over outer folds of the chosen alphas.
     layers : (n_layers,) number of each layer.
@@ -91,7 +89,14 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
         tables["alpha"].append(np.exp(np.mean(log_alpha, axis=0)))
         tables["p"].append(
             significance.permutation_p(
-                predicted, measured, [runs[test] for _, test in folds], spec.block, spec.permutations, seed
+                predicted,
+                measured,
+                [runs[test] for _, test in folds],
+                spec.block,
+                spec.permutations,
+                seed,
+                null=spec.null,
+                pool=np.searchsorted(columns, np.arange(columns[-1]), side="right"),
             )
         )
     scores = {}
