@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import cv, significance
-from phaselab.encoding.significance import MIN_SHIFT
 from phaselab.encoding.solver import ridge_predict
 from phaselab.study import Encoding
+
+#: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
+MIN_SHIFT = 20
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels).
 Features = dict[int, dict[str, np.ndarray]]
