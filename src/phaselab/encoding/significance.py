@@ -117,8 +117,8 @@ def permutation_p(
         return np.ones(n_targets)
     rng = np.random.default_rng(seed)
     if null == "circular":
-        parts = [_stretches(np.asarray(run)) for run in runs]
-        lags = _lags(parts, permutations, min_shift, rng)
+        parts = [stretches_of(np.asarray(run)) for run in runs]
+        lags = draw_lags(parts, permutations, min_shift, rng)
         kept = [np.arange(len(run)) for run in runs]
     else:
         blocks = [_blocks(np.asarray(run), block) for run in runs]
@@ -169,14 +169,14 @@ def discoveries(p: np.ndarray, fdr: float = 0.05) -> np.ndarray:
     return false_discovery_control(p, method="bh") <= fdr
 
 
-def _stretches(runs: np.ndarray) -> list[np.ndarray]:
+def stretches_of(runs: np.ndarray) -> list[np.ndarray]:
     """Indices of each stretch of samples of the same run."""
     return np.split(np.arange(len(runs)), np.flatnonzero(runs[1:] != runs[:-1]) + 1)
 
 
 def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
     """(n_blocks, block) indices of whole blocks, each inside one stretch of the same run."""
-    whole = [s[: len(s) // block * block].reshape(-1, block) for s in _stretches(runs)]
+    whole = [s[: len(s) // block * block].reshape(-1, block) for s in stretches_of(runs)]
     blocks = np.concatenate(whole)
     if len(blocks) < 2:
         raise ValueError(
@@ -192,7 +192,7 @@ def _orders(n_blocks: int, permutations: int, rng: np.random.Generator) -> np.nd
     return np.vstack([same, rng.permuted(np.tile(same, (permutations, 1)), axis=1)])
 
 
-def _lags(
+def draw_lags(
     folds: Sequence[Sequence[np.ndarray]], permutations: int, min_shift: int, rng: np.random.Generator
 ) -> list[list[np.ndarray]]:
     """For each stretch of each fold its lag in each permutation, after a first 0: what is observed."""
