@@ -8,6 +8,7 @@ the same names are their faces for scikit-learn, which hands over samples and gr
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -201,16 +202,19 @@ def as_folds(cv: int | Splitter | Iterable[Fold], n: int, runs: np.ndarray | Non
     """
     if isinstance(cv, int | np.integer):
         return contiguous(n, int(cv))
-    made = cv.split(np.empty((n, 0)), None, runs) if hasattr(cv, "split") else cv
-    folds = [(np.sort(np.asarray(train)), np.sort(np.asarray(test))) for train, test in made]
+    with warnings.catch_warnings():
+        # Runs are offered to every splitter; that some have no use for them is nobody's mistake.
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        made = cv.split(np.empty((n, 0)), None, runs) if hasattr(cv, "split") else cv
+        folds = [(np.sort(np.asarray(train)), np.sort(np.asarray(test))) for train, test in made]
     if not folds:
         raise ValueError("cv: found no fold, expected at least one")
     for number, (train, test) in enumerate(folds):
         for side, samples in (("training", train), ("test", test)):
             if samples.ndim != 1 or not len(samples) or samples.dtype.kind not in "iu":
                 raise ValueError(
-                    f"cv: fold {number}: {side}: found {samples.dtype} of shape {samples.shape}, expected one "
-                    "or more indices of samples"
+                    f"cv: fold {number}: {side}: found {samples.dtype} of shape {samples.shape}, expected "
+                    "one or more indices of samples"
                 )
             if samples[0] < 0 or samples[-1] >= n:
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Literal, get_args
 
 import numpy as np
@@ -134,11 +135,12 @@ def permutation_p(
             (_unit(predicted[rows, at]), _unit(target[rows, at]))
             for predicted, target, rows in zip(predictions, targets, kept, strict=True)
         ]
-        # (1 + permutations, targets of the batch), the observed sum first
         if null == "circular":
-            sums = sum(_rotated(*pair, *fold) for pair, *fold in zip(pairs, parts, lags, strict=True))
+            of_folds = (_rotated(*pair, *fold) for pair, *fold in zip(pairs, parts, lags, strict=True))
         else:
-            sums = sum(_permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
+            of_folds = (_permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
+        # (1 + permutations, targets of the batch), the observed sum first
+        sums = reduce(np.add, of_folds)
         sums[1:] *= scale
         observed[at], shuffled[at] = sums[:2]
         count[at] = (sums[1:] >= sums[0]).sum(0)
@@ -199,8 +201,8 @@ def draw_lags(
     shortest = min(len(stretch) for fold in folds for stretch in fold)
     if min_shift < 1 or shortest < 2 * min_shift:
         raise ValueError(
-            f"min_shift: found {min_shift} TRs and a run of {shortest} TRs in a test fold, expected at least 1 "
-            "TR and at most half of the run"
+            f"min_shift: found {min_shift} TRs and a run of {shortest} TRs in a test fold, expected at least "
+            "1 TR and at most half of the run"
         )
     if len(folds) == len(folds[0]) == 1:
         every = rng.permutation(np.arange(min_shift, shortest - min_shift + 1))[:permutations]
@@ -222,9 +224,7 @@ def _permuted(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]
     # (n_targets, n_blocks, block)
-    a, b = (
-        torch.from_numpy(m.T.reshape(n_targets, n_blocks, -1).astype(np.float32)) for m in (A, B)
-    )
+    a, b = (torch.from_numpy(m.T.reshape(n_targets, n_blocks, -1).astype(np.float32)) for m in (A, B))
     columns = min(max(TABLE // n_blocks**2, 32), n_targets)
     rows = min(max(TABLE // (n_blocks * columns), 1), n_blocks)
     bags = []

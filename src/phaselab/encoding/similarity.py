@@ -271,9 +271,7 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
     return matrix / length if length > 0 else matrix
 
 
-def _compared(
-    A: np.ndarray, B: np.ndarray, runs: np.ndarray, permutations: int, seed: int
-) -> Similarity:
+def _compared(A: np.ndarray, B: np.ndarray, runs: np.ndarray, permutations: int, seed: int) -> Similarity:
     """Inner product of two matrices of length 1, beside those with the second rotated in time."""
 
     def value(order: np.ndarray) -> float:
