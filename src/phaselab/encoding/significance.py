@@ -224,7 +224,9 @@ def _permuted(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]
     # (n_targets, n_blocks, block)
-    a, b = (torch.from_numpy(m.T.reshape(n_targets, n_blocks, -1).astype(np.float32)) for m in (A, B))
+    a, b = (
+        torch.from_numpy(m.T.astype(np.float32, order="C").reshape(n_targets, n_blocks, -1)) for m in (A, B)
+    )
     columns = min(max(TABLE // n_blocks**2, 32), n_targets)
     rows = min(max(TABLE // (n_blocks * columns), 1), n_blocks)
     bags = []
