@@ -116,7 +116,8 @@ class Encoding(Strict):
 
     ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or
     ``contiguous``. ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the
-    single shuffle of the paper's authors.
+    single shuffle of the paper's authors. ``similarity``: also representational similarity and
+    centred kernel alignment of each layer with each region.
     """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
@@ -128,6 +129,7 @@ class Encoding(Strict):
     null: Literal["block", "circular", "pooled"] = "block"
     fdr: float = Field(default=0.05, gt=0, lt=1)
     shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
+    similarity: tuple[Literal["rsa", "cka"], ...] = ()
 
 
 class Task(Strict):
