@@ -193,10 +193,15 @@ def summarise(
     -------
     Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN). Regions: ``all``, then
     each by name; those of a single voxel have no pattern, and no row of ``rsa``.
+
+    Raises
+    ------
+    ValueError
+        When no two TRs are far enough apart.
     """
     lengths = {run: len(values) for run, values in next(iter(X.values())).items()}
     runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))
-    far = far_pairs(runs)
+    far = _far(runs, GAP)
 
     def matrix(measure: str, values: np.ndarray) -> np.ndarray:
         return _distances(values, far, "spearman") if measure == "rsa" else _products(values, far)
