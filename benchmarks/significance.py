@@ -142,11 +142,23 @@ def held_out(rng: np.random.Generator, phi: float, null: str, repeats: int, bloc
     return np.array(p)
 
 
-def in_turn(rng: np.random.Generator, phi: float, null: str, repeats: int, block: int = BLOCK) -> np.ndarray:
-    """p of null voxels for four runs of 120 TRs, each tested by a model trained on the others."""
+def in_turn(
+    rng: np.random.Generator,
+    phi: float,
+    null: str,
+    repeats: int,
+    block: int = BLOCK,
+    signal: float = 0.0,
+) -> np.ndarray:
+    """p of voxels for four runs of 120 TRs, each tested by a model trained on the others.
+
+    `signal` is the standard deviation of what the features cause, that of the noise being 1.
+    """
     p = []
     for seed in range(repeats):
         X, Y = ar(rng, 480, 24, phi), ar(rng, 480, 200, phi)
+        if signal:
+            Y += signal * X @ rng.standard_normal((24, 200)) / np.sqrt(24)
         X, Y = ({f"run-{i}": m[120 * i :][:120] for i in range(4)} for m in (X, Y))
         spec = Encoding(permutations=200, null=null, block=block)
         p.append(encode({0: X}, {"s": Y}, spec, seed=seed)["s"].p[0])
@@ -202,6 +214,18 @@ def false_alarms(quick: bool) -> list[Row]:
     return found
 
 
+def power(quick: bool) -> list[Row]:
+    """Share of voxels with a weak signal (an eighth of the noise's variance) that each null finds."""
+    found = []
+    for null in ("block", "circular"):
+        for phi in PHIS:
+            rng = np.random.default_rng([5, int(10 * phi)])
+            p = in_turn(rng, phi, null, 5 if quick else 60, signal=0.35)
+            share = 100 * float((p <= 0.05).mean())
+            found.append(Row(f"power at .05, {null}, four folds in turn, phi {phi}", share, "%"))
+    return found
+
+
 def rows(quick: bool) -> list[Row]:
     """All rows; on one thread."""
     threads = torch.get_num_threads()
@@ -209,7 +233,7 @@ def rows(quick: bool) -> list[Row]:
     try:
         with threadpool_limits(1):
             speeds = [row for name in SHAPES for row in speed(name, quick)]
-            return [*speeds, *agreement(quick), *false_alarms(quick)]
+            return [*speeds, *agreement(quick), *false_alarms(quick), *power(quick)]
     finally:
         torch.set_num_threads(threads)
 
