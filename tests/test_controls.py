@@ -9,7 +9,13 @@ from scipy.signal import lfilter
 from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import Scores, cv
-from phaselab.encoding.controls import above_control, autocorrelation_only, variance_partitioning
+from phaselab.encoding.controls import (
+    above_control,
+    autocorrelation_only,
+    beyond_nuisance,
+    variance_partitioning,
+)
+from phaselab.study import Encoding
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +136,32 @@ def test_a_constant_voxel_has_no_variance_to_explain(planted) -> None:
 def test_variance_partitioning_names_the_space(spaces, message) -> None:
     with pytest.raises(ValueError, match=message):
         variance_partitioning(spaces, np.eye(12), cv.contiguous(12, 2))
+
+
+def test_beyond_nuisance_is_a_row_a_measure_layer_subject_and_region(planted) -> None:
+    spaces, Y = planted
+    runs = {"b": slice(0, 200), "a": slice(200, 400), "c": slice(400, 600)}
+
+    def split(values: np.ndarray) -> dict[str, np.ndarray]:
+        return {run: values[of] for run, of in runs.items()}
+
+    Y_of = {"s": split(Y[:, :40]), "t": split(Y[:, 40:])}
+    rois = {"s": np.repeat(["front", "back"], 20), "t": np.repeat("back", 20)}
+    X = {0: split(np.random.default_rng(6).standard_normal((600, 5))), 1: split(spaces["one"])}
+    spec = Encoding(log10_alphas=(-1, 4, 6))
+    rows = beyond_nuisance(X, split(spaces["two"]), Y_of, rois, spec)
+    assert len(rows) == 2 * 4 * (3 + 2)
+    value = rows.set_index(["measure", "layer", "subject", "roi"])["value"]
+    assert value["r2_features", 1, "s", "all"] == pytest.approx(0.3, abs=0.04)
+    assert value["r2_shared", 1, "t", "back"] == pytest.approx(0.2, abs=0.04)
+    assert value["r2_features", 0, "s", "all"] == pytest.approx(0, abs=0.02)
+    assert value["r2_nuisance", 0, "s", "front"] == pytest.approx(0.3, abs=0.06)
+    halves = value["r2_joint", 1, "s", "front"], value["r2_joint", 1, "s", "back"]
+    assert np.mean(halves) == pytest.approx(value["r2_joint", 1, "s", "all"])
+    with pytest.raises(ValueError, match=r"nuisance: runs: found \['b'\], expected \['a', 'b', 'c'\]"):
+        beyond_nuisance(X, {"b": np.ones((200, 1))}, Y_of, rois, spec)
+    with pytest.raises(ValueError, match="rois: found 40 voxels, expected 60"):
+        beyond_nuisance(X, split(spaces["two"]), Y_of, rois | {"t": rois["s"][:0]}, spec)
 
 
 # ------------------------------------------------------------------------------- beyond a control

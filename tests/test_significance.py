@@ -185,6 +185,7 @@ def test_encode_takes_the_null_of_the_study(null) -> None:
         ({"null": "circular", "min_shift": 40}, "min_shift: found 40 TRs and a run of 60 TRs"),
         ({"null": "circular", "min_shift": 0}, "min_shift: found 0 TRs"),
         ({"block": 40}, "block: found 40 TRs"),
+        ({"null": "pooled", "pool": np.zeros(59)}, r"pool: found shape \(59,\), expected \(60,\)"),
     ],
 )
 def test_what_does_not_fit_is_named(more, message) -> None:

@@ -15,8 +15,9 @@ import pandas as pd
 from himalaya.backend import get_backend, set_backend
 from himalaya.ridge import GroupRidgeCV
 
-from phaselab.encoding import Scores, cv, summarise
+from phaselab.encoding import Features, Responses, Scores, cv, summarise
 from phaselab.encoding.significance import correlation
+from phaselab.study import Encoding
 
 
 def autocorrelation_only(
@@ -182,6 +183,74 @@ def variance_partitioning(
         unique=unique,
         shared=joint - np.sum(list(unique.values()), axis=0),
     )
+
+
+def beyond_nuisance(
+    X: Features,
+    nuisance: Mapping[str, np.ndarray],
+    Y: Responses,
+    rois: Mapping[str, np.ndarray],
+    spec: Encoding,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """``variance_partitioning`` between the features of each layer and a nuisance space, by region.
+
+    Parameters
+    ----------
+    X, Y, spec : as for ``encoding.encode``, whose folds and alphas are used.
+    nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), with the
+        same TRs as `X` and `Y`.
+    rois : subject -> (n_voxels,) region of each voxel.
+    seed : of the search for penalties.
+
+    Returns
+    -------
+    Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``, as of ``encoding.summarise``.
+    Measures, mean R^2 over voxels: ``r2_joint``, ``r2_features`` and ``r2_nuisance`` (unique), ``r2_shared``.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument that does not fit.
+    """
+    names = list(next(iter(X.values())))
+    if set(nuisance) != set(names):
+        raise ValueError(f"nuisance: runs: found {sorted(nuisance)}, expected {sorted(names)} as in X")
+    runs = np.repeat(np.arange(len(names)), [len(nuisance[run]) for run in names])
+    folds = cv.outer_folds(runs, spec.folds, spec.n_folds, spec.gap)
+    # All subjects share the features, and so one fit.
+    together = np.hstack([np.concatenate([of_run[run] for run in names]) for of_run in Y.values()])
+    regions = np.concatenate([np.asarray(rois[subject]).astype(str) for subject in Y])
+    subjects = np.repeat(list(Y), [next(iter(of_run.values())).shape[1] for of_run in Y.values()])
+    if regions.shape != subjects.shape:
+        raise ValueError(f"rois: found {len(regions)} voxels, expected {len(subjects)} as in Y")
+    tables = []
+    for layer in sorted(X):
+        found = variance_partitioning(
+            {
+                "features": np.concatenate([X[layer][run] for run in names]),
+                "nuisance": np.concatenate([nuisance[run] for run in names]),
+            },
+            together,
+            folds,
+            np.logspace(*spec.log10_alphas),
+            max(2, spec.n_folds - 1),
+            spec.gap,
+            seed=seed,
+        )
+        measures = {
+            "r2_joint": found.joint,
+            "r2_features": found.unique["features"],
+            "r2_nuisance": found.unique["nuisance"],
+            "r2_shared": found.shared,
+        }
+        voxels = pd.DataFrame({"subject": subjects, "roi": regions} | measures)
+        every = pd.concat([voxels.assign(roi="all"), voxels])
+        long = every.melt(["subject", "roi"], var_name="measure")
+        grouped = long.groupby(["measure", "subject", "roi"], sort=False)["value"]
+        tables.append(grouped.agg(value="mean", stderr="sem").reset_index().assign(layer=layer))
+    columns = ["measure", "layer", "subject", "roi", "value", "stderr"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
 def above_control(

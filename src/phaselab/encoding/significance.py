@@ -94,7 +94,8 @@ def permutation_p(
     Raises
     ------
     ValueError
-        When a fold has fewer than two whole blocks, or a run is too short to be rotated.
+        When a fold has fewer than two whole blocks, or a run is too short to be rotated; naming the
+        argument that does not fit.
 
     Notes
     -----
@@ -117,6 +118,9 @@ def permutation_p(
     if null not in get_args(Null):
         raise ValueError(f"null: found {null!r}, expected one of {', '.join(get_args(Null))}")
     n_targets = targets[0].shape[1]
+    pool = np.zeros(n_targets, int) if pool is None else np.asarray(pool)
+    if pool.shape != (n_targets,):
+        raise ValueError(f"pool: found shape {pool.shape}, expected ({n_targets},), one name a target")
     if not permutations:
         return np.ones(n_targets)
     rng = np.random.default_rng(seed)
@@ -146,12 +150,12 @@ def permutation_p(
         if len(targets) > 1:
             sums[1:] *= WIDENING
         observed[at], shuffled[at] = sums[:2]
-        count[at] = (sums[1:] >= sums[0]).sum(0)
+        # Lags of a periodic series are equal up to rounding.
+        count[at] = (sums[1:] >= sums[0] - 1e-9).sum(0)
         flat[at] = np.all([~a.any(0) | ~b.any(0) for a, b in pairs], axis=0)
     if null != "pooled":
         return (1 + count) / len(sums)
     p = np.ones(n_targets)
-    pool = np.zeros(n_targets, int) if pool is None else np.asarray(pool)
     for name in np.unique(pool):
         inside = (pool == name) & ~flat
         below = np.searchsorted(np.sort(shuffled[inside]), observed[inside])
