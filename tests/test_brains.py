@@ -25,6 +25,7 @@ from phaselab.brains import (
     simulated,
     standardise,
 )
+from phaselab.brains.ceiling import group_ceiling, inter_subject_correlation
 from phaselab.study import Brain
 from phaselab.train import world
 
@@ -353,10 +354,10 @@ def test_alice_has_the_published_shape() -> None:
 @with_data
 def test_alice_inter_subject_correlation_is_the_known_one() -> None:
     responses, _ = alice.read_responses(DATA / "alice2016", "6mm")
-    isc = alice.inter_subject_correlation(responses)
+    isc = inter_subject_correlation(responses)
     assert isc.shape == (27, 6)
     np.testing.assert_allclose(isc.mean(axis=0), [0.27, 0.22, 0.39, 0.24, 0.21, 0.18], atol=0.006)
-    ceiling = alice.group_ceiling(responses)
+    ceiling = group_ceiling(responses)
     assert np.all(ceiling > isc.mean(axis=0))
     assert np.all(ceiling < 1.4 * isc.mean(axis=0))
 
@@ -437,16 +438,29 @@ def test_the_group_ceiling_is_corrected_for_the_noise_of_the_others() -> None:
     shared = rng.standard_normal((20_000, 2))
     responses = {f"s{i}": standardise(0.5 * shared + rng.standard_normal((20_000, 2))) for i in range(5)}
     true = 0.5 / np.sqrt(1.25)
-    np.testing.assert_allclose(alice.group_ceiling(responses), true, atol=0.02)
-    assert alice.inter_subject_correlation(responses).mean() < 0.75 * true
+    np.testing.assert_allclose(group_ceiling(responses), true, atol=0.02)
+    assert inter_subject_correlation(responses).mean() < 0.75 * true
 
 
 def test_subjects_without_a_shared_response_have_no_ceiling() -> None:
     noise = np.random.default_rng(0).standard_normal((3, 100, 1))
     noise -= noise.mean(axis=0) * 1.1
     responses = {f"s{i}": standardise(series) for i, series in enumerate(noise)}
-    with pytest.raises(ValueError, match="do not correlate between subjects"):
-        alice.group_ceiling(responses)
+    assert group_ceiling(responses).tolist() == [0]
+
+
+def test_a_region_without_a_shared_response_is_named(tmp_path: Path) -> None:
+    folder = small_copy(tmp_path)
+    rng = np.random.default_rng(3)
+    noise = rng.standard_normal((3, 362))
+    noise -= noise.mean(axis=0)
+    for subject, series in zip(("s01", "s02", "s04"), noise, strict=True):
+        file = folder / f"alice2016/alice_data_shared/6mm/{subject}-timecourses.txt"
+        table = np.loadtxt(file)
+        table[:, 4] = series
+        np.savetxt(file, table)
+    with pytest.raises(ValueError, match="do not correlate between subjects in LPreM: expected"):
+        load_brain(Brain(name="alice"), folder)
 
 
 def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:

@@ -42,7 +42,12 @@ def _study(folder: Path, **internals: Any) -> Study:
             "brain": {"name": "simulated", "subjects": 1, "runs": 3, "minutes": 6, "vertices": 16},
             "models": [{"name": "one", "train": TRAIN}],
             "features": {"trim": 2},
-            "encoding": {"permutations": 5, "shuffles": 1, "log10_alphas": [0, 4, 5]},
+            "encoding": {
+                "permutations": 5,
+                "shuffles": 1,
+                "log10_alphas": [0, 4, 5],
+                "similarity": ["rsa", "cka"],
+            },
             "tasks": [{"name": "facts", "items": 6, "generate": 4}, library],
             "internals": {"probes": ["place"], "samples": 200, **internals},
         }
@@ -68,6 +73,10 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     assert last["drift_final"].to_list() == pytest.approx([0, 0, 0], abs=1e-9)
     first = internal[internal["tokens"] == 0]
     assert not first["measure"].str.endswith("_previous").any()
+    alike = table[table["measure"].isin(["rsa", "cka"])]
+    assert set(alike["perspective"]) == {"brain"}
+    assert alike.groupby("measure")["layer"].unique().map(sorted).to_list() == [[0, 1, 2]] * 2
+    assert alike["value"].between(-1, 1).all()
     behaviour = table[table["perspective"] == "behaviour"]
     strict = behaviour[behaviour["measure"] == "instruction_following_strict"]
     assert set(strict["task"]) == {"facts"}

@@ -112,16 +112,24 @@ class Features(Strict):
 
 
 class Encoding(Strict):
-    """Ridge regression from features to responses, and its test."""
+    """Ridge regression from features to responses, and its test.
+
+    ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or
+    ``contiguous``. ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the
+    single shuffle of the paper's authors. ``similarity``: also representational similarity and
+    centred kernel alignment of each layer with each region.
+    """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
-    folds: Literal["runs", "contiguous"] = "runs"
-    n_folds: int = Field(default=4, ge=2, description="contiguous folds; run-wise folds are as many as runs")
+    folds: Literal["runs", "groups", "contiguous"] = "runs"
+    n_folds: int = Field(default=4, ge=2, description="folds; with 'runs' they are as many as the runs")
     gap: int = Field(default=0, ge=0, description="TRs left out on both sides of a contiguous test fold")
     permutations: int = Field(default=200, ge=0)
     block: int = Field(default=10, ge=1, description="TRs in a permuted block")
+    null: Literal["block", "circular", "pooled"] = "block"
     fdr: float = Field(default=0.05, gt=0, lt=1)
     shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
+    similarity: tuple[Literal["rsa", "cka"], ...] = ()
 
 
 class Task(Strict):

@@ -251,6 +251,7 @@ class Workbench:
         from safetensors.numpy import save_file
 
         from phaselab import encoding, internals
+        from phaselab.encoding import similarity
         from phaselab.features import extract, to_trs
         from phaselab.tasks import score_tasks
 
@@ -264,13 +265,12 @@ class Workbench:
         }
         network, tokenizer = load(checkpoint)
         features = extract(network, tokenizer, brain.stimulus, study.features)
-        scores = encoding.encode(
-            to_trs(features, brain.stimulus, study.features),
-            self.responses,
-            study.encoding,
-            seed=brain_seed(study),
-        )
+        X = to_trs(features, brain.stimulus, study.features)
+        scores = encoding.encode(X, self.responses, study.encoding, seed=brain_seed(study))
         brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
+        if study.encoding.similarity:
+            alike = similarity.summarise(X, self.responses, brain.rois, study.encoding.similarity)
+            brain_rows = pd.concat([brain_rows, alike], ignore_index=True)
         # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
         labels = brain.stimulus.labels.replace("unknown", "")
         internal_rows = internals.measure(features.layers, labels, study.internals)

@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.brains import BrainData, DataMissing, drift_basis, regress_out, standardise
+from phaselab.brains.ceiling import group_ceiling, inter_subject_correlation
 from phaselab.stimuli import Interval, Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import Brain
 
@@ -96,6 +97,12 @@ def load(spec: Brain, data: Path | None) -> BrainData:
         )
     isc = inter_subject_correlation(responses)
     ceiling = group_ceiling(responses)
+    if not ceiling.all():
+        raise ValueError(
+            f"{folder / 'alice_data_shared' / spec.radius}: responses do not correlate between subjects in "
+            f"{', '.join(roi for roi, value in zip(ROIS, ceiling, strict=True) if not value)}: expected a "
+            "shared response, which gives a region its ceiling"
+        )
     used = tuple(responses)[: spec.subjects]
     run = read_stimulus(folder)
     numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc.mean(axis=0), strict=True))
@@ -167,48 +174,6 @@ def _read_numbers(file: Path, rows: int) -> np.ndarray:
             f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number"
         )
     return table
-
-
-def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Leave-one-out correlation of each subject with the mean of the others; (n_subjects, n_rois).
-
-    Parameters
-    ----------
-    responses : subject -> z-scored (n_trs, n_rois), at least two subjects.
-    """
-    stack = np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
-    n_subjects, n_trs, _ = stack.shape
-    others = (stack.sum(axis=0) - stack) / (n_subjects - 1)
-    others = others - others.mean(axis=1, keepdims=True)
-    return (stack * others).sum(axis=1) / (n_trs * others.std(axis=1))
-
-
-def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Correlation that the response shared by all subjects would have with one subject's; float32 (n_rois,).
-
-    The leave-one-out correlation falls short of it, because the mean of n - 1 others still has noise
-    in it. Its reliability is k r / (1 + (k - 1) r) for k = n - 1 others and r the mean correlation of
-    two subjects (Spearman 1910, Brown 1910), and a correlation is attenuated by the square root of
-    that. One value for all subjects, the mean: the value of a single subject has a standard error of
-    about .08 here, and scores divided by it would be worthless where it is small by chance.
-
-    Raises
-    ------
-    ValueError
-        When the responses of a region do not correlate between subjects: it has no ceiling.
-    """
-    stack = np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
-    n_subjects = len(stack)
-    # The variance of the sum of z-scored series is n + n (n - 1) r.
-    between = (stack.sum(axis=0).var(axis=0) - n_subjects) / (n_subjects * (n_subjects - 1))
-    leave_one_out = inter_subject_correlation(responses).mean(axis=0)
-    if (between <= 0).any() or (leave_one_out <= 0).any():
-        raise ValueError(
-            "responses do not correlate between subjects: expected a region with a shared response"
-        )
-    others = n_subjects - 1
-    reliability = others * between / (1 + (others - 1) * between)
-    return (leave_one_out / np.sqrt(reliability)).astype(np.float32)
 
 
 def read_stimulus(folder: Path) -> Run:

@@ -28,7 +28,7 @@ class Scores:
     Attributes
     ----------
     r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
-    p : float32 (n_layers, n_voxels) one-sided block-permutation p-value.
+    p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
     significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     alpha : float32 (n_layers, n_voxels) geometric mean over outer folds of the chosen alphas.
     layers : (n_layers,) number of each layer.
@@ -110,7 +110,14 @@ def encode(
         tables["alpha"].append(np.exp(np.mean(log_alpha, axis=0)))
         tables["p"].append(
             significance.permutation_p(
-                predicted, measured, [runs[test] for _, test in folds], spec.block, spec.permutations, seed
+                predicted,
+                measured,
+                [runs[test] for _, test in folds],
+                spec.block,
+                spec.permutations,
+                seed,
+                null=spec.null,
+                pool=np.searchsorted(columns, np.arange(columns[-1]), side="right"),
             )
         )
         if progress is not None:

@@ -1,0 +1,322 @@
+"""Alignment without a fitted map: representational similarity and centred kernel alignment.
+
+Both compare the n x n similarities between TRs that features have with those that responses have, so
+neither features nor voxels need to correspond. TRs near in time resemble each other in any two slow
+signals, whatever the stimulus: pairs of near TRs are left out, and the null distribution rotates the
+responses in time, which keeps what is near near. A value is worth what it has beyond
+`Similarity.chance`.
+
+References
+----------
+Kriegeskorte, Mur, Bandettini (2008). Representational similarity analysis. Front Syst Neurosci 2, 4.
+Nili et al. (2014). A toolbox for representational similarity analysis. PLoS Comput Biol 10, e1003553.
+Song et al. (2012). Feature selection via dependence maximization. JMLR 13, 1393-1434.
+Székely, Rizzo (2014). Partial distance correlation with methods for dissimilarities. Ann Stat 42, 2382-2412.
+Kornblith et al. (2019). Similarity of neural network representations revisited. ICML.
+Murphy, Zylberberg, Fyshe (2024). Correcting biased centered kernel alignment measures in biological and
+artificial neural networks. arXiv 2405.01012.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from scipy.stats import kendalltau, rankdata
+
+from phaselab import internals
+from phaselab.encoding.significance import draw_lags, stretches_of
+
+#: How two matrices of dissimilarities are compared.
+Method = Literal["spearman", "kendall", "cosine"]
+#: TRs within which pairs of TRs are left out: the time that a haemodynamic response takes.
+GAP = 10
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """How alike the geometry of two sets of patterns is.
+
+    Attributes
+    ----------
+    value : 1 for the same geometry; for unrelated ones near `chance`.
+    p : one-sided p-value against rotations in time, (1 + count) / (1 + rotations); 1 without any.
+    chance : mean value over the rotations; NaN without any.
+    """
+
+    value: float
+    p: float
+    chance: float
+
+
+def dissimilarity(patterns: np.ndarray) -> np.ndarray:
+    """Correlation distance of each TR with each other, one minus Pearson's r over columns; (n, n).
+
+    Parameters
+    ----------
+    patterns : (n, n_columns), at least two columns. A TR whose pattern is constant correlates with nothing,
+        and has distance 1.
+    """
+    patterns = np.asarray(patterns, dtype=np.float64)
+    centred = patterns - patterns.mean(1, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    # What centring leaves of a constant pattern is rounding error.
+    real = lengths > 1e-12 * np.linalg.norm(patterns, axis=1, keepdims=True)
+    units = np.where(real, centred / np.where(real, lengths, 1), 0)
+    return 1 - units @ units.T
+
+
+def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
+    """Which pairs of TRs are compared: those of different runs, or more than `gap` TRs apart; bool (n, n).
+
+    Within a run time is a circle, whose end is near its beginning: so the same pairs are compared when
+    the responses are rotated.
+
+    Parameters
+    ----------
+    runs : (n,) run of each TR.
+    gap : TRs; with 0 all pairs of distinct TRs.
+    """
+    far = np.ones((len(runs), len(runs)), bool)
+    for stretch in stretches_of(np.asarray(runs)):
+        apart = np.abs(np.arange(len(stretch))[:, None] - np.arange(len(stretch)))
+        far[np.ix_(stretch, stretch)] = np.minimum(apart, len(stretch) - apart) > gap
+    return far
+
+
+def rsa(
+    X: np.ndarray,
+    Y: np.ndarray,
+    runs: np.ndarray | None = None,
+    gap: int = GAP,
+    method: Method = "spearman",
+    permutations: int = 0,
+    seed: int = 0,
+) -> Similarity:
+    """Representational similarity: do TRs that differ in their features differ in their responses?
+
+    Correlation distances between TRs, compared over the pairs of ``far_pairs`` by Spearman's rho, Kendall's
+    tau-b or the cosine.
+
+    Parameters
+    ----------
+    X : (n_trs, n_features) features, already with haemodynamics.
+    Y : (n_trs, n_voxels) responses; at least two columns in both.
+    runs : (n_trs,) run of each TR; without it all are of one run.
+    gap : TRs within which pairs are left out. Without it, autocorrelation alone makes a similarity.
+    method : ``spearman``, ``kendall`` (slow: each rotation is sorted again) or ``cosine``.
+    permutations : rotations for `p` and `chance`: each run by a lag of its own; of a single run each lag
+        once, if there are no more.
+    seed : of the lags.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument that does not fit.
+
+    Notes
+    -----
+    Memory: a few n_trs x n_trs matrices of float64.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(Method))}")
+    X, Y, runs = _checked(X, Y, runs, least=2)
+    far = _far(runs, gap)
+    if method == "kendall":
+        upper = np.triu(far, 1)
+        a, D = dissimilarity(X)[upper], dissimilarity(Y)
+
+        def value(order: np.ndarray) -> float:
+            return float(kendalltau(a, D[np.ix_(order, order)][upper]).statistic)
+
+        return _against_rotations(value, runs, permutations, seed)
+    return _compared(_distances(X, far, method), _distances(Y, far, method), runs, permutations, seed)
+
+
+def cka(
+    X: np.ndarray,
+    Y: np.ndarray,
+    runs: np.ndarray | None = None,
+    gap: int | None = GAP,
+    permutations: int = 0,
+    seed: int = 0,
+) -> Similarity:
+    """Linear centred kernel alignment between features and responses.
+
+    The cosine between the matrices XX' and YY' after centring (Kornblith et al. 2019); it does not
+    change with rotation or overall scale of features. With as many features as TRs it is far above 0 for
+    noise. Debiased (gap 0), the diagonal is left out and each matrix U-centred,
+
+        a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
+
+    whose inner product is the unbiased estimate of HSIC (Song et al. 2012; Székely and Rizzo 2014; advised by
+    Murphy et al. 2024): 0 in expectation for unrelated TRs that are independent of each other. TRs are not:
+    with a gap, the pairs of ``far_pairs`` alone are compared, less their mean, as in ``rsa``.
+
+    Parameters
+    ----------
+    X, Y, runs, permutations, seed : as for ``rsa``; one column is enough.
+    gap : TRs within which pairs are left out; 0: the diagonal alone; None: no pair, which is the CKA of
+        ``phaselab.internals.cka``.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument that does not fit.
+    """
+    X, Y, runs = _checked(X, Y, runs, least=1)
+    if gap is None and not permutations:
+        return Similarity(internals.cka(X, Y), 1.0, float("nan"))
+    far = None if gap is None else _far(runs, gap)
+    return _compared(_products(X, far), _products(Y, far), runs, permutations, seed)
+
+
+def summarise(
+    X: Mapping[int, Mapping[str, np.ndarray]],
+    Y: Mapping[str, Mapping[str, np.ndarray]],
+    rois: Mapping[str, np.ndarray],
+    measures: Sequence[Literal["rsa", "cka"]],
+) -> pd.DataFrame:
+    """Both measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
+
+    Parameters
+    ----------
+    X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
+    Y : subject -> run -> (n_trs, n_voxels) responses; the same runs and TRs for all.
+    rois : subject -> (n_voxels,) region of each voxel.
+    measures : ``rsa`` (Spearman) and ``cka``, both over pairs more than `GAP` TRs apart.
+
+    Returns
+    -------
+    Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN). Regions: ``all``, then
+    each by name; those of a single voxel have no pattern, and no row of ``rsa``.
+
+    Raises
+    ------
+    ValueError
+        When no two TRs are far enough apart.
+    """
+    lengths = {run: len(values) for run, values in next(iter(X.values())).items()}
+    runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))
+    far = _far(runs, GAP)
+
+    def matrix(measure: str, values: np.ndarray) -> np.ndarray:
+        return _distances(values, far, "spearman") if measure == "rsa" else _products(values, far)
+
+    rows = []
+    for measure in measures:
+        layers = {
+            layer: matrix(measure, np.concatenate([of_run[run] for run in lengths]))
+            for layer, of_run in X.items()
+        }
+        for subject, of_run in Y.items():
+            responses = np.concatenate([of_run[run] for run in lengths])
+            names = np.asarray(rois[subject]).astype(str)
+            regions = {"all": np.ones(len(names), bool)} | {n: names == n for n in sorted({*names})}
+            for roi, inside in regions.items():
+                if measure == "rsa" and inside.sum() < 2:
+                    continue
+                other = matrix(measure, responses[:, inside])
+                rows += [
+                    {
+                        "measure": measure,
+                        "layer": layer,
+                        "subject": subject,
+                        "roi": roi,
+                        "value": float(np.vdot(own, other)),
+                        "stderr": float("nan"),
+                    }
+                    for layer, own in layers.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def _distances(values: np.ndarray, far: np.ndarray, method: str) -> np.ndarray:
+    """Distances of the pairs `far`, ranked and centred for Spearman, 0 elsewhere, of length 1; (n, n)."""
+    D = dissimilarity(values)
+    # Both halves of the symmetric matrix: every pair twice, which changes neither ranks nor cosine.
+    kept = D[far]
+    if method == "spearman":
+        # Rounding makes the two halves differ by less than this; equal distances are ties.
+        kept = rankdata(kept.round(12))
+        kept -= kept.mean()
+    made = np.zeros_like(D)
+    made[far] = kept
+    return _unit(made)
+
+
+def _products(values: np.ndarray, far: np.ndarray | None) -> np.ndarray:
+    """Centred products between TRs, 0 where not `far`, of length 1; (n, n)."""
+    values = np.asarray(values, dtype=np.float64)
+    centred = values - values.mean(0)
+    K = centred @ centred.T
+    if far is not None:
+        n = len(K)
+        np.fill_diagonal(K, 0)
+        ends = K.sum(0) / (n - 2)
+        K -= ends + ends[:, None] - ends.sum() / (n - 1)
+        K = np.where(far, K - K[far].mean(), 0)
+    return _unit(K)
+
+
+def _far(runs: np.ndarray, gap: int) -> np.ndarray:
+    if gap < 0:
+        raise ValueError(f"gap: found {gap}, expected 0 or more TRs")
+    far = far_pairs(runs, gap)
+    if not far.any():
+        raise ValueError(f"gap: found {gap} TRs, which leaves no pair of {len(runs)} TRs to compare")
+    return far
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(matrix)
+    return matrix / length if length > 0 else matrix
+
+
+def _compared(A: np.ndarray, B: np.ndarray, runs: np.ndarray, permutations: int, seed: int) -> Similarity:
+    """Inner product of two matrices of length 1, beside those with the second rotated in time."""
+
+    def value(order: np.ndarray) -> float:
+        return float(np.vdot(A, B[np.ix_(order, order)]))
+
+    return _against_rotations(value, runs, permutations, seed)
+
+
+def _against_rotations(
+    value: Callable[[np.ndarray], float], runs: np.ndarray, permutations: int, seed: int
+) -> Similarity:
+    as_is = np.arange(len(runs))
+    observed = value(as_is)
+    if not permutations:
+        return Similarity(observed, 1.0, float("nan"))
+    stretches = stretches_of(runs)
+    (lags,) = draw_lags([stretches], permutations, 1, np.random.default_rng(seed))
+    null = []
+    for shift in np.transpose(lags)[1:]:
+        order = np.concatenate([np.roll(s, lag) for s, lag in zip(stretches, shift, strict=True)])
+        null.append(value(order))
+    # Sums in another order are equal up to rounding.
+    count = int((np.array(null) >= observed - 1e-12).sum())
+    return Similarity(observed, (1 + count) / (1 + len(null)), float(np.mean(null)))
+
+
+def _checked(
+    X: np.ndarray, Y: np.ndarray, runs: np.ndarray | None, least: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
+    for name, values in (("X", X), ("Y", Y)):
+        if values.ndim != 2 or values.shape[1] < least:
+            raise ValueError(
+                f"{name}: found shape {values.shape}, expected (TRs, columns) with at least {least} columns"
+            )
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: found {int((~np.isfinite(values)).sum())} NaN or infinite values")
+    if len(X) != len(Y) or len(X) < 4:
+        raise ValueError(f"Y: found {len(Y)} TRs, expected {len(X)} as in X, and at least 4")
+    runs = np.zeros(len(X), int) if runs is None else np.asarray(runs)
+    if runs.shape != (len(X),):
+        raise ValueError(f"runs: found shape {runs.shape}, expected ({len(X)},) as in X")
+    return X, Y, runs
