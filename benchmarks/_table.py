@@ -26,9 +26,11 @@ class Row:
     met: bool | None = None
 
 
-def arguments(text: str) -> argparse.Namespace:
-    """The options of a benchmark: quick, json, check."""
+def arguments(text: str, **more: dict[str, Any]) -> argparse.Namespace:
+    """The options of a benchmark: quick, json, check; and `more`, name to argparse's own arguments."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    for name, settings in more.items():
+        parser.add_argument(f"--{name}", **settings)
     parser.add_argument("--quick", action="store_true", help="less of everything, within a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table with machine and commit")
     parser.add_argument("--check", action="store_true", help="exit with 1 if a goal is not met")
