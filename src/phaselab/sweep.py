@@ -70,13 +70,15 @@ _bench: Workbench
 _messages: Any
 
 
-def _start_worker(study: Study, store: Store, data: Path | None, messages: Any) -> None:
+def _start_worker(study: Study, store: Store, data: Path | None, messages: Any, keep_downloads: bool) -> None:
     global _bench, _messages
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _messages = messages
-    _bench = Workbench(study, store, data, say=lambda line: messages.put(("say", line)))
+    _bench = Workbench(
+        study, store, data, say=lambda line: messages.put(("say", line)), keep_downloads=keep_downloads
+    )
 
 
 def _end_with_parent() -> None:
@@ -89,7 +91,8 @@ def _end_with_parent() -> None:
 
 def _train(name: str) -> None:
     model = _bench.study.model(name)
-    _bench.folder(model, progress=lambda done, total: _messages.put(("train", name, done, total)))
+    if model.train:
+        _bench.folder(model, progress=lambda done, total: _messages.put(("train", name, done, total)))
 
 
 def _unit(name: str, checkpoint: Checkpoint) -> tuple[Path, bool]:
@@ -112,6 +115,7 @@ def run(
     checkpoints: str | tuple[str, ...] | None = None,
     jobs: int | None = None,
     console: Console | None = None,
+    keep_downloads: bool = True,
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table.
 
@@ -120,6 +124,7 @@ def run(
     models : names; empty: all models of the study.
     checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
     jobs : workers; by default as many as there are cores.
+    keep_downloads : whether checkpoints from a hub stay in the cache after their units.
 
     Returns
     -------
@@ -138,7 +143,7 @@ def run(
         jobs or cores(),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(study, store, data, messages),
+        initargs=(study, store, data, messages, keep_downloads),
     )
     try:
         with _bars(console) as bars, _listening(messages, bars, console, chosen):
