@@ -189,7 +189,7 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None]
     with _in_one_sentence(what), _lock(_locks(checkpoint.repository) / "repository.lock"):
         folder = _folder(checkpoint.repository)
         snapshot = folder / "snapshots" / checkpoint.commit
-        sizes = _sizes(checkpoint.repository, checkpoint.commit)
+        sizes = _sizes(checkpoint, snapshot)
         try:
             names = wanted(sizes, code)
         except CheckpointError as error:
@@ -291,8 +291,9 @@ def _alone(held: Any) -> bool:
     return True
 
 
-def _sizes(repository: str, commit: str) -> dict[str, int]:
+def _sizes(checkpoint: Checkpoint, snapshot: Path) -> dict[str, int]:
     """Name -> bytes of the files of a commit, from the cache where it has the listing, else from the hub."""
+    repository, commit = checkpoint.repository, checkpoint.commit
     from huggingface_hub import RepoFile, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -302,11 +303,10 @@ def _sizes(repository: str, commit: str) -> dict[str, int]:
     except CachedRepoTreeNotFoundError:
         if offline():
             # Downloaded by another program, which has left no listing: what is there is all there is.
-            snapshot = _folder(repository) / "snapshots" / commit
             found = [p for p in snapshot.rglob("*") if p.is_file()]
             if not found:
                 raise CheckpointError(
-                    f"{repository} {commit}: not in the cache {cache()}, and HF_HUB_OFFLINE is set"
+                    f"{_title(checkpoint)}: not in the cache {cache()}, and HF_HUB_OFFLINE is set"
                 ) from None
             return {p.relative_to(snapshot).as_posix(): p.stat().st_size for p in found}
         files = _api().list_repo_tree(repository, recursive=True, revision=commit)
