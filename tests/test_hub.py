@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -196,6 +197,8 @@ def test_the_commands_list_show_and_refresh(server: Hub, snapshots: dict[str, Pa
     code, said = command("models", "list")
     row = next(line for line in said.splitlines() if "olmo2-7b" in line)
     assert "5 B to 9 B" in row
+    code, said = command("models", "fetch", "org/tiny", "--checkpoints", "log:2")
+    assert (code, len(cached(tmp_path, "model.safetensors"))) == (0, 2)
     assert command("models", "refresh", "org/tiny", "--out", str(tmp_path / "own.csv"))[0] == 0
     assert (tmp_path / "own.csv").read_text().count("\n") == 3
     code, said = command("models", "show", "olmo-7b")
@@ -360,6 +363,32 @@ def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPat
     assert server.requests == []
 
 
+@contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """Something mounted on a folder, for the time of a block; skips the test where that is not allowed."""
+    done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_cache_that_may_only_be_read(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = the("step10-tokens1B")
+    hub.fetch(checkpoint)
+    home = tmp_path / "home"
+    shutil.rmtree(home / "hub" / ".locks")
+    with mounted(home, "--bind", str(home)):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
+        with present(checkpoint, keep=False) as here:
+            load(here)
+        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: .*Read-only file system"):
+            hub.fetch(the("step0-tokens0B"))
+    assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
+
+
 def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -373,17 +402,13 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     assert server.asked("GET", "model.safetensors") == []
 
 
+@pytest.mark.filterwarnings("ignore:Not enough free disk space")
 def test_a_disk_that_fills_up_is_one_sentence(
     server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     small = tmp_path / "home"
     small.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(small)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    try:
+    with mounted(small, "-t", "tmpfs", "-o", "size=96k", "tmpfs"):
         checkpoint = the("step0-tokens0B")
         # Something else takes the room after it was looked at.
         monkeypatch.setattr(
@@ -399,8 +424,6 @@ def test_a_disk_that_fills_up_is_one_sentence(
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HOME", str(small))
         load(checkpoint)
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
 
 
 def test_pickled_weights_come_where_there_are_no_others(

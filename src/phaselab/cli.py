@@ -437,7 +437,9 @@ def refresh_model(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", help="File; by default in $PHASELAB_MANIFESTS, else $HF_HOME/phaselab/manifests."
+            "--out",
+            "-o",
+            help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME.",
         ),
     ] = None,
 ) -> None:
@@ -445,6 +447,22 @@ def refresh_model(
     from phaselab.checkpoints import manifests
 
     typer.echo(manifests.refresh(_family(family), out))
+
+
+@models_app.command("fetch")
+@told
+def fetch_model(
+    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")],
+) -> None:
+    """Download checkpoints beforehand, for a machine without a network, and print their folders.
+
+    There, HF_HUB_OFFLINE=1 says that what is in the cache is all there is.
+    """
+    from phaselab.checkpoints import chosen, hub
+
+    for checkpoint in chosen(_family(family), checkpoints):
+        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False)))
 
 
 def _family(name: str) -> Family:

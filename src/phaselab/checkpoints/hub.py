@@ -34,6 +34,8 @@ _SMALL = re.compile(
 )
 #: Seconds after which what a killed download has left in the cache is taken for abandoned.
 _ABANDONED = 3600
+#: What the system answers where nothing may be written.
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 #: Times that a download is begun again after the network failed; whole files are not fetched again.
 _ATTEMPTS = 3
 
@@ -57,8 +59,9 @@ def endpoint() -> str:
 
 
 def offline() -> bool:
-    """Whether the network must not be used: ``$HF_HUB_OFFLINE``."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    """Whether the network must not be used: ``$HF_HUB_OFFLINE``, or ``$TRANSFORMERS_OFFLINE``."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def _api() -> HfApi:
@@ -93,15 +96,20 @@ def _in_one_sentence(what: str) -> Iterator[None]:
         why = "HF_HUB_OFFLINE is set" if offline() else f"{endpoint()} cannot be reached"
         raise CheckpointError(f"{what}: not (or not whole) in the cache {cache()}, and {why}") from error
     except errors.HTTPError as error:
-        raise CheckpointError(
-            f"{what}: {endpoint()} cannot be reached: {error or type(error).__name__}"
-        ) from error
+        raise CheckpointError(f"{what}: {endpoint()} cannot be reached: {_first_line(error)}") from error
+    except (RuntimeError, errors.XetDownloadError) as error:
+        # What hf_xet raises has no type of its own.
+        raise CheckpointError(f"{what}: the download failed: {_first_line(error)}") from error
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise CheckpointError(
                 f"{what}: the disk of {cache()} is full; whole files are kept, free some space and run again"
             ) from error
-        raise CheckpointError(f"{what}: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{what}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 # -------------------------------------------------------------------------------------------- revisions
@@ -275,15 +283,25 @@ def _checked(repository: str, commit: str) -> Path:
 
 @contextmanager
 def _lock(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[Any]:
-    """A lock between processes; the system releases it when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
+    """A lock between processes, which the system releases when one dies; None in a read-only cache."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a")
+    except OSError as error:
+        if error.errno not in _READ_ONLY:
+            raise
+        # A cache that a whole cluster reads: nothing in it changes, so there is nothing to lock.
+        yield None
+        return
+    with handle:
         fcntl.flock(handle, mode)
         yield handle
 
 
 def _alone(held: Any) -> bool:
     """Whether no other process holds the shared lock that this one holds; it is then this one's alone."""
+    if held is None:
+        return False
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -371,16 +389,22 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, names: Iterable[str]) -> Non
             )
         blob = path.parent / os.readlink(path)
         if _digest(blob, len(blob.name)) != blob.name:
-            path.unlink()
-            blob.unlink(missing_ok=True)
+            # The blob may itself be a link, into the store that repositories share.
+            for bad in (blob.resolve(), blob, path):
+                bad.unlink(missing_ok=True)
             raise CheckpointError(
                 f"{what}: {name}: its digest is not the one that the hub states; the file was deleted, "
                 "run again to download it again"
             )
     if now != before:
         aside = marker.with_name(f".{marker.name}.{os.getpid()}")
-        aside.write_text(json.dumps(now), encoding="utf-8")
-        os.replace(aside, marker)
+        try:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            aside.write_text(json.dumps(now), encoding="utf-8")
+            os.replace(aside, marker)
+        except OSError as error:
+            if error.errno not in _READ_ONLY:
+                raise
 
 
 def _digest(path: Path, length: int) -> str:
