@@ -13,12 +13,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -76,9 +78,11 @@ def _start_worker(study: Study, store: Store, data: Path | None, messages: Any, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _messages = messages
-    _bench = Workbench(
-        study, store, data, say=lambda line: messages.put(("say", line)), keep_downloads=keep_downloads
-    )
+    _bench = Workbench(study, store, data, say=_teller(messages), keep_downloads=keep_downloads)
+
+
+def _teller(messages: Any) -> Callable[[str], None]:
+    return lambda line: messages.put(("say", line))
 
 
 def _end_with_parent() -> None:
@@ -147,7 +151,7 @@ def run(
     )
     try:
         with _bars(console) as bars, _listening(messages, bars, console, chosen):
-            _sweep(pool, Workbench(study, store, data), chosen, checkpoints, bars, outcome)
+            _sweep(pool, Workbench(study, store, data, _teller(messages)), chosen, checkpoints, bars, outcome)
         pool.shutdown()
     except BaseException:
         for process in list((pool._processes or {}).values()):
@@ -246,6 +250,8 @@ class _listening:
         # A log file or CI has no bar that moves: a line at each tenth of a training says as much.
         self.plain = not console.is_terminal
         self.said: Counter[str] = Counter()
+        # What concerns the whole study is said by each worker.
+        self.lines: set[str] = set()
         self.thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> None:
@@ -265,7 +271,10 @@ class _listening:
                 return
             kind, *rest = message
             if kind == "say":
-                self.console.print(f"[yellow]{rest[0]}")
+                if rest[0] in self.lines:
+                    continue
+                self.lines.add(rest[0])
+                self.console.print(f"[yellow]{escape(rest[0])}", highlight=False)
                 continue
             name, done, total = rest
             if name not in self.tasks:

@@ -163,7 +163,7 @@ class Workbench:
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
         """The checkpoints of `model` that the study (or `wanted`) asks for, in order of tokens."""
         if (family := hub_family(model)) is not None:
-            return chosen(family, wanted or model.checkpoints)
+            return chosen(family, wanted or model.checkpoints, self.say)
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
     def items(self, model: Model) -> dict[str, list[Item]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -155,8 +155,19 @@ def listing(family: Family, pinned: bool = False) -> Listing:
     return _sorted_out(family, path, rows)
 
 
-def chosen(family: Family, which: str | tuple[str, ...]) -> list[Checkpoint]:
-    """Some checkpoints of a family, each with its commit; what is left out of all of them is warned of.
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
+
+
+def chosen(
+    family: Family, which: str | tuple[str, ...], say: Callable[[str], None] = _warn
+) -> list[Checkpoint]:
+    """Some checkpoints of a family, each with its commit.
+
+    Parameters
+    ----------
+    which : a choice, as for ``phaselab.checkpoints.choose``.
+    say : receives a line when there are revisions that cannot be placed; by default a warning.
 
     Raises
     ------
@@ -168,10 +179,9 @@ def chosen(family: Family, which: str | tuple[str, ...]) -> list[Checkpoint]:
     left_out = [row.revision for row in (*known.uncounted, *known.strange)]
     if left_out:
         shown = f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
-        warnings.warn(
+        say(
             f"{family.name}: left out {shown}: names without a step, or without tokens that are known "
-            f"('phaselab models show {family.name}')",
-            stacklevel=2,
+            f"('phaselab models show {family.name}')"
         )
     return taken
 
