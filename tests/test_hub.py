@@ -305,6 +305,12 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     load(checkpoint)
 
 
+def test_a_cache_without_links_cannot_be_checked(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
+    with pytest.raises(CheckpointError, match=r"found a copy, expected a link .*HF_HUB_DISABLE_SYMLINKS"):
+        hub.fetch(the("step0-tokens0B"))
+
+
 def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str, Path]) -> None:
     with pytest.raises(CheckpointError, match="found 'step11-tokens1B', expected .*step0-tokens0B, step10"):
         the("step11-tokens1B")
@@ -382,7 +388,7 @@ def test_a_cache_that_may_only_be_read(server: Hub, tmp_path: Path, monkeypatch:
     shutil.rmtree(home / "hub" / ".locks")
     with mounted(home, "--bind", str(home)):
         subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
-        with present(checkpoint, keep=False) as here:
+        with present(checkpoint, keep=lambda: False) as here:
             load(here)
         with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: .*Read-only file system"):
             hub.fetch(the("step0-tokens0B"))
@@ -486,14 +492,14 @@ def test_code_of_the_repository_runs_only_for_who_trusts_it(
 def test_a_revision_goes_after_use_and_others_stay(server: Hub, tmp_path: Path) -> None:
     first, last = the("step0-tokens0B"), the("step10-tokens1B")
     hub.fetch(last)
-    with present(first, keep=False) as here:
+    with present(first, keep=lambda: False) as here:
         assert here.path is not None
         load(here)
     assert not here.path.exists()
     # They share their tokenizer, which stays.
     assert len(cached(tmp_path, "tokenizer.json")) == 1
     load(last)
-    with pytest.raises(RuntimeError), present(last, keep=False) as here:
+    with pytest.raises(RuntimeError), present(last, keep=lambda: False) as here:
         raise RuntimeError
     assert cached(tmp_path) == []
     assert list((tmp_path / "home" / "hub").glob("models--*/blobs/*")) == []
@@ -501,12 +507,12 @@ def test_a_revision_goes_after_use_and_others_stay(server: Hub, tmp_path: Path) 
 
 def test_a_revision_that_another_one_uses_is_left_to_it(server: Hub, tmp_path: Path) -> None:
     checkpoint = the("step0-tokens0B")
-    with present(checkpoint, keep=False) as outer:
-        with present(checkpoint, keep=False):
+    with present(checkpoint, keep=lambda: False) as outer:
+        with present(checkpoint, keep=lambda: False):
             pass
         load(outer)
     assert cached(tmp_path) == []
-    with present(checkpoint, keep=True), present(checkpoint, keep=False):
+    with present(checkpoint, keep=lambda: True), present(checkpoint, keep=lambda: False):
         pass
     assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
 
@@ -553,11 +559,14 @@ STUDY = {
 
 def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path: Path) -> None:
     study, store = Study.model_validate(STUDY), Store(tmp_path / "results")
+    commits = server.repositories["org/tiny"].commits
     outcome = sweep.run(study, store, jobs=1, console=Console(file=StringIO()), keep_downloads=False)
     assert outcome.failures == {}
     assert (outcome.computed, outcome.reused) == (2 + 1, 0)
     assert [u.name for u in outcome.units] == ["step0-tokens0B", "step10-tokens1B"]
     assert cached(tmp_path) == []
+    # Controls come from the last checkpoint, which waits for them.
+    assert [len(server.asked("GET", f"{c}/model.safetensors")) for c in commits] == [1, 1]
     # Whether a unit is up to date is known from its commit, without its files.
     bench = Workbench(study, store)
     server.requests.clear()

@@ -278,8 +278,18 @@ class Workbench:
         return folder, True
 
     def _present(self, model: Model, checkpoint: Checkpoint) -> contextlib.AbstractContextManager[Checkpoint]:
-        """The checkpoint with its files, for the time of a block."""
-        return present(checkpoint, self.keep_downloads, model.trust_remote_code, self.say)
+        """The checkpoint with its files, for a block; a download goes when nothing waits for it."""
+
+        def keep() -> bool:
+            return self.keep_downloads or self._awaited(model, checkpoint)
+
+        return present(checkpoint, keep, model.trust_remote_code, self.say)
+
+    def _awaited(self, model: Model, checkpoint: Checkpoint) -> bool:
+        """Whether the controls of `model` are still to be made from `checkpoint`."""
+        last = self.checkpoints(model)[-1]
+        folder = self.store.controls(self.study.name, model.name)
+        return checkpoint == last and not results.check(folder, self.inputs(model, last))
 
     def _compute(self, folder: Path, inputs: dict[str, Any], model: Model, checkpoint: Checkpoint) -> None:
         from safetensors.numpy import save_file
@@ -432,8 +442,8 @@ class Workbench:
             return folder, False
         with one_thread(), self._present(model, last) as here:
             table = self._control_table(model, here)
-        with results.write_folder(folder, inputs) as aside:
-            results.write_table(table, aside / "controls.parquet")
+            with results.write_folder(folder, inputs) as aside:
+                results.write_table(table, aside / "controls.parquet")
         return folder, True
 
     def _control_table(self, model: Model, last: Checkpoint) -> pd.DataFrame:

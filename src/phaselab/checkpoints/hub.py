@@ -231,15 +231,15 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None]
 @contextmanager
 def present(
     checkpoint: Checkpoint,
-    keep: bool = True,
+    keep: Callable[[], bool] = lambda: True,
     code: bool = False,
     say: Callable[[str], None] | None = None,
 ) -> Iterator[Checkpoint]:
     """The checkpoint with its folder, downloaded when it is not there; for the time of a ``with`` block.
 
-    With ``keep=False`` the revision is removed from the cache after the block, unless another process
-    is still in such a block of its own: then that one decides. A checkpoint in a local folder is given
-    as it is and never removed.
+    When `keep`, asked at the end of the block, says no, the revision is removed from the cache, unless
+    another process is still in such a block of its own: then that one decides. A checkpoint in a local
+    folder is given as it is and never removed.
     """
     if checkpoint.path is not None:
         yield checkpoint
@@ -250,7 +250,7 @@ def present(
         try:
             yield replace(checkpoint, path=path)
         finally:
-            if not keep and _alone(held):
+            if not keep() and _alone(held):
                 remove(checkpoint)
 
 

@@ -94,7 +94,7 @@ def load(
             f"{folder}: a .bin file holds more than tensors; torch's weights_only loader refused it and ran "
             "nothing of it; expected tensors alone, or safetensors"
         ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: cannot be loaded as a causal language model of transformers: {error}"
         ) from error
