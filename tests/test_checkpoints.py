@@ -207,6 +207,16 @@ def test_pickled_weights_in_parts_and_in_the_old_format(saved, tmp_path):
         assert torch.equal(tensor, whole[name]), name
 
 
+def test_a_tokenizer_that_needs_another_package_says_which(saved, tmp_path, monkeypatch):
+    checkpoint = copy_of(saved, tmp_path / "old", tokenizer__json=None)
+    (checkpoint.path / "tokenizer.model").write_bytes(b"sentences in pieces")
+    config = {"tokenizer_class": "LlamaTokenizer"}
+    (checkpoint.path / "tokenizer_config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.utils.is_sentencepiece_available", lambda: False)
+    with pytest.raises(CheckpointError, match="old: found .*pip install sentencepiece protobuf"):
+        load(checkpoint)
+
+
 def test_code_of_the_model_is_never_run(saved, tmp_path):
     config = json.loads((saved / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"}}

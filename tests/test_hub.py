@@ -93,7 +93,11 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     made = {name: save(root / name, "Llama", seed) for seed, name in enumerate(("first", "last"))}
     pickled = root / "pickled"
     shutil.copytree(made["last"], pickled, ignore=shutil.ignore_patterns("*.safetensors"))
-    torch.save(load_file(made["last"] / "model.safetensors"), pickled / "pytorch_model.bin")
+    weights = load_file(made["last"] / "model.safetensors")
+    for tensor in weights.values():
+        # As in Amber's files: its tensors carry an attribute, and are pickled in another way for it.
+        tensor.extra = {"stage": 1}
+    torch.save(weights, pickled / "pytorch_model.bin")
     return {**made, "pickled": pickled}
 
 
@@ -439,6 +443,7 @@ def test_pickled_weights_come_where_there_are_no_others(
     checkpoint = chosen(of_repository("org/old", 1000), "all")[0]
     model, _ = load(checkpoint)
     assert cached(tmp_path, "*.bin") == ["pytorch_model.bin"]
+    assert b"_rebuild_from_type_v2" in (snapshots["pickled"] / "pytorch_model.bin").read_bytes()
     weights = load_file(snapshots["last"] / "model.safetensors")
     assert torch.equal(model.model.embed_tokens.weight, weights["model.embed_tokens.weight"])
 

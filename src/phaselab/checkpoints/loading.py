@@ -75,6 +75,7 @@ def load(
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _require_tokenizer(folder, names)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     try:
         with _no_bars():
@@ -140,3 +141,15 @@ def _require_files(folder: Path) -> list[str]:
             f"{folder}: found {', '.join(names) or 'nothing'}; expected also {', '.join(missing)}"
         )
     return names
+
+
+def _require_tokenizer(folder: Path, names: list[str]) -> None:
+    """transformers reads a SentencePiece model with two packages, and without them blames a third one."""
+    from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
+    there = is_sentencepiece_available() and is_protobuf_available()
+    if "tokenizer.model" in names and "tokenizer.json" not in names and not there:
+        raise CheckpointError(
+            f"{folder}: found a tokenizer that is a SentencePiece model (tokenizer.model), expected the "
+            "packages that read it: pip install sentencepiece protobuf"
+        )
