@@ -156,6 +156,12 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     assert [c.step for c in known.checkpoints] == [0, 1000, 10_000]
     assert [c.repository for c in known.checkpoints] == [family.early, family.early, family.repository]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
+    del server.repositories[family.early]
+    with pytest.warns(
+        UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"
+    ):
+        manifests.refresh(family)
+    assert [c.step for c in manifests.listing(family).checkpoints] == [10_000]
 
 
 def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: dict[str, Path]) -> None:
@@ -299,7 +305,11 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     with pytest.raises(CheckpointError, match=r"tokenizer.json: its digest"):
         hub.fetch(checkpoint)
     server.corrupt.clear()
+    server.requests.clear()
     load(checkpoint)
+    assert [path.rpartition("/")[2] for method, path, _ in server.requests if method == "GET"] == [
+        "tokenizer.json"
+    ]
     # Damage on the disk is found as well, by the time of the change.
     blob = (hub.fetch(checkpoint) / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")

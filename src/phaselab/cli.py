@@ -446,7 +446,7 @@ def refresh_model(
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifests
 
-    typer.echo(manifests.refresh(_family(family), out))
+    typer.echo(manifests.refresh(_family(family), out, lambda line: console.print(line, highlight=False)))
 
 
 @models_app.command("fetch")

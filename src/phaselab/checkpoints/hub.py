@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError
+from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, NotPublicError
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -78,11 +78,11 @@ def _in_one_sentence(what: str) -> Iterator[None]:
     try:
         yield
     except errors.GatedRepoError as error:
-        raise CheckpointError(
+        raise NotPublicError(
             f"{what}: the repository is gated; ask for access on its page at {endpoint()} and set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise CheckpointError(
+        raise NotPublicError(
             f"{what}: there is no such repository at {endpoint()}, or it is not public"
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -120,8 +120,10 @@ def revisions(repository: str) -> dict[str, str]:
 
     Raises
     ------
+    NotPublicError
+        When there is no such repository, or it is gated.
     CheckpointError
-        When there is no such repository, it is gated, or the hub cannot be reached.
+        When the hub cannot be reached.
     """
     if offline():
         raise CheckpointError(f"{repository}: its revisions cannot be listed while HF_HUB_OFFLINE is set")

@@ -18,7 +18,9 @@ from pathlib import Path
 
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, Family
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose
+from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, NotPublicError, choose
+
+Say = Callable[[str], None]
 
 COLUMNS = ("repository", "revision", "commit", "step", "tokens")
 
@@ -92,17 +94,22 @@ def path_of(family: Family) -> Path | None:
     return None
 
 
-def refresh(family: Family, out: Path | None = None) -> Path:
+def _warn(line: str) -> None:
+    warnings.warn(line, stacklevel=3)
+
+
+def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
     """Ask the hub for the revisions of a family and write its manifest; the path.
 
     Parameters
     ----------
     out : the file; by default ``<family>.csv`` in `folder`, where it is found again.
+    say : receives a line when there is no second repository; by default a warning.
 
     Raises
     ------
     CheckpointError
-        When the hub does not have it or cannot be reached.
+        When the hub does not have the family or cannot be reached.
     """
     out = out or _own(family)
     # What a study says of a repository of its own stays in the study.
@@ -112,11 +119,15 @@ def refresh(family: Family, out: Path | None = None) -> Path:
     for repository in family.repositories:
         try:
             names = hub.revisions(repository)
-        except CheckpointError as error:
-            note = (
-                "" if family.public else f" ({family.name}: whether its checkpoints are public is not known)"
-            )
-            raise CheckpointError(f"{error}{note}") from error
+        except NotPublicError as error:
+            if repository == family.early:
+                say(f"{family.name}: without the beginning of its training: {error}")
+                continue
+            if family.public:
+                raise
+            raise NotPublicError(
+                f"{error} ({family.name}: whether its checkpoints are public is not known)"
+            ) from error
         for revision, commit in names.items():
             said = bare.read(revision)
             tokens = said.tokens if said else None
@@ -129,12 +140,13 @@ def refresh(family: Family, out: Path | None = None) -> Path:
     return out
 
 
-def listing(family: Family, pinned: bool = False) -> Listing:
+def listing(family: Family, pinned: bool = False, say: Say = _warn) -> Listing:
     """The checkpoints of a family, from its manifest; without one the hub is asked.
 
     Parameters
     ----------
     pinned : with commits; where a manifest lacks them the hub is asked, or offline the cache.
+    say : as for `refresh`.
 
     Raises
     ------
@@ -145,7 +157,7 @@ def listing(family: Family, pinned: bool = False) -> Listing:
     rows = _read(path, family) if path else []
     incomplete = path is None or (pinned and any(not row.commit for row in rows))
     if incomplete and not hub.offline():
-        path = refresh(family)
+        path = refresh(family, say=say)
         rows = _read(path, family)
     if path is None:
         raise CheckpointError(
@@ -155,13 +167,7 @@ def listing(family: Family, pinned: bool = False) -> Listing:
     return _sorted_out(family, path, rows)
 
 
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=3)
-
-
-def chosen(
-    family: Family, which: str | tuple[str, ...], say: Callable[[str], None] = _warn
-) -> list[Checkpoint]:
+def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> list[Checkpoint]:
     """Some checkpoints of a family, each with its commit.
 
     Parameters
@@ -174,7 +180,7 @@ def chosen(
     CheckpointError
         When they cannot be listed or chosen, or a commit is not known and the hub cannot be asked.
     """
-    known = listing(family, pinned=True)
+    known = listing(family, pinned=True, say=say)
     taken = [c if c.commit else _from_cache(c) for c in known.choose(which)]
     left_out = [row.revision for row in (*known.uncounted, *known.strange)]
     if left_out:

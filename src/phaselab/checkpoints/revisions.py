@@ -21,6 +21,10 @@ class CheckpointError(ValueError):
     """Checkpoints that cannot be found, chosen or loaded; the message names the folder or the argument."""
 
 
+class NotPublicError(CheckpointError):
+    """A repository that is not there, or not for everybody."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint of a training run.
