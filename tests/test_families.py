@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from phaselab.checkpoints import FAMILIES, CheckpointError, chosen, find, manifests, of_repository
+from phaselab.checkpoints import FAMILIES, CheckpointError, chosen, find, manifest, of_repository
 from phaselab.checkpoints.families import Reading
 from phaselab.study import StudyError, load_study
 
@@ -89,25 +89,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, family: str, rows: list[tuple[str, ...]]) -> Path:
     path = folder / f"{family}.csv"
     with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([manifests.COLUMNS, *rows])
+        csv.writer(stream).writerows([manifest.COLUMNS, *rows])
     return path
 
 
 def test_committed_manifests_agree_with_the_table(folder: Path) -> None:
     for family in FAMILIES.values():
-        path = manifests.path_of(family)
+        path = manifest.path_of(family)
         if path is None:
             continue
-        known = manifests.listing(family)
+        known = manifest.listing(family)
         assert (known.strange, known.uncounted, known.doubles, known.branches) == ((), (), (), ())
         for checkpoint in known.checkpoints:
             said = family.read(checkpoint.revision)
             assert (checkpoint.step, checkpoint.tokens) == (said.step, said.tokens)
-    pythia = manifests.listing(find("pythia-1b")).checkpoints
+    pythia = manifest.listing(find("pythia-1b")).checkpoints
     assert [c.step for c in pythia[:12]] == [0, *(2**k for k in range(10)), 1000]
     assert len(pythia) == 154
     assert pythia[-1].repository == "EleutherAI/pythia-1b"
-    assert [c.revision for c in manifests.listing(find("amber-7b")).checkpoints][-2:] == ["ckpt_358", "main"]
+    assert [c.revision for c in manifest.listing(find("amber-7b")).checkpoints][-2:] == ["ckpt_358", "main"]
 
 
 def test_a_refreshed_manifest_wins_and_nothing_is_dropped_in_silence(folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_refreshed_manifest_wins_and_nothing_is_dropped_in_silence(folder: Pat
             (early, "stage1-step0-tokens0B", "f" * 40, "0", "0"),
         ],
     )
-    known = manifests.listing(find("olmo2-1b"))
+    known = manifest.listing(find("olmo2-1b"))
     assert known.path == path
     assert [(c.step, c.repository) for c in known.checkpoints] == [
         (0, early),
@@ -159,17 +159,17 @@ def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
         assert [c.tokens for c in chosen(family, "all")] == [4000]
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", "4 B")])
     with pytest.raises(CheckpointError, match=r"k2-65b.csv: ckpt_001: tokens: found '4 B', expected a whole"):
-        manifests.listing(family)
+        manifest.listing(family)
     (folder / "k2-65b.csv").write_text("revision,tokens\nckpt_001,4\n")
     with pytest.raises(CheckpointError, match=r"k2-65b.csv: found columns .*expected repository, revision"):
-        manifests.listing(family)
+        manifest.listing(family)
 
 
 def test_offline_without_a_manifest_or_commits_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         CheckpointError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"
     ):
-        manifests.listing(find("olmo2-7b"))
+        manifest.listing(find("olmo2-7b"))
     with pytest.raises(
         CheckpointError, match=r"pythia-70m step0: its commit is not known, and HF_HUB_OFFLINE"
     ):

@@ -33,7 +33,7 @@ from phaselab.checkpoints import (
     hub,
     load,
     load_checkpoint,
-    manifests,
+    manifest,
     of_repository,
     present,
 )
@@ -136,10 +136,10 @@ def test_a_repository_is_listed_once_and_pinned(server: Hub, snapshots: dict[str
     moved = server.add("org/tiny", "step10-tokens1B", snapshots["first"])
     assert the("step10-tokens1B").commit == found[1].commit != moved
     assert len(server.asked("GET", "/refs")) == 1
-    manifests.refresh(of_repository("org/tiny"))
+    manifest.refresh(of_repository("org/tiny"))
     assert the("step10-tokens1B").commit == moved
     server.add("org/tiny", "main", snapshots["last"])
-    manifests.refresh(of_repository("org/tiny"))
+    manifest.refresh(of_repository("org/tiny"))
     with pytest.warns(UserWarning, match="org/tiny: left out main"):
         assert len(chosen(of_repository("org/tiny"), "all")) == 2
 
@@ -152,7 +152,7 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     }.items():
         for name in names:
             server.add(repository, name, snapshots["last"])
-    known = manifests.listing(family)
+    known = manifest.listing(family)
     assert [c.step for c in known.checkpoints] == [0, 1000, 10_000]
     assert [c.repository for c in known.checkpoints] == [family.early, family.early, family.repository]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
@@ -160,8 +160,8 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     with pytest.warns(
         UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"
     ):
-        manifests.refresh(family)
-    assert [c.step for c in manifests.listing(family).checkpoints] == [10_000]
+        manifest.refresh(family)
+    assert [c.step for c in manifest.listing(family).checkpoints] == [10_000]
 
 
 def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: dict[str, Path]) -> None:
@@ -176,12 +176,12 @@ def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: 
 
 def test_tokens_that_were_filled_in_survive_a_refresh(server: Hub, snapshots: dict[str, Path]) -> None:
     server.add("LLM360/K2", "ckpt_001", snapshots["last"])
-    path = manifests.refresh(find("k2-65b"))
+    path = manifest.refresh(find("k2-65b"))
     with pytest.raises(CheckpointError, match="k2-65b: found no checkpoint whose tokens are known"):
         chosen(find("k2-65b"), "all")
     path.write_text(path.read_text().replace(",1,\n", ",1,4000\n"))
     server.add("LLM360/K2", "ckpt_002", snapshots["last"])
-    manifests.refresh(find("k2-65b"))
+    manifest.refresh(find("k2-65b"))
     with pytest.warns(UserWarning, match="left out ckpt_002"):
         assert [c.tokens for c in chosen(find("k2-65b"), "all")] == [4000]
 
@@ -358,7 +358,7 @@ def test_a_hub_that_is_down_is_one_sentence(server: Hub, monkeypatch: pytest.Mon
         hub.fetch(checkpoint)
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="org/tiny: http://127.0.0.1:9 cannot be reached"):
-        manifests.refresh(of_repository("org/tiny"))
+        manifest.refresh(of_repository("org/tiny"))
 
 
 def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -607,5 +607,5 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     options = ("--model", "gone", "--results", str(store.root), "--jobs", "1")
     code, said = command("run", str(tmp_path / "more.yaml"), *options)
     assert code == 1
-    assert "failed gone: CheckpointError: org/gone: there is no such repository" in said
+    assert "failed gone: NotPublicError: org/gone: there is no such repository" in said
     assert {str(p): digest_file(p) for p in folders(store.root)} == before

@@ -357,7 +357,7 @@ def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     from rich.table import Column, Table
 
-    from phaselab.checkpoints import FAMILIES, manifests
+    from phaselab.checkpoints import FAMILIES, manifest
 
     table = Table(
         Column("family", no_wrap=True),
@@ -369,8 +369,8 @@ def list_models() -> None:
         caption="Where no checkpoints stand, 'phaselab models refresh FAMILY' lists them.",
     )
     for family in FAMILIES.values():
-        path = manifests.path_of(family)
-        line = manifests.listing(family).checkpoints if path else ()
+        path = manifest.path_of(family)
+        line = manifest.listing(family).checkpoints if path else ()
         seen = f"{_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
         table.add_row(
             family.name,
@@ -392,7 +392,7 @@ def show_model(
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     from rich.table import Table
 
-    from phaselab.checkpoints import manifests
+    from phaselab.checkpoints import manifest
 
     row = _family(family)
     table = Table(title=row.name, show_header=False)
@@ -405,11 +405,11 @@ def show_model(
         "source": row.source,
         "public": "" if row.public else "not known: 'phaselab models refresh' says",
     }
-    path = manifests.path_of(row)
+    path = manifest.path_of(row)
     if path is None:
         facts["manifest"] = f"none yet: 'phaselab models refresh {family}' asks the hub"
     else:
-        known = manifests.listing(row)
+        known = manifest.listing(row)
         pinned = sum(bool(c.commit) for c in known.checkpoints)
         facts |= {
             "manifest": str(path),
@@ -444,9 +444,9 @@ def refresh_model(
     ] = None,
 ) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
-    from phaselab.checkpoints import manifests
+    from phaselab.checkpoints import manifest
 
-    typer.echo(manifests.refresh(_family(family), out, lambda line: console.print(line, highlight=False)))
+    typer.echo(manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False)))
 
 
 @models_app.command("fetch")

@@ -4,7 +4,7 @@ from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
 from phaselab.checkpoints.hub import present
 from phaselab.checkpoints.loading import load, load_checkpoint
 from phaselab.checkpoints.local import local_checkpoints
-from phaselab.checkpoints.manifests import chosen
+from phaselab.checkpoints.manifest import chosen
 from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose, parse_revision
 
 __all__ = [

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from phaselab.checkpoints import hub, manifests
+from phaselab.checkpoints import hub, manifest
 from phaselab.checkpoints.families import find
 from phaselab.checkpoints.revisions import Checkpoint, CheckpointError
 
@@ -43,7 +43,7 @@ def load_checkpoint(
     CheckpointError
         When there is no such family or revision, or it cannot be downloaded or loaded.
     """
-    (checkpoint,) = manifests.chosen(find(family), (revision,))
+    (checkpoint,) = manifest.chosen(find(family), (revision,))
     return load(checkpoint, device, dtype, trust_remote_code)
 
 
