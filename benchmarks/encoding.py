@@ -54,7 +54,7 @@ def say(text: str) -> None:
 
 
 def world(n: int, p: int, t: int, n_test: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """X, Y, X_test, Y_test: smooth features with a power-law spectrum, responses of which a tenth is signal."""
+    """X, Y, X_test, Y_test: smooth features with a power-law spectrum, responses mostly noise."""
     rng = np.random.default_rng(seed)
     rows = n + n_test
     X = rng.standard_normal((rows, p), dtype=np.float32) * (np.arange(1, p + 1) ** -0.75).astype(np.float32)

@@ -122,10 +122,26 @@ def test_other_choices():
     assert choose(run, "all") == run
     assert [c.tokens for c in choose(run, "every:3")] == [1, 4, 7, 8]
     assert [c.tokens for c in choose(run, ("step5-tokens6", "step1-tokens2"))] == [2, 6]
+    assert [c.tokens for c in choose(run, "step5-tokens6, step1-tokens2")] == [2, 6]
+
+
+def test_ranges_of_tokens_hold_both_ends():
+    run = a_run([0, 10, 10**3, 10**6, 10**9, 2 * 10**9, 10**12])
+    assert [c.tokens for c in choose(run, "all@1K-1B")] == [10**3, 10**6, 10**9]
+    assert [c.tokens for c in choose(run, "all@-1000")] == [0, 10, 10**3]
+    assert [c.tokens for c in choose(run, "all@1.5B-")] == [2 * 10**9, 10**12]
+    assert [c.tokens for c in choose(run, "log:3@10-1B")] == [10, 10**6, 10**9]
+    assert [c.tokens for c in choose(run, "every:2@10-2B")] == [10, 10**6, 2 * 10**9]
+    assert [c.tokens for c in choose(run, "log:5@1M-1M")] == [10**6]
+    with pytest.raises(
+        CheckpointError, match=r"found 'all@2T-', a range without any .*0 to 1,000,000,000,000"
+    ):
+        choose(run, "all@2T-")
 
 
 @pytest.mark.parametrize(
-    "which", ["log:1", "every:0", "log", "some", "", ("step0-tokens1", "step9-tokens9"), ()]
+    "which",
+    ["log:1", "every:0", "log", "some", "", ("step0-tokens1", "step9-tokens9"), (), "log:3@", "all@1-2-3"],
 )
 def test_wrong_choices_are_refused(which):
     with pytest.raises(CheckpointError, match="checkpoints: found .*expected"):
@@ -146,12 +162,58 @@ def test_load_gives_the_saved_weights_ready_to_be_read(saved, capfd):
         load(Checkpoint(saved.name, 7, 14336, saved), dtype="float64")
 
 
-def test_pickled_weights_are_never_loaded(saved, tmp_path):
+class Malicious:
+    """Pickled, it would open a file when it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return open, (str(self.path), "w")
+
+
+def test_pickled_weights_are_tensors_or_refused(saved, tmp_path):
     checkpoint = copy_of(saved, tmp_path / "pickled", model__safetensors=None)
-    torch.save(load_file(saved / "model.safetensors"), checkpoint.path / "pytorch_model.bin")
+    weights = load_file(saved / "model.safetensors")
+    torch.save(weights, checkpoint.path / "pytorch_model.bin")
+    model, _ = load(checkpoint)
+    assert torch.equal(model.gpt_neox.embed_in.weight, weights["gpt_neox.embed_in.weight"])
+    torch.save({**weights, "more": Malicious(tmp_path / "ran")}, checkpoint.path / "pytorch_model.bin")
     with pytest.raises(
-        CheckpointError, match=r"pickled: found .*pytorch_model.bin.*expected also \*.safetensors"
-    ):
+        CheckpointError, match=r"pickled: a .bin file holds more than tensors; .*ran nothing"
+    ) as e:
+        load(checkpoint)
+    assert not (tmp_path / "ran").exists()
+    assert "\n" not in str(e.value)
+
+
+def test_pickled_weights_in_parts_and_in_the_old_format(saved, tmp_path):
+    checkpoint = copy_of(saved, tmp_path / "parts", model__safetensors=None)
+    weights = load_file(saved / "model.safetensors")
+    names = sorted(weights)
+    index = {}
+    for number, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"pytorch_model-0000{number}-of-00002.bin"
+        torch.save(
+            {n: weights[n] for n in part}, checkpoint.path / file, _use_new_zipfile_serialization=number == 1
+        )
+        index |= dict.fromkeys(part, file)
+    (checkpoint.path / "pytorch_model.bin.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": index})
+    )
+    model, _ = load(checkpoint)
+    whole = load(Checkpoint(saved.name, 7, 14336, saved))[0].state_dict()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, whole[name]), name
+
+
+def test_a_tokenizer_that_needs_another_package_says_which(saved, tmp_path, monkeypatch):
+    checkpoint = copy_of(saved, tmp_path / "old", tokenizer__json=None)
+    (checkpoint.path / "tokenizer.model").write_bytes(b"sentences in pieces")
+    config = {"tokenizer_class": "LlamaTokenizer"}
+    (checkpoint.path / "tokenizer_config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("transformers.utils.is_sentencepiece_available", lambda: False)
+    with pytest.raises(CheckpointError, match="old: found .*pip install sentencepiece protobuf"):
         load(checkpoint)
 
 

@@ -43,7 +43,7 @@ def test_unknown_study_lists_those_that_exist() -> None:
         ({"brain": {"name": "real"}}, r"brain\.name: found 'real'; .*'simulated' or 'alice'"),
         ({"title": None}, r"title: found None"),
         ({"models": []}, r"models: found \[\]; .*at least 1 item"),
-        ({"models": [{"name": "a"}]}, r"models\.0: .*exactly one of 'train' and 'folder'"),
+        ({"models": [{"name": "a"}]}, r"models\.0: .*exactly one of 'train', 'folder', 'family', 'rep"),
         ({"models": [{"name": "../a", "folder": "x"}]}, r"models\.0\.name: found '\.\./a'"),
         (
             {"models": [{"name": "a", "train": {"text": "world", "architecture": "olmo2", "steps": "many"}}]},

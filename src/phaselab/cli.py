@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.markup import escape
 
 from phaselab.results import DataMissing, Store, data_folder
 from phaselab.study import StudyError, embedded, load_study
+
+if TYPE_CHECKING:
+    from phaselab.checkpoints import Family
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +42,7 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from phaselab.arrays import ArrayError
+        from phaselab.checkpoints import CheckpointError
         from phaselab.notebooks import ParameterError
         from phaselab.phases import TableError
         from phaselab.tasks.files import TaskError
@@ -47,6 +51,7 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
             StudyError,
             DataMissing,
             ArrayError,
+            CheckpointError,
             ParameterError,
             TableError,
             TaskError,
@@ -65,12 +70,20 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _sweep(
-    study: str, results: Path, data: Path | None, models: list[str], chosen: str | None, jobs: int | None
+    study: str,
+    results: Path,
+    data: Path | None,
+    models: list[str],
+    chosen: str | None,
+    jobs: int | None,
+    keep_downloads: bool = True,
 ) -> None:
     from phaselab import sweep
 
     loaded = load_study(study)
-    outcome = sweep.run(loaded, Store(results), data_folder(data), tuple(models), chosen, jobs, console)
+    outcome = sweep.run(
+        loaded, Store(results), data_folder(data), tuple(models), chosen, jobs, console, keep_downloads
+    )
     console.print(sweep.summary(loaded, outcome))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False)
@@ -87,14 +100,21 @@ def run(
     ] = None,
     checkpoints: Annotated[
         str | None,
-        typer.Option(help="Other checkpoints than the study's: all, log:20, or revisions with commas."),
+        typer.Option(
+            help="Other checkpoints than the study's: all, log:20, every:3, each also with a range of tokens "
+            "(log:20@1B-1T), or revisions with commas."
+        ),
     ] = None,
+    keep_downloads: Annotated[
+        Literal["yes", "no"],
+        typer.Option(help="no: remove each checkpoint of a hub from the cache when its unit is done."),
+    ] = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
 ) -> None:
     """Make all results of a study that are missing: models, units, controls, the curves table."""
-    _sweep(study, results, data, model or [], checkpoints, jobs)
+    _sweep(study, results, data, model or [], checkpoints, jobs, keep_downloads == "yes")
 
 
 @app.command()
@@ -465,6 +485,138 @@ def validate(
     typer.echo(items[0].prompt)
     typer.echo(f"  options: {', '.join(items[0].options)}; right: {items[0].options[items[0].answer]}")
     typer.echo(f"{file}: {len(items)} items, all of them can be asked")
+
+
+models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
+app.add_typer(models_app, name="models")
+
+
+def _tokens(count: int) -> str:
+    """Tokens in words: 0, 2.1 M, 4 B, 3.9 T."""
+    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
+
+
+@models_app.command("list")
+@told
+def list_models() -> None:
+    """Name the families whose training runs are public, and which of their checkpoints are known here."""
+    from rich.table import Column, Table
+
+    from phaselab.checkpoints import FAMILIES, manifest
+
+    table = Table(
+        Column("family", no_wrap=True),
+        Column("repository", overflow="fold"),
+        "checkpoints",
+        "tokens",
+        "languages",
+        "licence",
+        caption="Where no checkpoints stand, 'phaselab models refresh FAMILY' lists them.",
+    )
+    for family in FAMILIES.values():
+        path = manifest.path_of(family)
+        line = manifest.listing(family).checkpoints if path else ()
+        seen = f"{_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
+        table.add_row(
+            family.name,
+            family.repository,
+            str(len(line)) if path else "",
+            seen,
+            " ".join(family.languages),
+            family.licence,
+        )
+    Console().print(table)
+
+
+@models_app.command("show")
+@told
+def show_model(
+    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
+) -> None:
+    """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
+    from rich.table import Table
+
+    from phaselab.checkpoints import manifest
+
+    row = _family(family)
+    table = Table(title=row.name, show_header=False)
+    facts = {
+        "repository": ", ".join(row.repositories),
+        "architecture": row.architecture,
+        "licence": row.licence,
+        "languages": " ".join(row.languages),
+        "tokens from": row.tokens_from,
+        "source": row.source,
+        "public": "" if row.public else "not known: 'phaselab models refresh' says",
+    }
+    path = manifest.path_of(row)
+    if path is None:
+        facts["manifest"] = f"none yet: 'phaselab models refresh {family}' asks the hub"
+    else:
+        known = manifest.listing(row)
+        pinned = sum(bool(c.commit) for c in known.checkpoints)
+        facts |= {
+            "manifest": str(path),
+            "checkpoints": f"{len(known.checkpoints)}, {pinned} of them with their commit",
+            "branches, by name alone": ", ".join(c.revision for c in known.branches),
+            "second names": ", ".join(r.revision for r in known.doubles),
+            "tokens not known": ", ".join(r.revision for r in known.uncounted),
+            "other names": ", ".join(r.revision for r in known.strange),
+        }
+        if known.checkpoints:
+            taken = known.choose(checkpoints)
+            facts[f"--checkpoints {checkpoints}"] = ", ".join(
+                f"{c.revision} ({_tokens(c.tokens)})" for c in taken
+            )
+    for name, fact in facts.items():
+        if fact:
+            table.add_row(name, escape(fact))
+    Console().print(table)
+
+
+@models_app.command("refresh")
+@told
+def refresh_model(
+    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME.",
+        ),
+    ] = None,
+) -> None:
+    """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
+    from phaselab.checkpoints import manifest
+
+    typer.echo(manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False)))
+
+
+@models_app.command("fetch")
+@told
+def fetch_model(
+    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")],
+) -> None:
+    """Download checkpoints beforehand, for a machine without a network, and print their folders.
+
+    There, HF_HUB_OFFLINE=1 says that what is in the cache is all there is.
+    """
+    from phaselab.checkpoints import chosen, hub
+
+    for checkpoint in chosen(_family(family), checkpoints):
+        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False)))
+
+
+def _family(name: str) -> Family:
+    from phaselab.checkpoints import find, of_repository
+
+    return of_repository(name) if "/" in name else find(name)
 
 
 @app.command()

@@ -341,9 +341,9 @@ class Lab:
 
     def loss(self, model: str | None = None) -> pd.DataFrame:
         """Loss on held-out text at each checkpoint: revision, step, tokens, loss (nats a token)."""
-        folder = self.bench.folder(self._chosen(model)[0])
-        record = folder / "training.json"
-        if not record.is_file():
+        chosen = self._chosen(model)[0]
+        record = self.bench.folder(chosen) / "training.json" if chosen.train or chosen.folder else None
+        if record is None or not record.is_file():
             return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
         return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
 

@@ -62,18 +62,37 @@ class Training(Strict):
 
 
 class Model(Strict):
-    """One language model with its checkpoints: trained here (``train``) or found (``folder``)."""
+    """One language model with its checkpoints: trained here, or found in a folder or on a hub.
+
+    ``train``, ``folder`` (one sub-folder a checkpoint), ``family`` (a row of ``phaselab models list``) or
+    ``repository`` (any other one on the hub, as ``organisation/name``; ``tokens_per_step`` where the names
+    of its revisions do not tell the tokens): exactly one of them. ``checkpoints``: ``all``, ``log:20``,
+    ``every:3``, each also with a range of tokens (``log:20@1B-1T``), or a list of revisions.
+    ``trust_remote_code``: run the model's own modules, for an architecture that transformers lacks.
+    """
 
     name: Slug
     label: str = ""
     train: Training | None = None
     folder: Path | None = None
+    family: Slug | None = None
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    tokens_per_step: int | None = Field(default=None, ge=1)
     checkpoints: str | tuple[str, ...] = "all"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        if (self.train is None) == (self.folder is None):
-            raise ValueError("expected exactly one of 'train' and 'folder'")
+        origins = ("train", "folder", "family", "repository")
+        given = [name for name in origins if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"expected exactly one of {', '.join(map(repr, origins))}, "
+                f"found {' and '.join(given) or 'none'}"
+            )
+        if self.tokens_per_step is not None and self.repository is None:
+            raise ValueError("tokens_per_step: expected only with 'repository'")
         return self
 
 

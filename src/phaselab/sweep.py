@@ -13,12 +13,14 @@ import signal
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -70,13 +72,17 @@ _bench: Workbench
 _messages: Any
 
 
-def _start_worker(study: Study, store: Store, data: Path | None, messages: Any) -> None:
+def _start_worker(study: Study, store: Store, data: Path | None, messages: Any, keep_downloads: bool) -> None:
     global _bench, _messages
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _messages = messages
-    _bench = Workbench(study, store, data, say=lambda line: messages.put(("say", line)))
+    _bench = Workbench(study, store, data, say=_teller(messages), keep_downloads=keep_downloads)
+
+
+def _teller(messages: Any) -> Callable[[str], None]:
+    return lambda line: messages.put(("say", line))
 
 
 def _end_with_parent() -> None:
@@ -89,7 +95,8 @@ def _end_with_parent() -> None:
 
 def _train(name: str) -> None:
     model = _bench.study.model(name)
-    _bench.folder(model, progress=lambda done, total: _messages.put(("train", name, done, total)))
+    if model.train:
+        _bench.folder(model, progress=lambda done, total: _messages.put(("train", name, done, total)))
 
 
 def _unit(name: str, checkpoint: Checkpoint) -> tuple[Path, bool]:
@@ -112,6 +119,7 @@ def run(
     checkpoints: str | tuple[str, ...] | None = None,
     jobs: int | None = None,
     console: Console | None = None,
+    keep_downloads: bool = True,
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table.
 
@@ -120,6 +128,7 @@ def run(
     models : names; empty: all models of the study.
     checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
     jobs : workers; by default as many as there are cores.
+    keep_downloads : whether checkpoints from a hub stay in the cache after their units.
 
     Returns
     -------
@@ -138,11 +147,11 @@ def run(
         jobs or cores(),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(study, store, data, messages),
+        initargs=(study, store, data, messages, keep_downloads),
     )
     try:
         with _bars(console) as bars, _listening(messages, bars, console, chosen):
-            _sweep(pool, Workbench(study, store, data), chosen, checkpoints, bars, outcome)
+            _sweep(pool, Workbench(study, store, data, _teller(messages)), chosen, checkpoints, bars, outcome)
         pool.shutdown()
     except BaseException:
         for process in list((pool._processes or {}).values()):
@@ -241,6 +250,8 @@ class _listening:
         # A log file or CI has no bar that moves: a line at each tenth of a training says as much.
         self.plain = not console.is_terminal
         self.said: Counter[str] = Counter()
+        # What concerns the whole study is said by each worker.
+        self.lines: set[str] = set()
         self.thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> None:
@@ -260,7 +271,10 @@ class _listening:
                 return
             kind, *rest = message
             if kind == "say":
-                self.console.print(f"[yellow]{rest[0]}")
+                if rest[0] in self.lines:
+                    continue
+                self.lines.add(rest[0])
+                self.console.print(f"[yellow]{escape(rest[0])}", highlight=False)
                 continue
             name, done, total = rest
             if name not in self.tasks:

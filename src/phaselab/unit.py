@@ -19,7 +19,17 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results
-from phaselab.checkpoints import Checkpoint, choose, load, local_checkpoints
+from phaselab.checkpoints import (
+    Checkpoint,
+    Family,
+    choose,
+    chosen,
+    find,
+    load,
+    local_checkpoints,
+    of_repository,
+    present,
+)
 from phaselab.study import Model, Study, StudyError, Task, digest_of
 
 if TYPE_CHECKING:
@@ -28,11 +38,12 @@ if TYPE_CHECKING:
     from phaselab.ngrams import Counts
     from phaselab.train.text import Item, TextSource
 
-#: Code whose change makes a unit's results stale.
+#: Code whose change makes a unit's results stale. What a checkpoint is stands in the unit's inputs, so of
+#: the checkpoints only how one is loaded counts: a new family makes nothing stale.
 STAGES = (
     "attention",
     "brains",
-    "checkpoints",
+    "checkpoints/loading",
     "encoding",
     "features",
     "internals",
@@ -85,12 +96,14 @@ class Workbench:
     store : where results lie.
     data : folder of downloaded data, or None.
     say : receives a line when something unusual happens (a damaged result is made again).
+    keep_downloads : whether a checkpoint from a hub stays in the cache after its unit.
     """
 
     study: Study
     store: results.Store
     data: Path | None = None
     say: Say = _silent
+    keep_downloads: bool = True
 
     @cached_property
     def brain(self) -> BrainData:
@@ -122,9 +135,19 @@ class Workbench:
         return {}
 
     def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
-        """The folder of the checkpoints of `model`; trains the model when it is not there."""
+        """The folder of the checkpoints of `model`; trains the model when it is not there.
+
+        Raises
+        ------
+        StudyError
+            For a model on a hub, whose checkpoints come one by one.
+        """
         if model.train is None:
-            assert model.folder is not None
+            if model.folder is None:
+                raise StudyError(
+                    f"study {self.study.name}: {model.name}: found a model on a hub, expected one with "
+                    "'train' or 'folder'"
+                )
             return model.folder
         if model.name not in self._trained:
             from phaselab.train.loop import train
@@ -139,6 +162,8 @@ class Workbench:
 
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
         """The checkpoints of `model` that the study (or `wanted`) asks for, in order of tokens."""
+        if (family := hub_family(model)) is not None:
+            return chosen(family, wanted or model.checkpoints, self.say)
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
     def items(self, model: Model) -> dict[str, list[Item]]:
@@ -215,7 +240,12 @@ class Workbench:
             "version": __version__,
             "code": self._code,
             "study": digest_of(sections),
-            "checkpoint": results.digest_file(checkpoint.path),
+            # A commit is a digest of its files, and known without a download.
+            "checkpoint": results.digest_file(checkpoint.path)
+            if checkpoint.path
+            else f"{checkpoint.repository}@{checkpoint.commit}",
+            "position": [checkpoint.revision, checkpoint.step, checkpoint.tokens],
+            "load": [model.dtype, model.trust_remote_code],
             "stimulus": self.brain.stimulus.digest,
             "brain": self.brain.digest,
             "text": text,
@@ -243,9 +273,23 @@ class Workbench:
         inputs = self.inputs(model, checkpoint)
         if self._current(folder, inputs):
             return folder, False
-        with one_thread():
-            self._compute(folder, inputs, model, checkpoint)
+        with one_thread(), self._present(model, checkpoint) as here:
+            self._compute(folder, inputs, model, here)
         return folder, True
+
+    def _present(self, model: Model, checkpoint: Checkpoint) -> contextlib.AbstractContextManager[Checkpoint]:
+        """The checkpoint with its files, for a block; a download goes when nothing waits for it."""
+
+        def keep() -> bool:
+            return self.keep_downloads or self._awaited(model, checkpoint)
+
+        return present(checkpoint, keep, model.trust_remote_code, self.say)
+
+    def _awaited(self, model: Model, checkpoint: Checkpoint) -> bool:
+        """Whether the controls of `model` are still to be made from `checkpoint`."""
+        last = self.checkpoints(model)[-1]
+        folder = self.store.controls(self.study.name, model.name)
+        return checkpoint == last and not results.check(folder, self.inputs(model, last))
 
     def _compute(self, folder: Path, inputs: dict[str, Any], model: Model, checkpoint: Checkpoint) -> None:
         from safetensors.numpy import save_file
@@ -263,7 +307,7 @@ class Workbench:
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
         }
-        network, tokenizer = load(checkpoint)
+        network, tokenizer = load(checkpoint, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
         features = extract(network, tokenizer, brain.stimulus, study.features)
         X = to_trs(features, brain.stimulus, study.features)
         scores = encoding.encode(X, self.responses, study.encoding, seed=brain_seed(study))
@@ -396,10 +440,10 @@ class Workbench:
         inputs = self.inputs(model, last)
         if self._current(folder, inputs):
             return folder, False
-        with one_thread():
-            table = self._control_table(model, last)
-        with results.write_folder(folder, inputs) as aside:
-            results.write_table(table, aside / "controls.parquet")
+        with one_thread(), self._present(model, last) as here:
+            table = self._control_table(model, here)
+            with results.write_folder(folder, inputs) as aside:
+                results.write_table(table, aside / "controls.parquet")
         return folder, True
 
     def _control_table(self, model: Model, last: Checkpoint) -> pd.DataFrame:
@@ -419,7 +463,7 @@ class Workbench:
                 scores = encoding.encode(X, self.responses, study.encoding, seed=seed)
                 rows = encoding.summarise(scores, brain.rois, brain.ceiling)
                 tables.append(self._control_rows(rows, name, model, last))
-        network, tokenizer = load(last)
+        network, tokenizer = load(last, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
         X = to_trs(
             extract(network, tokenizer, brain.stimulus, study.features), brain.stimulus, study.features
         )
@@ -444,6 +488,15 @@ class Workbench:
             tokens=last.tokens,
             perspective="brain",
         )
+
+
+def hub_family(model: Model) -> Family | None:
+    """The family of a model that is on a hub; None for one that is not."""
+    if model.family is not None:
+        return find(model.family)
+    if model.repository is not None:
+        return of_repository(model.repository, model.tokens_per_step)
+    return None
 
 
 def brain_seed(study: Study) -> int:

@@ -1,7 +1,24 @@
 """Checkpoints of a training run: finding them, choosing some of them, loading one."""
 
-from phaselab.checkpoints.loading import load
+from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
+from phaselab.checkpoints.hub import present
+from phaselab.checkpoints.loading import load, load_checkpoint
 from phaselab.checkpoints.local import local_checkpoints
+from phaselab.checkpoints.manifest import chosen
 from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose, parse_revision
 
-__all__ = ["Checkpoint", "CheckpointError", "choose", "load", "local_checkpoints", "parse_revision"]
+__all__ = [
+    "FAMILIES",
+    "Checkpoint",
+    "CheckpointError",
+    "Family",
+    "choose",
+    "chosen",
+    "find",
+    "load",
+    "load_checkpoint",
+    "local_checkpoints",
+    "of_repository",
+    "parse_revision",
+    "present",
+]

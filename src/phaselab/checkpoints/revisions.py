@@ -11,12 +11,18 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-_NAME = re.compile(r"step(?P<step>\d+)(?:-tokens(?P<tokens>\d+(?:\.\d+)?)(?P<unit>[KMBT]?))?")
+_AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
+_NAME = re.compile(rf"step(?P<step>\d+)(?:-tokens(?P<tokens>{_AMOUNT}))?")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+_CHOICE = re.compile(rf"(?:all|(log|every):(\d+))(?:@({_AMOUNT})?-({_AMOUNT})?)?")
 
 
 class CheckpointError(ValueError):
     """Checkpoints that cannot be found, chosen or loaded; the message names the folder or the argument."""
+
+
+class NotPublicError(CheckpointError):
+    """A repository that is not there, or not for everybody."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +32,18 @@ class Checkpoint:
     Attributes
     ----------
     revision : its name, as on a hub: ``step1000-tokens4B``.
-    step : optimiser steps taken.
+    step : optimiser steps taken; where a source counts none, the number of the checkpoint.
     tokens : training tokens seen; as exact as its source, a name like ``tokens4B`` being rounded.
-    path : folder with configuration, weights (safetensors) and tokenizer.
+    path : folder with configuration, weights and tokenizer; None: on a hub, not downloaded yet.
+    repository, commit : where it is on a hub, and the exact commit; empty for a local folder.
     """
 
     revision: str
     step: int
     tokens: int
-    path: Path
+    path: Path | None
+    repository: str = ""
+    commit: str = ""
 
 
 def parse_revision(name: str) -> tuple[int, int | None] | None:
@@ -55,8 +64,19 @@ def parse_revision(name: str) -> tuple[int, int | None] | None:
     step = int(match["step"])
     if match["tokens"] is None:
         return step, None
-    tokens = Decimal(match["tokens"]) * _UNITS[match["unit"]]
-    return (step, int(tokens)) if tokens == int(tokens) else None
+    tokens = read_amount(match["tokens"])
+    return None if tokens is None else (step, tokens)
+
+
+def read_amount(text: str) -> int | None:
+    """A whole number written with a suffix K, M, B or T, or without; None when it is not whole.
+
+    >>> read_amount("1.5B")
+    1500000000
+    """
+    unit = text[-1] if text[-1] in _UNITS else ""
+    amount = Decimal(text.removesuffix(unit)) * _UNITS[unit]
+    return int(amount) if amount == int(amount) else None
 
 
 def choose(checkpoints: Sequence[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
@@ -67,34 +87,56 @@ def choose(checkpoints: Sequence[Checkpoint], which: str | tuple[str, ...]) -> l
     checkpoints : the checkpoints there are, ascending.
     which : ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the
         first and the last (all of them when there are no more than twenty); ``"every:3"``, the
-        first, every third after it, and the last; or a tuple of revisions.
+        first, every third after it, and the last. Each may be followed by a range of tokens, both
+        ends in it: ``"log:20@1B-1T"``, ``"all@-100B"``, ``"every:5@10B-"``; first and last are then
+        those of the range. Or revisions: a tuple of them, or one string with commas.
 
     Raises
     ------
     CheckpointError
-        When `which` is none of these, or names a revision that is not there.
+        When `which` is none of these, names a revision that is not there, or a range without any.
     """
-    if not isinstance(which, str):
-        known = {c.revision for c in checkpoints}
-        missing = [name for name in which if name not in known]
-        if missing or not which:
-            raise CheckpointError(
-                f"checkpoints: found {', '.join(missing) or 'no revision'}, "
-                f"expected some of {', '.join(c.revision for c in checkpoints)}"
-            )
-        return [c for c in checkpoints if c.revision in which]
-    if which == "all":
-        return list(checkpoints)
-    match = re.fullmatch(r"(log|every):(\d+)", which)
-    number = int(match[2]) if match else 0
-    if match is None or number < (2 if match[1] == "log" else 1):
+    match = _CHOICE.fullmatch(which) if isinstance(which, str) else None
+    if match is None:
+        return _named(checkpoints, which)
+    kind, number = match[1], int(match[2] or 1)
+    if number < (2 if kind == "log" else 1):
+        raise _wrong(checkpoints, match[0])
+    within = _in_range(checkpoints, match) if "@" in match[0] else list(checkpoints)
+    if kind == "log":
+        return _evenly_in_log(within, number)
+    return [c for i, c in enumerate(within) if i % number == 0 or i == len(within) - 1]
+
+
+def _in_range(checkpoints: Sequence[Checkpoint], match: re.Match[str]) -> list[Checkpoint]:
+    low, high = (None if end is None else read_amount(end) for end in (match[3], match[4]))
+    within = [
+        c for c in checkpoints if (low is None or low <= c.tokens) and (high is None or c.tokens <= high)
+    ]
+    if not within:
         raise CheckpointError(
-            f"checkpoints: found {which!r}, expected 'all', 'log:N' with N >= 2, 'every:N' with N >= 1, "
-            "or a list of revisions"
+            f"checkpoints: found {match[0]!r}, a range without any checkpoint; expected one within "
+            f"{checkpoints[0].tokens:,} to {checkpoints[-1].tokens:,} tokens"
         )
-    if match[1] == "every":
-        return [c for i, c in enumerate(checkpoints) if i % number == 0 or i == len(checkpoints) - 1]
-    return _evenly_in_log(checkpoints, number)
+    return within
+
+
+def _named(checkpoints: Sequence[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
+    names = tuple(part.strip() for part in which.split(",")) if isinstance(which, str) else which
+    known = {c.revision for c in checkpoints}
+    missing = [name for name in names if name not in known]
+    if missing or not names:
+        raise _wrong(checkpoints, ", ".join(missing) or "no revision")
+    return [c for c in checkpoints if c.revision in names]
+
+
+def _wrong(checkpoints: Sequence[Checkpoint], found: str) -> CheckpointError:
+    known = [c.revision for c in checkpoints]
+    shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:3])} ... {known[-1]}"
+    return CheckpointError(
+        f"checkpoints: found {found!r}, expected 'all', 'log:N' with N >= 2 or 'every:N' with N >= 1, each "
+        f"also with a range of tokens as in 'log:20@1B-1T', or some of the revisions {shown}"
+    )
 
 
 def _evenly_in_log(checkpoints: Sequence[Checkpoint], number: int) -> list[Checkpoint]:
