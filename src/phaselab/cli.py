@@ -54,12 +54,18 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _sweep(
-    study: str, results: Path, data: Path | None, models: list[str], chosen: str | None, jobs: int | None
+    study: str,
+    results: Path,
+    data: Path | None,
+    models: list[str],
+    chosen: str | None,
+    jobs: int | None,
+    **options: Any,
 ) -> None:
     from phaselab import sweep
 
-    loaded = load_study(study)
-    outcome = sweep.run(loaded, Store(results), data_folder(data), tuple(models), chosen, jobs, console)
+    loaded, folder = load_study(study), data_folder(data)
+    outcome = sweep.run(loaded, Store(results), folder, tuple(models), chosen, jobs, console, **options)
     console.print(sweep.summary(loaded, outcome))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False)
@@ -81,9 +87,16 @@ def run(
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
+    device: Annotated[
+        str, typer.Option(help="Where checkpoints are read: cpu, cuda, cuda:N, or auto.")
+    ] = "cpu",
+    keep_features: Annotated[
+        bool,
+        typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well."),
+    ] = False,
 ) -> None:
     """Make all results of a study that are missing: models, units, controls, the curves table."""
-    _sweep(study, results, data, model or [], checkpoints, jobs)
+    _sweep(study, results, data, model or [], checkpoints, jobs, device=device, keep_features=keep_features)
 
 
 @app.command()

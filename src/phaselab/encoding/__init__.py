@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from phaselab.study import Encoding
 MIN_SHIFT = 20
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels).
-Features = dict[int, dict[str, np.ndarray]]
+Features = Mapping[int, Mapping[str, np.ndarray]]
 Responses = dict[str, dict[str, np.ndarray]]
 
 
