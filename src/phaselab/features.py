@@ -30,7 +30,9 @@ from phaselab.stimuli import Run, Stimulus
 from phaselab.study import Features as Spec
 
 #: Tokens of a batch, padding included, by type of device: more gain no speed there.
-MAX_TOKENS = {"cpu": 2048, "cuda": 16384}
+MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
+#: Padding in a batch at most, as a share of its tokens at most: about what it costs to begin a batch.
+PADDING = 1 / 32
 #: Bytes of pooled hidden states that are held in memory; larger ones go to a file where there is a folder.
 IN_MEMORY = 1 << 30
 #: Documents that are tokenised at a time: the tokenizer's lists are many times as large as the ids.
@@ -136,7 +138,7 @@ def extract(
         which token is whose.
     stimulus : the texts.
     spec : ``context``, ``seconds``, ``window``, ``stride``, ``pooling``, ``layers`` and ``empty`` are used.
-    max_tokens : tokens of a batch, padding included; by default 2,048 on a CPU and 16,384 on CUDA. A
+    max_tokens : tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on CUDA. A
         longer pass makes a batch of its own. When memory runs out it is halved, and the batch tried again.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more
         than 1 GiB; without it they stay in memory.
@@ -382,7 +384,7 @@ def _joined(document: Document) -> str:
 def _tokens(
     readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: Spec
 ) -> Iterator[tuple[tuple[Document, int], np.ndarray, np.ndarray, np.ndarray]]:
-    """Each item, the token ids of its document, and of each text the first one and the one behind its last."""
+    """Each item, the token ids of its document, and the first and the end (exclusive) of each text's."""
     alone = spec.context == "text"
     if not alone and not tokenizer.is_fast:
         raise FeatureError(
@@ -614,15 +616,17 @@ def _out_of_memory(error: Exception) -> bool:
 def _rows(passes: list[_Pass], start: int, budget: int) -> int:
     """How many passes from `start`, in order of falling length, make a batch of at most `budget` tokens.
 
-    Passes of one length, where they fill at least half of it; otherwise shorter ones are added to
-    them and filled up, since small batches cost more than the padding.
+    Passes of one length, and shorter ones as long as filling them up costs less than the batch that
+    they would else begin.
     """
     longest = len(passes[start].ids)
-    most = min(len(passes) - start, max(1, budget // longest))
-    same = most
-    while len(passes[start + same - 1].ids) < longest:
-        same -= 1
-    return same if 2 * same >= most else most
+    padding = rows = 0
+    for item in passes[start : start + max(1, budget // longest)]:
+        padding += longest - len(item.ids)
+        if padding > budget * PADDING:
+            break
+        rows += 1
+    return rows
 
 
 def _plan(batch: list[_Pass], pooling: str) -> dict[str, torch.Tensor]:

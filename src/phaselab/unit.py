@@ -337,16 +337,9 @@ class Workbench:
                 kept = {str(layer): values[words] for layer, values in features.layers.items()}
                 save_file(kept, aside / STATES)
             if self.keep_features:
+                origin = {"unit": same, "device": self.device, "inputs": inputs}
                 spec = study.features.model_dump(mode="json")
-                write_features(
-                    features,
-                    brain.stimulus,
-                    aside / FEATURES,
-                    **same,
-                    device=self.device,
-                    spec=spec,
-                    **inputs,
-                )
+                write_features(features, brain.stimulus, aside / FEATURES, **origin, spec=spec)
 
     def _features(self, network: Any, tokenizer: Any) -> Features:
         from phaselab.features import extract
