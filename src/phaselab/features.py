@@ -88,17 +88,15 @@ class Features:
     constant_columns: dict[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Pass:
     """One row of a batch: token ids, and which of them belong to which text.
 
-    The tokens of text ``texts[i]`` of the documents are ``ids[first[i]:last[i]]``.
+    The columns of ``spans`` (3, n) are a text's number, its first token, and the one behind its last.
     """
 
     ids: np.ndarray
-    texts: np.ndarray
-    first: np.ndarray
-    last: np.ndarray
+    spans: np.ndarray
 
 
 def _silent(message: str) -> None:
@@ -152,18 +150,18 @@ def extract(
         is not there, when one pass alone does not fit into memory, or the file does not into `scratch`.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
-    sources = []
+    numbers: list[int] = []
     n_texts = 0
     for document, wanted in _documents(stimulus, spec):
         if document not in documents:
             documents[document] = n_texts
             n_texts += wanted
-        sources.append(np.arange(wanted) + documents[document])
-    source = np.concatenate([np.empty(0, dtype=np.int64), *sources])
+        numbers.extend(range(documents[document], documents[document] + wanted))
+    source = np.array(numbers, dtype=np.int64)
 
     passes, truncated = _passes(documents, n_texts, tokenizer, _context_length(model), spec)
     passes.sort(key=lambda item: -len(item.ids))
-    order = np.concatenate([np.empty(0, dtype=np.int64), *(item.texts for item in passes)])
+    order = np.concatenate([np.empty(0, dtype=np.int64), *(item.spans[0] for item in passes)])
     row_of = np.full(n_texts, -1)
     row_of[order] = np.arange(len(order))
     rows = row_of[source]
@@ -194,9 +192,8 @@ def extract(
             f"asked for: the model reads {_context_length(model)} tokens at once"
         )
     runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
-    numbers = {layer: number for number, layer in enumerate(layers)}
     return Features(
-        Lazy(layers, lambda layer: states.read(numbers[layer])[rows]),
+        Lazy(layers, lambda layer: states.read(layers.index(layer))[rows]),
         runs,
         notes,
         dict(zip(layers, states.constant_columns(rows), strict=True)),
@@ -274,11 +271,11 @@ def read_features(path: Path) -> Features:
     group = zarr.open_group(path, mode="r")
     attrs: dict[str, Any] = group.attrs.asdict()
     states: Any = group["states"]
-    numbers = {int(layer): number for number, layer in enumerate(attrs["layers"])}
+    layers = [int(layer) for layer in attrs["layers"]]
     names, counts = zip(*attrs["runs"], strict=True)
     constant = {int(layer): int(n) for layer, n in attrs["constant_columns"].items()}
     return Features(
-        Lazy(list(numbers), lambda layer: np.asarray(states[numbers[layer]])),
+        Lazy(layers, lambda layer: np.asarray(states[layers.index(layer)])),
         np.repeat(np.array(names, dtype=str), counts),
         attrs["notes"],
         constant,
@@ -365,13 +362,9 @@ def _passes(
             numbers = texts + text
         first, last = first[texts], last[texts]
         for wished, left, right, new, stop in windows:
+            at = np.stack([np.maximum(first[new:stop] - left, 0), last[new:stop] - left]) + len(prefix)
             passes.append(
-                _Pass(
-                    np.concatenate([prefix, ids[left:right]]),
-                    numbers[new:stop],
-                    np.maximum(first[new:stop] - left, 0) + len(prefix),
-                    last[new:stop] - left + len(prefix),
-                )
+                _Pass(np.concatenate([prefix, ids[left:right]]), np.vstack([numbers[new:stop], at]))
             )
             truncated[numbers[new:stop]] = left > wished
     return passes, truncated
@@ -402,7 +395,7 @@ def _tokens(
             verbose=False,
         )
         for number, item in enumerate(part):
-            ids = np.array(encoded["input_ids"][number], dtype=np.int64)
+            ids = np.array(encoded["input_ids"][number], dtype=np.int32)
             if alone:
                 yield item, ids, np.array([0]), np.array([len(ids)])
             else:
@@ -414,7 +407,7 @@ def _prefix(tokenizer: Any, text: str) -> np.ndarray:
     """Ids of the special tokens that the tokenizer puts before `text`, such as BOS."""
     encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
     special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
-    return np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int64)
+    return np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
 
 
 def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -634,9 +627,8 @@ def _plan(batch: list[_Pass], pooling: str) -> dict[str, torch.Tensor]:
     ids = np.zeros((len(batch), max(len(item.ids) for item in batch)), dtype=np.int64)
     for row, item in enumerate(batch):
         ids[row, : len(item.ids)] = item.ids
-    rows = np.repeat(np.arange(len(batch)), [len(item.texts) for item in batch])
-    first = np.concatenate([item.first for item in batch])
-    last = np.concatenate([item.last for item in batch])
+    rows = np.repeat(np.arange(len(batch)), [item.spans.shape[1] for item in batch])
+    _, first, last = np.concatenate([item.spans for item in batch], axis=1)
     if pooling == "last":
         return {
             "ids": torch.from_numpy(ids),
