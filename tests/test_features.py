@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -33,8 +34,10 @@ from transformers import (
 )
 
 from phaselab import features, stimuli
-from phaselab.features import FeatureError, extract, read_features, to_trs, write_features
+from phaselab.encoding import encode
+from phaselab.features import FeatureError, Lazy, extract, read_features, to_trs, write_features
 from phaselab.stimuli import Run, Stimulus
+from phaselab.study import Encoding
 from phaselab.study import Features as Spec
 
 TEXT = (
@@ -372,6 +375,20 @@ def test_an_empty_text_carries_the_one_before_it_but_not_over_a_border(context):
         assert np.array_equal(carry.layers[layer], values[[0, 1, 1, 1, 4, 5, 6, 6, 8, 9]])
 
 
+def test_weights_of_half_precision_are_pooled_in_float32():
+    tokenizer = byte_level()
+    texts = [" ".join(story(40, n)) for n in range(3)]
+    stimulus, spec = Stimulus("s", (run("a", texts),)), Spec(context="text", pooling="mean")
+    half = extract(network("llama").to(torch.bfloat16), tokenizer, stimulus, spec)
+    full = stacked(extract(network("llama"), tokenizer, stimulus, spec))
+    assert half.layers[0].dtype == np.float32
+    # The embeddings are rounded once and then averaged; a mean in half precision would be rounded again.
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    rounded = network("llama").get_input_embeddings().weight.detach().to(torch.bfloat16).float().numpy()
+    assert_close(half.layers[0], np.stack([rounded[one].mean(axis=0) for one in ids]))
+    assert np.abs(stacked(half) - full).max() < 0.05 * np.abs(full).max()
+
+
 def test_layers_can_be_chosen():
     model, tokenizer = network("olmo3"), byte_level()
     stimulus = Stimulus("s", (run("a", story(12)),))
@@ -484,6 +501,22 @@ def test_features_are_written_and_read_again(tmp_path):
     for layer, of_run in to_trs(again, stimulus, spec).items():
         for name, values in of_run.items():
             assert np.array_equal(values, to_trs(found, stimulus, spec)[layer][name])
+
+
+def test_the_encoder_holds_one_layer_at_a_time():
+    rng, made = np.random.default_rng(0), []
+
+    def make(layer):
+        assert sum(of_run() is not None for of_run in made) <= 2, "a layer and the one before it"
+        values = {name: np.full((40, 3), layer) + rng.standard_normal((40, 3)) for name in ("a", "b")}
+        made.extend(weakref.ref(of_run) for of_run in values.values())
+        return values
+
+    responses = {"s": {name: rng.standard_normal((40, 2)) for name in ("a", "b")}}
+    scores = encode(Lazy(range(4), make), responses, Encoding(permutations=0))
+    assert scores["s"].layers == (0, 1, 2, 3)
+    # Each layer once to be checked and once to be used, and the first one for its runs.
+    assert len(made) == 2 * (2 * 4 + 1)
 
 
 @pytest.mark.parametrize("context", ["text", "seconds", "words"])

@@ -31,7 +31,8 @@ class Run:
     Attributes
     ----------
     name : name of the run.
-    texts : (n_texts,) words, sentences or captions, in order of onset.
+    texts : (n_texts,) words, sentences or captions, in order of onset. What several annotators wrote of
+        one moment are several texts with one onset.
     onsets : (n_texts,) seconds from the start of the run's first TR.
     offsets : (n_texts,) seconds.
     tr : repetition time, seconds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -81,7 +82,8 @@ def encode(X: Features, Y: Responses, spec: Encoding, seed: int = 0) -> dict[str
     layers = tuple(sorted(X))
     tables: dict[str, list[np.ndarray]] = {"r": [], "p": [], "alpha": []}
     for layer in layers:
-        features = np.concatenate([X[layer][run] for run in lengths]).astype(np.float64)
+        of_layer = X[layer]  # a layer may be made only when it is asked for
+        features = np.concatenate([of_layer[run] for run in lengths]).astype(np.float64)
         predicted, log_alpha = [], []
         for (train, test), inside in zip(folds, inner, strict=True):
             prediction, alpha = ridge_predict(features[train], targets[train], features[test], alphas, inside)
@@ -232,9 +234,10 @@ def _check(X: Features, Y: Responses) -> dict[str, int]:
         )
     first = next(iter(X))
     lengths = {run: len(values) for run, values in X[first].items()}
-    parts = {f"layer {layer}": of_run for layer, of_run in X.items()}
-    parts |= {f"subject {subject}": of_run for subject, of_run in Y.items()}
-    for part, of_run in parts.items():
+    # Not a dictionary: one layer at a time is in memory.
+    layers = ((f"layer {layer}", of_run) for layer, of_run in X.items())
+    subjects = ((f"subject {subject}", of_run) for subject, of_run in Y.items())
+    for part, of_run in chain(layers, subjects):
         if set(of_run) != set(lengths):
             raise ValueError(
                 f"{part}: runs: found {sorted(of_run)}, expected {sorted(lengths)} as in layer {first}"
