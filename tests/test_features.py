@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from itertools import chain, pairwise
 
@@ -9,20 +10,34 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import zarr
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    BambaConfig,
+    BambaForCausalLM,
+    ByT5Tokenizer,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    OlmoConfig,
+    OlmoForCausalLM,
     PreTrainedTokenizerFast,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from phaselab import features, stimuli
-from phaselab.features import FeatureError, extract, to_trs
+from phaselab.encoding import encode
+from phaselab.features import FeatureError, Lazy, extract, read_features, to_trs, write_features
 from phaselab.stimuli import Run, Stimulus
+from phaselab.study import Encoding
 from phaselab.study import Features as Spec
 
 TEXT = (
@@ -30,6 +45,35 @@ TEXT = (
     "came over the water and nobody knew who was in it “Who’s there ?” cried Ana naïvely"
 )
 WORDS = TEXT.split()
+
+
+#: Sliding windows shorter than the texts; a third layer without positions, so that they are tested.
+KINDS = {
+    "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig, {}),
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "olmo": (OlmoForCausalLM, OlmoConfig, {}),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config, {}),
+    "olmo3": (Olmo3ForCausalLM, Olmo3Config, {"sliding_window": 6}),
+    "smollm3": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config,
+        {"num_key_value_heads": 2, "no_rope_layer_interval": 3},
+    ),
+    "mamba": (MambaForCausalLM, MambaConfig, {"state_size": 8}),
+    "bamba": (
+        BambaForCausalLM,
+        BambaConfig,
+        {
+            "mamba_n_heads": 8,
+            "mamba_d_head": 8,
+            "mamba_d_state": 8,
+            "mamba_n_groups": 1,
+            "mamba_chunk_size": 4,
+            "attn_layer_indices": [1],
+            "num_key_value_heads": 2,
+        },
+    ),
+}
 
 
 def network(kind: str, layers: int = 3, context: int = 512) -> torch.nn.Module:
@@ -43,14 +87,10 @@ def network(kind: str, layers: int = 3, context: int = 512) -> torch.nn.Module:
         # Larger than usual, so that hidden states depend on context well above rounding.
         "initializer_range": 0.2,
     }
-    configs = {
-        "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig),
-        "olmo2": (Olmo2ForCausalLM, Olmo2Config),
-        "llama": (LlamaForCausalLM, LlamaConfig),
-    }
-    architecture, config = configs[kind]
+    architecture, config, own = KINDS[kind]
     torch.manual_seed(1)
-    return architecture(config(**shape, pad_token_id=None, bos_token_id=None, eos_token_id=None)).eval()
+    special = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    return architecture(config(**shape, **special, **own)).eval()
 
 
 def byte_level(bos: bool = False) -> PreTrainedTokenizerFast:
@@ -118,6 +158,9 @@ def hidden_states(model, ids: list[int]) -> np.ndarray:
     """(n_layers + 1, n_tokens, p) of one sequence, by transformers itself."""
     with torch.no_grad():
         states = model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        if isinstance(model, MambaForCausalLM):
+            # Its own list leaves the embedding output out and has the last layer without the norm as well.
+            states = (model.backbone.embeddings(torch.tensor([ids])), *states[:-2], states[-1])
     return torch.cat(states).numpy()
 
 
@@ -134,20 +177,28 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("kind", ["gpt_neox", "olmo2", "llama"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("pooling", ["mean", "last", "max"])
 def test_text_equals_one_text_at_a_time(kind, pooling):
-    model, tokenizer = network(kind), byte_level(bos=True)
-    texts = [" ".join(story(n, n)) for n in (1, 7, 30, 2, 7, 12)]
+    model, texts = network(kind), [" ".join(story(n, n)) for n in (1, 7, 30, 2, 7, 12)]
     stimulus = Stimulus("s", (run("a", texts[:3]), run("b", texts[3:])))
-    found = extract(model, tokenizer, stimulus, Spec(context="text", pooling=pooling), max_tokens=64)
-    assert sorted(found.layers) == [0, 1, 2, 3]
-    assert found.runs.tolist() == ["a"] * 3 + ["b"] * 3
+    found = []
+    # By side of padding, and one text a batch, a mixture of lengths in one, and all texts in one.
+    for side, budget in (("left", 1), ("right", 100), ("left", 5000)):
+        tokenizer = byte_level(bos=True)
+        tokenizer.pad_token, tokenizer.padding_side = "</s>", side
+        spec = Spec(context="text", pooling=pooling)
+        found.append(extract(model, tokenizer, stimulus, spec, max_tokens=budget))
+    assert list(found[0].layers) == [0, 1, 2, 3]
+    assert found[0].runs.tolist() == ["a"] * 3 + ["b"] * 3
     for i, text in enumerate(texts):
         ids = tokenizer(text)["input_ids"]
         assert (ids[0], ids[-1]) == (0, 1)
         # BOS is read but not pooled; what the tokenizer puts behind the text is not read.
-        assert_close(stacked(found)[:, i], pooled(hidden_states(model, ids[:-1])[:, 1:], pooling))
+        expected = pooled(hidden_states(model, ids[:-1])[:, 1:], pooling)
+        for one in found:
+            for layer, values in one.layers.items():
+                assert_close(values[i], expected[layer])
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -265,6 +316,237 @@ def test_constant_columns_are_counted():
         model.gpt_neox.embed_in.weight[:, :7] = 0.5
     found = extract(model, tokenizer, Stimulus("s", (run("a", WORDS),)), Spec())
     assert found.constant_columns == {0: 7, 1: 0, 2: 0, 3: 0}
+
+
+def timed(name: str, texts: list[str], onsets: list[float], starts: tuple[int, ...] = (0,)) -> Run:
+    at = np.array(onsets, dtype=float)
+    begins = np.isin(np.arange(len(texts)), starts)
+    return Run(name, tuple(texts), at, at + 1, 1.0, int(at[-1]) + 1, pd.DataFrame({"word": texts}), begins)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "max"])
+def test_seconds_read_the_texts_of_the_last_seconds_of_their_narrative(pooling):
+    model, tokenizer = network("olmo2"), byte_level(bos=True)
+    texts = [" ".join(story(4, n)) for n in range(9)]
+    texts[3] = ""
+    # Two annotators at second 2; a narrative begins at the seventh text; and another run.
+    onsets = [0, 1, 2, 2, 3, 4, 5, 6, 7.5]
+    texts[2:4] = [texts[2], texts[8]]
+    stimulus = Stimulus("s", (timed("a", texts, onsets, starts=(0, 7)), timed("b", texts[:2], [0, 1], ())))
+    spec = Spec(context="seconds", seconds=3, pooling=pooling)
+    found = stacked(extract(model, tokenizer, stimulus, spec))
+    contexts = [[], [0], [0, 1], [0, 1], [1, 2, 3], [2, 3, 4], [4, 5], [], [7], [], [0]]
+    for i, context in enumerate(contexts):
+        own = (texts + texts[:2])[i]
+        before = "".join(texts[j] + " " for j in context)
+        ids = tokenizer(before + own, add_special_tokens=False)["input_ids"]
+        n = len(ids) - len(tokenizer(before.rstrip(), add_special_tokens=False)["input_ids"]) * bool(before)
+        expected = hidden_states(model, [0, *ids])[:, -n:]
+        assert_close(found[:, i], pooled(expected, pooling))
+
+
+def test_seconds_of_one_are_the_text_alone_and_long_ones_are_cut_on_the_left():
+    model, tokenizer = network("gpt_neox", context=10), word_level()
+    texts = [" ".join(story(4, n)) for n in range(5)]
+    stimulus = Stimulus("s", (timed("a", texts, [0, 1, 2, 3, 4]),))
+    alone = extract(model, tokenizer, stimulus, Spec(context="text"))
+    one = extract(model, tokenizer, stimulus, Spec(context="seconds", seconds=1))
+    assert_close(stacked(one), stacked(alone))
+    said = []
+    four = extract(model, tokenizer, stimulus, Spec(context="seconds", seconds=4), say=said.append)
+    assert four.notes["truncated"] == 3
+    ids = tokenizer(" ".join(texts[1:]))["input_ids"][-10:]
+    assert_close(stacked(four)[:, 4], hidden_states(model, ids)[:, -1])
+    assert "3 of 5 texts have less context than asked for: the model reads 10 tokens at once" in said[0]
+
+
+@pytest.mark.parametrize("context", ["text", "seconds", "words"])
+def test_an_empty_text_carries_the_one_before_it_but_not_over_a_border(context):
+    model, tokenizer = network("llama"), byte_level()
+    a = timed("a", ["", "who was", " ", "", "cried Ana", "", "in it", ""], [*range(8)], starts=(0, 5))
+    b = timed("b", ["", "again"], [0, 1])
+    stimulus = Stimulus("s", (a, b))
+    zero = extract(model, tokenizer, stimulus, Spec(context=context, seconds=2))
+    carry = extract(model, tokenizer, stimulus, Spec(context=context, seconds=2, empty="carry"))
+    assert zero.notes == carry.notes
+    assert zero.notes["empty"] == 6
+    for layer, values in zero.layers.items():
+        assert not values[[0, 2, 3, 5, 7, 8]].any()
+        assert np.array_equal(carry.layers[layer], values[[0, 1, 1, 1, 4, 5, 6, 6, 8, 9]])
+
+
+def test_weights_of_half_precision_are_pooled_in_float32():
+    tokenizer = byte_level()
+    texts = [" ".join(story(40, n)) for n in range(3)]
+    stimulus, spec = Stimulus("s", (run("a", texts),)), Spec(context="text", pooling="mean")
+    half = extract(network("llama").to(torch.bfloat16), tokenizer, stimulus, spec)
+    full = stacked(extract(network("llama"), tokenizer, stimulus, spec))
+    assert half.layers[0].dtype == np.float32
+    # The embeddings are rounded once and then averaged; a mean in half precision would be rounded again.
+    ids = [tokenizer(text)["input_ids"] for text in texts]
+    rounded = network("llama").get_input_embeddings().weight.detach().to(torch.bfloat16).float().numpy()
+    assert_close(half.layers[0], np.stack([rounded[one].mean(axis=0) for one in ids]))
+    assert np.abs(stacked(half) - full).max() < 0.05 * np.abs(full).max()
+
+
+def test_layers_can_be_chosen():
+    model, tokenizer = network("olmo3"), byte_level()
+    stimulus = Stimulus("s", (run("a", story(12)),))
+    every = extract(model, tokenizer, stimulus, Spec())
+    some = extract(model, tokenizer, stimulus, Spec(layers=(-1, 1)))
+    assert list(some.layers) == [1, 3]
+    assert list(some.constant_columns) == [1, 3]
+    for layer in some.layers:
+        assert np.array_equal(some.layers[layer], every.layers[layer])
+    with pytest.raises(KeyError):
+        some.layers[2]
+    only = extract(model, tokenizer, stimulus, Spec(layers=(0,)))
+    assert np.array_equal(only.layers[0], every.layers[0])
+    with pytest.raises(FeatureError, match=r"features.layers: found 4, expected 0 to 3 \(or -1"):
+        extract(model, tokenizer, stimulus, Spec(layers=(0, 4)))
+
+
+def limited(model, most: int, error: type[Exception], text: str):
+    """The model runs out of memory on more than `most` tokens; returns the sizes that were tried."""
+    tried = []
+
+    def refuse(_, args, kwargs):
+        tried.append(kwargs["input_ids"].numel())
+        if tried[-1] > most:
+            raise error(text)
+
+    model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    return tried
+
+
+CPU_ALLOCATOR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory."),
+        (RuntimeError, CPU_ALLOCATOR),
+        (RuntimeError, "not enough memory: you tried to allocate"),
+        (MemoryError, ""),
+    ],
+)
+def test_out_of_memory_halves_the_batches_and_says_so(error, text):
+    tokenizer = word_level()
+    texts = [" ".join(story(n, i)) for i, n in enumerate([20] * 12 + [3] * 12)]
+    stimulus = Stimulus("s", (run("a", texts),))
+    whole = extract(network("gpt_neox"), tokenizer, stimulus, Spec(context="text"), max_tokens=200)
+    model, said = network("gpt_neox"), []
+    tried = limited(model, 50, error, text)
+    found = extract(model, tokenizer, stimulus, Spec(context="text"), max_tokens=200, say=said.append)
+    assert_close(stacked(found), stacked(whole))
+    assert found.notes["batch_tokens"] <= 50
+    # Halved until it fits, and not tried again with more.
+    assert tried == [200, 100, 40, 40, 40, 40, 40, 40, 36]
+    assert len(said) == 2
+    assert "memory ran out on cpu; now at most" in said[0]
+
+    model = network("gpt_neox")
+    limited(model, 15, error, text)
+    with pytest.raises(FeatureError, match="no memory on cpu for 20 tokens"):
+        extract(model, tokenizer, stimulus, Spec(context="text"), max_tokens=200)
+
+
+def test_another_error_of_the_network_is_not_taken_for_missing_memory():
+    model = network("gpt_neox")
+    limited(model, 0, RuntimeError, "shapes cannot be multiplied")
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        extract(model, word_level(), Stimulus("s", (run("a", WORDS),)), Spec())
+
+
+def test_a_slow_tokenizer_serves_where_no_offsets_are_needed():
+    model, tokenizer = network("llama"), ByT5Tokenizer()
+    texts = ["naïvely", "", "a boat came"]
+    stimulus = Stimulus("s", (run("a", texts),))
+    found = extract(model, tokenizer, stimulus, Spec(context="text", pooling="mean"))
+    for i in (0, 2):
+        ids = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
+        assert_close(stacked(found)[:, i], hidden_states(model, ids).mean(axis=1))
+    with pytest.raises(FeatureError, match=r"ByT5Tokenizer: it gives no character offsets; .*context: text"):
+        extract(model, tokenizer, stimulus, Spec(context="seconds"))
+
+
+def test_large_results_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
+    model, tokenizer = network("olmo"), byte_level()
+    stimulus = Stimulus("s", (run("a", [*story(9), ""]), run("b", story(5, 1))))
+    memory = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path, max_tokens=20)
+    monkeypatch.setattr(features, "IN_MEMORY", 100)
+    file = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path / "new", max_tokens=20)
+    for layer in (2, 0, 3, 1, 2):
+        assert np.array_equal(memory.layers[layer], file.layers[layer])
+    assert memory.constant_columns == file.constant_columns
+    assert list(tmp_path.rglob("*.*")) == []  # it has no name
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    with pytest.raises(FeatureError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
+        extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
+
+
+def test_features_are_written_and_read_again(tmp_path):
+    model, tokenizer = network("smollm3"), byte_level()
+    stimulus = Stimulus("s", (run("a", story(8)), run("b", story(5, 1))))
+    spec = Spec(layers=(1, 3), trim=1)
+    found = extract(model, tokenizer, stimulus, spec)
+    write_features(found, stimulus, tmp_path / "features.zarr", checkpoint="step8")
+    group = zarr.open_group(tmp_path / "features.zarr", mode="r")
+    assert (group["states"].shape, group["states"].chunks) == ((2, 13, 32), (1, 13, 32))
+    assert group.attrs["checkpoint"] == "step8"
+    assert np.array_equal(group["onsets"], np.concatenate([r.onsets for r in stimulus.runs]))
+    again = read_features(tmp_path / "features.zarr")
+    assert (again.notes, again.constant_columns) == (found.notes, found.constant_columns)
+    for layer, of_run in to_trs(again, stimulus, spec).items():
+        for name, values in of_run.items():
+            assert np.array_equal(values, to_trs(found, stimulus, spec)[layer][name])
+
+
+def test_the_encoder_holds_one_layer_at_a_time():
+    rng, made = np.random.default_rng(0), []
+
+    def make(layer):
+        assert sum(of_run() is not None for of_run in made) <= 2, "a layer and the one before it"
+        values = {name: np.full((40, 3), layer) + rng.standard_normal((40, 3)) for name in ("a", "b")}
+        made.extend(weakref.ref(of_run) for of_run in values.values())
+        return values
+
+    responses = {"s": {name: rng.standard_normal((40, 2)) for name in ("a", "b")}}
+    scores = encode(Lazy(range(4), make), responses, Encoding(permutations=0))
+    assert scores["s"].layers == (0, 1, 2, 3)
+    # Each layer once to be checked and once to be used, and the first one for its runs.
+    assert len(made) == 2 * (2 * 4 + 1)
+
+
+@pytest.mark.parametrize("context", ["text", "seconds", "words"])
+@pytest.mark.parametrize("empty", ["zero", "carry"])
+def test_another_text_in_one_run_changes_nothing_in_the_others(context, empty):
+    model, tokenizer = network("llama"), byte_level()
+    middle, words = story(9, 1), [*story(6), "", ""]
+    others = ["Ana", *["naïvely"] * 7, ""]
+    for resample in ("mean", "sum", "lanczos"):
+        for hemodynamics in ("hrf", "average", "stack"):
+            spec = Spec(
+                context=context,
+                empty=empty,
+                resample=resample,
+                hemodynamics=hemodynamics,
+                trim=0,
+                layers=(0, -1),
+                seconds=1,
+                window=3,
+                stride=2,
+            )
+            grids = []
+            for texts in (middle, others):
+                runs = (run("a", words, n_trs=5), run("b", texts, n_trs=5), run("c", ["", *words], n_trs=5))
+                stimulus = Stimulus("s", runs)
+                grids.append(to_trs(extract(model, tokenizer, stimulus, spec), stimulus, spec))
+            for layer in (0, 3):
+                for name in ("a", "c"):
+                    assert_close(grids[0][layer][name], grids[1][layer][name])
+                assert np.abs(grids[0][layer]["b"] - grids[1][layer]["b"]).max() > 1e-3
 
 
 def test_extraction_is_reproducible_to_the_bit():

@@ -39,6 +39,55 @@ def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
     assert found.dtype == np.float32
 
 
+def test_a_sum_grows_with_the_texts_and_is_zero_without_any() -> None:
+    run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
+    values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
+    found = stimuli.tr_sums(values, run)
+    np.testing.assert_array_equal(found, [[4, 40], [5, 50], [0, 0], [7, 70], [0, 0]])
+    assert found.dtype == np.float32
+
+
+def test_texts_of_one_moment_are_averaged_before_moments_are() -> None:
+    # Three annotators at second 0, one at second 1, and a TR of 2 s: mean over annotators, then seconds.
+    run = make_run([0.0, 0.0, 0.0, 1.0, 2.0, 2.0], n_trs=2)
+    values = np.array([[3.0], [6.0], [9.0], [2.0], [1.0], [5.0]])
+    np.testing.assert_array_equal(stimuli.tr_means(values, run), [[4], [3]])
+    np.testing.assert_array_equal(stimuli.tr_sums(values, run), [[8], [3]])
+    one = make_run([0.0, 1.0, 2.0], n_trs=2)
+    means = np.array([[6.0], [2.0], [3.0]])
+    np.testing.assert_allclose(stimuli.tr_lanczos(values, run), stimuli.tr_lanczos(means, one), rtol=1e-6)
+
+
+def test_lanczos_is_the_written_formula() -> None:
+    rng = np.random.default_rng(0)
+    run = make_run(sorted(rng.uniform(0, 40, 25)), n_trs=20)
+    values = rng.standard_normal((25, 3))
+    expected = np.zeros((20, 3))
+    for k in range(20):
+        for i in range(25):
+            x = (2.0 * (k + 0.5) - (run.onsets[i] + run.offsets[i]) / 2) / 2.0
+            if abs(x) < 3:
+                lobes = 3 * np.sin(np.pi * x) * np.sin(np.pi * x / 3) / (np.pi * x) ** 2 if x else 1.0
+                expected[k] += lobes * values[i]
+    np.testing.assert_allclose(stimuli.tr_lanczos(values, run), expected, atol=1e-5)
+
+
+def test_lanczos_keeps_what_is_on_the_grid_and_drops_what_is_too_fast_for_it() -> None:
+    # One text a TR that lasts through it: nothing to be filtered.
+    values = np.random.default_rng(0).standard_normal((40, 2))
+    onsets = np.arange(40) * 2.0
+    run = Run("r", ("w",) * 40, onsets, onsets + 2, 2.0, 40, pd.DataFrame({"word": ["w"] * 40}), onsets == 0)
+    np.testing.assert_allclose(stimuli.tr_lanczos(values, run), values, atol=1e-6)
+    # Eight texts a TR: a slow wave passes, at the rate of texts; one of four times Nyquist does not.
+    fine = np.arange(320) / 4
+    run = Run("r", ("w",) * 320, fine, fine + 0.25, 2.0, 40, pd.DataFrame({"word": ["w"] * 320}), fine == 0)
+    middles, trs = fine + 0.125, np.arange(40) * 2.0 + 1
+    for frequency, gain in ((1 / 40, 8.0), (1.0, 0.0)):
+        wave = np.sin(2 * np.pi * frequency * middles)[:, None]
+        found = stimuli.tr_lanczos(wave, run)[4:-4, 0]
+        np.testing.assert_allclose(found, gain * np.sin(2 * np.pi * frequency * trs)[4:-4], atol=0.25)
+
+
 def test_an_onset_on_the_edge_of_a_tr_belongs_to_the_tr_that_begins() -> None:
     # 3 * 0.7 and 6 * 0.7 are a hair below 2.1 and 4.2 in binary: they must not fall into the TR before.
     run = make_run([i * 0.7 for i in range(10)], n_trs=10, tr=0.7)
@@ -110,14 +159,17 @@ def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
     np.testing.assert_array_equal(found, [[1, 0], [0, 0], [0, 0], [0, 0]])
 
 
+@pytest.mark.parametrize("resample", stimuli.RESAMPLERS)
 @pytest.mark.parametrize("kind", ["hrf", "average", "stack"])
-def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str) -> None:
-    spec = Features(hemodynamics=kind, delays=(1, 2, 3))
+def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str, resample: str) -> None:
+    spec = Features(hemodynamics=kind, delays=(1, 2, 3), resample=resample)
     first, second = make_run([70.0, 79.0]), make_run([10.0], name="two")
     quiet = stimuli.align(np.ones((1, 2)), second, spec)
     loud = [stimuli.align(1e6 * np.ones((2, 2)), first, spec), stimuli.align(np.ones((1, 2)), second, spec)]
     np.testing.assert_array_equal(loud[1], quiet)
-    assert np.all(quiet[:5] == 0)
+    # Lanczos reaches three TRs into the past of the text in TR 5, and delays begin at one.
+    assert np.all(quiet[: 3 if resample == "lanczos" else 5] == 0)
+    assert quiet.any()
 
 
 def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> None:

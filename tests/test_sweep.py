@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +14,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
+import zarr
 from rich.console import Console
+from typer.testing import CliRunner
 
 from phaselab import sweep
+from phaselab.cli import app
+from phaselab.features import read_features
 from phaselab.notebooks import Lab
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.study import Study, StudyError, load_study
+from phaselab.unit import FEATURES, Workbench, choose_device
 
 TRAIN = {
     "text": "world",
@@ -161,6 +168,59 @@ def test_a_failure_is_reported_and_stops_no_other(study: Study, tmp_path: Path) 
     assert list(outcome.failures) == ["gone"]
     assert "nowhere" in outcome.failures["gone"]
     assert outcome.computed == 3 + 1
+
+
+def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: Store, tmp_path: Path) -> None:
+    assert not list(store.root.rglob(FEATURES))
+    before = units(store)
+    shutil.copytree(store.root, tmp_path / "results")
+    kept = Store(tmp_path / "results")
+    quiet = Console(file=StringIO())
+    chosen = (Workbench(study, kept).checkpoints(study.models[0])[-1].revision,)
+    outcome = sweep.run(study, kept, None, ("one",), chosen, 1, quiet, keep_features=True)
+    assert outcome.failures == {}
+    assert (outcome.computed, outcome.reused) == (1, 1)
+    folder = kept.unit("tiny", "one", chosen[0])
+    found = read_features(folder / FEATURES)
+    labels = Workbench(study, kept).brain.stimulus.labels
+    assert {layer: values.shape for layer, values in found.layers.items()} == {
+        0: (len(labels), 16),
+        1: (len(labels), 16),
+    }
+    attributes = zarr.open_group(folder / FEATURES, mode="r").attrs
+    assert (attributes["unit"]["model"], attributes["unit"]["checkpoint"]) == ("one", chosen[0])
+    assert attributes["device"] == "cpu"
+    assert attributes["spec"]["pooling"] == study.features.pooling
+    # Their tables are those of a unit without them, and whoever does not ask for them uses the unit as it is.
+    tables = [p for p in folder.iterdir() if p.suffix == ".parquet"]
+    there = store.unit("tiny", "one", chosen[0])
+    assert [p.read_bytes() for p in tables] == [(there / p.name).read_bytes() for p in tables]
+    again = sweep.run(study, kept, None, ("one",), chosen, 1, quiet)
+    assert (again.computed, again.reused) == (0, 2)
+    assert units(store) == before
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("gpu", "device: found 'gpu', expected auto, cpu, cuda or cuda:N"),
+        ("cpu:1", "device: found 'cpu:1', expected auto, cpu, cuda or cuda:N"),
+        ("cuda:99", "device: found 'cuda:99', expected cpu"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_runs(
+    path: Path, tmp_path: Path, device: str, said: str
+) -> None:
+    options = ["run", str(path), "--results", str(tmp_path / "none"), "--device", device]
+    result = CliRunner().invoke(app, options, env={"COLUMNS": "500"})
+    assert result.exit_code == 2
+    assert said in result.output
+    assert not (tmp_path / "none").exists()
+
+
+def test_auto_takes_what_is_there() -> None:
+    assert choose_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(

@@ -76,14 +76,12 @@ def _sweep(
     models: list[str],
     chosen: str | None,
     jobs: int | None,
-    keep_downloads: bool = True,
+    **options: Any,
 ) -> None:
     from phaselab import sweep
 
-    loaded = load_study(study)
-    outcome = sweep.run(
-        loaded, Store(results), data_folder(data), tuple(models), chosen, jobs, console, keep_downloads
-    )
+    loaded, folder = load_study(study), data_folder(data)
+    outcome = sweep.run(loaded, Store(results), folder, tuple(models), chosen, jobs, console, **options)
     console.print(sweep.summary(loaded, outcome))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False)
@@ -112,9 +110,26 @@ def run(
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
+    device: Annotated[
+        str, typer.Option(help="Where checkpoints are read: cpu, cuda, cuda:N, or auto.")
+    ] = "cpu",
+    keep_features: Annotated[
+        bool,
+        typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well."),
+    ] = False,
 ) -> None:
     """Make all results of a study that are missing: models, units, controls, the curves table."""
-    _sweep(study, results, data, model or [], checkpoints, jobs, keep_downloads == "yes")
+    _sweep(
+        study,
+        results,
+        data,
+        model or [],
+        checkpoints,
+        jobs,
+        keep_downloads=keep_downloads == "yes",
+        device=device,
+        keep_features=keep_features,
+    )
 
 
 @app.command()

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
 from phaselab.study import Features
 
@@ -21,6 +22,8 @@ HRF_LENGTH = 32.0
 HRF_OVERSAMPLING = 64
 #: Parts of a TR to which the onset of an event is rounded.
 EVENT_OVERSAMPLING = 16
+#: Lobes of the Lanczos filter on each side (Huth et al. 2016).
+LOBES = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Run:
     Attributes
     ----------
     name : name of the run.
-    texts : (n_texts,) words, sentences or captions, in order of onset.
+    texts : (n_texts,) words, sentences or captions, in order of onset. What several annotators wrote of
+        one moment are several texts with one onset.
     onsets : (n_texts,) seconds from the start of the run's first TR.
     offsets : (n_texts,) seconds.
     tr : repetition time, seconds.
@@ -89,16 +93,18 @@ class Stimulus:
 def align(values: np.ndarray, run: Run, spec: Features) -> np.ndarray:
     """Features of the texts of one run as features of its TRs, haemodynamics included.
 
-    A TR takes the mean of the texts whose onset lies in it, or zeros when there is none. As in the
-    paper's method the step from stimulus to response is then either a canonical response or shifts
-    by whole TRs. It works on one run: nothing of one run can reach another.
+    Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR
+    then takes by ``spec.resample`` the ``mean`` or the ``sum`` of the moments that lie in it, or zeros
+    when there is none; or all moments by a filter (``lanczos``). As in the paper's method the step from
+    stimulus to response is then either a canonical response or shifts by whole TRs. It works on one
+    run: nothing of one run can reach another.
 
     Parameters
     ----------
     values : (n_texts, p), one row a text of `run`.
     run : gives onsets (seconds) and the TR grid.
-    spec : `hemodynamics` and `delays` (TRs) are used; `trim` is left to the caller, who must drop the
-        same TRs from the responses.
+    spec : `resample`, `hemodynamics` and `delays` (TRs) are used; `trim` is left to the caller, who must
+        drop the same TRs from the responses.
 
     Returns
     -------
@@ -111,24 +117,73 @@ def align(values: np.ndarray, run: Run, spec: Features) -> np.ndarray:
         When the rows are not as many as the texts, an onset lies outside the run, or a delay is
         negative or missing.
     """
-    grid = tr_means(values, run)
+    grid = RESAMPLERS[spec.resample](values, run)
     if spec.hemodynamics == "hrf":
         return convolve(grid, run.tr)
     return delayed(grid, spec.hemodynamics, spec.delays)
 
 
 def tr_means(values: np.ndarray, run: Run) -> np.ndarray:
-    """Mean of the rows of (n_texts, p) whose onset lies in each TR; float32 (n_trs, p), 0 where none does."""
+    """Mean of the moments whose onset lies in each TR; float32 (n_trs, p), 0 where none does.
+
+    `values` is (n_texts, p); a moment is the mean of the texts with one onset.
+    """
+    values, at, _ = _moments(values, run)
+    counts = np.bincount(at, minlength=run.n_trs)
+    return (_added(values, at, run) / np.maximum(counts, 1)[:, None]).astype(np.float32)
+
+
+def tr_sums(values: np.ndarray, run: Run) -> np.ndarray:
+    """As ``tr_means``, the sum of the moments: it grows with their rate."""
+    values, at, _ = _moments(values, run)
+    return _added(values, at, run).astype(np.float32)
+
+
+def tr_lanczos(values: np.ndarray, run: Run) -> np.ndarray:
+    """Moments low-pass filtered to what the TR grid can carry, and read at the middle of each TR.
+
+    A moment adds to a TR ``L(x) = sinc(x) sinc(x / 3)`` of itself for ``|x| < 3`` and nothing beyond,
+    ``sinc(x) = sin(pi x) / (pi x)``, x being the time from the middle of the text (between its onset and
+    offset) to the middle of the TR, in TRs: a Lanczos filter of three lobes with its cut-off at the
+    Nyquist frequency of the grid, 1 / (2 TR), as in Huth et al. 2016 (doi:10.1038/nature17637) and the
+    code of that group. Like a sum it grows with the rate of texts; and it is not causal: a text reaches
+    up to three TRs into its past.
+
+    Returns
+    -------
+    float32 (n_trs, p).
+    """
+    values, _, middles = _moments(values, run)
+    x = np.arange(run.n_trs)[:, None] + 0.5 - middles / run.tr
+    weights = np.where(np.abs(x) < LOBES, np.sinc(x) * np.sinc(x / LOBES), 0.0)
+    return np.asarray(sparse.csr_array(weights) @ values).astype(np.float32)
+
+
+#: ``features.resample`` -> from (n_texts, p) of a run to float32 (n_trs, p).
+RESAMPLERS = {"mean": tr_means, "sum": tr_sums, "lanczos": tr_lanczos}
+
+
+def _moments(values: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means of the texts with one onset, float64 (n_moments, p); the TR of each; its middle, seconds."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != len(run.texts):
         raise ValueError(
             f"run {run.name}: values: found shape {values.shape}, expected ({len(run.texts)}, n_features)"
         )
     at = tr_of_texts(run)
-    sums = np.zeros((run.n_trs, values.shape[1]))
-    np.add.at(sums, at, values)
-    counts = np.bincount(at, minlength=run.n_trs)
-    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    onsets = np.asarray(run.onsets, dtype=float)
+    middles = (onsets + np.asarray(run.offsets, dtype=float)) / 2
+    _, first, group, counts = np.unique(onsets, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) == len(onsets):
+        return values.astype(np.float64), at, middles
+    together = sparse.csr_array((1 / counts[group], (group, np.arange(len(group)))))
+    return np.asarray(together @ values.astype(np.float64)), at[first], together @ middles
+
+
+def _added(values: np.ndarray, at: np.ndarray, run: Run) -> np.ndarray:
+    """Sum of the rows of (n, p) in each TR; float64 (n_trs, p)."""
+    ones = (np.ones(len(at)), (at, np.arange(len(at))))
+    return np.asarray(sparse.csr_array(ones, shape=(run.n_trs, len(at))) @ values)
 
 
 def tr_of_texts(run: Run) -> np.ndarray:

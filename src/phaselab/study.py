@@ -116,15 +116,24 @@ class Brain(Strict):
 class Features(Strict):
     """Hidden states, and how they become TRs.
 
-    ``context``: ``text`` (each text alone, as in the paper) or ``words`` (a sliding window).
+    ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last
+    ``seconds`` seconds) or ``words`` (a sliding window).
     ``window``: words of left context at most; ``stride``: new words a forward pass.
+    ``pooling``: over the text's own tokens. ``layers``: ``all``, or numbers: 0 is the embedding output,
+    -1 the last layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value
+    of the text before it (``carry``).
+    ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
     ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs).
     """
 
-    context: Literal["text", "words"] = "words"
+    context: Literal["text", "seconds", "words"] = "words"
     pooling: Literal["mean", "last", "max"] = "last"
+    layers: Literal["all"] | Annotated[tuple[int, ...], Field(min_length=1)] = "all"
+    seconds: float = Field(default=10.0, gt=0, description="context of seconds: its length, seconds")
     window: int = Field(default=96, ge=1)
     stride: int = Field(default=32, ge=1)
+    empty: Literal["zero", "carry"] = "zero"
+    resample: Literal["mean", "sum", "lanczos"] = "mean"
     hemodynamics: Literal["hrf", "average", "stack"] = "hrf"
     delays: tuple[int, ...] = (1, 2, 3)
     trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")

@@ -36,7 +36,7 @@ from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.results import Store
 from phaselab.study import Model, Study
-from phaselab.unit import Workbench
+from phaselab.unit import Workbench, choose_device
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep
 #: while they wait, so that two workers do not fight over two cores.
@@ -72,13 +72,15 @@ _bench: Workbench
 _messages: Any
 
 
-def _start_worker(study: Study, store: Store, data: Path | None, messages: Any, keep_downloads: bool) -> None:
+def _start_worker(
+    study: Study, store: Store, data: Path | None, messages: Any, options: dict[str, Any]
+) -> None:
     global _bench, _messages
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     _messages = messages
-    _bench = Workbench(study, store, data, say=_teller(messages), keep_downloads=keep_downloads)
+    _bench = Workbench(study, store, data, say=_teller(messages), **options)
 
 
 def _teller(messages: Any) -> Callable[[str], None]:
@@ -120,6 +122,8 @@ def run(
     jobs: int | None = None,
     console: Console | None = None,
     keep_downloads: bool = True,
+    device: str = "cpu",
+    keep_features: bool = False,
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table.
 
@@ -127,27 +131,39 @@ def run(
     ----------
     models : names; empty: all models of the study.
     checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
-    jobs : workers; by default as many as there are cores.
+    jobs : workers; by default as many as there are cores. On a CUDA device there is one: they would
+        have to share its memory.
     keep_downloads : whether checkpoints from a hub stay in the cache after their units.
+    device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
+    keep_features : write the hidden states of each unit to its folder.
 
     Returns
     -------
     Outcome
         Failures are in it, by unit; they do not raise.
+
+    Raises
+    ------
+    StudyError
+        When the device is not there.
     """
+    device = choose_device(device)
+    if device.startswith("cuda"):
+        jobs = 1
     console = console or Console(stderr=True)
     chosen = [study.model(name) for name in models] if models else list(study.models)
     began = time.monotonic()
     outcome = Outcome()
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(THREADS)
+    options = {"keep_downloads": keep_downloads, "device": device, "keep_features": keep_features}
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     pool = ProcessPoolExecutor(
         jobs or cores(),
         mp_context=context,
         initializer=_start_worker,
-        initargs=(study, store, data, messages, keep_downloads),
+        initargs=(study, store, data, messages, options),
     )
     try:
         with _bars(console) as bars, _listening(messages, bars, console, chosen):

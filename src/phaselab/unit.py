@@ -35,6 +35,7 @@ from phaselab.study import Model, Study, StudyError, Task, digest_of
 if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.encoding import Scores
+    from phaselab.features import Features
     from phaselab.ngrams import Counts
     from phaselab.train.text import Item, TextSource
 
@@ -55,6 +56,9 @@ STAGES = (
 
 #: Hidden states of a unit, kept for comparisons: layer -> float32 (n_words, p).
 STATES = "states.safetensors"
+
+#: Hidden states of all texts, kept where asked for: Zarr, a chunk a layer (``features.read_features``).
+FEATURES = "features.zarr"
 
 #: Names of the control conditions in the column ``model``.
 WORD_RATE = "control: word rate"
@@ -86,6 +90,33 @@ def _silent(message: str) -> None:
     return None
 
 
+def choose_device(name: str) -> str:
+    """The torch device that `name` means; ``auto`` is a CUDA device if there is one, else the CPU.
+
+    Raises
+    ------
+    StudyError
+        When it is no such name, or torch does not see the device.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
+        raise StudyError(f"device: found {name!r}, expected auto, cpu, cuda or cuda:N")
+    if kind == "cpu":
+        return name
+    import torch
+
+    seen = torch.cuda.device_count()
+    if kind == "auto":
+        return "cuda" if seen else "cpu"
+    if int(number or 0) >= seen:
+        raise StudyError(
+            f"device: found {name!r}, expected cpu"
+            + (f" or cuda:0 to cuda:{seen - 1}" if seen else "")
+            + f": torch {torch.__version__} sees {seen or 'no'} CUDA devices"
+        )
+    return name
+
+
 @dataclass
 class Workbench:
     """A study, its data and its results; everything is made when first asked for.
@@ -97,6 +128,9 @@ class Workbench:
     data : folder of downloaded data, or None.
     say : receives a line when something unusual happens (a damaged result is made again).
     keep_downloads : whether a checkpoint from a hub stays in the cache after its unit.
+    device : where checkpoints are read: ``cpu``, ``cuda`` or ``cuda:N``. Results of another device are
+        reused: they differ by rounding alone.
+    keep_features : write the hidden states of each unit to its folder; a unit without them is made again.
     """
 
     study: Study
@@ -104,6 +138,8 @@ class Workbench:
     data: Path | None = None
     say: Say = _silent
     keep_downloads: bool = True
+    device: str = "cpu"
+    keep_features: bool = False
 
     @cached_property
     def brain(self) -> BrainData:
@@ -271,7 +307,8 @@ class Workbench:
         """The folder of a unit's results, and whether it had to be computed."""
         folder = self.store.unit(self.study.name, model.name, checkpoint.revision)
         inputs = self.inputs(model, checkpoint)
-        if self._current(folder, inputs):
+        kept = not self.keep_features or (folder / FEATURES).exists()
+        if self._current(folder, inputs) and kept:
             return folder, False
         with one_thread(), self._present(model, checkpoint) as here:
             self._compute(folder, inputs, model, here)
@@ -296,7 +333,7 @@ class Workbench:
 
         from phaselab import encoding, internals
         from phaselab.encoding import similarity
-        from phaselab.features import extract, to_trs
+        from phaselab.features import to_trs, write_features
         from phaselab.tasks import score_tasks
 
         study, brain = self.study, self.brain
@@ -307,10 +344,12 @@ class Workbench:
             "step": checkpoint.step,
             "tokens": checkpoint.tokens,
         }
-        network, tokenizer = load(checkpoint, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
-        features = extract(network, tokenizer, brain.stimulus, study.features)
+        network, tokenizer = self._load(model, checkpoint)
+        features = self._features(network, tokenizer)
         X = to_trs(features, brain.stimulus, study.features)
-        scores = encoding.encode(X, self.responses, study.encoding, seed=brain_seed(study))
+        scores = encoding.encode(
+            X, self.responses, study.encoding, seed=brain_seed(study), device=self.device
+        )
         brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
         if study.encoding.similarity:
             alike = similarity.summarise(X, self.responses, brain.rois, study.encoding.similarity)
@@ -333,7 +372,7 @@ class Workbench:
             "behaviour": behaviour,
         }
         notes = {"not_probed": left_out, "features": features.notes}
-        with results.write_folder(folder, inputs, unit=same, **notes) as aside:
+        with results.write_folder(folder, inputs, unit=same, device=self.device, **notes) as aside:
             for perspective, rows in tables.items():
                 table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
                 results.write_table(table, aside / f"{perspective}.parquet")
@@ -343,6 +382,25 @@ class Workbench:
                 words = internals.sampled(len(labels), study.internals)
                 kept = {str(layer): values[words] for layer, values in features.layers.items()}
                 save_file(kept, aside / STATES)
+            if self.keep_features:
+                origin = {"unit": same, "device": self.device, "inputs": inputs}
+                spec = study.features.model_dump(mode="json")
+                write_features(features, brain.stimulus, aside / FEATURES, **origin, spec=spec)
+
+    def _load(self, model: Model, checkpoint: Checkpoint) -> tuple[Any, Any]:
+        return load(checkpoint, self.device, model.dtype, model.trust_remote_code)
+
+    def _features(self, network: Any, tokenizer: Any) -> Features:
+        from phaselab.features import extract
+
+        return extract(
+            network,
+            tokenizer,
+            self.brain.stimulus,
+            self.study.features,
+            scratch=self.store.root,
+            say=self.say,
+        )
 
     def _asked(self, model: Model, network: Any, tokenizer: Any) -> Iterator[pd.DataFrame]:
         """The internal measures that take passes of their own, where the study asks for them."""
@@ -448,7 +506,7 @@ class Workbench:
 
     def _control_table(self, model: Model, last: Checkpoint) -> pd.DataFrame:
         from phaselab import encoding
-        from phaselab.features import extract, to_trs
+        from phaselab.features import to_trs
 
         study, brain = self.study, self.brain
         trim, seed = study.features.trim, brain_seed(study)
@@ -460,15 +518,13 @@ class Workbench:
         for name, sources in known.items():
             if sources:
                 X = {0: {run: values[trim:] for run, values in sources.items()}}
-                scores = encoding.encode(X, self.responses, study.encoding, seed=seed)
+                scores = encoding.encode(X, self.responses, study.encoding, seed, device=self.device)
                 rows = encoding.summarise(scores, brain.rois, brain.ceiling)
                 tables.append(self._control_rows(rows, name, model, last))
-        network, tokenizer = load(last, dtype=model.dtype, trust_remote_code=model.trust_remote_code)
-        X = to_trs(
-            extract(network, tokenizer, brain.stimulus, study.features), brain.stimulus, study.features
-        )
+        features = self._features(*self._load(model, last))
+        aligned = to_trs(features, brain.stimulus, study.features)
         shuffles = encoding.shuffled_stimulus(
-            X, self.responses, study.encoding, study.encoding.shuffles, seed
+            aligned, self.responses, study.encoding, study.encoding.shuffles, seed, self.device
         )
         for number, scores in enumerate(shuffles):
             rows = encoding.summarise(scores, brain.rois, brain.ceiling)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,7 @@ def encode(
     spec: Encoding,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    device: str = "cpu",
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
@@ -61,6 +63,7 @@ def encode(
     spec : the study's section ``encoding``.
     seed : seed of the permutations.
     progress : called with (layers scored, layers) after each layer.
+    device : torch device of the solver.
 
     Returns
     -------
@@ -77,7 +80,7 @@ def encode(
     runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))
     targets = np.concatenate(
         [np.concatenate([of_run[run] for run in lengths]) for of_run in Y.values()], axis=1
-    ).astype(np.float64)
+    )
     folds = cv.outer_folds(runs, spec.folds, spec.n_folds, spec.gap)
     inner = [cv.inner_folds(train, runs, spec.folds, spec.n_folds, spec.gap) for train, _ in folds]
     # Of equally good alphas the solver takes the first: here the largest.
@@ -94,10 +97,11 @@ def encode(
     layers = tuple(sorted(X))
     tables: dict[str, list[np.ndarray]] = {"r": [], "p": [], "alpha": []}
     for layer in layers:
-        features = np.concatenate([X[layer][run] for run in lengths]).astype(np.float64)
+        of_layer = X[layer]  # a layer may be made only when it is asked for
+        features = np.concatenate([of_layer[run] for run in lengths]).astype(np.float64)
         predicted, log_alpha = [], []
         for (train, test), part in zip(folds, parts, strict=True):
-            plan = Plan(features[train], part.splits, alphas, features[test])
+            plan = Plan(features[train], part.splits, alphas, features[test], device=device)
             fit = solve(plan, part, predictions=True)
             assert fit.predictions is not None
             # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
@@ -138,7 +142,7 @@ def encode(
 
 
 def shuffled_stimulus(
-    X: Features, Y: Responses, spec: Encoding, n: int, seed: int = 0
+    X: Features, Y: Responses, spec: Encoding, n: int, seed: int = 0, device: str = "cpu"
 ) -> list[dict[str, Scores]]:
     """Control: the same features against responses to another moment of the stimulus.
 
@@ -152,6 +156,7 @@ def shuffled_stimulus(
     X, Y, spec : as for ``encode``.
     n : number of shuffles.
     seed : seed of the shifts and of the permutations.
+    device : torch device of the solver.
 
     Returns
     -------
@@ -176,7 +181,7 @@ def shuffled_stimulus(
             shifted[f"{number}/{subject}"] = {
                 run: np.roll(values, shifts[run], axis=0) for run, values in of_run.items()
             }
-    scores = encode(X, shifted, spec, seed) if n else {}
+    scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 
@@ -259,9 +264,10 @@ def _check(X: Features, Y: Responses) -> dict[str, int]:
         )
     first = next(iter(X))
     lengths = {run: len(values) for run, values in X[first].items()}
-    parts: dict[str, Mapping[str, np.ndarray]] = {f"layer {layer}": of_run for layer, of_run in X.items()}
-    parts |= {f"subject {subject}": of_run for subject, of_run in Y.items()}
-    for part, of_run in parts.items():
+    # Not a dictionary: one layer at a time is in memory.
+    layers = ((f"layer {layer}", of_run) for layer, of_run in X.items())
+    subjects = ((f"subject {subject}", of_run) for subject, of_run in Y.items())
+    for part, of_run in chain(layers, subjects):
         if set(of_run) != set(lengths):
             raise ValueError(
                 f"{part}: runs: found {sorted(of_run)}, expected {sorted(lengths)} as in layer {first}"
