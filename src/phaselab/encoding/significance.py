@@ -112,8 +112,9 @@ def permutation_p(
     terms of a pair are nearly the same number: A_kj = X_k (X'X + alpha I)^-1 X_j' differs from the
     transpose of A_jk only in the folds that X'X is summed over. Pairs are uncorrelated with each
     other, and the variance of a sum of two is at most twice the sum of their variances: hence the
-    factor, which makes p slightly too large at worst. Without it, 9 to 13 % of null voxels had
-    p <= .05 in simulations with 4 folds; with it 4 to 5 % (``benchmarks/significance.py``).
+    factor, which makes p slightly too large at worst. In simulations with 4 folds 11 to 15 % of null
+    voxels had p <= .05 without it, and with it 4 to 5 % (blocks, phi to .5), 7 % (blocks, phi .8) or 5 %
+    (rotations, phi to .8); see ``benchmarks/significance.py``.
     """
     if null not in get_args(Null):
         raise ValueError(f"null: found {null!r}, expected one of {', '.join(get_args(Null))}")
