@@ -145,7 +145,8 @@ def permutation_p(
         if null == "circular":
             of_folds = (_rotated(*pair, *fold) for pair, *fold in zip(pairs, parts, lags, strict=True))
         else:
-            of_folds = (_permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
+            permuted = _permuted if null == "block" else _permuted_one_by_one
+            of_folds = (permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
         # (1 + permutations, targets of the batch), the observed sum first
         sums = reduce(np.add, of_folds)
         if len(targets) > 1:
@@ -254,6 +255,12 @@ def _permuted(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
             of_batch += embedding_bag(index, table, ends, mode="sum")
         sums[:, at] = of_batch
     return sums.numpy().astype(np.float64)
+
+
+def _permuted_one_by_one(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """What ``_permuted`` gives, for orders too few to be worth a table."""
+    blocks = B.reshape(orders.shape[1], -1, B.shape[1])
+    return np.stack([np.einsum("tv,tv->v", A, blocks[order].reshape(B.shape)) for order in orders])
 
 
 def _rotated(
