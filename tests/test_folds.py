@@ -97,6 +97,9 @@ def test_neighbours_of_another_run_do_not_count() -> None:
     ("folds", "message"),
     [
         ([], "cv: found no fold"),
+        ("runs", "cv: found 'runs', expected a number of folds, a splitter, or pairs"),
+        (None, "cv: found None, expected a number of folds"),
+        (1, "n_folds: found 1, expected at least 2"),
         ([(np.arange(5), np.arange(0))], "cv: fold 0: test: found"),
         ([(np.arange(5), np.array([0.5]))], "cv: fold 0: test: found float64"),
         ([(np.arange(5), np.array([10]))], "cv: fold 0: test: found samples 10 to 10, expected .* 0 to 9"),

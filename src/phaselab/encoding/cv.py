@@ -202,6 +202,10 @@ def as_folds(cv: int | Splitter | Iterable[Fold], n: int, runs: np.ndarray | Non
     """
     if isinstance(cv, int | np.integer):
         return contiguous(n, int(cv))
+    if isinstance(cv, str) or not (hasattr(cv, "split") or isinstance(cv, Iterable)):
+        raise ValueError(
+            f"cv: found {cv!r}, expected a number of folds, a splitter, or pairs of index arrays"
+        )
     with warnings.catch_warnings():
         # Runs are offered to every splitter; that some have no use for them is nobody's mistake.
         warnings.filterwarnings("ignore", "The groups parameter is ignored")

@@ -112,8 +112,9 @@ def permutation_p(
     terms of a pair are nearly the same number: A_kj = X_k (X'X + alpha I)^-1 X_j' differs from the
     transpose of A_jk only in the folds that X'X is summed over. Pairs are uncorrelated with each
     other, and the variance of a sum of two is at most twice the sum of their variances: hence the
-    factor, which makes p slightly too large at worst. Without it, 9 to 13 % of null voxels had
-    p <= .05 in simulations with 4 folds; with it 4 to 5 % (``benchmarks/significance.py``).
+    factor, which makes p slightly too large at worst. In simulations with 4 folds 11 to 15 % of null
+    voxels had p <= .05 without it, and with it 4 to 5 % (blocks, phi to .5), 7 % (blocks, phi .8) or 5 %
+    (rotations, phi to .8); see ``benchmarks/significance.py``.
     """
     if null not in get_args(Null):
         raise ValueError(f"null: found {null!r}, expected one of {', '.join(get_args(Null))}")
@@ -144,7 +145,8 @@ def permutation_p(
         if null == "circular":
             of_folds = (_rotated(*pair, *fold) for pair, *fold in zip(pairs, parts, lags, strict=True))
         else:
-            of_folds = (_permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
+            permuted = _permuted if null == "block" else _permuted_one_by_one
+            of_folds = (permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
         # (1 + permutations, targets of the batch), the observed sum first
         sums = reduce(np.add, of_folds)
         if len(targets) > 1:
@@ -253,6 +255,12 @@ def _permuted(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
             of_batch += embedding_bag(index, table, ends, mode="sum")
         sums[:, at] = of_batch
     return sums.numpy().astype(np.float64)
+
+
+def _permuted_one_by_one(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """What ``_permuted`` gives, for orders too few to be worth a table."""
+    blocks = B.reshape(orders.shape[1], -1, B.shape[1])
+    return np.stack([np.einsum("tv,tv->v", A, blocks[order].reshape(B.shape)) for order in orders])
 
 
 def _rotated(
