@@ -60,7 +60,7 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
         try:
             command(*args, **kwargs)
         except mendable as error:
-            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False)
+            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
@@ -84,7 +84,7 @@ def _sweep(
     outcome = sweep.run(loaded, Store(results), folder, tuple(models), chosen, jobs, console, **options)
     console.print(sweep.summary(loaded, outcome))
     for unit, why in outcome.failures.items():
-        console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False)
+        console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     if outcome.failures:
         raise typer.Exit(1)
 
@@ -449,7 +449,9 @@ def book(
         for name, outcome in done:
             if isinstance(outcome, Exception):
                 failed.append(name)
-                console.print(f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False)
+                console.print(
+                    f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False, soft_wrap=True
+                )
             elif outcome:
                 console.print(f"executed {name}")
     if failed:
@@ -609,7 +611,11 @@ def refresh_model(
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifest
 
-    typer.echo(manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False)))
+    typer.echo(
+        manifest.refresh(
+            _family(family), out, lambda line: console.print(line, highlight=False, soft_wrap=True)
+        )
+    )
 
 
 @models_app.command("fetch")
@@ -625,7 +631,9 @@ def fetch_model(
     from phaselab.checkpoints import chosen, hub
 
     for checkpoint in chosen(_family(family), checkpoints):
-        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False)))
+        typer.echo(
+            hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
+        )
 
 
 def _family(name: str) -> Family:

@@ -290,7 +290,7 @@ class _listening:
                 if rest[0] in self.lines:
                     continue
                 self.lines.add(rest[0])
-                self.console.print(f"[yellow]{escape(rest[0])}", highlight=False)
+                self.console.print(f"[yellow]{escape(rest[0])}", highlight=False, soft_wrap=True)
                 continue
             name, done, total = rest
             if name not in self.tasks:
