@@ -58,13 +58,17 @@ def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[
     return made
 
 
-def results_digest(study: Study, store: Store) -> str:
-    """Digest of all that the notebooks of a study read: the manifests name inputs and outputs."""
+def results_digest(study: Study, store: Store, tables: Path) -> str:
+    """Digest of all that the notebooks of a study read: the manifests name inputs and outputs.
+
+    `tables` is the folder of published tables that come with the book.
+    """
     folder = store.study(study.name)
     manifests = {
         str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)
     }
-    return digest_of([study.model_dump(mode="json"), manifests])
+    published = results.digest_file(tables) if tables.is_dir() else ""
+    return digest_of([study.model_dump(mode="json"), manifests, published])
 
 
 def _execute(page: Page, output: Path, digest: str) -> bool:
@@ -80,7 +84,7 @@ def execute_pages(
     `path` is what the study was loaded from: its embedded name or its file. Yields the name of each
     page with whether it was run, or the error that it ended with.
     """
-    digest = results_digest(study, store)
+    digest = results_digest(study, store, sources.parent / "book" / "data")
     folder = store.study(study.name) / "pages"
     wanted = pages(study, sources, store, data)
     bar = bars.add_task("pages", total=len(wanted))
