@@ -204,7 +204,7 @@ On paper: OLMo-2 7B, {CHECKPOINTS} checkpoints, {SECONDS:,} seconds of text, one
 {TOKENS_A_TEXT} tokens, 2 x {PARAMETERS:.3g} FLOP a token.
 This CPU: the {flops / 1e9:.3g} GFLOP/s of extract above (float32).
 H100: {H100_SHARE:.0%} of {H100_PEAK / 1e12:.0f} TFLOP/s (dense bf16), assumed and not measured.
-{DISK_7B / 1e9:.0f} GB a checkpoint, read at {READ_A_SECOND / 1e9:.0f} GB/s (assumed). Encoding is not counted.
+{DISK_7B / 1e9:.0f} GB a checkpoint, read at {READ_A_SECOND / 1e9:.0f} GB/s (assumed). Without encoding.
 """
     )
     return [
