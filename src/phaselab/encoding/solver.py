@@ -209,37 +209,45 @@ class Targets:
         n_pieces, n_folds = self.splits.roles.shape
         self.mean = np.zeros(self.n_targets)
         self._sums = np.zeros((n_pieces, self.n_targets))
-        # Sum of squares about the mean of the validation set, and that mean, a fold each.
+        # Sum of squares about the mean of the validation set, a fold each.
         self._squares = np.zeros((n_folds, self.n_targets))
         self.left_out: dict[int, str] = {}
+        order = self.splits.order if (np.diff(self.splits.order) < 0).any() else None
         at_once = max(1, SURVEYED_AT_ONCE // (8 * self.splits.n))
         for start in range(0, self.n_targets, at_once):
             columns = slice(start, min(start + at_once, self.n_targets))
             raw = self._train.read(columns).cpu().numpy()
             values = raw.astype(np.float64)
-            finite = np.isfinite(values).all(axis=0)
+            with np.errstate(invalid="ignore", over="ignore"):
+                mean = values.mean(axis=0)
+            finite = np.isfinite(mean)
             if self._test is not None:
-                held = self._test.read(columns)
-                finite &= torch.isfinite(held).all(dim=0).cpu().numpy()
-            with np.errstate(invalid="ignore"):
-                constant = values.max(axis=0) == values.min(axis=0)
+                finite &= torch.isfinite(self._test.read(columns)).all(dim=0).cpu().numpy()
+            if not finite.all():
+                values[:, ~finite] = mean[~finite] = 0
+            # In the precision of the responses, so that every batch takes off exactly this.
+            mean = mean.astype(raw.dtype).astype(np.float64)
+            values -= mean
+            self.mean[columns] = mean
+            if order is not None:
+                values = values[order]
+            parts = [values[rows] for rows in self.splits.slices]
+            sums = np.stack([part.sum(axis=0) for part in parts])
+            squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
+            self._sums[:, columns] = sums
+            for fold in range(n_folds):
+                mine = self.splits.pieces(fold, 2)
+                whole = squares[mine].sum(axis=0)
+                about = whole - sums[mine].sum(axis=0) ** 2 / len(self.splits.folds[fold][1])
+                # What is left of a response that is constant in the validation set is rounding.
+                self._squares[fold, columns] = np.where(about > 1e-12 * whole, about, 0)
+            # The mean of equal numbers may differ from them by rounding.
+            rounding = self.splits.n * (4 * np.finfo(np.float64).eps * mean) ** 2
+            constant = squares.sum(axis=0) <= rounding
             for column in np.flatnonzero(~finite):
                 self.left_out[start + int(column)] = "NaN or infinite values"
             for column in np.flatnonzero(finite & constant):
                 self.left_out[start + int(column)] = "constant in the training set"
-            values[:, ~finite] = 0
-            # In the precision of the responses, so that every batch takes off exactly this.
-            self.mean[columns] = values.mean(axis=0).astype(raw.dtype)
-            values -= self.mean[columns]
-            values = values[self.splits.order]
-            for piece, rows in enumerate(self.splits.slices):
-                self._sums[piece, columns] = values[rows].sum(axis=0)
-            for fold in range(n_folds):
-                mine = self.splits.pieces(fold, 2)
-                count = len(self.splits.folds[fold][1])
-                mean = self._sums[mine, columns].sum(axis=0) / count
-                for i in mine:
-                    self._squares[fold, columns] += ((values[self.splits.slices[i]] - mean) ** 2).sum(axis=0)
         out = np.array(sorted(self.left_out), dtype=np.int64)
         self.kept = np.setdiff1d(np.arange(self.n_targets), out)
 
