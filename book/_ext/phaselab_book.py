@@ -46,7 +46,8 @@ def to_mathml(latex: str, display: str, node: nodes.Node) -> str:
     except Exception as error:  # latex2mathml has no common base class of errors
         logger.warning("maths that cannot be read: %s (%s)", latex, error, location=node)
         return f"<code>{html.escape(latex)}</code>"
-    if "\\" in mathml:  # what it does not know, latex2mathml prints as it stands
+    # What it does not know, latex2mathml prints as it stands: commands, and the columns of environments.
+    if "\\" in mathml or "<mi>&</mi>" in mathml:
         logger.warning("maths with a command that is not known: %s", latex, location=node)
     return mathml.replace("<math ", f'<math alttext="{html.escape(latex.strip())}" ', 1)
 

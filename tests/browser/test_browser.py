@@ -61,9 +61,9 @@ OVERFLOW = """() => {
     const box = element.getBoundingClientRect();
     if (!box.width || !box.height || box.right <= innerWidth + 1) continue;
     let around = element.parentElement;
-    while (around && getComputedStyle(around).overflowX === "visible") around = around.parentElement;
-    if (around && around !== document.body && around !== document.documentElement
-        && around.getBoundingClientRect().right <= innerWidth + 1) continue;
+    while (around && (getComputedStyle(around).overflowX === "visible"
+        || around.getBoundingClientRect().right > innerWidth + 1)) around = around.parentElement;
+    if (around && around !== document.body && around !== document.documentElement) continue;
     found.push(`${element.tagName} ${element.getAttribute("class")} ends at ${Math.round(box.right)} px`);
   }
   return found.slice(0, 5);
