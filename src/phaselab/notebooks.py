@@ -362,7 +362,7 @@ class Lab:
         return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
 
     def origin(self, model: str | None = None) -> dict[str, str]:
-        """What the study says of where a model comes from: how it was trained, or its folder or repository."""
+        """Where a model comes from, by the study: how it was trained, or its folder or repository."""
         chosen = self._chosen(model)[0]
         if chosen.train:
             return {name: str(value) for name, value in chosen.train.model_dump(mode="json").items()}
