@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -71,6 +71,17 @@ class Outcome:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
+    """How many units are computed at once: `jobs`, or else as many as there are cores.
+
+    One on a CUDA device, whose memory they would have to share; and one by default where a model is on a
+    hub: such a model may have 29 GB, and each worker downloads and holds a checkpoint of its own.
+    """
+    if device.startswith("cuda"):
+        return 1
+    return jobs or (1 if any(model.family or model.repository for model in models) else cores())
 
 
 _bench: Workbench
@@ -136,8 +147,7 @@ def run(
     ----------
     models : names; empty: all models of the study.
     checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
-    jobs : workers; by default as many as there are cores. On a CUDA device there is one: they would
-        have to share its memory.
+    jobs : workers, by default as `workers` says.
     keep_downloads : whether checkpoints from a hub stay in the cache after their units.
     device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
     keep_features : write the hidden states of each unit to its folder.
@@ -153,10 +163,9 @@ def run(
         When the device is not there.
     """
     device = choose_device(device)
-    if device.startswith("cuda"):
-        jobs = 1
     console = console or Console(stderr=True)
     chosen = [study.model(name) for name in models] if models else list(study.models)
+    jobs = workers(chosen, jobs, device)
     began = time.monotonic()
     outcome = Outcome()
     before = {name: os.environ.get(name) for name in THREADS}
@@ -165,7 +174,7 @@ def run(
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     pool = ProcessPoolExecutor(
-        jobs or cores(),
+        jobs,
         mp_context=context,
         initializer=_start_worker,
         initargs=(study, store, data, messages, options),
