@@ -192,6 +192,15 @@ def test_select_says_what_there_is(one):
         figures.select(one, perspective="brain", roi="V1")
 
 
+def test_a_figure_without_its_rows_says_so_where_a_notebook_shows_it(one):
+    from IPython.core.pylabtools import print_figure
+
+    empty = figures.behaviour_curves(one[one["perspective"] != "behaviour"])
+    assert "nothing to draw in this study" in texts_of(empty)
+    # IPython shows no figure that has no axes.
+    assert print_figure(empty)
+
+
 def test_monotone_is_the_isotonic_fit():
     assert figures.monotone([1, 3, 2, 4]) == pytest.approx([1, 2.5, 2.5, 4])
 

@@ -253,6 +253,8 @@ def test_every_architecture_comes_as_it_was_saved(server: Hub, tmp_path: Path, a
         assert torch.equal(model(tokens).logits, there.eval()(tokens).logits)
     assert type(model).__name__ == f"{architecture}ForCausalLM"
     assert not model.training
+    # What is said of it names the revision: of a folder in the cache one could not tell which that is.
+    assert model.name_or_path == "org/other step5-tokens1M"
 
 
 def test_only_what_is_needed_is_downloaded_and_only_once(server: Hub, tmp_path: Path) -> None:
@@ -347,7 +349,9 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 
-def test_a_hub_that_is_down_is_one_sentence(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_that_is_down_is_one_sentence(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     checkpoint = the("step0-tokens0B")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     # huggingface_hub waits longer and longer between its attempts.
@@ -359,6 +363,7 @@ def test_a_hub_that_is_down_is_one_sentence(server: Hub, monkeypatch: pytest.Mon
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="org/tiny: http://127.0.0.1:9 cannot be reached"):
         manifest.refresh(of_repository("org/tiny"))
+    assert "Retrying" not in capfd.readouterr().err  # what huggingface_hub logs of each attempt
 
 
 def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -575,8 +580,19 @@ STUDY = {
 def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path: Path) -> None:
     study, store = Study.model_validate(STUDY), Store(tmp_path / "results")
     commits = server.repositories["org/tiny"].commits
-    outcome = sweep.run(study, store, jobs=1, console=Console(file=StringIO()), keep_downloads=False)
+    seen = Console(file=StringIO(), width=200)
+    outcome = sweep.run(study, store, jobs=1, console=seen, keep_downloads=False)
     assert outcome.failures == {}
+    # A log file has no bar that moves: it gets lines.
+    assert "checkpoints: 3 of 3\n" in seen.file.getvalue()
+    seen.print(sweep.summary(study, outcome))
+    assert outcome.curves == store.curves(study.name)
+    assert str(outcome.curves) in seen.file.getvalue()
+    # A part of a study does not replace the table of all of it, and says so.
+    part = sweep.run(study, store, checkpoints="step0-tokens0B", jobs=1, console=seen)
+    seen.print(sweep.summary(study, part))
+    assert (part.curves, part.reused) == (None, 2)
+    assert "not written: it is of all models and checkpoints of the study" in seen.file.getvalue()
     assert (outcome.computed, outcome.reused) == (2 + 1, 0)
     assert [u.name for u in outcome.units] == ["step0-tokens0B", "step10-tokens1B"]
     assert cached(tmp_path) == []
@@ -607,5 +623,5 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     options = ("--model", "gone", "--results", str(store.root), "--jobs", "1")
     code, said = command("run", str(tmp_path / "more.yaml"), *options)
     assert code == 1
-    assert "failed gone: NotPublicError: org/gone: there is no such repository" in said
+    assert "failed gone: org/gone: there is no such repository" in said
     assert {str(p): digest_file(p) for p in folders(store.root)} == before

@@ -8,7 +8,9 @@ from pathlib import Path
 import papermill
 import pytest
 
-from phaselab.notebooks import ParameterError, check_parameters, execute, parameters_of, read_source
+from phaselab.notebooks import Lab, ParameterError, check_parameters, execute, parameters_of, read_source
+from phaselab.results import Store
+from phaselab.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.md"))
@@ -147,3 +149,31 @@ def test_every_notebook_has_the_common_parameters(path: Path) -> None:
     known = parameters_of(read_source(path), path.name)
     assert {"study", "model", "results", "data"} <= set(known)
     assert all(p.type in ("str", "int", "float", "bool") and p.help for p in known.values())
+
+
+def found(tmp_path: Path, **model: object) -> Lab:
+    content = {
+        "name": "mine",
+        "title": "Mine",
+        "brain": {"name": "simulated"},
+        "models": [{"name": "m", **model}],
+    }
+    return Lab(Study.model_validate(content), Store(tmp_path))
+
+
+def test_a_model_from_a_hub_says_where_it_comes_from(tmp_path: Path) -> None:
+    of_row = found(tmp_path, family="olmo2-1b", checkpoints="log:20").origin()
+    assert of_row["repository"] == "allenai/OLMo-2-0425-1B, allenai/OLMo-2-0425-1B-early-training"
+    assert (of_row["architecture"], of_row["checkpoints"]) == ("Olmo2ForCausalLM", "log:20")
+    of_no_row = found(tmp_path, repository="me/mine").origin()
+    assert of_no_row["repository"] == "me/mine"
+    assert "licence" not in of_no_row  # nothing is known, and nothing is made up
+    assert found(tmp_path, folder="/somewhere/run").origin()["folder"] == "run"
+    assert Lab(load_study("demo"), Store(tmp_path)).origin()["architecture"] == "gpt_neox"
+
+
+def test_what_is_said_is_said_once_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = found(tmp_path, repository="me/mine")
+    for line in ("left out main", "left out main", "another"):
+        lab.bench.say(line)
+    assert capsys.readouterr().out == "left out main\nanother\n"

@@ -25,7 +25,7 @@ from phaselab.cli import app
 from phaselab.features import read_features
 from phaselab.notebooks import Lab
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
-from phaselab.study import Study, StudyError, load_study
+from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.unit import FEATURES, Workbench, choose_device
 
 TRAIN = {
@@ -234,3 +234,13 @@ def test_a_task_that_is_nobodys_is_refused(task: dict[str, object], expected: st
     wrong = Study.model_validate({**TINY, "tasks": [task]})
     with pytest.raises(StudyError, match=expected):
         Lab(wrong, Store(tmp_path)).bench.items(wrong.models[0])
+
+
+def test_models_of_a_hub_are_swept_one_after_another_unless_more_are_asked_for() -> None:
+    trained = load_study("demo").models[0]
+    found = Model(name="big", family="olmo2-7b")
+    other = Model(name="other", repository="me/mine")
+    assert sweep.workers([trained], None, "cpu") == sweep.cores()
+    assert [sweep.workers([trained, m], None, "cpu") for m in (found, other)] == [1, 1]
+    assert sweep.workers([found], 3, "cpu") == 3
+    assert sweep.workers([trained], 3, "cuda:0") == 1

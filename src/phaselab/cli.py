@@ -33,7 +33,12 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of result
 DataOption = Annotated[
     Path | None, typer.Option("--data", help="Folder of downloaded data; by default $PHASELAB_DATA.")
 ]
-JobsOption = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Workers; by default all cores.")]
+JobsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."
+    ),
+]
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,7 @@ from pydantic import TypeAdapter, ValidationError
 from phaselab import __version__, curves, results
 from phaselab.results import Store, data_folder
 from phaselab.study import Model, Study, digest_of, load_study
-from phaselab.unit import Workbench, read_voxels
+from phaselab.unit import Workbench, hub_family, read_voxels
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -269,8 +269,15 @@ class Lab:
     ) -> None:
         self.study, self.store = study, store
         self.model: Model = study.model(model)
-        self.bench = Workbench(study, store, data, say=print)
+        self._said: set[str] = set()
+        self.bench = Workbench(study, store, data, say=self._say)
         self.parameters = dict(parameters or {})
+
+    def _say(self, line: str) -> None:
+        # What is asked for in several cells is said in the first of them.
+        if line not in self._said:
+            self._said.add(line)
+            print(line)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -353,6 +360,28 @@ class Lab:
 
         chosen = self._chosen(model)[0]
         return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
+
+    def origin(self, model: str | None = None) -> dict[str, str]:
+        """Where a model comes from, by the study: how it was trained, or its folder or repository."""
+        chosen = self._chosen(model)[0]
+        if chosen.train:
+            return {name: str(value) for name, value in chosen.train.model_dump(mode="json").items()}
+        if chosen.folder:
+            # The folder above it is a matter of this machine.
+            return {"folder": chosen.folder.name, "checkpoints": str(chosen.checkpoints)}
+        family = hub_family(chosen)
+        assert family is not None
+        facts = {
+            "family": chosen.family or "",
+            "repository": ", ".join(family.repositories),
+            "architecture": family.architecture,
+            "licence": family.licence,
+            "languages": " ".join(family.languages),
+            "tokens from": family.tokens_from,
+            "checkpoints": str(chosen.checkpoints),
+            "dtype": chosen.dtype,
+        }
+        return {name: fact for name, fact in facts.items() if fact}
 
     @cached_property
     def digest(self) -> str:

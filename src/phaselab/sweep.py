@@ -13,9 +13,10 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,10 @@ THREADS = {
 
 @dataclass
 class Outcome:
-    """What a sweep did: folders of units and controls, how many were made, and what went wrong."""
+    """What a sweep did: folders of units and controls, how many were made, and what went wrong.
+
+    ``curves`` is the file of the curves table, which is written for a whole study alone.
+    """
 
     units: list[Path] = field(default_factory=list)
     controls: list[Path] = field(default_factory=list)
@@ -61,11 +65,23 @@ class Outcome:
     reused: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    curves: Path | None = None
 
 
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
+    """How many units are computed at once: `jobs`, or else as many as there are cores.
+
+    One on a CUDA device, whose memory they would have to share; and one by default where a model is on a
+    hub: such a model may have 29 GB, and each worker downloads and holds a checkpoint of its own.
+    """
+    if device.startswith("cuda"):
+        return 1
+    return jobs or (1 if any(model.family or model.repository for model in models) else cores())
 
 
 _bench: Workbench
@@ -131,8 +147,7 @@ def run(
     ----------
     models : names; empty: all models of the study.
     checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
-    jobs : workers; by default as many as there are cores. On a CUDA device there is one: they would
-        have to share its memory.
+    jobs : workers, by default as `workers` says.
     keep_downloads : whether checkpoints from a hub stay in the cache after their units.
     device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
     keep_features : write the hidden states of each unit to its folder.
@@ -148,10 +163,9 @@ def run(
         When the device is not there.
     """
     device = choose_device(device)
-    if device.startswith("cuda"):
-        jobs = 1
     console = console or Console(stderr=True)
     chosen = [study.model(name) for name in models] if models else list(study.models)
+    jobs = workers(chosen, jobs, device)
     began = time.monotonic()
     outcome = Outcome()
     before = {name: os.environ.get(name) for name in THREADS}
@@ -160,7 +174,7 @@ def run(
     context = multiprocessing.get_context("spawn")
     messages = context.Queue()
     pool = ProcessPoolExecutor(
-        jobs or cores(),
+        jobs,
         mp_context=context,
         initializer=_start_worker,
         initargs=(study, store, data, messages, options),
@@ -183,7 +197,7 @@ def run(
     if not outcome.failures:
         table = curves.gather(outcome.units, outcome.compared)
         if not models and checkpoints is None:
-            curves.write(table, store, study)
+            outcome.curves = curves.write(table, store, study)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -206,7 +220,7 @@ def _sweep(
             training.result()
             chosen = bench.checkpoints(model, wanted)
         except Exception as error:
-            outcome.failures[model.name] = f"{type(error).__name__}: {error}"
+            outcome.failures[model.name] = _why(error)
             continue
         outcome.trained += model.train is not None
         for checkpoint in chosen:
@@ -214,12 +228,12 @@ def _sweep(
         units[pool.submit(_controls, model.name)] = (model, "")
     bars.update(bar, total=len(units))
     order = {(model.name, revision): number for number, (model, revision) in enumerate(units.values())}
-    for future in as_completed(units):
+    for done, future in enumerate(as_completed(units), 1):
         model, revision = units[future]
         try:
             folder, computed = future.result()
         except Exception as error:
-            outcome.failures[f"{model.name} {revision or 'controls'}"] = f"{type(error).__name__}: {error}"
+            outcome.failures[f"{model.name} {revision or 'controls'}"] = _why(error)
         else:
             outcome.computed += computed
             outcome.reused += not computed
@@ -228,6 +242,11 @@ def _sweep(
             else:
                 outcome.controls.append(folder)
         bars.update(bar, advance=1)
+        if not bars.console.is_terminal and 10 * done // len(units) > 10 * (done - 1) // len(units):
+            # As for trainings: a log file has no bar that moves.
+            left = timedelta(seconds=round(bars.tasks[bar].time_remaining or 0))
+            about = f", about {left} left" if left else ""
+            bars.console.print(f"checkpoints: {done} of {len(units)}{about}", highlight=False)
     outcome.units = [folders[key] for key in sorted(folders, key=lambda key: key[1])]
     outcome.controls.sort()
     # Comparisons read what the units of a model have kept; other checkpoints than the study's have none.
@@ -238,12 +257,18 @@ def _sweep(
             try:
                 folder, computed = comparison.result()
             except Exception as error:
-                outcome.failures[f"{asked[comparison]} compared"] = f"{type(error).__name__}: {error}"
+                outcome.failures[f"{asked[comparison]} compared"] = _why(error)
             else:
                 outcome.computed += computed
                 outcome.reused += not computed
                 outcome.compared.append(folder)
         outcome.compared.sort()
+
+
+def _why(error: Exception) -> str:
+    """What went wrong; an error of phaselab's own is a sentence, another one is also named by its type."""
+    own = type(error).__module__.startswith("phaselab.")
+    return str(error) if own else f"{type(error).__name__}: {error}"
 
 
 def _bars(console: Console) -> Progress:
@@ -303,11 +328,15 @@ class _listening:
 
 
 def summary(study: Study, outcome: Outcome) -> Table:
-    """A table of what a sweep did."""
+    """A table of what a sweep did, and where the curves table of the study is."""
     table = Table(title=f"study {study.name}", show_header=False)
     table.add_row("models", str(len(study.models)))
     table.add_row("units and controls computed", str(outcome.computed))
     table.add_row("units and controls reused", str(outcome.reused))
     table.add_row("failed", str(len(outcome.failures)))
     table.add_row("seconds", f"{outcome.seconds:.0f}")
+    if outcome.curves:
+        table.add_row("curves table", str(outcome.curves))
+    elif not outcome.failures:
+        table.add_row("curves table", "not written: it is of all models and checkpoints of the study")
     return table

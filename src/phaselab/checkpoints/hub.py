@@ -72,9 +72,15 @@ def _api() -> HfApi:
 
 @contextmanager
 def _in_one_sentence(what: str) -> Iterator[None]:
-    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`."""
-    from huggingface_hub import errors
+    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`.
 
+    What huggingface_hub logs of its attempts meanwhile is left out.
+    """
+    from huggingface_hub import errors
+    from huggingface_hub.utils import logging
+
+    said = logging.get_verbosity()
+    logging.set_verbosity_error()
     try:
         yield
     except errors.GatedRepoError as error:
@@ -106,6 +112,8 @@ def _in_one_sentence(what: str) -> Iterator[None]:
                 f"{what}: the disk of {cache()} is full; whole files are kept, free some space and run again"
             ) from error
         raise CheckpointError(f"{what}: {_first_line(error)}") from error
+    finally:
+        logging.set_verbosity(said)
 
 
 def _first_line(error: Exception) -> str:

@@ -105,6 +105,9 @@ def load(
             f"{folder}: {len(absent)} weights missing or of another shape than config.json says, "
             f"the first being {absent[0]}"
         )
+    if checkpoint.repository:
+        # What is said of the model later names the revision, not a folder of the cache.
+        model.name_or_path = f"{checkpoint.repository} {checkpoint.revision}"
     return model.to(device).eval(), tokenizer
 
 

@@ -188,7 +188,10 @@ def styled(function: Any) -> Any:
                 return function(*args, **kwargs)
             except NothingToDraw as error:
                 fig = new_figure(1.2)
-                fig.text(
+                # On axes, though they are not seen: a notebook shows no figure that has none.
+                ax = fig.add_subplot()
+                ax.set_axis_off()
+                ax.text(
                     0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True
                 )
                 return fig

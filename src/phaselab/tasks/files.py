@@ -87,6 +87,8 @@ def load_items(
         Naming the file, the line and the harness's rule; or the rule that items break, the items, and
         how many they are.
     """
+    from phaselab.tasks.runner import quiet
+
     path = Path(path)
     fields, _ = _read(path)
     _check_fields(path, fields)
@@ -95,7 +97,8 @@ def load_items(
     with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, _told(path, fields):
         task = _build(path, fields, Path(folder), data or {}, shots)
         split = next(v for k, v in _present(fields) if k != "fewshot_split")
-        docs = [dict(doc) for doc in task.eval_docs]
+        with quiet():
+            docs = [dict(doc) for doc in task.eval_docs]
         lines = _lines(_files(path, fields, data or {}), split)
         # Without examples of its own the task gives its first questions, which are then not asked.
         first = (
