@@ -71,6 +71,11 @@ NEAR_ROWS = 64
 #: Targets of a batch at least, where memory is scarce, and at most, where it is not: larger ones leave
 #: the cache of a CPU.
 SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
+#: Norms of features between which squares, of small singular values as well, are float64 numbers.
+SQUARED = 1e-140, 1e150
+#: Targets whose range is outside these powers of 2 are scaled by one of them, which is exact: fourth powers
+#: of a response in tesla, or in arbitrary units of 1e10, are not float32 numbers.
+UNSCALED = -12, 12
 #: Bytes of responses that are looked through at once before anything is fitted.
 SURVEYED_AT_ONCE = 1 << 25
 #: The paper's candidates.
@@ -97,7 +102,8 @@ class Splits:
     Raises
     ------
     SolverError
-        For no fold, an empty set, a row that is not there, or one that trains and validates.
+        For no fold, an empty set, a row that is not there or is twice in a set, or one that trains and
+        validates.
     """
 
     n: int
@@ -107,9 +113,20 @@ class Splits:
         if not self.folds:
             raise SolverError("cv: found no fold, expected at least 1 (two sets of rows)")
         for number, fold in enumerate(self.folds):
-            for name, rows in zip(("training", "validation"), fold, strict=True):
-                if not len(rows):
+            if not isinstance(fold, (tuple, list)) or len(fold) != 2:
+                raise SolverError(f"cv: fold {number}: found {fold!r}, expected two sets of rows")
+            for name, rows in zip(("training", "validation"), map(np.asarray, fold), strict=True):
+                if not rows.size:
                     raise SolverError(f"cv: fold {number}: found an empty {name} set, expected rows")
+                if rows.ndim != 1 or rows.dtype.kind not in "iu":
+                    raise SolverError(
+                        f"cv: fold {number}: found {name} rows of type {rows.dtype} and shape {rows.shape}, "
+                        "expected row numbers"
+                    )
+                if len(np.unique(rows)) < len(rows):
+                    raise SolverError(
+                        f"cv: fold {number}: found {name} rows more than once, expected each once"
+                    )
                 if np.min(rows) < 0 or np.max(rows) >= self.n:
                     raise SolverError(
                         f"cv: fold {number}: found {name} rows {np.min(rows)} to {np.max(rows)}, "
@@ -172,6 +189,9 @@ class Targets:
     n_targets : int.
     left_out : target -> why; not finite, or constant in the training set. They are not fitted.
     kept : (n_kept,) numbers of the other targets.
+    mean : float64 (n_targets,) of the training set.
+    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved, nearly
+        always 1.
 
     Raises
     ------
@@ -211,6 +231,11 @@ class Targets:
         self._sums = np.zeros((n_pieces, self.n_targets))
         # Sum of squares about the mean of the validation set, and that mean, a fold each.
         self._squares = np.zeros((n_folds, self.n_targets))
+        self.scale = np.ones(self.n_targets)
+        self._taken_off = np.zeros(self.n_targets)
+        # Constant in the training set of a fold, and in the test set.
+        self._silent = np.zeros((n_folds, self.n_targets), bool)
+        self._test_constant = np.zeros(self.n_targets, bool)
         self.left_out: dict[int, str] = {}
         at_once = max(1, SURVEYED_AT_ONCE // (8 * self.splits.n))
         for start in range(0, self.n_targets, at_once):
@@ -221,25 +246,46 @@ class Targets:
             if self._test is not None:
                 held = self._test.read(columns)
                 finite &= torch.isfinite(held).all(dim=0).cpu().numpy()
+                self._test_constant[columns] = (held == held[0]).all(dim=0).cpu().numpy()
+            values = values[self.splits.order]
             with np.errstate(invalid="ignore"):
-                constant = values.max(axis=0) == values.min(axis=0)
+                highest, lowest = (
+                    np.stack([extreme(values[rows], axis=0) for rows in self.splits.slices])
+                    for extreme in (np.max, np.min)
+                )
+                spread = highest.max(axis=0) - lowest.min(axis=0)
+            constant = spread == 0
             for column in np.flatnonzero(~finite):
                 self.left_out[start + int(column)] = "NaN or infinite values"
             for column in np.flatnonzero(finite & constant):
                 self.left_out[start + int(column)] = "constant in the training set"
             values[:, ~finite] = 0
             # In the precision of the responses, so that every batch takes off exactly this.
-            self.mean[columns] = values.mean(axis=0).astype(raw.dtype)
-            values -= self.mean[columns]
-            values = values[self.splits.order]
+            taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
+            self._taken_off[columns] = taken_off
+            values -= taken_off
+            # A model without intercept must explain the mean as well.
+            power = np.frexp(spread if self.intercept else np.maximum(spread, np.abs(taken_off)))[1]
+            usual = (power >= UNSCALED[0]) & (power <= UNSCALED[1]) | ~finite | constant
+            if not usual.all():
+                self.scale[columns] = np.ldexp(1.0, np.where(usual, 0, -power.clip(-1000, 1000)))
+                values *= self.scale[columns]
             for piece, rows in enumerate(self.splits.slices):
                 self._sums[piece, columns] = values[rows].sum(axis=0)
+            rest = self._sums[:, columns].sum(axis=0) / self.splits.n
+            self.mean[columns] = taken_off + rest / self.scale[columns]
             for fold in range(n_folds):
                 mine = self.splits.pieces(fold, 2)
                 count = len(self.splits.folds[fold][1])
                 mean = self._sums[mine, columns].sum(axis=0) / count
                 for i in mine:
                     self._squares[fold, columns] += ((values[self.splits.slices[i]] - mean) ** 2).sum(axis=0)
+                # What rounding leaves of a constant is no variance, and nothing is learned from one.
+                flat, self._silent[fold, columns] = (
+                    highest[of_set].max(axis=0) == lowest[of_set].min(axis=0)
+                    for of_set in (mine, self.splits.pieces(fold, 1))
+                )
+                self._squares[fold, columns][flat] = 0
         out = np.array(sorted(self.left_out), dtype=np.int64)
         self.kept = np.setdiff1d(np.arange(self.n_targets), out)
 
@@ -247,27 +293,37 @@ class Targets:
         """Batches of the kept targets, training rows piece after piece."""
         for start in range(0, len(self.kept), size):
             columns = self.kept[start : start + size]
-            mean = torch.as_tensor(self.mean[columns])
+            mean, scale = (torch.as_tensor(of[columns]) for of in (self._taken_off, self.scale))
+            scaled = bool((scale != 1).any())
 
             def ready(
-                source: _Source, mean: torch.Tensor = mean, columns: np.ndarray = columns
+                source: _Source,
+                mean: torch.Tensor = mean,
+                scale: torch.Tensor | None = scale if scaled else None,
+                columns: np.ndarray = columns,
             ) -> torch.Tensor:
                 # A mean that is large against the variance must go before rounding.
                 values = source.read(columns)
                 values = values.to(torch.promote_types(values.dtype, dtype))
-                return (values - mean.to(values.device, values.dtype)).to(device, dtype)
+                values = values - mean.to(values.device, values.dtype)
+                if scale is not None:
+                    values *= scale.to(values.device, values.dtype)
+                return values.to(device, dtype)
 
             Y = ready(self._train)
             order = self.splits.order
             if (order[1:] < order[:-1]).any():
                 Y = Y[torch.as_tensor(order, device=Y.device)]
+            silent = self.intercept and self._silent[:, columns].any()
             yield _Batch(
                 columns=columns,
                 Y=Y,
                 Y_test=None if self._test is None else ready(self._test),
                 sums=torch.as_tensor(self._sums[:, columns]).to(device, dtype),
                 squares=torch.as_tensor(self._squares[:, columns]).to(device, dtype),
-                mean=None if self.intercept else mean.to(device, dtype),
+                mean=None if self.intercept else (mean * scale).to(device, dtype),
+                silent=torch.as_tensor(self._silent[:, columns], device=device) if silent else None,
+                test_constant=torch.as_tensor(self._test_constant[columns], device=device),
             )
 
     @property
@@ -279,8 +335,10 @@ class Targets:
 class _Batch:
     """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b).
 
-    All of them less the mean of the training set, which a model without intercept must still
-    explain: `mean` (b,) is then what was taken off, and None with an intercept.
+    All of them times the scale of the target and less the mean of the training set, rounded, which a model
+    without intercept must still explain: `mean` (b,) is then what was taken off, and None with an intercept.
+    `silent` (n_folds, b) says where nothing is to be learned, constant in a training set with an intercept;
+    None: nowhere. `test_constant` (b,) says which are constant in the test set.
     """
 
     columns: np.ndarray
@@ -289,6 +347,8 @@ class _Batch:
     sums: torch.Tensor
     squares: torch.Tensor
     mean: torch.Tensor | None
+    silent: torch.Tensor | None
+    test_constant: torch.Tensor
 
 
 class _Source:
@@ -298,21 +358,18 @@ class _Source:
         shape = tuple(getattr(values, "shape", ()))
         if len(shape) != 2 or not all(shape):
             raise SolverError(f"{name}: found shape {shape}, expected (samples, targets), none of them 0")
-        kind = "f" if isinstance(values, torch.Tensor) and values.is_floating_point() else None
-        kind = (
-            kind
-            or np.dtype(
-                getattr(values, "dtype", object) if not isinstance(values, torch.Tensor) else "i8"
-            ).kind
-        )
-        if kind not in "fiub":
-            raise SolverError(f"{name}: found type {values.dtype}, expected real numbers")
+        if isinstance(values, torch.Tensor):
+            values = values.detach()
+        elif hasattr(values, "iloc"):
+            # Of pandas: its columns are not those of an array.
+            values = np.asarray(values)
+        _check_real(values, name)
         self.values, self.rows = values, rows
         self.n = shape[0] if rows is None else len(rows)
         self.n_targets = shape[1]
 
     def read(self, columns: slice | np.ndarray) -> torch.Tensor:
-        """(n, n_columns): on the source's device, in its precision (float64 where it holds integers)."""
+        """(n, n_columns): on the source's device, in its precision if that is float32, else float64."""
         if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
             columns = slice(int(columns[0]), int(columns[-1]) + 1)
         if isinstance(self.values, torch.Tensor):
@@ -320,6 +377,8 @@ class _Source:
                 columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
             )
             part = self.values[:, index]
+            if part.dtype not in (torch.float32, torch.float64):
+                part = part.to(torch.float64)
             return part if self.rows is None else part[torch.as_tensor(self.rows, device=part.device)]
         # Zarr and HDF5 read ranges well and scattered columns badly.
         whole = columns if isinstance(columns, slice) else slice(int(columns[0]), int(columns[-1]) + 1)
@@ -412,6 +471,11 @@ class Basis:
         # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
         # the mean that was taken off.
         size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        if not SQUARED[0] < size < SQUARED[1] and (largest := float(X.abs().max())):
+            raise SolverError(
+                f"X: found values up to {largest:.0e} from their mean, whose squares are no float64 numbers; "
+                "expected them scaled"
+            )
         tolerance = max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
         if self.p <= self.n:
             self.s, self.V = _right_singular(X.T @ X, lambda: X, tolerance)
@@ -763,6 +827,7 @@ def solve(
         index, score, Z = _search(plan, part)
         columns = part.columns
         off = targets.mean[columns] if plan.intercept else 0.0
+        units = 1 / targets.scale[columns]
         alpha[columns] = candidates[index.cpu().numpy()]
         cv_score[columns] = score.cpu().numpy()
         if n_test:
@@ -772,16 +837,22 @@ def solve(
             # The same prediction divided by its largest g, which keeps it off the smallest numbers.
             predicted = plan.F @ (relative[index].T * Z)
             scale = top[index].to(plan.dtype)
-            held_out = part.Y_test if part.mean is None else part.Y_test + part.mean
-            test_score[columns] = _score(plan.scoring, predicted, held_out, scale).cpu().numpy()
+            held_out = part.Y_test
+            if part.mean is not None:
+                held_out = held_out + part.mean
+            elif plan.scoring == "r2":
+                # What was taken off is the mean but for rounding.
+                held_out = held_out - part.sums.sum(0) / targets.splits.n
+            score = _score(plan.scoring, predicted, held_out, scale)
+            test_score[columns] = score.masked_fill_(part.test_constant, 0).cpu().numpy()
             if kept is not None:
-                kept[:, columns] = (predicted * scale).cpu().numpy()
+                kept[:, columns] = (predicted * scale).cpu().numpy() * units
         if weights is not None:
             assert lift is not None
             assert intercept is not None
             b = lift @ (g[index].T * Z)
-            weights[:, columns] = b.cpu().numpy()
-            intercept[columns] = off - (basis.mean @ b.to(torch.float64)).cpu().numpy()
+            weights[:, columns] = b.cpu().numpy() * units
+            intercept[columns] = off - (basis.mean @ b.to(torch.float64)).cpu().numpy() * units
     return Fit(alpha, cv_score, test_score, kept, weights, intercept, targets.left_out)
 
 
@@ -819,8 +890,16 @@ def fit_score(
     SolverError
         Naming the argument that does not fit.
     """
-    splits = Splits(len(X_train), tuple(folds))
+    shape = tuple(np.shape(X_train))
+    if len(shape) != 2:
+        raise SolverError(f"X: found shape {shape}, expected (samples, features)")
+    splits = Splits(shape[0], tuple(folds))
     several = isinstance(Y_train, (list, tuple))
+    if several != isinstance(Y_test, (list, tuple)):
+        raise SolverError(
+            f"Y_test: found {type(Y_test).__name__}, expected "
+            f"{'a list of arrays, one a subject,' if several else 'an array'} as for Y_train"
+        )
     if several and len(Y_train) != len(Y_test):
         raise SolverError(f"Y_test: found {len(Y_test)} subjects, expected {len(Y_train)} as in Y_train")
     pairs = zip(Y_train, Y_test, strict=True) if several else [(Y_train, Y_test)]
@@ -853,6 +932,8 @@ def _search(plan: Plan, part: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch
             w[fold.w_steep.index] = _product(fold.w_steep.matrix, fold.w_steep.rows, part.Y)
         if part.mean is not None and fold.z_of_mean is not None:
             z.addr_(fold.z_of_mean, part.mean)
+        if part.silent is not None:
+            z[:, part.silent[k]] = 0
         if part.mean is not None and fold.w_of_mean is not None:
             w.addr_(fold.w_of_mean, part.mean)
         r = len(z)
@@ -963,8 +1044,10 @@ def _score(scoring: Scoring, predicted: torch.Tensor, Y: torch.Tensor, scale: to
 
 def _batch_size(plan: Plan, targets: Targets, batch: int | None, memory: int | None) -> int:
     each = plan.batch_bytes(targets.n_test)
-    if batch is not None and batch < 1:
-        raise SolverError(f"targets_batch: found {batch}, expected 1 or more")
+    for name, value in (("targets_batch", batch), ("memory", memory)):
+        if value is not None and not (isinstance(value, (int, float, np.number)) and value >= 1):
+            raise SolverError(f"{name}: found {value!r}, expected a number of 1 or more")
+    batch = None if batch is None else int(batch)
     size = batch or LARGEST_BATCH.get(plan.device.type, LARGEST_BATCH["cpu"])
     if memory is None:
         return size
@@ -1002,7 +1085,7 @@ def predict(basis: Basis, targets: Targets, alpha: np.ndarray, X: Any) -> np.nda
         C = basis.U.T @ part.Y
         if part.mean is not None:
             C.addr_(basis.U.sum(0), part.mean)
-        out[:, part.columns] = (F @ (g.T * C)).cpu().numpy()
+        out[:, part.columns] = (F @ (g.T * C)).cpu().numpy() / targets.scale[part.columns]
     return out
 
 
@@ -1012,10 +1095,11 @@ def find_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise SolverError(
-            f"device: found {device!r}, which is not there: {str(error).splitlines()[0]}"
+            f"device: found {device!r}, expected auto, cpu or a CUDA device that is there "
+            f"({str(error).splitlines()[0]})"
         ) from error
     return found
 
@@ -1070,24 +1154,35 @@ def _orthonormal(V: torch.Tensor) -> torch.Tensor:
 
 
 def _alphas(alphas: Any) -> torch.Tensor:
-    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    try:
+        values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values <= 0).any():
         raise SolverError(f"alphas: found {alphas}, expected one or more finite numbers above 0")
     return torch.tensor(values.tolist(), dtype=torch.float64)
+
+
+def _check_real(values: Any, name: str) -> None:
+    """Raises SolverError for what are not real numbers, of numpy, torch, Zarr or HDF5."""
+    dtype = getattr(values, "dtype", type(values).__name__)
+    real = not dtype.is_complex if isinstance(dtype, torch.dtype) else getattr(dtype, "kind", "O") in "fiub"
+    if not real:
+        raise SolverError(f"{name}: found type {dtype}, expected real numbers")
 
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     """(n, p) float64 on the device."""
     if not isinstance(X, torch.Tensor):
         X = np.asarray(X)
-        if X.dtype.kind not in "fiub":
-            raise SolverError(f"{name}: found type {X.dtype}, expected real numbers")
+    _check_real(X, name)
+    if not isinstance(X, torch.Tensor):
         X = torch.from_numpy(np.require(X, np.float64, ["C", "W"]))
     if X.ndim != 2 or not X.numel():
         raise SolverError(
             f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0"
         )
-    X = X.to(device, torch.float64)
+    X = X.detach().to(device, torch.float64)
     if not bool(torch.isfinite(X).all()):
         raise SolverError(
             f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none"
