@@ -298,6 +298,19 @@ def test_batches_and_stores_give_the_same(tmp_path):
         solve(plan, Targets(Y, splits, Y_test=Y_test), batch=40, memory=own + 16 * each)
 
 
+def test_a_plan_holds_no_more_than_it_says():
+    X, _, X_test, _ = world(400, 30, 1)
+    splits = Splits(400, tuple(cv.contiguous(400, 4)))
+    for dtype in ("float32", "float64"):
+        plan = Plan(X, splits, ALPHAS, X_test, dtype=dtype)
+        storages = {}
+        for holder in (vars(plan), vars(plan.basis), *map(vars, plan.folds)):
+            for value in holder.values():
+                if isinstance(value, torch.Tensor):
+                    storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        assert sum(storages.values()) <= 1.1 * plan.bytes
+
+
 def test_targets_that_cannot_be_fitted_are_named_and_left_out():
     X, Y, X_test, Y_test = world(90, 10, 6)
     Y, Y_test = Y.copy(), Y_test.copy()

@@ -150,6 +150,11 @@ class Splits:
         return np.argsort(self._pieces[1], kind="stable")
 
     @cached_property
+    def reordered(self) -> bool:
+        """Whether `order` is another one than that of the rows."""
+        return bool((self.order[1:] < self.order[:-1]).any())
+
+    @cached_property
     def slices(self) -> list[slice]:
         """Where each piece is in `order`."""
         ends = np.cumsum(np.bincount(self._pieces[1], minlength=len(self.roles)))
@@ -197,6 +202,12 @@ class Targets:
     ------
     SolverError
         When shapes do not fit or the type is not a real number's.
+
+    Notes
+    -----
+    Memory: about three times `SURVEYED_AT_ONCE` while `Y` is looked through; then about
+    ``8 (n_pieces + n_folds + 4)`` bytes a target. A Zarr or HDF5 array adds the chunks that it decompresses for
+    a batch, which are read once where they hold no more targets than a batch.
     """
 
     def __init__(
@@ -241,20 +252,24 @@ class Targets:
         for start in range(0, self.n_targets, at_once):
             columns = slice(start, min(start + at_once, self.n_targets))
             raw = self._train.read(columns).cpu().numpy()
-            values = raw.astype(np.float64)
-            finite = np.isfinite(values).all(axis=0)
+            if self.splits.reordered:
+                raw = raw[self.splits.order]
+            # Of each piece. NaN and infinite values show in them as well.
+            highest, lowest = (
+                np.stack([extreme(raw[rows], axis=0) for rows in self.splits.slices]).astype(np.float64)
+                for extreme in (np.max, np.min)
+            )
+            high, low = highest.max(axis=0), lowest.min(axis=0)
+            finite = np.isfinite(high) & np.isfinite(low)
             if self._test is not None:
-                held = self._test.read(columns)
-                finite &= torch.isfinite(held).all(dim=0).cpu().numpy()
-                self._test_constant[columns] = (held == held[0]).all(dim=0).cpu().numpy()
-            values = values[self.splits.order]
+                held = self._test.read(columns).cpu().numpy()
+                most, least = held.max(axis=0), held.min(axis=0)
+                finite &= np.isfinite(most) & np.isfinite(least)
+                self._test_constant[columns] = most == least
             with np.errstate(invalid="ignore"):
-                highest, lowest = (
-                    np.stack([extreme(values[rows], axis=0) for rows in self.splits.slices])
-                    for extreme in (np.max, np.min)
-                )
-                spread = highest.max(axis=0) - lowest.min(axis=0)
+                spread = high - low
             constant = spread == 0
+            values = raw.astype(np.float64)
             for column in np.flatnonzero(~finite):
                 self.left_out[start + int(column)] = "NaN or infinite values"
             for column in np.flatnonzero(finite & constant):
@@ -311,9 +326,8 @@ class Targets:
                 return values.to(device, dtype)
 
             Y = ready(self._train)
-            order = self.splits.order
-            if (order[1:] < order[:-1]).any():
-                Y = Y[torch.as_tensor(order, device=Y.device)]
+            if self.splits.reordered:
+                Y = Y[torch.as_tensor(self.splits.order, device=Y.device)]
             silent = self.intercept and self._silent[:, columns].any()
             yield _Batch(
                 columns=columns,
@@ -554,8 +568,8 @@ class Plan:
         U = self.basis.exact
         grams, sums = self._sums(U)
         self.folds = [self._fold(k, U, grams, sums) for k in range(len(splits.folds))]
-        # In float64 it is needed no more, and it is as large as the features.
-        self.basis.exact = U[:0]
+        # In float64 it is needed no more, and it is as large as the features; a slice would keep it.
+        self.basis.exact = U.new_empty((0, self.basis.rank))
 
     @property
     def by_pieces(self) -> bool:
