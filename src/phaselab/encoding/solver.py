@@ -206,7 +206,7 @@ class Targets:
     Notes
     -----
     Memory: about three times `SURVEYED_AT_ONCE` while `Y` is looked through; then about
-    ``8 (n_pieces + n_folds + 4)`` bytes a target. A Zarr or HDF5 array adds the chunks that it decompresses for
+    ``8 (n_pieces + n_folds + 4)`` bytes a target. A Zarr or HDF5 array adds the chunks it decompresses for
     a batch, which are read once where they hold no more targets than a batch.
     """
 
