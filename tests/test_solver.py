@@ -410,6 +410,19 @@ def test_types_that_hold_real_numbers_give_the_same():
         np.testing.assert_allclose(fit.cv_score, expected.cv_score, atol=1e-6)
 
 
+@pytest.mark.parametrize("scoring", ["correlation", "r2"])
+def test_a_response_that_is_constant_in_a_validation_set_scores_zero_there(scoring):
+    X, Y, X_test, Y_test = world(90, 10, 4)
+    Y = Y.copy()
+    Y[30:60, 1] = 7.3
+    folds = cv.contiguous(90, 3)
+    for intercept in (True, False):
+        fit = fit_score(X, Y, X_test, Y_test, ALPHAS[14:15], folds, scoring, intercept, device="cpu")
+        rest = [folds[0], folds[2]]
+        two = fit_score(X, Y, X_test, Y_test, ALPHAS[14:15], rest, scoring, intercept, device="cpu")
+        np.testing.assert_allclose(fit.cv_score[1], two.cv_score[1] * 2 / 3, atol=1e-6)
+
+
 def test_features_that_are_constant_predict_the_mean():
     _, Y, _, Y_test = world(60, 5, 3)
     for intercept in (True, False):

@@ -240,7 +240,7 @@ class Targets:
         n_pieces, n_folds = self.splits.roles.shape
         self.mean = np.zeros(self.n_targets)
         self._sums = np.zeros((n_pieces, self.n_targets))
-        # Sum of squares about the mean of the validation set, and that mean, a fold each.
+        # Sum of squares about the mean of the validation set, a fold each.
         self._squares = np.zeros((n_folds, self.n_targets))
         self.scale = np.ones(self.n_targets)
         self._taken_off = np.zeros(self.n_targets)
@@ -285,16 +285,16 @@ class Targets:
             if not usual.all():
                 self.scale[columns] = np.ldexp(1.0, np.where(usual, 0, -power.clip(-1000, 1000)))
                 values *= self.scale[columns]
-            for piece, rows in enumerate(self.splits.slices):
-                self._sums[piece, columns] = values[rows].sum(axis=0)
-            rest = self._sums[:, columns].sum(axis=0) / self.splits.n
-            self.mean[columns] = taken_off + rest / self.scale[columns]
+            parts = [values[rows] for rows in self.splits.slices]
+            sums = np.stack([part.sum(axis=0) for part in parts])
+            squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
+            self._sums[:, columns] = sums
+            self.mean[columns] = taken_off + sums.sum(axis=0) / self.splits.n / self.scale[columns]
             for fold in range(n_folds):
                 mine = self.splits.pieces(fold, 2)
-                count = len(self.splits.folds[fold][1])
-                mean = self._sums[mine, columns].sum(axis=0) / count
-                for i in mine:
-                    self._squares[fold, columns] += ((values[self.splits.slices[i]] - mean) ** 2).sum(axis=0)
+                whole = squares[mine].sum(axis=0)
+                about = whole - sums[mine].sum(axis=0) ** 2 / len(self.splits.folds[fold][1])
+                self._squares[fold, columns] = about.clip(0)
                 # What rounding leaves of a constant is no variance, and nothing is learned from one.
                 flat, self._silent[fold, columns] = (
                     highest[of_set].max(axis=0) == lowest[of_set].min(axis=0)
