@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import doctest
 
+import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -70,8 +72,20 @@ def test_folds():
         np.testing.assert_array_equal(RidgeCV(cv=same).fit(X, Y).cv_scores_, one.cv_scores_)
     with pytest.raises(SolverError, match=r"runs: found shape \(3,\), expected \(120,\)"):
         RidgeCV().fit(X, Y, runs=[1, 2, 3])
-    with pytest.raises(SolverError, match="cv: found 'five'"):
+    with pytest.raises(ValueError, match="cv: found 'five'"):
         RidgeCV(cv="five").fit(X, Y)
+    runs = np.repeat(list("abcd"), 30)
+    by_run = RidgeCV(cv=2).fit(X, Y, runs=runs)
+    for same in (cv.GroupFolds(2), cv.group_folds(runs, 2)):
+        np.testing.assert_array_equal(RidgeCV(cv=same).fit(X, Y, runs=runs).cv_scores_, by_run.cv_scores_)
+    assert (by_run.cv_scores_ != RidgeCV(cv=cv.contiguous(120, 3)).fit(X, Y).cv_scores_).any()
+    one = RidgeCV(cv=cv.LeaveOneRunOut(gap=3)).fit(X, Y, runs=runs)
+    np.testing.assert_array_equal(
+        one.cv_scores_, RidgeCV(cv=cv.leave_one_run_out(runs, 3)).fit(X, Y).cv_scores_
+    )
+    with pytest.raises(ValueError, match="cv: found folds in which .* expected whole runs"):
+        RidgeCV(cv=KFold(4, shuffle=True, random_state=0)).fit(X, Y)
+    assert RidgeCV(cv=cv.Shuffled(4)).fit(X, Y).cv_scores_.shape == (9,)
     with pytest.raises(ValueError, match="found 1 distinct, expected at least 2"):
         RidgeCV().fit(X, Y, runs=np.zeros(120))
 
@@ -95,3 +109,32 @@ def test_it_works_in_a_pipeline_and_is_cloned():
     flat = clone(model).fit(X, Y[:, 0])
     assert flat.predict(X).shape == (120,)
     assert isinstance(flat.score(X, Y[:, 0]), float)
+
+
+def test_predictions_are_of_the_last_fit_and_not_of_parameters_set_since():
+    X, Y = data()
+    model = RidgeCV(return_coef=True).fit(X, Y)
+    expected = model.predict(X)
+    model.set_params(return_coef=False)
+    np.testing.assert_array_equal(model.predict(X), expected)
+    model.fit(X, Y)
+    assert not hasattr(model, "coef_")
+    model.set_params(return_coef=True, fit_intercept=False)
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-4)
+
+
+def test_it_is_searched_over_and_kept_in_a_file(tmp_path):
+    X, Y = data()
+    np.save(tmp_path / "Y.npy", Y)
+    mapped = np.load(tmp_path / "Y.npy", mmap_mode="r")
+    for return_coef in (True, False):
+        model = RidgeCV(return_coef=return_coef).fit(X, mapped)
+        joblib.dump(model, tmp_path / "model")
+        np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict(X), model.predict(X))
+    search = GridSearchCV(RidgeCV(), {"alphas": [[1e-3], [1.0], [1e9]]}, scoring="r2", cv=KFold(3))
+    assert search.fit(X, Y).best_params_["alphas"] != [1e9]
+    frame = pd.DataFrame(X, columns=[f"f{i}" for i in range(12)])
+    model = RidgeCV().fit(frame, pd.DataFrame(Y))
+    assert model.predict(frame).shape == (120, 9)
+    with pytest.raises(ValueError, match="feature names"):
+        model.predict(frame[frame.columns[::-1]])

@@ -191,3 +191,30 @@ def test_encode_takes_the_null_of_the_study(null) -> None:
 def test_what_does_not_fit_is_named(more, message) -> None:
     with pytest.raises(ValueError, match=message):
         permutation_p([np.eye(60)], [np.eye(60)], [np.zeros(60)], **more)
+
+
+@pytest.mark.parametrize("null", ["block", "circular", "pooled"])
+def test_what_is_not_finite_is_refused_and_not_significant(null):
+    rng = np.random.default_rng(0)
+    good, bad = rng.standard_normal((2, 60, 4))
+    bad[3, 2] = np.nan
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(ValueError, match="targets: found NaN or infinite values in target 2"):
+            permutation_p(*([part] for part in pair), [np.zeros(60)], permutations=20, null=null)
+
+
+def test_arguments_of_a_permutation_test_that_do_not_fit_are_named():
+    Y, runs = np.random.default_rng(0).standard_normal((60, 4)), np.zeros(60)
+    cases = {
+        r"targets: fold 0: found shape \(50, 4\), predictions \(60, 4\)": ([Y], [Y[:50]], [runs]),
+        r"expected \(50, 4\) for both": ([Y], [Y], [runs[:50]]),
+        "predictions: found 1 folds, targets 2": ([Y], [Y, Y], [runs]),
+        "predictions: found 0 folds": ([], [], []),
+    }
+    for message, arguments in cases.items():
+        with pytest.raises(ValueError, match=message):
+            permutation_p(*arguments, permutations=5)
+    with pytest.raises(ValueError, match="block: found 0, expected at least 1"):
+        permutation_p([Y], [Y], [runs], block=0)
+    with pytest.raises(ValueError, match="permutations: found -1"):
+        permutation_p([Y], [Y], [runs], permutations=-1)

@@ -298,6 +298,19 @@ def test_batches_and_stores_give_the_same(tmp_path):
         solve(plan, Targets(Y, splits, Y_test=Y_test), batch=40, memory=own + 16 * each)
 
 
+def test_a_plan_holds_no_more_than_it_says():
+    X, _, X_test, _ = world(400, 30, 1)
+    splits = Splits(400, tuple(cv.contiguous(400, 4)))
+    for dtype in ("float32", "float64"):
+        plan = Plan(X, splits, ALPHAS, X_test, dtype=dtype)
+        storages = {}
+        for holder in (vars(plan), vars(plan.basis), *map(vars, plan.folds)):
+            for value in holder.values():
+                if isinstance(value, torch.Tensor):
+                    storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        assert sum(storages.values()) <= 1.1 * plan.bytes
+
+
 def test_targets_that_cannot_be_fitted_are_named_and_left_out():
     X, Y, X_test, Y_test = world(90, 10, 6)
     Y, Y_test = Y.copy(), Y_test.copy()
@@ -310,6 +323,91 @@ def test_targets_that_cannot_be_fitted_are_named_and_left_out():
     }
     for scores in (fit.cv_score, fit.test_score, fit.alpha):
         np.testing.assert_array_equal(np.isnan(scores), [False, True, True, False, True, False])
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-20, 1e-13, 1e10, 1e20, 1e300])
+def test_responses_in_tesla_or_in_units_of_1e10_score_the_same(scale):
+    X, Y, X_test, Y_test = world(90, 12, 6)
+    for scoring, intercept in product(("correlation", "r2"), (True, False)):
+        arguments = (ALPHAS, cv.contiguous(90, 3), scoring, intercept)
+        one = fit_score(X, Y, X_test, Y_test, *arguments, device="cpu")
+        sources = [np.float64] if not 1e-30 < scale < 1e30 else [np.float32, np.float64]
+        for dtype in sources:
+            scaled = ((a * np.float64(scale)).astype(dtype) for a in (Y, Y_test))
+            held = next(scaled)
+            two = fit_score(X, held, X_test, next(scaled), *arguments, device="cpu")
+            np.testing.assert_allclose(one.cv_score, two.cv_score, atol=1e-6)
+            same = one.alpha == two.alpha
+            np.testing.assert_allclose(one.test_score[same], two.test_score[same], atol=1e-6)
+    splits = Splits(90, tuple(cv.contiguous(90, 3)))
+    plan = Plan(X, splits, [10.0], X_test, dtype="float64")
+    one, two = (
+        solve(plan, Targets(Y.astype(float) * by, splits, Y_test=Y_test.astype(float) * by), coef=True)
+        for by in (1, scale)
+    )
+    np.testing.assert_allclose(one.coef * scale, two.coef, rtol=1e-9)
+    np.testing.assert_allclose(one.intercept * scale, two.intercept, rtol=1e-6)
+
+
+def test_the_mean_of_responses_is_taken_off_as_it_is_and_not_as_it_is_rounded():
+    X, Y, X_test, Y_test = world(90, 12, 6)
+    folds = cv.contiguous(90, 3)
+    far, far_test = Y + np.float32(1e5), Y_test + np.float32(1e5)
+    fit = fit_score(X, far, X_test, far_test, [10.0], folds, "r2", device="cpu")
+    _, _, expected = reference(X, far, X_test, far_test, folds, "r2", True, [10.0])
+    np.testing.assert_allclose(fit.test_score, expected, atol=1e-5)
+    splits = Splits(90, tuple(folds))
+    for source in (torch.from_numpy(far).to(torch.float64).round().to(torch.int64), far):
+        targets = Targets(source, splits)
+        np.testing.assert_allclose(targets.mean, np.asarray(source, dtype=float).mean(0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("scoring", ["correlation", "r2"])
+def test_a_response_that_is_constant_in_a_fold_scores_what_the_other_folds_give(scoring, dtype):
+    X, Y, X_test, Y_test = world(96, 12, 4)
+    folds = cv.contiguous(96, 4)
+    Y, Y_test = Y.astype(np.float64), Y_test.copy()
+    Y[folds[1][1], 0], Y[folds[1][0], 1], Y_test[:, 2] = 0.1, 0.1, 0.1
+    for intercept in (True, False):
+        score = [
+            fit_score(X, Y, X_test, Y_test, [10.0], of, scoring, intercept, dtype, "cpu")
+            for of in (folds, folds[:1] + folds[2:], folds[1:2])
+        ]
+        whole, others, fold = (fit.cv_score for fit in score)
+        assert fold[0] == 0
+        np.testing.assert_allclose(whole[0], others[0] * 3 / 4, rtol=1e-5)
+        # Constant in three of the validation sets, and in the training set of the fourth.
+        assert others[1] == 0
+        np.testing.assert_allclose(whole[1], fold[1] / 4, rtol=1e-5)
+        if scoring == "correlation" and intercept:
+            assert fold[1] == 0
+        assert (np.abs(whole) <= 1).all() or scoring == "r2"
+        assert score[0].test_score[2] == 0
+
+
+def test_types_that_hold_real_numbers_give_the_same():
+    import pandas as pd
+
+    X, Y, X_test, Y_test = (np.round(a * 5) for a in world(90, 12, 6))
+    folds = cv.contiguous(90, 3)
+    expected = fit_score(X, Y, X_test, Y_test, ALPHAS, folds, device="cpu")
+    wide = np.zeros((180, 12), np.float32)
+    wide[::2, ::2] = Y
+    forms = [
+        Y.astype(np.int16),
+        Y.astype(np.float16),
+        Y.astype(">f4"),
+        np.asfortranarray(Y),
+        wide[::2, ::2],
+        pd.DataFrame(Y),
+        torch.from_numpy(Y).to(torch.int32),
+        torch.from_numpy(Y).to(torch.bfloat16),
+        torch.from_numpy(Y).requires_grad_(),
+    ]
+    for form in forms:
+        fit = fit_score(X, form, X_test, Y_test, ALPHAS, folds, device="cpu")
+        np.testing.assert_allclose(fit.cv_score, expected.cv_score, atol=1e-6)
 
 
 @pytest.mark.parametrize("scoring", ["correlation", "r2"])
@@ -367,10 +465,24 @@ BAD = {
     "cv: fold 1: found training rows 0 to 8, expected 0 to 7": lambda: fit_score(
         X, Y, X, Y, ALPHAS, [FOLDS[0], (np.array([0, 8]), np.array([1]))]
     ),
+    "cv: fold 0: found training rows more than once": lambda: fit_score(
+        X, Y, X, Y, ALPHAS, [(np.array([0, 0, 1]), np.array([2, 3]))]
+    ),
+    "cv: fold 0: found training rows of type bool": lambda: fit_score(
+        X, Y, X, Y, ALPHAS, [(np.arange(8) < 4, np.arange(8) >= 4)]
+    ),
+    "cv: fold 0: found .*, expected two sets of rows": lambda: fit_score(X, Y, X, Y, ALPHAS, [np.arange(3)]),
+    "alphas: found abc": lambda: fit_score(X, Y, X, Y, "abc", FOLDS),
+    "X: found type torch.complex128": lambda: fit_score(torch.from_numpy(X + 0j), Y, X, Y, ALPHAS, FOLDS),
+    "Y: found type torch.complex128": lambda: fit_score(X, torch.from_numpy(Y + 0j), X, Y, ALPHAS, FOLDS),
+    "X: found values up to 9e\\+159 from their mean": lambda: fit_score(X * 1e160, Y, X, Y, ALPHAS, FOLDS),
+    "Y_test: found ndarray, expected a list of arrays": lambda: fit_score(X, [Y], X, Y, ALPHAS, FOLDS),
+    "device: found None": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, device=None),
     "device: found 'cuda:7'": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, device="cuda:7"),
     "dtype: found 'float16'": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, dtype="float16"),
     "scoring: found 'mse'": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, "mse"),
     "Y_test: found 1 subjects, expected 2": lambda: fit_score(X, [Y, Y], X, [Y], ALPHAS, FOLDS),
+    "memory: found '1GB', expected a number": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, memory="1GB"),
     "targets_batch: found 0": lambda: fit_score(X, Y, X, Y, ALPHAS, FOLDS, batch=0),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -37,13 +36,15 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     ----------
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
     cv : None, one fold a run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a scikit-learn splitter; or pairs of row numbers.
+        (with runs: of whole runs); a splitter of ``phaselab.encoding.cv`` or of scikit-learn; or pairs of row
+        numbers. Shuffled folds are refused unless asked for as ``cv.Shuffled``.
     scoring : ``correlation`` (Pearson) or ``r2``.
     fit_intercept : whether features and responses are centred on the mean of each training set.
     device : ``auto``, ``cpu``, ``cuda`` ...
     dtype : ``float32`` or ``float64``, of products with responses; factorisations are in float64.
     targets_batch : targets that are solved at once; None: from `memory`.
-    memory : bytes for factorised features and a batch of targets together; None: batches of 512 (CPU).
+    memory : bytes that factorised features and a batch of targets may take together (``solver.solve``); None:
+        batches of 512 targets (CPU).
     return_coef : whether `coef_` and `intercept_` are kept.
 
     Attributes
@@ -58,7 +59,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     Notes
     -----
     Responses may be a memory map, or a Zarr or HDF5 array larger than memory: they are read in batches.
-    Without `return_coef` the estimator keeps a reference to them, and `predict` reads them again.
+    Without `return_coef` the estimator keeps a reference to them, and `predict` reads them again: they must
+    not be changed until then, and an estimator fitted to an HDF5 array cannot be pickled. `score` gives one
+    value a target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -103,12 +106,12 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
         Raises
         ------
-        SolverError (a ValueError)
+        ValueError
             Naming the argument, what was found and what was expected; also when no target can be fitted.
         """
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         Y = self._responses(Y, len(X))
-        splits = Splits(len(X), tuple(self._folds(X, runs)))
+        splits = Splits(len(X), tuple(self._folds(len(X), runs)))
         targets = Targets(Y, splits, intercept=self.fit_intercept)
         if not len(targets.kept):
             raise SolverError(f"Y: found no target that can be fitted ({_why(targets.left_out)})")
@@ -121,14 +124,14 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         plan = Plan(X, splits, self.alphas, None, self.scoring, self.fit_intercept, self.dtype, self.device)
         fit = solve(plan, targets, self.targets_batch, self.memory, coef=self.return_coef)
         self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
-        self._basis, self._targets = plan.basis, targets
-        if self.return_coef:
-            assert fit.coef is not None
-            assert fit.intercept is not None
+        # Either coefficients, or what predicts without them: nothing of an earlier fit stays.
+        for name in ("coef_", "intercept_", "_basis", "_targets"):
+            self.__dict__.pop(name, None)
+        if fit.coef is not None and fit.intercept is not None:
             self.coef_ = fit.coef[:, 0] if self._flat else fit.coef
             self.intercept_ = fit.intercept[0] if self._flat else fit.intercept
-            # What was learned is in the coefficients: nothing holds on to the responses.
-            del self._targets
+        else:
+            self._basis, self._targets = plan.basis, targets
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -141,10 +144,11 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         """Predictions about a mean (n_samples, n_targets), and the mean (n_targets,)."""
         check_is_fitted(self, "best_alphas_")
         X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
-        if self.return_coef:
+        # By what was fitted: parameters may have been set since.
+        if hasattr(self, "coef_"):
             coef = self.coef_[:, None] if self._flat else self.coef_
             return X @ coef, np.atleast_1d(self.intercept_)
-        mean = self._targets.mean if self.fit_intercept else np.zeros(self._targets.n_targets)
+        mean = self._targets.mean if self._targets.intercept else np.zeros(self._targets.n_targets)
         return predict(self._basis, self._targets, self.best_alphas_, X).astype(X.dtype, copy=False), mean
 
     def score(self, X: Any, y: Any) -> Any:
@@ -183,24 +187,17 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             raise SolverError(f"Y: found {Y.shape[0]} samples, expected {n} as in X")
         return Y
 
-    def _folds(self, X: np.ndarray, runs: Any) -> Iterable[cross_validation.Fold]:
-        n = len(X)
+    def _folds(self, n: int, runs: Any) -> list[cross_validation.Fold]:
         if runs is not None:
             runs = np.asarray(runs)
             if runs.shape != (n,):
                 raise SolverError(f"runs: found shape {runs.shape}, expected ({n},) as in X")
-        if self.cv is None and runs is not None:
-            return cross_validation.leave_one_run_out(runs)
-        if self.cv is None or isinstance(self.cv, (int, np.integer)):
-            return cross_validation.contiguous(n, min(N_FOLDS, n) if self.cv is None else int(self.cv))
-        if hasattr(self.cv, "get_n_splits"):
-            return list(self.cv.split(X) if runs is None else self.cv.split(X, groups=runs))
-        try:
-            return [(np.asarray(train), np.asarray(validation)) for train, validation in self.cv]
-        except (TypeError, ValueError) as error:
-            raise SolverError(
-                f"cv: found {self.cv!r}, expected a number, a splitter or pairs of row numbers"
-            ) from error
+        cv = self.cv
+        if cv is None:
+            cv = min(N_FOLDS, n) if runs is None else cross_validation.LeaveOneRunOut()
+        elif isinstance(cv, (int, np.integer)) and runs is not None:
+            cv = cross_validation.GroupFolds(int(cv))
+        return cross_validation.as_folds(cv, n, runs)
 
 
 def _why(left_out: dict[int, str], first: int = 5) -> str:

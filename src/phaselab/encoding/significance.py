@@ -94,8 +94,8 @@ def permutation_p(
     Raises
     ------
     ValueError
-        When a fold has fewer than two whole blocks, or a run is too short to be rotated; naming the
-        argument that does not fit.
+        When a fold has fewer than two whole blocks, a run is too short to be rotated, shapes do not fit or
+        values are not finite; naming the argument.
 
     Notes
     -----
@@ -118,7 +118,21 @@ def permutation_p(
     """
     if null not in get_args(Null):
         raise ValueError(f"null: found {null!r}, expected one of {', '.join(get_args(Null))}")
+    if not len(targets) or not len(targets) == len(predictions) == len(runs):
+        raise ValueError(
+            f"predictions: found {len(predictions)} folds, targets {len(targets)} and runs {len(runs)}, "
+            "expected the same number, 1 or more"
+        )
     n_targets = targets[0].shape[1]
+    for fold, (predicted, target, run) in enumerate(zip(predictions, targets, runs, strict=True)):
+        if predicted.shape != target.shape or target.shape != (len(run), n_targets):
+            raise ValueError(
+                f"targets: fold {fold}: found shape {target.shape}, predictions {predicted.shape} and runs "
+                f"({len(run)},); expected ({len(run)}, {n_targets}) for both"
+            )
+    for name, value, least in (("block", block, 1), ("permutations", permutations, 0)):
+        if value < least:
+            raise ValueError(f"{name}: found {value}, expected at least {least}")
     pool = np.zeros(n_targets, int) if pool is None else np.asarray(pool)
     if pool.shape != (n_targets,):
         raise ValueError(f"pool: found shape {pool.shape}, expected ({n_targets},), one name a target")
@@ -149,6 +163,11 @@ def permutation_p(
             of_folds = (permuted(*pair, order) for pair, order in zip(pairs, orders, strict=True))
         # (1 + permutations, targets of the batch), the observed sum first
         sums = reduce(np.add, of_folds)
+        if len(bad := np.flatnonzero(np.isnan(sums[0]))):
+            raise ValueError(
+                f"targets: found NaN or infinite values in target {start + bad[0]} or in its predictions, "
+                "expected none"
+            )
         if len(targets) > 1:
             sums[1:] *= WIDENING
         observed[at], shuffled[at] = sums[:2]

@@ -71,6 +71,11 @@ NEAR_ROWS = 64
 #: Targets of a batch at least, where memory is scarce, and at most, where it is not: larger ones leave
 #: the cache of a CPU.
 SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
+#: Norms of features between which squares, of small singular values as well, are float64 numbers.
+SQUARED = 1e-140, 1e150
+#: Targets whose range is outside these powers of 2 are scaled by one of them, which is exact: fourth powers
+#: of a response in tesla, or in arbitrary units of 1e10, are not float32 numbers.
+UNSCALED = -12, 12
 #: Bytes of responses that are looked through at once before anything is fitted.
 SURVEYED_AT_ONCE = 1 << 25
 #: The paper's candidates.
@@ -97,7 +102,8 @@ class Splits:
     Raises
     ------
     SolverError
-        For no fold, an empty set, a row that is not there, or one that trains and validates.
+        For no fold, an empty set, a row that is not there or is twice in a set, or one that trains and
+        validates.
     """
 
     n: int
@@ -107,9 +113,20 @@ class Splits:
         if not self.folds:
             raise SolverError("cv: found no fold, expected at least 1 (two sets of rows)")
         for number, fold in enumerate(self.folds):
-            for name, rows in zip(("training", "validation"), fold, strict=True):
-                if not len(rows):
+            if not isinstance(fold, (tuple, list)) or len(fold) != 2:
+                raise SolverError(f"cv: fold {number}: found {fold!r}, expected two sets of rows")
+            for name, rows in zip(("training", "validation"), map(np.asarray, fold), strict=True):
+                if not rows.size:
                     raise SolverError(f"cv: fold {number}: found an empty {name} set, expected rows")
+                if rows.ndim != 1 or rows.dtype.kind not in "iu":
+                    raise SolverError(
+                        f"cv: fold {number}: found {name} rows of type {rows.dtype} and shape {rows.shape}, "
+                        "expected row numbers"
+                    )
+                if len(np.unique(rows)) < len(rows):
+                    raise SolverError(
+                        f"cv: fold {number}: found {name} rows more than once, expected each once"
+                    )
                 if np.min(rows) < 0 or np.max(rows) >= self.n:
                     raise SolverError(
                         f"cv: fold {number}: found {name} rows {np.min(rows)} to {np.max(rows)}, "
@@ -131,6 +148,11 @@ class Splits:
     def order(self) -> np.ndarray:
         """(n,) row numbers, piece after piece, ascending in each."""
         return np.argsort(self._pieces[1], kind="stable")
+
+    @cached_property
+    def reordered(self) -> bool:
+        """Whether `order` is another one than that of the rows."""
+        return bool((self.order[1:] < self.order[:-1]).any())
 
     @cached_property
     def slices(self) -> list[slice]:
@@ -172,11 +194,20 @@ class Targets:
     n_targets : int.
     left_out : target -> why; not finite, or constant in the training set. They are not fitted.
     kept : (n_kept,) numbers of the other targets.
+    mean : float64 (n_targets,) of the training set.
+    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved, nearly
+        always 1.
 
     Raises
     ------
     SolverError
         When shapes do not fit or the type is not a real number's.
+
+    Notes
+    -----
+    Memory: about three times `SURVEYED_AT_ONCE` while `Y` is looked through; then about
+    ``8 (n_pieces + n_folds + 4)`` bytes a target. A Zarr or HDF5 array adds the chunks it decompresses for
+    a batch, which are read once where they hold no more targets than a batch.
     """
 
     def __init__(
@@ -211,43 +242,65 @@ class Targets:
         self._sums = np.zeros((n_pieces, self.n_targets))
         # Sum of squares about the mean of the validation set, a fold each.
         self._squares = np.zeros((n_folds, self.n_targets))
+        self.scale = np.ones(self.n_targets)
+        self._taken_off = np.zeros(self.n_targets)
+        # Constant in the training set of a fold, and in the test set.
+        self._silent = np.zeros((n_folds, self.n_targets), bool)
+        self._test_constant = np.zeros(self.n_targets, bool)
         self.left_out: dict[int, str] = {}
-        order = self.splits.order if (np.diff(self.splits.order) < 0).any() else None
         at_once = max(1, SURVEYED_AT_ONCE // (8 * self.splits.n))
         for start in range(0, self.n_targets, at_once):
             columns = slice(start, min(start + at_once, self.n_targets))
             raw = self._train.read(columns).cpu().numpy()
-            values = raw.astype(np.float64)
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean = values.mean(axis=0)
-            finite = np.isfinite(mean)
+            if self.splits.reordered:
+                raw = raw[self.splits.order]
+            # Of each piece. NaN and infinite values show in them as well.
+            highest, lowest = (
+                np.stack([extreme(raw[rows], axis=0) for rows in self.splits.slices]).astype(np.float64)
+                for extreme in (np.max, np.min)
+            )
+            high, low = highest.max(axis=0), lowest.min(axis=0)
+            finite = np.isfinite(high) & np.isfinite(low)
             if self._test is not None:
-                finite &= torch.isfinite(self._test.read(columns)).all(dim=0).cpu().numpy()
-            if not finite.all():
-                values[:, ~finite] = mean[~finite] = 0
-            # In the precision of the responses, so that every batch takes off exactly this.
-            mean = mean.astype(raw.dtype).astype(np.float64)
-            values -= mean
-            self.mean[columns] = mean
-            if order is not None:
-                values = values[order]
-            parts = [values[rows] for rows in self.splits.slices]
-            sums = np.stack([part.sum(axis=0) for part in parts])
-            squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
-            self._sums[:, columns] = sums
-            for fold in range(n_folds):
-                mine = self.splits.pieces(fold, 2)
-                whole = squares[mine].sum(axis=0)
-                about = whole - sums[mine].sum(axis=0) ** 2 / len(self.splits.folds[fold][1])
-                # What is left of a response that is constant in the validation set is rounding.
-                self._squares[fold, columns] = np.where(about > 1e-12 * whole, about, 0)
-            # The mean of equal numbers may differ from them by rounding.
-            rounding = self.splits.n * (4 * np.finfo(np.float64).eps * mean) ** 2
-            constant = squares.sum(axis=0) <= rounding
+                held = self._test.read(columns).cpu().numpy()
+                most, least = held.max(axis=0), held.min(axis=0)
+                finite &= np.isfinite(most) & np.isfinite(least)
+                self._test_constant[columns] = most == least
+            with np.errstate(invalid="ignore"):
+                spread = high - low
+            constant = spread == 0
+            values = raw.astype(np.float64)
             for column in np.flatnonzero(~finite):
                 self.left_out[start + int(column)] = "NaN or infinite values"
             for column in np.flatnonzero(finite & constant):
                 self.left_out[start + int(column)] = "constant in the training set"
+            values[:, ~finite] = 0
+            # In the precision of the responses, so that every batch takes off exactly this.
+            taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
+            self._taken_off[columns] = taken_off
+            values -= taken_off
+            # A model without intercept must explain the mean as well.
+            power = np.frexp(spread if self.intercept else np.maximum(spread, np.abs(taken_off)))[1]
+            usual = (power >= UNSCALED[0]) & (power <= UNSCALED[1]) | ~finite | constant
+            if not usual.all():
+                self.scale[columns] = np.ldexp(1.0, np.where(usual, 0, -power.clip(-1000, 1000)))
+                values *= self.scale[columns]
+            parts = [values[rows] for rows in self.splits.slices]
+            sums = np.stack([part.sum(axis=0) for part in parts])
+            squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
+            self._sums[:, columns] = sums
+            self.mean[columns] = taken_off + sums.sum(axis=0) / self.splits.n / self.scale[columns]
+            for fold in range(n_folds):
+                mine = self.splits.pieces(fold, 2)
+                whole = squares[mine].sum(axis=0)
+                about = whole - sums[mine].sum(axis=0) ** 2 / len(self.splits.folds[fold][1])
+                self._squares[fold, columns] = about.clip(0)
+                # What rounding leaves of a constant is no variance, and nothing is learned from one.
+                flat, self._silent[fold, columns] = (
+                    highest[of_set].max(axis=0) == lowest[of_set].min(axis=0)
+                    for of_set in (mine, self.splits.pieces(fold, 1))
+                )
+                self._squares[fold, columns][flat] = 0
         out = np.array(sorted(self.left_out), dtype=np.int64)
         self.kept = np.setdiff1d(np.arange(self.n_targets), out)
 
@@ -255,27 +308,36 @@ class Targets:
         """Batches of the kept targets, training rows piece after piece."""
         for start in range(0, len(self.kept), size):
             columns = self.kept[start : start + size]
-            mean = torch.as_tensor(self.mean[columns])
+            mean, scale = (torch.as_tensor(of[columns]) for of in (self._taken_off, self.scale))
+            scaled = bool((scale != 1).any())
 
             def ready(
-                source: _Source, mean: torch.Tensor = mean, columns: np.ndarray = columns
+                source: _Source,
+                mean: torch.Tensor = mean,
+                scale: torch.Tensor | None = scale if scaled else None,
+                columns: np.ndarray = columns,
             ) -> torch.Tensor:
                 # A mean that is large against the variance must go before rounding.
                 values = source.read(columns)
                 values = values.to(torch.promote_types(values.dtype, dtype))
-                return (values - mean.to(values.device, values.dtype)).to(device, dtype)
+                values = values - mean.to(values.device, values.dtype)
+                if scale is not None:
+                    values *= scale.to(values.device, values.dtype)
+                return values.to(device, dtype)
 
             Y = ready(self._train)
-            order = self.splits.order
-            if (order[1:] < order[:-1]).any():
-                Y = Y[torch.as_tensor(order, device=Y.device)]
+            if self.splits.reordered:
+                Y = Y[torch.as_tensor(self.splits.order, device=Y.device)]
+            silent = self.intercept and self._silent[:, columns].any()
             yield _Batch(
                 columns=columns,
                 Y=Y,
                 Y_test=None if self._test is None else ready(self._test),
                 sums=torch.as_tensor(self._sums[:, columns]).to(device, dtype),
                 squares=torch.as_tensor(self._squares[:, columns]).to(device, dtype),
-                mean=None if self.intercept else mean.to(device, dtype),
+                mean=None if self.intercept else (mean * scale).to(device, dtype),
+                silent=torch.as_tensor(self._silent[:, columns], device=device) if silent else None,
+                test_constant=torch.as_tensor(self._test_constant[columns], device=device),
             )
 
     @property
@@ -287,8 +349,10 @@ class Targets:
 class _Batch:
     """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b).
 
-    All of them less the mean of the training set, which a model without intercept must still
-    explain: `mean` (b,) is then what was taken off, and None with an intercept.
+    All of them times the scale of the target and less the mean of the training set, rounded, which a model
+    without intercept must still explain: `mean` (b,) is then what was taken off, and None with an intercept.
+    `silent` (n_folds, b) says where nothing is to be learned, constant in a training set with an intercept;
+    None: nowhere. `test_constant` (b,) says which are constant in the test set.
     """
 
     columns: np.ndarray
@@ -297,6 +361,8 @@ class _Batch:
     sums: torch.Tensor
     squares: torch.Tensor
     mean: torch.Tensor | None
+    silent: torch.Tensor | None
+    test_constant: torch.Tensor
 
 
 class _Source:
@@ -306,21 +372,18 @@ class _Source:
         shape = tuple(getattr(values, "shape", ()))
         if len(shape) != 2 or not all(shape):
             raise SolverError(f"{name}: found shape {shape}, expected (samples, targets), none of them 0")
-        kind = "f" if isinstance(values, torch.Tensor) and values.is_floating_point() else None
-        kind = (
-            kind
-            or np.dtype(
-                getattr(values, "dtype", object) if not isinstance(values, torch.Tensor) else "i8"
-            ).kind
-        )
-        if kind not in "fiub":
-            raise SolverError(f"{name}: found type {values.dtype}, expected real numbers")
+        if isinstance(values, torch.Tensor):
+            values = values.detach()
+        elif hasattr(values, "iloc"):
+            # Of pandas: its columns are not those of an array.
+            values = np.asarray(values)
+        _check_real(values, name)
         self.values, self.rows = values, rows
         self.n = shape[0] if rows is None else len(rows)
         self.n_targets = shape[1]
 
     def read(self, columns: slice | np.ndarray) -> torch.Tensor:
-        """(n, n_columns): on the source's device, in its precision (float64 where it holds integers)."""
+        """(n, n_columns): on the source's device, in its precision if that is float32, else float64."""
         if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
             columns = slice(int(columns[0]), int(columns[-1]) + 1)
         if isinstance(self.values, torch.Tensor):
@@ -328,6 +391,8 @@ class _Source:
                 columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
             )
             part = self.values[:, index]
+            if part.dtype not in (torch.float32, torch.float64):
+                part = part.to(torch.float64)
             return part if self.rows is None else part[torch.as_tensor(self.rows, device=part.device)]
         # Zarr and HDF5 read ranges well and scattered columns badly.
         whole = columns if isinstance(columns, slice) else slice(int(columns[0]), int(columns[-1]) + 1)
@@ -420,6 +485,11 @@ class Basis:
         # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
         # the mean that was taken off.
         size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        if not SQUARED[0] < size < SQUARED[1] and (largest := float(X.abs().max())):
+            raise SolverError(
+                f"X: found values up to {largest:.0e} from their mean, whose squares are no float64 numbers; "
+                "expected them scaled"
+            )
         tolerance = max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
         if self.p <= self.n:
             self.s, self.V = _right_singular(X.T @ X, lambda: X, tolerance)
@@ -498,8 +568,8 @@ class Plan:
         U = self.basis.exact
         grams, sums = self._sums(U)
         self.folds = [self._fold(k, U, grams, sums) for k in range(len(splits.folds))]
-        # In float64 it is needed no more, and it is as large as the features.
-        self.basis.exact = U[:0]
+        # In float64 it is needed no more, and it is as large as the features; a slice would keep it.
+        self.basis.exact = U.new_empty((0, self.basis.rank))
 
     @property
     def by_pieces(self) -> bool:
@@ -771,6 +841,7 @@ def solve(
         index, score, Z = _search(plan, part)
         columns = part.columns
         off = targets.mean[columns] if plan.intercept else 0.0
+        units = 1 / targets.scale[columns]
         alpha[columns] = candidates[index.cpu().numpy()]
         cv_score[columns] = score.cpu().numpy()
         if n_test:
@@ -780,16 +851,22 @@ def solve(
             # The same prediction divided by its largest g, which keeps it off the smallest numbers.
             predicted = plan.F @ (relative[index].T * Z)
             scale = top[index].to(plan.dtype)
-            held_out = part.Y_test if part.mean is None else part.Y_test + part.mean
-            test_score[columns] = _score(plan.scoring, predicted, held_out, scale).cpu().numpy()
+            held_out = part.Y_test
+            if part.mean is not None:
+                held_out = held_out + part.mean
+            elif plan.scoring == "r2":
+                # What was taken off is the mean but for rounding.
+                held_out = held_out - part.sums.sum(0) / targets.splits.n
+            score = _score(plan.scoring, predicted, held_out, scale)
+            test_score[columns] = score.masked_fill_(part.test_constant, 0).cpu().numpy()
             if kept is not None:
-                kept[:, columns] = (predicted * scale).cpu().numpy()
+                kept[:, columns] = (predicted * scale).cpu().numpy() * units
         if weights is not None:
             assert lift is not None
             assert intercept is not None
             b = lift @ (g[index].T * Z)
-            weights[:, columns] = b.cpu().numpy()
-            intercept[columns] = off - (basis.mean @ b.to(torch.float64)).cpu().numpy()
+            weights[:, columns] = b.cpu().numpy() * units
+            intercept[columns] = off - (basis.mean @ b.to(torch.float64)).cpu().numpy() * units
     return Fit(alpha, cv_score, test_score, kept, weights, intercept, targets.left_out)
 
 
@@ -827,8 +904,16 @@ def fit_score(
     SolverError
         Naming the argument that does not fit.
     """
-    splits = Splits(len(X_train), tuple(folds))
+    shape = tuple(np.shape(X_train))
+    if len(shape) != 2:
+        raise SolverError(f"X: found shape {shape}, expected (samples, features)")
+    splits = Splits(shape[0], tuple(folds))
     several = isinstance(Y_train, (list, tuple))
+    if several != isinstance(Y_test, (list, tuple)):
+        raise SolverError(
+            f"Y_test: found {type(Y_test).__name__}, expected "
+            f"{'a list of arrays, one a subject,' if several else 'an array'} as for Y_train"
+        )
     if several and len(Y_train) != len(Y_test):
         raise SolverError(f"Y_test: found {len(Y_test)} subjects, expected {len(Y_train)} as in Y_train")
     pairs = zip(Y_train, Y_test, strict=True) if several else [(Y_train, Y_test)]
@@ -861,6 +946,8 @@ def _search(plan: Plan, part: _Batch) -> tuple[torch.Tensor, torch.Tensor, torch
             w[fold.w_steep.index] = _product(fold.w_steep.matrix, fold.w_steep.rows, part.Y)
         if part.mean is not None and fold.z_of_mean is not None:
             z.addr_(fold.z_of_mean, part.mean)
+        if part.silent is not None:
+            z[:, part.silent[k]] = 0
         if part.mean is not None and fold.w_of_mean is not None:
             w.addr_(fold.w_of_mean, part.mean)
         r = len(z)
@@ -971,8 +1058,10 @@ def _score(scoring: Scoring, predicted: torch.Tensor, Y: torch.Tensor, scale: to
 
 def _batch_size(plan: Plan, targets: Targets, batch: int | None, memory: int | None) -> int:
     each = plan.batch_bytes(targets.n_test)
-    if batch is not None and batch < 1:
-        raise SolverError(f"targets_batch: found {batch}, expected 1 or more")
+    for name, value in (("targets_batch", batch), ("memory", memory)):
+        if value is not None and not (isinstance(value, (int, float, np.number)) and value >= 1):
+            raise SolverError(f"{name}: found {value!r}, expected a number of 1 or more")
+    batch = None if batch is None else int(batch)
     size = batch or LARGEST_BATCH.get(plan.device.type, LARGEST_BATCH["cpu"])
     if memory is None:
         return size
@@ -1010,7 +1099,7 @@ def predict(basis: Basis, targets: Targets, alpha: np.ndarray, X: Any) -> np.nda
         C = basis.U.T @ part.Y
         if part.mean is not None:
             C.addr_(basis.U.sum(0), part.mean)
-        out[:, part.columns] = (F @ (g.T * C)).cpu().numpy()
+        out[:, part.columns] = (F @ (g.T * C)).cpu().numpy() / targets.scale[part.columns]
     return out
 
 
@@ -1020,10 +1109,11 @@ def find_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         found = torch.device(device)
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, device=found).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
         raise SolverError(
-            f"device: found {device!r}, which is not there: {str(error).splitlines()[0]}"
+            f"device: found {device!r}, expected auto, cpu or a CUDA device that is there "
+            f"({str(error).splitlines()[0]})"
         ) from error
     return found
 
@@ -1078,24 +1168,35 @@ def _orthonormal(V: torch.Tensor) -> torch.Tensor:
 
 
 def _alphas(alphas: Any) -> torch.Tensor:
-    values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    try:
+        values = np.atleast_1d(np.asarray(alphas, dtype=np.float64))
+    except (TypeError, ValueError):
+        values = np.empty(0)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all() or (values <= 0).any():
         raise SolverError(f"alphas: found {alphas}, expected one or more finite numbers above 0")
     return torch.tensor(values.tolist(), dtype=torch.float64)
+
+
+def _check_real(values: Any, name: str) -> None:
+    """Raises SolverError for what are not real numbers, of numpy, torch, Zarr or HDF5."""
+    dtype = getattr(values, "dtype", type(values).__name__)
+    real = not dtype.is_complex if isinstance(dtype, torch.dtype) else getattr(dtype, "kind", "O") in "fiub"
+    if not real:
+        raise SolverError(f"{name}: found type {dtype}, expected real numbers")
 
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     """(n, p) float64 on the device."""
     if not isinstance(X, torch.Tensor):
         X = np.asarray(X)
-        if X.dtype.kind not in "fiub":
-            raise SolverError(f"{name}: found type {X.dtype}, expected real numbers")
+    _check_real(X, name)
+    if not isinstance(X, torch.Tensor):
         X = torch.from_numpy(np.require(X, np.float64, ["C", "W"]))
     if X.ndim != 2 or not X.numel():
         raise SolverError(
             f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0"
         )
-    X = X.to(device, torch.float64)
+    X = X.detach().to(device, torch.float64)
     if not bool(torch.isfinite(X).all()):
         raise SolverError(
             f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none"
