@@ -58,6 +58,7 @@ def test_white_responses_give_nothing_away() -> None:
         ({"Y": np.ones(5)}, r"Y: found shape \(5,\)"),
         ({"Y": np.full((8, 1), np.nan)}, "Y: found 8 NaN"),
         ({"folds": []}, "folds: found none"),
+        ({"folds": cv.contiguous(500, 2)}, "folds: found row 499, expected 0 to"),
         ({"runs": np.zeros(7)}, r"runs: found shape \(7,\), expected \(8,\)"),
     ],
 )

@@ -628,6 +628,10 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--n-folds", "300"), "--n-folds: found 240 samples, expected at least n_folds = 300"),
         (("--gap", "200"), "--gap: found 200 TRs, with which a fold of 240 samples has no training sample"),
         (("--block", "40"), "--block: found 40 TRs, with which a test fold of 60 TRs has 1 whole blocks"),
+        (
+            ("--device", "cuda:9"),
+            "--device: found 'cuda:9', expected auto, cpu or a CUDA device that is there",
+        ),
         (("--delays", "1,2"), "--delays: found it with --hemodynamics none"),
         (("--delays", "1;2"), "--delays: found '1;2', expected numbers of TRs with commas"),
         (("--hemodynamics", "stack"), "--delays: found none with --hemodynamics stack, expected distinct"),

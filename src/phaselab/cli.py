@@ -236,6 +236,9 @@ def encode(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the permutations.")] = 0,
+    device: Annotated[
+        str, typer.Option(help="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
+    ] = "cpu",
 ) -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 
@@ -274,6 +277,7 @@ def encode(
         delays=tuple(map(int, delays.split(","))) if delays else (),
         trim=trim,
         seed=seed,
+        device=device,
     )
 
     def warn(warnings: list[str]) -> None:

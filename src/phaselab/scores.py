@@ -59,6 +59,7 @@ class Options:
     hemodynamics, delays : ``none`` takes features as they are; ``average`` or ``stack`` over `delays` (TRs).
     trim : TRs dropped at the start of each run, after the delays.
     seed : seed of the permutations.
+    device : torch device of the ridge regressions, or ``auto``.
     """
 
     features: tuple[str, ...]
@@ -78,6 +79,7 @@ class Options:
     delays: tuple[int, ...] = ()
     trim: int = 0
     seed: int = 0
+    device: str = "cpu"
 
 
 class _Runs(Mapping[str, np.ndarray]):
@@ -206,7 +208,7 @@ def plan(options: Options, say: Say) -> Job:
         block=options.block,
         fdr=options.fdr,
     )
-    _rehearse({run: n - options.trim for run, n in lengths.items()}, spec)
+    _rehearse({run: n - options.trim for run, n in lengths.items()}, spec, options.device)
     sizes = {subject: array.shape[1] for subject, array in responses.items()}
     rois = _read_rois(options.rois, sizes)
     ceilings = _ceilings(options.ceiling, sizes)
@@ -263,7 +265,7 @@ def score(job: Job, progress: Callable[[int, int], None] | None = None) -> pd.Da
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        scores = encoding.encode(job.X, job.Y, job.spec, job.options.seed, progress)
+        scores = encoding.encode(job.X, job.Y, job.spec, job.options.seed, progress, job.options.device)
     job.warnings += dict.fromkeys(str(warning.message) for warning in caught)
     tables = []
     for subject, of_subject in scores.items():
@@ -597,15 +599,22 @@ def _check_runs(options: Options, folds: str, lengths: dict[str, int], cautions:
         )
 
 
-def _rehearse(lengths: dict[str, int], spec: Encoding) -> None:
-    """Encode noise of one feature and one voxel, so that folds and blocks that cannot be are told at once."""
+def _rehearse(lengths: dict[str, int], spec: Encoding, device: str) -> None:
+    """Encode noise, one feature and one voxel: folds, blocks or a device that cannot be are told at once."""
     rng = np.random.default_rng(0)
     X, Y = ({run: rng.standard_normal((n, 1)) for run, n in lengths.items()} for _ in range(2))
     try:
-        encoding.encode({0: X}, {"": Y}, spec.model_copy(update={"permutations": min(1, spec.permutations)}))
+        brief = spec.model_copy(update={"permutations": min(1, spec.permutations)})
+        encoding.encode({0: X}, {"": Y}, brief, device=device)
     except ValueError as error:
         argument, _, rest = str(error).partition(":")
-        option = {"n": "--n-folds", "n_folds": "--n-folds", "gap": "--gap", "block": "--block"}.get(argument)
+        option = {
+            "n": "--n-folds",
+            "n_folds": "--n-folds",
+            "gap": "--gap",
+            "block": "--block",
+            "device": "--device",
+        }.get(argument)
         if option is None:
             raise
         raise ArrayError(f"{option}:{rest}") from error

@@ -54,6 +54,9 @@ def autocorrelation_only(
         raise ValueError(f"runs: found shape {runs.shape}, expected ({len(Y)},) as in Y")
     if not folds:
         raise ValueError("folds: found none, expected at least one")
+    highest = max(int(np.max(rows)) for fold in folds for rows in fold)
+    if highest >= len(Y):
+        raise ValueError(f"folds: found row {highest}, expected 0 to {len(Y) - 1} as in Y")
     scores = []
     for train, test in folds:
         apart = np.abs(test[:, None] - train)
