@@ -205,7 +205,7 @@ def test_the_commands_list_show_and_refresh(server: Hub, snapshots: dict[str, Pa
     assert "stage1-step1000-tokens5B (5 B)" in said
     assert "stage1-step2000" not in said
     code, said = command("models", "list")
-    row = next(line for line in said.splitlines() if "olmo2-7b" in line)
+    row = next(line for line in said.splitlines() if line.split()[:1] == ["olmo2-7b"])
     assert "5 B to 9 B" in row
     code, said = command("models", "fetch", "org/tiny", "--checkpoints", "log:2")
     assert (code, len(cached(tmp_path, "model.safetensors"))) == (0, 2)

@@ -529,31 +529,25 @@ def _tokens(count: int) -> str:
 @told
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
+    from rich import box
     from rich.table import Column, Table
 
     from phaselab.checkpoints import FAMILIES, manifest
 
+    # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
     table = Table(
-        Column("family", no_wrap=True),
-        Column("repository", overflow="fold"),
-        "checkpoints",
-        "tokens",
-        "languages",
-        "licence",
-        caption="Where no checkpoints stand, 'phaselab models refresh FAMILY' lists them.",
+        Column("family\n  repository", no_wrap=True),
+        Column("checkpoints: tokens\nlicence; languages"),
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        caption="?: 'phaselab models refresh FAMILY' lists the checkpoints.",
     )
     for family in FAMILIES.values():
         path = manifest.path_of(family)
         line = manifest.listing(family).checkpoints if path else ()
-        seen = f"{_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
-        table.add_row(
-            family.name,
-            family.repository,
-            str(len(line)) if path else "",
-            seen,
-            " ".join(family.languages),
-            family.licence,
-        )
+        seen = f"{len(line)}: {_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
+        name = f"[bold]{family.name}[/]\n  {family.repository}"
+        table.add_row(name, f"{seen or '?'}\n{family.licence}; {' '.join(family.languages)}")
     Console().print(table)
 
 
