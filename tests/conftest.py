@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# The same examples every time: a test that fails on some days alone helps nobody. More of them are
-# looked at with --hypothesis-seed and a profile of one's own.
+# The same examples every time: a test that fails on some days alone helps nobody. Others are drawn
+# with --hypothesis-profile=default.
 settings.register_profile("fixed", derandomize=True, database=None)
 settings.load_profile("fixed")
 
