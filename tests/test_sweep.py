@@ -203,9 +203,8 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("gpu", "device: found 'gpu', expected auto, cpu, cuda or cuda:N"),
-        ("cpu:1", "device: found 'cpu:1', expected auto, cpu, cuda or cuda:N"),
-        ("cuda:99", "device: found 'cuda:99', expected cpu"),
+        ("gpu", "device: found 'gpu', expected auto, cpu or a CUDA device that is there"),
+        ("cuda:99", "device: found 'cuda:99', expected auto, cpu or a CUDA device that is there"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused_before_anything_runs(

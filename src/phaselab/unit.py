@@ -98,23 +98,14 @@ def choose_device(name: str) -> str:
     StudyError
         When it is no such name, or torch does not see the device.
     """
-    kind, _, number = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (number and not (kind == "cuda" and number.isdecimal())):
-        raise StudyError(f"device: found {name!r}, expected auto, cpu, cuda or cuda:N")
-    if kind == "cpu":
-        return name
-    import torch
+    if name == "cpu":
+        return name  # without a second for torch
+    from phaselab.encoding.solver import SolverError, find_device
 
-    seen = torch.cuda.device_count()
-    if kind == "auto":
-        return "cuda" if seen else "cpu"
-    if int(number or 0) >= seen:
-        raise StudyError(
-            f"device: found {name!r}, expected cpu"
-            + (f" or cuda:0 to cuda:{seen - 1}" if seen else "")
-            + f": torch {torch.__version__} sees {seen or 'no'} CUDA devices"
-        )
-    return name
+    try:
+        return str(find_device(name))
+    except SolverError as error:
+        raise StudyError(str(error)) from error
 
 
 @dataclass

@@ -480,7 +480,7 @@ class Basis:
         self.n, self.p = X.shape
         self.mean = X.mean(0) if intercept else X.new_zeros(self.p)
         X = _centred(X, self.mean)
-        if order is not None and (order[1:] < order[:-1]).any():
+        if order is not None:
             X = X[torch.as_tensor(order, device=device)]
         # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
         # the mean that was taken off.
@@ -563,7 +563,8 @@ class Plan:
         self.alphas = _alphas(alphas).to(self.device)
         if len(X) != splits.n:
             raise SolverError(f"X: found {len(X)} samples, expected {splits.n} as in the folds")
-        self.basis = Basis(X, splits.order, intercept, self.dtype, self.device)
+        order = splits.order if splits.reordered else None
+        self.basis = Basis(X, order, intercept, self.dtype, self.device)
         self.F = None if X_test is None else self.basis.project(X_test, "X_test")
         U = self.basis.exact
         grams, sums = self._sums(U)
