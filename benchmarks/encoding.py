@@ -32,7 +32,7 @@ from himalaya.scoring import correlation_score
 from scipy.signal import lfilter
 from significance import speed as permutation_speed
 
-from phaselab.encoding import cv
+from phaselab.encoding import folds as cv
 from phaselab.encoding.solver import ALPHAS, Plan, Splits, Targets, solve
 
 #: Training TRs, features, targets, test TRs. The replica has the paper's proportions at 1/5.4.
@@ -62,9 +62,7 @@ def world(n: int, p: int, t: int, n_test: int, seed: int = 0) -> tuple[np.ndarra
     X = X @ np.linalg.qr(rng.standard_normal((p, p)))[0].astype(np.float32)
     Y = X[:, :64] @ rng.standard_normal((min(p, 64), t), dtype=np.float32)
     Y *= rng.uniform(0, 0.6, t).astype(np.float32) / Y.std(0)
-    Y += lfilter([0.8], [1, -0.6], rng.standard_normal((rows, t), dtype=np.float32), axis=0).astype(
-        np.float32
-    )
+    Y += lfilter([0.8], [1, -0.6], rng.standard_normal((rows, t), dtype=np.float32), axis=0).astype(np.float32)
     return X[:n], Y[:n], X[n:], Y[n:]
 
 
@@ -96,9 +94,7 @@ def ours(X, Y, X_test, Y_test, folds, device="cpu", subjects=1, dtype="float32",
 def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="float32", batches=True):
     """Alphas, CV scores and test scores of himalaya."""
     set_backend("torch_cuda" if device.startswith("cuda") else "torch")
-    size = (
-        {"n_targets_batch": 1000 if kernel else 2000, "n_alphas_batch": 2 if kernel else 5} if batches else {}
-    )
+    size = {"n_targets_batch": 1000 if kernel else 2000, "n_alphas_batch": 2 if kernel else 5} if batches else {}
     params = {"score_func": correlation_score, **size}
     with warnings.catch_warnings():
         # Of the kernel on a shape where it is not the fastest: the comparison that was asked for.
@@ -110,9 +106,7 @@ def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="flo
     return model.best_alphas_.cpu().numpy(), model.cv_scores_.cpu().numpy(), scores.numpy()
 
 
-def ratio(
-    name: str, theirs: list[float], mine: list[float], goal: float | None, times: float = 1.0
-) -> list[Row]:
+def ratio(name: str, theirs: list[float], mine: list[float], goal: float | None, times: float = 1.0) -> list[Row]:
     each = [a * times / b for a, b in zip(theirs, mine, strict=True)]
     value = median(theirs) * times / median(mine)
     spread = f", rounds {min(each):.1f} to {max(each):.1f}" if len(each) > 1 else ""
@@ -129,9 +123,7 @@ def ratio(
 
 def speed(quick: bool, device: str) -> list[Row]:
     # The goals are for the full shapes: smaller ones spend their time elsewhere.
-    goals = (
-        {"one": 15.0, "six": 15.0} if device.startswith("cuda") else {"one": 18.0, "six": 25.0, "wide": 4.0}
-    )
+    goals = {"one": 15.0, "six": 15.0} if device.startswith("cuda") else {"one": 18.0, "six": 25.0, "wide": 4.0}
     return one_and_six(quick, device, {} if quick else goals) + wide(quick, device, {} if quick else goals)
 
 
@@ -230,9 +222,7 @@ def agreement(quick: bool, device: str) -> list[Row]:
         for alpha in {*fit.alpha[other], *alphas[other]}:
             plan = Plan(X, splits, [alpha], None, intercept=False, dtype="float64")
             score = solve(plan, Targets(Y, splits, intercept=False)).cv_score
-            gap += np.where(other & (alphas == alpha), score, 0) - np.where(
-                other & (fit.alpha == alpha), score, 0
-            )
+            gap += np.where(other & (alphas == alpha), score, 0) - np.where(other & (fit.alpha == alpha), score, 0)
         far = np.abs(fit.test_score - test) > 1e-4
         error = float(np.abs(fit.cv_score - cv_scores).max())
         wrong = float((far & (np.abs(gap) > 1e-5)).mean())
@@ -332,15 +322,9 @@ def scale(quick: bool) -> list[Row]:
         X, _, X_test, _ = world(n, p, 1, n_test)
         Y = np.lib.format.open_memmap(f"{folder}/Y.npy", "w+", np.float32, (n + n_test, t))
         for start in range(0, len(Y), 1000):
-            rows = (
-                X[start : start + 1000]
-                if start + 1000 <= n
-                else np.concatenate([X, X_test])[start : start + 1000]
-            )
+            rows = X[start : start + 1000] if start + 1000 <= n else np.concatenate([X, X_test])[start : start + 1000]
             part = rng.standard_normal((len(Y[start : start + 1000]), t), dtype=np.float32)
-            Y[start : start + 1000] = (
-                part + 0.3 * np.tile(rows[:, :8] / X[:, :8].std(0), (1, t // 8 + 1))[:, :t]
-            )
+            Y[start : start + 1000] = part + 0.3 * np.tile(rows[:, :8] / X[:, :8].std(0), (1, t // 8 + 1))[:, :t]
         Y.flush()
         del Y
         Y = np.load(f"{folder}/Y.npy", mmap_mode="r")

@@ -36,7 +36,7 @@ from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
 from phaselab import features
 from phaselab.features import Features, extract
 from phaselab.stimuli import Run, Stimulus
-from phaselab.study import Features as Spec
+from phaselab.study import FeatureSpec as Spec
 
 LAYERS, WIDTH, INNER, VOCABULARY = 8, 512, 2048, 100_278
 #: Tokens of a caption, from and to: a line of speech; a description of a scene.
@@ -125,18 +125,14 @@ def against_loop(model: Any, device: str, quick: bool) -> tuple[list[Row], float
             headless, _ = timed(lambda t=texts: plain(model, tokens, t, head=False), device)
             times.append((loop / own, headless / own, own))
             n_tokens = found.notes["tokens"]
-            error = max(
-                error, *(np.abs(values - expected).max(axis=(1, 2)) / np.abs(expected).max(axis=(1, 2)))
-            )
+            error = max(error, *(np.abs(values - expected).max(axis=(1, 2)) / np.abs(expected).max(axis=(1, 2))))
         ratio, without_head, own = np.median(times, axis=0)
         met = None if goal is None else bool(ratio >= goal)
         rows += [
             Row(f"{name}: plain loop over extract", ratio, "times", f">= {goal}" if goal else "", met),
             Row(f"{name}: plain loop without head over extract", without_head, "times"),
             Row(f"{name}: extract", n_tokens / own, "tokens/s"),
-            Row(
-                f"{name}: largest error of a layer", float(error), "relative", "<= 1e-5", bool(error <= 1e-5)
-            ),
+            Row(f"{name}: largest error of a layer", float(error), "relative", "<= 1e-5", bool(error <= 1e-5)),
         ]
         speed = n_tokens / own
     return rows, speed

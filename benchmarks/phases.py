@@ -133,9 +133,7 @@ def false_alarms(simulations: int) -> list[Row]:
             say(f"{title}: {hits} of {simulations}")
     for phase, (hits_of, trials) in pooled.items():
         low, _ = error(hits_of, trials)
-        rows.append(
-            Row(f"false alarms, phase {phase}, all nulls", hits_of / trials, "share", "<= 0.05", low <= 0.05)
-        )
+        rows.append(Row(f"false alarms, phase {phase}, all nulls", hits_of / trials, "share", "<= 0.05", low <= 0.05))
     return rows
 
 
@@ -191,9 +189,7 @@ def coverage(simulations: int) -> list[Row]:
 
 
 def power(simulations: int) -> tuple[list[Row], list[dict[str, float]]]:
-    table = detachment_power(
-        (0, 1, 2, 3, 4, 6, 10), CHECKPOINTS, (1, 3, 6), n_simulations=simulations, seed=3
-    )
+    table = detachment_power((0, 1, 2, 3, 4, 6, 10), CHECKPOINTS, (1, 3, 6), n_simulations=simulations, seed=3)
     rows = []
     for (n, subjects), own in table.groupby(["checkpoints", "subjects"]):
         drop = float((own["power"].cummax() - own["power"]).max())
@@ -223,9 +219,7 @@ def speed(repeats: int) -> list[Row]:
     four = shape(t, *FOUR) + 0.02 * noise(rng, 1, 27)[0]
     assert len(fit_transitions(t, four, max_changes=4).knots) == 4
     seconds = fastest(lambda: fit_transitions(t, four, max_changes=4, n_bootstrap=2000), repeats)
-    rows = [
-        Row("2,000 bootstrap fits, 27 points, up to 4 changes", seconds, "s, one core", "<= 2", seconds <= 2)
-    ]
+    rows = [Row("2,000 bootstrap fits, 27 points, up to 4 changes", seconds, "s, one core", "<= 2", seconds <= 2)]
     sizes = {}
     for n in (250, 500, 1000):
         long = grid(n)

@@ -24,7 +24,7 @@ from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import encode, significance
 from phaselab.encoding.significance import permutation_p
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 PERMUTATIONS = 1000
 BLOCK = 10
@@ -160,7 +160,7 @@ def in_turn(
         if signal:
             Y += signal * X @ rng.standard_normal((24, 200)) / np.sqrt(24)
         X, Y = ({f"run-{i}": m[120 * i :][:120] for i in range(4)} for m in (X, Y))
-        spec = Encoding(permutations=200, null=null, block=block)
+        spec = EncodingSpec(permutations=200, null=null, block=block)
         p.append(encode({0: X}, {"s": Y}, spec, seed=seed)["s"].p[0])
     return np.array(p)
 

@@ -2,10 +2,10 @@
 
     python benchmarks/tasks.py [--quick] [--json FILE] [--check]
 
-Items: one pass of all measures (`phaselab.tasks.score_tasks`, requests built before, as from a sweep's
+Items: one pass of all measures (`phaselab.behaviour.score_tasks`, requests built before, as from a sweep's
 second checkpoint on) over 1,000 items of four options, against plain batched forward passes over the
 same tokens: each prompt with its four options once, rows of like length together, the same batch
-size, nothing done with the logits. Internals: all measures of all layers of a unit of the study demo,
+size, nothing done with the logits. InternalSpec: all measures of all layers of a unit of the study demo,
 against its encoding. The two of a pair take turns; the ratio is the median over turns.
 """
 
@@ -29,14 +29,14 @@ import numpy as np
 import torch
 
 from phaselab import encoding, internals
-from phaselab.attention import head_scores
+from phaselab.behaviour import score_tasks
 from phaselab.features import extract, to_trs
+from phaselab.internals.attention import head_scores
 from phaselab.results import Store
-from phaselab.study import Internals, Training, load_study
-from phaselab.tasks import score_tasks
-from phaselab.train.models import build
-from phaselab.train.text import Item, source
-from phaselab.unit import Workbench
+from phaselab.study import InternalSpec, Training, load_study
+from phaselab.sweep.unit import Workbench
+from phaselab.texts.base import Item, source
+from phaselab.training.networks import build
 
 BATCH = 32
 
@@ -115,9 +115,9 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     stimulus = bench.brain.stimulus
     features = extract(model, tokenizer, stimulus, study.features)
     labels = stimulus.labels.replace("unknown", "")
-    full = Internals(**study.internals.model_dump() | {"sparse": (1, 8), "attention": 8})
+    full = InternalSpec(**study.internals.model_dump() | {"sparse": (1, 8), "attention": 8})
 
-    def all_internals(spec: Internals) -> None:
+    def all_internals(spec: InternalSpec) -> None:
         internals.measure(features.layers, labels, spec)
         if spec.attention:
             head_scores(model, tokenizer, spec.attention)

@@ -116,9 +116,7 @@ class Handler(BaseHTTPRequestHandler):
         if entry is None:
             return
         if what == "refs":
-            branches = [
-                {"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in entry.revisions.items()
-            ]
+            branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in entry.revisions.items()]
             self._json({"branches": branches, "tags": [], "converts": []})
             return
         commit = entry.revisions.get(revision, revision)

@@ -11,11 +11,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from phaselab import ngrams
-from phaselab.attention import AttentionError, head_scores
+from phaselab.internals import ngrams
+from phaselab.internals.attention import AttentionError, head_scores
 from phaselab.study import Training
-from phaselab.train.models import build
-from phaselab.train.text import source
+from phaselab.texts.base import source
+from phaselab.training.networks import build
 
 VOCABULARY, POSITIONS = 60, 96
 
@@ -74,9 +74,7 @@ def test_a_network_built_to_induce_scores_near_one() -> None:
 
 @pytest.mark.parametrize("architecture", ["gpt_neox", "olmo2", "llama"])
 def test_an_untrained_network_scores_near_zero(architecture: str) -> None:
-    training = Training(
-        text="world", architecture=architecture, hidden_size=32, layers=2, intermediate_size=64
-    )
+    training = Training(text="world", architecture=architecture, hidden_size=32, layers=2, intermediate_size=64)
     model = build(training, VOCABULARY, 1, 0, 1).eval()
     frame = head_scores(model, _tokenizer(), 4)
     assert len(frame) == 2 * 2 * (4 + 1)
@@ -168,9 +166,7 @@ def test_a_model_of_one_order_correlates_with_that_order(order: int) -> None:
 
 
 def test_an_untrained_network_is_at_the_loss_of_guessing() -> None:
-    training = Training(
-        text="world", architecture="gpt_neox", hidden_size=32, layers=1, heads=2, intermediate_size=64
-    )
+    training = Training(text="world", architecture="gpt_neox", hidden_size=32, layers=1, heads=2, intermediate_size=64)
     text = source(training, None)
     tokenizer = text.tokenizer()
     model = build(training, len(tokenizer), 0, 1, 2).eval()

@@ -20,9 +20,7 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
 MODEL_PAGE = "11_model_page"
-DIRECTIVE = re.compile(
-    r"^(`{3,}|:{3,})\{(exercise|solution)\}([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL
-)
+DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{(exercise|solution)\}([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 each_text = pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda p: p.stem)
@@ -75,14 +73,8 @@ def test_every_page_is_in_the_contents_and_every_entry_is_a_page() -> None:
 @each_text
 def test_cited_works_and_used_terms_exist(path: Path) -> None:
     text = prose(path)
-    keys = set(
-        re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M)
-    )
-    cited = {
-        key
-        for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
-        for key in re.split(r"\s*,\s*", group)
-    }
+    keys = set(re.findall(r"^@\w+\{([^,]+),", (ROOT / "book" / "references.bib").read_text(encoding="utf-8"), re.M))
+    cited = {key for group in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in re.split(r"\s*,\s*", group)}
     used = {
         match[2] or match[1].strip()
         for match in re.finditer(r"\{term\}`([^`<]+?)(?:<([^>]+)>)?`", text.replace("\n", " "))
@@ -262,7 +254,7 @@ def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Pat
 
 
 def test_a_published_table_that_changes_makes_pages_stale(tmp_path: Path) -> None:
-    from phaselab.book import results_digest
+    from phaselab.book.pages import results_digest
     from phaselab.results import Store
     from phaselab.study import load_study
 

@@ -25,9 +25,9 @@ from phaselab.brains import (
     simulated,
     standardise,
 )
-from phaselab.brains.ceiling import group_ceiling, inter_subject_correlation
-from phaselab.study import Brain
-from phaselab.train import world
+from phaselab.brains.signal import group_ceiling, inter_subject_correlation
+from phaselab.study import BrainSpec
+from phaselab.texts import world
 
 TRIM = 5
 
@@ -57,7 +57,7 @@ def test_regress_out_leaves_nothing_of_its_regressors() -> None:
 
 @pytest.fixture(scope="module")
 def brain() -> BrainData:
-    return simulated.load(Brain(name="simulated", seed=0))
+    return simulated.load(BrainSpec(name="simulated", seed=0))
 
 
 def groups_of_latents() -> dict[str, slice]:
@@ -119,14 +119,13 @@ def test_shapes_names_and_lengths(brain: BrainData) -> None:
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
     one, again, other = (
-        simulated.load(Brain(name="simulated", seed=seed, minutes=4, runs=2, vertices=24))
-        for seed in (0, 0, 1)
+        simulated.load(BrainSpec(name="simulated", seed=seed, minutes=4, runs=2, vertices=24)) for seed in (0, 0, 1)
     )
     assert again.digest == one.digest
     assert again.stimulus.digest == one.stimulus.digest
     assert other.digest != one.digest
     assert other.stimulus.digest != one.stimulus.digest
-    fewer = simulated.load(Brain(name="simulated", seed=0, minutes=4, runs=2, vertices=24, subjects=1))
+    fewer = simulated.load(BrainSpec(name="simulated", seed=0, minutes=4, runs=2, vertices=24, subjects=1))
     np.testing.assert_array_equal(fewer.responses["sub-01"]["run-1"], one.responses["sub-01"]["run-1"])
 
 
@@ -161,14 +160,12 @@ def test_regions_are_contiguous_patches_in_both_hemispheres(n_vertices: int) -> 
 
 def test_a_number_of_vertices_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"brain.vertices: found 8, expected 12 to 20484"):
-        simulated.load(Brain(name="simulated", vertices=8))
+        simulated.load(BrainSpec(name="simulated", vertices=8))
 
 
 def test_runs_that_are_too_short_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"brain.minutes: found 2 for 4 runs, expected at least 1 minute a run"
-    ):
-        simulated.load(Brain(name="simulated", minutes=2))
+    with pytest.raises(ValueError, match=r"brain.minutes: found 2 for 4 runs, expected at least 1 minute a run"):
+        simulated.load(BrainSpec(name="simulated", minutes=2))
 
 
 def test_the_narratives_are_held_out_natural_in_pace_and_never_cross_a_run(brain: BrainData) -> None:
@@ -191,9 +188,7 @@ def test_ceilings_spread_and_are_zero_without_signal(brain: BrainData) -> None:
     assert brain.ceiling is not None
     noise = by_region(brain.ceiling, brain, "sim-noise")
     np.testing.assert_array_equal(noise, 0)
-    others = np.concatenate(
-        [by_region(brain.ceiling, brain, r) for r in simulated.REGIONS if r != "sim-noise"]
-    )
+    others = np.concatenate([by_region(brain.ceiling, brain, r) for r in simulated.REGIONS if r != "sim-noise"])
     assert others.min() < 0.42
     assert others.max() > 0.75
     assert others.max() < 1
@@ -220,9 +215,7 @@ def test_the_ceiling_is_the_root_of_the_explainable_variance(brain: BrainData) -
         unexplained = np.var(regress_out(y, x), axis=0) / (1 - x.shape[1] / len(x))
         explained = 1 - unexplained
         signal = brain.ceiling[subject] > 0
-        assert explained[signal].mean() == pytest.approx(
-            (brain.ceiling[subject][signal] ** 2).mean(), rel=0.06
-        )
+        assert explained[signal].mean() == pytest.approx((brain.ceiling[subject][signal] ** 2).mean(), rel=0.06)
 
 
 def test_word_level_latents_are_a_minority_and_who_where_and_how_are_not_in_the_words(
@@ -294,7 +287,7 @@ def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -
 
 
 def test_a_very_short_stimulus_still_works() -> None:
-    brain = simulated.load(Brain(name="simulated", minutes=2, runs=2, vertices=12, subjects=1))
+    brain = simulated.load(BrainSpec(name="simulated", minutes=2, runs=2, vertices=12, subjects=1))
     assert brain.ceiling is not None
     assert np.isfinite(brain.ceiling["sub-01"]).all()
     for run in brain.stimulus.runs:
@@ -336,7 +329,7 @@ def with_data(function):  # type: ignore[no-untyped-def]
 
 @with_data
 def test_alice_has_the_published_shape() -> None:
-    brain = load_brain(Brain(name="alice"), DATA)
+    brain = load_brain(BrainSpec(name="alice"), DATA)
     assert not brain.simulated
     assert len(brain.subjects) == 27
     assert "s33" not in brain.subjects
@@ -364,7 +357,7 @@ def test_alice_inter_subject_correlation_is_the_known_one() -> None:
 
 @with_data
 def test_alice_word_times_reproduce_the_published_word_rate() -> None:
-    brain = load_brain(Brain(name="alice", subjects=3), DATA)
+    brain = load_brain(BrainSpec(name="alice", subjects=3), DATA)
     assert len(brain.subjects) == 3
     for subject in brain.subjects:
         published = np.loadtxt(DATA / f"alice2016/alice_data_shared/{subject}-rate.txt")
@@ -385,7 +378,7 @@ def test_alice_responses_are_clean_of_drift_and_motion() -> None:
 
 @with_data
 def test_alice_labels_cover_every_word() -> None:
-    (run,) = load_brain(Brain(name="alice"), DATA).stimulus.runs
+    (run,) = load_brain(BrainSpec(name="alice"), DATA).stimulus.runs
     labels = run.labels
     assert not labels.isna().any().any()
     assert tuple(labels["word"]) == run.texts
@@ -411,9 +404,7 @@ def small_copy(tmp_path: Path) -> Path:
     grid = tmp_path / "alice2016/alice_stim_shared"
     grid.mkdir()
     times = [(0, 20, "sp"), (20.5, 21, "Down"), (21, 21.5, "the"), (22, 22.5, "rabbit"), (22.5, 23, "")]
-    body = "".join(
-        f'intervals [{i}]:\nxmin = {a}\nxmax = {b}\ntext = "{w}"\n' for i, (a, b, w) in enumerate(times, 1)
-    )
+    body = "".join(f'intervals [{i}]:\nxmin = {a}\nxmax = {b}\ntext = "{w}"\n' for i, (a, b, w) in enumerate(times, 1))
     (grid / "a.TextGrid").write_text(
         f'File type = "ooTextFile"\nitem [1]:\nname = "word"\nintervals: size = {len(times)}\n{body}',
         encoding="utf-8",
@@ -422,7 +413,7 @@ def small_copy(tmp_path: Path) -> Path:
 
 
 def test_the_layout_is_read_without_the_real_data(tmp_path: Path) -> None:
-    brain = load_brain(Brain(name="alice"), small_copy(tmp_path))
+    brain = load_brain(BrainSpec(name="alice"), small_copy(tmp_path))
     assert brain.subjects == ("s01", "s02", "s04")
     assert "s03 left out" in brain.notes[0]
     (run,) = brain.stimulus.runs
@@ -460,24 +451,24 @@ def test_a_region_without_a_shared_response_is_named(tmp_path: Path) -> None:
         table[:, 4] = series
         np.savetxt(file, table)
     with pytest.raises(ValueError, match="do not correlate between subjects in LPreM: expected"):
-        load_brain(Brain(name="alice"), folder)
+        load_brain(BrainSpec(name="alice"), folder)
 
 
 def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
     for data in (None, tmp_path):
         with pytest.raises(DataMissing, match=r"Brennan et al\. 2016 .*put .* in .*alice2016.*PHASELAB_DATA"):
-            load_brain(Brain(name="alice"), data)
+            load_brain(BrainSpec(name="alice"), data)
     copy = small_copy(tmp_path)
     shutil.rmtree(copy / "alice2016/alice_stim_shared")
     with pytest.raises(DataMissing, match=r"no \*\.TextGrid"):
-        load_brain(Brain(name="alice"), copy)
+        load_brain(BrainSpec(name="alice"), copy)
 
 
 def test_a_missing_motion_file_is_named(tmp_path: Path) -> None:
     copy = small_copy(tmp_path)
     (copy / "alice2016/alice_data_shared/s02-rp_x.txt").unlink()
     with pytest.raises(DataMissing, match=r"s02-rp_\*\.txt: found 0 files of motion, expected 1"):
-        load_brain(Brain(name="alice"), copy)
+        load_brain(BrainSpec(name="alice"), copy)
 
 
 @pytest.mark.parametrize(
@@ -494,7 +485,7 @@ def test_a_malformed_table_is_named(tmp_path: Path, damage, message: str) -> Non
     table = pd.DataFrame(np.loadtxt(file), columns=list("012345"))
     damage(table).to_csv(file, sep=" ", header=False, index=False, na_rep="nan")
     with pytest.raises(ValueError, match=message) as caught:
-        load_brain(Brain(name="alice"), copy)
+        load_brain(BrainSpec(name="alice"), copy)
     assert str(file) in str(caught.value)
 
 
@@ -503,9 +494,9 @@ def test_words_outside_the_recording_are_refused_by_line(tmp_path: Path) -> None
     file = copy / "alice2016/alice_stim_shared/a.TextGrid"
     file.write_text(file.read_text().replace("xmin = 20.5", "xmin = 20").replace('"sp"', '"Oh"'))
     with pytest.raises(ValueError, match=r"line 8: found 'Oh' at 0 s, expected words from 20 to 744 s"):
-        load_brain(Brain(name="alice"), copy)
+        load_brain(BrainSpec(name="alice"), copy)
 
 
 def test_more_subjects_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"brain.subjects: found 9, expected at most 3"):
-        load_brain(Brain(name="alice", subjects=9), small_copy(tmp_path))
+        load_brain(BrainSpec(name="alice", subjects=9), small_copy(tmp_path))

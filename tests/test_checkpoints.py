@@ -72,9 +72,7 @@ def test_local_checkpoints_ascend_and_name_what_they_leave_out(tmp_path):
 
 def test_tokens_come_from_a_table_where_names_lack_them(tmp_path):
     (tmp_path / "step8").mkdir()
-    with pytest.raises(
-        CheckpointError, match=r"step8: the name does not tell .*row for step8 in .*checkpoints.csv"
-    ):
+    with pytest.raises(CheckpointError, match=r"step8: the name does not tell .*row for step8 in .*checkpoints.csv"):
         local_checkpoints(tmp_path)
     (tmp_path / "checkpoints.csv").write_text("revision,tokens\nstep8,16777216\n")
     assert local_checkpoints(tmp_path)[0].tokens == 16777216
@@ -133,9 +131,7 @@ def test_ranges_of_tokens_hold_both_ends():
     assert [c.tokens for c in choose(run, "log:3@10-1B")] == [10, 10**6, 10**9]
     assert [c.tokens for c in choose(run, "every:2@10-2B")] == [10, 10**6, 2 * 10**9]
     assert [c.tokens for c in choose(run, "log:5@1M-1M")] == [10**6]
-    with pytest.raises(
-        CheckpointError, match=r"found 'all@2T-', a range without any .*0 to 1,000,000,000,000"
-    ):
+    with pytest.raises(CheckpointError, match=r"found 'all@2T-', a range without any .*0 to 1,000,000,000,000"):
         choose(run, "all@2T-")
 
 
@@ -179,9 +175,7 @@ def test_pickled_weights_are_tensors_or_refused(saved, tmp_path):
     model, _ = load(checkpoint)
     assert torch.equal(model.gpt_neox.embed_in.weight, weights["gpt_neox.embed_in.weight"])
     torch.save({**weights, "more": Malicious(tmp_path / "ran")}, checkpoint.path / "pytorch_model.bin")
-    with pytest.raises(
-        CheckpointError, match=r"pickled: a .bin file holds more than tensors; .*ran nothing"
-    ) as e:
+    with pytest.raises(CheckpointError, match=r"pickled: a .bin file holds more than tensors; .*ran nothing") as e:
         load(checkpoint)
     assert not (tmp_path / "ran").exists()
     assert "\n" not in str(e.value)
@@ -194,13 +188,9 @@ def test_pickled_weights_in_parts_and_in_the_old_format(saved, tmp_path):
     index = {}
     for number, part in enumerate((names[::2], names[1::2]), 1):
         file = f"pytorch_model-0000{number}-of-00002.bin"
-        torch.save(
-            {n: weights[n] for n in part}, checkpoint.path / file, _use_new_zipfile_serialization=number == 1
-        )
+        torch.save({n: weights[n] for n in part}, checkpoint.path / file, _use_new_zipfile_serialization=number == 1)
         index |= dict.fromkeys(part, file)
-    (checkpoint.path / "pytorch_model.bin.index.json").write_text(
-        json.dumps({"metadata": {}, "weight_map": index})
-    )
+    (checkpoint.path / "pytorch_model.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     model, _ = load(checkpoint)
     whole = load(Checkpoint(saved.name, 7, 14336, saved))[0].state_dict()
     for name, tensor in model.state_dict().items():
@@ -232,18 +222,12 @@ def test_damaged_or_incomplete_checkpoints_name_the_folder(saved, tmp_path):
     with pytest.raises(CheckpointError, match="cut: cannot be loaded"):
         load(copy_of(saved, tmp_path / "cut", model__safetensors=whole[: len(whole) // 2]))
     with pytest.raises(CheckpointError, match="bare: .*expected also config.json, a tokenizer"):
-        load(
-            copy_of(
-                saved, tmp_path / "bare", config__json=None, tokenizer__json=None, tokenizer_config__json=None
-            )
-        )
+        load(copy_of(saved, tmp_path / "bare", config__json=None, tokenizer__json=None, tokenizer_config__json=None))
     with pytest.raises(CheckpointError, match="gone: no such folder"):
         load(Checkpoint("gone", 0, 0, tmp_path / "gone"))
     fewer = copy_of(saved, tmp_path / "fewer")
     weights = load_file(saved / "model.safetensors")
     del weights["gpt_neox.layers.1.mlp.dense_h_to_4h.weight"]
     save_file(weights, fewer.path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(
-        CheckpointError, match=r"fewer: 1 weights missing .*layers.1.mlp.dense_h_to_4h.weight"
-    ):
+    with pytest.raises(CheckpointError, match=r"fewer: 1 weights missing .*layers.1.mlp.dense_h_to_4h.weight"):
         load(fewer)

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from phaselab import sweep
-from phaselab.notebooks import Lab
+from phaselab.book.lab import Lab
 from phaselab.results import Store
 from phaselab.study import Study, StudyError
-from phaselab.unit import Workbench
+from phaselab.sweep import pool as sweep
+from phaselab.sweep.unit import Workbench
 
 DOCS = [{"question": f"w {i}", "choices": ["farm", "mill", "tower"], "answer": i % 3} for i in range(9)]
 TRAIN = {

@@ -8,14 +8,15 @@ from himalaya.backend import get_backend, set_backend
 from scipy.signal import lfilter
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding import Scores, cv
+from phaselab.encoding import Scores
+from phaselab.encoding import folds as cv
 from phaselab.encoding.controls import (
     above_control,
     autocorrelation_only,
     beyond_nuisance,
     variance_partitioning,
 )
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +92,7 @@ def test_planted_variance_is_parted_as_planted(planted) -> None:
     assert found.unique["two"].mean() == pytest.approx(0.1, abs=0.03)
     assert found.shared.mean() == pytest.approx(0.2, abs=0.03)
     np.testing.assert_allclose(sum(found.product.values()), found.joint)
-    np.testing.assert_allclose(
-        found.shared, found.alone["one"] + found.alone["two"] - found.joint, atol=1e-12
-    )
+    np.testing.assert_allclose(found.shared, found.alone["one"] + found.alone["two"] - found.joint, atol=1e-12)
     # Each space's part has what is its own, and some of what is shared.
     assert 0.3 < found.product["one"].mean() < 0.5
     assert 0.1 < found.product["two"].mean() < 0.3
@@ -105,9 +104,7 @@ def test_a_third_space_of_noise_adds_nothing_and_the_search_is_seeded(planted) -
     folds, alphas = cv.contiguous(600, 2), np.logspace(0, 4, 3)
     set_backend("torch")
     try:
-        one, two = (
-            variance_partitioning(spaces, Y[:, :10], folds, alphas, 2, iterations=5, seed=5) for _ in range(2)
-        )
+        one, two = (variance_partitioning(spaces, Y[:, :10], folds, alphas, 2, iterations=5, seed=5) for _ in range(2))
         assert get_backend().name == "torch"
     finally:
         set_backend("numpy")
@@ -149,7 +146,7 @@ def test_beyond_nuisance_is_a_row_a_measure_layer_subject_and_region(planted) ->
     Y_of = {"s": split(Y[:, :40]), "t": split(Y[:, 40:])}
     rois = {"s": np.repeat(["front", "back"], 20), "t": np.repeat("back", 20)}
     X = {0: split(np.random.default_rng(6).standard_normal((600, 5))), 1: split(spaces["one"])}
-    spec = Encoding(log10_alphas=(-1, 4, 6))
+    spec = EncodingSpec(log10_alphas=(-1, 4, 6))
     rows = beyond_nuisance(X, split(spaces["two"]), Y_of, rois, spec)
     assert len(rows) == 2 * 4 * (3 + 2)
     value = rows.set_index(["measure", "layer", "subject", "roi"])["value"]
@@ -174,9 +171,9 @@ def score(r: np.ndarray, layers: tuple[int, ...] = (0, 1)) -> Scores:
 
 def test_above_control_is_the_mean_difference_by_region() -> None:
     trained, untrained = np.array([[0.1, 0.2, 0.6], [0.3, 0.4, 0.5]]), np.full((2, 3), 0.1)
-    rows = above_control(
-        {"s": score(trained)}, {"s": score(untrained)}, {"s": np.array(["a", "a", "b"])}
-    ).set_index(["layer", "roi"])
+    rows = above_control({"s": score(trained)}, {"s": score(untrained)}, {"s": np.array(["a", "a", "b"])}).set_index(
+        ["layer", "roi"]
+    )
     assert set(rows["measure"]) == {"r_above_control"}
     assert rows.loc[(0, "a"), "value"] == pytest.approx(0.05)
     assert rows.loc[(1, "all"), "value"] == pytest.approx(0.3)

@@ -16,9 +16,11 @@ import pytest
 import zarr
 from typer.testing import CliRunner, Result
 
-from phaselab import arrays, encoding, scores
+from phaselab import encoding
 from phaselab.cli import app
-from phaselab.study import Encoding
+from phaselab.encoding import arrays
+from phaselab.encoding import job as scores
+from phaselab.study import EncodingSpec
 
 RUNS, LENGTH, WIDTH, VOXELS = 4, 60, 5, 12
 N = RUNS * LENGTH
@@ -113,7 +115,7 @@ def test_scores_are_those_of_encode(here: Path) -> None:
     expected = encoding.encode(
         {0: {run: X[rows] for run, rows in cut.items()}},
         {"Y": {run: Y[rows] for run, rows in cut.items()}},
-        Encoding(log10_alphas=(-3, 5, 9), permutations=99),
+        EncodingSpec(log10_alphas=(-3, 5, 9), permutations=99),
         seed=3,
     )["Y"]
     for name in ("r", "p", "alpha", "significant"):
@@ -167,9 +169,7 @@ def test_raw_responses_far_from_zero_score_as_in_closed_form(here: Path, log10_a
 
 
 def test_progress_counts_layers(here: Path) -> None:
-    options = scores.Options(
-        ("a=X.npy", "b=X.npy"), ("Y.npy",), Path("s.csv"), Path("runs.csv"), permutations=9
-    )
+    options = scores.Options(("a=X.npy", "b=X.npy"), ("Y.npy",), Path("s.csv"), Path("runs.csv"), permutations=9)
     seen: list[tuple[int, int]] = []
     scores.score(scores.plan(options, lambda _: None), lambda done, of: seen.append((done, of)))
     assert seen == [(1, 2), (2, 2)]
@@ -211,9 +211,7 @@ def test_twice_the_same_bytes_and_nothing_left_beside(here: Path) -> None:
 
 def test_layers_and_subjects_are_named_and_in_order(here: Path) -> None:
     X = np.load("X.npy")
-    stack = np.stack(
-        [np.random.default_rng(50 + layer).standard_normal(X.shape) for layer in range(11)] + [X]
-    )
+    stack = np.stack([np.random.default_rng(50 + layer).standard_normal(X.shape) for layer in range(11)] + [X])
     np.save("stack.npy", stack)
     other = planted(0, voxels=7)[1]
     np.save("sub-02.npy", other)
@@ -233,9 +231,7 @@ def test_layers_and_subjects_are_named_and_in_order(here: Path) -> None:
     assert list(two["layer"].cat.categories) == ["X", *(f"deep:{layer}" for layer in range(12))]
 
 
-def test_a_long_summary_shows_the_best_layer_of_each_subject(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_summary_shows_the_best_layer_of_each_subject(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "LONG_SUMMARY", 1)
     np.save("noise.npy", np.random.default_rng(9).standard_normal((N, WIDTH)))
     result = encode("--features", "noise.npy", *FILES, "--out", "s.csv", *QUICK)
@@ -320,10 +316,7 @@ def test_voxels_that_cannot_be_scored_are_told_and_have_a_note(here: Path) -> No
     Y[30, 9] = -np.inf
     np.save("Y.npy", Y)
     result = encode(*FILES, "--out", "scores.parquet", *QUICK)
-    said = (
-        "subject Y: left out, with r = NaN and a note: 1 constant (voxel 1), "
-        "2 NaN or infinite (voxels 6, 9), of 12"
-    )
+    said = "subject Y: left out, with r = NaN and a note: 1 constant (voxel 1), 2 NaN or infinite (voxels 6, 9), of 12"
     assert said in result.output
     table = pd.read_parquet("scores.parquet")
     assert {i: note for i, note in enumerate(table["note"]) if note} == {
@@ -362,9 +355,7 @@ def test_regions_and_ceiling(here: Path) -> None:
     ceiling = np.linspace(0.05, 0.9, VOXELS)
     ceiling[3] = np.nan
     np.save("ceiling.npy", ceiling)
-    result = encode(
-        *FILES, "--rois", "rois.csv", "--ceiling", "ceiling.npy", "--out", "scores.parquet", *QUICK
-    )
+    result = encode(*FILES, "--rois", "rois.csv", "--ceiling", "ceiling.npy", "--out", "scores.parquet", *QUICK)
     table = pd.read_parquet("scores.parquet")
     assert table["roi"].tolist() == ["STG"] * PLANTED + ["V1"] * (VOXELS - PLANTED - 1) + [""]
     known = ceiling >= 0.1
@@ -379,9 +370,9 @@ def test_regions_and_ceiling_of_several_subjects(here: Path) -> None:
     np.save("sub-02.npy", np.load("Y.npy")[:, :3])
     Path("rois.tsv").write_text("subject\tvoxel\troi\nY\t11\tA1\nsub-02\t2\tSTG\n")
     np.save("c.npy", np.full(3, 0.5))
-    table = scored(
-        *FILES, "--responses", "sub-02.npy", "--rois", "rois.tsv", "--ceiling", "sub-02=c.npy"
-    ).set_index(["subject", "voxel"])
+    table = scored(*FILES, "--responses", "sub-02.npy", "--rois", "rois.tsv", "--ceiling", "sub-02=c.npy").set_index(
+        ["subject", "voxel"]
+    )
     assert table[table["roi"] != ""]["roi"].to_dict() == {("Y", 11): "A1", ("sub-02", 2): "STG"}
     assert table.loc["Y", "r_normalised"].isna().all()
     np.testing.assert_allclose(table.loc["sub-02", "r_normalised"], table.loc["sub-02", "r"] * 2)
@@ -425,9 +416,7 @@ def test_features_are_read_one_layer_at_a_time(here: Path) -> None:
 
 
 @pytest.mark.parametrize("columns", [20_000, 19_000])
-def test_a_memory_map_is_not_read_into_memory(
-    here: Path, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
+def test_a_memory_map_is_not_read_into_memory(here: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
     """Checking 19 MB of responses takes little of it; voxels that are left out cost a copy of the others."""
     Y = np.random.default_rng(0).standard_normal((N, 20_000)).astype(np.float32)
     Y[:, columns:] = 0
@@ -450,9 +439,7 @@ def test_shapes_that_do_not_fit(here: Path) -> None:
     X, Y = np.load("X.npy"), np.load("Y.npy")
     np.save("short.npy", Y[:-10])
     said = refused("--features", "X.npy", "--responses", "short.npy")
-    assert (
-        "--responses short.npy: found 230 TRs (shape (230, 12)), expected 240 as in --features X.npy" in said
-    )
+    assert "--responses short.npy: found 230 TRs (shape (230, 12)), expected 240 as in --features X.npy" in said
     np.save("turned.npy", Y.T)
     assert "is it transposed?" in refused("--features", "X.npy", "--responses", "turned.npy")
     np.save("flat.npy", Y[:, 0])
@@ -473,10 +460,7 @@ def test_values_that_cannot_be_used(here: Path) -> None:
     stack[1, 20, 0] = np.inf
     np.save("stack.npy", stack)
     said = refused("--features", "stack.npy", *FILES[2:])
-    assert (
-        "--features stack.npy: layer 1: found nan at TR 17, feature 3 (2 NaN or infinite values in all)"
-        in said
-    )
+    assert "--features stack.npy: layer 1: found nan at TR 17, feature 3 (2 NaN or infinite values in all)" in said
     Y[:] = 1
     Y[0, 0] = np.nan
     np.save("Y.npy", Y)
@@ -504,13 +488,9 @@ def test_pickled_objects_are_refused_and_never_run(here: Path) -> None:
     (store / "0").write_bytes(pickle.dumps(Planted()))
     for name in ("objects.npy", "objects.npz", "pickle.npz"):
         said = refused("--features", name, *FILES[2:])
-        assert (
-            f"--features {name}: found data type object (pickled Python objects, which are not read)" in said
-        )
+        assert f"--features {name}: found data type object (pickled Python objects, which are not read)" in said
     for name in ("pickle.npy", "objects.zarr"):
-        assert f"--features {name}: found no array that can be read" in refused(
-            "--features", name, *FILES[2:]
-        )
+        assert f"--features {name}: found no array that can be read" in refused("--features", name, *FILES[2:])
     assert not Path("unpickled").exists()
 
 
@@ -581,10 +561,7 @@ def test_names_that_are_the_same(here: Path) -> None:
     Path("more").mkdir()
     np.save("more/Y.npy", np.load("Y.npy"))
     said = refused(*FILES, "--responses", "more/Y.npy")
-    assert (
-        "--responses: found subject 'Y' more than once, expected distinct names: --responses NAME=PATH"
-        in said
-    )
+    assert "--responses: found subject 'Y' more than once, expected distinct names: --responses NAME=PATH" in said
     said = refused(*FILES, "--features", "X.npy")
     assert "--features: found layer 'X' more than once" in said
 

@@ -8,9 +8,10 @@ from scipy import stats
 from threadpoolctl import threadpool_limits
 
 from phaselab import results
-from phaselab.encoding import cv, encode, normalise, shuffled_stimulus, significance, summarise
+from phaselab.encoding import encode, normalise, shuffled_stimulus, significance, summarise
+from phaselab.encoding import folds as cv
 from phaselab.encoding.solver import Plan, Splits, Targets, solve
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 ALPHAS = np.logspace(-1, 5, 9)
 
@@ -133,7 +134,7 @@ def test_p_holds_its_level_for_folds_that_are_trained_and_tested_in_turn(kind, w
     for repeat in range(4):
         X = {0: split(smooth(rng, 480, 24, width), [120] * 4)}
         Y = {"s": split(smooth(rng, 480, 300, width), [120] * 4)}
-        p.append(encode(X, Y, Encoding(folds=kind, gap=5, permutations=200), seed=repeat)["s"].p)
+        p.append(encode(X, Y, EncodingSpec(folds=kind, gap=5, permutations=200), seed=repeat)["s"].p)
     p = np.array(p)
     assert 0.015 < (p <= 0.05).mean() < 0.06
     assert (p <= 0.01).mean() < 0.018
@@ -164,7 +165,7 @@ def test_no_permutation_gives_p_of_1():
 
 
 LENGTHS = (110, 90, 100, 120)
-SPEC = Encoding(permutations=100)
+SPEC = EncodingSpec(permutations=100)
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +181,7 @@ def world():
         signal[subject][:, 20:] = 0
         noise[subject] = smooth(rng, n, 30)
         Y[subject] = split(signal[subject] + noise[subject], LENGTHS)
-    ceiling = {
-        s: np.where(np.arange(30) < 20, signal[s].std(0) / (signal[s] + noise[s]).std(0), 0.02) for s in Y
-    }
+    ceiling = {s: np.where(np.arange(30) < 20, signal[s].std(0) / (signal[s] + noise[s]).std(0), 0.02) for s in Y}
     return {layer: split(values, LENGTHS) for layer, values in X.items()}, Y, ceiling
 
 
@@ -283,7 +282,7 @@ def test_one_run_in_contiguous_folds_with_few_voxels_a_subject():
     X = smooth(rng, 362, 96)
     shared = X[:, :4] @ rng.standard_normal((4, 6))
     Y = {f"S{s:02d}": {"alice": (shared + 2 * smooth(rng, 362, 6)).astype(np.float32)} for s in range(27)}
-    spec = Encoding(folds="contiguous", n_folds=4, gap=10, permutations=100)
+    spec = EncodingSpec(folds="contiguous", n_folds=4, gap=10, permutations=100)
     scores = encode({0: {"alice": X}}, Y, spec)
     r = np.concatenate([s.r for s in scores.values()])
     assert r.shape == (27, 6)
@@ -291,7 +290,7 @@ def test_one_run_in_contiguous_folds_with_few_voxels_a_subject():
     table = summarise(scores, {s: np.array([f"roi{i}" for i in range(6)]) for s in Y})
     assert len(table) == 27 * 7 * 2
     with pytest.raises(ValueError, match="runs: found 1"):
-        encode({0: {"alice": X}}, Y, Encoding(folds="runs"))
+        encode({0: {"alice": X}}, Y, EncodingSpec(folds="runs"))
 
 
 @pytest.mark.parametrize(

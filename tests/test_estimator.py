@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding import cv, estimator
+from phaselab.encoding import estimator
+from phaselab.encoding import folds as cv
 from phaselab.encoding.estimator import RidgeCV
 from phaselab.encoding.solver import SolverError, fit_score
 
@@ -80,9 +81,7 @@ def test_folds():
         np.testing.assert_array_equal(RidgeCV(cv=same).fit(X, Y, runs=runs).cv_scores_, by_run.cv_scores_)
     assert (by_run.cv_scores_ != RidgeCV(cv=cv.contiguous(120, 3)).fit(X, Y).cv_scores_).any()
     one = RidgeCV(cv=cv.LeaveOneRunOut(gap=3)).fit(X, Y, runs=runs)
-    np.testing.assert_array_equal(
-        one.cv_scores_, RidgeCV(cv=cv.leave_one_run_out(runs, 3)).fit(X, Y).cv_scores_
-    )
+    np.testing.assert_array_equal(one.cv_scores_, RidgeCV(cv=cv.leave_one_run_out(runs, 3)).fit(X, Y).cv_scores_)
     with pytest.raises(ValueError, match="cv: found folds in which .* expected whole runs"):
         RidgeCV(cv=KFold(4, shuffle=True, random_state=0)).fit(X, Y)
     assert RidgeCV(cv=cv.Shuffled(4)).fit(X, Y).cv_scores_.shape == (9,)

@@ -150,9 +150,7 @@ def test_a_refreshed_manifest_wins_and_nothing_is_dropped_in_silence(folder: Pat
 def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
     family = find("k2-65b")
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", ""), ("", "ckpt_002", "b" * 40, "2", "")])
-    with pytest.raises(
-        CheckpointError, match=r"k2-65b: found no checkpoint .*column tokens of .*2 checkpoints"
-    ):
+    with pytest.raises(CheckpointError, match=r"k2-65b: found no checkpoint .*column tokens of .*2 checkpoints"):
         chosen(family, "all")
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", "4000"), ("", "ckpt_002", "b" * 40, "2", "")])
     with pytest.warns(UserWarning, match="left out ckpt_002"):
@@ -166,13 +164,9 @@ def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
 
 
 def test_offline_without_a_manifest_or_commits_says_what_to_do(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"
-    ):
+    with pytest.raises(CheckpointError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"):
         manifest.listing(find("olmo2-7b"))
-    with pytest.raises(
-        CheckpointError, match=r"pythia-70m step0: its commit is not known, and HF_HUB_OFFLINE"
-    ):
+    with pytest.raises(CheckpointError, match=r"pythia-70m step0: its commit is not known, and HF_HUB_OFFLINE"):
         chosen(find("pythia-70m"), ("step0",))
 
 

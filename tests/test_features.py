@@ -37,8 +37,8 @@ from phaselab import features, stimuli
 from phaselab.encoding import encode
 from phaselab.features import FeatureError, Lazy, extract, read_features, to_trs, write_features
 from phaselab.stimuli import Run, Stimulus
-from phaselab.study import Encoding
-from phaselab.study import Features as Spec
+from phaselab.study import EncodingSpec
+from phaselab.study import FeatureSpec as Spec
 
 TEXT = (
     "the old captain said that she would never leave the island again but in the morning a boat "
@@ -128,9 +128,7 @@ def metaspace() -> PreTrainedTokenizerFast:
 
 
 def word_level() -> PreTrainedTokenizerFast:
-    inner = Tokenizer(
-        models.WordLevel({w: i for i, w in enumerate(["<unk>", *dict.fromkeys(WORDS)])}, "<unk>")
-    )
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<unk>", *dict.fromkeys(WORDS)])}, "<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
 
@@ -513,7 +511,7 @@ def test_the_encoder_holds_one_layer_at_a_time():
         return values
 
     responses = {"s": {name: rng.standard_normal((40, 2)) for name in ("a", "b")}}
-    scores = encode(Lazy(range(4), make), responses, Encoding(permutations=0))
+    scores = encode(Lazy(range(4), make), responses, EncodingSpec(permutations=0))
     assert scores["s"].layers == (0, 1, 2, 3)
     # Each layer once to be checked and once to be used, and the first one for its runs.
     assert len(made) == 2 * (2 * 4 + 1)

@@ -46,9 +46,7 @@ def made_up_curves(
                             rows.append({**brain, "measure": "r_normalised", "value": share, "stderr": 0.02})
                         rows.append({**brain, "measure": "significant", "value": np.clip(share * 1.3, 0, 1)})
                 inner = {**same, "perspective": "internal", "layer": layer}
-                rows.append(
-                    {**inner, "measure": "intrinsic_dimension", "value": 6 + 8 * x + layer, "stderr": 0.4}
-                )
+                rows.append({**inner, "measure": "intrinsic_dimension", "value": 6 + 8 * x + layer, "stderr": 0.4})
                 rows.append({**inner, "measure": "participation_ratio", "value": 20 - 10 * x + 2 * layer})
                 for probe in probes:
                     task = {**inner, "task": probe}
@@ -56,9 +54,7 @@ def made_up_curves(
                     value = 0.2 + 0.5 * x + rng.normal(0, 0.01)
                     rows.append({**task, "measure": score, "value": value, "stderr": 0.02})
                     rows.append({**task, "measure": "probe_control", "value": 0.22, "stderr": 0.01})
-                    rows.append(
-                        {**task, "measure": "probe_selectivity", "value": value - 0.22, "stderr": 0.025}
-                    )
+                    rows.append({**task, "measure": "probe_selectivity", "value": value - 0.22, "stderr": 0.025})
                     rows.append({**task, "measure": "probe_shuffled", "value": 0.12, "stderr": 0.01})
                     rows.append({**task, "measure": "probe_chance", "value": 0.13, "stderr": 0.0})
             for place, task in enumerate(tasks):
@@ -205,20 +201,9 @@ def test_monotone_is_the_isotonic_fit():
     assert figures.monotone([1, 3, 2, 4]) == pytest.approx([1, 2.5, 2.5, 4])
 
 
-def test_linear_cka_ignores_rotation_and_scale_and_sees_independence():
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((2000, 5))
-    turn = np.linalg.qr(rng.standard_normal((5, 5)))[0]
-    assert figures.linear_cka(x, 3 * x @ turn + 1) == pytest.approx(1)
-    assert figures.linear_cka(x, rng.standard_normal((2000, 5))) < 0.02
-    assert np.isnan(figures.linear_cka(x, np.ones((2000, 2))))
-
-
 def test_means_are_taken_over_the_tasks_that_are_asked_for(one):
     row = figures.comparison(one, figures.families(load_study("demo")), {MODELS[0]: ["facts"]}).iloc[0]
-    facts = one[
-        (one["measure"] == "accuracy") & (one["task"] == "facts") & (one["tokens"] == one["tokens"].max())
-    ]
+    facts = one[(one["measure"] == "accuracy") & (one["task"] == "facts") & (one["tokens"] == one["tokens"].max())]
     assert row["accuracy"] == pytest.approx(facts["value"].iloc[0], abs=1e-3)
     words = texts_of(figures.three_perspectives(one, simulated=True, tasks=["facts"]))
     assert "reading" not in words
@@ -261,9 +246,7 @@ def drawings(curves, one):
     ceiling = {s: rng.uniform(0.2, 0.6, 40) for s in SUBJECTS}
     rois = {s: rng.choice(ROIS, 40) for s in SUBJECTS}
     return {
-        "three_perspectives": lambda **k: figures.three_perspectives(
-            one, transitions=mine, phases=PHASES, **k
-        ),
+        "three_perspectives": lambda **k: figures.three_perspectives(one, transitions=mine, phases=PHASES, **k),
         "perspective_pair": lambda **k: figures.perspective_pair(one, "accuracy", best_monotone=True, **k),
         "layer_checkpoint_heatmap": lambda **k: figures.layer_checkpoint_heatmap(one, **k),
         "roi_curves": lambda **k: figures.roi_curves(one, **k),
@@ -381,9 +364,7 @@ def test_transitions_of_a_test_become_a_table_and_sentences(one):
     assert (own["tokens"] <= own["end"]).all()
     text = figures.phase_text(result, 2, "share of the ceiling")
     found = bool(result.table.loc[result.table["phase"] == 2, "found"].iloc[0])
-    assert text.startswith(
-        f"Phase II (detachment) is {'**found**' if found else '**not found**'} in {MODELS[0]}."
-    )
+    assert text.startswith(f"Phase II (detachment) is {'**found**' if found else '**not found**'} in {MODELS[0]}.")
     assert "The fall of the brain score goes from" in text
     assert "share of the ceiling" in text
 

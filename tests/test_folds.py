@@ -7,8 +7,9 @@ import pytest
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit, cross_val_score
 
-from phaselab.encoding import cv, encode
-from phaselab.study import Encoding
+from phaselab.encoding import encode
+from phaselab.encoding import folds as cv
+from phaselab.study import EncodingSpec
 
 TITLES = np.repeat(["big", "b", "c", "d", "e"], [50, 20, 20, 20, 30])
 
@@ -142,5 +143,5 @@ def test_a_study_may_gather_runs_in_folds() -> None:
             assert not {*runs[train[a]]} & {*runs[train[b]]}
     X = {0: {f"run-{i}": rng.standard_normal((30, 4)) for i in range(6)}}
     Y = {"s": {run: values @ rng.standard_normal((4, 5)) for run, values in X[0].items()}}
-    scores = encode(X, Y, Encoding(folds="groups", n_folds=3, permutations=20))
+    scores = encode(X, Y, EncodingSpec(folds="groups", n_folds=3, permutations=20))
     assert scores["s"].r.shape == (1, 5)

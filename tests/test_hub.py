@@ -24,7 +24,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from hub_server import Hub, serving
-from phaselab import sweep
 from phaselab.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -40,7 +39,8 @@ from phaselab.checkpoints import (
 from phaselab.cli import app
 from phaselab.results import Store, digest_file, folders
 from phaselab.study import Study
-from phaselab.unit import Workbench
+from phaselab.sweep import pool as sweep
+from phaselab.sweep.unit import Workbench
 
 WORDS = ("a", "the", "dog", "cat", "sees", "hears")
 SIZES = {
@@ -76,9 +76,7 @@ def save(folder: Path, architecture: str, seed: int, **options: object) -> Path:
     config = TINY[architecture]()
     torch.manual_seed(seed)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder, **options)
-    words = Tokenizer(
-        models.WordLevel({"<unk>": 0, **{w: i for i, w in enumerate(WORDS, 1)}}, unk_token="<unk>")
-    )
+    words = Tokenizer(models.WordLevel({"<unk>": 0, **{w: i for i, w in enumerate(WORDS, 1)}}, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>").save_pretrained(folder)
     (folder / "README.md").write_text("Not needed to load it.\n")
@@ -157,9 +155,7 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     assert [c.repository for c in known.checkpoints] == [family.early, family.early, family.repository]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
     del server.repositories[family.early]
-    with pytest.warns(
-        UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"
-    ):
+    with pytest.warns(UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"):
         manifest.refresh(family)
     assert [c.step for c in manifest.listing(family).checkpoints] == [10_000]
 
@@ -283,9 +279,7 @@ def test_a_cut_connection_is_taken_up(
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     server.cut["model.safetensors"] = (5000, reset)
     snapshot = hub.fetch(the("step0-tokens0B"))
-    assert digest_file(snapshot / "model.safetensors") == digest_file(
-        snapshots["first"] / "model.safetensors"
-    )
+    assert digest_file(snapshot / "model.safetensors") == digest_file(snapshots["first"] / "model.safetensors")
     asked = server.asked("GET", "/model.safetensors")
     assert len(asked) == 2
     if not reset:
@@ -297,9 +291,7 @@ def test_a_cut_connection_is_taken_up(
 def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_path: Path) -> None:
     server.corrupt.add("model.safetensors")
     checkpoint = the("step0-tokens0B")
-    with pytest.raises(
-        CheckpointError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"
-    ):
+    with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"):
         hub.fetch(checkpoint)
     assert cached(tmp_path, "model.safetensors") == []
     server.corrupt = {"tokenizer.json"}
@@ -309,9 +301,7 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     server.corrupt.clear()
     server.requests.clear()
     load(checkpoint)
-    assert [path.rpartition("/")[2] for method, path, _ in server.requests if method == "GET"] == [
-        "tokenizer.json"
-    ]
+    assert [path.rpartition("/")[2] for method, path, _ in server.requests if method == "GET"] == ["tokenizer.json"]
     # Damage on the disk is found as well, by the time of the change.
     blob = (hub.fetch(checkpoint) / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
@@ -343,9 +333,7 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
     server.add("org/bare", "step1-tokens1B", bare)
-    with pytest.raises(
-        CheckpointError, match=r"org/bare step1-tokens1B: found README.md; expected config.json"
-    ):
+    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md; expected config.json"):
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 
@@ -356,9 +344,7 @@ def test_a_hub_that_is_down_is_one_sentence(
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     # huggingface_hub waits longer and longer between its attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(
-        CheckpointError, match=r"step0-tokens0B: http://127.0.0.1:9 cannot be reached"
-    ) as caught:
+    with pytest.raises(CheckpointError, match=r"step0-tokens0B: http://127.0.0.1:9 cannot be reached") as caught:
         hub.fetch(checkpoint)
     assert "\n" not in str(caught.value)
     with pytest.raises(CheckpointError, match="org/tiny: http://127.0.0.1:9 cannot be reached"):
@@ -420,28 +406,20 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     checkpoint = the("step0-tokens0B")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(
-        CheckpointError, match=r"found 1,000 bytes free in .*hub, expected [\d,]+ bytes for the"
-    ):
+    with pytest.raises(CheckpointError, match=r"found 1,000 bytes free in .*hub, expected [\d,]+ bytes for the"):
         hub.fetch(checkpoint)
     assert server.asked("GET", "model.safetensors") == []
 
 
 @pytest.mark.filterwarnings("ignore:Not enough free disk space")
-def test_a_disk_that_fills_up_is_one_sentence(
-    server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_disk_that_fills_up_is_one_sentence(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     small = tmp_path / "home"
     small.mkdir()
     with mounted(small, "-t", "tmpfs", "-o", "size=96k", "tmpfs"):
         checkpoint = the("step0-tokens0B")
         # Something else takes the room after it was looked at.
-        monkeypatch.setattr(
-            hub, "_require_room", lambda what, needed: (small / "more").write_bytes(b"x" * 60_000)
-        )
-        with pytest.raises(
-            CheckpointError, match=r"org/tiny step0-tokens0B: the disk of .*hub is full"
-        ) as caught:
+        monkeypatch.setattr(hub, "_require_room", lambda what, needed: (small / "more").write_bytes(b"x" * 60_000))
+        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: the disk of .*hub is full") as caught:
             hub.fetch(checkpoint)
         assert "\n" not in str(caught.value)
         (small / "more").unlink()
@@ -554,9 +532,7 @@ def test_two_processes_download_the_same_thing(server: Hub, tmp_path: Path) -> N
         "from phaselab.checkpoints import Checkpoint, hub\n"
         f"print(hub.fetch(Checkpoint('step10-tokens1B', 10, 1, None, 'org/tiny', {checkpoint.commit!r})))"
     )
-    running = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)
-    ]
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = {process.communicate(timeout=60)[0].strip() for process in running}
     assert [process.returncode for process in running] == [0, 0]
     assert len(said) == 1

@@ -9,7 +9,7 @@ from sklearn.linear_model import Ridge, RidgeClassifier
 
 from phaselab import internals
 from phaselab.internals import InternalsError, geometry, intrinsic_dimension, measure
-from phaselab.study import Internals
+from phaselab.study import InternalSpec
 
 N_NARRATIVES, LENGTH, TYPES, P = 20, 50, 60, 32
 CLASSES = ("farm", "river", "school", "mill")
@@ -151,7 +151,7 @@ def test_drift_is_0_for_the_same_1_for_unrelated_and_2_for_opposite_states() -> 
 
 def test_a_planted_label_is_found_and_one_that_is_not_there_is_at_chance() -> None:
     labels, states = _story()
-    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated", "progress"), samples=1000))
+    frame = measure({0: states}, labels, InternalSpec(probes=("place", "unrelated", "progress"), samples=1000))
     assert _value(frame, "probe_accuracy", "place") > 0.97
     assert _value(frame, "probe_correlation", "progress") > 0.9
     assert _value(frame, "probe_r2", "progress") > 0.8
@@ -169,13 +169,11 @@ def test_control_labels_belong_to_word_types_so_that_only_the_word_gives_them() 
     rng = np.random.default_rng(5)
     word = labels["word"].str[1:].astype(int).to_numpy()
     only_word = rng.normal(size=(TYPES, TYPES))[word].astype(np.float32)
-    frame = measure({0: only_word, 1: states}, labels, Internals(probes=("place",)))
+    frame = measure({0: only_word, 1: states}, labels, InternalSpec(probes=("place",)))
     assert _value(frame, "probe_control", "place") > 0.95  # as many features as types: by heart
     assert _value(frame, "probe_accuracy", "place") < 0.45
     for layer in (0, 1):
-        parts = [
-            _value(frame, f"probe_{x}", "place", layer=layer) for x in ("selectivity", "accuracy", "control")
-        ]
+        parts = [_value(frame, f"probe_{x}", "place", layer=layer) for x in ("selectivity", "accuracy", "control")]
         assert parts[0] == pytest.approx(parts[1] - parts[2])
 
 
@@ -211,7 +209,7 @@ def test_words_without_a_label_and_labels_with_too_little_are_left_out_by_name()
     labels["rare"] = np.where(np.arange(1000) < 20, "x", "")
     labels["flat"] = 1.0
     probes = ("holder", "constant", "rare", "flat")
-    frame = measure({0: states}, labels, Internals(probes=probes))
+    frame = measure({0: states}, labels, InternalSpec(probes=probes))
     assert set(frame["task"]) == {"", "holder"}
     assert set(frame.attrs["left_out"]) == {"constant", "rare", "flat"}
     assert _value(frame, "probe_accuracy", "holder") > 0.95
@@ -220,16 +218,16 @@ def test_words_without_a_label_and_labels_with_too_little_are_left_out_by_name()
 
 def test_measures_are_deterministic_and_a_label_does_not_change_another() -> None:
     labels, states = _story()
-    one = measure({0: states}, labels, Internals(probes=("place",)), seed=4)
-    both = measure({0: states}, labels, Internals(probes=("unrelated", "place")), seed=4)
-    pd.testing.assert_frame_equal(one, measure({0: states}, labels, Internals(probes=("place",)), seed=4))
+    one = measure({0: states}, labels, InternalSpec(probes=("place",)), seed=4)
+    both = measure({0: states}, labels, InternalSpec(probes=("unrelated", "place")), seed=4)
+    pd.testing.assert_frame_equal(one, measure({0: states}, labels, InternalSpec(probes=("place",)), seed=4))
     same = both[both["task"] != "unrelated"].reset_index(drop=True)
     pd.testing.assert_frame_equal(one, same)
 
 
 def test_words_are_sampled_evenly_over_the_stimulus() -> None:
     labels, states = _story()
-    few = measure({0: states}, labels, Internals(samples=100))
+    few = measure({0: states}, labels, InternalSpec(samples=100))
     at = np.linspace(0, 999, 100).round().astype(int)
     assert _value(few, "norm") == pytest.approx(np.linalg.norm(states[at].astype(float), axis=1).mean())
 
@@ -237,15 +235,15 @@ def test_words_are_sampled_evenly_over_the_stimulus() -> None:
 def test_unusable_input_is_named() -> None:
     labels, states = _story()
     with pytest.raises(InternalsError, match=r"layer 3: found shape \(999, 32\), expected \(1000"):
-        measure({3: states[1:]}, labels, Internals())
+        measure({3: states[1:]}, labels, InternalSpec())
     broken = states.copy()
     broken[5, 5] = np.nan
     with pytest.raises(InternalsError, match="layer 1: found numbers that are not finite"):
-        measure({0: states, 1: broken}, labels, Internals())
+        measure({0: states, 1: broken}, labels, InternalSpec())
     with pytest.raises(InternalsError, match="'mood'"):
-        measure({0: states}, labels, Internals(probes=("mood",)))
+        measure({0: states}, labels, InternalSpec(probes=("mood",)))
     with pytest.raises(InternalsError, match="'word'"):
-        measure({0: states}, labels.drop(columns="word"), Internals(probes=("place",)))
+        measure({0: states}, labels.drop(columns="word"), InternalSpec(probes=("place",)))
 
 
 def test_sparse_probes_need_no_more_neurons_than_hold_the_label() -> None:
@@ -254,25 +252,23 @@ def test_sparse_probes_need_no_more_neurons_than_hold_the_label() -> None:
     states = rng.normal(size=(1000, 40)).astype(np.float32)
     place = labels["place"].map({c: i for i, c in enumerate(CLASSES)}).to_numpy()
     states[np.arange(1000), place] += 6  # one neuron a class
-    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated"), sparse=(1, 4)))
+    frame = measure({0: states}, labels, InternalSpec(probes=("place", "unrelated"), sparse=(1, 4)))
     assert _value(frame, "probe_sparse_1", "place") > 0.97
     assert _value(frame, "probe_sparse_1", "unrelated") < 0.4
     spread = np.linalg.qr(rng.normal(size=(40, 40)))[0].astype(np.float32)
-    turned = measure({0: states @ spread}, labels, Internals(probes=("place",), sparse=(1, 40)))
+    turned = measure({0: states @ spread}, labels, InternalSpec(probes=("place",), sparse=(1, 40)))
     assert _value(turned, "probe_sparse_1", "place") < 0.95 < _value(turned, "probe_sparse_40", "place")
-    without = measure({0: states}, labels, Internals(probes=("place",)))
+    without = measure({0: states}, labels, InternalSpec(probes=("place",)))
     assert not without["measure"].str.startswith("probe_sparse").any()
 
 
 def test_logistic_probes_agree_with_linear_ones_and_are_at_chance_on_shuffled_labels() -> None:
     labels, states = _story()
-    frame = measure({0: states}, labels, Internals(probes=("place", "unrelated"), logistic=True))
-    assert _value(frame, "probe_logistic", "place") == pytest.approx(
-        _value(frame, "probe_accuracy", "place"), abs=0.05
-    )
+    frame = measure({0: states}, labels, InternalSpec(probes=("place", "unrelated"), logistic=True))
+    assert _value(frame, "probe_logistic", "place") == pytest.approx(_value(frame, "probe_accuracy", "place"), abs=0.05)
     for name in ("place", "unrelated"):
         gain = _value(frame, "probe_logistic_shuffled", name) - _value(frame, "probe_chance", name)
         assert abs(gain) < 0.08
     assert _value(frame, "probe_logistic", "place") > 0.15 + _value(frame, "probe_logistic", "unrelated")
-    plain = measure({0: states}, labels, Internals(probes=("place",)))
+    plain = measure({0: states}, labels, InternalSpec(probes=("place",)))
     assert not plain["measure"].str.startswith("probe_logistic").any()

@@ -8,7 +8,7 @@ from pathlib import Path
 import papermill
 import pytest
 
-from phaselab.notebooks import Lab, ParameterError, check_parameters, execute, parameters_of, read_source
+from phaselab.book.lab import Lab, ParameterError, check_parameters, execute, parameters_of, read_source
 from phaselab.results import Store
 from phaselab.study import Study, load_study
 
@@ -34,7 +34,7 @@ share: float = 0.5
 ```
 
 ```{code-cell} ipython3
-from phaselab import notebooks
+from phaselab.book import lab as notebooks
 
 lab = notebooks.begin()
 print(lab.study.name, lab.model.name, lab.parameters, top * 2)
@@ -81,9 +81,7 @@ def test_strings_are_read_as_the_type_asks(source: Path) -> None:
         ({"study": 3}, r"parameter 'study': found 3 \(int\), expected str"),
     ],
 )
-def test_unknown_or_mistyped_is_refused_with_the_list(
-    source: Path, given: dict[str, object], expected: str
-) -> None:
+def test_unknown_or_mistyped_is_refused_with_the_list(source: Path, given: dict[str, object], expected: str) -> None:
     known = parameters_of(read_source(source), "nb")
     with pytest.raises(ParameterError, match=expected) as caught:
         check_parameters(known, given, "nb")
@@ -133,9 +131,7 @@ def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Pat
     ("given", "expected"),
     [({"modle": "x"}, "unknown parameter 'modle'"), ({"top": "many"}, "found 'many' .str., expected int")],
 )
-def test_plain_papermill_is_refused_too(
-    source: Path, tmp_path: Path, given: dict[str, str], expected: str
-) -> None:
+def test_plain_papermill_is_refused_too(source: Path, tmp_path: Path, given: dict[str, str], expected: str) -> None:
     import jupytext
 
     raw = tmp_path / "nb.ipynb"

@@ -75,9 +75,7 @@ def study(
 
 def three_phases(rng: np.random.Generator, n: int = 24, subjects: int = 4) -> pd.DataFrame:
     t = grid(n)
-    brain = (
-        shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
-    )
+    brain = shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
     form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(n)
     accuracy = shape(t, (9.1, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
     return study(brain, form, accuracy, t, layers=2)
@@ -381,9 +379,7 @@ def test_a_table_without_names_is_one_curve_and_says_what_it_averaged() -> None:
         ({}, {"by": ["task"]}, "by: found no column 'task'"),
     ],
 )
-def test_a_wrong_table_is_told_by_its_column(
-    change: dict[str, object], options: dict[str, object], said: str
-) -> None:
+def test_a_wrong_table_is_told_by_its_column(change: dict[str, object], options: dict[str, object], said: str) -> None:
     with pytest.raises(TableError, match=said):
         fit_table(learning().assign(**change), **options)
     with pytest.raises(TableError, match="found no rows"):
@@ -445,9 +441,7 @@ def test_intervals_cover_the_truth(subjects: int) -> None:
     for _ in range(80):
         noise = 0.06 * np.sqrt(subjects) * rng.standard_normal((subjects, 20))
         fit = (
-            fit_transitions(t, None, replicates=truth + noise)
-            if subjects > 1
-            else fit_transitions(t, truth + noise[0])
+            fit_transitions(t, None, replicates=truth + noise) if subjects > 1 else fit_transitions(t, truth + noise[0])
         )
         if len(fit.knots) != 2:
             continue

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 
 from phaselab import encoding, internals
+from phaselab.behaviour import score_tasks
 from phaselab.brains import BrainData, load_brain
 from phaselab.features import Features, extract, to_trs
 from phaselab.study import Study, load_study
-from phaselab.tasks import score_tasks
-from phaselab.train.models import build
-from phaselab.train.text import source
-from phaselab.unit import one_thread
+from phaselab.sweep.unit import one_thread
+from phaselab.texts.base import source
+from phaselab.training.networks import build
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +91,7 @@ def test_probes_of_shuffled_labels_are_at_chance(study: Study, brain: BrainData,
     assert (wide["probe_accuracy"] - wide["probe_shuffled"]).max() > 0.1
 
 
-def test_an_untrained_model_follows_no_instruction_and_guesses(
-    study: Study, untrained: tuple[Any, Any]
-) -> None:
+def test_an_untrained_model_follows_no_instruction_and_guesses(study: Study, untrained: tuple[Any, Any]) -> None:
     training = study.models[0].train
     assert training is not None
     items = {task.name: source(training, None).items(task.name, 400, 5) for task in study.tasks[:2]}

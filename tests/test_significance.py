@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import encode, significance
 from phaselab.encoding.significance import permutation_p
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,7 @@ def test_rotations_hold_their_level_for_folds_in_turn_under_high_autocorrelation
     for seed in range(6):
         X, Y = ar(rng, 480, 16, 0.8), ar(rng, 480, 250, 0.8)
         X, Y = ({f"run-{i}": m[120 * i :][:120] for i in range(4)} for m in (X, Y))
-        spec = Encoding(permutations=200, null="circular")
+        spec = EncodingSpec(permutations=200, null="circular")
         p.append(encode({0: X}, {"s": Y}, spec, seed=seed)["s"].p)
     assert 0.02 < (np.array(p) <= 0.05).mean() < 0.07
 
@@ -172,7 +172,7 @@ def test_encode_takes_the_null_of_the_study(null) -> None:
     X = {0: {f"run-{i}": rng.standard_normal((60, 3)) for i in range(2)}}
     weights = rng.standard_normal((3, 6))
     Y = {s: {run: x @ weights + rng.standard_normal((60, 6)) for run, x in X[0].items()} for s in "ab"}
-    scores = encode(X, Y, Encoding(permutations=60, null=null))
+    scores = encode(X, Y, EncodingSpec(permutations=60, null=null))
     least = 1 / 7 if null == "pooled" else 1 / 61
     for of_subject in scores.values():
         assert of_subject.p.min() == pytest.approx(least)

@@ -125,9 +125,9 @@ def test_debiased_cka_is_the_unbiased_estimate_of_hsic() -> None:
         K, L = (v @ v.T for v in (X, Y))
         np.fill_diagonal(K, 0)
         np.fill_diagonal(L, 0)
-        return (
-            np.trace(K @ L) + K.sum() * L.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (K.sum(0) @ L.sum(0))
-        ) / (n * (n - 3))
+        return (np.trace(K @ L) + K.sum() * L.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (K.sum(0) @ L.sum(0))) / (
+            n * (n - 3)
+        )
 
     wanted = hsic(X, Y) / np.sqrt(hsic(X, X) * hsic(Y, Y))
     assert cka(X, Y, gap=0).value == pytest.approx(wanted)

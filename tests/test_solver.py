@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding import cv
+from phaselab.encoding import folds as cv
 from phaselab.encoding.solver import (
     ALPHAS,
     Fit,
@@ -65,9 +65,7 @@ def reference(X, Y, X_test, Y_test, folds, scoring, intercept, alphas=ALPHAS):
     set_backend("torch")
     try:
         params = {"score_func": SCORES[scoring], "warn": False}
-        model = Reference(
-            alphas=np.array(alphas), fit_intercept=intercept, cv=list(folds), solver_params=params
-        )
+        model = Reference(alphas=np.array(alphas), fit_intercept=intercept, cv=list(folds), solver_params=params)
         X, Y, X_test, Y_test = (torch.as_tensor(a, dtype=torch.float64) for a in (X, Y, X_test, Y_test))
         model.fit(X, Y)
         scores = SCORES[scoring](Y_test, model.predict(X_test))
@@ -80,9 +78,7 @@ def gap(X, Y, folds, scoring, intercept, alphas):
     """Difference of the CV scores of one target between two alphas."""
     splits = Splits(len(X), tuple(folds))
     targets = Targets(Y[:, None], splits, intercept=intercept)
-    a, b = (
-        solve(Plan(X, splits, [a], None, scoring, intercept, "float64"), targets).cv_score[0] for a in alphas
-    )
+    a, b = (solve(Plan(X, splits, [a], None, scoring, intercept, "float64"), targets).cv_score[0] for a in alphas)
     return abs(a - b)
 
 
@@ -157,9 +153,7 @@ small = st.tuples(st.integers(0, 2**31), st.sampled_from(["tall", "wide"]), st.b
 
 def answer(X, Y, X_test, Y_test, intercept, folds=None) -> Fit:
     folds = folds or cv.contiguous(len(X), 3)
-    return fit_score(
-        X, Y, X_test, Y_test, ALPHAS[6:19], folds, intercept=intercept, dtype="float64", device="cpu"
-    )
+    return fit_score(X, Y, X_test, Y_test, ALPHAS[6:19], folds, intercept=intercept, dtype="float64", device="cpu")
 
 
 @settings(max_examples=15, deadline=None)
@@ -180,9 +174,7 @@ def test_scale_and_offset_of_responses_do_not_matter_to_correlations(case, scale
     seed, shape, _ = case
     X, Y, X_test, Y_test = world(60, {"tall": 12, "wide": 70}[shape], 5, seed=seed)
     one = answer(X, Y.astype(np.float64), X_test, Y_test.astype(np.float64), True)
-    two = answer(
-        X, Y.astype(np.float64) * scale + offset, X_test, Y_test.astype(np.float64) * scale + offset, True
-    )
+    two = answer(X, Y.astype(np.float64) * scale + offset, X_test, Y_test.astype(np.float64) * scale + offset, True)
     np.testing.assert_allclose(one.cv_score, two.cv_score, atol=1e-6)
     np.testing.assert_allclose(one.test_score, two.test_score, atol=1e-5)
 
@@ -191,14 +183,10 @@ def test_scale_and_offset_of_responses_do_not_matter_to_correlations(case, scale
 @given(small, st.floats(1e-2, 1e2))
 def test_scaling_features_is_scaling_alphas(case, scale):
     seed, shape, intercept = case
-    X, Y, X_test, Y_test = (
-        a.astype(np.float64) for a in world(60, {"tall": 12, "wide": 70}[shape], 5, seed=seed)
-    )
+    X, Y, X_test, Y_test = (a.astype(np.float64) for a in world(60, {"tall": 12, "wide": 70}[shape], 5, seed=seed))
     folds = cv.contiguous(60, 3)
     for alpha in (1e-2, 1.0, 1e3):
-        one = fit_score(
-            X, Y, X_test, Y_test, [alpha], folds, intercept=intercept, dtype="float64", device="cpu"
-        )
+        one = fit_score(X, Y, X_test, Y_test, [alpha], folds, intercept=intercept, dtype="float64", device="cpu")
         two = fit_score(
             X * scale,
             Y,
@@ -224,9 +212,7 @@ def test_order_of_targets_features_and_training_rows_does_not_matter(case):
     columns, targets, rows = rng.permutation(X.shape[1]), rng.permutation(5), rng.permutation(60)
     where = np.argsort(rows)
     folds = [(where[train], where[held]) for train, held in cv.contiguous(60, 3)]
-    two = answer(
-        X[rows][:, columns], Y[rows][:, targets], X_test[:, columns], Y_test[:, targets], intercept, folds
-    )
+    two = answer(X[rows][:, columns], Y[rows][:, targets], X_test[:, columns], Y_test[:, targets], intercept, folds)
     np.testing.assert_allclose(one.cv_score[targets], two.cv_score, atol=1e-6)
     np.testing.assert_allclose(one.test_score[targets], two.test_score, atol=1e-5)
 
@@ -429,9 +415,7 @@ def test_features_that_are_constant_predict_the_mean():
         splits = Splits(60, tuple(cv.contiguous(60, 3)))
         targets = Targets(Y, splits, Y_test=Y_test, intercept=intercept)
         flat = np.full((60, 4), 0.1) if intercept else np.zeros((60, 4))
-        fit = solve(
-            Plan(flat, splits, ALPHAS, np.full((60, 4), 5.0), intercept=intercept), targets, predictions=True
-        )
+        fit = solve(Plan(flat, splits, ALPHAS, np.full((60, 4), 5.0), intercept=intercept), targets, predictions=True)
         np.testing.assert_array_equal(fit.cv_score, 0)
         np.testing.assert_array_equal(fit.predictions, 0)
         assert (fit.alpha == ALPHAS[0]).all()
@@ -452,13 +436,9 @@ BAD = {
     "Y: found shape": lambda: fit_score(X, Y[:, 0], X, Y, ALPHAS, FOLDS),
     "X: found type": lambda: fit_score(np.full((8, 2), "a"), Y, X, Y, ALPHAS, FOLDS),
     "Y: found type": lambda: fit_score(X, np.full((8, 2), "a"), X, Y, ALPHAS, FOLDS),
-    "alphas: found .*expected one or more finite numbers above 0": lambda: fit_score(
-        X, Y, X, Y, [0.0, 1.0], FOLDS
-    ),
+    "alphas: found .*expected one or more finite numbers above 0": lambda: fit_score(X, Y, X, Y, [0.0, 1.0], FOLDS),
     "cv: found no fold": lambda: fit_score(X, Y, X, Y, ALPHAS, []),
-    "cv: fold 0: found an empty validation set": lambda: fit_score(
-        X, Y, X, Y, ALPHAS, [(np.arange(8), np.arange(0))]
-    ),
+    "cv: fold 0: found an empty validation set": lambda: fit_score(X, Y, X, Y, ALPHAS, [(np.arange(8), np.arange(0))]),
     "cv: fold 0: found 1 rows that train and validate": lambda: fit_score(
         X, Y, X, Y, ALPHAS, [(np.arange(5), np.arange(4, 8))]
     ),

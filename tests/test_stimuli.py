@@ -10,7 +10,7 @@ import pytest
 
 from phaselab import stimuli
 from phaselab.stimuli import Run, Stimulus
-from phaselab.study import Features
+from phaselab.study import FeatureSpec
 
 
 def make_run(onsets: list[float], n_trs: int = 40, tr: float = 2.0, name: str = "one") -> Run:
@@ -27,7 +27,7 @@ def make_run(onsets: list[float], n_trs: int = 40, tr: float = 2.0, name: str = 
     )
 
 
-HRF = Features(hemodynamics="hrf")
+HRF = FeatureSpec(hemodynamics="hrf")
 
 
 def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
@@ -143,18 +143,18 @@ def test_convolution_of_a_run_shorter_than_the_response() -> None:
 
 def test_average_and_stack_shift_by_whole_trs() -> None:
     run = make_run([4.0], n_trs=8)
-    stack = stimuli.align(np.array([[1.0, 2.0]]), run, Features(hemodynamics="stack", delays=(1, 3)))
+    stack = stimuli.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="stack", delays=(1, 3)))
     assert stack.shape == (8, 4)
     expected = np.zeros((8, 4))
     expected[3, :2] = expected[5, 2:] = [1, 2]
     np.testing.assert_array_equal(stack, expected)
-    average = stimuli.align(np.array([[1.0, 2.0]]), run, Features(hemodynamics="average", delays=(1, 3)))
+    average = stimuli.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="average", delays=(1, 3)))
     np.testing.assert_array_equal(average, (expected[:, :2] + expected[:, 2:]) / 2)
     assert stack.dtype == average.dtype == np.float32
 
 
 def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
-    spec = Features(hemodynamics="stack", delays=(0, 9))
+    spec = FeatureSpec(hemodynamics="stack", delays=(0, 9))
     found = stimuli.align(np.ones((1, 1)), make_run([0.0], n_trs=4), spec)
     np.testing.assert_array_equal(found, [[1, 0], [0, 0], [0, 0], [0, 0]])
 
@@ -162,7 +162,7 @@ def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
 @pytest.mark.parametrize("resample", stimuli.RESAMPLERS)
 @pytest.mark.parametrize("kind", ["hrf", "average", "stack"])
 def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str, resample: str) -> None:
-    spec = Features(hemodynamics=kind, delays=(1, 2, 3), resample=resample)
+    spec = FeatureSpec(hemodynamics=kind, delays=(1, 2, 3), resample=resample)
     first, second = make_run([70.0, 79.0]), make_run([10.0], name="two")
     quiet = stimuli.align(np.ones((1, 2)), second, spec)
     loud = [stimuli.align(1e6 * np.ones((2, 2)), first, spec), stimuli.align(np.ones((1, 2)), second, spec)]
@@ -181,27 +181,21 @@ def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> No
 
 
 def test_values_of_another_number_of_texts_are_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"run one: values: found shape \(3, 1\), expected \(2, n_features\)"
-    ):
+    with pytest.raises(ValueError, match=r"run one: values: found shape \(3, 1\), expected \(2, n_features\)"):
         stimuli.align(np.ones((3, 1)), make_run([0.0, 1.0]), HRF)
 
 
 @pytest.mark.parametrize("onset", [-0.5, 80.0])
 def test_an_onset_outside_the_run_is_refused(onset: float) -> None:
     run = make_run(sorted([1.0, onset]))
-    with pytest.raises(
-        ValueError, match=rf"run one: text \d \('w\d'\): found onset {onset:.3f} s, expected .* 80 s"
-    ):
+    with pytest.raises(ValueError, match=rf"run one: text \d \('w\d'\): found onset {onset:.3f} s, expected .* 80 s"):
         stimuli.align(np.ones((2, 1)), run, HRF)
 
 
 @pytest.mark.parametrize("delays", [(), (-1, 2)])
 def test_delays_into_the_past_are_refused(delays: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match="features.delays: found .* expected at least one number of TRs >= 0"
-    ):
-        stimuli.align(np.ones((1, 1)), make_run([0.0]), Features(hemodynamics="average", delays=delays))
+    with pytest.raises(ValueError, match="features.delays: found .* expected at least one number of TRs >= 0"):
+        stimuli.align(np.ones((1, 1)), make_run([0.0]), FeatureSpec(hemodynamics="average", delays=delays))
 
 
 def test_onsets_in_disorder_are_refused() -> None:

@@ -20,13 +20,13 @@ import zarr
 from rich.console import Console
 from typer.testing import CliRunner
 
-from phaselab import sweep
+from phaselab.book.lab import Lab
 from phaselab.cli import app
 from phaselab.features import read_features
-from phaselab.notebooks import Lab
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.study import Model, Study, StudyError, load_study
-from phaselab.unit import FEATURES, Workbench, choose_device
+from phaselab.sweep import pool as sweep
+from phaselab.sweep.unit import FEATURES, Workbench, choose_device
 
 TRAIN = {
     "text": "world",
@@ -114,16 +114,12 @@ def test_a_notebook_reuses_the_sweep_and_agrees_with_it(study: Study, store: Sto
 
 def workers_of(group: int) -> list[int]:
     """Processes of a process group that are still there."""
-    listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
-    )
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True)
     rows = (line.split() for line in listed.stdout.splitlines())
     return [int(pid) for pid, pgid, state in rows if int(pgid) == group and not state.startswith("Z")]
 
 
-def test_killed_and_restarted_gives_identical_results(
-    study: Study, path: Path, store: Store, tmp_path: Path
-) -> None:
+def test_killed_and_restarted_gives_identical_results(study: Study, path: Path, store: Store, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "phaselab", "run", str(path), "--results", str(tmp_path), "--jobs", "1"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
     while not folders(tmp_path / "tiny") and process.poll() is None:
@@ -153,9 +149,7 @@ def test_damage_is_said_and_made_good(study: Study, store: Store) -> None:
 
 
 def test_another_model_reruns_nothing_of_the_others(store: Store) -> None:
-    more = Study.model_validate(
-        {**TINY, "models": [*TINY["models"], {"name": "three", "train": {**TRAIN, "seed": 7}}]}
-    )
+    more = Study.model_validate({**TINY, "models": [*TINY["models"], {"name": "three", "train": {**TRAIN, "seed": 7}}]})
     outcome = sweep.run(more, store, jobs=2, console=Console(file=StringIO()))
     assert (outcome.computed, outcome.reused) == (3 + 1, 2 * 3 + 2)
 

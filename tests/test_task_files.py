@@ -19,9 +19,9 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
+from phaselab.behaviour import TaskError, answers, digest, library, load_items, score_tasks, scoring, validate
 from phaselab.cli import app
-from phaselab.tasks import TaskError, answers, digest, library, load_items, score_tasks, scoring, validate
-from phaselab.train.text import Item
+from phaselab.texts.base import Item
 
 # --- Form of answers ----------------------------------------------------------------------------------
 
@@ -107,9 +107,7 @@ def test_shared_prompts_score_as_each_alone(family: str, shared: int, longest: i
     for i in range(23):
         # One prompt is nothing but the beginning, or a single token.
         prompt = begin + tuple(rng.integers(3, 50, 0 if i == 5 and shared else rng.integers(1, 9)).tolist())
-        options = [
-            tuple(rng.integers(3, 50, rng.integers(1, longest + 1)).tolist()) for _ in range(2 + i % 3)
-        ]
+        options = [tuple(rng.integers(3, 50, rng.integers(1, longest + 1)).tolist()) for _ in range(2 + i % 3)]
         with torch.no_grad():
             options[0] = (int(model(torch.tensor([prompt])).logits[0, -1].argmax()), *options[0][1:])
         requests.append(scoring.Request(prompt, tuple(options)))
@@ -133,9 +131,7 @@ def _letters() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
 
 
 def _chain(tokenizer: Any, after: dict[str, str]) -> Any:
@@ -193,9 +189,7 @@ def test_generated_answers_are_judged_by_both_rules(
 def test_a_letter_habit_is_told_from_skill() -> None:
     tokenizer = _letters()
     model = _chain(tokenizer, {":": " ", " ": "B", "B": "\n"})
-    items = [
-        Item(f"i{i}", f"{'x' * (i + 1)}?\nAnswer:", ("A", "B", "C", "D"), i % 4, "", "en") for i in range(8)
-    ]
+    items = [Item(f"i{i}", f"{'x' * (i + 1)}?\nAnswer:", ("A", "B", "C", "D"), i % 4, "", "en") for i in range(8)]
     rows, per_item = score_tasks(model, tokenizer, {"t": items})
     value = rows.set_index("measure")["value"]
     assert value["position_share_2"] == 1
@@ -408,12 +402,8 @@ def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(TaskError) as told:
         validate(_own(tmp_path, docs=docs))
-    assert "1 of 6 items: doc_to_choice: found 0 options, expected at least 2: items 2 (line 2)" in str(
-        told.value
-    )
-    assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(
-        told.value
-    )
+    assert "1 of 6 items: doc_to_choice: found 0 options, expected at least 2: items 2 (line 2)" in str(told.value)
+    assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(told.value)
     (tmp_path / "questions.jsonl").write_text(json.dumps(DOC) + "\n{oh", encoding="utf-8")
     with pytest.raises(TaskError, match=r"questions.jsonl:2: not JSON"):
         validate(tmp_path / "mine.yaml")

@@ -22,13 +22,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from phaselab.tasks import MEASURES, TaskError, score_tasks
-from phaselab.train.text import Item
+from phaselab.behaviour import MEASURES, TaskError, score_tasks
+from phaselab.texts.base import Item
 
 WORDS = [f"w{i}" for i in range(30)]
 VOCABULARY = {
-    word: i
-    for i, word in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *WORDS, "options", "answer", ":", ","])
+    word: i for i, word in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *WORDS, "options", "answer", ":", ","])
 }
 
 

@@ -17,8 +17,8 @@ import pytest
 
 from phaselab.results import DataMissing, Store
 from phaselab.study import Training
-from phaselab.train import world
-from phaselab.train.text import WorldText, source
+from phaselab.texts import world
+from phaselab.texts.base import WorldText, source
 
 SMALL = Training(
     text="world",
@@ -304,7 +304,7 @@ def test_books_that_are_missing_or_damaged_are_named(books: Path, tmp_path: Path
 
 
 def test_checkpoints_are_distinct_and_log_spaced() -> None:
-    from phaselab.train.loop import checkpoint_steps
+    from phaselab.training.loop import checkpoint_steps
 
     for steps, n in ((1000, 20), (1150, 24), (30, 20), (7, 3), (5, 2)):
         found = checkpoint_steps(steps, n)
@@ -316,7 +316,7 @@ def test_checkpoints_are_distinct_and_log_spaced() -> None:
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
-    from phaselab.train.loop import learning_rate
+    from phaselab.training.loop import learning_rate
 
     rates = [learning_rate(step, SMALL) for step in range(SMALL.steps + 1)]
     assert rates[1] == SMALL.learning_rate == max(rates)
@@ -329,7 +329,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_models_are_drawn_from_the_seed_and_leave_the_global_generator_alone(architecture: str) -> None:
     import torch
 
-    from phaselab.train.models import build
+    from phaselab.training.networks import build
 
     training = SMALL.model_copy(update={"architecture": architecture})
     torch.manual_seed(5)
@@ -352,7 +352,7 @@ def _bytes(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from phaselab.train.loop import train
+    from phaselab.training.loop import train
 
     return train("tiny", SMALL, Store(tmp_path_factory.mktemp("results")), None)
 
@@ -374,19 +374,17 @@ def test_a_trained_model_is_a_hub_like_folder(trained: Path) -> None:
 
 
 def test_training_again_does_nothing(trained: Path) -> None:
-    from phaselab.train.loop import train
+    from phaselab.training.loop import train
 
     times = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
     steps: list[int] = []
-    assert (
-        train("tiny", SMALL, Store(trained.parents[1]), None, lambda step, n: steps.append(step)) == trained
-    )
+    assert train("tiny", SMALL, Store(trained.parents[1]), None, lambda step, n: steps.append(step)) == trained
     assert steps == []
     assert times == {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(trained: Path, tmp_path: Path) -> None:
-    from phaselab.train.loop import train
+    from phaselab.training.loop import train
 
     # A real kill: nothing is cleaned up, and another process takes up what lies there.
     code = f"""
@@ -394,7 +392,7 @@ import os, signal
 from pathlib import Path
 from phaselab.results import Store
 from phaselab.study import Training
-from phaselab.train.loop import train
+from phaselab.training.loop import train
 def progress(step, steps):
     if step == 9:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -410,7 +408,7 @@ train("tiny", training, Store(Path({str(tmp_path)!r})), None, progress)
 
 
 def test_a_damaged_checkpoint_is_found_and_made_again(trained: Path, tmp_path: Path) -> None:
-    from phaselab.train.loop import train
+    from phaselab.training.loop import train
 
     whole = _bytes(trained)
     damaged = trained / "step4-tokens256" / "model.safetensors"
@@ -423,7 +421,7 @@ def test_a_damaged_checkpoint_is_found_and_made_again(trained: Path, tmp_path: P
 
 
 def test_another_recipe_is_another_folder(trained: Path, tmp_path: Path) -> None:
-    from phaselab.train.loop import train
+    from phaselab.training.loop import train
 
     other = train("tiny", SMALL.model_copy(update={"steps": 2, "checkpoints": 2}), Store(tmp_path), None)
     assert other.name != trained.name

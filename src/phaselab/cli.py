@@ -35,9 +35,7 @@ DataOption = Annotated[
 ]
 JobsOption = Annotated[
     int | None,
-    typer.Option(
-        "--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."
-    ),
+    typer.Option("--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."),
 ]
 
 
@@ -46,11 +44,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        from phaselab.arrays import ArrayError
+        from phaselab.behaviour.files import TaskError
+        from phaselab.book.lab import ParameterError
         from phaselab.checkpoints import CheckpointError
-        from phaselab.notebooks import ParameterError
+        from phaselab.encoding.arrays import ArrayError
         from phaselab.phases import TableError
-        from phaselab.tasks.files import TaskError
 
         mendable = (
             StudyError,
@@ -83,7 +81,7 @@ def _sweep(
     jobs: int | None,
     **options: Any,
 ) -> None:
-    from phaselab import sweep
+    from phaselab.sweep import pool as sweep
 
     loaded, folder = load_study(study), data_folder(data)
     outcome = sweep.run(loaded, Store(results), folder, tuple(models), chosen, jobs, console, **options)
@@ -98,9 +96,7 @@ def _sweep(
 @told
 def run(
     study: StudyArgument,
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -115,9 +111,7 @@ def run(
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
-    device: Annotated[
-        str, typer.Option(help="Where checkpoints are read: cpu, cuda, cuda:N, or auto.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="Where checkpoints are read: cpu, cuda, cuda:N, or auto.")] = "cpu",
     keep_features: Annotated[
         bool,
         typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well."),
@@ -148,7 +142,7 @@ def train(
     """Train one model of a study and print where its checkpoints lie."""
     from rich.progress import Progress
 
-    from phaselab.unit import Workbench
+    from phaselab.sweep.unit import Workbench
 
     loaded = load_study(study)
     chosen = loaded.model(model)
@@ -180,9 +174,7 @@ def encode(
     ],
     out: Annotated[
         Path,
-        typer.Option(
-            "--out", "-o", metavar="PATH", help="Table of scores, .parquet or .csv; a .json comes beside it."
-        ),
+        typer.Option("--out", "-o", metavar="PATH", help="Table of scores, .parquet or .csv; a .json comes beside it."),
     ],
     runs: Annotated[
         Path | None,
@@ -224,9 +216,7 @@ def encode(
     ] = 0.05,
     rois: Annotated[
         Path | None,
-        typer.Option(
-            metavar="PATH", help=".csv or .tsv: voxel (from 0), roi, and subject where there are several."
-        ),
+        typer.Option(metavar="PATH", help=".csv or .tsv: voxel (from 0), roi, and subject where there are several."),
     ] = None,
     ceiling: Annotated[
         list[str] | None,
@@ -236,9 +226,7 @@ def encode(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the permutations.")] = 0,
-    device: Annotated[
-        str, typer.Option(help="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
-    ] = "cpu",
+    device: Annotated[str, typer.Option(help="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")] = "cpu",
 ) -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 
@@ -250,8 +238,8 @@ def encode(
     """
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
-    from phaselab import scores
-    from phaselab.arrays import ArrayError
+    from phaselab.encoding import job as scores
+    from phaselab.encoding.arrays import ArrayError
 
     if not re.fullmatch("([0-9]+(,[0-9]+)*)?", delays):
         raise ArrayError(f"--delays: found {delays!r}, expected numbers of TRs with commas, as in 2,3,4")
@@ -313,15 +301,11 @@ def encode(
 def phases(
     source: Annotated[
         str,
-        typer.Argument(
-            help="A table of learning curves (.csv, .tsv, .parquet) with --x and --y; or a study."
-        ),
+        typer.Argument(help="A table of learning curves (.csv, .tsv, .parquet) with --x and --y; or a study."),
     ],
     x: Annotated[str, typer.Option(help="Table: column of training tokens or steps.")] = "",
     y: Annotated[str, typer.Option(help="Table: column of the measure.")] = "",
-    by: Annotated[
-        str, typer.Option(help="Table: columns that name a curve, with commas; none: it is one curve.")
-    ] = "",
+    by: Annotated[str, typer.Option(help="Table: columns that name a curve, with commas; none: it is one curve.")] = "",
     stderr: Annotated[str, typer.Option(help="Table: column of the measure's standard error.")] = "",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Table: folder to write to; by default NAME_phases.")
@@ -340,9 +324,7 @@ def phases(
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = [name for name, value in options.items() if value]
     if given:
-        raise StudyError(
-            f"{source}: found {', '.join(given)}, expected them with a table ({', '.join(TABLES)}) alone"
-        )
+        raise StudyError(f"{source}: found {', '.join(given)}, expected them with a table ({', '.join(TABLES)}) alone")
     _phases_of_study(source, results, data)
 
 
@@ -390,7 +372,7 @@ def _phases_of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path
 def _phases_of_study(study: str, results: Path, data: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.notebooks import Lab
+    from phaselab.book.lab import Lab
     from phaselab.results import write_table
 
     loaded = load_study(study)
@@ -418,7 +400,7 @@ def notebook(
     ] = None,
 ) -> None:
     """Run one notebook with parameters; what it needs and is not there is computed on the way."""
-    from phaselab import notebooks
+    from phaselab.book import lab as notebooks
 
     given = {}
     for pair in parameter or []:
@@ -445,8 +427,8 @@ def book(
     """Make the results of a study, execute the notebooks and build the book."""
     from rich.progress import Progress
 
-    from phaselab import book as pages
-    from phaselab.sweep import cores
+    from phaselab.book import pages
+    from phaselab.sweep.pool import cores
 
     if not (root / "_toc.yml").is_file():
         raise StudyError(f"--root: found no _toc.yml in {root.resolve()}, expected a checkout of phaselab")
@@ -458,9 +440,7 @@ def book(
         for name, outcome in done:
             if isinstance(outcome, Exception):
                 failed.append(name)
-                console.print(
-                    f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False, soft_wrap=True
-                )
+                console.print(f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False, soft_wrap=True)
             elif outcome:
                 console.print(f"executed {name}")
     if failed:
@@ -480,12 +460,10 @@ def list_tasks() -> None:
     """Name the tasks that come with phaselab, and their data."""
     import yaml
 
-    from phaselab.tasks.files import library
+    from phaselab.behaviour.files import library
 
     for name, path in library().items():
-        source = next(
-            e for e in path.read_text(encoding="utf-8").splitlines() if e.startswith("dataset_path")
-        )
+        source = next(e for e in path.read_text(encoding="utf-8").splitlines() if e.startswith("dataset_path"))
         typer.echo(f"{name}: {yaml.safe_load(source)['dataset_path']}")
 
 
@@ -499,7 +477,7 @@ def validate(
     ] = None,
 ) -> None:
     """Check a task file and all its items, and show the first."""
-    from phaselab.tasks.files import validate as check
+    from phaselab.behaviour.files import validate as check
 
     given = {}
     for pair in data or []:
@@ -589,9 +567,7 @@ def show_model(
         }
         if known.checkpoints:
             taken = known.choose(checkpoints)
-            facts[f"--checkpoints {checkpoints}"] = ", ".join(
-                f"{c.revision} ({_tokens(c.tokens)})" for c in taken
-            )
+            facts[f"--checkpoints {checkpoints}"] = ", ".join(f"{c.revision} ({_tokens(c.tokens)})" for c in taken)
     for name, fact in facts.items():
         if fact:
             table.add_row(name, escape(fact))
@@ -615,9 +591,7 @@ def refresh_model(
     from phaselab.checkpoints import manifest
 
     typer.echo(
-        manifest.refresh(
-            _family(family), out, lambda line: console.print(line, highlight=False, soft_wrap=True)
-        )
+        manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False, soft_wrap=True))
     )
 
 
@@ -634,9 +608,7 @@ def fetch_model(
     from phaselab.checkpoints import chosen, hub
 
     for checkpoint in chosen(_family(family), checkpoints):
-        typer.echo(
-            hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False, soft_wrap=True))
-        )
+        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False, soft_wrap=True)))
 
 
 def _family(name: str) -> Family:
@@ -655,7 +627,7 @@ def doctor(data: DataOption = None) -> None:
     import torch
     from rich.table import Table
 
-    from phaselab.sweep import cores
+    from phaselab.sweep.pool import cores
 
     table = Table(title="phaselab doctor", show_header=False)
     table.add_row("python", f"{platform.python_version()} ({sys.executable})")

@@ -1,15 +1,22 @@
-"""The curves table: what all units of a study have measured, in one tidy table."""
+"""The curves table: what all units of a study have measured, in one tidy table, and every query of it.
+
+Figures, pages and the tests of the phases read the same curves through these functions.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phaselab import results
+from phaselab.errors import PhaselabError
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, Store
-from phaselab.study import Study
+from phaselab.study import Study, digest_of
 
 #: Files of a unit that hold rows of the curves table.
 PERSPECTIVES = ("brain", "behaviour", "internal")
@@ -61,3 +68,282 @@ def write(table: pd.DataFrame, store: Store, study: Study) -> Path:
     path = store.curves(study.name)
     results.write_table(table, path)
     return path
+
+
+def amount(tokens: float) -> str:
+    """A number of tokens in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T."""
+    for size, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{letter}"
+    return f"{tokens:.3g}"
+
+
+def select_layer(brain: pd.DataFrame) -> int:
+    """The layer with the highest mean over all checkpoints and subjects: one layer for the whole curve.
+
+    A best layer chosen anew at each checkpoint would make a maximum of noise into a rise. Ties go
+    to the lower layer. `brain` has columns layer and value; -1 if it is empty.
+    """
+    means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
+    return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
+
+
+PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
+
+
+#: What a panel says of a measure of the curves table: its name, and what the y axis counts.
+MEASURES = {
+    "r": ("brain score", "correlation r"),
+    "r_normalised": ("brain score", "share of the ceiling"),
+    "instruction_following": ("instruction following", "share of items"),
+    "accuracy": ("accuracy", "share of items"),
+    "accuracy_greedy": ("greedy accuracy", "share of items"),
+    "chance_corrected_accuracy": ("accuracy above chance", "share of what is above"),
+    "log_probability": ("log-probability of the right answer", "nats"),
+    "log_probability_normalised": ("log-probability of the right answer among the options", "nats"),
+    "brier": ("Brier score", "squared distance"),
+    "entropy": ("entropy over the options", "nats"),
+    "intrinsic_dimension": ("intrinsic dimension (TwoNN)", "dimensions"),
+    "participation_ratio": ("participation ratio", "dimensions"),
+    "effective_rank": ("effective rank", "dimensions"),
+    "anisotropy": ("anisotropy", "mean cosine"),
+    "norm": ("norm", "length"),
+    "probe_advantage": ("probes above shuffled labels", "score"),
+}
+
+
+class NothingToDraw(PhaselabError):
+    """The table lacks what a figure shows; the message says what was wanted and what there is."""
+
+
+def brain_measure(curves: pd.DataFrame) -> str:
+    """``r_normalised`` where the ceiling is known, otherwise ``r``."""
+    return "r_normalised" if (curves["measure"] == "r_normalised").any() else "r"
+
+
+def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all") -> int:
+    """The layer with the highest brain score over all checkpoints and subjects (``phases.select_layer``)."""
+    return select_layer(select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi))
+
+
+def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
+    """The rows whose columns have the `wanted` values; NothingToDraw, with what there is, if none."""
+    rows = curves
+    for column, value in wanted.items():
+        found = rows[rows[column] == value]
+        if found.empty:
+            there = ", ".join(map(str, sorted(rows[column].unique()))) or "no rows"
+            raise NothingToDraw(f"curves: {column}: found {there}; expected {value!r}")
+        rows = found
+    return rows
+
+
+def each_row(frame: pd.DataFrame) -> Any:
+    """The rows of a table as named tuples."""
+    return frame.itertuples(index=False)
+
+
+def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
+    """All rows but those of the behaviour in other tasks than these; all rows for None."""
+    if tasks is None:
+        return curves
+    return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
+
+
+def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+    """Mean of ``value`` over the rows of each group with its 95 % interval.
+
+    Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With
+    one row the interval is that row's own ``stderr`` times 1.96, or NaN without it.
+
+    Returns
+    -------
+    DataFrame of `by`, value, low, high, n; one row a group, in order of `by`.
+    """
+    from scipy import stats
+
+    out = []
+    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
+        values, n = group["value"].to_numpy(), len(group)
+        if n > 1:
+            half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+        else:
+            half = 1.96 * float(group["stderr"].iloc[0])
+        mean = float(values.mean())
+        out.append((*key, mean, mean - half, mean + half, n))
+    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
+
+
+def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+    """Mean over the rows of each group whose ``stderr`` are independent: items of tasks, folds of probes.
+
+    The standard error of the mean of k rows is ``sqrt(sum(stderr**2)) / k``; the interval is 1.96 of
+    it to both sides. Columns as in ``interval_over``; ``n`` is k.
+    """
+    out = []
+    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
+        half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / len(group)
+        mean = float(group["value"].mean())
+        out.append((*key, mean, mean - half, mean + half, len(group)))
+    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
+
+
+def brain_curve(
+    curves: pd.DataFrame, roi: str = "all", layer: int | None = None, measure: str | None = None
+) -> pd.DataFrame:
+    """Brain score of one model by tokens: mean over subjects with its 95 % interval.
+
+    `layer` is the best one (``best_layer``) unless given; `measure` that of ``brain_measure``.
+    """
+    measure = measure or brain_measure(curves)
+    layer = best_layer(curves, measure) if layer is None else layer
+    return interval_over(select(curves, perspective="brain", measure=measure, roi=roi, layer=layer))
+
+
+def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """One curve of one model, columns of ``interval_over``.
+
+    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour, of which the
+    mean over tasks is taken.
+    """
+    if measure == "brain":
+        return brain_curve(curves)
+    if measure == "probes":
+        return probe_advantage(curves)
+    return interval_of(select(curves, perspective="behaviour", measure=measure))
+
+
+def chance_level(curves: pd.DataFrame) -> float:
+    """Accuracy of guessing, mean over the tasks of the table; NaN where the table does not say."""
+    return float(curves.loc[curves["measure"] == "chance", "value"].mean())
+
+
+def subjects_text(n: int, simulated: bool) -> str:
+    """How many subjects, and that they are simulated where they are: ``"n = 3 simulated subjects"``."""
+    return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
+
+
+def internal_layer(curves: pd.DataFrame) -> int:
+    """The layer whose probes are highest above shuffled labels over the whole of training.
+
+    Without probes: the best layer of the brain.
+    """
+    rows = _above_shuffled(curves)
+    return select_layer(rows) if len(rows) else best_layer(curves)
+
+
+def probe_advantage(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
+    """Probe score above that for shuffled labels, mean over labels; columns of ``interval_of``.
+
+    Empty where the study has no probes. `layer` is that of ``internal_layer`` unless given.
+    """
+    rows = _above_shuffled(curves)
+    if rows.empty:
+        return pd.DataFrame(columns=["tokens", "value", "low", "high", "n"])
+    return interval_of(rows[rows["layer"] == (internal_layer(curves) if layer is None else layer)])
+
+
+def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
+    """Rows of probes with what shuffled labels give taken off; standard errors added as independent."""
+    keys = ["model", "tokens", "layer", "task"]
+    internal = curves[curves["perspective"] == "internal"]
+    score = internal[internal["measure"].isin(["probe_accuracy", "probe_correlation"])]
+    shuffled = internal[internal["measure"] == "probe_shuffled"]
+    both = score.merge(shuffled[[*keys, "value", "stderr"]], on=keys, suffixes=("", "_shuffled"))
+    value = both["value"] - both["value_shuffled"]
+    return both.assign(value=value, stderr=np.hypot(both["stderr"], both["stderr_shuffled"]))
+
+
+def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
+    """The closest curve that never falls, by least squares (isotonic regression); (n,)."""
+    from scipy.optimize import isotonic_regression
+
+    return np.asarray(isotonic_regression(np.asarray(values, dtype=float)).x)
+
+
+def control_table(
+    curves: pd.DataFrame, controls: pd.DataFrame, ceiling: Mapping[str, float] | None = None, roi: str = "all"
+) -> pd.DataFrame:
+    """Trained and untrained model, ceiling and controls in correlation units, one row a subject.
+
+    The layer is the best one of the whole training for trained and untrained alike, and for the
+    shuffled stimulus; shuffles are averaged. Controls of a study that has none are left out.
+
+    Returns
+    -------
+    DataFrame of order, condition, subject, value.
+    """
+    layer = best_layer(curves)
+    rows = select(curves, perspective="brain", measure="r", roi=roi, layer=layer)
+    parts = []
+    if ceiling:
+        parts.append(("noise ceiling", pd.DataFrame({"subject": list(ceiling), "value": list(ceiling.values())})))
+    known = controls[(controls["measure"] == "r") & (controls["roi"] == roi)]
+    for name in ("control: true latents",):
+        if (known["model"] == name).any():
+            parts.append((name.removeprefix("control: "), known[known["model"] == name]))
+    parts.append((f"trained model, layer {layer}", rows[rows["tokens"] == rows["tokens"].max()]))
+    if (rows["tokens"] == 0).any():
+        parts.append((f"untrained model, layer {layer}", rows[rows["tokens"] == 0]))
+    for name in sorted(set(known["model"]) - {"control: true latents"}):
+        own = known[known["model"] == name]
+        own = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
+        parts.append((name.removeprefix("control: "), own))
+    out = []
+    for order, (condition, part) in enumerate(parts):
+        mean = part.groupby("subject", as_index=False)["value"].mean()
+        out.append(mean.assign(order=order, condition=condition))
+    return pd.concat(out, ignore_index=True)[["order", "condition", "subject", "value"]]
+
+
+def families(study: Study) -> pd.DataFrame:
+    """The models of a study and what they differ in: model, label, architecture, mix, seed, group.
+
+    Models of one `group` differ in their seed alone; its name is their label without the seed. A
+    model that was found and not trained here is a group of its own.
+    """
+    rows: list[dict[str, str]] = []
+    names: dict[str, str] = {}
+    for model in study.models:
+        spec, label = model.train, model.label or model.name
+        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "group": label}
+        if spec is not None:
+            row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
+            key = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
+            row["group"] = names.setdefault(key, re.sub(r"[\s,;(]*seed \d+\)?$", "", label))
+            if any(other["group"] == row["group"] for other in rows) and list(names.values()).count(row["group"]) > 1:
+                # Two groups whose labels tell no difference are told apart by a model's name.
+                row["group"] = names[key] = f"{row['group']} ({model.name})"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparison(
+    curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
+) -> pd.DataFrame:
+    """One row a model: brain score first and last, its best layer, behaviour and probes at the end.
+
+    Parameters as in ``phase_interactive``.
+    """
+    measure = brain_measure(curves)
+    out = []
+    for row in each_row(models):
+        own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
+        if own.empty:
+            continue
+        brain = brain_curve(own)
+        entry: dict[str, Any] = {
+            "model": row.label,
+            "tokens": amount(own["tokens"].max()),
+            "best layer": best_layer(own, measure),
+            "brain, first": round(brain["value"].iloc[0], 3),
+            "brain, last": round(brain["value"].iloc[-1], 3),
+        }
+        for key in ("instruction_following", "accuracy"):
+            if (own["measure"] == key).any():
+                entry[key.replace("_", " ")] = round(float(model_curve(own, key)["value"].iloc[-1]), 3)
+        probes = probe_advantage(own)
+        if len(probes):
+            entry["probes above shuffled"] = round(float(probes["value"].iloc[-1]), 3)
+        out.append(entry)
+    return pd.DataFrame(out)

@@ -22,6 +22,8 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from phaselab.errors import PhaselabError
+
 #: The one tidy table: every measure of every perspective at every checkpoint.
 CURVE_COLUMNS = (
     "study",
@@ -61,7 +63,7 @@ MANIFEST = "manifest.json"
 LEFT_ALONE = 2 * 24 * 3600
 
 
-class DataMissing(FileNotFoundError):
+class DataMissing(PhaselabError, FileNotFoundError):
     """Data that are not there; the message says what to fetch and where to put it."""
 
 

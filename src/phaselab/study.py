@@ -16,10 +16,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from phaselab.errors import PhaselabError
+
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
-class StudyError(ValueError):
+class StudyError(PhaselabError):
     """A study file that cannot be used; the message names the file, the field and what was expected."""
 
 
@@ -34,7 +36,7 @@ class Training(Strict):
 
     Attributes
     ----------
-    text : where the training text comes from (``phaselab.train.text``).
+    text : where the training text comes from (``phaselab.texts.base``).
     mix : which mixture of that text; for ``world``: ``en`` (one language) or ``en+vo`` (two).
     architecture : the shape of the network, built from a transformers configuration.
     hidden_size, layers, heads, intermediate_size : the network's size.
@@ -88,15 +90,14 @@ class Model(Strict):
         given = [name for name in origins if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"expected exactly one of {', '.join(map(repr, origins))}, "
-                f"found {' and '.join(given) or 'none'}"
+                f"expected exactly one of {', '.join(map(repr, origins))}, found {' and '.join(given) or 'none'}"
             )
         if self.tokens_per_step is not None and self.repository is None:
             raise ValueError("tokens_per_step: expected only with 'repository'")
         return self
 
 
-class Brain(Strict):
+class BrainSpec(Strict):
     """The brain data: a module of ``phaselab.brains`` and its options.
 
     ``simulated``: responses generated from known latents of held-out narratives.
@@ -113,7 +114,7 @@ class Brain(Strict):
     radius: Literal["6mm", "10mm"] = "6mm"
 
 
-class Features(Strict):
+class FeatureSpec(Strict):
     """Hidden states, and how they become TRs.
 
     ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last
@@ -139,7 +140,7 @@ class Features(Strict):
     trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")
 
 
-class Encoding(Strict):
+class EncodingSpec(Strict):
     """Ridge regression from features to responses, and its test.
 
     ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or
@@ -180,7 +181,7 @@ class Task(Strict):
     generate: int = Field(0, ge=0, le=64)
 
 
-class Internals(Strict):
+class InternalSpec(Strict):
     """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
 
     ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes
@@ -193,9 +194,7 @@ class Internals(Strict):
     """
 
     probes: tuple[str, ...] = ()
-    samples: int = Field(
-        default=1000, ge=50, description="words used at most, evenly spaced over the stimulus"
-    )
+    samples: int = Field(default=1000, ge=50, description="words used at most, evenly spaced over the stimulus")
     sparse: tuple[Annotated[int, Field(ge=1)], ...] = ()
     logistic: bool = False
     attention: int = Field(default=0, ge=0, description="repeated random sequences")
@@ -209,12 +208,12 @@ class Study(Strict):
     name: Slug
     title: str
     description: str = ""
-    brain: Brain
+    brain: BrainSpec
     models: tuple[Model, ...] = Field(min_length=1)
-    features: Features = Features()
-    encoding: Encoding = Encoding()
+    features: FeatureSpec = FeatureSpec()
+    encoding: EncodingSpec = EncodingSpec()
     tasks: tuple[Task, ...] = ()
-    internals: Internals = Internals()
+    internals: InternalSpec = InternalSpec()
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
@@ -261,9 +260,7 @@ def load_study(name_or_path: str | Path) -> Study:
     known = embedded()
     path = known.get(str(name_or_path)) or Path(name_or_path)
     if not path.is_file():
-        raise StudyError(
-            f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}"
-        )
+        raise StudyError(f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

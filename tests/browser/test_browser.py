@@ -121,8 +121,7 @@ def pages() -> dict[str, Path]:
     return {
         name: path
         for name, path in files.items()
-        if not name.startswith("_static/")
-        and 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")[:300]
+        if not name.startswith("_static/") and 'http-equiv="Refresh"' not in path.read_text(encoding="utf-8")[:300]
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from phaselab.results import DataMissing
 from phaselab.stimuli import Stimulus
-from phaselab.study import Brain
+from phaselab.study import BrainSpec
 
 __all__ = ["BrainData", "DataMissing", "load_brain"]
 
@@ -68,7 +68,7 @@ class BrainData:
         return sha.hexdigest()[:16]
 
 
-def load_brain(spec: Brain, data: Path | None) -> BrainData:
+def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:
     """The brain data of a study.
 
     Parameters

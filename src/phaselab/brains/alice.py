@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab.brains import BrainData, DataMissing, drift_basis, regress_out, standardise
-from phaselab.brains.ceiling import group_ceiling, inter_subject_correlation
+from phaselab.brains.signal import group_ceiling, inter_subject_correlation
 from phaselab.stimuli import Interval, Run, Stimulus, convolve_events, read_textgrid
-from phaselab.study import Brain
+from phaselab.study import BrainSpec
 
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
 TR = 2.0
@@ -66,7 +66,7 @@ FUNCTION_WORDS = frozenset((
 # fmt: on
 
 
-def load(spec: Brain, data: Path | None) -> BrainData:
+def load(spec: BrainSpec, data: Path | None) -> BrainData:
     """Responses of the usable subjects, or of the first ``spec.subjects`` of them.
 
     Slow drift (cosines of 128 s and longer) and six motion parameters are regressed out of each
@@ -92,9 +92,7 @@ def load(spec: Brain, data: Path | None) -> BrainData:
     folder = Path(data) / "alice2016"
     responses, left_out = read_responses(folder, spec.radius)
     if spec.subjects is not None and spec.subjects > len(responses):
-        raise ValueError(
-            f"brain.subjects: found {spec.subjects}, expected at most {len(responses)} (usable ones)"
-        )
+        raise ValueError(f"brain.subjects: found {spec.subjects}, expected at most {len(responses)} (usable ones)")
     isc = inter_subject_correlation(responses)
     ceiling = group_ceiling(responses)
     if not ceiling.all():
@@ -165,14 +163,10 @@ def _read_numbers(file: Path, rows: int) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
     if table.shape != (rows, len(ROIS)):
-        raise ValueError(
-            f"{file}: found {table.shape[0]} rows of {table.shape[1]}, expected {rows} rows of 6"
-        )
+        raise ValueError(f"{file}: found {table.shape[0]} rows of {table.shape[1]}, expected {rows} rows of 6")
     if not np.isfinite(table).all():
         row, column = np.argwhere(~np.isfinite(table))[0]
-        raise ValueError(
-            f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number"
-        )
+        raise ValueError(f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number")
     return table
 
 

@@ -18,8 +18,8 @@ from scipy.linalg import toeplitz
 
 from phaselab.brains import BrainData, drift_basis, standardise
 from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, tr_means
-from phaselab.study import Brain
-from phaselab.train.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
+from phaselab.study import BrainSpec
+from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
 
 #: Seconds of a word: a part that all have, and a part for each letter.
 WORD_SECONDS, LETTER_SECONDS = 0.14, 0.05
@@ -80,7 +80,7 @@ NOISE_SEED = (36.0, 36.0, 34.0)
 REGIONS = tuple(f"sim-{name}" for name in (*(group.name for group in GROUPS), NOISE))
 
 
-def load(spec: Brain) -> BrainData:
+def load(spec: BrainSpec) -> BrainData:
     """Simulate the responses of a study; the same `spec` gives the same numbers.
 
     The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g
@@ -114,21 +114,15 @@ def load(spec: Brain) -> BrainData:
             f"brain.minutes: found {spec.minutes:g} for {spec.runs} runs, expected at least 1 minute a run"
         )
     stimulus = present(spec.seed, spec.runs, n_trs, spec.tr)
-    sources = [
-        integrated(stimulus, group, np.random.default_rng([spec.seed, 1, g]))
-        for g, group in enumerate(GROUPS)
-    ]
+    sources = [integrated(stimulus, group, np.random.default_rng([spec.seed, 1, g])) for g, group in enumerate(GROUPS)]
     vertices, rois = patches(spec.vertices)
     subjects = {
-        f"sub-{number + 1:02d}": simulate(
-            stimulus, sources, rois, np.random.default_rng([spec.seed, 2, number])
-        )
+        f"sub-{number + 1:02d}": simulate(stimulus, sources, rois, np.random.default_rng([spec.seed, 2, number]))
         for number in range(spec.subjects or SUBJECTS)
     }
     canonical = [_responses(stimulus, source, 0.0) for source in sources]
     latents = {
-        run.name: np.hstack([group[run.name] for group in canonical]).astype(np.float32)
-        for run in stimulus.runs
+        run.name: np.hstack([group[run.name] for group in canonical]).astype(np.float32) for run in stimulus.runs
     }
     nuisance = {run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs}
     return BrainData(
@@ -174,9 +168,7 @@ def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
             labels = next(told).labels.drop(columns="language")
             seconds = labels["word"].map(lambda w: PAUSES.get(w, WORD_SECONDS + LETTER_SECONDS * len(w)))
             offset = clock + seconds.cumsum()
-            timed = labels.assign(
-                narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0
-            )
+            timed = labels.assign(narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0)
             heard.append(timed[offset <= length])
             clock = offset.iloc[-1] + BETWEEN
             number += 1
@@ -204,9 +196,7 @@ def _word_labels(labels: pd.DataFrame) -> pd.DataFrame:
     for name, label in (("place", "place"), ("object", "object"), ("mood", "mood"), ("name", "who")):
         classes = classes.mask(word.isin(set(labels[label]) - {UNKNOWN, NOBODY}), name)
     classes = classes.mask(labels["pronoun"], "pronoun").mask(~spoken, UNKNOWN)
-    first = (labels["sentence"] != labels["sentence"].shift()) | (
-        labels["narrative"] != labels["narrative"].shift()
-    )
+    first = (labels["sentence"] != labels["sentence"].shift()) | (labels["narrative"] != labels["narrative"].shift())
     return pd.DataFrame(
         {
             "word_class": classes,

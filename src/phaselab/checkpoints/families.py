@@ -166,8 +166,7 @@ _ROWS = (
     _olmo(
         "olmo2-13b",
         "allenai/OLMo-2-1124-13B",
-        "Names: the last of stage 1 is stage1-step596057-tokens5001B; steps 0 to 102,500 were reported "
-        "missing.",
+        "Names: the last of stage 1 is stage1-step596057-tokens5001B; steps 0 to 102,500 were reported missing.",
     ),
     _olmo(
         "olmo2-32b",
@@ -210,8 +209,7 @@ _ROWS = (
         "LlamaForCausalLM",
         "Apache-2.0",
         ("en",),
-        "The card links ckpt_351 to ckpt_360; no source says the tokens of one. A step is the number of a "
-        "checkpoint.",
+        "The card links ckpt_351 to ckpt_360; no source says the tokens of one. A step is the number of a checkpoint.",
     ),
     Family(
         "llm-jp-3-7.2b",
@@ -226,9 +224,7 @@ _ROWS = (
     ),
     *(_pythia(f"{size}{kind}") for size in _PYTHIA_SIZES for kind in ("", "-deduped")),
     _smollm2("135M", 1_048_576, "Card: 1,048,576 tokens a step, a checkpoint every 240,000 steps."),
-    _smollm2(
-        "360M", None, "Card: every 160,000 steps, about 250 B tokens; the tokens of a step are not known."
-    ),
+    _smollm2("360M", None, "Card: every 160,000 steps, about 250 B tokens; the tokens of a step are not known."),
     _smollm2("1.7B", None, "The tokens of a step are not known."),
     Family(
         "smollm3-3b",
@@ -237,8 +233,7 @@ _ROWS = (
         "SmolLM3ForCausalLM",
         "Apache-2.0",
         ("en", "fr", "es", "de", "it", "pt"),
-        "Card: 2,359,296 tokens a step, a checkpoint every 40,000; steps go on counting through the three "
-        "stages.",
+        "Card: 2,359,296 tokens a step, a checkpoint every 40,000; steps go on counting through the three stages.",
         line=("1", "2", "3"),
         tokens_per_step=2_359_296,
     ),

@@ -88,13 +88,10 @@ def _in_one_sentence(what: str) -> Iterator[None]:
             f"{what}: the repository is gated; ask for access on its page at {endpoint()} and set HF_TOKEN"
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise NotPublicError(
-            f"{what}: there is no such repository at {endpoint()}, or it is not public"
-        ) from error
+        raise NotPublicError(f"{what}: there is no such repository at {endpoint()}, or it is not public") from error
     except errors.RevisionNotFoundError as error:
         raise CheckpointError(
-            f"{what}: there is no such revision at {endpoint()}; 'phaselab models refresh' lists those "
-            "there are"
+            f"{what}: there is no such revision at {endpoint()}; 'phaselab models refresh' lists those there are"
         ) from error
     except errors.HfHubHTTPError as error:
         raise CheckpointError(f"{what}: {endpoint()} answered {error.response.status_code}") from error
@@ -145,9 +142,7 @@ def known_commit(repository: str, revision: str) -> str:
     from huggingface_hub.errors import RevisionResolutionError
 
     try:
-        found = _api().resolve_revision(
-            repository, revision=revision, cache_dir=cache(), local_files_only=True
-        )
+        found = _api().resolve_revision(repository, revision=revision, cache_dir=cache(), local_files_only=True)
     except RevisionResolutionError:
         return ""
     return found.resolved
@@ -177,8 +172,7 @@ def wanted(names: Iterable[str], code: bool = False) -> list[str]:
             break
     if not weights or "config.json" not in files:
         raise CheckpointError(
-            f"found {', '.join(files) or 'no files'}; expected config.json and model*.safetensors "
-            "or pytorch_model*.bin"
+            f"found {', '.join(files) or 'no files'}; expected config.json and model*.safetensors or pytorch_model*.bin"
         )
     return [*small, *weights]
 

@@ -133,16 +133,13 @@ def _require_files(folder: Path) -> list[str]:
     wanted = {
         "config.json": "config.json" in names,
         "weights (*.safetensors, or pytorch_model*.bin)": any(
-            n.endswith(".safetensors") or (n.startswith("pytorch_model") and n.endswith(".bin"))
-            for n in names
+            n.endswith(".safetensors") or (n.startswith("pytorch_model") and n.endswith(".bin")) for n in names
         ),
         "a tokenizer (tokenizer.json)": any(n.startswith("tokenizer") for n in names),
     }
     missing = [name for name, there in wanted.items() if not there]
     if missing:
-        raise CheckpointError(
-            f"{folder}: found {', '.join(names) or 'nothing'}; expected also {', '.join(missing)}"
-        )
+        raise CheckpointError(f"{folder}: found {', '.join(names) or 'nothing'}; expected also {', '.join(missing)}")
     return names
 
 

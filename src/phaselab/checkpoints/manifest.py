@@ -125,9 +125,7 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
                 continue
             if family.public:
                 raise
-            raise NotPublicError(
-                f"{error} ({family.name}: whether its checkpoints are public is not known)"
-            ) from error
+            raise NotPublicError(f"{error} ({family.name}: whether its checkpoints are public is not known)") from error
         for revision, commit in names.items():
             said = bare.read(revision)
             tokens = said.tokens if said else None
@@ -222,8 +220,7 @@ def _sorted_out(family: Family, path: Path, rows: Sequence[Row]) -> Listing:
         else:
             line[step] = (row, tokens)
     checkpoints = [
-        Checkpoint(row.revision, step, tokens, None, row.repository, row.commit)
-        for step, (row, tokens) in line.items()
+        Checkpoint(row.revision, step, tokens, None, row.repository, row.commit) for step, (row, tokens) in line.items()
     ]
     checkpoints.sort(key=lambda c: (c.tokens, c.step))
     grown = []
@@ -233,13 +230,9 @@ def _sorted_out(family: Family, path: Path, rows: Sequence[Row]) -> Listing:
             continue
         # A branch counts its own steps and tokens from the end of the line.
         end = checkpoints[-1]
-        grown.append(
-            Checkpoint(row.revision, end.step + step, end.tokens + tokens, None, row.repository, row.commit)
-        )
+        grown.append(Checkpoint(row.revision, end.step + step, end.tokens + tokens, None, row.repository, row.commit))
     grown.sort(key=lambda c: (c.tokens, c.step, c.revision))
-    return Listing(
-        family, path, tuple(checkpoints), tuple(grown), tuple(doubles), tuple(uncounted), tuple(strange)
-    )
+    return Listing(family, path, tuple(checkpoints), tuple(grown), tuple(doubles), tuple(uncounted), tuple(strange))
 
 
 def _read(path: Path, family: Family) -> list[Row]:

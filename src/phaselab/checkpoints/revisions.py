@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from phaselab.errors import PhaselabError
+
 _AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
 _NAME = re.compile(rf"step(?P<step>\d+)(?:-tokens(?P<tokens>{_AMOUNT}))?")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _CHOICE = re.compile(rf"(?:all|(log|every):(\d+))(?:@({_AMOUNT})?-({_AMOUNT})?)?")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(PhaselabError):
     """Checkpoints that cannot be found, chosen or loaded; the message names the folder or the argument."""
 
 
@@ -110,9 +112,7 @@ def choose(checkpoints: Sequence[Checkpoint], which: str | tuple[str, ...]) -> l
 
 def _in_range(checkpoints: Sequence[Checkpoint], match: re.Match[str]) -> list[Checkpoint]:
     low, high = (None if end is None else read_amount(end) for end in (match[3], match[4]))
-    within = [
-        c for c in checkpoints if (low is None or low <= c.tokens) and (high is None or c.tokens <= high)
-    ]
+    within = [c for c in checkpoints if (low is None or low <= c.tokens) and (high is None or c.tokens <= high)]
     if not within:
         raise CheckpointError(
             f"checkpoints: found {match[0]!r}, a range without any checkpoint; expected one within "

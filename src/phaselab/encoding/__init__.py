@@ -10,9 +10,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from phaselab.encoding import cv, significance
+from phaselab.encoding import folds as cv
+from phaselab.encoding import significance
 from phaselab.encoding.solver import Plan, Splits, Targets, solve
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 #: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
 MIN_SHIFT = 20
@@ -45,7 +46,7 @@ class Scores:
 def encode(
     X: Features,
     Y: Responses,
-    spec: Encoding,
+    spec: EncodingSpec,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     device: str = "cpu",
@@ -78,9 +79,7 @@ def encode(
     """
     lengths = _check(X, Y)
     runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))
-    targets = np.concatenate(
-        [np.concatenate([of_run[run] for run in lengths]) for of_run in Y.values()], axis=1
-    )
+    targets = np.concatenate([np.concatenate([of_run[run] for run in lengths]) for of_run in Y.values()], axis=1)
     folds = cv.outer_folds(runs, spec.folds, spec.n_folds, spec.gap)
     inner = [cv.inner_folds(train, runs, spec.folds, spec.n_folds, spec.gap) for train, _ in folds]
     # Of equally good alphas the solver takes the first: here the largest.
@@ -127,9 +126,7 @@ def encode(
         if progress is not None:
             progress(len(tables["p"]), len(layers))
     scores = {}
-    for subject, *parts in zip(
-        Y, *(np.split(np.array(t), columns[:-1], 1) for t in tables.values()), strict=True
-    ):
+    for subject, *parts in zip(Y, *(np.split(np.array(t), columns[:-1], 1) for t in tables.values()), strict=True):
         r, p, alpha = parts
         scores[subject] = Scores(
             r=r.astype(np.float32),
@@ -142,7 +139,7 @@ def encode(
 
 
 def shuffled_stimulus(
-    X: Features, Y: Responses, spec: Encoding, n: int, seed: int = 0, device: str = "cpu"
+    X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu"
 ) -> list[dict[str, Scores]]:
     """Control: the same features against responses to another moment of the stimulus.
 
@@ -232,9 +229,7 @@ def summarise(
     for subject, score in scores.items():
         names = np.asarray(rois[subject]).astype(str)
         if names.shape != score.r.shape[1:]:
-            raise ValueError(
-                f"subject {subject}: rois: found shape {names.shape}, expected {score.r.shape[1:]}"
-            )
+            raise ValueError(f"subject {subject}: rois: found shape {names.shape}, expected {score.r.shape[1:]}")
         measures = {"r": score.r, "significant": score.significant.astype(float)}
         if ceiling is not None:
             measures["r_normalised"] = normalise(score.r, ceiling[subject], floor)
@@ -259,9 +254,7 @@ def summarise(
 def _check(X: Features, Y: Responses) -> dict[str, int]:
     """Run -> number of TRs, when all layers and all subjects have the same runs and TRs."""
     if not X or not Y:
-        raise ValueError(
-            f"{'X' if not X else 'Y'}: found no {'layer' if not X else 'subject'}, expected at least one"
-        )
+        raise ValueError(f"{'X' if not X else 'Y'}: found no {'layer' if not X else 'subject'}, expected at least one")
     first = next(iter(X))
     lengths = {run: len(values) for run, values in X[first].items()}
     # Not a dictionary: one layer at a time is in memory.
@@ -269,15 +262,12 @@ def _check(X: Features, Y: Responses) -> dict[str, int]:
     subjects = ((f"subject {subject}", of_run) for subject, of_run in Y.items())
     for part, of_run in chain(layers, subjects):
         if set(of_run) != set(lengths):
-            raise ValueError(
-                f"{part}: runs: found {sorted(of_run)}, expected {sorted(lengths)} as in layer {first}"
-            )
+            raise ValueError(f"{part}: runs: found {sorted(of_run)}, expected {sorted(lengths)} as in layer {first}")
         width = next(iter(of_run.values())).shape[-1:]
         for run, values in of_run.items():
             if values.ndim != 2 or len(values) != lengths[run]:
                 raise ValueError(
-                    f"run {run}: {part}: found shape {values.shape}, "
-                    f"expected {lengths[run]} TRs as in layer {first}"
+                    f"run {run}: {part}: found shape {values.shape}, expected {lengths[run]} TRs as in layer {first}"
                 )
             if values.shape[1:] != width or not width[0]:
                 raise ValueError(
@@ -289,9 +279,7 @@ def _check(X: Features, Y: Responses) -> dict[str, int]:
     return lengths
 
 
-def _report_constant(
-    targets: np.ndarray, folds: list[cv.Fold], subjects: list[str], columns: np.ndarray
-) -> None:
+def _report_constant(targets: np.ndarray, folds: list[cv.Fold], subjects: list[str], columns: np.ndarray) -> None:
     """Warn of voxels that are constant in the test set of a fold, and so score 0 in it."""
     constant = np.any([np.ptp(targets[test], axis=0) == 0 for _, test in folds], axis=0)
     for subject, of_subject in zip(subjects, np.split(constant, columns[:-1]), strict=True):

@@ -20,7 +20,7 @@ from math import comb
 
 import numpy as np
 
-from phaselab.brains.ceiling import group_ceiling, inter_subject_correlation
+from phaselab.brains.signal import group_ceiling, inter_subject_correlation
 from phaselab.encoding.significance import correlation
 
 
@@ -122,7 +122,7 @@ def leave_one_subject_out(responses: dict[str, np.ndarray]) -> Ceiling:
     -------
     Means over subjects. Bounds (Nili et al. 2014): each subject with the mean of the others (lower), and
     with the mean of all, itself included (upper). The value is the lower bound corrected for the noise in
-    the mean of the others (``phaselab.brains.ceiling.group_ceiling``): what a perfect prediction of the
+    the mean of the others (``phaselab.brains.signal.group_ceiling``): what a perfect prediction of the
     shared response would reach. With two subjects, or a weak response, it has a large error.
 
     Raises
@@ -135,13 +135,9 @@ def leave_one_subject_out(responses: dict[str, np.ndarray]) -> Ceiling:
     first = next(iter(responses.values()))
     for subject, values in responses.items():
         if values.ndim != 2 or values.shape != first.shape:
-            raise ValueError(
-                f"subject {subject}: found shape {values.shape}, expected {first.shape} as for the first"
-            )
+            raise ValueError(f"subject {subject}: found shape {values.shape}, expected {first.shape} as for the first")
         if not np.isfinite(values).all() or not np.ptp(values, axis=0).all():
-            raise ValueError(
-                f"subject {subject}: found voxels that are constant or not finite, expected none"
-            )
+            raise ValueError(f"subject {subject}: found voxels that are constant or not finite, expected none")
     units = np.stack([(v - v.mean(0)) / v.std(0) for v in responses.values()]).astype(np.float64)
     mean = units.mean(0)
     upper = np.mean([correlation(mean, own) for own in units], axis=0)

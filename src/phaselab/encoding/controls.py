@@ -15,9 +15,10 @@ import pandas as pd
 from himalaya.backend import get_backend, set_backend
 from himalaya.ridge import GroupRidgeCV
 
-from phaselab.encoding import Features, Responses, Scores, cv, summarise
+from phaselab.encoding import Features, Responses, Scores, summarise
+from phaselab.encoding import folds as cv
 from phaselab.encoding.significance import correlation
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 
 def autocorrelation_only(
@@ -193,7 +194,7 @@ def beyond_nuisance(
     nuisance: Mapping[str, np.ndarray],
     Y: Responses,
     rois: Mapping[str, np.ndarray],
-    spec: Encoding,
+    spec: EncodingSpec,
     seed: int = 0,
 ) -> pd.DataFrame:
     """``variance_partitioning`` between the features of each layer and a nuisance space, by region.

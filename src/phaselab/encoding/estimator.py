@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from phaselab.encoding import cv as cross_validation
+from phaselab.encoding import folds as cross_validation
 from phaselab.encoding.solver import (
     ALPHAS,
     Plan,
@@ -36,7 +36,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     ----------
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
     cv : None, one fold a run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a splitter of ``phaselab.encoding.cv`` or of scikit-learn; or pairs of row
+        (with runs: of whole runs); a splitter of ``phaselab.encoding.folds`` or of scikit-learn; or pairs of row
         numbers. Shuffled folds are refused unless asked for as ``cv.Shuffled``.
     scoring : ``correlation`` (Pearson) or ``r2``.
     fit_intercept : whether features and responses are centred on the mean of each training set.
@@ -117,8 +117,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             raise SolverError(f"Y: found no target that can be fitted ({_why(targets.left_out)})")
         if targets.left_out:
             warnings.warn(
-                f"Y: {len(targets.left_out)} of {targets.n_targets} targets left out: "
-                f"{_why(targets.left_out)}",
+                f"Y: {len(targets.left_out)} of {targets.n_targets} targets left out: {_why(targets.left_out)}",
                 stacklevel=2,
             )
         plan = Plan(X, splits, self.alphas, None, self.scoring, self.fit_intercept, self.dtype, self.device)
@@ -170,9 +169,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         else:
             predicted = predicted - predicted.mean(0)
             above, below = (predicted * centred).sum(0), np.sqrt((predicted**2).sum(0) * squares)
-        scores = np.where(
-            below > 0, above / np.where(below > 0, below, 1), np.where(np.isnan(below), np.nan, 0)
-        )
+        scores = np.where(below > 0, above / np.where(below > 0, below, 1), np.where(np.isnan(below), np.nan, 0))
         return float(scores[0]) if self._flat else scores
 
     def _responses(self, Y: Any, n: int) -> Any:

@@ -165,8 +165,7 @@ def permutation_p(
         sums = reduce(np.add, of_folds)
         if len(bad := np.flatnonzero(np.isnan(sums[0]))):
             raise ValueError(
-                f"targets: found NaN or infinite values in target {start + bad[0]} or in its predictions, "
-                "expected none"
+                f"targets: found NaN or infinite values in target {start + bad[0]} or in its predictions, expected none"
             )
         if len(targets) > 1:
             sums[1:] *= WIDENING
@@ -236,8 +235,7 @@ def draw_lags(
         every = rng.permutation(np.arange(min_shift, shortest - min_shift + 1))[:permutations]
         return [[np.append(0, every)]]
     return [
-        [np.append(0, rng.integers(min_shift, len(s) - min_shift + 1, permutations)) for s in fold]
-        for fold in folds
+        [np.append(0, rng.integers(min_shift, len(s) - min_shift + 1, permutations)) for s in fold] for fold in folds
     ]
 
 
@@ -252,9 +250,7 @@ def _permuted(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np.ndarray:
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]
     # (n_targets, n_blocks, block)
-    a, b = (
-        torch.from_numpy(m.T.astype(np.float32, order="C").reshape(n_targets, n_blocks, -1)) for m in (A, B)
-    )
+    a, b = (torch.from_numpy(m.T.astype(np.float32, order="C").reshape(n_targets, n_blocks, -1)) for m in (A, B))
     columns = min(max(TABLE // n_blocks**2, 32), n_targets)
     rows = min(max(TABLE // (n_blocks * columns), 1), n_blocks)
     bags = []
@@ -282,9 +278,7 @@ def _permuted_one_by_one(A: np.ndarray, B: np.ndarray, orders: np.ndarray) -> np
     return np.stack([np.einsum("tv,tv->v", A, blocks[order].reshape(B.shape)) for order in orders])
 
 
-def _rotated(
-    A: np.ndarray, B: np.ndarray, stretches: Sequence[np.ndarray], lags: Sequence[np.ndarray]
-) -> np.ndarray:
+def _rotated(A: np.ndarray, B: np.ndarray, stretches: Sequence[np.ndarray], lags: Sequence[np.ndarray]) -> np.ndarray:
     """Sums of products of columns with each stretch of `B` rotated by its lags; (n_lags, n_targets)."""
     sums = np.zeros((len(lags[0]), A.shape[1]))
     for stretch, lag in zip(stretches, lags, strict=True):

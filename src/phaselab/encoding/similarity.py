@@ -209,8 +209,7 @@ def summarise(
     rows = []
     for measure in measures:
         layers = {
-            layer: matrix(measure, np.concatenate([of_run[run] for run in lengths]))
-            for layer, of_run in X.items()
+            layer: matrix(measure, np.concatenate([of_run[run] for run in lengths])) for layer, of_run in X.items()
         }
         for subject, of_run in Y.items():
             responses = np.concatenate([of_run[run] for run in lengths])

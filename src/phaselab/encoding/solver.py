@@ -53,7 +53,8 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from phaselab.encoding.cv import Fold
+from phaselab.encoding.folds import Fold
+from phaselab.errors import PhaselabError
 
 Scoring = Literal["correlation", "r2"]
 
@@ -83,7 +84,7 @@ ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
-class SolverError(ValueError):
+class SolverError(PhaselabError):
     """An argument that does not fit; the message names it, what was found and what was expected."""
 
 
@@ -124,9 +125,7 @@ class Splits:
                         "expected row numbers"
                     )
                 if len(np.unique(rows)) < len(rows):
-                    raise SolverError(
-                        f"cv: fold {number}: found {name} rows more than once, expected each once"
-                    )
+                    raise SolverError(f"cv: fold {number}: found {name} rows more than once, expected each once")
                 if np.min(rows) < 0 or np.max(rows) >= self.n:
                     raise SolverError(
                         f"cv: fold {number}: found {name} rows {np.min(rows)} to {np.max(rows)}, "
@@ -229,8 +228,7 @@ class Targets:
             raise SolverError(f"{name}: found {self._train.n} samples, expected {splits.n} as in X")
         if self._test is not None and self._test.n_targets != self._train.n_targets:
             raise SolverError(
-                f"{name}_test: found {self._test.n_targets} targets, "
-                f"expected {self._train.n_targets} as in {name}"
+                f"{name}_test: found {self._test.n_targets} targets, expected {self._train.n_targets} as in {name}"
             )
         self.n_targets = self._train.n_targets
         self._survey()
@@ -387,9 +385,7 @@ class _Source:
         if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
             columns = slice(int(columns[0]), int(columns[-1]) + 1)
         if isinstance(self.values, torch.Tensor):
-            index = (
-                columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
-            )
+            index = columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
             part = self.values[:, index]
             if part.dtype not in (torch.float32, torch.float64):
                 part = part.to(torch.float64)
@@ -584,9 +580,7 @@ class Plan:
         parts = [U[rows] for rows in self.splits.slices]
         return [part.T @ part for part in parts], [part.sum(0) for part in parts]
 
-    def _fold(
-        self, k: int, U: torch.Tensor, grams: list[torch.Tensor], sums: list[torch.Tensor]
-    ) -> _FoldPlan:
+    def _fold(self, k: int, U: torch.Tensor, grams: list[torch.Tensor], sums: list[torch.Tensor]) -> _FoldPlan:
         train, validation = (self._rows(k, role) for role in (1, 2))
         n_train, n_validation = (len(rows) for rows in self.splits.folds[k])
         s = self.basis.s
@@ -599,9 +593,7 @@ class Plan:
         m_train = total / n_train if self.intercept else torch.zeros_like(total)
         if n_train >= self.basis.rank:
             H = (B - n_train * torch.outer(m_train, m_train)).mul_(s).mul_(s[:, None])
-            root, Q = _right_singular(
-                H, lambda: _centred(_take(U, train), m_train) * s, self._fold_tolerance(H)
-            )
+            root, Q = _right_singular(H, lambda: _centred(_take(U, train), m_train) * s, self._fold_tolerance(H))
             P = (Q / root).T * s
             left = None
         else:
@@ -741,13 +733,7 @@ class Plan:
         """Bytes that one target of a batch takes while it is solved."""
         widest = max(len(fold.K) for fold in self.folds)
         n_pieces = len(self.splits.roles) if self.by_pieces else 1
-        numbers = (
-            2 * self.splits.n
-            + (n_pieces + 2) * self.basis.rank
-            + 7 * widest
-            + 5 * len(self.alphas)
-            + 4 * n_test
-        )
+        numbers = 2 * self.splits.n + (n_pieces + 2) * self.basis.rank + 7 * widest + 5 * len(self.alphas) + 4 * n_test
         return numbers * self.dtype.itemsize + 16 * n_pieces
 
     @property
@@ -817,9 +803,7 @@ def solve(
     if targets.splits is not plan.splits:
         raise SolverError("targets: found other splits than the plan's, expected the same object")
     if targets.intercept != plan.intercept:
-        raise SolverError(
-            f"targets: found intercept {targets.intercept}, expected {plan.intercept} as in the plan"
-        )
+        raise SolverError(f"targets: found intercept {targets.intercept}, expected {plan.intercept} as in the plan")
     n_test = targets.n_test
     if n_test != (0 if plan.F is None else len(plan.F)):
         found = 0 if plan.F is None else len(plan.F)
@@ -1032,9 +1016,7 @@ def _product(matrix: torch.Tensor, rows: list[slice] | torch.Tensor, Y: torch.Te
 def _drift_squares(plan: Plan, k: int, part: _Batch) -> torch.Tensor:
     """n_validation times the squared distance of a validation set's mean from the training set's; (b,)."""
     n_train, n_validation = (len(rows) for rows in plan.splits.folds[k])
-    means = [
-        part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in ((1, n_train), (2, n_validation))
-    ]
+    means = [part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in ((1, n_train), (2, n_validation))]
     return n_validation * (means[1] - means[0]) ** 2
 
 
@@ -1194,12 +1176,8 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     if not isinstance(X, torch.Tensor):
         X = torch.from_numpy(np.require(X, np.float64, ["C", "W"]))
     if X.ndim != 2 or not X.numel():
-        raise SolverError(
-            f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0"
-        )
+        raise SolverError(f"{name}: found shape {tuple(X.shape)}, expected (samples, features), none of them 0")
     X = X.detach().to(device, torch.float64)
     if not bool(torch.isfinite(X).all()):
-        raise SolverError(
-            f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none"
-        )
+        raise SolverError(f"{name}: found {int((~torch.isfinite(X)).sum())} NaN or infinite values, expected none")
     return X

@@ -9,16 +9,11 @@ Colours are those of Okabe and Ito (2008, "Color Universal Design"), told apart 
 styles as well. The background is white in light and in dark pages.
 """
 
-from phaselab.figures.anywhere import fitted_curves, move_raster
-from phaselab.figures.drawing import COLOURS, SIMULATED, TokenAxis
-from phaselab.figures.interactive import phase_interactive, surface_interactive
-from phaselab.figures.models import across_models, final_scores, transition_raster
-from phaselab.figures.stimulus import by_layer, by_region, similarity_matrices, time_courses, words_on_grid
-from phaselab.figures.surface import HEMISPHERE, on_surface, surface
-from phaselab.figures.tables import (
+from phaselab.curves import (
     MEASURES,
     PHASE_NAMES,
     NothingToDraw,
+    amount,
     best_layer,
     brain_curve,
     brain_measure,
@@ -29,16 +24,19 @@ from phaselab.figures.tables import (
     internal_layer,
     interval_of,
     interval_over,
-    linear_cka,
     model_curve,
     monotone,
     of_tasks,
-    phase_text,
     probe_advantage,
     select,
     subjects_text,
-    transitions_of,
 )
+from phaselab.figures.anywhere import fitted_curves, move_raster
+from phaselab.figures.drawing import COLOURS, SIMULATED, TokenAxis
+from phaselab.figures.interactive import phase_interactive, surface_interactive
+from phaselab.figures.models import across_models, final_scores, transition_raster
+from phaselab.figures.stimulus import by_layer, by_region, similarity_matrices, time_courses, words_on_grid
+from phaselab.figures.surface import HEMISPHERE, on_surface, surface
 from phaselab.figures.training import (
     behaviour_curves,
     controls_bars,
@@ -52,7 +50,7 @@ from phaselab.figures.training import (
     significance_curves,
     three_perspectives,
 )
-from phaselab.phases import amount
+from phaselab.phases.text import phase_text, transitions_of
 
 __all__ = [
     "COLOURS",
@@ -82,7 +80,6 @@ __all__ = [
     "interval_of",
     "interval_over",
     "layer_checkpoint_heatmap",
-    "linear_cka",
     "loss_curve",
     "model_curve",
     "monotone",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from phaselab.curves import each_row
 from phaselab.figures.drawing import (
     COLOURS,
     LINES,
@@ -18,7 +19,6 @@ from phaselab.figures.drawing import (
     new_figure,
     styled,
 )
-from phaselab.figures.tables import each_row
 from phaselab.phases import MOVE_COLUMNS
 
 if TYPE_CHECKING:
@@ -121,9 +121,7 @@ def move_raster(fitted: FittedTable, *, x: str = TOKENS, level: float = 0.05, no
         for line, key in own.items():
             for move in moves[key]:
                 _move_bar(ax, axis, move, y, level)
-            labels.append(
-                ": ".join(part for part in ("" if line != next(iter(own)) else panel, line) if part)
-            )
+            labels.append(": ".join(part for part in ("" if line != next(iter(own)) else panel, line) if part))
             ticks.append(y)
             y += 1.0
         ax.axhline(y - 0.5 + gap / 2, color="#BDBDBD", linewidth=0.8)
@@ -141,9 +139,7 @@ def _move_bar(ax: Axes, axis: TokenAxis, move: Any, y: float, level: float) -> N
     if move.kind == "undecided":
         return
     if move.kind == "flat":
-        ax.plot(
-            [axis.zero if axis.has_zero else axis.first, axis.last], [y, y], color="#9A9A9A", linewidth=0.9
-        )
+        ax.plot([axis.zero if axis.has_zero else axis.first, axis.last], [y, y], color="#9A9A9A", linewidth=0.9)
         return
     colour, marker = (COLOURS[0], "^") if move.kind == "rise" else (COLOURS[1], "v")
     sure = move.q <= level

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from phaselab.figures.tables import MEASURES, PHASE_NAMES, NothingToDraw, chance_level, each_row, interval_of
-from phaselab.phases import amount
+from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, chance_level, each_row, interval_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,9 +130,7 @@ class TokenAxis:
         """Set limits, ticks, the break after 0, and the label of the x axis."""
         positions, labels = self.ticks(wide)
         ax.set_xticks(positions, labels)
-        minor = [
-            p + np.log10(k) for p in range(int(self.first) - 1, int(self.last) + 1) for k in range(2, 10)
-        ]
+        minor = [p + np.log10(k) for p in range(int(self.first) - 1, int(self.last) + 1) for k in range(2, 10)]
         ax.set_xticks([m for m in minor if self.first <= m <= self.last], minor=True)
         left = self.zero if self.has_zero else self.first
         margin = 0.03 * (self.last - left)
@@ -191,9 +188,7 @@ def styled(function: Any) -> Any:
                 # On axes, though they are not seen: a notebook shows no figure that has none.
                 ax = fig.add_subplot()
                 ax.set_axis_off()
-                ax.text(
-                    0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True
-                )
+                ax.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
                 return fig
 
     return inside
@@ -224,9 +219,7 @@ def foot(fig: Figure, note: str = "", simulated: bool = False) -> None:
         )
 
 
-def draw_line(
-    ax: Axes, axis: TokenAxis, curve: pd.DataFrame, colour: str, number: int = 0, **style: Any
-) -> None:
+def draw_line(ax: Axes, axis: TokenAxis, curve: pd.DataFrame, colour: str, number: int = 0, **style: Any) -> None:
     """A curve with its interval as a band; `number` chooses the marker."""
     x = axis(curve["tokens"])
     ax.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0)
@@ -362,7 +355,4 @@ def layer_colours(layers: Any) -> list[tuple[int, Any, int]]:
     ordered = sorted(int(layer) for layer in layers)
     # Viridis without its palest end, which is hard to see on white.
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(ordered)))
-    return [
-        (layer, tuple(shade), number)
-        for number, (layer, shade) in enumerate(zip(ordered, shades, strict=True))
-    ]
+    return [(layer, tuple(shade), number) for number, (layer, shade) in enumerate(zip(ordered, shades, strict=True))]

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from phaselab.figures.drawing import COLOURS, SIMULATED, TOKENS, TokenAxis
-from phaselab.figures.surface import HEMISPHERE, mesh, sulcal_depth
-from phaselab.figures.tables import (
+from phaselab.curves import (
     MEASURES,
+    amount,
     best_layer,
     brain_curve,
     brain_measure,
@@ -20,7 +19,8 @@ from phaselab.figures.tables import (
     of_tasks,
     probe_advantage,
 )
-from phaselab.phases import amount
+from phaselab.figures.drawing import COLOURS, SIMULATED, TOKENS, TokenAxis
+from phaselab.figures.surface import HEMISPHERE, mesh, sulcal_depth
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

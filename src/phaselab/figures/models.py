@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from phaselab.curves import (
+    MEASURES,
+    brain_measure,
+    each_row,
+    model_curve,
+    of_tasks,
+    select,
+    subjects_text,
+)
 from phaselab.figures.drawing import (
     COLOURS,
     LINES,
@@ -20,15 +29,6 @@ from phaselab.figures.drawing import (
     name_panel,
     new_figure,
     styled,
-)
-from phaselab.figures.tables import (
-    MEASURES,
-    brain_measure,
-    each_row,
-    model_curve,
-    of_tasks,
-    select,
-    subjects_text,
 )
 
 if TYPE_CHECKING:
@@ -132,9 +132,7 @@ def final_scores(
 
 
 @styled
-def transition_raster(
-    transitions: pd.DataFrame, models: pd.DataFrame, tokens: Any, *, simulated: bool
-) -> Figure:
+def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: Any, *, simulated: bool) -> Figure:
     """When each curve of each model changes: a marker a transition, a bar for its 95 % interval.
 
     Parameters
@@ -144,9 +142,7 @@ def transition_raster(
     tokens : all counts of tokens of the study, for the axis.
     """
     axis = TokenAxis.of(tokens)
-    measures = [
-        m for m in ("brain", "instruction_following", "accuracy") if (transitions["measure"] == m).any()
-    ]
+    measures = [m for m in ("brain", "instruction_following", "accuracy") if (transitions["measure"] == m).any()]
     fig = new_figure(1.3 + 0.24 * len(models) * max(len(measures), 1))
     ax = fig.subplots()
     ticks, labels = [], []
@@ -167,9 +163,7 @@ def transition_raster(
                 marker = {"rise": "^", "fall": "v"}.get(change.kind, "o")
                 ax.plot(axis(change.tokens), y, marker, color=colour, markersize=7.5)
             ticks.append(y)
-            labels.append(
-                f"{row.label}: {measure.replace('_', ' ')}" if number == 0 else measure.replace("_", " ")
-            )
+            labels.append(f"{row.label}: {measure.replace('_', ' ')}" if number == 0 else measure.replace("_", " "))
             y += 1
         ax.axhline(y - 0.25, color="#BDBDBD", linewidth=0.8)
         y += 0.5

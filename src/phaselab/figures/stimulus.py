@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from phaselab.curves import subjects_text
 from phaselab.figures.drawing import (
     COLOURS,
     LINES,
@@ -20,7 +21,6 @@ from phaselab.figures.drawing import (
     new_figure,
     styled,
 )
-from phaselab.figures.tables import subjects_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

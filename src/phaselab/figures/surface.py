@@ -25,9 +25,7 @@ def mesh(hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(part.coordinates), np.asarray(part.faces)
 
 
-def on_surface(
-    vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0
-) -> np.ndarray:
+def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
     """Values of sampled vertices of all subjects spread to the whole of fsaverage5.
 
     Each vertex of the surface takes the mean of the sampled ones that are nearest to it among those
@@ -53,9 +51,7 @@ def on_surface(
         own = mean[(mean.index >= first) & (mean.index < first + HEMISPHERE)]
         if own.empty:
             continue
-        distance, nearest = cKDTree(places[own.index.to_numpy() - first]).query(
-            places, distance_upper_bound=reach
-        )
+        distance, nearest = cKDTree(places[own.index.to_numpy() - first]).query(places, distance_upper_bound=reach)
         near = np.isfinite(distance)
         out[first : first + HEMISPHERE][near] = own.to_numpy()[nearest[near]]
     return out

@@ -8,6 +8,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from phaselab.curves import (
+    MEASURES,
+    NothingToDraw,
+    best_layer,
+    brain_measure,
+    control_table,
+    each_row,
+    internal_layer,
+    interval_of,
+    interval_over,
+    monotone,
+    of_tasks,
+    probe_advantage,
+    select,
+    subjects_text,
+)
 from phaselab.figures.drawing import (
     COLOURS,
     GREY,
@@ -30,22 +46,6 @@ from phaselab.figures.drawing import (
     styled,
     subject_lines,
     task_lines,
-)
-from phaselab.figures.tables import (
-    MEASURES,
-    NothingToDraw,
-    best_layer,
-    brain_measure,
-    control_table,
-    each_row,
-    internal_layer,
-    interval_of,
-    interval_over,
-    monotone,
-    of_tasks,
-    probe_advantage,
-    select,
-    subjects_text,
 )
 
 if TYPE_CHECKING:
@@ -242,9 +242,7 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool, measure: 
     table = rows.pivot_table(index="layer", columns="tokens", values="value", aggfunc="mean").sort_index()
     fig = new_figure(1.5 + 0.36 * len(table))
     ax = fig.subplots()
-    image = ax.imshow(
-        table.to_numpy(), aspect="auto", origin="lower", cmap="cividis", interpolation="nearest"
-    )
+    image = ax.imshow(table.to_numpy(), aspect="auto", origin="lower", cmap="cividis", interpolation="nearest")
     ax.plot(
         range(table.shape[1]),
         np.argmax(table.to_numpy(), axis=0),
@@ -270,9 +268,7 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool, measure: 
 
 
 @styled
-def roi_curves(
-    curves: pd.DataFrame, *, simulated: bool, layer: int | None = None, measure: str = ""
-) -> Figure:
+def roi_curves(curves: pd.DataFrame, *, simulated: bool, layer: int | None = None, measure: str = "") -> Figure:
     """A panel for each region: its brain score by tokens, with the mean of all voxels in grey."""
     measure = measure or brain_measure(curves)
     layer = best_layer(curves, measure) if layer is None else layer
@@ -355,9 +351,7 @@ def significance_curves(curves: pd.DataFrame, *, simulated: bool, fdr: float = 0
     fig = new_figure(3.2)
     ax = fig.subplots()
     for layer, colour, number in layer_colours(rows["layer"].unique()):
-        draw_line(
-            ax, axis, interval_over(rows[rows["layer"] == layer]), colour, number, label=f"layer {layer}"
-        )
+        draw_line(ax, axis, interval_over(rows[rows["layer"] == layer]), colour, number, label=f"layer {layer}")
     ax.set_ylim(-0.03, 1.03)
     ax.set_ylabel(f"share of voxels with q < {fdr:g}")
     axis.decorate(ax)
@@ -430,9 +424,7 @@ def internals_curves(
     for ax, measure in zip(axes, measures, strict=True):
         own = rows[rows["measure"] == measure]
         for layer, colour, number in layer_colours(own["layer"].unique()):
-            draw_line(
-                ax, axis, interval_of(own[own["layer"] == layer]), colour, number, label=f"layer {layer}"
-            )
+            draw_line(ax, axis, interval_of(own[own["layer"] == layer]), colour, number, label=f"layer {layer}")
         name_panel(ax, measure)
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -455,9 +447,7 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
     rows = curves[(curves["perspective"] == "internal") & (curves["layer"] == layer)]
     rows = rows[rows["measure"].str.startswith("probe_")]
     if rows.empty:
-        raise NothingToDraw(
-            "curves: measure: found no 'probe_...'; expected probes in the study (internals.probes)"
-        )
+        raise NothingToDraw("curves: measure: found no 'probe_...'; expected probes in the study (internals.probes)")
     axis = TokenAxis.of(rows["tokens"])
     names = sorted(rows["task"].unique())
     columns = 2 if len(names) in (2, 4) else min(3, len(names))
@@ -478,9 +468,7 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
             curve = interval_of(own[own["measure"] == measure])
             draw_line(ax, axis, curve, colour, marker, linestyle=line, label=text, markersize=3.5)
         chance = interval_of(own[own["measure"] == "probe_chance"])
-        ax.plot(
-            axis(chance["tokens"]), chance["value"], color=GREY, linewidth=1.1, linestyle=":", label="chance"
-        )
+        ax.plot(axis(chance["tokens"]), chance["value"], color=GREY, linewidth=1.1, linestyle=":", label="chance")
         ax.set_title(f"{names[number]} ({score.removeprefix('probe_')})")
         bottom = number + columns >= len(names)
         axis.decorate(ax, label=bottom, text="training tokens", wide=False)

@@ -23,6 +23,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from phaselab.curves import amount, select_layer
+from phaselab.errors import PhaselabError
 from phaselab.results import CURVE_COLUMNS
 
 Array = npt.NDArray[np.float64]
@@ -120,9 +122,7 @@ def _grid(positions: tuple[float, ...], max_changes: int) -> _Grid:
             break
         vectors = hinges[new]
         for _ in range(2):  # Gram-Schmidt twice: once loses digits where hinges are close
-            vectors = vectors - np.einsum(
-                "skn,sk->sn", spans[parent], np.einsum("skn,sn->sk", spans[parent], vectors)
-            )
+            vectors = vectors - np.einsum("skn,sk->sn", spans[parent], np.einsum("skn,sn->sk", spans[parent], vectors))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         knots = np.concatenate([knots[parent], new[:, None]], axis=1)
         spans = np.concatenate([spans[parent], vectors[:, None, :]], axis=1)
@@ -167,9 +167,7 @@ def _solve(design: Array, curves: Array, damping: float | Array = 1e-12) -> Arra
     diagonal = np.einsum("bpp->bp", gram)
     index = np.arange(gram.shape[1])
     # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
-    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(
-        axis=1, keepdims=True
-    )
+    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
     return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
 
 
@@ -376,18 +374,8 @@ class Transitions:
         x, own = log_tokens([*self.tokens]), np.asarray(tokens, dtype=float)
         wanted = np.where(own > 0, np.log10(np.where(own > 0, own, 1.0)), x[0])
         corners = [x[0], *np.log10(np.asarray(self.knots)), x[-1]]
-        heights = np.concatenate(
-            [[self.fitted[0]], self.fitted[0] + np.cumsum([s.change for s in self.segments])]
-        )
+        heights = np.concatenate([[self.fitted[0]], self.fitted[0] + np.cumsum([s.change for s in self.segments])])
         return np.interp(wanted, corners, heights)
-
-
-def amount(tokens: float) -> str:
-    """A number of tokens in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T."""
-    for size, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{letter}"
-    return f"{tokens:.3g}"
 
 
 def _undecided(tokens: Array, values: Array, notes: Sequence[str], why: str) -> Transitions:
@@ -712,9 +700,7 @@ def fit_transitions(
 
 def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move], unit: str) -> str:
     if changes == 0:
-        trend = {"rising": "rises steadily", "falling": "falls steadily", "flat": "is flat"}[
-            segments[0].direction
-        ]
+        trend = {"rising": "rises steadily", "falling": "falls steadily", "flat": "is flat"}[segments[0].direction]
         return f"No transition: the curve {trend} over all of training."
     if not moves:
         return "No transition: slopes differ, but no piece rises or falls beyond its interval."
@@ -724,9 +710,7 @@ def _sentence(changes: int, segments: Sequence[Segment], moves: Sequence[Move], 
         if isnan(move.onset_low):
             since = "from the first checkpoint"
         else:
-            since = (
-                f"from {amount(move.onset)} {unit} ({amount(move.onset_low)} to {amount(move.onset_high)})"
-            )
+            since = f"from {amount(move.onset)} {unit} ({amount(move.onset_low)} to {amount(move.onset_high)})"
         until = "to the last" if isnan(move.end_low) else f"to {amount(move.end)}"
         parts.append(f"{verb} {since} {until}, by {abs(move.height):.3g}")
     return f"The curve {'; then it '.join(parts)}; 95 % intervals in brackets."
@@ -867,9 +851,7 @@ def _left_out(curves: Array) -> float:
     return float(stats.t.sf(falls.mean() / (spread / np.sqrt(count)), count - 1))
 
 
-def _monotone(
-    fit: Transitions, replicates: Array | None, floor: float, max_changes: int, seed: int
-) -> _Monotone:
+def _monotone(fit: Transitions, replicates: Array | None, floor: float, max_changes: int, seed: int) -> _Monotone:
     tokens, values = np.asarray(fit.tokens), np.asarray(fit.values)
     where = log_tokens(tokens)
     positions = tuple(((where - where[0]) / (where[-1] - where[0])).tolist())
@@ -887,7 +869,7 @@ def _monotone(
 # ------------------------------------------------------------------------ any table of learning curves
 
 
-class TableError(ValueError):
+class TableError(PhaselabError):
     """A table of learning curves that cannot be used; names the column, what was found and expected."""
 
 
@@ -1122,16 +1104,6 @@ def holm(p: npt.ArrayLike) -> Array:
     return adjusted
 
 
-def select_layer(brain: pd.DataFrame) -> int:
-    """The layer with the highest mean over all checkpoints and subjects: one layer for the whole curve.
-
-    A best layer chosen anew at each checkpoint would make a maximum of noise into a rise. Ties go
-    to the lower layer. `brain` has columns layer and value; -1 if it is empty.
-    """
-    means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
-    return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
-
-
 def _pick(curves: pd.DataFrame, **wanted: str) -> pd.DataFrame:
     keep = np.ones(len(curves), dtype=bool)
     for column, value in wanted.items():
@@ -1156,9 +1128,7 @@ def _brain_curve(
     elif isinstance(layer, int) and layer in layers:
         chosen = layer
     else:
-        raise ValueError(
-            f"layer: found {layer!r}, expected 'best', 'mean', a depth 0.0 to 1.0 or one of {layers}"
-        )
+        raise ValueError(f"layer: found {layer!r}, expected 'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
     if chosen >= 0:
         rows = rows[rows["layer"] == chosen]
     table = rows.pivot_table(index="subject", columns="tokens", values="value", aggfunc="mean").dropna(axis=1)
@@ -1173,9 +1143,7 @@ def _behaviour_curve(
     if tasks is not None:
         absent = sorted(set(tasks) - set(rows["task"]))
         if absent and len(rows):
-            raise ValueError(
-                f"tasks: no {measure} of {', '.join(absent)}; there is {sorted(rows['task'].unique())}"
-            )
+            raise ValueError(f"tasks: no {measure} of {', '.join(absent)}; there is {sorted(rows['task'].unique())}")
         rows = rows[rows["task"].isin(list(tasks))]
     value = rows.pivot_table(index="tokens", columns="task", values="value", aggfunc="mean").dropna()
     if value.empty:
@@ -1370,9 +1338,7 @@ def triple_phase_test(
         p, flat, change, fall = min(tried, key=lambda t: t[0])
         moved = f"{named[2][0]} changes by {change:+.3f}"
         if flat > alpha:
-            return _Link(
-                p, f"The brain falls {_ranges([fall])}, but {moved} there: not shown to be flat.", fall
-            )
+            return _Link(p, f"The brain falls {_ranges([fall])}, but {moved} there: not shown to be flat.", fall)
         return _Link(p, f"The brain falls while {moved}.", fall)
 
     def third_phase() -> _Link:
@@ -1426,9 +1392,7 @@ def _measured(move: Move, fit: Transitions, subjects: Array) -> dict[str, float]
     tokens = np.asarray(fit.tokens)
     spread = nan
     if len(subjects) > 1:
-        ends = np.array(
-            [np.interp(log_tokens([move.onset, move.end]), log_tokens(tokens), s) for s in subjects]
-        )
+        ends = np.array([np.interp(log_tokens([move.onset, move.end]), log_tokens(tokens), s) for s in subjects])
         own = float((ends[:, 1] - ends[:, 0]).std(ddof=1))
         spread = move.height / own if own > 0 else nan
     return {
@@ -1454,9 +1418,7 @@ def _lag(move: Move, partner: Move, fit: Transitions) -> dict[str, float]:
     grid = log_tokens([*fit.tokens])
     ends = float(grid[0]), float(grid[-1])
     own, low, high = (place(t) for t in (move.midpoint, move.midpoint_low, move.midpoint_high))
-    other, other_low, other_high = (
-        place(t) for t in (partner.midpoint, partner.midpoint_low, partner.midpoint_high)
-    )
+    other, other_low, other_high = (place(t) for t in (partner.midpoint, partner.midpoint_low, partner.midpoint_high))
     lag = own - other
     near = min(own + abs(lag), ends[1]) - max(own - abs(lag), ends[0])
     return {
@@ -1504,9 +1466,7 @@ def triple_phase_tests(
     return tests
 
 
-def co_occurrence(
-    tests: Mapping[str, TriplePhase], *, n_permutations: int = 9999, seed: int = 0
-) -> pd.DataFrame:
+def co_occurrence(tests: Mapping[str, TriplePhase], *, n_permutations: int = 9999, seed: int = 0) -> pd.DataFrame:
     """Whether each model's brain moves with its *own* behaviour: lags against those between models.
 
     `lag_p` of one model asks if a behaviour that rises at a random time comes as close. Here the null

@@ -73,6 +73,4 @@ def winogrande(docs: Any) -> Any:
 
 def jcommonsenseqa(docs: Any) -> Any:
     """JCommonsenseQA: question, choice0 to choice4 and label, 0 to 4."""
-    return _mapped(
-        docs, lambda doc: (doc["question"], [doc[f"choice{i}"] for i in range(5)], int(doc["label"]))
-    )
+    return _mapped(docs, lambda doc: (doc["question"], [doc[f"choice{i}"] for i in range(5)], int(doc["label"])))

@@ -12,6 +12,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from phaselab.errors import PhaselabError
+
 #: Bytes that are read and converted at once.
 PIECE = 64 * 2**20
 
@@ -21,7 +23,7 @@ _WRITTEN = re.compile(
 )
 
 
-class ArrayError(ValueError):
+class ArrayError(PhaselabError):
     """An array, a table or an option that cannot be used; the message names it, and what was expected."""
 
 
@@ -137,16 +139,12 @@ def open_array(source: Source) -> Array:
 
 
 def _not_numbers(source: Source, found: str) -> ArrayError:
-    return ArrayError(
-        f"{source}: found data type {found}, expected real numbers: save it with .astype('float32')"
-    )
+    return ArrayError(f"{source}: found data type {found}, expected real numbers: save it with .astype('float32')")
 
 
 def _open_npy(source: Source) -> np.ndarray:
     if source.array:
-        raise ArrayError(
-            f"{source}: found the name {source.array!r}, expected none: an .npy file holds one array"
-        )
+        raise ArrayError(f"{source}: found the name {source.array!r}, expected none: an .npy file holds one array")
     return np.lib.format.open_memmap(source.path, mode="r")
 
 
@@ -203,6 +201,5 @@ def _named(source: Source, there: dict[str, str]) -> str:
     more = f"\n  and {len(there) - 20} more" if len(there) > 20 else ""
     found = f"no array {source.array!r}" if source.array else f"{len(there)} arrays"
     raise ArrayError(
-        f"{source}: found {found}, expected the name of one, as in {source.path}:{min(there)}; "
-        f"there are:{listed}{more}"
+        f"{source}: found {found}, expected the name of one, as in {source.path}:{min(there)}; there are:{listed}{more}"
     )

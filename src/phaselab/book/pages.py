@@ -15,7 +15,8 @@ from typing import Literal
 import yaml
 from rich.progress import Progress
 
-from phaselab import notebooks, results
+from phaselab import results
+from phaselab.book import lab as notebooks
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, digest_of
 
@@ -50,9 +51,7 @@ def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[
     made = []
     for source in found:
         if source.stem == MODEL_PAGE:
-            made += [
-                Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}) for m in study.models
-            ]
+            made += [Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}) for m in study.models]
         else:
             made.append(Page(source, f"{source.stem}.ipynb", dict(common)))
     return made
@@ -64,9 +63,7 @@ def results_digest(study: Study, store: Store, tables: Path) -> str:
     `tables` is the folder of published tables that come with the book.
     """
     folder = store.study(study.name)
-    manifests = {
-        str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)
-    }
+    manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
     published = results.digest_file(tables) if tables.is_dir() else ""
     return digest_of([study.model_dump(mode="json"), manifests, published])
 

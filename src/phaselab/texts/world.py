@@ -636,10 +636,7 @@ def narratives(
         wording = np.random.default_rng([seed, int(held_out), index, 1 + LANGUAGES.index(language)])
         length = int(events.integers(sentences[0], sentences[1] + 1))
         told = tell(plot(events, held_out, length), language, wording)
-        rows = [
-            (*known, s.place, s.object, s.holder, s.mood, MOODS.get(s.mood, 0.0), s.goal)
-            for *known, s in told
-        ]
+        rows = [(*known, s.place, s.object, s.holder, s.mood, MOODS.get(s.mood, 0.0), s.goal) for *known, s in told]
         labels = pd.DataFrame(rows, columns=list(LABELS[:11]))
         labels["progress"] = np.linspace(0, 1, len(labels))
         labels["language"] = language

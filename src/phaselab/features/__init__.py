@@ -26,8 +26,9 @@ import numpy as np
 import torch
 
 from phaselab import stimuli
+from phaselab.errors import PhaselabError
 from phaselab.stimuli import Run, Stimulus
-from phaselab.study import Features as Spec
+from phaselab.study import FeatureSpec as Spec
 
 #: Tokens of a batch, padding included, by type of device: more gain no speed there.
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -43,7 +44,7 @@ Value = TypeVar("Value")
 Say = Callable[[str], None]
 
 
-class FeatureError(ValueError):
+class FeatureError(PhaselabError):
     """Features that cannot be had or used; the message names the model, the layer or the run."""
 
 
@@ -222,15 +223,11 @@ def to_trs(features: Features, stimulus: Stimulus, spec: Spec) -> Mapping[int, d
         )
     for run in stimulus.runs:
         if run.n_trs <= spec.trim:
-            raise FeatureError(
-                f"run {run.name}: trim: found {spec.trim}, expected fewer than its {run.n_trs} TRs"
-            )
+            raise FeatureError(f"run {run.name}: trim: found {spec.trim}, expected fewer than its {run.n_trs} TRs")
 
     def aligned(layer: int) -> dict[str, np.ndarray]:
         values = features.layers[layer]
-        return {
-            run.name: stimuli.align(values[own], run, spec)[spec.trim :] for run, own in _by_run(stimulus)
-        }
+        return {run.name: stimuli.align(values[own], run, spec)[spec.trim :] for run, own in _by_run(stimulus)}
 
     return Lazy(list(features.layers), aligned)
 
@@ -363,9 +360,7 @@ def _passes(
         first, last = first[texts], last[texts]
         for wished, left, right, new, stop in windows:
             at = np.stack([np.maximum(first[new:stop] - left, 0), last[new:stop] - left]) + len(prefix)
-            passes.append(
-                _Pass(np.concatenate([prefix, ids[left:right]]), np.vstack([numbers[new:stop], at]))
-            )
+            passes.append(_Pass(np.concatenate([prefix, ids[left:right]]), np.vstack([numbers[new:stop], at])))
             truncated[numbers[new:stop]] = left > wished
     return passes, truncated
 
@@ -430,9 +425,7 @@ def _whole(first: np.ndarray, last: np.ndarray, room: int) -> tuple[int, int, in
     return int(first[0]), max(int(first[0]), right - room), right, len(first) - 1, len(first)
 
 
-def _windows(
-    first: np.ndarray, last: np.ndarray, room: int, spec: Spec
-) -> Iterator[tuple[int, int, int, int, int]]:
+def _windows(first: np.ndarray, last: np.ndarray, room: int, spec: Spec) -> Iterator[tuple[int, int, int, int, int]]:
     """Of each pass over a document: first token wished, token range (left, right), new texts (new, stop)."""
     new = 0
     while new < len(first):
@@ -458,9 +451,7 @@ def _blocks(model: Any) -> list[torch.nn.Module]:
     for module in model.base_model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == number:
             return list(module)
-    raise FeatureError(
-        f"{type(model).__name__}: expected a list of {number} layers in its base model, found none"
-    )
+    raise FeatureError(f"{type(model).__name__}: expected a list of {number} layers in its base model, found none")
 
 
 class _States:
@@ -560,9 +551,7 @@ def _encode(
             if len(blocks) in layers:
                 pool(final)
             if len(pooled) != len(layers):
-                raise FeatureError(
-                    f"{type(model).__name__}: found {len(pooled)} hidden states, expected {len(layers)}"
-                )
+                raise FeatureError(f"{type(model).__name__}: found {len(pooled)} hidden states, expected {len(layers)}")
             return torch.stack(pooled).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):

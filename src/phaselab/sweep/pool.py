@@ -37,7 +37,7 @@ from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.results import Store
 from phaselab.study import Model, Study
-from phaselab.unit import Workbench, choose_device
+from phaselab.sweep.unit import Workbench, choose_device
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep
 #: while they wait, so that two workers do not fight over two cores.
@@ -88,9 +88,7 @@ _bench: Workbench
 _messages: Any
 
 
-def _start_worker(
-    study: Study, store: Store, data: Path | None, messages: Any, options: dict[str, Any]
-) -> None:
+def _start_worker(study: Study, store: Store, data: Path | None, messages: Any, options: dict[str, Any]) -> None:
     global _bench, _messages
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -36,23 +36,12 @@ if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.encoding import Scores
     from phaselab.features import Features
-    from phaselab.ngrams import Counts
-    from phaselab.train.text import Item, TextSource
+    from phaselab.internals.ngrams import Counts
+    from phaselab.texts.base import Item, TextSource
 
 #: Code whose change makes a unit's results stale. What a checkpoint is stands in the unit's inputs, so of
 #: the checkpoints only how one is loaded counts: a new family makes nothing stale.
-STAGES = (
-    "attention",
-    "brains",
-    "checkpoints/loading",
-    "encoding",
-    "features",
-    "internals",
-    "ngrams",
-    "stimuli",
-    "tasks",
-    "unit",
-)
+STAGES = ("behaviour", "brains", "checkpoints/loading", "encoding", "features", "internals", "stimuli", "sweep/unit")
 
 #: Hidden states of a unit, kept for comparisons: layer -> float32 (n_words, p).
 STATES = "states.safetensors"
@@ -145,13 +134,11 @@ class Workbench:
         A model that was found and not trained here has no text of its own and takes that of the
         first trained model of the study.
         """
-        from phaselab.train.text import source
+        from phaselab.texts.base import source
 
         trained = model.train or next((m.train for m in self.study.models if m.train), None)
         if trained is None:
-            raise StudyError(
-                f"study {self.study.name}: tasks: expected a model with 'train' to take them from"
-            )
+            raise StudyError(f"study {self.study.name}: tasks: expected a model with 'train' to take them from")
         key = digest_of(trained.model_dump(include={"text", "mix", "seed", "vocabulary"}))
         if key not in self._sources:
             self._sources[key] = source(trained, self.data)
@@ -177,7 +164,7 @@ class Workbench:
                 )
             return model.folder
         if model.name not in self._trained:
-            from phaselab.train.loop import train
+            from phaselab.training.loop import train
 
             with one_thread():
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
@@ -198,7 +185,7 @@ class Workbench:
 
         Raises
         ------
-        phaselab.tasks.TaskError
+        phaselab.behaviour.TaskError
             For a task file that cannot be used.
         StudyError
             For a task that is neither of a file nor of any text of the study, and for options of task
@@ -224,21 +211,19 @@ class Workbench:
             )
         for option in ("shots", "permute", "data"):
             if getattr(task, option):
-                raise StudyError(
-                    f"{where}: {option}: expected only with a task file, not with a task of a text"
-                )
+                raise StudyError(f"{where}: {option}: expected only with a task file, not with a task of a text")
 
     @cached_property
     def _task_files(self) -> dict[str, Path]:
         """Task name -> its file, for the tasks of the study that have one."""
-        from phaselab.tasks.files import library
+        from phaselab.behaviour.files import library
 
         known = library()
         files = {task.name: task.file or known.get(task.name) for task in self.study.tasks}
         return {name: file for name, file in files.items() if file is not None}
 
     def _file_items(self, task: Task) -> list[Item]:
-        from phaselab.tasks.files import load_items
+        from phaselab.behaviour.files import load_items
 
         if task.name not in self._read_items:
             self._read_items[task.name] = load_items(
@@ -258,9 +243,7 @@ class Workbench:
 
     def inputs(self, model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
         """What the results of a unit depend on: they are up to date when all of it is the same."""
-        sections = self.study.model_dump(
-            mode="json", include={"brain", "features", "encoding", "tasks", "internals"}
-        )
+        sections = self.study.model_dump(mode="json", include={"brain", "features", "encoding", "tasks", "internals"})
         asks_text = any(task.name not in self._task_files for task in self.study.tasks)
         text = self.source(model).digest if asks_text else ""
         return {
@@ -282,7 +265,7 @@ class Workbench:
     @cached_property
     def _task_digest(self) -> str:
         """Digest of the files of tasks; empty without any."""
-        from phaselab.tasks.files import digest
+        from phaselab.behaviour.files import digest
 
         files, data = self._task_files, {task.name: task.data for task in self.study.tasks}
         return digest_of({name: digest(file, data[name]) for name, file in files.items()}) if files else ""
@@ -323,9 +306,9 @@ class Workbench:
         from safetensors.numpy import save_file
 
         from phaselab import encoding, internals
+        from phaselab.behaviour import score_tasks
         from phaselab.encoding import similarity
         from phaselab.features import to_trs, write_features
-        from phaselab.tasks import score_tasks
 
         study, brain = self.study, self.brain
         same = {
@@ -338,9 +321,7 @@ class Workbench:
         network, tokenizer = self._load(model, checkpoint)
         features = self._features(network, tokenizer)
         X = to_trs(features, brain.stimulus, study.features)
-        scores = encoding.encode(
-            X, self.responses, study.encoding, seed=brain_seed(study), device=self.device
-        )
+        scores = encoding.encode(X, self.responses, study.encoding, seed=brain_seed(study), device=self.device)
         brain_rows = encoding.summarise(scores, brain.rois, brain.ceiling)
         if study.encoding.similarity:
             alike = similarity.summarise(X, self.responses, brain.rois, study.encoding.similarity)
@@ -397,11 +378,11 @@ class Workbench:
         """The internal measures that take passes of their own, where the study asks for them."""
         spec = self.study.internals
         if spec.attention:
-            from phaselab.attention import head_scores
+            from phaselab.internals.attention import head_scores
 
             yield head_scores(network, tokenizer, spec.attention)
         if spec.ngrams and model.train:
-            from phaselab import ngrams
+            from phaselab.internals import ngrams
 
             source = self.source(model)
             if model.name not in self._counts:
@@ -519,9 +500,7 @@ class Workbench:
         )
         for number, scores in enumerate(shuffles):
             rows = encoding.summarise(scores, brain.rois, brain.ceiling)
-            tables.append(
-                self._control_rows(rows, SHUFFLED, model, last).assign(checkpoint=f"shuffle-{number}")
-            )
+            tables.append(self._control_rows(rows, SHUFFLED, model, last).assign(checkpoint=f"shuffle-{number}"))
         return pd.concat(tables, ignore_index=True)
 
     def _control_rows(self, rows: pd.DataFrame, name: str, model: Model, last: Checkpoint) -> pd.DataFrame:

@@ -28,11 +28,11 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from phaselab.tasks import answers
-from phaselab.tasks.files import TaskError
+from phaselab.behaviour import answers
+from phaselab.behaviour.files import TaskError
 
 if TYPE_CHECKING:
-    from phaselab.train.text import Item
+    from phaselab.texts.base import Item
 
 #: An encoded request as the harness's models take it: (context, continuation), and the tokens of both.
 Encoded = tuple[tuple[str, str], list[int], list[int]]
@@ -125,7 +125,7 @@ def score_tasks(
           chance with few items (no standard error);
         - of generated answers ``instruction_following_strict``: share that is one of the options and
           nothing else, ``instruction_following_lenient``: share that names one of the options
-          (``phaselab.tasks.answers``), ``accuracy_strict`` and ``accuracy_lenient``: share where that
+          (``phaselab.behaviour.answers``), ``accuracy_strict`` and ``accuracy_lenient``: share where that
           option is right;
         - ``chance``: 1/k, for reference (no standard error);
         - ``left_out``: share of all items that were not scored because prompt and option are longer
@@ -144,7 +144,7 @@ def score_tasks(
     """
     from lm_eval.models.huggingface import HFLM
 
-    from phaselab.tasks import scoring
+    from phaselab.behaviour import scoring
 
     tokens = {task: (generate or {}).get(task, 0) for task in items}
     with quiet():
@@ -152,10 +152,7 @@ def score_tasks(
         key = _tokenizer_digest(tokenizer)
         encoded = {task: _encode(lm, _prepare(task, tuple(items[task])), key) for task in items}
         fits = {
-            task: [
-                all(len(c) + max(len(o) - 1, tokens[task]) <= lm.max_length for _, c, o in item)
-                for item in of_task
-            ]
+            task: [all(len(c) + max(len(o) - 1, tokens[task]) <= lm.max_length for _, c, o in item) for item in of_task]
             for task, of_task in encoded.items()
         }
         for task, fitting in fits.items():
@@ -239,9 +236,7 @@ def _outcome(item: Item, scores: list[tuple[float, bool]] | None, said: str | No
     p = np.exp(normalised)
     chosen = int(logp.argmax())
     # When one option begins with another both can be greedy; the longer one is what would be said.
-    greedy = max(
-        (o for o, (_, is_greedy) in zip(item.options, scores, strict=True) if is_greedy), key=len, default=""
-    )
+    greedy = max((o for o, (_, is_greedy) in zip(item.options, scores, strict=True) if is_greedy), key=len, default="")
     correct = float(chosen == item.answer)
     return row | {
         "chosen": item.options[chosen],

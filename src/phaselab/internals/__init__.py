@@ -23,7 +23,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from phaselab.study import Internals
+from phaselab.errors import PhaselabError
+from phaselab.study import InternalSpec
 
 #: Folds of the probes; fewer only if there are fewer narratives.
 FOLDS = 5
@@ -43,13 +44,11 @@ SPARSE_PENALTY = 1e-3
 SAME = 1e-5
 
 
-class InternalsError(ValueError):
+class InternalsError(PhaselabError):
     """Hidden states or labels that cannot be used; the message names the layer or the column."""
 
 
-def measure(
-    layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Internals, seed: int = 0
-) -> pd.DataFrame:
+def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec, seed: int = 0) -> pd.DataFrame:
     """Measure the hidden states of one checkpoint.
 
     Parameters
@@ -107,16 +106,12 @@ def measure(
     """
     for layer, values in layers.items():
         if values.ndim != 2 or len(values) != len(labels):
-            raise InternalsError(
-                f"layer {layer}: found shape {values.shape}, expected ({len(labels)} words, features)"
-            )
+            raise InternalsError(f"layer {layer}: found shape {values.shape}, expected ({len(labels)} words, features)")
         if not np.isfinite(values).all():
             raise InternalsError(f"layer {layer}: found numbers that are not finite")
     for column in (*spec.probes, *(["word"] if spec.probes else [])):
         if column not in labels:
-            raise InternalsError(
-                f"labels: found columns {', '.join(map(str, labels))}, expected {column!r} too"
-            )
+            raise InternalsError(f"labels: found columns {', '.join(map(str, labels))}, expected {column!r} too")
 
     sample = sampled(len(labels), spec)
     targets, left_out = _targets(labels.iloc[sample].reset_index(drop=True), spec.probes, seed)
@@ -132,7 +127,7 @@ def measure(
     return frame
 
 
-def sampled(n: int, spec: Internals) -> np.ndarray:
+def sampled(n: int, spec: InternalSpec) -> np.ndarray:
     """Which of `n` words are measured: at most ``spec.samples``, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(spec.samples, n)).round().astype(int))
 
@@ -249,9 +244,7 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
     for layer, states in layers.items():
         other = others[layer]
         if len(states) != len(other):
-            raise InternalsError(
-                f"layer {layer}: found {len(states)} and {len(other)} words, expected as many"
-            )
+            raise InternalsError(f"layer {layer}: found {len(states)} and {len(other)} words, expected as many")
         rows.append((layer, f"cka_{to}", "", cka(states, other), float("nan")))
         if states.shape == other.shape:
             a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (states, other))
@@ -304,9 +297,7 @@ def _targets(labels: pd.DataFrame, names: tuple[str, ...], seed: int) -> tuple[l
     for name in names:
         column = labels[name]
         numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-        there = (
-            column.notna().to_numpy() if numeric else (column.notna() & (column.astype(str) != "")).to_numpy()
-        )
+        there = column.notna().to_numpy() if numeric else (column.notna() & (column.astype(str) != "")).to_numpy()
         words = np.flatnonzero(there)
         if len(words) < LABEL_WORDS:
             left_out[name] = f"{len(words)} words have it, expected at least {LABEL_WORDS}"
@@ -321,9 +312,7 @@ def _targets(labels: pd.DataFrame, names: tuple[str, ...], seed: int) -> tuple[l
                 continue
         else:
             text = column.astype(str).to_numpy()[words]
-            kept = [
-                c for c in np.unique(text) if (text == c).sum() >= CLASS_WORDS and np.ptp(fold[text == c]) > 0
-            ]
+            kept = [c for c in np.unique(text) if (text == c).sum() >= CLASS_WORDS and np.ptp(fold[text == c]) > 0]
             if len(kept) < 2:
                 left_out[name] = (
                     f"{len(kept)} classes have {CLASS_WORDS} words in two or more folds, expected at least 2"
@@ -363,7 +352,7 @@ def _same_words(targets: list[_Target]) -> list[list[_Target]]:
     return list(groups.values())
 
 
-def _probe(states: np.ndarray, targets: list[_Target], spec: Internals) -> list[dict[str, list[float]]]:
+def _probe(states: np.ndarray, targets: list[_Target], spec: InternalSpec) -> list[dict[str, list[float]]]:
     """Measure -> one score a fold, for each of `targets`, which all have the same words."""
     x = states[targets[0].words]  # (m, p)
     fold = targets[0].fold
@@ -421,9 +410,7 @@ def _probe(states: np.ndarray, targets: list[_Target], spec: Internals) -> list[
     return scores
 
 
-def _logistic(
-    x: np.ndarray, codes: np.ndarray, inner: np.ndarray, choose: np.ndarray, outer: np.ndarray
-) -> float:
+def _logistic(x: np.ndarray, codes: np.ndarray, inner: np.ndarray, choose: np.ndarray, outer: np.ndarray) -> float:
     """Accuracy on the test fold (not in `outer`) of the penalty that is best on `choose` after `inner`."""
     if not np.ptp(codes[inner]) or not np.ptp(codes[outer]):
         # One class alone is no question; all that such a fold teaches is to give it always.

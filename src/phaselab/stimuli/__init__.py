@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from phaselab.study import Features
+from phaselab.study import FeatureSpec
 
 #: Seconds after which the canonical response is taken to be over (nilearn's default).
 HRF_LENGTH = 32.0
@@ -90,7 +90,7 @@ class Stimulus:
         return pd.concat([run.labels.assign(run=run.name) for run in self.runs], ignore_index=True)
 
 
-def align(values: np.ndarray, run: Run, spec: Features) -> np.ndarray:
+def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     """Features of the texts of one run as features of its TRs, haemodynamics included.
 
     Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR
@@ -167,9 +167,7 @@ def _moments(values: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray, np.n
     """Means of the texts with one onset, float64 (n_moments, p); the TR of each; its middle, seconds."""
     values = np.asarray(values)
     if values.ndim != 2 or len(values) != len(run.texts):
-        raise ValueError(
-            f"run {run.name}: values: found shape {values.shape}, expected ({len(run.texts)}, n_features)"
-        )
+        raise ValueError(f"run {run.name}: values: found shape {values.shape}, expected ({len(run.texts)}, n_features)")
     at = tr_of_texts(run)
     onsets = np.asarray(run.onsets, dtype=float)
     middles = (onsets + np.asarray(run.offsets, dtype=float)) / 2
@@ -212,9 +210,7 @@ def shift(series: np.ndarray, delay: int) -> np.ndarray:
     return out
 
 
-def delayed(
-    series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]
-) -> np.ndarray:
+def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
     """The series of one run, moved later by each of `delays` TRs: averaged, or side by side.
 
     Parameters
@@ -315,9 +311,7 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
     """
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     if not lines or '"ooTextFile"' not in lines[0]:
-        raise ValueError(
-            f"{path}: line 1: expected 'File type = \"ooTextFile\"', the long text format of Praat"
-        )
+        raise ValueError(f"{path}: line 1: expected 'File type = \"ooTextFile\"', the long text format of Praat")
     tiers: dict[str, list[Interval]] = {}
     sizes: dict[str, tuple[int, int]] = {}
     tier: list[Interval] | None = None
@@ -337,9 +331,7 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         elif inside and tier is not None and text:
             match = re.fullmatch(r'(xmin|xmax) = (-?[\d.]+(?:[eE]-?\d+)?)|text = "(.*)"', text)
             if match is None:
-                raise ValueError(
-                    f"{path}: line {number}: found {text!r}, expected xmin, xmax or text of an interval"
-                )
+                raise ValueError(f"{path}: line {number}: found {text!r}, expected xmin, xmax or text of an interval")
             if match[1]:
                 fields[match[1]] = float(match[2])
                 continue

@@ -203,9 +203,7 @@ def as_folds(cv: int | Splitter | Iterable[Fold], n: int, runs: np.ndarray | Non
     if isinstance(cv, int | np.integer):
         return contiguous(n, int(cv))
     if isinstance(cv, str) or not (hasattr(cv, "split") or isinstance(cv, Iterable)):
-        raise ValueError(
-            f"cv: found {cv!r}, expected a number of folds, a splitter, or pairs of index arrays"
-        )
+        raise ValueError(f"cv: found {cv!r}, expected a number of folds, a splitter, or pairs of index arrays")
     with warnings.catch_warnings():
         # Runs are offered to every splitter; that some have no use for them is nobody's mistake.
         warnings.filterwarnings("ignore", "The groups parameter is ignored")
@@ -226,9 +224,7 @@ def as_folds(cv: int | Splitter | Iterable[Fold], n: int, runs: np.ndarray | Non
                     f"within 0 to {n - 1}"
                 )
         if len(both := np.intersect1d(train, test)):
-            raise ValueError(
-                f"cv: fold {number}: found {len(both)} samples in training and test, expected none"
-            )
+            raise ValueError(f"cv: fold {number}: found {len(both)} samples in training and test, expected none")
     if not isinstance(cv, Shuffled):
         refuse_shuffled(folds, runs)
     return folds
@@ -318,14 +314,10 @@ def _with_gap(tests: Sequence[np.ndarray], times: np.ndarray, gap: int) -> list[
     for test in tests:
         # Distance in time to the nearest test sample; a test set may have holes in it.
         after = np.searchsorted(times[test], times).clip(max=len(test) - 1)
-        nearest = np.minimum(
-            np.abs(times - times[test[after]]), np.abs(times - times[test[(after - 1).clip(min=0)]])
-        )
+        nearest = np.minimum(np.abs(times - times[test[after]]), np.abs(times - times[test[(after - 1).clip(min=0)]]))
         train = np.flatnonzero(nearest > gap)
         if not len(train):
-            raise ValueError(
-                f"gap: found {gap} TRs, with which a fold of {len(times)} samples has no training sample"
-            )
+            raise ValueError(f"gap: found {gap} TRs, with which a fold of {len(times)} samples has no training sample")
         folds.append((train, test))
     return folds
 

@@ -26,8 +26,8 @@ from transformers.utils import logging as transformers_logging
 
 from phaselab.results import Store, check, digest_code, read_manifest, write_folder
 from phaselab.study import Training, digest_of
-from phaselab.train.models import build
-from phaselab.train.text import TextSource, source
+from phaselab.texts.base import TextSource, source
+from phaselab.training.networks import build
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -92,7 +92,7 @@ def train(
     inputs = {
         "training": training.model_dump(mode="json"),
         "text": text.digest,
-        "code": digest_code("train"),
+        "code": digest_code("texts", "training"),
     }
     folder = store.trained(name, digest_of(inputs))
     revisions = {
@@ -123,9 +123,7 @@ def _run(
     # One bar for every checkpoint written would drown the progress of training.
     transformers_logging.disable_progress_bar()
     tokenizer = text.tokenizer()
-    model = build(
-        training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
-    )
+    model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     names = [name for name, _ in model.named_parameters()]
     parameters = [p for _, p in model.named_parameters()]
     # Biases and the scales of norms are not drawn towards zero.
@@ -200,7 +198,5 @@ def _resume(
     with torch.no_grad():
         for name, p in zip(names, parameters, strict=True):
             p.copy_(state[f"weight/{name}"])
-            optimizer.state[p] = {
-                key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+            optimizer.state[p] = {key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
     return step

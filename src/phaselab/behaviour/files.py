@@ -32,15 +32,16 @@ from typing import Any
 import numpy as np
 import yaml
 
+from phaselab.errors import PhaselabError
 from phaselab.study import digest_of
-from phaselab.train.text import Item
+from phaselab.texts.base import Item
 
 #: Bad items named in an error; the others are counted.
 NAMED = 5
 SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 
 
-class TaskError(ValueError):
+class TaskError(PhaselabError):
     """A task that cannot be scored; the message names the file and line, or the task and the items."""
 
 
@@ -87,7 +88,7 @@ def load_items(
         Naming the file, the line and the harness's rule; or the rule that items break, the items, and
         how many they are.
     """
-    from phaselab.tasks.runner import quiet
+    from phaselab.behaviour.score import quiet
 
     path = Path(path)
     fields, _ = _read(path)
@@ -103,8 +104,7 @@ def load_items(
         # Without examples of its own the task gives its first questions, which are then not asked.
         first = (
             shots
-            if fields.get("fewshot_split") in (None, split)
-            and not fields.get("fewshot_config", {}).get("samples")
+            if fields.get("fewshot_split") in (None, split) and not fields.get("fewshot_config", {}).get("samples")
             else 0
         )
         chosen = np.arange(first, len(docs))
@@ -128,7 +128,7 @@ def load_items(
 
 def validate(path: Path, data: Mapping[str, Path] | None = None) -> list[Item]:
     """All items of a task file; raises TaskError for a file or items that cannot be used."""
-    from phaselab.tasks.runner import check_items
+    from phaselab.behaviour.score import check_items
 
     items = load_items(path, data=data)
     check_items(str(path), items)
@@ -254,7 +254,7 @@ def _build(path: Path, fields: _Fields, folder: Path, data: Mapping[str, Path], 
     """The harness's task."""
     from lm_eval.tasks import TaskManager
 
-    from phaselab.tasks.runner import quiet
+    from phaselab.behaviour.score import quiet
 
     config: dict[str, Any] = {"include": str(path.resolve()), "task": str(fields["task"])}
     files = _files(path, fields, data)
@@ -277,9 +277,7 @@ def _build(path: Path, fields: _Fields, folder: Path, data: Mapping[str, Path], 
         own = fields.get("fewshot_split")
         if own and own not in files:
             if shots:
-                raise TaskError(
-                    f"{path}: data: found splits {', '.join(files)}, expected {own!r} for examples"
-                )
+                raise TaskError(f"{path}: data: found splits {', '.join(files)}, expected {own!r} for examples")
             config |= {"fewshot_split": None}
     (folder / "task.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     with quiet(), contextlib.redirect_stderr(io.StringIO()):
@@ -324,9 +322,7 @@ def _permuted(doc: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
     """The item with its choices in another order, which depends on `seed` and `index` alone."""
     choices, answer = doc.get("choices"), doc.get("answer")
     if not isinstance(choices, list) or not isinstance(answer, int):
-        raise TaskError(
-            f"permute: found columns {', '.join(doc)}, expected choices (a list) and answer (a number) too"
-        )
+        raise TaskError(f"permute: found columns {', '.join(doc)}, expected choices (a list) and answer (a number) too")
     if not 0 <= answer < len(choices):
         return doc
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()

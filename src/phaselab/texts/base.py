@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from phaselab.study import Training, digest_of
-from phaselab.train import world
+from phaselab.texts import world
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -82,14 +82,12 @@ def source(training: Training, data: Path | None) -> TextSource:
     if training.text == "world":
         return WorldText(training.mix, training.seed)
     # Imported here so that the world needs nothing of what reading books needs.
-    from phaselab.train.books import BooksText
+    from phaselab.texts.books import BooksText
 
     return BooksText(training.mix, training.seed, training.vocabulary, data)
 
 
-def distinct_items(
-    n: int, task: str, draw: Callable[[np.random.Generator, int], Item], seed: int
-) -> list[Item]:
+def distinct_items(n: int, task: str, draw: Callable[[np.random.Generator, int], Item], seed: int) -> list[Item]:
     """`n` items with different prompts from `draw(rng, index)`; raises ValueError when there are too few."""
     rng = np.random.default_rng([seed, STREAMS["items"]])
     items: dict[str, Item] = {}
@@ -199,8 +197,6 @@ class WorldText:
             else:
                 question = world.fact_question(True, language, rng)
             prompt = " ".join([*said, *question.words])
-            return Item(
-                f"{task}-{seed}-{index}", prompt, question.options, question.answer, question.kind, language
-            )
+            return Item(f"{task}-{seed}-{index}", prompt, question.options, question.answer, question.kind, language)
 
         return distinct_items(n, task, draw, seed)

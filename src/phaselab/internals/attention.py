@@ -14,11 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from phaselab.errors import PhaselabError
+
 #: Tokens of a sequence before it is repeated, where the model's context has room for it.
 LENGTH = 40
 
 
-class AttentionError(ValueError):
+class AttentionError(PhaselabError):
     """A model whose attention cannot be read; the message names its class."""
 
 
@@ -58,9 +60,7 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
     finally:
         model.set_attn_implementation(before)
     if not weights or any(w is None for w in weights):
-        raise AttentionError(
-            f"{type(model).__name__}: found no attention weights, expected those of each layer"
-        )
+        raise AttentionError(f"{type(model).__name__}: found no attention weights, expected those of each layer")
     rows: list[tuple[int, str, str, float, float]] = []
     second = np.arange(first + length + 1, first + 2 * length)
     later = np.arange(1, ids.shape[1])
@@ -72,9 +72,7 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
         ):
             scores = held[:, :, at, seen].mean(-1, dtype=np.float64)  # (sequences, heads)
             mean = scores.mean(0)
-            spread = (
-                scores.std(0, ddof=1) / np.sqrt(sequences) if sequences > 1 else np.full_like(mean, np.nan)
-            )
+            spread = scores.std(0, ddof=1) / np.sqrt(sequences) if sequences > 1 else np.full_like(mean, np.nan)
             rows += [
                 (layer, name, f"head {h}", float(m), float(s))
                 for h, (m, s) in enumerate(zip(mean, spread, strict=True))
@@ -91,9 +89,7 @@ def _sequences(model: Any, tokenizer: Any, n: int, seed: int) -> tuple[np.ndarra
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     length = min(LENGTH, (context - len(bos)) // 2)
     if length < 4:
-        raise AttentionError(
-            f"{type(model).__name__}: found a context of {context} tokens, expected 9 or more"
-        )
+        raise AttentionError(f"{type(model).__name__}: found a context of {context} tokens, expected 9 or more")
     plain = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
     rng = np.random.default_rng([seed, 31])
     halves = [rng.choice(plain, length, replace=len(plain) < length) for _ in range(n)]

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from phaselab.study import Training
-from phaselab.train.text import TextSource
+from phaselab.texts.base import TextSource
 
 #: Longest n-gram.
 ORDER = 3

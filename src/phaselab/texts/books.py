@@ -23,8 +23,8 @@ import numpy as np
 
 from phaselab.results import DataMissing
 from phaselab.study import digest_of
-from phaselab.train.text import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items
-from phaselab.train.world import is_held_out
+from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items
+from phaselab.texts.world import is_held_out
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -94,9 +94,7 @@ class BooksText:
                 raise DataMissing(f"{path}: not there; {FETCH}")
             content = path.read_bytes()
             if (found := hashlib.sha256(content).hexdigest()) != self.sha256[slug]:
-                raise ValueError(
-                    f"{path}: sha256: found {found}, expected {self.sha256[slug]} as in MANIFEST.csv"
-                )
+                raise ValueError(f"{path}: sha256: found {found}, expected {self.sha256[slug]} as in MANIFEST.csv")
             texts.append(content.decode("utf-8"))
         return texts
 
@@ -108,17 +106,12 @@ class BooksText:
     @cached_property
     def _sample(self) -> list[str]:
         middles = [max(0, (len(text) - self.SAMPLE) // 2) for text in self._texts["training"]]
-        return [
-            text[start : start + self.SAMPLE]
-            for text, start in zip(self._texts["training"], middles, strict=True)
-        ]
+        return [text[start : start + self.SAMPLE] for text, start in zip(self._texts["training"], middles, strict=True)]
 
     @cached_property
     def _frequent(self) -> list[str]:
         """The most frequent lower-case words of three letters or more, most frequent first."""
-        counts = Counter(
-            word for text in self._sample for word in text.split() if len(word) > 2 and word.isascii()
-        )
+        counts = Counter(word for text in self._sample for word in text.split() if len(word) > 2 and word.isascii())
         words = [word for word in counts if word.isalpha() and word.islower()]
         return sorted(words, key=lambda word: (-counts[word], word))[: self.FREQUENT]
 
@@ -160,9 +153,7 @@ class BooksText:
         rng = np.random.default_rng([0, STREAMS["held out"]])
         return np.stack([self._row(rng, "held out", context, False, False) for _ in range(batch)])
 
-    def _row(
-        self, rng: np.random.Generator, stream: str, context: int, cloze: bool, spoken: bool
-    ) -> np.ndarray:
+    def _row(self, rng: np.random.Generator, stream: str, context: int, cloze: bool, spoken: bool) -> np.ndarray:
         tokenizer = self._tokenizer
         bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
         ids: list[int] = []
@@ -216,9 +207,7 @@ class BooksText:
 
         def draw(rng: np.random.Generator, index: int) -> Item:
             passage, options, answer = self._cloze(rng, "held out")
-            return Item(
-                f"cloze-{seed}-{index}", _question(passage, options), tuple(options), answer, "cloze", "en"
-            )
+            return Item(f"cloze-{seed}-{index}", _question(passage, options), tuple(options), answer, "cloze", "en")
 
         return distinct_items(n, task, draw, seed)
 

@@ -28,9 +28,10 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from phaselab import __version__, curves, results
+from phaselab.errors import PhaselabError
 from phaselab.results import Store, data_folder
 from phaselab.study import Model, Study, digest_of, load_study
-from phaselab.unit import Workbench, hub_family, read_voxels
+from phaselab.sweep.unit import Workbench, hub_family, read_voxels
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.checkpoints import Checkpoint
     from phaselab.phases import TriplePhase
-    from phaselab.train.text import Item
+    from phaselab.texts.base import Item
 
 
-class ParameterError(ValueError):
+class ParameterError(PhaselabError):
     """A parameter that a notebook does not have, or a value of the wrong type."""
 
 
@@ -230,16 +231,11 @@ def begin() -> Lab:
     given = {
         name: value
         for name, value in space.items()
-        if not name.startswith("_")
-        and name not in hidden
-        and not callable(value)
-        and not hasattr(value, "__path__")
+        if not name.startswith("_") and name not in hidden and not callable(value) and not hasattr(value, "__path__")
     }
     given = {name: value for name, value in given.items() if type(value).__name__ != "module"}
     values = check_parameters(known, given, "this notebook")
-    extra = {
-        name: value for name, value in values.items() if name not in ("study", "model", "results", "data")
-    }
+    extra = {name: value for name, value in values.items() if name not in ("study", "model", "results", "data")}
     return Lab(
         load_study(values["study"]),
         Store(Path(values.get("results", "results"))),

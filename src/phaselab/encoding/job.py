@@ -21,10 +21,10 @@ import pandas as pd
 from rich.table import Table
 
 from phaselab import encoding
-from phaselab.arrays import Array, ArrayError, Source, open_array, parse, pieces
+from phaselab.encoding.arrays import Array, ArrayError, Source, open_array, parse, pieces
 from phaselab.results import digest_code, digest_file, write_table
 from phaselab.stimuli import delayed
-from phaselab.study import Encoding
+from phaselab.study import EncodingSpec
 
 #: Columns of the table of scores, a row a subject, layer and voxel.
 COLUMNS = ("subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note")
@@ -162,7 +162,7 @@ class Job:
     """
 
     options: Options
-    spec: Encoding
+    spec: EncodingSpec
     labels: list[str]
     X: Layers
     Y: dict[str, dict[str, np.ndarray]]
@@ -199,7 +199,7 @@ def plan(options: Options, say: Say) -> Job:
     lengths = {"all": n_trs} if options.runs is None else _read_runs(options.runs, n_trs, features[0], say)
     folds = options.folds or ("contiguous" if options.runs is None else "runs")
     _check_runs(options, folds, lengths, cautions)
-    spec = Encoding(
+    spec = EncodingSpec(
         log10_alphas=options.log10_alphas,
         folds=folds,
         n_folds=options.n_folds,
@@ -232,16 +232,10 @@ def plan(options: Options, say: Say) -> Job:
         kept = notes[subject] == ""
         say(f"subject {subject}: {_count(len(kept), 'voxel')}")
         if not kept.any():
-            raise ArrayError(
-                f"{array.source}: found {_left_out(notes[subject])}; expected at least one voxel to score"
-            )
+            raise ArrayError(f"{array.source}: found {_left_out(notes[subject])}; expected at least one voxel to score")
         if not kept.all():
-            cautions.append(
-                f"subject {subject}: left out, with r = NaN and a note: {_left_out(notes[subject])}"
-            )
-        Y[subject] = {
-            run: values[rows] if kept.all() else values[rows][:, kept] for run, rows in kept_rows.items()
-        }
+            cautions.append(f"subject {subject}: left out, with r = NaN and a note: {_left_out(notes[subject])}")
+        Y[subject] = {run: values[rows] if kept.all() else values[rows][:, kept] for run, rows in kept_rows.items()}
 
     inputs = _inputs(options, features, responses, ceilings)
     return Job(options, spec, labels, X, Y, notes, rois, ceiling, inputs, cautions)
@@ -323,7 +317,7 @@ def write(job: Job, table: pd.DataFrame) -> tuple[Path, Path]:
             "python": platform.python_version(),
             **{name: metadata.version(name) for name in packages},
         },
-        "code": digest_code("arrays", "encoding", "scores", "stimuli", "study"),
+        "code": digest_code("encoding", "stimuli", "study"),
         "options": asdict(job.options),
         "folds": job.spec.folds,
         "layers": job.labels,
@@ -507,8 +501,7 @@ def _check_distinct(option: str, what: str, names: list[str]) -> None:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise ArrayError(
-            f"{option}: found {what} {twice[0]!r} more than once, expected distinct names: "
-            f"{option} NAME=PATH gives one"
+            f"{option}: found {what} {twice[0]!r} more than once, expected distinct names: {option} NAME=PATH gives one"
         )
 
 
@@ -550,9 +543,7 @@ def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]
             if name in lengths:
                 raise ArrayError(f"--runs {path}: found run {name!r} twice, expected one row a run")
             if not re.fullmatch("[0-9]+", text) or not int(text):
-                raise ArrayError(
-                    f"--runs {path}: run {name!r}: n_trs: found {text!r}, expected a whole number above 0"
-                )
+                raise ArrayError(f"--runs {path}: run {name!r}: n_trs: found {text!r}, expected a whole number above 0")
             lengths[name] = int(text)
     else:
         kind, lengths = "TR", {}
@@ -599,7 +590,7 @@ def _check_runs(options: Options, folds: str, lengths: dict[str, int], cautions:
         )
 
 
-def _rehearse(lengths: dict[str, int], spec: Encoding, device: str) -> None:
+def _rehearse(lengths: dict[str, int], spec: EncodingSpec, device: str) -> None:
     """Encode noise, one feature and one voxel: folds, blocks or a device that cannot be are told at once."""
     rng = np.random.default_rng(0)
     X, Y = ({run: rng.standard_normal((n, 1)) for run, n in lengths.items()} for _ in range(2))
@@ -725,19 +716,17 @@ def _inputs(
     return [{**entry, "path": str(entry["path"]), "sha256": digests[entry["path"]]} for entry in found]
 
 
-def _folds_line(spec: Encoding, n_runs: int) -> str:
+def _folds_line(spec: EncodingSpec, n_runs: int) -> str:
     low, high, n = spec.log10_alphas
     what = (
         f"each of {n_runs} runs is left out once"
         if spec.folds == "runs"
         else f"{spec.n_folds} contiguous stretches, {_count(spec.gap, 'TR')} left out beside each"
     )
-    return (
-        f"folds: {what}; alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
-    )
+    return f"folds: {what}; alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
 
 
-def _test_line(spec: Encoding) -> str:
+def _test_line(spec: EncodingSpec) -> str:
     if not spec.permutations:
         return "test: none (--permutations 0)"
     smallest = 1 / (1 + spec.permutations)
