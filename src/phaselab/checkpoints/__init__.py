@@ -1,20 +1,12 @@
 """Checkpoints of a training run: finding them, choosing some of them, loading one."""
 
 from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
+from phaselab.checkpoints.files import identity
 from phaselab.checkpoints.hub import present
-from phaselab.checkpoints.loading import load, load_checkpoint
+from phaselab.checkpoints.load import load
 from phaselab.checkpoints.local import local_checkpoints
 from phaselab.checkpoints.manifest import chosen
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose, parse_revision
-
-
-def identity(checkpoint, stamps):  # stub
-    from phaselab.results import stamped_digest
-
-    return (
-        stamped_digest(checkpoint.path, stamps) if checkpoint.path else f"{checkpoint.repository}@{checkpoint.commit}"
-    )
-
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose
 
 __all__ = [
     "FAMILIES",
@@ -26,9 +18,7 @@ __all__ = [
     "find",
     "identity",
     "load",
-    "load_checkpoint",
     "local_checkpoints",
     "of_repository",
-    "parse_revision",
     "present",
 ]

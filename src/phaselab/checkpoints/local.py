@@ -2,73 +2,54 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, parse_revision
+from phaselab.checkpoints.families import Family, of_repository
+from phaselab.checkpoints.manifest import Row, read_table, sort_out
+from phaselab.checkpoints.names import Checkpoint, CheckpointError
+from phaselab.errors import expect
 
 #: Beside the sub-folders, for names that do not tell the tokens: columns ``revision`` and ``tokens``.
 TABLE = "checkpoints.csv"
-_EXPECTED = "sub-folders named step{N}-tokens{T} or step{N}"
+_EXPECTED = (
+    "sub-folders named as on a hub: step1000-tokens4B, stage1-step1000-tokens5B, ckpt_001, step-125000, step1000"
+)
 
 
-def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
+def local_checkpoints(folder: str | Path, family: Family | None = None) -> list[Checkpoint]:
     """The checkpoints below `folder`, in ascending order of tokens, then of steps.
 
-    Each sub-folder is a revision (see `parse_revision` for the names). A name without tokens takes
-    them from the file ``checkpoints.csv`` in `folder` (columns ``revision`` and ``tokens``).
-    Sub-folders with other names are listed in one warning; hidden ones, among them those that are
-    being written, are not looked at.
+    Each sub-folder is a revision, and its name is read as that of a revision on a hub: by the forms of `family`, or of
+    all families where none is named. Whose it is a name does not tell, so only a named family gives tokens that names
+    do not state; without, they come from the file ``checkpoints.csv`` in `folder` (columns ``revision`` and
+    ``tokens``), which wins over names. Stages that begin from the end of the line are branches, as on a hub.
+    Sub-folders with other names are listed in one warning; hidden ones, among them those that are being written, are
+    not looked at.
 
     Raises
     ------
     CheckpointError
-        When there is no such folder, no checkpoint in it, or the tokens of one are not known.
+        When there is no such folder, no checkpoint in it, two of one step, or the tokens of one are not known.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: no such folder; expected one with {_EXPECTED}")
-    table = _read_table(folder / TABLE)
-    found, strange = [], []
-    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        parsed = parse_revision(path.name)
-        if parsed is None:
-            strange.append(path.name)
-            continue
-        step, tokens = parsed
-        if tokens is None:
-            tokens = table.get(path.name)
-        if tokens is None:
-            raise CheckpointError(
-                f"{path}: the name does not tell the tokens seen; expected step{{N}}-tokens{{T}}, "
-                f"or a row for {path.name} in {folder / TABLE} (columns revision, tokens)"
-            )
-        found.append(Checkpoint(path.name, step, tokens, path))
-    if strange:
-        warnings.warn(
-            f"{folder}: left out {', '.join(strange)}: not named step{{N}}-tokens{{T}} or step{{N}}",
-            stacklevel=2,
+    expect(folder.is_dir(), str(folder), "no such folder", f"one with {_EXPECTED}", CheckpointError)
+    table = {row["revision"]: row["tokens"] for row in read_table(folder / TABLE, ("revision", "tokens"))}
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    known = sort_out(family or of_repository(""), [Row("", name, "", None, table.get(name)) for name in names])
+    strange = ", ".join(sorted(row.revision for row in known.strange))
+    if known.doubles:
+        double = known.doubles[0]
+        also = next(c.revision for c in known.checkpoints if c.step == double.step)
+        raise CheckpointError(f"{folder}: found {double.revision} and {also}, two names of one step; expected one")
+    if known.uncounted:
+        name = known.uncounted[0].revision
+        raise CheckpointError(
+            f"{folder / name}: the name does not tell the tokens seen; expected step{{N}}-tokens{{T}}, a row for "
+            f"{name} in {folder / TABLE} (columns revision, tokens), or for a later stage the end of the first one"
         )
-    if not found:
-        raise CheckpointError(f"{folder}: no checkpoints; expected {_EXPECTED}")
-    return sorted(found, key=lambda c: (c.tokens, c.step, c.revision))
-
-
-def _read_table(path: Path) -> dict[str, int]:
-    """Revision -> tokens; empty without the file."""
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if not {"revision", "tokens"} <= set(reader.fieldnames or ()):
-            raise CheckpointError(f"{path}: found columns {reader.fieldnames}, expected revision and tokens")
-        rows = list(reader)
-    tokens = {}
-    for row in rows:
-        if not (row["tokens"] or "").isdecimal():
-            raise CheckpointError(
-                f"{path}: {row['revision']}: tokens: found {row['tokens']!r}, expected a whole number"
-            )
-        tokens[row["revision"]] = int(row["tokens"])
-    return tokens
+    expect(known.checkpoints, str(folder), strange or "no checkpoints", _EXPECTED, CheckpointError)
+    if strange:
+        warnings.warn(f"{folder}: left out {strange}: not named as checkpoints are on a hub", stacklevel=2)
+    return [replace(c, path=folder / c.revision) for c in (*known.checkpoints, *known.branches)]

@@ -1,32 +1,34 @@
 """Manifests: which checkpoints a family has, as a CSV file with one row a revision.
 
-Columns: ``repository`` (empty: the family's), ``revision``, ``commit`` (empty: not known yet), ``step`` and
-``tokens`` (both empty where the name says nothing). A manifest is made from a hub by ``refresh``; for
-families whose names are certain one comes with the package, without commits. One that was refreshed wins;
-its tokens may be filled in by hand where no source states them, and are kept when it is refreshed.
+Columns: ``repository`` (empty: the family's), ``revision``, ``commit`` (empty: not known yet), ``step`` and ``tokens``
+(both empty where the name says nothing). A manifest is made from a hub by ``refresh``; for families whose names are
+certain one comes with the package, without commits. One that was refreshed wins; its tokens may be filled in by hand
+where no source states them, and are kept when it is refreshed.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from huggingface_hub import constants
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.families import FAMILIES, Family
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, NotPublicError, choose
+from phaselab.checkpoints.families import FAMILIES, LINE, Family
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, NotPublicError, choose
+from phaselab.errors import expect
+from phaselab.results import write_table
 
 Say = Callable[[str], None]
 
-COLUMNS = ("repository", "revision", "commit", "step", "tokens")
 
-
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of a manifest; None where a name says nothing."""
 
     repository: str
@@ -36,13 +38,11 @@ class Row:
     tokens: int | None
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """The checkpoints of a family, sorted by what can be done with them.
 
     Attributes
     ----------
-    family, path : the family; its manifest.
     checkpoints : the line of training, ascending.
     branches : of stages that begin from the end of the line, some of them several times; taken by name.
     doubles : another name or repository of a step that is in the line already.
@@ -50,48 +50,24 @@ class Listing:
     strange : names that are not those of checkpoints.
     """
 
-    family: Family
-    path: Path
-    checkpoints: tuple[Checkpoint, ...]
-    branches: tuple[Checkpoint, ...]
-    doubles: tuple[Row, ...]
-    uncounted: tuple[Row, ...]
-    strange: tuple[Row, ...]
-
-    def choose(self, which: str | tuple[str, ...]) -> list[Checkpoint]:
-        """Some of the checkpoints, as ``phaselab.checkpoints.choose``; branches where they are named."""
-        if not self.checkpoints:
-            raise CheckpointError(
-                f"{self.family.name}: found no checkpoint whose tokens are known, expected them in the "
-                f"column tokens of {self.path}, which has {len(self.uncounted)} checkpoints without and "
-                f"{len(self.strange)} other names"
-            )
-        names = {part.strip() for part in which.split(",")} if isinstance(which, str) else set(which)
-        named = [c for c in self.branches if c.revision in names]
-        if not named:
-            return choose(self.checkpoints, which)
-        both = sorted([*self.checkpoints, *self.branches], key=lambda c: (c.tokens, c.step, c.revision))
-        return choose(both, tuple(names))
+    checkpoints: list[Checkpoint]
+    branches: list[Checkpoint]
+    doubles: list[Row]
+    uncounted: list[Row]
+    strange: list[Row]
 
 
 def folder() -> Path:
     """Where refreshed manifests lie: ``$PHASELAB_MANIFESTS``, else ``phaselab/manifests`` in ``$HF_HOME``."""
-    named = os.environ.get("PHASELAB_MANIFESTS")
-    return Path(named).expanduser() if named else hub.home() / "phaselab" / "manifests"
+    return Path(os.environ.get("PHASELAB_MANIFESTS") or f"{constants.HF_HOME}/phaselab/manifests").expanduser()
 
 
-def _own(family: Family) -> Path:
-    return folder() / f"{family.name.replace('/', '--')}.csv"
-
-
-def path_of(family: Family) -> Path | None:
-    """The manifest of a family: the refreshed one, else the one that comes with the package, else None."""
-    own = _own(family)
-    if own.is_file():
+def path_of(family: Family) -> Path:
+    """The manifest of a family: the refreshed one, or where it would be; without it one that is in the package."""
+    own = folder() / f"{family.name.replace('/', '--')}.csv"
+    if own.is_file() or not family.manifest:
         return own
-    if family.manifest:
-        return Path(str(resources.files("phaselab") / "checkpoints" / "manifests" / f"{family.manifest}.csv"))
-    return None
+    return Path(str(resources.files("phaselab.checkpoints") / "manifests" / f"{family.manifest}.csv"))
 
 
 def _warn(line: str) -> None:
@@ -111,11 +87,11 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
     CheckpointError
         When the hub does not have the family or cannot be reached.
     """
-    out = out or _own(family)
+    out = out or path_of(replace(family, manifest=""))
     # What a study says of a repository of its own stays in the study.
     bare = family if family.name in FAMILIES else replace(family, tokens_per_step=None)
-    filled = {(r.repository, r.revision): r.tokens for r in _read(out, family)} if out.is_file() else {}
-    rows = []
+    filled = {(row.repository, row.revision): row.tokens for row in _read(out, family)}
+    rows: list[Row] = []
     for repository in family.repositories:
         try:
             names = hub.revisions(repository)
@@ -126,15 +102,14 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
             if family.public:
                 raise
             raise NotPublicError(f"{error} ({family.name}: whether its checkpoints are public is not known)") from error
+        found = []
         for revision, commit in names.items():
             said = bare.read(revision)
-            tokens = said.tokens if said else None
-            if tokens is None:
-                tokens = filled.get((repository, revision))
-            rows.append(Row(repository, revision, commit, said.step if said else None, tokens))
-    order = {repository: number for number, repository in enumerate(family.repositories)}
-    rows.sort(key=lambda r: (order[r.repository], r.step is None, r.step or 0, r.revision))
-    _write(rows, out)
+            tokens = filled.get((repository, revision)) if said is None or said.tokens is None else said.tokens
+            found.append(Row(repository, revision, commit, said.step if said else None, tokens))
+        rows += sorted(found, key=lambda r: (r.step is None, r.step or 0, r.revision))
+    table = pd.DataFrame(rows, columns=list(Row._fields))
+    write_table(table.astype({"step": "Int64", "tokens": "Int64"}), out)
     return out
 
 
@@ -152,17 +127,15 @@ def listing(family: Family, pinned: bool = False, say: Say = _warn) -> Listing:
         When there is no manifest and the hub cannot be asked, or a manifest cannot be read.
     """
     path = path_of(family)
-    rows = _read(path, family) if path else []
-    incomplete = path is None or (pinned and any(not row.commit for row in rows))
-    if incomplete and not hub.offline():
-        path = refresh(family, say=say)
-        rows = _read(path, family)
-    if path is None:
+    if not constants.is_offline_mode():
+        if not path.is_file() or (pinned and not all(row.commit for row in _read(path, family))):
+            path = refresh(family, say=say)
+    elif not path.is_file():
         raise CheckpointError(
-            f"{family.name}: found no manifest in {folder()}, and HF_HUB_OFFLINE is set; expected one "
+            f"{family.name}: found no manifest in {path.parent}, and HF_HUB_OFFLINE is set; expected one "
             f"made by 'phaselab models refresh {family.name}' with a network"
         )
-    return _sorted_out(family, path, rows)
+    return sort_out(family, _read(path, family))
 
 
 def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> list[Checkpoint]:
@@ -179,95 +152,83 @@ def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> li
         When they cannot be listed or chosen, or a commit is not known and the hub cannot be asked.
     """
     known = listing(family, pinned=True, say=say)
-    taken = [c if c.commit else _from_cache(c) for c in known.choose(which)]
-    left_out = [row.revision for row in (*known.uncounted, *known.strange)]
-    if left_out:
-        shown = f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
+    if not known.checkpoints:
+        raise CheckpointError(
+            f"{family.name}: found no checkpoint whose tokens are known, expected them in the column tokens of "
+            f"{path_of(family)}, which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other "
+            "names"
+        )
+    taken = choose([*known.checkpoints, *known.branches], which)
+    taken = [c if c.commit else replace(c, commit=hub.known_commit(c.repository, c.revision)) for c in taken]
+    for checkpoint in taken:
+        found = "its commit is not known, and HF_HUB_OFFLINE is set"
+        expected = "a manifest with commits, made by 'phaselab models refresh' with a network"
+        expect(checkpoint.commit, str(checkpoint), found, expected, CheckpointError)
+    if left_out := [row.revision for row in (*known.uncounted, *known.strange)]:
         say(
-            f"{family.name}: left out {shown}: names without a step, or without tokens that are known "
-            f"('phaselab models show {family.name}')"
+            f"{family.name}: left out {', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}: names without "
+            f"a step, or without tokens that are known ('phaselab models show {family.name}')"
         )
     return taken
 
 
-def _from_cache(checkpoint: Checkpoint) -> Checkpoint:
-    commit = hub.known_commit(checkpoint.repository, checkpoint.revision)
-    if not commit:
-        raise CheckpointError(
-            f"{checkpoint.repository} {checkpoint.revision}: its commit is not known, and HF_HUB_OFFLINE is "
-            "set; expected a manifest with commits, made by 'phaselab models refresh' with a network"
-        )
-    return replace(checkpoint, commit=commit)
-
-
-def _sorted_out(family: Family, path: Path, rows: Sequence[Row]) -> Listing:
-    line: dict[int, tuple[Row, int]] = {}
-    doubles, uncounted, strange, branches = [], [], [], []
+def sort_out(family: Family, rows: Sequence[Row]) -> Listing:
+    """The checkpoints that rows are: in one line, of stages that branch from its end, or none."""
+    known = Listing([], [], [], [], [])
+    line: dict[int, Checkpoint] = {}
+    later: list[Row] = []
     first_to_come = {repository: number for number, repository in enumerate(family.repositories)}
     # Of two names of one step the main repository's is taken, and there the one that tells more.
     for row in sorted(rows, key=lambda r: (first_to_come.get(r.repository, 9), -len(r.revision), r.revision)):
-        said = family.read(row.revision)
-        step = row.step if row.step is not None else said.step if said else None
-        tokens = row.tokens if row.tokens is not None else said.tokens if said else None
-        if step is None:
-            strange.append(row)
-        elif said and said.stage not in family.line:
-            branches.append((row, step, tokens))
-        elif step in line:
-            doubles.append(row)
-        elif tokens is None:
-            uncounted.append(row)
+        if said := family.read(row.revision):
+            # What the table states wins over the name.
+            row = Row(
+                *row[:3], *(b if a is None else a for a, b in zip(row[3:], (said.step, said.tokens), strict=True))
+            )
+        if row.step is None:
+            known.strange.append(row)
+        elif said and said.stage not in LINE:
+            later.append(row)
+        elif row.step in line:
+            known.doubles.append(row)
+        elif row.tokens is None:
+            known.uncounted.append(row)
         else:
-            line[step] = (row, tokens)
-    checkpoints = [
-        Checkpoint(row.revision, step, tokens, None, row.repository, row.commit) for step, (row, tokens) in line.items()
-    ]
-    checkpoints.sort(key=lambda c: (c.tokens, c.step))
-    grown = []
-    for row, step, tokens in branches:
-        if tokens is None or not checkpoints:
-            uncounted.append(row)
+            line[row.step] = Checkpoint(row.revision, row.step, row.tokens, None, row.repository, row.commit)
+    known.checkpoints.extend(sorted(line.values(), key=lambda c: (c.tokens, c.step)))
+    for row in later:
+        if row.step is None or row.tokens is None or not known.checkpoints:
+            known.uncounted.append(row)
             continue
         # A branch counts its own steps and tokens from the end of the line.
-        end = checkpoints[-1]
-        grown.append(Checkpoint(row.revision, end.step + step, end.tokens + tokens, None, row.repository, row.commit))
-    grown.sort(key=lambda c: (c.tokens, c.step, c.revision))
-    return Listing(family, path, tuple(checkpoints), tuple(grown), tuple(doubles), tuple(uncounted), tuple(strange))
+        step, tokens = known.checkpoints[-1].step + row.step, known.checkpoints[-1].tokens + row.tokens
+        known.branches.append(Checkpoint(row.revision, step, tokens, None, row.repository, row.commit, branch=True))
+    known.branches.sort(key=lambda c: (c.tokens, c.step, c.revision))
+    return known
 
 
 def _read(path: Path, family: Family) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise CheckpointError(f"{path}: found columns {reader.fieldnames}, expected {', '.join(COLUMNS)}")
-        return [
-            Row(
-                line["repository"] or family.repository,
-                line["revision"],
-                line["commit"],
-                _number(path, line, "step"),
-                _number(path, line, "tokens"),
-            )
-            for line in reader
-        ]
+    rows = [Row(**{name: row[name] for name in Row._fields}) for row in read_table(path, Row._fields)]
+    return [row if row.repository else row._replace(repository=family.repository) for row in rows]
 
 
-def _number(path: Path, line: dict[str, str], column: str) -> int | None:
-    text = line[column] or ""
-    if text and not text.isdecimal():
-        raise CheckpointError(
-            f"{path}: {line['revision']}: {column}: found {text!r}, expected a whole number or nothing"
-        )
-    return int(text) if text else None
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Rows of a CSV file: text, but ``step`` and ``tokens`` whole numbers, or None where nothing stands.
 
-
-def _write(rows: Iterable[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            empty = ("" if value is None else value for value in (row.step, row.tokens))
-            writer.writerow([row.repository, row.revision, row.commit, *empty])
-    os.replace(aside, path)
+    No rows without the file; a CheckpointError when it lacks a column or a number is not whole.
+    """
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: cannot be read as CSV: {error}") from error
+    found = f"columns {', '.join(map(str, table))}"
+    expect(set(columns) <= set(table), str(path), found, ", ".join(columns), CheckpointError)
+    rows: list[dict[str, Any]] = table.fillna("").to_dict("records")
+    for row in rows:
+        for column in {"step", "tokens"} & set(columns):
+            text, where = row[column], f"{path}: {row['revision']}: {column}"
+            expect(not text or text.isdecimal(), where, repr(text), "a whole number or nothing", CheckpointError)
+            row[column] = int(text) if text else None
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from phaselab.cli.common import app, console, told
+from phaselab.results import amount
 
 if TYPE_CHECKING:
     from phaselab.checkpoints import Family
@@ -17,13 +19,12 @@ if TYPE_CHECKING:
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
 
-
-def _tokens(count: int) -> str:
-    """Tokens in words: 0, 2.1 M, 4 B, 3.9 T."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
+FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."),
+]
+_say = partial(console.print, highlight=False, soft_wrap=True)
 
 
 @models_app.command("list")
@@ -44,53 +45,50 @@ def list_models() -> None:
         caption="?: 'phaselab models refresh FAMILY' lists the checkpoints.",
     )
     for family in FAMILIES.values():
-        path = manifest.path_of(family)
-        line = manifest.listing(family).checkpoints if path else ()
-        seen = f"{len(line)}: {_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
-        name = f"[bold]{family.name}[/]\n  {family.repository}"
-        table.add_row(name, f"{seen or '?'}\n{family.licence}; {' '.join(family.languages)}")
+        line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
+        seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
+        facts = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", facts)
     Console().print(table)
 
 
 @models_app.command("show")
 @told
 def show_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    family: FamilyArgument,
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     from rich.table import Table
 
-    from phaselab.checkpoints import manifest
+    from phaselab.checkpoints import choose, manifest
 
     row = _family(family)
-    table = Table(title=row.name, show_header=False)
+    per_step = row.tokens_per_step
     facts = {
         "repository": ", ".join(row.repositories),
         "architecture": row.architecture,
         "licence": row.licence,
         "languages": " ".join(row.languages),
-        "tokens from": row.tokens_from,
+        "names": " ".join([*row.names, *row.table]),
+        "tokens": f"{float(per_step):,.0f} a step, where names do not tell" if per_step else "from names or a table",
         "source": row.source,
         "public": "" if row.public else "not known: 'phaselab models refresh' says",
+        "manifest": f"none yet: 'phaselab models refresh {family}' asks the hub",
     }
-    path = manifest.path_of(row)
-    if path is None:
-        facts["manifest"] = f"none yet: 'phaselab models refresh {family}' asks the hub"
-    else:
-        known = manifest.listing(row)
-        pinned = sum(bool(c.commit) for c in known.checkpoints)
+    if (path := manifest.path_of(row)).is_file():
+        line, branches, doubles, uncounted, strange = manifest.listing(row)
         facts |= {
             "manifest": str(path),
-            "checkpoints": f"{len(known.checkpoints)}, {pinned} of them with their commit",
-            "branches, by name alone": ", ".join(c.revision for c in known.branches),
-            "second names": ", ".join(r.revision for r in known.doubles),
-            "tokens not known": ", ".join(r.revision for r in known.uncounted),
-            "other names": ", ".join(r.revision for r in known.strange),
+            "checkpoints": f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit",
+            "branches, by name alone": ", ".join(c.revision for c in branches),
+            "second names": ", ".join(r.revision for r in doubles),
+            "tokens not known": ", ".join(r.revision for r in uncounted),
+            "other names": ", ".join(r.revision for r in strange),
         }
-        if known.checkpoints:
-            taken = known.choose(checkpoints)
-            facts[f"--checkpoints {checkpoints}"] = ", ".join(f"{c.revision} ({_tokens(c.tokens)})" for c in taken)
+        taken = choose([*line, *branches], checkpoints) if line else []
+        facts[f"--checkpoints {checkpoints}"] = ", ".join(f"{c.revision} ({amount(c.tokens)})" for c in taken)
+    table = Table(title=row.name, show_header=False)
     for name, fact in facts.items():
         if fact:
             table.add_row(name, escape(fact))
@@ -99,30 +97,17 @@ def show_model(
 
 @models_app.command("refresh")
 @told
-def refresh_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME.",
-        ),
-    ] = None,
-) -> None:
+def refresh_model(family: FamilyArgument, out: OutOption = None) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifest
 
-    typer.echo(
-        manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    )
+    typer.echo(manifest.refresh(_family(family), out, _say))
 
 
 @models_app.command("fetch")
 @told
 def fetch_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
-    checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")],
+    family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
     """Download checkpoints beforehand, for a machine without a network, and print their folders.
 
@@ -131,7 +116,7 @@ def fetch_model(
     from phaselab.checkpoints import chosen, hub
 
     for checkpoint in chosen(_family(family), checkpoints):
-        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False, soft_wrap=True)))
+        typer.echo(hub.fetch(checkpoint, say=_say))
 
 
 def _family(name: str) -> Family:

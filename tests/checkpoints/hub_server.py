@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
 LARGE = (".safetensors", ".bin")
 
 
@@ -187,6 +189,26 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, url: str, home: Path) -> None:
+    """Have huggingface_hub of this process and of those that it starts use another hub and cache.
+
+    It reads its variables when it is imported, so they are set and what was read is set as well.
+    """
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "PHASELAB_MANIFESTS"):
+        monkeypatch.delenv(name, raising=False)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in {"HF_ENDPOINT": url, "HF_HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in {
+        "ENDPOINT": url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": False,
+    }.items():
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
 
 
 @contextmanager

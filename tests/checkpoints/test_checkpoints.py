@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from phaselab.checkpoints import Checkpoint, CheckpointError, choose, load, local_checkpoints, parse_revision
+from phaselab.checkpoints import Checkpoint, CheckpointError, choose, find, identity, load, local_checkpoints
+from phaselab.checkpoints.families import ANY
+from phaselab.checkpoints.names import Reading, read_name
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +44,42 @@ def copy_of(saved: Path, folder: Path, **changes: bytes | None) -> Checkpoint:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("step0-tokens0B", (0, 0)),
-        ("step7-tokens14336", (7, 14336)),
-        ("step500-tokens2B", (500, 2_000_000_000)),
-        ("step9-tokens15T", (9, 15_000_000_000_000)),
-        ("step9-tokens1.5M", (9, 1_500_000)),
-        ("step9-tokens3K", (9, 3000)),
-        ("step143000", (143000, None)),
+        ("step0-tokens0B", Reading(0, 0)),
+        ("step7-tokens14336", Reading(7, 14336)),
+        ("step500-tokens2B", Reading(500, 2_000_000_000)),
+        ("step9-tokens15T", Reading(9, 15_000_000_000_000)),
+        ("step9-tokens1.5M", Reading(9, 1_500_000)),
+        ("step9-tokens3K", Reading(9, 3000)),
+        ("step143000", Reading(143000, None)),
+        ("stage1-step1000-tokens5B", Reading(1000, 5_000_000_000, "1")),
+        ("stage2-ingredient1-step11931-tokens50B", Reading(11931, 50_000_000_000, "2")),
+        ("ckpt_001", Reading(1, None)),
+        ("step-125000", Reading(125000, None)),
+        ("stage2-step-40000", Reading(40000, None)),
+        ("checkpoint-500", Reading(500, None)),
         ("main", None),
         ("step5-tokens", None),
         ("step5-tokens1.5", None),
+        ("step5-tokens2b", None),
+        ("step1e3", None),
         ("xstep5", None),
         ("step5-tokens2B-old", None),
     ],
 )
-def test_names_say_step_and_tokens(name, expected):
-    assert parse_revision(name) == expected
+def test_names_say_step_and_tokens(name: str, expected: Reading | None) -> None:
+    assert read_name(name, ANY) == expected
+
+
+def folders(folder: Path, *names: str, table: str = "", encoding: str = "utf-8") -> Path:
+    for name in names:
+        (folder / name).mkdir()
+    if table:
+        (folder / "checkpoints.csv").write_text(table, encoding=encoding)
+    return folder
 
 
 def test_local_checkpoints_ascend_and_name_what_they_leave_out(tmp_path):
-    for name in ("step1000-tokens4B", "step20-tokens84M", "step0-tokens0B", "main", "notes", ".half.partial"):
-        (tmp_path / name).mkdir()
+    folders(tmp_path, "step1000-tokens4B", "step20-tokens84M", "step0-tokens0B", "main", "notes", ".half.partial")
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.warns(UserWarning, match="left out main, notes: not named"):
         found = local_checkpoints(tmp_path)
@@ -70,25 +87,100 @@ def test_local_checkpoints_ascend_and_name_what_they_leave_out(tmp_path):
     assert found[1] == Checkpoint("step20-tokens84M", 20, 84_000_000, tmp_path / "step20-tokens84M")
 
 
-def test_tokens_come_from_a_table_where_names_lack_them(tmp_path):
-    (tmp_path / "step8").mkdir()
-    with pytest.raises(CheckpointError, match=r"step8: the name does not tell .*row for step8 in .*checkpoints.csv"):
-        local_checkpoints(tmp_path)
-    (tmp_path / "checkpoints.csv").write_text("revision,tokens\nstep8,16777216\n")
-    assert local_checkpoints(tmp_path)[0].tokens == 16777216
-    (tmp_path / "checkpoints.csv").write_text("revision,tokens\nstep8,16.7M\n")
-    with pytest.raises(CheckpointError, match=r"step8: tokens: found '16.7M', expected a whole number"):
-        local_checkpoints(tmp_path)
-    (tmp_path / "checkpoints.csv").write_text("step8,16777216\n")
-    with pytest.raises(CheckpointError, match="expected revision and tokens"):
-        local_checkpoints(tmp_path)
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("step0-tokens0B", "stage1-step1000-tokens3B", "stage1-step2000-tokens5B"), [(0, 0), (1000, 3e9), (2000, 5e9)]),
+        (("step10-tokens1B", "step11-tokens1B"), [(10, 1e9), (11, 1e9)]),
+        (("step0001-tokens1B", "step0010-tokens2B"), [(1, 1e9), (10, 2e9)]),
+        # One of a stage that begins from the end of the line goes on from there, as on a hub.
+        (("stage1-step100-tokens4B", "stage2-ingredient1-step9-tokens1B"), [(100, 4e9), (109, 5e9)]),
+    ],
+)
+def test_local_names_are_read_as_those_of_a_hub(tmp_path: Path, names: tuple[str, ...], expected: list[object]) -> None:
+    assert [(c.step, c.tokens) for c in local_checkpoints(folders(tmp_path, *names))] == expected
+
+
+def test_branches_in_a_folder_are_taken_by_name_alone(tmp_path: Path) -> None:
+    branch = "stage2-ingredient1-step9-tokens1B"
+    found = local_checkpoints(folders(tmp_path, "stage1-step100-tokens4B", branch, "stage2-ingredient2-step9-tokens1B"))
+    assert [c.revision for c in choose(found, "all")] == ["stage1-step100-tokens4B"]
+    assert [c.tokens for c in choose(found, branch)] == [5_000_000_000]
+
+
+@pytest.mark.parametrize("name", ["ckpt_001", "step-125000", "stage2-step-40000", "step8", "checkpoint-500", "stage1-step8"])
+def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=rf"{name}: the name does not tell .*row for {name} in .*checkpoints.csv"):
+        local_checkpoints(folders(tmp_path, name))
+    for table, encoding in (
+        (f"revision,tokens\n{name},16777216\n", "utf-8"),
+        (f"revision, tokens\n{name}, 16777216\n", "utf-8"),
+        (f"revision,tokens,more\r\n{name},16777216,x\r\nother,,\r\n", "utf-8-sig"),
+    ):
+        (found,) = local_checkpoints(folders(tmp_path, table=table, encoding=encoding))
+        assert (found.revision, found.step, found.tokens) == (name, read_name(name, ANY).step, 16777216)
+        assert not found.branch
+
+
+def test_a_named_family_gives_its_tokens(tmp_path: Path) -> None:
+    folders(tmp_path, "ckpt_001", "main")
+    found = local_checkpoints(tmp_path, find("amber-7b"))
+    assert [(c.step, c.tokens) for c in found] == [(1, 6_995_166_667), (359, 1_259_130_000_000)]
+    assert found[1].path == tmp_path / "main"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("revision,tokens\nstep8,16.7M\n", "step8: tokens: found '16.7M', expected a whole number"),
+        ("revision,tokens\nstep8,2097152.0\n", "step8: tokens: found '2097152.0', expected a whole number"),
+        ("step8,16777216\n", "found columns step8, 16777216, expected revision, tokens"),
+        ("revision;tokens\nstep8;16777216\n", "found columns revision;tokens, expected revision, tokens"),
+        ("revision,tokens\nstep8,2,097,152\n", "row for step8|cannot be read"),
+        ("revision,tokens\ncheckpoint-1,5\n", "row for step8"),
+        ("\n", "cannot be read as CSV"),
+    ],
+)
+def test_a_wrong_table_is_one_sentence(tmp_path: Path, table: str, said: str) -> None:
+    with pytest.raises(CheckpointError, match=said) as error:
+        local_checkpoints(folders(tmp_path, "step8", table=table))
+    assert "\n" not in str(error.value).strip()
 
 
 def test_folders_without_checkpoints_are_refused(tmp_path):
-    with pytest.raises(CheckpointError, match=r"nowhere: no such folder"):
+    with pytest.raises(CheckpointError, match=r"nowhere: found no such folder, expected one with sub-folders"):
         local_checkpoints(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"no checkpoints; expected sub-folders named step"):
+    with pytest.raises(CheckpointError, match=r"found no checkpoints, expected sub-folders named .*ckpt_001"):
         local_checkpoints(tmp_path)
+    with pytest.raises(CheckpointError, match=r"found logs, step1-tokens4b, expected sub-folders named .*ckpt_001"):
+        local_checkpoints(folders(tmp_path, "logs", "step1-tokens4b"))
+
+
+def test_two_names_of_one_step_and_a_stage_without_its_beginning_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="stage2-step9-tokens1B: the name does not tell .*end of the first one"):
+        local_checkpoints(folders(tmp_path, "stage2-step9-tokens1B"))
+    with pytest.raises(CheckpointError, match="found step9-tokens1B and stage1-step9-tokens1B, two names of one step"):
+        local_checkpoints(folders(tmp_path, "stage1-step9-tokens1B", "step9-tokens1B"))
+
+
+def test_identity_is_the_commit_or_a_digest_that_is_read_once(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    stamps = tmp_path / "stamps"
+    assert identity(Checkpoint("a", 1, 1, None, "org/tiny", "c" * 40), stamps) == "org/tiny@" + "c" * 40
+    assert identity(Checkpoint("a", 1, 1, saved, "org/tiny", "c" * 40), stamps) == "org/tiny@" + "c" * 40
+    assert not stamps.exists()
+    copy = copy_of(saved, tmp_path / "copy")
+    first = identity(Checkpoint(saved.name, 7, 14336, saved), stamps)
+    assert identity(copy, stamps) == first
+    (copy.path / "optimizer.pt").write_bytes(b"not a part of the model")
+    monkeypatch.setattr("phaselab.results.digest_file", lambda path: pytest.fail("read again"))
+    assert identity(copy, stamps) == first
+    monkeypatch.undo()
+    weights = copy.path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    assert identity(copy, stamps) != first
+    (copy.path / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="copy: found .*expected also config.json"):
+        identity(copy, stamps)
 
 
 def a_run(tokens: list[int]) -> list[Checkpoint]:
@@ -223,7 +315,7 @@ def test_damaged_or_incomplete_checkpoints_name_the_folder(saved, tmp_path):
         load(copy_of(saved, tmp_path / "cut", model__safetensors=whole[: len(whole) // 2]))
     with pytest.raises(CheckpointError, match="bare: .*expected also config.json, a tokenizer"):
         load(copy_of(saved, tmp_path / "bare", config__json=None, tokenizer__json=None, tokenizer_config__json=None))
-    with pytest.raises(CheckpointError, match="gone: no such folder"):
+    with pytest.raises(CheckpointError, match="gone: found no such folder"):
         load(Checkpoint("gone", 0, 0, tmp_path / "gone"))
     fewer = copy_of(saved, tmp_path / "fewer")
     weights = load_file(saved / "model.safetensors")

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
-from hub_server import Hub, serving
+from checkpoints.hub_server import Hub, serving, use
 from phaselab.checkpoints import (
     Checkpoint,
     CheckpointError,
@@ -31,7 +32,6 @@ from phaselab.checkpoints import (
     find,
     hub,
     load,
-    load_checkpoint,
     manifest,
     of_repository,
     present,
@@ -39,8 +39,8 @@ from phaselab.checkpoints import (
 from phaselab.cli import app
 from phaselab.results import Store, digest_file, folders
 from phaselab.study import Study
-from phaselab.sweep import pool as sweep
-from phaselab.sweep.unit import Workbench
+from phaselab.stages import Workbench
+from phaselab.sweep import pool
 
 WORDS = ("a", "the", "dog", "cat", "sees", "hears")
 SIZES = {
@@ -102,11 +102,8 @@ def snapshots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshots: dict[str, Path]) -> Iterator[Hub]:
     """A hub with one repository of two checkpoints, and an empty cache."""
-    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_TOKEN", "PHASELAB_MANIFESTS"):
-        monkeypatch.delenv(name, raising=False)
     with serving() as running:
-        monkeypatch.setenv("HF_ENDPOINT", running.url)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        use(monkeypatch, running.url, tmp_path / "home")
         running.add("org/tiny", "step0-tokens0B", snapshots["first"])
         running.add("org/tiny", "step10-tokens1B", snapshots["last"])
         yield running
@@ -166,7 +163,7 @@ def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: 
     found = chosen(find("pythia-70m"), "log:3")
     assert [c.tokens for c in found] == [0, 2_097_152, 1000 * 2_097_152]
     assert found[0].commit == server.repositories["EleutherAI/pythia-70m"].revisions["step0"]
-    model, _ = load_checkpoint("pythia-70m", "step512", dtype="bfloat16")
+    model, _ = load(chosen(find("pythia-70m"), "step512")[0], dtype="bfloat16")
     assert model.dtype == torch.bfloat16
 
 
@@ -311,10 +308,19 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     load(checkpoint)
 
 
-def test_a_cache_without_links_cannot_be_checked(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_without_links_is_checked_by_the_list_of_the_hub(
+    server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
-    with pytest.raises(CheckpointError, match=r"found a copy, expected a link .*HF_HUB_DISABLE_SYMLINKS"):
+    server.corrupt.add("model.safetensors")
+    with pytest.raises(CheckpointError, match=r"step0-tokens0B: model.safetensors: its digest is not the one"):
         hub.fetch(the("step0-tokens0B"))
+    assert cached(tmp_path, "model.safetensors") == []
+    server.corrupt.clear()
+    assert not (hub.fetch(the("step0-tokens0B")) / "model.safetensors").is_symlink()
+    server.requests.clear()
+    load(the("step0-tokens0B"))
+    assert server.requests == []
 
 
 def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str, Path]) -> None:
@@ -322,7 +328,7 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
         the("step11-tokens1B")
     first, last = the("step0-tokens0B"), the("step10-tokens1B")
     del server.repositories["org/tiny"].commits[first.commit]
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: there is no such revision at http"):
+    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: no such revision at http"):
         hub.fetch(first)
     server.repositories["org/tiny"].gated = True
     with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B: the repository is gated"):
@@ -333,15 +339,15 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
     server.add("org/bare", "step1-tokens1B", bare)
-    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md; expected config.json"):
+    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md, expected also config.json"):
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 
 def test_a_hub_that_is_down_is_one_sentence(
-    server: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = the("step0-tokens0B")
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    use(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
     # huggingface_hub waits longer and longer between its attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     with pytest.raises(CheckpointError, match=r"step0-tokens0B: http://127.0.0.1:9 cannot be reached") as caught:
@@ -356,7 +362,7 @@ def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPat
     here = the("step10-tokens1B")
     hub.fetch(here)
     server.requests.clear()
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert the("step10-tokens1B") == here
     load(here)
     with pytest.raises(CheckpointError, match=r"step0-tokens0B: not in the cache .*HF_HUB_OFFLINE is set"):
@@ -406,7 +412,7 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     checkpoint = the("step0-tokens0B")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match=r"found 1,000 bytes free in .*hub, expected [\d,]+ bytes for the"):
+    with pytest.raises(CheckpointError, match=r"found 1 kB free in .*hub, expected [\d.]+ kB for the"):
         hub.fetch(checkpoint)
     assert server.asked("GET", "model.safetensors") == []
 
@@ -424,8 +430,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Hub, monkeypatch: pytest.M
         assert "\n" not in str(caught.value)
         (small / "more").unlink()
         monkeypatch.undo()
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        monkeypatch.setenv("HF_HOME", str(small))
+        use(monkeypatch, server.url, small)
         load(checkpoint)
 
 
@@ -557,43 +562,41 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     study, store = Study.model_validate(STUDY), Store(tmp_path / "results")
     commits = server.repositories["org/tiny"].commits
     seen = Console(file=StringIO(), width=200)
-    outcome = sweep.run(study, store, jobs=1, console=seen, keep_downloads=False)
+    outcome = pool.run(study, store, jobs=1, console=seen, keep_downloads=False)
     assert outcome.failures == {}
     # A log file has no bar that moves: it gets lines.
-    assert "checkpoints: 3 of 3\n" in seen.file.getvalue()
-    seen.print(sweep.summary(study, outcome))
+    assert "checkpoints: 2 of 2\n" in seen.file.getvalue()
+    seen.print(outcome.summary(study))
     assert outcome.curves == store.curves(study.name)
     assert str(outcome.curves) in seen.file.getvalue()
     # A part of a study does not replace the table of all of it, and says so.
-    part = sweep.run(study, store, checkpoints="step0-tokens0B", jobs=1, console=seen)
-    seen.print(sweep.summary(study, part))
-    assert (part.curves, part.reused) == (None, 2)
+    part = pool.run(study, store, checkpoints="step0-tokens0B", jobs=1, console=seen)
+    seen.print(part.summary(study))
+    assert (part.curves, part.computed) == (None, 0)
     assert "not written: it is of all models and checkpoints of the study" in seen.file.getvalue()
-    assert (outcome.computed, outcome.reused) == (2 + 1, 0)
-    assert [u.name for u in outcome.units] == ["step0-tokens0B", "step10-tokens1B"]
     assert cached(tmp_path) == []
-    # Controls come from the last checkpoint, which waits for them.
     assert [len(server.asked("GET", f"{c}/model.safetensors")) for c in commits] == [1, 1]
     # Whether a unit is up to date is known from its commit, without its files.
-    bench = Workbench(study, store)
+    bench, model = Workbench(study, store), study.models[0]
     server.requests.clear()
-    checkpoints = bench.checkpoints(study.models[0])
-    assert [bench.unit(study.models[0], c)[1] for c in checkpoints] == [False, False]
+    checkpoints = bench.checkpoints(model)
+    assert [bench.make(model, checkpoint) for checkpoint in checkpoints] == [0, 0]
     assert server.requests == []
     # Another commit, other tokens or another precision of the same name is another checkpoint.
-    model, one = study.models[0], checkpoints[0]
-    same = bench.inputs(model, one)
+    one = checkpoints[0]
+    stage = next(s for s in bench.asked(model, one) if "checkpoint" in s.data)
+    same = bench.inputs(stage, model, one)
     for other in (
-        bench.inputs(model, Checkpoint(one.revision, one.step, one.tokens, None, one.repository, "0" * 40)),
-        bench.inputs(model, Checkpoint(one.revision, one.step, 7, None, one.repository, one.commit)),
-        bench.inputs(model.model_copy(update={"dtype": "bfloat16"}), one),
+        Workbench(study, store).inputs(stage, model, replace(one, commit="0" * 40)),
+        bench.inputs(stage, model, replace(one, tokens=7)),
+        Workbench(study, store).inputs(stage, model.model_copy(update={"dtype": "bfloat16"}), one),
     ):
         assert other != same
     # What fails is one sentence, and leaves finished units as they are.
     before = {str(p): digest_file(p) for p in folders(store.root)}
     server.repositories["org/tiny"].gated = True
     with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: the repository is gated"):
-        bench.unit(model.model_copy(update={"dtype": "bfloat16"}), one)
+        Workbench(study, store).make(model.model_copy(update={"dtype": "bfloat16"}), one)
     more = {**STUDY, "models": [*STUDY["models"], {"name": "gone", "repository": "org/gone"}]}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))
     options = ("--model", "gone", "--results", str(store.root), "--jobs", "1")
