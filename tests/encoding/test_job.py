@@ -495,7 +495,7 @@ def test_names_that_are_the_same(here: Path) -> None:
         ("run,n_trs\na,120\na,120\n", "found run 'a' twice, expected one row a run"),
         ("run,n_trs\na,120\n,120\n", "found no name of the run in row 2"),
         ("run\na\nb\na\n", "row 3: found run 'a' again after 'b', expected the TRs of a run together"),
-        ("title,length\na,240\n", "found columns title, length; expected run"),
+        ("title,length\na,240\n", "found columns (title, length), expected run"),
         ("", "found no table that can be read"),
         ("run,n_trs\na,240\n", "--folds runs: found runs.csv with 1 run, expected at least 2 runs"),
         ("run,n_trs\na,237\nb,3\n", "run b: found 3 TRs, expected more than --trim 3"),
@@ -561,7 +561,7 @@ def test_options_that_cannot_be(here: Path, options: tuple[str, ...], said: str)
         ("voxel,roi\n-1,STG\n", "row 1: voxel: found '-1'"),
         ("voxel,roi\n3,STG\n3,V1\n", "row 2: roi: found voxel 3 a second time, expected one region a voxel"),
         ("voxel,roi\n3,\n", "row 1: roi: found no name"),
-        ("voxel,area\n3,STG\n", "found columns voxel, area; expected voxel and roi"),
+        ("voxel,area\n3,STG\n", "found columns (voxel, area), expected voxel and roi"),
         ("subject,voxel,roi\nZ,3,STG\n", "found subject 'Z', expected one of Y"),
     ],
 )
@@ -646,7 +646,20 @@ def test_items_are_left_out_by_whole_groups(here: Path, null: str) -> None:
     """Items without an order in time: a group of 1 to 15 of them is a run, and each is permuted by itself."""
     sizes = [15, 1, 2, 12] * 8
     Path("runs.csv").write_text("run\n" + "".join(f"title-{i}\n" * n for i, n in enumerate(sizes)))
-    options = (*FILES, "--folds", "groups", "--n-folds", "4", "--block", "1", "--null", null, *QUICK, "--out", "s.parquet")
+    options = (
+        *FILES,
+        "--folds",
+        "groups",
+        "--n-folds",
+        "4",
+        "--block",
+        "1",
+        "--null",
+        null,
+        *QUICK,
+        "--out",
+        "s.parquet",
+    )
     if null == "circular":
         assert "--null circular: found a run of 1 TR in a test fold, expected at least 2" in refused(*options)
         return

@@ -25,7 +25,9 @@ class Late(TyperCommand):
         from phaselab.encoding.job import EncodeJob
 
         help_of_job = "YAML file with these options as its fields; what is given here goes before it."
-        annotations: dict[str, Any] = {"job": Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help=help_of_job)]}
+        annotations: dict[str, Any] = {
+            "job": Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help=help_of_job)]
+        }
         for name, field in EncodeJob.model_fields.items():
             kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
             many = get_origin(field.annotation) is tuple and field.title is not None

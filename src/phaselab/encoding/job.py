@@ -8,10 +8,11 @@ import json
 import os
 import platform
 import re
+import tempfile
 import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -42,11 +43,10 @@ MADE_BY = "phaselab encode"
 #: Rows of the summary above which it shows each subject's best layer alone.
 LONG_SUMMARY = 60
 
-Several = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
-TRs = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...],
-    BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value),
-]
+Say = Callable[[str], None]
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
 
 
 class EncodeJob(EncodingSpec):
@@ -56,30 +56,30 @@ class EncodeJob(EncodingSpec):
     title the option's metavar. Paths are relative to the current folder.
     """
 
-    # What of a study's section means nothing here.
+    # What means nothing here of a study's section.
     shuffles: ClassVar[int] = 0  # type: ignore[misc]
     similarity: ClassVar[tuple[Literal["rsa", "cka"], ...]] = ()  # type: ignore[misc]
     unique: ClassVar[bool] = False
 
-    features: Several = Field(
+    features: Texts = Field(
         min_length=1,
         title="[LABEL=]PATH[:ARRAY]",
-        description=".npy, .npz, .zarr or .h5: (TRs, features) for one layer, or (layers, TRs, features). Repeat it for "
-        "more layers.",
+        description=".npy, .npz, .zarr or .h5: (TRs, features), a layer, or (layers, TRs, features); may be repeated.",
     )
-    responses: Several = Field(
+    responses: Texts = Field(
         min_length=1,
         title="[SUBJECT=]PATH[:ARRAY]",
-        description="(TRs, voxels). Repeat it for more subjects, with the same runs.",
+        description="(TRs, voxels). Repeat it for more subjects with the same runs.",
     )
     out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
     runs: Path | None = Field(
         None,
-        description=".csv or .tsv, the same for all subjects: one row a TR (run), or one row a run (run,n_trs). Without "
-        "it: one run. Of items without an order in time, a run is a group.",
+        description=".csv or .tsv: one row a TR (run), or one row a run (run,n_trs). Without it: one run. A run may be "
+        "a group of items.",
     )
     folds: Literal["runs", "groups", "contiguous"] = Field(
-        "runs", description="Leave out each run, some whole runs, or stretches; without --runs stretches."
+        "runs",
+        description="Leave out each run, whole runs in --n-folds groups, or stretches; without --runs stretches.",
     )
     gap: int = Field(10, ge=0, description="TRs left out beside a contiguous fold.")
     log10_alphas: tuple[float, float, int] = Field(
@@ -88,14 +88,16 @@ class EncodeJob(EncodingSpec):
     hemodynamics: Literal["none", "hrf", "average", "stack"] = Field(
         "none", description="In each run: as they are, canonical response, or average or stack over --delays."
     )
-    delays: TRs = Field((), title="N,N,...", description="TRs from stimulus to response, with commas: 2,3,4.")
+    delays: Delays = Field((), title="N,N,...", description="TRs from stimulus to response, with commas: 2,3,4.")
     tr: float | None = Field(None, gt=0, description="Seconds a TR, for --hemodynamics hrf.")
     trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
     permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
-    null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted; see a study's section.")
+    null: Literal["block", "circular", "pooled"] = Field(
+        "block", description="Blocks change places; runs are rotated; or the paper's test."
+    )
     fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
     rois: Path | None = Field(None, description=".csv or .tsv: voxel (from 0), roi, and subject where several.")
-    ceiling: Several = Field((), title="[SUBJECT=]PATH[:ARRAY]", description="(voxels,) noise ceiling, a correlation.")
+    ceiling: Texts = Field((), title="[SUBJECT=]PATH[:ARRAY]", description="(voxels,) noise ceiling, a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")
     device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
 
@@ -122,14 +124,15 @@ class EncodeJob(EncodingSpec):
 
     @classmethod
     def _told(cls, item: Mapping[str, Any]) -> str:
-        said = re.sub("^(Value error, |Input should be)", lambda m: "" if m[1][0] == "V" else "expected", item["msg"])
+        said = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
         if not item["loc"]:
             return said
-        name, found = str(item["loc"][0]), item["input"]
-        if item["type"] == "extra_forbidden":
+        name, kind = str(item["loc"][0]), item["type"]
+        if kind == "extra_forbidden":
             return f"{name}: unknown field, expected one of {', '.join(cls.model_fields)}"
-        where = cls.option(name)
-        return f"{where}: missing, expected a value" if item["type"] == "missing" else f"{where}: found {found!r}, {said}"
+        return f"{cls.option(name)}: " + (
+            "missing, expected a value" if kind == "missing" else f"found {item['input']!r}, {said}"
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -139,20 +142,16 @@ class EncodeJob(EncodingSpec):
     @model_validator(mode="after")
     def _options_together(self) -> EncodeJob:
         low, high, n = self.log10_alphas
-        expect(
-            -300 <= low <= high <= 300 and n >= 1 and (low == high) == (n == 1),
-            "--alphas",
-            f"{low:g} {high:g} {n}",
-            "the log10 of the lowest and the highest alpha, from -300 to 300, and how many",
-        )
-        with_how, delays = f"with --hemodynamics {self.hemodynamics}", ",".join(map(str, self.delays)) or "none"
-        if self.hemodynamics in ("average", "stack"):
-            distinct = len({*self.delays}) == len(self.delays) > 0
-            expect(distinct, "--delays", f"{delays} {with_how}", "distinct numbers of TRs >= 0, such as 2,3,4")
-        else:
-            expect(not self.delays, "--delays", f"{delays} {with_how}", "them with average or stack alone")
+        grid = -300 <= low <= high <= 300 and n >= 1 and (low == high) == (n == 1)
+        expected = "the log10 of the lowest and the highest alpha, from -300 to 300, and how many"
+        expect(grid, "--alphas", f"{low:g} {high:g} {n}", expected)
+        how, moved = f"with --hemodynamics {self.hemodynamics}", self.hemodynamics in ("average", "stack")
+        delays = f"{','.join(map(str, self.delays)) or 'none'} {how}"
+        distinct = not moved or len({*self.delays}) == len(self.delays) > 0
+        expect(distinct, "--delays", delays, "distinct numbers of TRs >= 0, such as 2,3,4")
+        expect(moved or not self.delays, "--delays", delays, "them with average or stack alone")
         fits = (self.tr is not None) == (self.hemodynamics == "hrf")
-        expect(fits, "--tr", f"{self.tr or 'none'} {with_how}", "seconds with --hemodynamics hrf, and with it alone")
+        expect(fits, "--tr", f"{self.tr or 'none'} {how}", "seconds with --hemodynamics hrf, and with it alone")
         return self
 
 
@@ -165,34 +164,26 @@ class Lazy(UserDict[Any, Any]):
 
 @dataclass
 class Plan:
-    """What ``plan`` found in order, ready to be scored.
-
-    Attributes
-    ----------
-    job : what was asked for.
-    labels : (n_layers,) name of each layer.
-    runs : run -> its TRs.
-    X : layer -> run -> (n_trs, p), with haemodynamics; read when asked for.
-    Y : subject -> run -> (n_trs, n_voxels that are kept); read where it is indexed.
-    notes : subject -> (n_voxels,) why a voxel is left out; empty for those that are kept.
-    rois, ceiling : subject -> (n_voxels,) region, empty where unknown; and ceiling, NaN where unknown.
-    inputs : one entry a file, with its digest.
-    warnings : what a reader of the scores must know.
-    """
+    """What ``plan`` found in order, ready to be scored."""
 
     job: EncodeJob
+    #: Name of each layer; and run -> its TRs.
     labels: list[str]
     runs: dict[str, range]
+    #: Layer -> run -> (n_trs, p), with haemodynamics, read when asked for.
     X: Mapping[int, Mapping[str, np.ndarray]]
+    #: Subject -> run -> (n_trs, n_voxels that are kept), read where it is indexed.
     Y: dict[str, dict[str, Any]]
+    #: Subject -> (n_voxels,): why a voxel is left out, empty for those that are kept; region; ceiling, NaN where unknown.
     notes: dict[str, np.ndarray]
     rois: dict[str, np.ndarray]
     ceiling: dict[str, np.ndarray]
+    #: One entry a file, with its digest; and what a reader of the scores must know.
     inputs: list[dict[str, Any]]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
 
-def plan(job: EncodeJob, say: Callable[[str], None]) -> Plan:
+def plan(job: EncodeJob, say: Say) -> Plan:
     """Open and check everything that is asked for, before anything is computed.
 
     `say` receives a line for each thing that was understood. Raises PhaselabError naming the option or file, what was
@@ -200,35 +191,29 @@ def plan(job: EncodeJob, say: Callable[[str], None]) -> Plan:
     """
     _check_out(job)
     features = [open_array(text, "--features") for text in job.features]
-    layers, first, n_trs = _layers(features), features[0], features[0].shape[-2]
+    layers = _layers(features)
     responses = _by_subject([open_array(text, "--responses") for text in job.responses])
-    for array in (*features, *responses.values()):
-        turned = "; is it transposed?" if array.shape[-1] == n_trs else ""
-        expected = f"{n_trs:,} as in {first} (shape {first.shape}){turned}"
-        expect(array.shape[-2] == n_trs, str(array), f"{array.shape[-2]:,} TRs (shape {array.shape})", expected)
-    lengths = {"all": n_trs} if job.runs is None else _read_runs(job.runs, n_trs, first, say)
+    _check_lengths([*features, *responses.values()])
+    n_trs = features[0].shape[-2]
+    lengths = {"all": n_trs} if job.runs is None else _read_runs(job.runs, n_trs, features[0], say)
     _check_folds(job, lengths)
     sizes = {subject: array.shape[1] for subject, array in responses.items()}
     rois, ceilings = _read_rois(job.rois, sizes), _ceilings(job.ceiling, sizes)
     ceiling = {s: ceilings[s][...] if s in ceilings else np.full(n, np.nan) for s, n in sizes.items()}
-    for line in _understood(job, len(lengths)):
-        say(line)
+    _say_folds_and_test(job, len(lengths), say)
 
     stops = dict(zip(lengths, np.cumsum([*lengths.values()]).tolist(), strict=True))
     runs = {run: range(stops[run] - n, stops[run]) for run, n in lengths.items()}
     parts = [Lazy({run: partial(_moved, job, *at, trs) for run, trs in runs.items()}) for at in layers.values()]
     X = Lazy({number: partial(parts.__getitem__, number) for number in range(len(parts))})
-    cautions = [told for label, at in layers.items() for told in _check_features(label, *at)]
-    width = _some(sorted({array.shape[-1] for array in features}))
-    say(f"features: {_count(len(layers), 'layer')} of {n_trs:,} TRs x {width} features, {_how(job)}")
-    if job.runs is None:
-        cautions.append(
-            "no --runs: all TRs are taken as one run, and folds are contiguous stretches of it; where the scanner "
-            "stopped in between, delays and permuted blocks reach over the break"
-        )
-    if job.folds == "contiguous" and not job.gap:
-        beside = "training TRs touch the tested ones and resemble them whatever the features"
-        cautions.append(f"--gap 0: {beside}; scores may be too high")
+    cautions = [told for label, at in layers.items() for told in _check_features(label, *at)] + _cautions(job)
+    width, step = _some(sorted({array.shape[-1] for array in features})), f"{job.tr:g} s a TR" if job.tr else ""
+    how = (
+        f"{job.hemodynamics} in each run ({step or f'delays: {_some(job.delays)} TRs'})"
+        if step or job.delays
+        else "as they are"
+    )
+    say(f"features: {_count(len(layers), 'layer')} of {n_trs:,} TRs x {width} features, {how}")
 
     Y, notes = {}, {}
     scored = {run: trs[job.trim :] for run, trs in runs.items()}
@@ -236,10 +221,9 @@ def plan(job: EncodeJob, say: Callable[[str], None]) -> Plan:
         notes[subject] = _screen(array, np.concatenate(list(scored.values())))
         kept = np.flatnonzero(notes[subject] == "")
         say(f"subject {subject}: {_count(sizes[subject], 'voxel')}")
+        expect(len(kept), str(array), _left_out(notes[subject]), "at least one voxel to score")
         if len(kept) < sizes[subject]:
-            left_out = _left_out(notes[subject])
-            expect(len(kept), str(array), left_out, "at least one voxel to score")
-            cautions.append(f"subject {subject}: left out, with r = NaN and a note: {left_out}")
+            cautions.append(f"subject {subject}: left out, with r = NaN and a note: {_left_out(notes[subject])}")
         Y[subject] = {run: Part(array, trs, kept) for run, trs in scored.items()}
     inputs = _inputs(job, [*features, *responses.values(), *ceilings.values()])
     return Plan(job, list(layers), runs, X, Y, notes, rois, ceiling, inputs, cautions)
@@ -262,27 +246,23 @@ def score(found: Plan, progress: Callable[[int, int], None] | None = None) -> pd
         scores = encoding.encode(found.X, found.Y, job, job.seed, progress, job.device)
     found.warnings += dict.fromkeys(str(warning.message) for warning in caught)
     for subject, of_subject in scores.items():
-        notes = found.notes[subject]
-        full = {name: np.full((len(found.labels), len(notes)), np.nan, np.float32) for name in ("r", "p", "alpha")}
+        kept = found.notes[subject] == ""
+        layer, voxel = np.indices((len(found.labels), len(kept)))
+        full = {name: np.full(layer.shape, np.nan, np.float32) for name in ("r", "p", "alpha")}
         for name in full if job.permutations else ("r", "alpha"):
-            full[name][:, notes == ""] = getattr(of_subject, name)
-        significant = np.zeros(full["r"].shape, bool)
-        significant[:, notes == ""] = of_subject.significant & bool(job.permutations)
-        normalised = encoding.normalise(full["r"], found.ceiling[subject], LOWEST_CEILING)
-        layer, voxel = np.indices(full["r"].shape)
+            full[name][:, kept] = getattr(of_subject, name)
+        significant = np.zeros(layer.shape, bool)
+        significant[:, kept] = of_subject.significant & bool(job.permutations)
+        full["r_normalised"] = encoding.normalise(full["r"], found.ceiling[subject], LOWEST_CEILING).astype(np.float32)
         columns = {
             "subject": pd.Categorical([subject] * layer.size, list(scores), ordered=True),
             "layer": pd.Categorical.from_codes(layer.ravel(), pd.Index(found.labels), ordered=True),
-            "voxel": voxel.ravel(),
             "roi": np.tile(found.rois[subject], len(layer)),
-            **{name: values.ravel() for name, values in full.items()},
-            "significant": significant.ravel(),
-            "r_normalised": normalised.ravel().astype(np.float32),
-            "note": np.tile(notes, len(layer)),
+            "note": np.tile(found.notes[subject], len(layer)),
         }
-        tables.append(pd.DataFrame(columns))
-    table = pd.concat(tables, ignore_index=True)
-    return table.astype({"roi": "category", "note": "category"})[list(COLUMNS)]
+        full |= {"voxel": voxel, "significant": significant}
+        tables.append(pd.DataFrame({**columns, **{name: values.ravel() for name, values in full.items()}}))
+    return pd.concat(tables, ignore_index=True).astype({"roi": "category", "note": "category"})[list(COLUMNS)]
 
 
 def write(found: Plan, table: pd.DataFrame) -> tuple[Path, Path]:
@@ -292,8 +272,8 @@ def write(found: Plan, table: pd.DataFrame) -> tuple[Path, Path]:
     """
     job, out = found.job, found.job.out
     write_table(table, out)
-    packages = ["phaselab", "numpy", "scipy", "torch", *(["himalaya"] if getattr(job, "solver", "") == "himalaya" else [])]
-    kinds = {s: {why: int((notes == why).sum()) for why in (CONSTANT, NOT_FINITE)} for s, notes in found.notes.items()}
+    packages = ["phaselab", "numpy", "scipy", "torch"] + ["himalaya"] * (getattr(job, "solver", "") == "himalaya")
+    why = (CONSTANT, NOT_FINITE)
     content = {
         "made_by": MADE_BY,
         "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
@@ -303,7 +283,7 @@ def write(found: Plan, table: pd.DataFrame) -> tuple[Path, Path]:
         "layers": found.labels,
         "runs": {run: len(trs) for run, trs in found.runs.items()},
         "inputs": found.inputs,
-        "left_out": {s: {"voxels": len(notes), **kinds[s]} for s, notes in found.notes.items()},
+        "left_out": {s: {"voxels": len(n), **{w: int((n == w).sum()) for w in why}} for s, n in found.notes.items()},
         "lowest_ceiling": LOWEST_CEILING,
         "warnings": found.warnings,
         "output": {"path": str(out), "rows": len(table), "sha256": sha256(out)},
@@ -322,53 +302,48 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-# ---------------------------------------------------------------------- what is said at the end
-
-
 def summary(table: pd.DataFrame, fdr: float) -> list[Table]:
     """Tables for the screen, of a table of scores: by subject and layer, and by region where known."""
     known = table[table["note"] == ""]
-    means = known.groupby(["subject", "layer"], observed=True)["r"].mean()
+    by_layer = _numbers(known, "subject", "layer")
     # The first of equals, so that the choice does not depend on how rows are sorted.
+    means = known.groupby(["subject", "layer"], observed=True)["r"].mean()
     best = means.groupby(level="subject", observed=True).idxmax().tolist()
-    several, long = len(means) > len(best), len(means) > LONG_SUMMARY
     title = "Correlation of predicted and measured responses in held-out TRs"
-    title += f"; each subject's best of {table['layer'].nunique()} layers" if long else ""
-    captions = {
-        "significant": f"significant: at a false discovery rate of {fdr:g} in a layer",
-        "mean r / ceiling": f"r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}",
-    }
-    tables = []
-    for keys, title in {("subject", "layer"): title, ("subject", "layer", "roi"): "By region"}.items():
-        rows = _numbers(known[known["roi"] != ""] if "roi" in keys else known, list(keys))
-        of_best = rows.index.droplevel("roi").isin(best) if "roi" in keys else rows.index.isin(best)
-        if "roi" in keys and several:
-            title += ", in the layer with the highest mean r"
-        caption = "; ".join(told for name, told in captions.items() if name in rows and "roi" not in keys)
-        shown = Table(title=title, caption=caption)
-        for name in (*keys, *rows):
-            shown.add_column("region" if name == "roi" else name, justify="left" if name in keys else "right")
-        for (at, *cells), bold in zip(rows.itertuples(), of_best, strict=True):
-            if bold or not (long or "roi" in keys):
-                shown.add_row(*map(str, at), *cells, style="bold" if bold and several and "roi" not in keys else "")
-        tables += [shown] if len(rows) else []
-    return tables
+    if len(by_layer) > LONG_SUMMARY:
+        title += f"; each subject's best of {table['layer'].nunique()} layers"
+        by_layer = by_layer.loc[best]
+    caption = f"significant: at a false discovery rate of {fdr:g} in a layer; " * ("significant" in by_layer)
+    caption += f"r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}" * ("mean r / ceiling" in by_layer)
+    by_roi = _numbers(known[known["roi"] != ""], "subject", "layer", "roi")
+    by_roi = by_roi[by_roi.index.droplevel("roi").isin(best)]
+    shown = [
+        Table(title=title, caption=caption.removesuffix("; ")),
+        Table(title="By region, in the layer with the highest mean r"),
+    ]
+    for rich, cells in zip(shown, (by_layer, by_roi), strict=True):
+        for name in (*cells.index.names, *cells):
+            rich.add_column(name, justify="right" if name in cells else "left")
+        for at, *row in cells.itertuples():
+            rich.add_row(
+                *map(str, at), *row, style="bold" if len(at) == 2 and at in best and len(means) > len(best) else ""
+            )
+    return shown if len(by_roi) else shown[:1]
 
 
-def _numbers(rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+def _numbers(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
     """What the summary says of the voxels of each group, as texts."""
-    groups = rows.groupby(keys, observed=True)
-    means = {f"{how} r".replace("max", "highest"): groups["r"].agg(how) for how in ("mean", "median", "max")}
-    found = pd.DataFrame({"voxels": groups.size().map("{:,}".format), **{k: m.map("{:.3f}".format) for k, m in means.items()}})
+    groups = rows.groupby(list(keys), observed=True)
+    n, r, share = groups.size(), groups["r"], groups["r_normalised"].mean()
+    numbers = {"mean r": r.mean(), "median r": r.median(), "highest r": r.max()}
+    numbers |= {"mean r / ceiling": share} if share.notna().any() else {}
+    found = {"voxels": n.map("{:,}".format)}
     if rows["p"].notna().any():
-        pairs = zip(groups["significant"].sum(), groups.size(), strict=True)
-        found["significant"] = [f"{n:,} ({100 * n / of:.1f} %)" for n, of in pairs]
-    if rows["r_normalised"].notna().any():
-        found["mean r / ceiling"] = groups["r_normalised"].mean().map("{:.3f}".format).replace("nan", "–")
-    return found
-
-
-# ---------------------------------------------------------------------- what is checked before
+        found["significant"] = groups["significant"].sum().map("{:,}".format)
+        found["significant"] += (100 * groups["significant"].mean()).map(" ({:.1f} %)".format)
+    return pd.DataFrame(
+        found | {name: values.map("{:.3f}".format).replace("nan", "–") for name, values in numbers.items()}
+    )
 
 
 def _check_out(job: EncodeJob) -> None:
@@ -382,23 +357,22 @@ def _check_out(job: EncodeJob) -> None:
     expect(ours, where, other, "another name")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
     except OSError as error:
         raise PhaselabError(f"{where}: cannot be written there ({error.strerror})") from error
-    expect(os.access(out.parent, os.W_OK), where, "a folder that cannot be written to", "another")
 
 
 def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
     """Label of each layer -> the array, and the position in it where the array has several."""
-    found: list[tuple[str, tuple[Array, tuple[int, ...]]]] = []
+    found: list[tuple[str, Any]] = []
     for array in arrays:
         expected = "(n_trs, n_features) for a layer or (n_layers, n_trs, n_features)"
         expect(len(array.shape) in (2, 3), str(array), f"shape {array.shape}", expected)
         name = array.label or array.path.stem
-        if len(array.shape) == 2:
-            found.append((name, (array, ())))
-        else:
-            prefix = "" if len(arrays) == 1 and not array.label else f"{name}:"
-            found += [(f"{prefix}{position}", (array, (position,))) for position in range(array.shape[0])]
+        prefix = "" if len(arrays) == 1 and not array.label else f"{name}:"
+        several = range(array.shape[0] if len(array.shape) == 3 else 0)
+        found += [(f"{prefix}{position}", (array, (position,))) for position in several] or [(name, (array, ()))]
     return _distinct("--features", "layer", found)
 
 
@@ -410,49 +384,52 @@ def _by_subject(arrays: list[Array]) -> dict[str, Array]:
 
 
 def _distinct(option: str, what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        expected = f"distinct names: {option} NAME=PATH gives one"
-        expect(names.count(name) == 1, option, f"{what} {name!r} more than once", expected)
-    return dict(pairs)
+    found = dict(pairs)
+    twice = next((name for name, value in pairs if value is not found[name]), None)
+    expect(twice is None, option, f"{what} {twice!r} more than once", f"distinct names: {option} NAME=PATH gives one")
+    return found
+
+
+def _check_lengths(arrays: list[Array]) -> None:
+    first, n_trs = arrays[0], arrays[0].shape[-2]
+    for array in arrays:
+        turned = "; is it transposed?" if array.shape[-1] == n_trs else ""
+        expected = f"{n_trs:,} as in {first} (shape {first.shape}){turned}"
+        expect(array.shape[-2] == n_trs, str(array), f"{array.shape[-2]:,} TRs (shape {array.shape})", expected)
 
 
 def _read_table(path: Path, option: str, *needed: str) -> pd.DataFrame:
+    where, ending = f"{option} {path}", path.suffix.lower()
     if not path.is_file():
-        raise PhaselabError(f"{option} {path}: not there, expected a table (from {Path.cwd()})")
-    ending = path.suffix.lower()
-    expect(ending in (".csv", ".tsv"), f"{option} {path}", f"ending {path.suffix!r}", ".csv or .tsv")
+        raise PhaselabError(f"{where}: not there, expected a table (from {Path.cwd()})")
+    expect(ending in (".csv", ".tsv"), where, f"ending {path.suffix!r}", ".csv or .tsv")
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
     try:
         table = pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", **how)
     except ValueError as error:
-        raise PhaselabError(f"{option} {path}: found no table that can be read ({error})") from error
-    found = f"columns {', '.join(map(str, table)) or '(none)'}"
-    expect({*needed} <= {*table}, f"{option} {path}", found, " and ".join(needed))
+        raise PhaselabError(f"{where}: found no table that can be read ({error})") from error
+    expect({*needed} <= {*table}, where, f"columns ({', '.join(map(str, table))})", " and ".join(needed))
     return table.apply(lambda column: column.str.strip())
 
 
-def _read_runs(path: Path, n_trs: int, first: Array, say: Callable[[str], None]) -> dict[str, int]:
+def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]:
     """Run -> TRs, in order, from a table of one row a TR or one row a run."""
     table, where, lengths = _read_table(path, "--runs", "run"), f"--runs {path}", dict[str, int]()
-    names = table["run"].tolist()
-    kind = "run" if "n_trs" in table else "TR"
+    names, kind = table["run"].tolist(), "run" if "n_trs" in table else "TR"
     for row, (name, before, text) in enumerate(zip(names, ["", *names], table.get("n_trs", names), strict=False), 1):
         expect(name, where, f"no name of the run in row {row}", "one")
         if kind == "run":
             expect(name not in lengths, where, f"run {name!r} twice", "one row a run")
             whole = re.fullmatch("[0-9]+", text) and int(text)
             expect(whole, f"{where}: run {name!r}: n_trs", repr(text), "a whole number above 0")
-        else:
-            again = f"run {name!r} again after {before!r}"
-            expect(name not in lengths or name == before, f"{where}: row {row}", again, "the TRs of a run together")
+        again = f"run {name!r} again after {before!r}"
+        expect(name not in lengths or name == before, f"{where}: row {row}", again, "the TRs of a run together")
         lengths[name] = lengths.get(name, 0) + (int(text) if kind == "run" else 1)
-    total = sum(lengths.values())
-    found = f"{total:,} TRs in {_count(len(lengths), 'run')} (one row a {kind})"
+    found = f"{sum(lengths.values()):,} TRs in {_count(len(lengths), 'run')} (one row a {kind})"
     either = "one row a TR with a column run, or one row a run with columns run and n_trs"
-    expect(total == n_trs, where, found, f"{n_trs:,} as in {first}: {either}")
-    told = _some(list(lengths.values()))
-    say(f"runs: {path} has one row a {kind}: {_count(len(lengths), 'run')} (TRs: {told})")
+    expect(sum(lengths.values()) == n_trs, where, found, f"{n_trs:,} as in {first}: {either}")
+    told = f"{_count(len(lengths), 'run')} (TRs: {_some(list(lengths.values()))})"
+    say(f"runs: {path} has one row a {kind}: {told}")
     return lengths
 
 
@@ -462,25 +439,23 @@ def _check_folds(job: EncodeJob, lengths: dict[str, int]) -> None:
     expected = "at least 2 runs to leave one out; or --folds contiguous"
     expect(job.folds == "contiguous" or len(lengths) > 1, f"--folds {job.folds}", one, expected)
     longest = max((0, *job.delays))
+    expected = f"more than --trim {job.trim} and than the longest of --delays, {longest}"
     for run, n in lengths.items():
-        expected = f"more than --trim {job.trim} and than the longest of --delays, {longest}"
         expect(n > max(job.trim, longest), f"run {run}", _count(n, "TR"), expected)
     runs = np.repeat(np.arange(len(lengths)), np.array(list(lengths.values())) - job.trim)
-    how = job.folds, job.n_folds, job.gap
     try:
-        folds = cv.outer_folds(runs, *how)
+        folds = cv.outer_folds(runs, job.folds, job.n_folds, job.gap)
         for train, _ in folds:
-            cv.inner_folds(train, runs, *how)
+            cv.inner_folds(train, runs, job.folds, job.n_folds, job.gap)
     except ValueError as error:
-        raise PhaselabError(f"--folds {how[0]} --n-folds {how[1]} --gap {how[2]}: {error}") from error
+        where = f"--folds {job.folds} --n-folds {job.n_folds} --gap {job.gap}"
+        raise PhaselabError(f"{where}: {error}") from error
     for _, test in folds if job.permutations else ():
         in_runs = np.unique(runs[test], return_counts=True)[1]
-        if job.null == "circular":
-            expect(in_runs.min() > 1, "--null circular", "a run of 1 TR in a test fold", "at least 2")
-        else:
-            n = int((in_runs // job.block).sum())
-            blocks = f"{job.block} TRs, with which a test fold of {len(test)} TRs has {n} whole blocks"
-            expect(n > 1, "--block", blocks, "at least 2")
+        rotated, n = job.null == "circular", int((in_runs // job.block).sum())
+        expect(not rotated or in_runs.min() > 1, "--null circular", "a run of 1 TR in a test fold", "at least 2")
+        blocks = f"{job.block} TRs, with which a test fold of {len(test)} TRs has {n} whole blocks"
+        expect(rotated or n > 1, "--block", blocks, "at least 2")
     try:
         find_device(job.device)
     except ValueError as error:
@@ -497,31 +472,26 @@ def _moved(job: EncodeJob, array: Array, at: tuple[int, ...], trs: range) -> np.
     return values[job.trim :]
 
 
-def _check_features(label: str, array: Array, at: tuple[int, ...]) -> Iterable[str]:
-    """Refuse a layer with NaN; yields what is to be told of it."""
-    bad, where, varies, first = 0, (0, 0), False, array[(*at, 0)]
+def _check_features(label: str, array: Array, at: tuple[int, ...]) -> list[str]:
+    """Refuse a layer with NaN; gives what is to be told of it."""
+    bad, where, varies, first = 0, "", False, array[(*at, 0)]
     for rows in array.pieces():
         values = array[(*at, rows)]
         wrong = np.argwhere(~np.isfinite(values))
-        if len(wrong) and not bad:
-            where = int(wrong[0, 0]) + rows.start, int(wrong[0, 1])
-        bad += len(wrong)
-        varies = varies or bool((values != first).any())
-    if bad:
-        at_first = f"{array[(*at, *where)]} at TR {where[0]}, feature {where[1]}"
-        expect(False, f"{array}: layer {label}", f"{at_first} ({bad:,} NaN or infinite values in all)", "none")
-    if not varies:
-        yield f"layer {label}: all features are constant and can predict nothing"
+        if len(wrong):
+            where = where or f"{values[tuple(wrong[0])]} at TR {rows.start + wrong[0, 0]}, feature {wrong[0, 1]}"
+        bad, varies = bad + len(wrong), varies or bool((values != first).any())
+    expect(not bad, f"{array}: layer {label}", f"{where} ({bad:,} NaN or infinite values in all)", "none")
+    return [] if varies else [f"layer {label}: all features are constant and can predict nothing"]
 
 
 def _screen(array: Array, kept: np.ndarray) -> np.ndarray:
-    """(n_voxels,) why a voxel of (n_trs, n_voxels) is left out, or an empty string; the `kept` TRs are read in pieces."""
+    """(n_voxels,) why a voxel of (n_trs, n_voxels) is left out, or an empty string; `kept` TRs are read in pieces."""
     finite, constant = np.ones((2, array.shape[1]), bool)
     first = array[kept[0]]
     for rows in array.pieces():
-        values = array[rows]
         inside = kept[(kept >= rows.start) & (kept < rows.stop)] - rows.start
-        values = values if len(inside) == len(values) else values[inside]
+        values = array[rows] if len(inside) == rows.stop - rows.start else array[rows][inside]
         finite &= np.isfinite(values).all(axis=0)
         constant &= (values == first).all(axis=0)
     return np.where(~finite, NOT_FINITE, np.where(constant, CONSTANT, ""))
@@ -536,16 +506,13 @@ def _left_out(notes: np.ndarray) -> str:
 def _read_rois(path: Path | None, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """Subject -> region of each voxel, empty where the table does not name it."""
     rois = {subject: np.full(n, "", dtype=object) for subject, n in sizes.items()}
-    if path is None:
-        return rois
-    table = _read_table(path, "--rois", "voxel", "roi")
+    table = _read_table(path, "--rois", "voxel", "roi") if path else pd.DataFrame(columns=["voxel", "roi"])
     for subject in table.get("subject", []):
         expect(subject in sizes, f"--rois {path}", f"subject {subject!r}", f"one of {', '.join(sizes)}")
     for subject, n in sizes.items():
         own = table[table["subject"] == subject] if "subject" in table else table
         for row, text, roi in zip(own.index + 1, own["voxel"], own["roi"], strict=True):
-            where = f"--rois {path}: row {row}"
-            inside = re.fullmatch("[0-9]+", text) and int(text) < n
+            where, inside = f"--rois {path}: row {row}", re.fullmatch("[0-9]+", text) and int(text) < n
             expect(inside, f"{where}: voxel", repr(text), f"a column of the responses of {subject}, 0 to {n - 1}")
             twice = f"voxel {text} a second time" if roi else "no name"
             expect(roi and not rois[subject][int(text)], f"{where}: roi", twice, "one region a voxel")
@@ -556,8 +523,7 @@ def _read_rois(path: Path | None, sizes: dict[str, int]) -> dict[str, np.ndarray
 def _ceilings(texts: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Array]:
     """Subject -> its ceiling, for those that have one."""
     found: dict[str, Array] = {}
-    for text in texts:
-        array = open_array(text, "--ceiling")
+    for array in (open_array(text, "--ceiling") for text in texts):
         subject = array.label or (next(iter(sizes)) if len(sizes) == 1 else array.path.stem)
         what = f"subject {subject!r}{' twice' if subject in found else ''}"
         expected = f"SUBJECT=PATH, a subject once, of {', '.join(sizes)}"
@@ -582,8 +548,7 @@ def _inputs(job: EncodeJob, arrays: list[Array]) -> list[dict[str, Any]]:
     return [{**entry, "sha256": digests[entry["path"]]} for entry in found]
 
 
-def _understood(job: EncodeJob, n_runs: int) -> Iterable[str]:
-    """Lines on the folds and on the test."""
+def _say_folds_and_test(job: EncodeJob, n_runs: int, say: Say) -> None:
     low, high, n = job.log10_alphas
     folds = {
         "runs": f"each of {n_runs} runs is left out once",
@@ -591,22 +556,24 @@ def _understood(job: EncodeJob, n_runs: int) -> Iterable[str]:
         "contiguous": f"{job.n_folds} contiguous stretches, {_count(job.gap, 'TR')} left out beside each",
     }
     chosen = f"alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
-    yield f"folds: {folds[job.folds]}; {chosen}"
+    say(f"folds: {folds[job.folds]}; {chosen}")
     if not job.permutations or job.null == "pooled":
-        yield f"test: {'none (--permutations 0)' if not job.permutations else 'one shuffle, pooled over voxels'}"
+        say("test: one shuffle, pooled over voxels" if job.permutations else "test: none (--permutations 0)")
         return
     smallest = 1 / (1 + job.permutations)
     what = f"permutations of blocks of {_count(job.block, 'TR')}" if job.null == "block" else "rotations of each run"
     needed = f"unless {100 * min(1, smallest / job.fdr):.2g} % of its voxels have that p"
     none = f"at a false discovery rate of {job.fdr:g} a layer has no significant voxel {needed}"
-    yield f"test: {job.permutations:,} {what}; the smallest p is {smallest:.2g}, so {none}"
+    say(f"test: {job.permutations:,} {what}; the smallest p is {smallest:.2g}, so {none}")
 
 
-def _how(job: EncodeJob) -> str:
-    if job.hemodynamics in ("none", "hrf"):
-        return "as they are" if job.tr is None else f"convolved with the canonical response at {job.tr:g} s a TR"
-    side = "averaged" if job.hemodynamics == "average" else "side by side"
-    return f"delayed by {_some(job.delays)} TRs in each run, {side}"
+def _cautions(job: EncodeJob) -> list[str]:
+    stretches = "no --runs: all TRs are taken as one run, and folds are contiguous stretches of it"
+    reach = "where the scanner stopped in between, delays and permuted blocks reach over the break"
+    touch = (
+        "--gap 0: training TRs touch the tested ones and resemble them whatever the features; scores may be too high"
+    )
+    return [f"{stretches}; {reach}"] * (job.runs is None) + [touch] * (job.folds == "contiguous" and not job.gap)
 
 
 def _count(n: int, what: str) -> str:
