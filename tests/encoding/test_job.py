@@ -19,6 +19,7 @@ from phaselab import encoding
 from phaselab.cli import app
 from phaselab.encoding import arrays
 from phaselab.encoding import job as scores
+from phaselab.results import digest_code
 from phaselab.stimuli import convolve
 from phaselab.study import EncodingSpec
 
@@ -108,7 +109,8 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
         "0.05 a layer has no significant voxel unless 20 % of its voxels have that p",
         "features: 1 layer of 240 TRs x 5 features, as they are",
         "subject Y: 12 voxels",
-        "5 (41.7 %)",
+        "significant  share",
+        "5  0.417",
         "scores.json",
     ):
         assert said in result.output
@@ -241,8 +243,8 @@ def test_a_long_summary_shows_the_best_layer_of_each_subject(here: Path, monkeyp
     np.save("noise.npy", np.random.default_rng(9).standard_normal((N, WIDTH)))
     result = encode("--features", "noise.npy", *FILES, "--out", "s.csv", *QUICK)
     assert "each subject's best of 2 layers" in unbroken(result)
-    assert "│ X " in result.output
-    assert "│ noise " not in result.output
+    assert "\nY       X  " in result.output
+    assert "noise  " not in result.output
 
 
 def test_one_row_a_tr_is_the_same_as_one_row_a_run(here: Path) -> None:
@@ -397,6 +399,8 @@ def test_provenance_names_options_versions_and_digests(here: Path) -> None:
     assert content["options"]["seed"] == 4
     assert content["options"]["log10_alphas"] == [-3, 5, 9]
     assert content["versions"]["numpy"] == np.__version__
+    assert set(content["versions"]) == {"python", "phaselab", "numpy", "scipy", "torch"}
+    assert content["code"] == digest_code("encoding", "stimuli", "study")
     before = entries["--features"]["sha256"]
     zarr.open(Path("X.zarr"), mode="r+")[0, 0] = 5
     assert scores.sha256(Path("X.zarr")) != before
@@ -578,6 +582,13 @@ def test_ceilings_that_cannot_be(here: Path) -> None:
     np.save("Y2.npy", np.load("Y.npy"))
     said = refused(*FILES, "--responses", "Y2.npy", "--ceiling", "c.npy")
     assert "--ceiling c.npy: found subject 'c', expected SUBJECT=PATH, a subject once, of Y, Y2" in said
+
+
+def test_the_example_of_the_readme(here: Path) -> None:
+    example = "phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet"
+    assert example in (Path(__file__).parents[2] / "README.md").read_text()
+    assert encode(*example.split()[2:]).exit_code == 0
+    assert len(pd.read_parquet("scores.parquet")) == VOXELS
 
 
 def test_what_is_missing_is_told(here: Path) -> None:

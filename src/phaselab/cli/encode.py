@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 
 from phaselab.cli.common import app, console, told
 
-#: How a value is written on the command line, by the type of its field.
+#: How a value is written, by its type.
 METAVARS = {int: "N", float: "X", Path: "PATH"}
 
 
@@ -22,32 +22,27 @@ class Late(TyperCommand):
 
     @cached_property
     def made(self) -> Any:
-        from phaselab.encoding.job import EncodeJob
+        from phaselab.encoding.job import ARRAY, EncodeJob
 
-        help_of_job = "YAML file with these options as its fields; what is given here goes before it."
-        annotations: dict[str, Any] = {
-            "job": Annotated[Path | None, typer.Argument(metavar="[JOB.yaml]", help=help_of_job)]
-        }
-        for name, field in EncodeJob.model_fields.items():
-            kinds = [kind for kind in get_args(field.annotation) if kind is not type(None)]
-            many = get_origin(field.annotation) is tuple and field.title is not None
-            kind: Any = tuple[str, str, str] if len(kinds) == 3 and many else list[str] if kinds[0:1] == [str] else str
-            written = field.title or METAVARS.get(kinds[0] if kinds else field.annotation) or "|".join(map(str, kinds))  # type: ignore[arg-type]
-            default = " ".join(map(str, d)) if isinstance(d := field.default, tuple) else str(d)
-            option = typer.Option(
-                EncodeJob.option(name),
-                *(["-o"] if name == "out" else []),
-                metavar=written or "TEXT",
-                help=field.description,
-                show_default=default if default and d is not None and not field.is_required() else False,
-            )
-            annotations[name] = Annotated[kind | None, option]
+        told_of_job = "YAML file with these options as its fields; what is given here counts before it."
+        asked: dict[str, Any] = {"job": Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help=told_of_job)]}
+        # What must be given comes first; values are texts here, and EncodeJob's to understand.
+        for name, field in sorted(EncodeJob.model_fields.items(), key=lambda item: not item[1].is_required()):
+            title, default = field.title or "", "" if field.is_required() or field.default is None else field.default
+            kind: Any = tuple[str, str, str] if name == "log10_alphas" else list[str] if ARRAY in title else str
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            names = [EncodeJob.option(name), *["-o"] * (name == "out")]
+            types = {field.annotation, *get_args(field.annotation)}
+            metavar = title or "|".join(choices) or next((told for t, told in METAVARS.items() if t in types), "TEXT")
+            option = typer.Option(*names, metavar=metavar, help=field.description, show_default=shown or False)
+            asked[name] = Annotated[kind | None, option]
         run = told(lambda job, **options: _run(job, {k: v for k, v in options.items() if v is not None}))
-        parameters = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-            for name, annotation in annotations.items()
-        ]
-        run.__signature__, run.__annotations__ = inspect.Signature(parameters), annotations  # type: ignore[attr-defined]
+        only = inspect.Parameter.KEYWORD_ONLY
+        signature = inspect.Signature(
+            [inspect.Parameter(n, only, default=None, annotation=a) for n, a in asked.items()]
+        )
+        run.__signature__, run.__annotations__ = signature, asked  # type: ignore[attr-defined]
         alone = typer.Typer(add_completion=False)
         alone.command()(run)
         return typer.main.get_command(alone)
@@ -65,7 +60,8 @@ def encode() -> None:
 
     Ridge regression with one alpha a voxel, chosen inside the training set; Pearson r over the held-out
     TRs, mean over folds; block permutation and Benjamini-Hochberg. The table has one row a subject, layer
-    and voxel.
+    and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. Of items that have no order in time a
+    run is a group of items: --folds groups --block 1.
 
     phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
     """
@@ -95,6 +91,6 @@ def _run(path: Path | None, options: dict[str, Any]) -> None:
     for warning in found.warnings[known:]:
         say(warning, "[yellow]note:[/] ")
     for part in scores.summary(table, found.job.fdr):
-        console.print(part)
+        say(part)
     for path in written:
         typer.echo(path)

@@ -21,7 +21,6 @@ import numpy as np
 import pandas as pd
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
-from rich.table import Table
 
 from phaselab import encoding
 from phaselab.encoding import folds as cv
@@ -44,9 +43,15 @@ MADE_BY = "phaselab encode"
 LONG_SUMMARY = 60
 
 Say = Callable[[str], None]
+ARRAY = "PATH[:ARRAY]"
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Files = Annotated[Texts, Field(min_length=1)]
 Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
+Grid = tuple[float, float, int]
+Folds = Literal["runs", "groups", "contiguous"]
+Hemodynamics = Literal["none", "hrf", "average", "stack"]
+Null = Literal["block", "circular", "pooled"]
 
 
 class EncodeJob(EncodingSpec):
@@ -61,43 +66,28 @@ class EncodeJob(EncodingSpec):
     similarity: ClassVar[tuple[Literal["rsa", "cka"], ...]] = ()  # type: ignore[misc]
     unique: ClassVar[bool] = False
 
-    features: Texts = Field(
-        min_length=1,
-        title="[LABEL=]PATH[:ARRAY]",
-        description=".npy, .npz, .zarr or .h5: (TRs, features), a layer, or (layers, TRs, features); may be repeated.",
+    features: Files = Field(
+        title=f"[LABEL=]{ARRAY}", description="(TRs, features) or (layers, TRs, features); repeatable."
     )
-    responses: Texts = Field(
-        min_length=1,
-        title="[SUBJECT=]PATH[:ARRAY]",
-        description="(TRs, voxels). Repeat it for more subjects with the same runs.",
-    )
+    responses: Files = Field(title=f"[SUBJECT=]{ARRAY}", description="(TRs, voxels); repeat it for more subjects.")
     out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
     runs: Path | None = Field(
-        None,
-        description=".csv or .tsv: one row a TR (run), or one row a run (run,n_trs). Without it: one run. A run may be "
-        "a group of items.",
+        None, description="Table: a row a TR (run) or a run (run,n_trs), the same for all subjects."
     )
-    folds: Literal["runs", "groups", "contiguous"] = Field(
-        "runs",
-        description="Leave out each run, whole runs in --n-folds groups, or stretches; without --runs stretches.",
-    )
+    folds: Folds = Field("runs", description="Leave out runs, --n-folds groups of runs, or stretches (without --runs).")
     gap: int = Field(10, ge=0, description="TRs left out beside a contiguous fold.")
-    log10_alphas: tuple[float, float, int] = Field(
-        (-12, 12, 25), title="LOW HIGH N", description="Ridge penalties: log10 of the lowest, the highest; number."
+    log10_alphas: Grid = Field(
+        (-12, 12, 25), title="LOW HIGH N", description="Log10 of lowest, highest penalty; number."
     )
-    hemodynamics: Literal["none", "hrf", "average", "stack"] = Field(
-        "none", description="In each run: as they are, canonical response, or average or stack over --delays."
-    )
+    hemodynamics: Hemodynamics = Field("none", description="In each run: canonical, or average or stack over --delays.")
     delays: Delays = Field((), title="N,N,...", description="TRs from stimulus to response, with commas: 2,3,4.")
     tr: float | None = Field(None, gt=0, description="Seconds a TR, for --hemodynamics hrf.")
     trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
     permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
-    null: Literal["block", "circular", "pooled"] = Field(
-        "block", description="Blocks change places; runs are rotated; or the paper's test."
-    )
+    null: Null = Field("block", description="Blocks change places, runs are rotated, or all voxels are the null.")
     fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
-    rois: Path | None = Field(None, description=".csv or .tsv: voxel (from 0), roi, and subject where several.")
-    ceiling: Texts = Field((), title="[SUBJECT=]PATH[:ARRAY]", description="(voxels,) noise ceiling, a correlation.")
+    rois: Path | None = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
+    ceiling: Texts = Field((), title=f"[SUBJECT=]{ARRAY}", description="(voxels,) noise ceiling as a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")
     device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
 
@@ -124,7 +114,7 @@ class EncodeJob(EncodingSpec):
 
     @classmethod
     def _told(cls, item: Mapping[str, Any]) -> str:
-        said = item["msg"].removeprefix("Value error, ").replace("Input should be", "expected")
+        said = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
         if not item["loc"]:
             return said
         name, kind = str(item["loc"][0]), item["type"]
@@ -174,7 +164,7 @@ class Plan:
     X: Mapping[int, Mapping[str, np.ndarray]]
     #: Subject -> run -> (n_trs, n_voxels that are kept), read where it is indexed.
     Y: dict[str, dict[str, Any]]
-    #: Subject -> (n_voxels,): why a voxel is left out, empty for those that are kept; region; ceiling, NaN where unknown.
+    #: Subject -> (n_voxels,): why a voxel is left out, empty for those that are kept; region; ceiling or NaN.
     notes: dict[str, np.ndarray]
     rois: dict[str, np.ndarray]
     ceiling: dict[str, np.ndarray]
@@ -192,7 +182,8 @@ def plan(job: EncodeJob, say: Say) -> Plan:
     _check_out(job)
     features = [open_array(text, "--features") for text in job.features]
     layers = _layers(features)
-    responses = _by_subject([open_array(text, "--responses") for text in job.responses])
+    subjects = _layers([open_array(text, "--responses") for text in job.responses], "--responses")
+    responses = {subject: array for subject, (array, _) in subjects.items()}
     _check_lengths([*features, *responses.values()])
     n_trs = features[0].shape[-2]
     lengths = {"all": n_trs} if job.runs is None else _read_runs(job.runs, n_trs, features[0], say)
@@ -248,7 +239,7 @@ def score(found: Plan, progress: Callable[[int, int], None] | None = None) -> pd
     for subject, of_subject in scores.items():
         kept = found.notes[subject] == ""
         layer, voxel = np.indices((len(found.labels), len(kept)))
-        full = {name: np.full(layer.shape, np.nan, np.float32) for name in ("r", "p", "alpha")}
+        full: dict[str, Any] = {name: np.full(layer.shape, np.nan, np.float32) for name in ("r", "p", "alpha")}
         for name in full if job.permutations else ("r", "alpha"):
             full[name][:, kept] = getattr(of_subject, name)
         significant = np.zeros(layer.shape, bool)
@@ -302,48 +293,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def summary(table: pd.DataFrame, fdr: float) -> list[Table]:
-    """Tables for the screen, of a table of scores: by subject and layer, and by region where known."""
+def summary(table: pd.DataFrame, fdr: float) -> list[str]:
+    """For the screen, of a table of scores: means by subject and layer, and by region where known."""
     known = table[table["note"] == ""]
-    by_layer = _numbers(known, "subject", "layer")
+    numbers = {"voxels": ("r", "size"), "mean r": ("r", "mean"), "median r": ("r", "median"), "highest r": ("r", "max")}
+    tested, with_ceiling = known["p"].notna().any(), known["r_normalised"].notna().any()
+    numbers |= {"significant": ("significant", "sum"), "share": ("significant", "mean")} if tested else {}
+    numbers |= {"mean r / ceiling": ("r_normalised", "mean")} if with_ceiling else {}
+    means = known.groupby(["subject", "layer"], observed=True).agg(**numbers)
     # The first of equals, so that the choice does not depend on how rows are sorted.
-    means = known.groupby(["subject", "layer"], observed=True)["r"].mean()
-    best = means.groupby(level="subject", observed=True).idxmax().tolist()
-    title = "Correlation of predicted and measured responses in held-out TRs"
-    if len(by_layer) > LONG_SUMMARY:
-        title += f"; each subject's best of {table['layer'].nunique()} layers"
-        by_layer = by_layer.loc[best]
-    caption = f"significant: at a false discovery rate of {fdr:g} in a layer; " * ("significant" in by_layer)
-    caption += f"r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}" * ("mean r / ceiling" in by_layer)
-    by_roi = _numbers(known[known["roi"] != ""], "subject", "layer", "roi")
-    by_roi = by_roi[by_roi.index.droplevel("roi").isin(best)]
-    shown = [
-        Table(title=title, caption=caption.removesuffix("; ")),
-        Table(title="By region, in the layer with the highest mean r"),
-    ]
-    for rich, cells in zip(shown, (by_layer, by_roi), strict=True):
-        for name in (*cells.index.names, *cells):
-            rich.add_column(name, justify="right" if name in cells else "left")
-        for at, *row in cells.itertuples():
-            rich.add_row(
-                *map(str, at), *row, style="bold" if len(at) == 2 and at in best and len(means) > len(best) else ""
-            )
-    return shown if len(by_roi) else shown[:1]
-
-
-def _numbers(rows: pd.DataFrame, *keys: str) -> pd.DataFrame:
-    """What the summary says of the voxels of each group, as texts."""
-    groups = rows.groupby(list(keys), observed=True)
-    n, r, share = groups.size(), groups["r"], groups["r_normalised"].mean()
-    numbers = {"mean r": r.mean(), "median r": r.median(), "highest r": r.max()}
-    numbers |= {"mean r / ceiling": share} if share.notna().any() else {}
-    found = {"voxels": n.map("{:,}".format)}
-    if rows["p"].notna().any():
-        found["significant"] = groups["significant"].sum().map("{:,}".format)
-        found["significant"] += (100 * groups["significant"].mean()).map(" ({:.1f} %)".format)
-    return pd.DataFrame(
-        found | {name: values.map("{:.3f}".format).replace("nan", "–") for name, values in numbers.items()}
-    )
+    best = means.groupby(level="subject", observed=True)["mean r"].idxmax().tolist()
+    title = "correlation of predicted and measured responses in held-out TRs"
+    title += f"; significant: at a false discovery rate of {fdr:g} in a layer" * bool(tested)
+    title += f"; r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}" * bool(with_ceiling)
+    if len(means) > LONG_SUMMARY:
+        title, means = f"{title}; each subject's best of {table['layer'].nunique()} layers", means.loc[best]
+    tables = {title: means}
+    if (named := known[known["roi"] != ""]).size:
+        by_roi = named.groupby(["subject", "layer", "roi"], observed=True).agg(**numbers)
+        inside = [at[:2] in best for at in by_roi.index]
+        tables["by region, in the layer with the highest mean r"] = by_roi[inside]
+    return [f"{title}\n{cells.to_string(float_format='{:.3f}'.format)}" for title, cells in tables.items()]
 
 
 def _check_out(job: EncodeJob) -> None:
@@ -363,30 +333,22 @@ def _check_out(job: EncodeJob) -> None:
         raise PhaselabError(f"{where}: cannot be written there ({error.strerror})") from error
 
 
-def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
-    """Label of each layer -> the array, and the position in it where the array has several."""
-    found: list[tuple[str, Any]] = []
+def _layers(arrays: list[Array], option: str = "--features") -> dict[str, tuple[Array, tuple[int, ...]]]:
+    """Label of each layer (or subject) -> the array, and the position in it where the array has several."""
+    found: dict[str, tuple[Array, tuple[int, ...]]] = {}
+    what = {2: "(n_trs, n_features) for a layer", 3: "(n_layers, n_trs, n_features)"}
+    if option == "--responses":
+        what = {2: "(n_trs, n_voxels)" + "; for a single voxel, (n_trs, 1)" * (len(arrays[0].shape) == 1)}
     for array in arrays:
-        expected = "(n_trs, n_features) for a layer or (n_layers, n_trs, n_features)"
-        expect(len(array.shape) in (2, 3), str(array), f"shape {array.shape}", expected)
+        expect(len(array.shape) in what, str(array), f"shape {array.shape}", " or ".join(what.values()))
         name = array.label or array.path.stem
         prefix = "" if len(arrays) == 1 and not array.label else f"{name}:"
         several = range(array.shape[0] if len(array.shape) == 3 else 0)
-        found += [(f"{prefix}{position}", (array, (position,))) for position in several] or [(name, (array, ()))]
-    return _distinct("--features", "layer", found)
-
-
-def _by_subject(arrays: list[Array]) -> dict[str, Array]:
-    for array in arrays:
-        one = "; for a single voxel, (n_trs, 1)" if len(array.shape) == 1 else ""
-        expect(len(array.shape) == 2, str(array), f"shape {array.shape}", f"(n_trs, n_voxels){one}")
-    return _distinct("--responses", "subject", [(array.label or array.path.stem, array) for array in arrays])
-
-
-def _distinct(option: str, what: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    twice = next((name for name, value in pairs if value is not found[name]), None)
-    expect(twice is None, option, f"{what} {twice!r} more than once", f"distinct names: {option} NAME=PATH gives one")
+        positions: dict[str, tuple[int, ...]] = {f"{prefix}{number}": (number,) for number in several} or {name: ()}
+        for label, at in positions.items():
+            twice = f"{'layer' if 3 in what else 'subject'} {label!r} more than once"
+            expect(label not in found, option, twice, f"distinct names: {option} NAME=PATH gives one")
+            found[label] = array, at
     return found
 
 
@@ -409,7 +371,7 @@ def _read_table(path: Path, option: str, *needed: str) -> pd.DataFrame:
     except ValueError as error:
         raise PhaselabError(f"{where}: found no table that can be read ({error})") from error
     expect({*needed} <= {*table}, where, f"columns ({', '.join(map(str, table))})", " and ".join(needed))
-    return table.apply(lambda column: column.str.strip())
+    return pd.DataFrame({name: column.str.strip() for name, column in table.items()})
 
 
 def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]:
@@ -536,13 +498,13 @@ def _ceilings(texts: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Array]
 
 def _inputs(job: EncodeJob, arrays: list[Array]) -> list[dict[str, Any]]:
     """One entry an array or table that was read: what it is, and the digest of its file."""
-    found: list[dict[str, Any]] = [
-        {"option": a.option, "label": a.label or a.path.stem, "path": str(a.path), "array": a.name}
-        | {"shape": a.shape, "dtype": str(a.values.dtype)}
-        for a in arrays
+    found: list[dict[str, Any]] = []
+    for a in arrays:
+        where = {"option": a.option, "label": a.label or a.path.stem, "path": str(a.path), "array": a.name}
+        found.append({**where, "shape": a.shape, "dtype": str(a.values.dtype)})
+    found += [
+        {"option": f"--{n}", "path": str(path)} for n in ("runs", "rois") if (path := getattr(job, n)) is not None
     ]
-    tables = {"--runs": job.runs, "--rois": job.rois}
-    found += [{"option": option, "path": str(path)} for option, path in tables.items() if path is not None]
     # Several arrays may come from one file, which is read once.
     digests = {path: sha256(Path(path)) for path in dict.fromkeys(entry["path"] for entry in found)}
     return [{**entry, "sha256": digests[entry["path"]]} for entry in found]
