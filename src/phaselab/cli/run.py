@@ -1,4 +1,4 @@
-"""Commands on a study: run, train, notebook, book, doctor."""
+"""Commands on a study: run, status, train, notebook, book, doctor."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, told
 from phaselab.results import Store, data_folder
 from phaselab.study import StudyError, load_study
 
+ModelsOption = Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")]
+DeviceOption = Annotated[
+    str, typer.Option(help="Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto.")
+]
+FreshOption = Annotated[
+    list[str] | None,
+    typer.Option("--fresh", metavar="STAGE", help="Make the results of this stage anew; may be repeated; or 'all'."),
+]
 
-def _sweep(
-    study: str,
-    results: Path,
-    data: Path | None,
-    models: list[str],
-    chosen: str | None,
-    jobs: int | None,
-    **options: Any,
-) -> None:
-    from phaselab.sweep import pool as sweep
+
+def _sweep(study: str, results: Path, data: Path | None, fresh: list[str] | None = None, **options: Any) -> None:
+    from phaselab.stages import STAGES
+    from phaselab.sweep import pool
 
     loaded, folder = load_study(study), data_folder(data)
-    outcome = sweep.run(loaded, Store(results), folder, tuple(models), chosen, jobs, console, **options)
-    console.print(sweep.summary(loaded, outcome))
+    anew = frozenset(STAGES if "all" in (fresh or ()) else fresh or ())
+    outcome = pool.run(loaded, Store(results), folder, console=console, fresh=anew, **options)
+    console.print(outcome.summary(loaded))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     if outcome.failures:
@@ -40,7 +44,7 @@ def _sweep(
 @told
 def run(
     study: StudyArgument,
-    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
+    model: ModelsOption = None,
     checkpoints: Annotated[
         str | None,
         typer.Option(
@@ -50,29 +54,44 @@ def run(
     ] = None,
     keep_downloads: Annotated[
         Literal["yes", "no"],
-        typer.Option(help="no: remove each checkpoint of a hub from the cache when its unit is done."),
+        typer.Option(help="no: remove each checkpoint of a hub from the cache when its stages are done."),
     ] = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
-    device: Annotated[str, typer.Option(help="Where checkpoints are read: cpu, cuda, cuda:N, or auto.")] = "cpu",
+    device: DeviceOption = "cpu",
     keep_features: Annotated[
-        bool,
-        typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well."),
+        bool, typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well.")
     ] = False,
+    fresh: FreshOption = None,
 ) -> None:
-    """Make all results of a study that are missing: models, units, controls, the curves table."""
+    """Make all results of a study that are missing or stale: models, stages of each checkpoint, the curves table."""
     _sweep(
         study,
         results,
         data,
-        model or [],
-        checkpoints,
-        jobs,
+        fresh,
+        models=tuple(model or ()),
+        checkpoints=checkpoints,
+        jobs=jobs,
         keep_downloads=keep_downloads == "yes",
         device=device,
         keep_features=keep_features,
     )
+
+
+@app.command()
+@told
+def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
+    """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
+    from phaselab.stages import Workbench
+    from phaselab.sweep.status import COLUMNS, status
+
+    rows = status(Workbench(load_study(study), Store(results), data_folder(data)))
+    table = Table(*COLUMNS, title=f"study {study}")
+    for row in rows.itertuples(index=False):
+        table.add_row(*(escape(str(value or "")) for value in row))
+    Console().print(table)
 
 
 @app.command()
@@ -86,7 +105,7 @@ def train(
     """Train one model of a study and print where its checkpoints lie."""
     from rich.progress import Progress
 
-    from phaselab.sweep.unit import Workbench
+    from phaselab.stages import Workbench
 
     loaded = load_study(study)
     chosen = loaded.model(model)
@@ -109,19 +128,15 @@ def notebook(
         Path | None,
         typer.Option("--output", "-o", help="Executed copy; by default results/notebooks/NAME.ipynb."),
     ] = None,
+    device: Annotated[str, typer.Option(help="The notebook's parameter 'device': cpu, cuda, cuda:N, or auto.")] = "",
 ) -> None:
     """Run one notebook with parameters; what it needs and is not there is computed on the way."""
-    from phaselab.book import lab as notebooks
+    from phaselab.book import runner
 
-    given = {}
-    for pair in parameter or []:
-        name, sign, value = pair.partition("=")
-        if not sign:
-            raise notebooks.ParameterError(f"--parameter: found {pair!r}, expected name=value")
-        given[name] = value
+    given = dict(runner.pair(text) for text in parameter or ()) | ({"device": device} if device else {})
     to = output or Path("results", "notebooks", f"{source.stem}.ipynb")
-    notebooks.kernel_environment()
-    notebooks.execute(source, to, given)
+    runner.kernel_environment()
+    runner.execute(source, to, given)
     typer.echo(to)
 
 
@@ -134,6 +149,7 @@ def book(
     jobs: JobsOption = None,
     student: Annotated[bool, typer.Option("--student", help="Leave the solutions of exercises out.")] = False,
     root: Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")] = Path("."),
+    device: DeviceOption = "cpu",
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book."""
     from rich.progress import Progress
@@ -143,12 +159,12 @@ def book(
 
     if not (root / "_toc.yml").is_file():
         raise StudyError(f"--root: found no _toc.yml in {root.resolve()}, expected a checkout of phaselab")
-    _sweep(study, results, data, [], None, jobs)
-    loaded, store, folder = load_study(study), Store(results), data_folder(data)
+    _sweep(study, results, data, jobs=jobs, device=device)
+    loaded, store = load_study(study), Store(results)
+    given = {"study": study, "results": str(results), "data": str(data_folder(data) or ""), "device": device}
     failed = []
     with Progress(console=console) as bars:
-        done = pages.execute_pages(loaded, study, root / "notebooks", store, folder, jobs or cores(), bars)
-        for name, outcome in done:
+        for name, outcome in pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), bars):
             if isinstance(outcome, Exception):
                 failed.append(name)
                 console.print(f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False, soft_wrap=True)
@@ -169,7 +185,6 @@ def doctor(data: DataOption = None) -> None:
     import platform
 
     import torch
-    from rich.table import Table
 
     from phaselab.sweep.pool import cores
 
@@ -178,7 +193,10 @@ def doctor(data: DataOption = None) -> None:
     table.add_row("machine", f"{platform.system()} {platform.machine()}, {cores()} cores")
     table.add_row("accelerator", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: CPU")
     for name in ("phaselab", "torch", "transformers", "himalaya", "lm_eval", "nilearn", "jupyter-book"):
-        table.add_row(name, metadata.version(name))
+        try:
+            table.add_row(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            table.add_row(name, "not installed")
     folder = data_folder(data)
     table.add_row("data", str(folder or "no --data and no PHASELAB_DATA"))
     for part in ("alice2016", "books"):
