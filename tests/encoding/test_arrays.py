@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,12 @@ def test_files_that_are_none() -> None:
     assert "X.npz: found an .npy file, expected an .npz file" in refused("X.npz")
     zarr.open_group("group.zarr", mode="w")
     assert "group.zarr: found no array in it" in refused("group.zarr")
+
+
+def test_without_h5py_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    Path("X.h5").write_bytes(b"")
+    assert "--features X.h5: needs the package h5py, which is not here: pip install h5py" in refused("X.h5")
 
 
 def test_a_chunk_that_is_damaged_is_told() -> None:

@@ -365,6 +365,8 @@ def test_regions_and_ceiling(here: Path) -> None:
     result = encode(*FILES, "--rois", "rois.csv", "--ceiling", "ceiling.npy", "--out", "scores.parquet", *QUICK)
     table = pd.read_parquet("scores.parquet")
     assert table["roi"].tolist() == ["STG"] * PLANTED + ["V1"] * (VOXELS - PLANTED - 1) + [""]
+    inputs = json.loads(Path("scores.json").read_text())["inputs"]
+    assert [entry["label"] for entry in inputs if entry["option"] == "--ceiling"] == ["Y"]
     known = ceiling >= 0.1
     np.testing.assert_allclose(table["r_normalised"][known], table["r"][known] / ceiling[known], rtol=1e-5)
     assert table["r_normalised"][~known].isna().all()

@@ -22,6 +22,7 @@ class Late(TyperCommand):
 
     @cached_property
     def made(self) -> Any:
+        """The same command with its options."""
         from phaselab.encoding.job import ARRAY, EncodeJob
 
         told_of_job = "YAML file with these options as its fields; what is given here counts before it."
@@ -48,9 +49,11 @@ class Late(TyperCommand):
         return typer.main.get_command(alone)
 
     def get_params(self, ctx: Any) -> Any:
+        """Options and argument, for the parser and the help."""
         return self.made.get_params(ctx)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run it."""
         return self.made.invoke(ctx)
 
 

@@ -43,6 +43,7 @@ class Array:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Of the whole array."""
         return tuple(self.values.shape)
 
     @property
@@ -79,10 +80,12 @@ class Part:
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Of the part."""
         return len(self.rows), len(self.columns)
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """That of the array."""
         return self.array.dtype
 
     def __len__(self) -> int:
@@ -148,7 +151,8 @@ def _opened(array: Array, ending: str) -> Any:
     if ending == ".npz":
         file = np.load(array.path, allow_pickle=False)
         expect(isinstance(file, np.lib.npyio.NpzFile), str(array), "an .npy file", "an .npz file: rename it")
-        return file[_named(array, dict.fromkeys(file.files))]
+        with file:
+            return file[_named(array, dict.fromkeys(file.files))]
     there: dict[str, Any] = {}
     if ending == ".zarr":
         import zarr
@@ -159,7 +163,10 @@ def _opened(array: Array, ending: str) -> Any:
             return store
         there.update((name, at) for name, at in store.members(max_depth=None) if isinstance(at, zarr.Array))
     else:
-        import h5py
+        try:
+            import h5py
+        except ImportError as error:
+            raise PhaselabError(f"{array}: needs the package h5py, which is not here: pip install h5py") from error
 
         # Left open: a dataset is read from its file when values are asked for.
         found = h5py.File(array.path, "r")

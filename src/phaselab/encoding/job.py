@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections import UserDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -197,7 +197,7 @@ def plan(job: EncodeJob, say: Say) -> Plan:
     runs = {run: range(stops[run] - n, stops[run]) for run, n in lengths.items()}
     parts = [Lazy({run: partial(_moved, job, *at, trs) for run, trs in runs.items()}) for at in layers.values()]
     X = Lazy({number: partial(parts.__getitem__, number) for number in range(len(parts))})
-    cautions = [told for label, at in layers.items() for told in _check_features(label, *at)] + _cautions(job)
+    cautions = _cautions(job) + [told for label, at in layers.items() for told in _check_features(label, *at)]
     width, step = _some(sorted({array.shape[-1] for array in features})), f"{job.tr:g} s a TR" if job.tr else ""
     how = (
         f"{job.hemodynamics} in each run ({step or f'delays: {_some(job.delays)} TRs'})"
@@ -492,7 +492,7 @@ def _ceilings(texts: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Array]
         expect(subject in sizes and subject not in found, str(array), what, expected)
         expected = f"({sizes[subject]},), one a voxel of {subject}"
         expect(array.shape == (sizes[subject],), str(array), f"shape {array.shape}", expected)
-        found[subject] = array
+        found[subject] = replace(array, label=subject)
     return found
 
 
