@@ -38,8 +38,8 @@ from phaselab.checkpoints import (
 )
 from phaselab.cli import app
 from phaselab.results import Store, digest_file, folders
-from phaselab.study import Study
 from phaselab.stages import Workbench
+from phaselab.study import Study
 from phaselab.sweep import pool
 
 WORDS = ("a", "the", "dog", "cat", "sees", "hears")
@@ -148,13 +148,14 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
         for name in names:
             server.add(repository, name, snapshots["last"])
     known = manifest.listing(family)
-    assert [c.step for c in known.checkpoints] == [0, 1000, 10_000]
-    assert [c.repository for c in known.checkpoints] == [family.early, family.early, family.repository]
+    assert [c.step for c in known.checkpoints] == [0, 1000, 10_000, 10_009]
+    assert [c.repository for c in known.checkpoints] == [family.early, family.early, *[family.repository] * 2]
+    assert [c.branch for c in known.checkpoints] == [False, False, False, True]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
     del server.repositories[family.early]
     with pytest.warns(UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"):
         manifest.refresh(family)
-    assert [c.step for c in manifest.listing(family).checkpoints] == [10_000]
+    assert [c.step for c in manifest.listing(family).checkpoints] == [10_000, 10_009]
 
 
 def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: dict[str, Path]) -> None:
@@ -339,7 +340,7 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
     server.add("org/bare", "step1-tokens1B", bare)
-    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md, expected also config.json"):
+    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md, expected config.json"):
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 

@@ -1,12 +1,10 @@
 """Checkpoints of a training run: finding them, choosing some of them, loading one."""
 
 from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
-from phaselab.checkpoints.files import identity
 from phaselab.checkpoints.hub import present
 from phaselab.checkpoints.load import load
-from phaselab.checkpoints.local import local_checkpoints
-from phaselab.checkpoints.manifest import chosen
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose
+from phaselab.checkpoints.manifest import chosen, local_checkpoints
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose, identity
 
 __all__ = [
     "FAMILIES",

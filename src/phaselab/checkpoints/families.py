@@ -20,22 +20,7 @@ LINE = ("", "1")
 
 @dataclass(frozen=True)
 class Family:
-    """One model with a public training run.
-
-    Attributes
-    ----------
-    name : what a study file and the command line call it.
-    repository : on the hub; `early` is a second one with the beginning of the same run.
-    names : forms of a checkpoint's name, see ``read_name``.
-    architecture, licence, languages : facts about the model; languages as ISO 639 codes, ``mul`` for many.
-    source : where the entry's facts come from, and what to know before using it.
-    tokens_per_step : for names that do not state tokens; None: nothing states them.
-    steps_before : checkpoint ``k`` has seen ``(k + steps_before) * tokens_per_step`` tokens.
-    table : revision -> tokens, for runs whose checkpoints have names without numbers; in order.
-    stands_for : revision -> the name it would have in the run (``main`` is often the last one).
-    public : whether the intermediate checkpoints are known to be public.
-    manifest : name of the committed list of revisions, for families whose names are certain.
-    """
+    """One model with a public training run; ``families.yaml`` says what its fields are."""
 
     name: str
     repository: str
@@ -90,12 +75,11 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 def find(name: str) -> Family:
     """The family called `name`; a CheckpointError with the nearest ones when there is none."""
     near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or FAMILIES)
-    also = "(phaselab models list), or 'repository' for any other one on the hub"
-    expect(name in FAMILIES, "family", repr(name), f"one of {near} {also}", CheckpointError)
+    expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
+    expect(name in FAMILIES, "family", repr(name), expected, CheckpointError)
     return FAMILIES[name]
 
 
 def of_repository(repository: str, tokens_per_step: int | None = None) -> Family:
     """A family of one repository that is in no entry; its names are read by all known forms."""
-    source = "In no entry of the table: all known forms of names are tried."
-    return Family(repository, repository, ANY, source=source, tokens_per_step=tokens_per_step)
+    return Family(repository, repository, ANY, source="In no entry.", tokens_per_step=tokens_per_step)

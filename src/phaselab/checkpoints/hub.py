@@ -9,6 +9,7 @@ nothing from another process, and errors in one sentence.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import sqlite3
@@ -18,44 +19,43 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub as hf  # what is taken from it is imported when it is first used
 from filelock import ReadWriteLock, Timeout
 from huggingface_hub import constants, errors
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import logging as log
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from huggingface_hub.utils.tqdm import tqdm
 
-from phaselab.checkpoints.files import needed
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, NotPublicError
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, NotPublicError, needed
+from phaselab.errors import expect
 from phaselab.results import amount, read_json, write_json
 
-#: Seconds after which what a killed download has left in the cache is taken for abandoned.
-_ABANDONED = 3600
-#: Times that a download is begun again after the network failed; whole files are not fetched again.
-_ATTEMPTS = 3
+_ABANDONED = 3600  # seconds after which what a killed download has left in the cache is taken for abandoned
+_ATTEMPTS = 3  # at a download, where the network fails; whole files are not fetched again
 
 
 @contextmanager
 def _in_one_sentence(what: object) -> Iterator[None]:
-    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`.
-
-    What huggingface_hub logs of its attempts meanwhile is left out.
-    """
-    from huggingface_hub.utils import logging
-
-    said = logging.get_verbosity()
-    logging.set_verbosity_error()
+    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`, and log nothing of it."""
+    said = log.get_verbosity()
+    log.set_verbosity(logging.ERROR)
     try:
         yield
     # hf_xet raises a RuntimeError without a type of its own.
-    except (OSError, RuntimeError, errors.HTTPError, errors.XetDownloadError) as error:
+    except (OSError, RuntimeError, HTTPError, errors.XetDownloadError) as error:
         kind = NotPublicError if isinstance(error, errors.RepositoryNotFoundError) else CheckpointError
         raise kind(f"{what}: {_why(error)}") from error
     finally:
-        logging.set_verbosity(said)
+        log.set_verbosity(said)
 
 
 def _why(error: Exception) -> str:
     hub, cache, line = constants.ENDPOINT, constants.HF_HUB_CACHE, (str(error) or type(error).__name__).splitlines()[0]
     reached = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{hub} cannot be reached"
+    absent = f"not in the cache {cache}, whole, and {reached}"
     if getattr(error, "errno", None) == errno.ENOSPC:
         return f"the disk of {cache} is full; whole files are kept, free some space and run again"
     sentences = {
@@ -63,24 +63,16 @@ def _why(error: Exception) -> str:
         errors.RepositoryNotFoundError: f"there is no such repository at {hub}, or it is not public",
         errors.RevisionNotFoundError: f"no such revision at {hub}; 'phaselab models refresh' lists those there are",
         errors.HfHubHTTPError: f"{hub} answered: {line}",
-        errors.LocalEntryNotFoundError: f"not in the cache {cache}, whole, and {reached}",
-        errors.OfflineModeIsEnabled: f"not in the cache {cache}, whole and checked, and {reached}",
-        errors.HTTPError: f"{hub} cannot be reached: {line}",
+        errors.LocalEntryNotFoundError: absent,
+        errors.OfflineModeIsEnabled: absent,
+        HTTPError: f"{hub} cannot be reached: {line}",
         OSError: line,
     }
     return next((text for kind, text in sentences.items() if isinstance(error, kind)), f"the download failed: {line}")
 
 
 def revisions(repository: str) -> dict[str, str]:
-    """Name -> commit of all branches and tags of a repository.
-
-    Raises
-    ------
-    NotPublicError
-        When there is no such repository, or it is gated.
-    CheckpointError
-        When the hub cannot be reached.
-    """
+    """Name -> commit of all branches and tags of a repository; a NotPublicError when it is not there, or gated."""
     if constants.is_offline_mode():
         raise CheckpointError(f"{repository}: its revisions cannot be listed while HF_HUB_OFFLINE is set")
     with _in_one_sentence(repository):
@@ -99,19 +91,9 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None]
     """Download what is missing of a checkpoint, check its digests, and give its folder in the cache.
 
     A dropped connection is taken up where it broke; a process that was killed goes on with the files that it has not
-    finished. Nothing that has been checked before is downloaded or checked again.
-
-    Parameters
-    ----------
-    checkpoint : one with ``repository`` and ``commit``.
-    code : also the repository's own modules.
-    say : receives a line when a download begins.
-
-    Raises
-    ------
-    CheckpointError
-        When it is not there or not accessible, the network or the disk fails, or a file's digest is not
-        the hub's: such a file is deleted.
+    finished. Nothing that has been checked before is downloaded or checked again. `code`: also the repository's own
+    modules. `say` receives a line when a download begins. A CheckpointError when it is not there or not accessible, the
+    network or the disk fails, or a file's digest is not the hub's: such a file is deleted.
     """
     snapshot = _folder(checkpoint.repository) / "snapshots" / checkpoint.commit
     with _in_one_sentence(checkpoint), _locked(checkpoint.repository) as lock:
@@ -148,22 +130,19 @@ def _require_room(checkpoint: Checkpoint, size: int) -> None:
         if time.time() - left.stat().st_mtime > _ABANDONED:
             left.unlink(missing_ok=True)
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.is_dir())).free
-    if free < size:
-        raise CheckpointError(
-            f"{checkpoint}: found {amount(free, 'kMGT')}B free in {cache}, expected {amount(size, 'kMGT')}B for the "
-            "download; free some, name another disk with HF_HOME, or remove each checkpoint after use "
-            "(--keep-downloads no)"
-        )
+    found, ways = f"{amount(free, 'kMGT')}B free in {cache}", "name another disk with HF_HOME, or --keep-downloads no"
+    expected = f"{amount(size, 'kMGT')}B for the download; free some, {ways} to remove each checkpoint after use"
+    expect(free >= size, str(checkpoint), found, expected, CheckpointError)
 
 
 def _download(checkpoint: Checkpoint, names: list[str]) -> None:
-    # No bars across the progress of a sweep.
-    options = {"allow_patterns": names, "tqdm_class": partial(hf.utils.tqdm, disable=True)}
+    bars: Any = partial(tqdm, disable=True)  # they would cross the progress of a sweep
+    of, commit = checkpoint.repository, checkpoint.commit
     for left in reversed(range(_ATTEMPTS)):
         try:
-            hf.snapshot_download(checkpoint.repository, revision=checkpoint.commit, **options)
+            hf.snapshot_download(of, revision=commit, allow_patterns=names, tqdm_class=bars)
             return
-        except errors.HTTPError as error:
+        except HTTPError as error:
             # A connection that was reset is not taken up by huggingface_hub itself.
             if isinstance(error, errors.HfHubHTTPError) or not left:
                 raise
@@ -183,30 +162,26 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, names: list[str], noted: boo
         # A link leads to a blob, which may itself be a link, into the store that repositories share.
         for bad in (path.resolve(), path.parent / os.readlink(path) if path.is_symlink() else path, path):
             bad.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{checkpoint}: {name}: its digest is not the one that the hub states; the file was deleted, "
-            "run again to download it again"
-        )
+        why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"
+        raise CheckpointError(f"{checkpoint}: {name}: {why}")
     if noted and now != before:
         write_json(now, marker)
 
 
 def _damaged(checkpoint: Checkpoint, snapshot: Path, names: list[str]) -> list[str]:
     """Which of these files have another digest than the hub states: SHA-256 of large ones, git's own of others."""
-    from huggingface_hub.utils.sha import git_hash, sha_fileobj
-
     if not all((snapshot / name).is_symlink() for name in names):
         # A cache of copies, as on Windows: the hub is asked for its digests.
         found = hf.HfApi().verify_repo_checksums(checkpoint.repository, revision=checkpoint.commit)
         return [wrong["path"] for wrong in found.mismatches if wrong["path"] in names]
-    damaged = []
-    for name in names:
-        # A link leads to a blob whose name is its digest: no network is needed.
-        stated = Path(os.readlink(snapshot / name)).name
-        with (snapshot / name).open("rb") as stream:
-            read = sha_fileobj(stream).hex() if len(stated) == 64 else git_hash(stream.read())
-        damaged += [name] if read != stated else []
-    return damaged
+    # A link leads to a blob whose name is its digest: no network is needed.
+    stated = {name: Path(os.readlink(snapshot / name)).name for name in names}
+    return [name for name, digest in stated.items() if _digest(snapshot / name, len(digest)) != digest]
+
+
+def _digest(path: Path, length: int) -> str:
+    with path.open("rb") as stream:
+        return sha_fileobj(stream).hex() if length == 64 else git_hash(stream.read())
 
 
 @contextmanager
@@ -225,23 +200,18 @@ def present(
     if checkpoint.path is not None:
         yield checkpoint
         return
-    with _locked(checkpoint.repository, checkpoint.commit) as lock:
+    of = checkpoint.repository
+    with _locked(of, checkpoint.commit) as lock:
         path = fetch(checkpoint, code, say)
         try:
             yield replace(checkpoint, path=path)
         finally:
             if lock and not keep():
                 lock.release()
-                with suppress(Timeout), lock.write_lock(blocking=False):
-                    remove(checkpoint)
-
-
-def remove(checkpoint: Checkpoint) -> None:
-    """Remove a revision from the cache; files that other revisions share with it stay."""
-    with _in_one_sentence(checkpoint), _locked(checkpoint.repository):
-        if _folder(checkpoint.repository).is_dir():
-            hf.scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(checkpoint.commit).execute()
-            _marker(checkpoint).unlink(missing_ok=True)
+                with suppress(Timeout), lock.write_lock(timeout=1), _in_one_sentence(checkpoint), _locked(of):
+                    # Files that other revisions share with it stay.
+                    hf.scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(checkpoint.commit).execute()
+                    _marker(checkpoint).unlink(missing_ok=True)
 
 
 def _folder(repository: str, below: str = "") -> Path:
@@ -262,8 +232,7 @@ def _locked(repository: str, commit: str = "") -> Iterator[ReadWriteLock | None]
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(path.parent, os.W_OK):
-        # A cache that a whole cluster reads: nothing in it changes, so there is nothing to lock.
-        yield None
+        yield None  # a cache that a whole cluster reads: nothing in it changes
         return
     try:
         lock = ReadWriteLock(path, is_singleton=False)

@@ -1,8 +1,8 @@
 """A checkpoint as a model that is ready to be read.
 
-Weights come from safetensors, or where a checkpoint has nothing else from ``pytorch_model*.bin`` through
-torch's ``weights_only`` unpickler, which builds tensors and refuses everything else. Code of the model's
-own is not run unless a study asks for it.
+Weights come from safetensors, or where a checkpoint has nothing else from ``pytorch_model*.bin`` through torch's
+``weights_only`` unpickler, which builds tensors and refuses everything else. Code of the model's own is not run unless
+a study asks for it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.files import needed, within
-from phaselab.checkpoints.names import Checkpoint, CheckpointError
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, needed
 from phaselab.errors import expect
 
 if TYPE_CHECKING:
@@ -26,41 +25,32 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The causal language model of a checkpoint, in evaluation mode, and its tokenizer.
 
-    Parameters
-    ----------
-    checkpoint : where it lies; one on a hub is downloaded first.
-    device : torch device, such as ``cpu`` or ``cuda``.
-    dtype : ``float32``, ``bfloat16`` or ``float16``: what the weights are converted to.
-    trust_remote_code : whether modules that lie beside the weights may be run.
-
-    Raises
-    ------
-    CheckpointError
-        When a file is missing or cannot be read, when a ``.bin`` file holds more than tensors, or when
-        weights are missing or have another shape than the configuration says (transformers would fill
-        them with random numbers).
+    One on a hub is downloaded first. `dtype` is what the weights are converted to: ``float32``, ``bfloat16`` or
+    ``float16``. `trust_remote_code`: modules that lie beside the weights may be run. A CheckpointError when a file is
+    missing or cannot be read, when a ``.bin`` file holds more than tensors, or when weights are missing or have another
+    shape than the configuration says (transformers would fill them with random numbers).
     """
     expect(dtype in DTYPES, "dtype", repr(dtype), f"one of {', '.join(DTYPES)}", CheckpointError)
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
-    names = needed(within(folder), folder)
+    names = needed((path.name for path in folder.glob("*")), folder)
 
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import is_protobuf_available, is_sentencepiece_available, logging
+    from transformers.utils import logging
+    from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
     if "tokenizer.model" in names and "tokenizer.json" not in names:
         # transformers reads such a model with two packages, and without them blames a third one.
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
         expected = "the packages that read it: pip install sentencepiece protobuf"
-        there = is_sentencepiece_available() and is_protobuf_available()
-        expect(there, str(folder), found, expected, CheckpointError)
+        expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected, CheckpointError)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # one for each checkpoint, across the progress of a whole sweep
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
     try:
-        # transformers does not declare that it returns a pair here.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, report = auto.from_pretrained(
             folder,
             **local,
             use_safetensors=names[-1].endswith(".safetensors"),
@@ -68,27 +58,18 @@ def load(
             dtype=getattr(torch, dtype),
             output_loading_info=True,
         )
-        model, report = loaded
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{folder}: a .bin file holds more than tensors; torch's weights_only loader refused it and ran "
-            "nothing of it; expected tensors alone, or safetensors"
-        ) from error
+        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
+        raise CheckpointError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder}: cannot be loaded as a causal language model of transformers: {error}"
-        ) from error
+        raise CheckpointError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     finally:
         if bars:
-            logging.enable_progress_bar()
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if absent:
-        raise CheckpointError(
-            f"{folder}: {len(absent)} weights missing or of another shape than config.json says, "
-            f"the first being {absent[0]}"
-        )
+    found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
+    expect(not absent, str(folder), found, "those that config.json says", CheckpointError)
     if checkpoint.repository:
-        # What is said of the model later names the revision, not a folder of the cache.
-        model.name_or_path = str(checkpoint)
+        model.name_or_path = str(checkpoint)  # and not a folder of the cache, in what is said of it later
     return model.to(device).eval(), tokenizer

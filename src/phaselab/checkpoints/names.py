@@ -1,23 +1,28 @@
-"""What a checkpoint is, what its name says, and how some of many are chosen."""
+"""What a checkpoint is, which files it is loaded from, what its name says, and how some of many are chosen."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.results import stamped_digest
 
 _AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 _CHOICE = re.compile(rf"(?:all|(log|every):(\d+))(?:@({_AMOUNT})?-({_AMOUNT})?)?")
 #: What stands in the braces of a form; ``n`` is a number that says nothing of the place in the run.
 _PARTS = {"step": r"(?P<step>\d+)", "stage": r"(?P<stage>\d+)", "tokens": rf"(?P<tokens>{_AMOUNT})", "n": r"\d+"}
+_TOKENIZER = re.compile(r"tokenizer.*|vocab\.(json|txt)|merges\.txt|spiece\.model")
+_CONFIGURATION = re.compile(r"(generation_)?config\.json|(special_tokens_map|added_tokens)\.json|chat_template\.jinja")
 
 
 class CheckpointError(PhaselabError):
@@ -39,8 +44,7 @@ class Checkpoint:
     tokens : training tokens seen; as exact as its source, a name like ``tokens4B`` being rounded.
     path : folder with configuration, weights and tokenizer; None: on a hub, not downloaded yet.
     repository, commit : where it is on a hub, and the exact commit; empty for a local folder.
-    branch : whether it is of a stage that begins from the end of the line, some of them several times: it is
-        chosen by name alone.
+    branch : of a stage that begins from the end of the line, some of them several times: it is chosen by name alone.
     """
 
     revision: str
@@ -54,9 +58,11 @@ class Checkpoint:
     def __str__(self) -> str:
         return f"{self.repository} {self.revision}".strip()
 
+    def __lt__(self, other: Checkpoint) -> bool:
+        return (self.tokens, self.step, self.revision) < (other.tokens, other.step, other.revision)
 
-@dataclass(frozen=True)
-class Reading:
+
+class Reading(NamedTuple):
     """What a name says: its step, its tokens (None: it does not say) and its stage ("": it has none)."""
 
     step: int
@@ -67,22 +73,17 @@ class Reading:
 def read_name(name: str, forms: Iterable[str]) -> Reading | None:
     """What a name says by the first of `forms` that it has; None when it has none of them.
 
-    A form is a name with ``{step}``, ``{stage}``, ``{tokens}`` and ``{n}`` in place of numbers; what stands in
-    brackets may be absent. Tokens are a whole number, or a number with the suffix K, M, B or T (thousands to
-    trillions).
+    A form is a name with ``{step}``, ``{stage}``, ``{tokens}`` and ``{n}`` in place of numbers; what stands in brackets
+    may be absent. Tokens are a whole number, or a number with the suffix K, M, B or T (thousands to trillions).
 
     >>> read_name("step500-tokens2B", ["[stage{stage}-]step{step}[-tokens{tokens}]"])
     Reading(step=500, tokens=2000000000, stage='')
-    >>> read_name("main", ["step{step}"]) is None
-    True
     """
-    for form in forms:
-        if (match := _pattern(form).fullmatch(name)) is None:
-            continue
-        said = match.groupdict()
-        tokens = read_amount(said["tokens"]) if said.get("tokens") else None
-        if tokens is not None or not said.get("tokens"):
-            return Reading(int(said["step"]), tokens, said.get("stage") or "")
+    for match in filter(None, (_pattern(form).fullmatch(name) for form in forms)):
+        said = {"stage": "", "tokens": "", **match.groupdict("")}
+        tokens = read_amount(said["tokens"]) if said["tokens"] else None
+        if tokens is not None or not said["tokens"]:
+            return Reading(int(said["step"]), tokens, said["stage"])
     return None
 
 
@@ -92,14 +93,44 @@ def _pattern(form: str) -> re.Pattern[str]:
 
 
 def read_amount(text: str) -> int | None:
-    """A whole number written with a suffix K, M, B or T, or without; None when it is not whole.
-
-    >>> read_amount("1.5B")
-    1500000000
-    """
+    """A whole number written with a suffix K, M, B or T, or without, as in 1.5B; None when it is not whole."""
     unit = text[-1] if text[-1] in _UNITS else ""
     amount = Decimal(text.removesuffix(unit)) * _UNITS[unit]
     return int(amount) if amount == int(amount) else None
+
+
+def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]:
+    """Which of these files a model is loaded from: configuration, tokenizer and, last, one set of weights.
+
+    Safetensors where there are some, else ``pytorch_model*.bin``. `code`: also modules of the checkpoint's own, for a
+    study that trusts them. A CheckpointError, which begins with `where`, when one of the three is not there.
+    """
+    files = sorted(names)
+    weights: list[str] = []
+    for stem, ending in (("pytorch_model", "bin"), ("model", "safetensors")):
+        whole, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
+        parts = [f for f in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", f)]
+        weights = [whole] if whole in files else [index, *parts] if parts and index in files else weights
+    tokenizer = [f for f in files if _TOKENIZER.fullmatch(f)]
+    more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
+    complete = "config.json" in more and tokenizer and weights
+    expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
+    expect(complete, str(where), ", ".join(files) or "nothing", expected, CheckpointError)
+    return [*more, *tokenizer, *weights]
+
+
+def identity(checkpoint: Checkpoint, stamps: Path) -> str:
+    """What a checkpoint is, known without loading it: its commit on a hub, or a digest of the files that it has.
+
+    Files of a local folder are read once: their digests are stamped in the folder `stamps` (``stamped_digest``). Those
+    that no model is loaded from do not count. A CheckpointError when one that it needs is not there.
+    """
+    folder = checkpoint.path
+    if checkpoint.repository or folder is None:
+        return f"{checkpoint.repository}@{checkpoint.commit}"
+    files = needed((path.name for path in folder.glob("*")), folder, code=True)
+    told = "".join(f"{name} {stamped_digest(folder / name, stamps)}\n" for name in files)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
@@ -108,57 +139,43 @@ def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> l
     Parameters
     ----------
     checkpoints : the checkpoints there are.
-    which : ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the
-        first and the last (all of them when there are no more than twenty); ``"every:3"``, the
-        first, every third after it, and the last. Each may be followed by a range of tokens, both
-        ends in it: ``"log:20@1B-1T"``, ``"all@-100B"``, ``"every:5@10B-"``; first and last are then
-        those of the range. Or revisions: a tuple of them, or one string with commas; branches are
-        taken by name alone.
+    which : ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the first and the
+        last (all of them when there are no more than twenty); ``"every:3"``, the first, every third after it, and the
+        last. Each may be followed by a range of tokens, both ends in it: ``"log:20@1B-1T"``, ``"all@-100B"``,
+        ``"every:5@10B-"``; first and last are then those of the range. Or revisions: a tuple of them, or one string
+        with commas; branches are taken by name alone.
 
     Raises
     ------
     CheckpointError
         When `which` is none of these, names a revision that is not there, or a range without any.
     """
-    ordered = sorted(checkpoints, key=lambda c: (c.tokens, c.step, c.revision))
+    ordered = sorted(checkpoints)
     match = _CHOICE.fullmatch(which) if isinstance(which, str) else None
     if match is None:
-        return _named(ordered, which)
+        names = [part.strip() for part in which.split(",")] if isinstance(which, str) else which
+        missing = [name for name in names if name not in {c.revision for c in ordered}]
+        if missing or not names:
+            raise _wrong(ordered, ", ".join(missing) or "no revision")
+        return [c for c in ordered if c.revision in names]
     kind, number = match[1], int(match[2] or 1)
-    within = [c for c in ordered if not c.branch]
-    if number < (2 if kind == "log" else 1) or not within:
+    line = [c for c in ordered if not c.branch]
+    low, high = read_amount(match[3] or "0"), read_amount(match[4] or "999T")
+    if number < (2 if kind == "log" else 1) or low is None or high is None or not line:
         raise _wrong(ordered, match[0])
-    if "@" in match[0]:
-        within = _in_range(within, match)
+    within = [c for c in line if low <= c.tokens <= high]
+    found, there = f"{match[0]!r}, a range without any checkpoint", f"{line[0].tokens:,} to {line[-1].tokens:,} tokens"
+    expect(within, "checkpoints", found, f"one within {there}", CheckpointError)
     if kind == "log":
         return _evenly_in_log(within, number)
     return [c for i, c in enumerate(within) if i % number == 0 or i == len(within) - 1]
 
 
-def _in_range(checkpoints: Sequence[Checkpoint], match: re.Match[str]) -> list[Checkpoint]:
-    low, high = (None if end is None else read_amount(end) for end in (match[3], match[4]))
-    within = [c for c in checkpoints if (low is None or low <= c.tokens) and (high is None or c.tokens <= high)]
-    there = f"one within {checkpoints[0].tokens:,} to {checkpoints[-1].tokens:,} tokens"
-    expect(within, "checkpoints", f"{match[0]!r}, a range without any checkpoint", there, CheckpointError)
-    return within
-
-
-def _named(checkpoints: Sequence[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
-    names = tuple(part.strip() for part in which.split(",")) if isinstance(which, str) else which
-    known = {c.revision for c in checkpoints}
-    missing = [name for name in names if name not in known]
-    if missing or not names:
-        raise _wrong(checkpoints, ", ".join(missing) or "no revision")
-    return [c for c in checkpoints if c.revision in names]
-
-
 def _wrong(checkpoints: Sequence[Checkpoint], found: str) -> CheckpointError:
     known = [c.revision for c in checkpoints]
     shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:3])} ... {known[-1]}"
-    return CheckpointError(
-        f"checkpoints: found {found!r}, expected 'all', 'log:N' with N >= 2 or 'every:N' with N >= 1, each "
-        f"also with a range of tokens as in 'log:20@1B-1T', or some of the revisions {shown}"
-    )
+    kinds = "'all', 'log:N' with N >= 2 or 'every:N' with N >= 1, each also with a range of tokens as in 'log:20@1B-1T'"
+    return CheckpointError(f"checkpoints: found {found!r}, expected {kinds}, or some of the revisions {shown}")
 
 
 def _evenly_in_log(checkpoints: Sequence[Checkpoint], number: int) -> list[Checkpoint]:
@@ -166,18 +183,16 @@ def _evenly_in_log(checkpoints: Sequence[Checkpoint], number: int) -> list[Check
 
     if len(checkpoints) <= number:
         return list(checkpoints)
-    first, inner, last = checkpoints[0], checkpoints[1:-1], checkpoints[-1]
-    # No tokens have no logarithm: such a checkpoint is kept when it is the first one, and the even
-    # spacing then begins at the first checkpoint that has seen some.
-    inner = [c for c in inner if c.tokens > 0]
+    first, last = checkpoints[0], checkpoints[-1]
+    # No tokens have no logarithm: such a checkpoint is kept when it is the first one, and the even spacing then begins
+    # at the first checkpoint that has seen some.
+    inner = [c for c in checkpoints[1:-1] if c.tokens > 0]
     if not inner:
-        return [first, last][:number]
-    if first.tokens > 0:
-        targets = np.geomspace(first.tokens, last.tokens, number)[1:-1]
-    else:
-        targets = np.geomspace(inner[0].tokens, last.tokens, number - 1)[:-1]
+        return [first, last]
+    begin, skipped = (first, 1) if first.tokens > 0 else (inner[0], 0)
+    targets = np.geomspace(begin.tokens, last.tokens, number - 1 + skipped)[skipped:-1]
     distance = np.subtract.outer(np.log(targets), np.log([c.tokens for c in inner])) ** 2
-    # The assignment of least squared distance gives each target a checkpoint of its own, where
-    # taking the nearest one would give some twice and return fewer than were asked for.
+    # The assignment of least squared distance gives each target a checkpoint of its own, where taking the nearest one
+    # would give some twice and return fewer than were asked for.
     _, taken = linear_sum_assignment(distance)
     return [first, *(inner[i] for i in sorted(taken)), last]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,10 +20,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub a
 app.add_typer(models_app, name="models")
 
 FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."),
-]
+_WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."
 _say = partial(console.print, highlight=False, soft_wrap=True)
 
 
@@ -32,18 +29,15 @@ _say = partial(console.print, highlight=False, soft_wrap=True)
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     from rich import box
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from phaselab.checkpoints import FAMILIES, manifest
 
     # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
-    table = Table(
-        Column("family\n  repository", no_wrap=True),
-        Column("checkpoints: tokens\nlicence; languages"),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption="?: 'phaselab models refresh FAMILY' lists the checkpoints.",
-    )
+    heads = ("family\n  repository", "checkpoints: tokens\nlicence; languages")
+    caption = "?: 'phaselab models refresh FAMILY' lists the checkpoints."
+    table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    table.columns[0].no_wrap = True
     for family in FAMILIES.values():
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
@@ -63,41 +57,36 @@ def show_model(
 
     from phaselab.checkpoints import choose, manifest
 
-    row = _family(family)
-    per_step = row.tokens_per_step
-    facts = {
-        "repository": ", ".join(row.repositories),
-        "architecture": row.architecture,
-        "licence": row.licence,
-        "languages": " ".join(row.languages),
-        "names": " ".join([*row.names, *row.table]),
-        "tokens": f"{float(per_step):,.0f} a step, where names do not tell" if per_step else "from names or a table",
-        "source": row.source,
-        "public": "" if row.public else "not known: 'phaselab models refresh' says",
-        "manifest": f"none yet: 'phaselab models refresh {family}' asks the hub",
-    }
-    if (path := manifest.path_of(row)).is_file():
-        line, branches, doubles, uncounted, strange = manifest.listing(row)
-        facts |= {
-            "manifest": str(path),
-            "checkpoints": f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit",
-            "branches, by name alone": ", ".join(c.revision for c in branches),
-            "second names": ", ".join(r.revision for r in doubles),
-            "tokens not known": ", ".join(r.revision for r in uncounted),
-            "other names": ", ".join(r.revision for r in strange),
-        }
-        taken = choose([*line, *branches], checkpoints) if line else []
-        facts[f"--checkpoints {checkpoints}"] = ", ".join(f"{c.revision} ({amount(c.tokens)})" for c in taken)
+    row, path = _family(family), manifest.path_of(_family(family))
     table = Table(title=row.name, show_header=False)
+    facts: dict[str, Any] = {
+        "repository": row.repositories,
+        "names": [*row.names, *row.table],
+        "tokens a step": f"{float(row.tokens_per_step):,.0f}" if row.tokens_per_step else "",
+        **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
+        "public": "" if row.public else "not known: 'phaselab models refresh' says",
+        "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
+    }
+    if path.is_file():
+        known, *others = manifest.listing(row)
+        line = [c for c in known if not c.branch]
+        facts["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
+        facts["branches, by name alone"] = [c.revision for c in known if c.branch]
+        for kind, rows in zip(("second names", "tokens not known", "other names"), others, strict=True):
+            facts[kind] = [row.revision for row in rows]
+        taken = choose(known, checkpoints) if known else []
+        facts[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
     for name, fact in facts.items():
         if fact:
-            table.add_row(name, escape(fact))
+            table.add_row(name, escape(fact if isinstance(fact, str) else ", ".join(fact)))
     Console().print(table)
 
 
 @models_app.command("refresh")
 @told
-def refresh_model(family: FamilyArgument, out: OutOption = None) -> None:
+def refresh_model(
+    family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
+) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifest
 
@@ -109,10 +98,7 @@ def refresh_model(family: FamilyArgument, out: OutOption = None) -> None:
 def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
-    """Download checkpoints beforehand, for a machine without a network, and print their folders.
-
-    There, HF_HUB_OFFLINE=1 says that what is in the cache is all there is.
-    """
+    """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
     from phaselab.checkpoints import chosen, hub
 
     for checkpoint in chosen(_family(family), checkpoints):
