@@ -134,7 +134,7 @@ class Workbench:
         A model that was found and not trained here has no text of its own and takes that of the
         first trained model of the study.
         """
-        from phaselab.texts.base import source
+        from phaselab.texts import source
 
         trained = model.train or next((m.train for m in self.study.models if m.train), None)
         if trained is None:

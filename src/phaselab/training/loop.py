@@ -24,20 +24,26 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
+from phaselab import __version__
 from phaselab.results import Store, check, digest_code, read_manifest, write_folder
 from phaselab.study import Training, digest_of
-from phaselab.texts.base import TextSource, source
+from phaselab.texts import VERSION as TEXT_VERSION
+from phaselab.texts import TextSource, source
 from phaselab.training.networks import build
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+#: Raised by hand when a recipe gives other weights than before: models are then trained again.
+VERSION = 1
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 #: What is left of the greatest learning rate at the last step.
 FINAL_RATE = 0.1
 #: Rows of held-out text on which the loss of each checkpoint is measured.
 HELD_OUT_ROWS = 32
 LOG, TRAINER = "training.json", "trainer"
+
+Parameters = dict[str, torch.nn.Parameter]
 
 
 def checkpoint_steps(steps: int, n: int) -> list[int]:
@@ -92,7 +98,7 @@ def train(
     inputs = {
         "training": training.model_dump(mode="json"),
         "text": text.digest,
-        "code": digest_code("texts", "training"),
+        "versions": {"text": TEXT_VERSION[training.text], "training": VERSION},
     }
     folder = store.trained(name, digest_of(inputs))
     revisions = {
@@ -124,17 +130,18 @@ def _run(
     transformers_logging.disable_progress_bar()
     tokenizer = text.tokenizer()
     model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    names = [name for name, _ in model.named_parameters()]
-    parameters = [p for _, p in model.named_parameters()]
+    parameters = dict(model.named_parameters())
     # Biases and the scales of norms are not drawn towards zero.
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
     held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
-    first = _resume(folder / TRAINER, inputs, min(missing), names, parameters, optimizer)
+    first = _resume(folder / TRAINER, inputs, min(missing), parameters, optimizer)
     last = max(missing)
+    # Recorded with each checkpoint, and not compared: other code of the same versions gives the same weights.
+    made_by = {"package": __version__, "code": digest_code("texts", "training")}
     for step in range(first, last + 1):
         if step in missing:
             model.eval()
@@ -143,17 +150,17 @@ def _run(
             model.train()
             tokens = step * training.batch * training.context
             row = {"revision": missing[step], "step": step, "tokens": tokens, "loss": loss}
-            with write_folder(folder / missing[step], inputs, checkpoint=row) as aside:
+            with write_folder(folder / missing[step], inputs, checkpoint=row, made_by=made_by) as aside:
                 model.save_pretrained(aside)
                 tokenizer.save_pretrained(aside)
-            _keep(folder / TRAINER, inputs, step, names, parameters, optimizer)
+            _keep(folder / TRAINER, inputs, step, parameters, optimizer)
         if step == last:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         batch = torch.from_numpy(text.batch(step, training.batch, training.context))
         _loss(model, batch).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
         if progress is not None:
@@ -167,28 +174,18 @@ def _loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _keep(
-    folder: Path,
-    inputs: dict[str, Any],
-    step: int,
-    names: list[str],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    folder: Path, inputs: dict[str, Any], step: int, parameters: Parameters, optimizer: torch.optim.Optimizer
 ) -> None:
     """Keep weights and moments before the update of `step`."""
-    state = {f"weight/{name}": p.detach() for name, p in zip(names, parameters, strict=True)}
-    for name, p in zip(names, parameters, strict=True):
+    state = {f"weight/{name}": p.detach() for name, p in parameters.items()}
+    for name, p in parameters.items():
         state |= {f"{key}/{name}": value for key, value in optimizer.state.get(p, {}).items()}
     with write_folder(folder, inputs, step=step) as aside:
         save_file({key: value.contiguous() for key, value in state.items()}, aside / "state.safetensors")
 
 
 def _resume(
-    folder: Path,
-    inputs: dict[str, Any],
-    before: int,
-    names: list[str],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    folder: Path, inputs: dict[str, Any], before: int, parameters: Parameters, optimizer: torch.optim.Optimizer
 ) -> int:
     """Take up the kept state if it is whole and not later than step `before`; the step to go on with."""
     step = read_manifest(folder).get("step", 0) if check(folder, inputs) else 0
@@ -196,7 +193,7 @@ def _resume(
         return 0
     state = load_file(folder / "state.safetensors")
     with torch.no_grad():
-        for name, p in zip(names, parameters, strict=True):
+        for name, p in parameters.items():
             p.copy_(state[f"weight/{name}"])
             optimizer.state[p] = {key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
     return step
