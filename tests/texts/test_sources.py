@@ -179,17 +179,17 @@ def test_a_text_that_changed_has_another_version(books: Path) -> None:
     assert found == {"world": (1, "88b0ec6741576c38"), "books": (1, "1f0860206bce20c7")}
 
 
-def test_a_key_tells_texts_apart(books: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_tells_texts_apart(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainings = [WORLD, BOOKS]
     trainings += [t.model_copy(update={"seed": 1}) for t in (WORLD, BOOKS)]
     trainings += [WORLD.model_copy(update={"mix": "en+vo"}), BOOKS.model_copy(update={"vocabulary": 400})]
-    keys = [key(training, books) for training in trainings]
+    keys = [key(training, books, tmp_path / "stamps") for training in trainings]
     assert len(set(keys)) == len(keys)
     # The world has one token a word, whatever the vocabulary says; other fields are not of the text.
-    assert key(WORLD.model_copy(update={"vocabulary": 400, "steps": 3}), None) == keys[0]
+    assert key(WORLD.model_copy(update={"vocabulary": 400, "steps": 3}), None, tmp_path / "stamps") == keys[0]
     monkeypatch.setattr(texts, "VERSION", {"world": 2, "books": 1})
-    assert key(WORLD, None) != keys[0]
-    assert key(BOOKS, books) == keys[1]
+    assert key(WORLD, None, tmp_path / "stamps") != keys[0]
+    assert key(BOOKS, books, tmp_path / "stamps") == keys[1]
 
 
 def test_a_key_follows_the_files_of_the_books(books: Path, tmp_path: Path) -> None:
@@ -197,15 +197,15 @@ def test_a_key_follows_the_files_of_the_books(books: Path, tmp_path: Path) -> No
     folder.mkdir()
     for file in (books / "books").iterdir():
         (folder / file.name).write_bytes(file.read_bytes())
-    assert key(BOOKS, tmp_path) == key(BOOKS, books)
+    assert key(BOOKS, tmp_path, tmp_path / "stamps") == key(BOOKS, books, tmp_path / "stamps")
     (folder / "book-3.txt").write_text("another book", encoding="utf-8")
-    assert key(BOOKS, tmp_path) != key(BOOKS, books)
+    assert key(BOOKS, tmp_path, tmp_path / "stamps") != key(BOOKS, books, tmp_path / "stamps")
     for missing in (None, tmp_path / "nowhere"):
         with pytest.raises(DataMissing, match="fetch English books"):
-            key(BOOKS, missing)
+            key(BOOKS, missing, tmp_path / "stamps")
 
 
-def test_a_key_builds_no_source(books: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_builds_no_source(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from phaselab.texts.books import BooksText
 
     def refuse(*_: Any) -> None:
@@ -213,5 +213,5 @@ def test_a_key_builds_no_source(books: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     for built in (WorldText, BooksText):
         monkeypatch.setattr(built, "__init__", refuse)
-    assert key(WORLD, None)
-    assert key(BOOKS, books)
+    assert key(WORLD, None, tmp_path / "stamps")
+    assert key(BOOKS, books, tmp_path / "stamps")

@@ -30,7 +30,7 @@ SMALL = Training(
 
 
 def test_checkpoints_are_distinct_and_log_spaced() -> None:
-    from phaselab.training.loop import checkpoint_steps
+    from phaselab.training.folder import checkpoint_steps
 
     for steps, n in ((1000, 20), (1150, 24), (30, 20), (7, 3), (5, 2)):
         found = checkpoint_steps(steps, n)
@@ -158,19 +158,37 @@ def test_other_code_of_the_same_version_is_recorded_and_trains_nothing_again(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import phaselab
-    from phaselab.training import loop
+    from phaselab.training import folder, loop
 
     last = read_manifest(trained / "step12-tokens768")
-    assert last["made_by"]["package"] == phaselab.__version__
-    assert last["inputs"]["versions"] == {"text": 1, "training": 1}
+    assert last["made_by"]["phaselab"] == phaselab.__version__
+    assert (last["inputs"]["version of text"], last["inputs"]["version of training"]) == (1, 1)
     monkeypatch.setattr(loop, "digest_code", lambda *_: "edited")
     steps: list[int] = []
     store = Store(trained.parents[1])
     assert loop.train("tiny", SMALL, store, None, lambda step, n: steps.append(step)) == trained
     assert steps == []
-    monkeypatch.setattr(loop, "VERSION", 2)
+    monkeypatch.setattr(folder, "VERSION", 2)
     short = SMALL.model_copy(update={"steps": 2, "checkpoints": 2})
     other = loop.train("tiny", short, Store(tmp_path), None)
     assert read_manifest(other / "step2-tokens128")["made_by"]["code"] == "edited"
-    monkeypatch.setattr(loop, "VERSION", 1)
+    monkeypatch.setattr(folder, "VERSION", 1)
     assert loop.train("tiny", short, Store(tmp_path), None) != other
+
+
+def test_a_trained_model_is_found_without_training(trained: Path, tmp_path: Path) -> None:
+    from phaselab.training import folder, loop
+
+    store = Store(tmp_path)
+    assert folder.trained("tiny", SMALL, store, None) is None
+    short = SMALL.model_copy(update={"steps": 2, "checkpoints": 2})
+    made = loop.train("tiny", short, store, None)
+    assert folder.trained("tiny", short, store, None) == made
+    assert folder.trained("tiny", SMALL, Store(trained.parents[1]), None) == trained
+    (made / "step2-tokens128" / "model.safetensors").unlink()
+    assert folder.trained("tiny", short, store, None) is None
+
+
+def test_finding_a_trained_model_needs_no_network_library() -> None:
+    code = "import sys, phaselab.training.folder, phaselab.texts.worldtext; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

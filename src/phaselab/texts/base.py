@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from phaselab.errors import expect
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,9 +32,8 @@ class Item:
     ----------
     id : name of the item, unique in its task.
     prompt : text up to where the answer begins; the continuation is a space and an option.
-    options : the listed options, in the order listed; ``options[answer]`` is right.
-    kind : what is asked, a finer division than the task.
-    language : of prompt and options.
+    options, answer : the options in the order listed; ``options[answer]`` is right.
+    kind, language : what is asked, a finer division than the task; the language of prompt and options.
     """
 
     id: str
@@ -59,7 +60,7 @@ class TextSource(Protocol):
         """Token ids of text that training never sees, int64 (batch, context)."""
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:
-        """`n` different held-out questions. Raises ValueError for a task that the source has not."""
+        """`n` different held-out questions. Raises PhaselabError for a task that the source has not."""
 
 
 def is_held_out(*combination: str) -> bool:
@@ -71,26 +72,24 @@ def with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     """A tokenizer as transformers has it."""
     from transformers import PreTrainedTokenizerFast
 
-    named = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNK}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **named)
+    fast: Any = PreTrainedTokenizerFast
+    made: PreTrainedTokenizerFast = fast(
+        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK
+    )
+    return made
 
 
 def distinct_items(
     n: int, task: str, tasks: tuple[str, ...], draw: Callable[[np.random.Generator, int], Item], seed: int
 ) -> list[Item]:
-    """`n` items with different prompts from `draw(rng, index)`.
-
-    Raises ValueError when `task` is none of the `tasks`, or has too few items.
-    """
-    if task not in tasks:
-        raise ValueError(f"task: found {task!r}, expected one of {', '.join(tasks)}")
+    """`n` items with different prompts from `draw(rng, index)`; `task` must be one of the `tasks` of the text."""
+    expect(task in tasks, "task", repr(task), f"one of {', '.join(tasks)}")
     rng = np.random.default_rng([seed, STREAMS["items"]])
     items: dict[str, Item] = {}
     misses = 0
     while len(items) < n:
         item = draw(rng, len(items))
         misses = misses + 1 if item.prompt in items else 0
-        if misses == 1000:
-            raise ValueError(f"task {task}: items: found {n}, expected at most about {len(items)}")
+        expect(misses < 1000, f"task {task}: items", n, f"at most about {len(items)}")
         items.setdefault(item.prompt, item)
     return list(items.values())

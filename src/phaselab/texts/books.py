@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phaselab.errors import expect
 from phaselab.results import DataMissing
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items, is_held_out, with_special_tokens
@@ -49,8 +50,8 @@ def manifest_of(data: Path | None) -> Path:
 class BooksText:
     """Windows of books, a part of them as a transcript of speech would have them, and cloze questions.
 
-    Raises DataMissing when the folder, its manifest or a book is not there, ValueError when a book's digest is
-    not the manifest's.
+    Raises DataMissing when the folder, its manifest or a book is not there, PhaselabError when a book's digest
+    is not the manifest's.
 
     Parameters
     ----------
@@ -73,8 +74,7 @@ class BooksText:
     tasks: tuple[str, ...] = ("cloze",)
 
     def __init__(self, mix: str, seed: int, vocabulary: int, data: Path | None) -> None:
-        if mix != "en":
-            raise ValueError(f"mix: found {mix!r}, expected 'en' for text 'books'")
+        expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")
         manifest = manifest_of(data)
         self.folder, self.seed, self.vocabulary = manifest.parent, seed, vocabulary
         with manifest.open(encoding="utf-8", newline="") as stream:
@@ -92,8 +92,8 @@ class BooksText:
             if not path.is_file():
                 raise DataMissing(f"{path}: not there; {FETCH}")
             content = path.read_bytes()
-            if (found := hashlib.sha256(content).hexdigest()) != expected:
-                raise ValueError(f"{path}: sha256: found {found}, expected {expected} as in MANIFEST.csv")
+            found = hashlib.sha256(content).hexdigest()
+            expect(found == expected, f"{path}: sha256", found, f"{expected} as in MANIFEST.csv")
             texts["held out" if is_held_out(slug) else "training"].append(content.decode("utf-8"))
         return texts
 
@@ -137,22 +137,17 @@ class BooksText:
 
     def batch(self, step: int, batch: int, context: int) -> np.ndarray:
         """Rows of running text, or of cloze questions; int64 (batch, context)."""
-        rows = []
-        for row in range(batch):
-            rng = np.random.default_rng([self.seed, STREAMS["training"], step, row])
-            share = rng.random()
-            cloze, spoken = share < self.CLOZE, share >= 1 - self.SPOKEN
-            rows.append(self._row(rng, "training", context, cloze, spoken))
-        return np.stack(rows)
+        draws = (np.random.default_rng([self.seed, STREAMS["training"], step, row]) for row in range(batch))
+        return np.stack([self._row(rng, "training", context, rng.random()) for rng in draws])
 
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        return np.stack([self._row(rng, "held out", context) for _ in range(batch)])
+        return np.stack([self._row(rng, "held out", context, self.CLOZE) for _ in range(batch)])
 
-    def _row(
-        self, rng: np.random.Generator, stream: str, context: int, cloze: bool = False, spoken: bool = False
-    ) -> np.ndarray:
+    def _row(self, rng: np.random.Generator, stream: str, context: int, share: float) -> np.ndarray:
+        """A row of the kind that lies at `share` of all: first those of cloze questions, last the spoken ones."""
+        cloze, spoken = share < self.CLOZE, share >= 1 - self.SPOKEN
         encode, bos, eos = self._tokenizer.encode, self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         ids: list[int] = []
         while len(ids) < context:

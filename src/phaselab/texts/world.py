@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from phaselab.errors import expect
 from phaselab.texts.base import is_held_out
 
 T = TypeVar("T")
@@ -42,7 +43,8 @@ def contents() -> dict[str, Any]:
             return {key: frozen(inner) for key, inner in value.items()}
         return tuple(map(frozen, value)) if isinstance(value, list) else value
 
-    return frozen(yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8")))
+    found: dict[str, Any] = frozen(yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8")))
+    return found
 
 
 MOODS: dict[str, float] = contents()["moods"]
@@ -199,8 +201,7 @@ def _event(rng: np.random.Generator, story: Story, kind: str, state: State) -> E
 @cache
 def words(language: str) -> tuple[str, ...]:
     """All words of a language, sorted."""
-    if language not in LANGUAGES:
-        raise ValueError(f"language: found {language!r}, expected one of {', '.join(LANGUAGES)}")
+    expect(language in LANGUAGES, "language", repr(language), f"one of {', '.join(LANGUAGES)}")
     world = contents()
     if language == "vo":
         return tuple(sorted({*world["lexicon"].values(), *PUNCTUATION, *CHARACTERS}))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phaselab.errors import expect
 from phaselab.study import digest_of
 from phaselab.texts import world
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items, with_special_tokens
@@ -31,8 +32,7 @@ class WorldText:
     tasks: tuple[str, ...] = ("reading", "facts", "reading-vo", "facts-vo")
 
     def __init__(self, mix: str, seed: int) -> None:
-        if mix not in ("en", "en+vo"):
-            raise ValueError(f"mix: found {mix!r}, expected 'en' or 'en+vo'")
+        expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
         self.languages = tuple(mix.split("+"))
         self.seed = seed
         # One vocabulary for every mix, so that each model can be asked in each language.
@@ -98,13 +98,12 @@ class WorldText:
         language = language or "en"
 
         def draw(rng: np.random.Generator, index: int) -> Item:
-            said: list[str] = []
-            if kind == "reading":
+            if kind == "facts":
+                said, question = [], world.fact_question(True, language, rng)
+            else:
                 story, told = self._begun(rng, held_out=True)
                 said = [token[0] for token in world.tell(story, language, rng, told)]
                 question = world.reading_question(story, told, language, rng)
-            else:
-                question = world.fact_question(True, language, rng)
             prompt = " ".join([*said, *question.words])
             return Item(f"{task}-{seed}-{index}", prompt, question.options, question.answer, question.kind, language)
 

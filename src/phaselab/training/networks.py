@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -49,7 +49,9 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         bos_token_id=bos,
         eos_token_id=eos,
     )
+    auto: Any = AutoModelForCausalLM
     # transformers draws weights from the global generator: give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        model: PreTrainedModel = auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    return model
