@@ -55,6 +55,14 @@ class Family:
             return said
         return Reading(said.step, round((said.step + self.steps_before) * self.tokens_per_step), said.stage)
 
+    @property
+    def tokens_from(self) -> str:
+        """Where its tokens come from, in words."""
+        named = ["the name (as exact as it is)"] if "{tokens}" in "".join(self.names) else []
+        counted = [f"{float(self.tokens_per_step):,.0f} a step"] if self.tokens_per_step else []
+        ways = ["a table"] if self.table else [*named, *counted]
+        return ", else ".join(ways) or "nothing: to be filled in the manifest"
+
 
 def _read_families() -> dict[str, Family]:
     text = (resources.files("phaselab.checkpoints") / "families.yaml").read_text(encoding="utf-8")

@@ -44,8 +44,7 @@ def _in_one_sentence(what: object) -> Iterator[None]:
     log.set_verbosity(logging.ERROR)
     try:
         yield
-    # hf_xet raises a RuntimeError without a type of its own.
-    except (OSError, RuntimeError, HTTPError, errors.XetDownloadError) as error:
+    except (OSError, RuntimeError, HTTPError, errors.XetDownloadError) as error:  # RuntimeError: what hf_xet raises
         kind = NotPublicError if isinstance(error, errors.RepositoryNotFoundError) else CheckpointError
         raise kind(f"{what}: {_why(error)}") from error
     finally:
@@ -111,11 +110,11 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None]
 
 def _sizes(checkpoint: Checkpoint, snapshot: Path) -> dict[str, int]:
     """Name -> bytes of the files of a commit, from the cache where it has the listing, else from the hub."""
-    of = checkpoint.repository
+    of, commit = checkpoint.repository, checkpoint.commit
     with suppress(errors.CachedRepoTreeNotFoundError):
-        return {file.path: file.size for file in hf.get_cached_repo_tree(of, revision=checkpoint.commit)}
+        return {file.path: file.size for file in hf.get_cached_repo_tree(of, revision=commit)}
     if not constants.is_offline_mode():
-        tree = hf.HfApi().list_repo_tree(of, recursive=True, revision=checkpoint.commit)
+        tree = hf.HfApi().list_repo_tree(of, recursive=True, revision=commit)
         return {file.path: file.size for file in tree if isinstance(file, hf.RepoFile)}
     # Downloaded by another program, which has left no listing: what is there is all there is.
     if not snapshot.is_dir():
@@ -149,10 +148,7 @@ def _download(checkpoint: Checkpoint, names: list[str]) -> None:
 
 
 def _verify(checkpoint: Checkpoint, snapshot: Path, names: list[str], noted: bool) -> None:
-    """Compare files with the digests that the hub states, and delete what differs.
-
-    `noted`: sizes and times of change of what was checked are noted, and until they change it is not read again.
-    """
+    """Delete what has not the digest that the hub states; what has is (if `noted`) not read again until it changes."""
     marker = _marker(checkpoint)
     before = read_json(marker)
     status = {name: (snapshot / name).stat() for name in names}
@@ -224,10 +220,7 @@ def _marker(checkpoint: Checkpoint) -> Path:
 
 @contextmanager
 def _locked(repository: str, commit: str = "") -> Iterator[ReadWriteLock | None]:
-    """A lock between processes, which the system releases when one dies; None in a cache that may only be read.
-
-    Of a repository it is held by one at a time, of a commit by all who use it.
-    """
+    """Lock between processes: of a repository for one at a time, of a commit for all who use it; None if read-only."""
     path = _folder(repository, ".locks") / "phaselab" / f"{commit or 'repository'}.lock"
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

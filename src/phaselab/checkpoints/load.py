@@ -17,8 +17,6 @@ from phaselab.errors import expect
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
@@ -30,7 +28,8 @@ def load(
     missing or cannot be read, when a ``.bin`` file holds more than tensors, or when weights are missing or have another
     shape than the configuration says (transformers would fill them with random numbers).
     """
-    expect(dtype in DTYPES, "dtype", repr(dtype), f"one of {', '.join(DTYPES)}", CheckpointError)
+    known = dtype in ("float32", "bfloat16", "float16")
+    expect(known, "dtype", repr(dtype), "one of float32, bfloat16, float16", CheckpointError)
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
 

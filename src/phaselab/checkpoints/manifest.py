@@ -86,8 +86,7 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
         found = [Row(repository, revision, commit, *said[revision][:2]) for revision, commit in names.items()]
         found = [row if row.tokens is not None else row._replace(tokens=filled.get(row[:2])) for row in found]
         rows += sorted(found, key=lambda r: (r.step is None, r.step or 0, r.revision))
-    table = pd.DataFrame(rows, columns=list(Row._fields))
-    write_table(table.astype({"step": "Int64", "tokens": "Int64"}), out)
+    write_table(pd.DataFrame(rows, columns=list(Row._fields)).astype({"step": "Int64", "tokens": "Int64"}), out)
     return out
 
 
@@ -115,8 +114,10 @@ def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> li
     """
     known = listing(family, pinned=True, say=say)
     without = f"which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other names"
-    expected = f"them in the column tokens of {path_of(family)}, {without}"
-    found = "no checkpoint whose tokens are known"
+    found, expected = (
+        "no checkpoint whose tokens are known",
+        f"them in column tokens of {path_of(family)}, {without}",
+    )
     expect(known.checkpoints, family.name, found, expected, CheckpointError)
     taken = choose(known.checkpoints, which)
     taken = [c if c.commit else replace(c, commit=hub.known_commit(c.repository, c.revision)) for c in taken]
@@ -149,7 +150,7 @@ def local_checkpoints(folder: str | Path, family: Family | None = None) -> list[
     for row in known.doubles:
         raise CheckpointError(f"{folder / row.revision}: found another name of the same step, expected one of them")
     for row in known.uncounted:
-        expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or the stage that it goes on from"
+        expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or (of a later stage) the first one"
         raise CheckpointError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
     strange = ", ".join(sorted(row.revision for row in known.strange))
     expect(known.checkpoints, str(folder), strange or "no checkpoints", _FOLDERS, CheckpointError)

@@ -113,9 +113,9 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
         weights = [whole] if whole in files else [index, *parts] if parts and index in files else weights
     tokenizer = [f for f in files if _TOKENIZER.fullmatch(f)]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
-    complete = "config.json" in more and tokenizer and weights
+    found = ", ".join(files) or "nothing"
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
-    expect(complete, str(where), ", ".join(files) or "nothing", expected, CheckpointError)
+    expect("config.json" in more and tokenizer and weights, str(where), found, expected, CheckpointError)
     return [*more, *tokenizer, *weights]
 
 

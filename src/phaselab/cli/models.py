@@ -61,8 +61,7 @@ def show_model(
     table = Table(title=row.name, show_header=False)
     facts: dict[str, Any] = {
         "repository": row.repositories,
-        "names": [*row.names, *row.table],
-        "tokens a step": f"{float(row.tokens_per_step):,.0f}" if row.tokens_per_step else "",
+        "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
         "public": "" if row.public else "not known: 'phaselab models refresh' says",
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
