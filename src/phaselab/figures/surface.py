@@ -81,7 +81,7 @@ def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") 
 def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
     """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time; a plotly figure.
 
-    All is in the figure itself (1.5 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
+    All is in the figure itself (1.7 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
     `maps` : name of a button -> values as in ``surface``; `label` : what they are.
     """
     limits = _limits(list(maps.values()))
