@@ -1,4 +1,4 @@
-"""Task files: YAML files of lm-evaluation-harness, those that come with phaselab and one's own.
+r"""Task files: YAML files of lm-evaluation-harness, those that come with phaselab and one's own.
 
 The harness loads the data and renders each prompt; the result is a list of items, as the embedded texts give them.
 What is wrong with a file is told with its line, what is wrong with items with the rule, the items and how many.
@@ -11,7 +11,7 @@ answer, the right choice's number from 0)::
     dataset_kwargs: {data_files: {test: questions.jsonl}}
     test_split: test
     output_type: multiple_choice
-    doc_to_text: "{{question}}\\n{% for c in choices %}{{'ABCD'[loop.index0]}}. {{c}}\\n{% endfor %}Answer:"
+    doc_to_text: "{{question}}\n{% for c in choices %}{{'ABCD'[loop.index0]}}. {{c}}\n{% endfor %}Answer:"
     doc_to_choice: "{{ 'ABCD'[:choices|length] | list }}"
     doc_to_target: answer
 """
@@ -76,16 +76,12 @@ def load_items(
     ----------
     path : the YAML file.
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
-    shots : examples before each question, 0 to 5: the first of the file's ``fewshot_split``; where it has
-        none, the first of the questions, which are then not asked.
-    permute : list each item's choices in an order drawn with `seed`; needs the columns ``choices`` and
-        ``answer`` (a number).
+    shots : examples before each question, 0 to 5: the first of the file's ``fewshot_split``; where it has none, the
+        first of the questions, which are then not asked.
+    permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
 
-    Raises
-    ------
-    TaskError
-        Naming the file, the line and the harness's rule; or the rule that items break, the items, and how many.
+    Raises TaskError naming the file, the line and the harness's rule; or the rule that items break, and which do.
     """
     file = read(path)
     _check_fields(file)
@@ -185,25 +181,21 @@ def _check_fields(file: TaskFile) -> None:
     from lm_eval.config.task import TaskConfig
     from lm_eval.utils import env
 
-    fields, wrong = file.fields, dict[str, str]()
-    for name in fields:
-        if name not in TaskConfig.__dataclass_fields__:
-            wrong[name] = "no field of a task of lm-evaluation-harness"
-    for name in ("task", "dataset_path", "doc_to_text", "doc_to_choice", "doc_to_target"):
-        if name not in fields:
-            wrong[name] = "missing; a multiple-choice task needs it"
+    fields, known = file.fields, TaskConfig.__dataclass_fields__
+    templates, needed = ("doc_to_text", "doc_to_choice", "doc_to_target"), ("task", "dataset_path")
+    wrong = {name: "no field of a task of lm-evaluation-harness" for name in fields if name not in known}
+    wrong |= {n: "missing; a multiple-choice task needs it" for n in (*needed, *templates) if n not in fields}
     if not file.split:
         wrong["test_split or validation_split"] = "missing; expected the split to ask"
     # The harness's own default of the delimiter is the space; that of the type is not ours.
     for name, default, only in (("output_type", None, "multiple_choice"), ("target_delimiter", " ", " ")):
         if (found := fields.get(name, default)) != only:
             wrong[name] = f"found {found!r}, expected {only!r}"
-    for name in ("doc_to_text", "doc_to_choice", "doc_to_target", "description"):
-        if isinstance(template := fields.get(name), str):
-            try:
-                env.from_string(template)
-            except TemplateSyntaxError as error:
-                wrong[name] = f"not a template of Jinja: {error.message}"
+    for name in (*templates, "description"):
+        try:
+            env.from_string(text if isinstance(text := fields.get(name), str) else "")
+        except TemplateSyntaxError as error:
+            wrong[name] = f"not a template of Jinja: {error.message}"
     if wrong:
         told = (f"{file.at.get(name, f'{file.path}:1')}: {name}: {said}" for name, said in wrong.items())
         raise TaskError("\n  ".join(told))

@@ -88,10 +88,7 @@ def score_tasks(
         greedy continuation or an empty string), ``answer_position`` and ``chosen_position`` (from 0; -1 where not
         scored), ``said`` (the generated answer), and a column a measure, NaN where it is not known.
 
-    Raises
-    ------
-    TaskError
-        Naming the task, item and field of an item that is not well formed, or the task none of whose items fits.
+    Raises TaskError naming the item and field that is not well formed, or the task none of whose items fits.
     """
     from lm_eval.models.huggingface import HFLM
 

@@ -124,12 +124,7 @@ def _ids(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def _log_probabilities(
-    model: Any,
-    sequences: Sequence[Sequence[int]],
-    cache: Any,
-    row: np.ndarray,
-    column: np.ndarray,
-    keeps: bool,
+    model: Any, sequences: Sequence[Sequence[int]], cache: Any, row: np.ndarray, column: np.ndarray, keeps: bool
 ) -> torch.Tensor:
     """Float32 (n, vocabulary): of what follows each (row, column) of `sequences`, which continue `cache`."""
     # The vocabulary's side of the network is run only for the columns that somebody reads.

@@ -25,36 +25,31 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
     Parameters
     ----------
     layers : layer -> (n_words, n_features) hidden states, float32.
-    labels : (n_words, ...) one row a word. Column ``word`` is its type, which the controls need; ``narrative``, if
-        there, keeps the words of a narrative in one fold; the other columns are labels: text for classes, float for
-        values. A word with an empty text or NaN has no label.
+    labels : one row a word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
+        words of a narrative in one fold; the other columns are labels: text for classes, float for values. A word with
+        an empty text or NaN has no label.
     spec : the study's section ``internals``: which columns to probe, and of how many words at most, evenly spaced.
     seed : of the control labels; they are the same for all layers and checkpoints.
 
     Returns
     -------
     One row a layer, measure and probed label: ``layer, measure, task, value, stderr`` (`task` is the label, or empty):
-    each registered measure (``measures/``) where it is defined, and of a layer and a label, means over folds with their
-    standard errors:
+    each registered measure where it is defined (``registry``), and for each label, over folds:
 
     - ``probe_accuracy`` (classes): share of words of held-out narratives whose label is found; ``probe_correlation``
       and ``probe_r2`` (values): Pearson correlation with, and variance explained of, the held-out values;
     - ``probe_control``: the first of these for labels that belong to the word's type and to nothing else: each type
       has one label drawn from the labels' distribution (Hewitt & Liang 2019); ``probe_selectivity``: first minus it;
+    - ``probe_shuffled``: the first for the same labels in random order; ``probe_chance``: share of the most frequent
+      class, which is what always giving it reaches; 0 for values;
     - ``probe_sparse_<k>`` for each k of ``spec.sparse`` (classes): accuracy of probes that see, for each class, only
       the k single neurons whose means within and outside the class differ most in the folds of the fit, in units of
       the neuron's standard deviation (Gurnee et al. 2023);
-    - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): the first and the next of
-      these by multinomial logistic regression, its penalty chosen in the same way;
-    - ``probe_shuffled``: the first for the same labels in random order;
-    - ``probe_chance``: share of the most frequent class, which is what always giving it reaches; 0 for values.
+    - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
+      ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
 
-    ``attrs["left_out"]`` of the table: label -> why it was not probed.
-
-    Raises
-    ------
-    PhaselabError
-        When shapes do not agree, a layer holds numbers that are not finite, or a column is not there.
+    ``attrs["left_out"]`` of the table: label -> why it was not probed. Raises PhaselabError when shapes do not agree, a
+    layer holds numbers that are not finite, or a column is not there.
     """
     n = len(labels)
     for layer, values in layers.items():

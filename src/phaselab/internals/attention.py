@@ -1,9 +1,8 @@
 """What attention heads look at: induction and previous-token scores on repeated random sequences.
 
-A sequence of random tokens is shown twice in a row. What comes next in the second half can be known
-only by looking back at what came after the same token in the first half: a head that does so is an
-induction head (Olsson et al. 2022), and heads of this kind appear abruptly in training. Nothing else
-about the tokens can be known, so the scores are about the mechanism alone.
+A sequence of random tokens is shown twice in a row. What comes next in the second half can be known only by looking
+back at what came after the same token in the first half: a head that does so is an induction head (Olsson et al. 2022),
+and heads of this kind appear abruptly in training. Nothing else about the tokens can be known.
 """
 
 from __future__ import annotations
@@ -16,8 +15,7 @@ import torch
 
 from phaselab.errors import expect
 
-#: Tokens of a sequence before it is repeated, where the model's context has room for it.
-LENGTH = 40
+LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's context has room for it
 
 
 @torch.inference_mode()
@@ -40,10 +38,7 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
     - ``previous_token``: attention from a token to the one before it, mean over all tokens but the first;
     - ``induction_best``, ``previous_token_best`` (`task` empty): those of the layer's best head.
 
-    Raises
-    ------
-    PhaselabError
-        When the model gives no attention weights, or its context is shorter than nine tokens.
+    Raises PhaselabError when the model gives no attention weights, or its context is shorter than nine tokens.
     """
     ids, first = _sequences(model, tokenizer, sequences, seed)
     length = (ids.shape[1] - first) // 2

@@ -22,8 +22,7 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
     -------
     One row a layer and measure: ``layer, measure, task, value, stderr``. ``cka_<to>``: linear centred kernel alignment,
     1 for the same geometry, whatever the axes; ``drift_<to>``, where features are as many: mean over words of one minus
-    the cosine between a word's two centred hidden states: what moved on the network's own axes; standard error over
-    words. Raises PhaselabError when layers or numbers of words differ.
+    the cosine between a word's two centred hidden states, what moved on the network's own axes; its standard error.
     """
     expect(set(layers) == set(others), "layers", f"{sorted(layers)} and {sorted(others)}", "the same")
     rows = []
@@ -35,9 +34,8 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
             a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (states, other))
             lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
             apart = 1 - (a * b).sum(1)[lengths > 0] / lengths[lengths > 0]
-            if len(apart) > 1:
-                stderr = float(apart.std(ddof=1) / np.sqrt(len(apart)))
-                rows.append((layer, f"drift_{to}", "", float(apart.mean()), stderr))
+            if (n := len(apart)) > 1:
+                rows.append((layer, f"drift_{to}", "", float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(n))))
     return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
 
 

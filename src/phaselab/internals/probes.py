@@ -1,8 +1,8 @@
 """Linear probes: how well a label of each word can be read off its hidden state, on narratives not fitted to.
 
 Probes are ridge regressions onto one-hot labels (the label with the highest output is taken; as scikit-learn's
-RidgeClassifier does). They have a closed form: one eigendecomposition of a fold serves all labels, all controls and all
-penalties, where iterative logistic regressions cost a hundred times as much; those are there for who asks for them.
+RidgeClassifier does): one eigendecomposition of a fold serves all labels, all controls and all penalties, where
+iterative logistic regressions cost a hundred times as much; those are there for who asks for them.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ SPARSE_PENALTY = 1e-3  #: of sparse probes, which have too few features to need 
 
 
 class Target(NamedTuple):
-    """A label ready to be probed: the rows `words` (m,) that have it, their folds, and three times (m,) `codes`.
+    """A label of the rows `words` (m,), their folds, and what is probed: the label, the control, the label shuffled.
 
-    `codes` are of the label, of the control by word type and of the label in random order: class numbers from 0 to
-    ``classes`` - 1, or values when ``classes`` is 0.
+    The three `codes` (m,) are class numbers from 0 to ``classes`` - 1, or values when ``classes`` is 0.
     """
 
     name: str
@@ -56,8 +55,7 @@ def _target(labels: pd.DataFrame, name: str, seed: int) -> Target | str:
     words = np.flatnonzero(column.notna().to_numpy() & (text != ""))
     if len(words) < LABEL_WORDS:
         return f"{len(words)} words have it, expected at least {LABEL_WORDS}"
-    fold = _folds(labels, words)
-    classes = 0
+    fold, classes = _folds(labels, words), 0
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         codes = column.to_numpy(dtype=float)[words]
         # A fold in which the value never changes has no correlation.
@@ -66,27 +64,22 @@ def _target(labels: pd.DataFrame, name: str, seed: int) -> Target | str:
     else:
         of = {c: text[words] == c for c in np.unique(text[words])}
         kept = [c for c, at in of.items() if at.sum() >= CLASS_WORDS and np.ptp(fold[at]) > 0]
-        classes = len(kept)
-        if classes < 2:
+        if (classes := len(kept)) < 2:
             return f"{classes} classes have {CLASS_WORDS} words in two or more folds, expected at least 2"
         words = words[np.isin(text[words], kept)]
         fold, codes = _folds(labels, words), np.searchsorted(kept, text[words])
     # Seeded by the label's name, so that adding a label leaves the others as they were.
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     types, of_word = np.unique(labels["word"].astype(str).to_numpy()[words], return_inverse=True)
-    by_type = rng.choice(codes, len(types))[of_word]
-    return Target(name, words, fold, (codes, by_type, rng.permutation(codes)), classes)
+    return Target(name, words, fold, (codes, rng.choice(codes, len(types))[of_word], rng.permutation(codes)), classes)
 
 
 def _folds(labels: pd.DataFrame, words: np.ndarray) -> np.ndarray:
     """Fold (m,) of the rows `words`: contiguous blocks of about equal size, narratives kept whole."""
-    group = np.zeros(len(words), dtype=int)
-    if "narrative" in labels:
-        narrative = labels["narrative"].to_numpy()[words]
-        # Runs of equal values, so that a number used again later still is another narrative.
-        group[1:] = np.cumsum(narrative[1:] != narrative[:-1])
-    if group[-1] == 0:
-        group = np.arange(len(words))
+    narrative = labels["narrative"].to_numpy()[words] if "narrative" in labels else np.zeros(len(words))
+    # Runs of equal values, so that a number used again later still is another narrative; one alone is divided.
+    group = np.concatenate([[0], np.cumsum(narrative[1:] != narrative[:-1])])
+    group = group if group[-1] else np.arange(len(words))
     # The middle of each group decides, in words; empty folds close up.
     first, last = np.searchsorted(group, group, "left"), np.searchsorted(group, group, "right")
     return np.unique((first + last) / 2 * FOLDS // len(words), return_inverse=True)[1]
@@ -108,15 +101,15 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
         tried = iter(np.split(_ridge(x[inner], y[inner], x[choose], PENALTIES), ends, axis=2))
         fitted = iter(np.split(_ridge(x[outer], y[outer], x[~outer], PENALTIES), ends, axis=2))
         for target, of_target in zip(group, scores, strict=True):
-            guesses = [_best(next(tried), next(fitted), codes[choose], target.classes) for codes in target.codes]
+            classes, codes = target.classes, target.codes[0]
+            guesses = [_best(next(tried), next(fitted), c[choose], classes) for c in target.codes]
             found = _scores_of_fold(target, guesses, ~outer)
-            if target.classes and spec.logistic:
-                for name, codes in (("probe_logistic", target.codes[0]), ("probe_logistic_shuffled", target.codes[2])):
-                    found[name] = _logistic(x, codes, inner, choose, outer)
-            if target.classes:
-                codes = target.codes[0]
-                for k, guess in _sparse(x[outer], codes[outer], x[~outer], target.classes, spec.sparse).items():
-                    found[f"probe_sparse_{k}"] = _score(guess, codes[~outer], target.classes)
+            if classes and spec.logistic:
+                found["probe_logistic"] = _logistic(x, codes, inner, choose, outer)
+                found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], inner, choose, outer)
+            if classes and spec.sparse:
+                sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
+                found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
             for name, score in found.items():
                 of_target.setdefault(name, []).append(score)
     return [
@@ -127,9 +120,10 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
 
 
 def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray) -> dict[str, float]:
-    pairs = zip(guesses, target.codes, strict=True)
-    real, control, shuffled = (_score(guess, codes[test], target.classes) for guess, codes in pairs)
     true = target.codes[0][test]
+    real, control, shuffled = (
+        _score(guess, codes[test], target.classes) for guess, codes in zip(guesses, target.codes, strict=True)
+    )
     if target.classes:
         found, chance = {"probe_accuracy": real}, float((true == np.bincount(target.codes[0]).argmax()).mean())
     else:
@@ -168,12 +162,9 @@ def _ridge(x: np.ndarray, y: np.ndarray, z: np.ndarray, penalties: np.ndarray) -
     n, p = x.shape
     if p == 0:
         return np.broadcast_to(offset, (len(penalties), len(z), len(offset)))
-    if p <= n:
-        values, vectors = np.linalg.eigh(x.T @ x)
-        onto, to = vectors.T @ (x.T @ y), z @ vectors  # (k, q), (n_test, k)
-    else:
-        values, vectors = np.linalg.eigh(x @ x.T)
-        onto, to = vectors.T @ y, (z @ x.T) @ vectors
+    values, vectors = np.linalg.eigh(x.T @ x if p <= n else x @ x.T)
+    onto = vectors.T @ (x.T @ y if p <= n else y)  # (k, q)
+    to = (z if p <= n else z @ x.T) @ vectors  # (n_test, k)
     values = values.clip(0)
     return np.stack([to @ (onto / (values + a * values.mean())[:, None]) + offset for a in penalties])
 
@@ -181,17 +172,16 @@ def _ridge(x: np.ndarray, y: np.ndarray, z: np.ndarray, penalties: np.ndarray) -
 def _sparse(
     x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: Sequence[int]
 ) -> dict[int, np.ndarray]:
-    """k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
+    """Size k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
     spread = x.std(0)
     found = {k: np.zeros((len(z), classes)) for k in sizes}
-    for c in range(classes if sizes else 0):
+    for c in range(classes):
         inside = codes == c
-        if not inside.any() or inside.all():
-            continue
-        apart = np.abs(x[inside].mean(0) - x[~inside].mean(0)) / np.where(spread > 0, spread, np.inf)
-        order = np.argsort(-apart, kind="stable")
-        for k, best in ((k, order[:k]) for k in sizes):
-            found[k][:, c] = _ridge(x[:, best], inside[:, None] * 1.0, z[:, best], np.array([SPARSE_PENALTY]))[0, :, 0]
+        if inside.any() and not inside.all():
+            apart = np.abs(x[inside].mean(0) - x[~inside].mean(0)) / np.where(spread > 0, spread, np.inf)
+            order, y = np.argsort(-apart, kind="stable"), inside[:, None] * 1.0
+            for k, best in ((k, order[:k]) for k in sizes):
+                found[k][:, c] = _ridge(x[:, best], y, z[:, best], np.array([SPARSE_PENALTY]))[0, :, 0]
     return found
 
 

@@ -1,43 +1,42 @@
-"""What a measure of hidden states is: a function in a file of ``measures/``, with what figures say of it.
+"""Measures of hidden states: functions in the files of ``measures/``, each registered with what figures say of it.
 
-Such a file is found by being there; nothing else is edited. The function takes the hidden states of a layer, float64
-(n_words, p), and gives a value, a value and its standard error, or None where it is not defined. It may also take,
-by their names, parts that several measures need (`part`): each is computed once a layer.
+A function takes the states of a layer, float64 (n_words, p), or by their names parts that several measures need, each
+computed once a layer (`part`). It gives a value, a value and its standard error, or None where it is not defined; what
+takes a part that is None is not defined either. A new file is found by being in the folder.
 """
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
-from typing import Any, NamedTuple, TypeVar
+from pkgutil import iter_modules
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from phaselab.errors import expect
-from phaselab.internals import measures
 
-F = TypeVar("F", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 
 class Measure(NamedTuple):
-    """A registered measure: its name in figures, what its axis counts, a number raised when its values change."""
+    """What figures call a measure, what its axis counts, a number raised when its values change, and its function."""
 
     label: str
     unit: str
     version: int
-    function: Callable[..., Any]
+    function: Function
 
 
 MEASURES: dict[str, Measure] = {}
-PARTS: dict[str, Callable[..., Any]] = {}
+PARTS: dict[str, Function] = {}
 
 
-def measure(name: str, *, label: str, unit: str, version: int = 1) -> Callable[[F], F]:
+def measure(name: str, *, label: str, unit: str, version: int = 1) -> Callable[[Function], Function]:
     """Register a function as the measure `name`; a second of that name from another module is refused."""
 
-    def register(function: F) -> F:
+    def register(function: Function) -> Function:
         free = name not in MEASURES or MEASURES[name].function.__module__ == function.__module__
         expect(free, f"{function.__module__}: measure", f"a second {name!r}", "distinct names")
         MEASURES[name] = Measure(label, unit, version, function)
@@ -46,7 +45,7 @@ def measure(name: str, *, label: str, unit: str, version: int = 1) -> Callable[[
     return register
 
 
-def part(function: F) -> F:
+def part(function: Function) -> Function:
     """Register what several measures share, under the function's own name."""
     PARTS[function.__name__] = function
     return function
@@ -54,8 +53,9 @@ def part(function: F) -> F:
 
 def registered() -> dict[str, Measure]:
     """Name -> measure: those of the files of ``measures/``, and what a notebook has registered."""
-    for module in pkgutil.iter_modules(measures.__path__):
-        import_module(f"{measures.__name__}.{module.name}")
+    folder = import_module("phaselab.internals.measures")
+    for file in iter_modules(folder.__path__):
+        import_module(f"{folder.__name__}.{file.name}")
     return MEASURES
 
 
@@ -73,14 +73,15 @@ def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
     """Measure -> (value, standard error or NaN) of hidden states (n_words, p), without those that are not defined."""
     known: dict[str, Any] = {"states": states}
 
-    def call(function: Callable[..., Any]) -> Any:
-        for name in signature(function).parameters:
+    def call(function: Function) -> Any:
+        names = list(signature(function).parameters)
+        for name in names:
             if name not in known:
                 expect(
                     name in PARTS, f"measure {function.__name__}", repr(name), f"states or one of {', '.join(PARTS)}"
                 )
                 known[name] = call(PARTS[name])
-        return function(**{name: known[name] for name in signature(function).parameters})
+        return None if any(known[name] is None for name in names) else function(*(known[name] for name in names))
 
     found = {name: call(one.function) for name, one in registered().items()}
     pairs = {name: value if isinstance(value, tuple) else (value, np.nan) for name, value in found.items()}

@@ -18,10 +18,11 @@ def centred(states: np.ndarray) -> np.ndarray:
 
 
 @part
-def eigenvalues(centred: np.ndarray) -> np.ndarray:
-    """Eigenvalues of the covariance, times n, ascending."""
+def eigenvalues(centred: np.ndarray) -> np.ndarray | None:
+    """Eigenvalues of the covariance, times n; None where nothing varies."""
     wide = centred.shape[1] > centred.shape[0]
-    return np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred).clip(0)
+    values = np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred).clip(0)
+    return values if values.any() else None
 
 
 @part
@@ -61,28 +62,26 @@ def anisotropy(states: np.ndarray) -> float | None:
 
 
 @measure("participation_ratio", label="participation ratio", unit="dimensions")
-def participation_ratio(eigenvalues: np.ndarray) -> float | None:
+def participation_ratio(eigenvalues: np.ndarray) -> float:
     """(sum of l)^2 / sum of l^2, l the eigenvalues of the covariance."""
-    return eigenvalues.sum() ** 2 / np.square(eigenvalues).sum() if eigenvalues.any() else None
+    return float(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
 
 
 @measure("effective_rank", label="effective rank", unit="dimensions")
-def effective_rank(eigenvalues: np.ndarray) -> float | None:
-    """exp of the entropy of the normalised singular values of the centred matrix (Roy & Vetterli 2007)."""
+def effective_rank(eigenvalues: np.ndarray) -> float:
+    """Exponential of the entropy of the centred matrix' normalised singular values (Roy & Vetterli 2007)."""
     singular = np.sqrt(eigenvalues)
     share = singular[singular > 0] / singular.sum()
-    return np.exp(-(share * np.log(share)).sum()) if eigenvalues.any() else None
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 @measure("intrinsic_dimension", label="intrinsic dimension (TwoNN)", unit="dimensions")
-def intrinsic_dimension(nearest: np.ndarray | None) -> tuple[float, float] | None:
-    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140); standard error asymptotic.
+def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
+    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140); identical vectors count once; asymptotic standard error.
 
     Log ratios of the distances to the second and to the first neighbour are exponential with the dimension as rate:
-    its unbiased maximum likelihood estimate, the largest tenth of them censored. Identical vectors count once.
+    its unbiased maximum likelihood estimate, the largest tenth of them censored.
     """
-    if nearest is None:
-        return None
     n, kept = len(nearest), int(len(nearest) * (1 - CENSORED))
     logs = np.log(np.sort(nearest[:, 1] / nearest[:, 0])[:kept])
     value = (kept - 1) / (logs.sum() + (n - kept) * logs[-1])
@@ -90,13 +89,11 @@ def intrinsic_dimension(nearest: np.ndarray | None) -> tuple[float, float] | Non
 
 
 @measure("intrinsic_dimension_mle", label="intrinsic dimension (ten neighbours)", unit="dimensions")
-def intrinsic_dimension_mle(nearest: np.ndarray | None) -> tuple[float, float] | None:
+def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
     """Inverse mean log ratio of the tenth neighbour's distance to the others' (Levina & Bickel 2004).
 
     Pooled over words, so that every ratio counts once (MacKay & Ghahramani 2005).
     """
-    if nearest is None:
-        return None
     n, k = nearest.shape
     value = n * (k - 1) / np.log(nearest[:, -1:] / nearest[:, :-1]).sum()
     return value, value / np.sqrt(n * (k - 1))
