@@ -15,7 +15,7 @@ from phaselab.errors import PhaselabError
 from phaselab.internals import ngrams
 from phaselab.internals.attention import head_scores
 from phaselab.study import Training
-from phaselab.texts.base import source
+from phaselab.texts import source
 from phaselab.training.networks import build
 
 VOCABULARY, POSITIONS = 60, 96
