@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.curves import PHASE_NAMES, amount
-from phaselab.phases import TriplePhase
+from phaselab.phases.test import TriplePhase
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
@@ -26,10 +26,9 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
         ("behaviour", "instruction_following", result.form),
         ("behaviour", "accuracy", result.accuracy),
     ):
-        for move in sorted((*fit.rises, *fit.falls), key=lambda m: m.onset):
-            kind = "rise" if move.direction == "rising" else "fall"
-            dates = (move.onset, move.midpoint, move.midpoint_low, move.midpoint_high, move.end, move.height)
-            rows.append((result.model, perspective, measure, kind, *dates))
+        for move in fit.moves:
+            dates = move.onset, move.midpoint, move.midpoint.low, move.midpoint.high, move.end, move.height
+            rows.append((result.model, perspective, measure, move.kind, *map(float, dates)))
     names = ["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]
     return pd.DataFrame(rows, columns=names)
 
