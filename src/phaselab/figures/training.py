@@ -12,12 +12,15 @@ from phaselab.curves import (
     MEASURES,
     NothingToDraw,
     best_layer,
+    brain_by_subject,
+    brain_curve,
     brain_measure,
     control_table,
     each_row,
     internal_layer,
     interval_of,
     interval_over,
+    model_curve,
     monotone,
     of_tasks,
     probe_advantage,
@@ -85,12 +88,12 @@ def three_perspectives(
     fig = new_figure(0.75 + 1.35 * len(panels))
     axes = fig.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     shade_phases(axes, axis, phases)
-    rows = select(curves, perspective="brain", measure=measure, roi="all", layer=layer)
-    n = rows["subject"].nunique()
+    brain = brain_by_subject(curves, layer=layer, measure=measure)
+    n = len(brain.names)
     for panel, ax in zip(panels, axes, strict=True):
         if panel == "brain":
-            subject_lines(ax, axis, rows, PERSPECTIVE_COLOURS["brain"])
-            draw_line(ax, axis, interval_over(rows), PERSPECTIVE_COLOURS["brain"])
+            subject_lines(ax, axis, brain.rows, PERSPECTIVE_COLOURS["brain"])
+            draw_line(ax, axis, interval_over(brain.rows), PERSPECTIVE_COLOURS["brain"])
             name_panel(ax, measure, f", layer {layer}")
             mark_transitions(ax, axis, transitions, perspective="brain")
         elif panel == "probes":
@@ -115,7 +118,7 @@ def three_perspectives(
                     alpha=0.7,
                     label=task,
                 )
-            draw_line(ax, axis, interval_of(asked), PERSPECTIVE_COLOURS["behaviour"], 1)
+            draw_line(ax, axis, model_curve(curves, panel), PERSPECTIVE_COLOURS["behaviour"], 1)
             name_panel(ax, panel)
             if panel == "accuracy":
                 chance_line(ax, curves)
@@ -156,7 +159,7 @@ def perspective_pair(
     axis = TokenAxis.of(curves["tokens"])
     score = brain_measure(curves)
     layer = best_layer(curves, score)
-    rows = select(curves, perspective="brain", measure=score, roi="all", layer=layer)
+    rows = brain_by_subject(curves, layer=layer, measure=score).rows
     asked = select(curves, perspective="behaviour", measure=measure)
     fig = new_figure(5.2)
     axes = fig.subplots(2, 1, sharex=True)
@@ -279,21 +282,21 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool, layer: int | None = Non
     lines = int(np.ceil(len(names) / columns))
     fig = new_figure(0.9 + 1.75 * lines)
     axes = fig.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    whole = interval_over(rows[rows["roi"] == "all"])
+    whole = brain_curve(curves, layer=layer, measure=measure)
     for number, ax in enumerate(axes.flat):
         if number >= len(names):
             ax.set_visible(False)
             continue
-        own = rows[rows["roi"] == names[number]]
+        own = brain_curve(curves, names[number], layer, measure)
         ax.plot(axis(whole["tokens"]), whole["value"], color="#9A9A9A", linewidth=2.5)
-        draw_line(ax, axis, interval_over(own), COLOURS[number % len(COLOURS)], number, markersize=3.5)
+        draw_line(ax, axis, own, COLOURS[number % len(COLOURS)], number, markersize=3.5)
         ax.set_title(names[number])
         bottom = number + columns >= len(names)
         axis.decorate(ax, label=bottom, text="training tokens", wide=False)
         ax.tick_params(labelbottom=bottom)
     for ax in axes[:, 0]:
         ax.set_ylabel(MEASURES[measure][1])
-    n = rows["subject"].nunique()
+    n = len(brain_by_subject(curves, layer=layer, measure=measure).names)
     foot(fig, f"layer {layer}; {subjects_text(n, simulated)}, 95 % intervals; grey: all voxels", simulated)
     return fig
 

@@ -58,6 +58,8 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
         )
         if row["lag_p"] > 0.05:
             parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
+    if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
+        parts.append(f"Of the curves: {'; '.join(notes)}.")
     parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
     return " ".join(parts)
 
