@@ -6,7 +6,7 @@ Figures, pages and the tests of the phases read the same curves through these fu
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,12 +129,9 @@ def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all
     return select_layer(select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi))
 
 
-# ------------------------------------------------------------------------------------------------------ one curve
-
-
 @dataclass(frozen=True)
 class Curve:
-    """A curve of one model in all of its replicates: a brain score in subjects, a behaviour in tasks.
+    """A curve of one model in each of its replicates: a brain score in subjects, a behaviour in tasks.
 
     Each replicate has a value at each checkpoint, so that a mean is over the same ones all along the curve: one that
     lacks a value where others have one is left out as a whole, which `notes` say.
@@ -218,41 +215,36 @@ def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] |
     return _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
 
 
-def _intervals(rows: pd.DataFrame, by: Sequence[str], half: Callable[[pd.DataFrame], float]) -> pd.DataFrame:
-    out = []
-    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
-        mean, around = float(group["value"].to_numpy().mean()), half(group)
-        out.append((*key, mean, mean - around, mean + around, len(group)))
-    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
-
-
 def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
     """Mean of ``value`` over the rows of each group with its 95 % interval: `by`, value, low, high, n, in order.
 
     Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With one row the
     interval is that row's own ``stderr`` times 1.96, or NaN without it.
     """
-    from scipy import stats
-
-    def half(group: pd.DataFrame) -> float:
-        if (n := len(group)) == 1:
-            return 1.96 * float(group["stderr"].iloc[0])
-        return float(stats.t.ppf(0.975, n - 1) * group["value"].to_numpy().std(ddof=1) / np.sqrt(n))
-
-    return _intervals(rows, by, half)
+    return _intervals(rows, by, scatter=True)
 
 
 def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
-    """Mean over the rows of each group whose ``stderr`` are independent: items of tasks, folds of probes.
+    """The same over rows whose ``stderr`` are known and independent: items of tasks, folds of probes.
 
-    The standard error of the mean of k rows is ``sqrt(sum(stderr**2)) / k``; the interval is 1.96 of it to both
-    sides. Columns as in ``interval_over``; ``n`` is k.
+    The standard error of the mean of n rows is ``sqrt(sum(stderr**2)) / n``; the interval is 1.96 of it to both sides.
     """
+    return _intervals(rows, by, scatter=False)
 
-    def half(group: pd.DataFrame) -> float:
-        return 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / len(group)
 
-    return _intervals(rows, by, half)
+def _intervals(rows: pd.DataFrame, by: Sequence[str], scatter: bool) -> pd.DataFrame:
+    from scipy import stats
+
+    out = []
+    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
+        values, n = group["value"].to_numpy(), len(group)
+        if scatter and n > 1:
+            half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+        else:
+            half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / n
+        mean = float(values.mean())
+        out.append((*key, mean, mean - half, mean + half, n))
+    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
 
 
 def brain_curve(
@@ -306,9 +298,6 @@ def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
     return both.assign(value=value, stderr=np.hypot(both["stderr"], both["stderr_shuffled"]))
 
 
-# --------------------------------------------------------------------------------------------- tables of a study
-
-
 def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
     """The closest curve that never falls, by least squares (isotonic regression); (n,)."""
     from scipy.optimize import isotonic_regression
@@ -327,7 +316,7 @@ def control_table(
     layer = best_layer(curves)
     rows = select(curves, perspective="brain", measure="r", roi=roi, layer=layer)
     known = controls[(controls["measure"] == "r") & (controls["roi"] == roi)]
-    parts = {}
+    parts: dict[str, pd.DataFrame] = {}
     if ceiling:
         parts["noise ceiling"] = pd.DataFrame({"subject": list(ceiling), "value": list(ceiling.values())})
     parts["true latents"] = known[known["model"] == "control: true latents"]
@@ -336,11 +325,9 @@ def control_table(
     for name in sorted(set(known["model"]) - {"control: true latents"}):
         own = known[known["model"] == name]
         parts[name.removeprefix("control: ")] = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
-    out = [
-        part.groupby("subject", as_index=False)["value"].mean().assign(order=order, condition=condition)
-        for order, (condition, part) in enumerate((c, p) for c, p in parts.items() if len(p))
-    ]
-    return pd.concat(out, ignore_index=True)[["order", "condition", "subject", "value"]]
+    means = {c: part.groupby("subject", as_index=False)["value"].mean() for c, part in parts.items() if len(part)}
+    out: list[pd.DataFrame] = [mean.assign(order=order, condition=c) for order, (c, mean) in enumerate(means.items())]
+    return pd.concat(out, ignore_index=True).reindex(columns=["order", "condition", "subject", "value"])
 
 
 def families(study: Study) -> pd.DataFrame:

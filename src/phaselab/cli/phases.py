@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app, told
+from phaselab.errors import expect
 from phaselab.results import Store, data_folder, write_table
 from phaselab.study import Study, StudyError, load_study
 
@@ -42,14 +43,12 @@ def phases(
     From a table: transitions.csv (a row a rise or fall), curves.png and raster.png. From a study:
     phases.parquet beside its results.
     """
+    if Path(source).suffix.lower() in TABLES:
+        return _of_table(Path(source), x, y, by, stderr, out)
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
-    if Path(source).suffix.lower() in TABLES:
-        _of_table(Path(source), x, y, by, stderr, out)
-    elif given:
-        raise StudyError(f"{source}: found {given}, expected them with a table ({', '.join(TABLES)}) alone")
-    else:
-        _of_study(load_study(source), Store(results), data_folder(data))
+    expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
+    _of_study(load_study(source), Store(results), data_folder(data))
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -68,7 +67,6 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
     from phaselab import figures
-    from phaselab.errors import expect
     from phaselab.phases import TableError, fit_table
 
     table = _read(path)
