@@ -35,7 +35,7 @@ from phaselab.internals.attention import head_scores
 from phaselab.results import Store
 from phaselab.study import InternalSpec, Training, load_study
 from phaselab.sweep.unit import Workbench
-from phaselab.texts.base import Item, source
+from phaselab.texts import Item, source
 from phaselab.training.networks import build
 
 BATCH = 32

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreT
 from phaselab.internals import ngrams
 from phaselab.internals.attention import AttentionError, head_scores
 from phaselab.study import Training
-from phaselab.texts.base import source
+from phaselab.texts import source
 from phaselab.training.networks import build
 
 VOCABULARY, POSITIONS = 60, 96
