@@ -42,7 +42,7 @@ def _brain(curves: pd.DataFrame, transitions: pd.DataFrame | None) -> tuple[draw
     """The panel of the brain score in its best layer, with thin lines for few subjects; the number of subjects."""
     measure = query.brain_measure(curves)
     layer = query.best_layer(curves, measure)
-    rows = query.select(curves, perspective="brain", measure=measure, roi="all", layer=layer)
+    rows = query.brain_by_subject(curves, layer=layer, measure=measure).rows
     rows = rows.assign(line="mean over subjects", unit=rows["subject"])
     n = rows["subject"].nunique()
     mean, thin = query.interval_over(rows, by=("line", "tokens")), rows if n <= 6 else None
