@@ -31,7 +31,7 @@ from phaselab import __version__, curves, results
 from phaselab.errors import PhaselabError
 from phaselab.results import Store, data_folder
 from phaselab.study import Model, Study, digest_of, load_study
-from phaselab.sweep.unit import Workbench, hub_family, read_voxels
+from phaselab.sweep.unit import Workbench, hub_family
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -322,6 +322,8 @@ class Lab:
         self, checkpoint: Checkpoint | None = None, model: str | None = None
     ) -> dict[str, dict[str, np.ndarray]]:
         """Per-voxel scores: subject -> {r, p, significant, alpha: (n_layers, n_voxels), layers}."""
+        from phaselab.encoding import read_voxels
+
         return read_voxels(self.unit(checkpoint, model) / "voxels.zarr")
 
     def items(self, task: str, model: str | None = None) -> list[Item]:

@@ -27,8 +27,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
-from phaselab import internals
+from phaselab import stats
 from phaselab.encoding.significance import draw_lags, stretches_of
+from phaselab.errors import expect
 
 #: How two matrices of dissimilarities are compared.
 Method = Literal["spearman", "kendall", "cosine"]
@@ -160,7 +161,7 @@ def cka(
     ----------
     X, Y, runs, permutations, seed : as for ``rsa``; one column is enough.
     gap : TRs within which pairs are left out; 0: the diagonal alone; None: no pair, which is the CKA of
-        ``phaselab.internals.cka``.
+        ``phaselab.stats.cka``.
 
     Raises
     ------
@@ -169,7 +170,7 @@ def cka(
     """
     X, Y, runs = _checked(X, Y, runs, least=1)
     if gap is None and not permutations:
-        return Similarity(internals.cka(X, Y), 1.0, float("nan"))
+        return Similarity(stats.cka(X, Y), 1.0, float("nan"))
     far = None if gap is None else _far(runs, gap)
     return _compared(_products(X, far), _products(Y, far), runs, permutations, seed)
 

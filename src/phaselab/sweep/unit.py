@@ -34,7 +34,6 @@ from phaselab.study import Model, Study, StudyError, Task, digest_of
 
 if TYPE_CHECKING:
     from phaselab.brains import BrainData
-    from phaselab.encoding import Scores
     from phaselab.features import Features
     from phaselab.internals.ngrams import Counts
     from phaselab.texts.base import Item, TextSource
@@ -89,11 +88,12 @@ def choose_device(name: str) -> str:
     """
     if name == "cpu":
         return name  # without a second for torch
-    from phaselab.encoding.solver import SolverError, find_device
+    from phaselab.encoding.ridge import find_device
+    from phaselab.errors import PhaselabError
 
     try:
         return str(find_device(name))
-    except SolverError as error:
+    except PhaselabError as error:
         raise StudyError(str(error)) from error
 
 
@@ -349,7 +349,7 @@ class Workbench:
                 table = results.curve_table(rows.to_dict("records"), perspective=perspective, **same)
                 results.write_table(table, aside / f"{perspective}.parquet")
             results.write_table(per_item, aside / "items.parquet")
-            write_voxels(scores, aside / "voxels.zarr")
+            encoding.write_voxels(scores, aside / "voxels.zarr")
             if study.internals.compare:
                 words = internals.sampled(len(labels), study.internals)
                 kept = {str(layer): values[words] for layer, values in features.layers.items()}
@@ -528,29 +528,3 @@ def hub_family(model: Model) -> Family | None:
 def brain_seed(study: Study) -> int:
     """Seed of permutations and shuffles of a study."""
     return study.brain.seed
-
-
-def write_voxels(scores: dict[str, Scores], path: Path) -> None:
-    """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
-    import zarr
-
-    group = zarr.open_group(path, mode="w")
-    for subject, score in scores.items():
-        of_subject = group.create_group(subject)
-        for name in ("r", "p", "significant", "alpha"):
-            of_subject.create_array(name, data=np.ascontiguousarray(getattr(score, name)))
-        of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
-
-
-def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    """What ``write_voxels`` wrote: subject -> name -> (n_layers, n_voxels), and ``layers`` (n_layers,)."""
-    import zarr
-
-    group = zarr.open_group(path, mode="r")
-    return {
-        subject: {
-            **{name: np.asarray(of_subject[name]) for name in ("r", "p", "significant", "alpha")},
-            "layers": np.asarray(of_subject.attrs["layers"]),
-        }
-        for subject, of_subject in sorted(group.groups())
-    }
