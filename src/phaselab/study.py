@@ -11,7 +11,7 @@ import hashlib
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -126,6 +126,10 @@ class FeatureSpec(Strict):
     ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
     ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs).
     """
+
+    #: Fields that change the hidden states, and those that only bring them to TRs.
+    STATES: ClassVar = ("context", "pooling", "layers", "seconds", "window", "stride", "empty")
+    GRID: ClassVar = ("resample", "hemodynamics", "delays", "trim")
 
     context: Literal["text", "seconds", "words"] = "words"
     pooling: Literal["mean", "last", "max"] = "last"

@@ -118,3 +118,9 @@ def standardise(series: np.ndarray) -> np.ndarray:
     """Each column of (n_trs, n_voxels) with mean 0 and standard deviation 1; float32. None is constant."""
     centred = series - series.mean(axis=0)
     return (centred / centred.std(axis=0)).astype(np.float32)
+
+
+def registered(spec):  # stub
+    from types import SimpleNamespace
+
+    return SimpleNamespace(version=1, stimulus=("seed", "runs", "minutes", "tr"), files=lambda section, data: {})
