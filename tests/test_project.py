@@ -32,6 +32,7 @@ ROOMS = (
     "texts",
     "results",
     "study",
+    "stats",
     "errors",
 )
 

@@ -278,15 +278,20 @@ def by_region(
     names, rows = np.asarray(rois).astype(str), []
     for measure, values in measures.items():
         expect(names.shape == values.shape[1:], f"subject {subject}: rois", f"shape {names.shape}", values.shape[1:])
-        regions = {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}
         for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
-            for roi, inside in regions.items():
+            for roi, inside in regions_of(names).items():
                 known = of_layer[inside & ~np.isnan(of_layer)]
                 value = known.mean() if len(known) else np.nan
                 stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
                 key = {"measure": measure, "layer": layer, "subject": subject, "roi": roi}
                 rows.append(key | {"value": value, "stderr": stderr})
     return rows
+
+
+def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
+    """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
+    names = np.asarray(rois).astype(str)
+    return {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}
 
 
 def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:

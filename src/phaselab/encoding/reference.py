@@ -46,6 +46,8 @@ def ridge(
     from himalaya.ridge import RidgeCV
     from himalaya.scoring import correlation_score
 
+    # In order: torch takes no array that is read backwards.
+    alphas = np.array(list(alphas))
     params: dict[str, Any] = {"score_func": correlation_score, **BATCHES}
     with backend(device):
         kernel = X.shape[1] > len(X)

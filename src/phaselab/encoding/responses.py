@@ -24,7 +24,7 @@ class Columns:
     def __init__(self, subjects: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> None:
         self._parts = [[of_run[run] for run in runs] for of_run in subjects]
         self.ends = np.cumsum([parts[0].shape[1] for parts in self._parts])
-        self.shape = (sum(len(part) for part in self._parts[0]), int(self.ends[-1]))
+        self.shape = (sum(part.shape[0] for part in self._parts[0]), int(self.ends[-1]))
         self.dtype = np.result_type(*(part.dtype for parts in self._parts for part in parts))
         self._kept = slice(0, 0), np.empty((self.shape[0], 0), self.dtype)
 
@@ -41,8 +41,8 @@ class Columns:
             low, high = max(start, first), min(stop, last)
             row = 0
             for part in parts if low < high else []:
-                out[row : row + len(part), low - start : high - start] = part[:, low - first : high - first]
-                row += len(part)
+                out[row : row + part.shape[0], low - start : high - start] = part[:, low - first : high - first]
+                row += part.shape[0]
         return out
 
 
@@ -52,9 +52,6 @@ class Rolled:
     def __init__(self, values: Any, shift: int) -> None:
         self._values, self._shift = values, int(shift)
         self.shape, self.dtype, self.ndim = values.shape, values.dtype, 2
-
-    def __len__(self) -> int:
-        return int(self.shape[0])
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         return np.roll(np.asarray(self._values[:, key[1]]), self._shift, axis=0)
@@ -84,6 +81,10 @@ class Group:
     def subject_of(self) -> np.ndarray:
         """(n_voxels,) number of the subject of each column."""
         return np.searchsorted(self.Y.ends, np.arange(self.Y.shape[1]), side="right")
+
+    def columns(self, number: int) -> slice:
+        """Columns of a subject."""
+        return slice(int(self.Y.ends[number - 1]) if number else 0, int(self.Y.ends[number]))
 
     def features(self, of_layer: Mapping[str, np.ndarray]) -> np.ndarray:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs."""

@@ -1,12 +1,10 @@
 """Factorisations of the features of one layer: of the whole training set (``Basis``) and of each fold (``Plan``).
 
-Notation: X = U S V' of the training set, r its rank. In fold k the training rows of U S have the singular value
-decomposition A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. With
-z = P (U'Y)_train, w = P (U'Y)_validation, M = P (U'U)_validation P' and g = L / (L + alpha), the prediction for the
-validation set is U P' (g z), so that for **every** alpha ``prediction . response = sum_i g_i z_i w_i`` and
-``|prediction|^2 = sum_ij g_i g_j z_i z_j M_ij`` without a prediction being formed. ``K_ij = M_ij L_j / (L_j - L_i)`` makes
-of the second sum a single product for all alphas. book/encoding_maths.md derives it, and says which precision is needed
-where: factorisations are float64, and what is rounded to `dtype` has been whitened and is of order one.
+X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
+A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train, w = P (U'Y)_validation
+and M = P (U'U)_validation P' then give the score of every alpha without a prediction, and K_ij = M_ij L_j / (L_j - L_i) all
+alphas from one product: book/encoding_maths.md derives it. Factorisations are float64; what is rounded to `dtype` has
+been whitened and is of order one, so that collinear or huge features cost no precision.
 """
 
 from __future__ import annotations
@@ -103,79 +101,79 @@ class Basis:
 
 
 @dataclass(frozen=True)
-class Steep:
-    """Rows `index` of z or w as `matrix` (n_index, n_rows) times the responses of `rows`."""
+class Side:
+    """How a fold's z or w comes from responses; r_k is the fold's rank.
 
-    index: torch.Tensor
+    Attributes
+    ----------
+    matrix : (r_k, r) from U'Y of the `pieces`, or (r_k, n_rows) from the responses of `rows` where these are given.
+    shift : (r_k,) what the sum of the responses is multiplied with and taken off.
+    steep : (index, matrix, rows) of the few entries that are taken from the responses nevertheless.
+    of_mean : (r_k,) z or w of a response that is 1 throughout; None where it is not needed.
+    """
+
     matrix: torch.Tensor
-    rows: Rows
+    pieces: list[int]
+    rows: Rows | None
+    shift: torch.Tensor | None
+    steep: tuple[torch.Tensor, torch.Tensor, Rows] | None
+    of_mean: torch.Tensor | None
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """What a fold needs of the features; r_k is its rank.
+    """What a fold needs of the features.
 
     Attributes
     ----------
-    to_z : (r_k, r) from U'Y, or where `z_rows` is given (r_k, n_train) from the responses themselves.
-    to_w : (r_k, r), or with `w_rows` (r_k, n_validation).
-    z_shift, w_shift : (r_k,) what the sum of the responses of the set is multiplied with and taken off.
-    z_steep, w_steep : few rows of z and w that are taken from the responses, or None.
-    z_of_mean, w_of_mean : (r_k,) z and w of a response that is 1 throughout; None where they are not needed.
     drift : (r_k,) n_validation P (mean of validation - mean of training), for R2; else None.
-    K : (r_k, r_k), zero for near pairs.
-    near : (rows, columns, block) of M near the diagonal and on it.
+    K : (r_k, r_k), zero for near pairs; near : (rows, columns, block) of M near the diagonal and on it.
     numerator : (n_alphas, r_k) g divided by its largest value, which a correlation does not see.
     denominator : (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal.
     largest : (n_alphas,) the largest g.
     """
 
-    to_z: torch.Tensor
-    z_rows: Rows | None
-    z_shift: torch.Tensor | None
-    z_steep: Steep | None
-    to_w: torch.Tensor
-    w_rows: Rows | None
-    w_shift: torch.Tensor | None
-    w_steep: Steep | None
-    z_of_mean: torch.Tensor | None
-    w_of_mean: torch.Tensor | None
-    drift: torch.Tensor | None
+    z: Side
+    w: Side
     n_train: int
+    n_validation: int
+    drift: torch.Tensor | None
     K: torch.Tensor
     near: list[tuple[slice, slice, torch.Tensor]]
     numerator: torch.Tensor
     denominator: torch.Tensor
     largest: torch.Tensor
 
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        """The large ones."""
+        steep = [side.steep[1] for side in (self.z, self.w) if side.steep is not None]
+        own = [self.z.matrix, self.w.matrix, self.K, self.numerator, self.denominator]
+        return own + steep + [block for _, _, block in self.near]
+
 
 class _Set:
     """The rows of U that have a role in a fold: their number, sum and Gram matrix."""
 
-    def __init__(self, splits: Splits, k: int, role: int, U: torch.Tensor, pieces: _Pieces) -> None:
+    def __init__(self, splits: Splits, k: int, role: int, U: torch.Tensor, known: list[Any]) -> None:
         rows = splits.rows(k, role)
         self.rows: Rows = rows if isinstance(rows, list) else torch.as_tensor(rows, device=U.device)
-        self.n, self._U = len(splits.folds[k][role - 1]), U
-        mine = splits.pieces(k, role)
-        self._grams = [pieces[i][0] for i in mine] if pieces else []
-        self.total = torch.stack([pieces[i][1] for i in mine]).sum(0) if pieces else _take(U, self.rows).sum(0)
+        self.n, self.pieces, self._U = len(splits.folds[k][role - 1]), splits.pieces(k, role), U
+        self._known = [known[i] for i in self.pieces] if known else []
+        self.total = torch.stack([total for _, total in self._known]).sum(0) if known else _take(U, self.rows).sum(0)
 
     def gram(self) -> torch.Tensor:
         """U'U of the rows."""
-        if not self._grams:
+        if not self._known:
             part = _take(self._U, self.rows)
             return part.T @ part
-        total = self._grams[0].clone()
-        for more in self._grams[1:]:
+        total: torch.Tensor = self._known[0][0].clone()
+        for more, _ in self._known[1:]:
             total += more
         return total
 
     def centred(self, mean: torch.Tensor) -> torch.Tensor:
         return _centred(_take(self._U, self.rows), mean)
-
-
-#: Gram matrix and sum of the rows of each piece.
-_Pieces = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class Plan:
@@ -226,72 +224,77 @@ class Plan:
         self.F = None if X_test is None else self.basis.project(X_test, "X_test")
         U = self.basis.exact
         parts = [U[rows] for rows in splits.slices] if splits.by_pieces else []
-        pieces = [(part.T @ part, part.sum(0)) for part in parts]
-        self.folds = [self._fold(k, U, pieces) for k in range(len(splits.folds))]
+        known = [(part.T @ part, part.sum(0)) for part in parts]
+        self.folds = [self._fold(k, U, known) for k in range(len(splits.folds))]
         # In float64 it is needed no more, and it is as large as the features; a slice would keep it.
         self.basis.exact = U.new_empty((0, self.basis.rank))
 
     def _narrow(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype).contiguous()
 
-    def _fold(self, k: int, U: torch.Tensor, pieces: _Pieces) -> FoldPlan:
-        narrow, by_pieces = self._narrow, self.splits.by_pieces
-        train, validation = (_Set(self.splits, k, role, U, pieces) for role in (TRAIN, VALIDATE))
+    def _fold(self, k: int, U: torch.Tensor, known: list[Any]) -> FoldPlan:
+        correlation, by_pieces = self.scoring == "correlation", self.splits.by_pieces
+        train, validation = (_Set(self.splits, k, role, U, known) for role in (TRAIN, VALIDATE))
         m_train = train.total / train.n if self.intercept else torch.zeros_like(train.total)
-        m_w = validation.total / validation.n if self.scoring == "correlation" else m_train
+        m_validation = validation.total / validation.n
+        m_w = m_validation if correlation else m_train
         P, lam, left = self._directions(train, m_train)
-        z_direct = left is not None or not by_pieces
-        w_direct = validation.n < self.basis.rank or not by_pieces
+        z_direct, w_direct = left is not None or not by_pieces, validation.n < self.basis.rank or not by_pieces
+        to_z = P
+        if z_direct:
+            to_z = left.T if left is not None else P @ train.centred(m_train).T
         if w_direct:
-            to_w = narrow(P @ validation.centred(m_w).T)
+            to_w = self._narrow(P @ validation.centred(m_w).T)
             M = to_w @ to_w.T
         else:
-            to_w = narrow(P)
+            to_w = self._narrow(P)
             cross = torch.outer(m_w, validation.total)
             about = validation.gram() - cross - cross.T
             about += validation.n * torch.outer(m_w, m_w)
-            M = narrow(P @ about @ P.T)
-        if z_direct:
-            to_z = left.T if left is not None else P @ train.centred(m_train).T
-        else:
-            to_z = P
-
-        def shift(mean: torch.Tensor, direct: bool) -> torch.Tensor | None:
-            # Directions from rows that were centred already have no mean to take off.
-            return None if direct or not bool(mean.any()) else narrow(P @ mean)
-
-        def steep(which: torch.Tensor, of: _Set, mean: torch.Tensor, direct: bool) -> Steep | None:
-            if direct or not bool(which.any()):
-                return None
-            return Steep(which.nonzero()[:, 0], narrow(P[which] @ of.centred(mean).T), of.rows)
-
+            M = self._narrow(P @ about @ P.T)
         # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
         # sums, which rounding would spoil: these few are taken from the responses themselves.
         norms = torch.linalg.vector_norm(P, dim=1)
         rare = norms**2 * (validation.n / self.basis.n) > STEEP**2 * M.diagonal()
         drift = None
-        if self.scoring == "r2" and self.intercept:
-            drift = narrow(P @ (validation.total / validation.n - m_train)) * validation.n
+        if not correlation and self.intercept:
+            drift = self._narrow(P @ (m_validation - m_train)) * validation.n
         K, near = self._kernels(M, lam)
         numerator, denominator, largest = self._weights(lam)
         return FoldPlan(
-            to_z=narrow(to_z),
-            z_rows=train.rows if z_direct else None,
-            z_shift=shift(m_train, z_direct),
-            z_steep=steep(norms > STEEP, train, m_train, z_direct),
-            to_w=to_w,
-            w_rows=validation.rows if w_direct else None,
-            w_shift=shift(m_w, w_direct),
-            w_steep=steep(rare, validation, m_w, w_direct),
-            z_of_mean=None if self.intercept else narrow(P @ train.total),
-            w_of_mean=None if self.intercept or self.scoring == "correlation" else narrow(P @ validation.total),
-            drift=drift,
+            z=self._side(P, train, m_train, to_z, z_direct, norms > STEEP, not self.intercept),
+            w=self._side(P, validation, m_w, to_w, w_direct, rare, not self.intercept and not correlation),
             n_train=train.n,
+            n_validation=validation.n,
+            drift=drift,
             K=K,
             near=near,
             numerator=numerator,
             denominator=denominator,
             largest=largest,
+        )
+
+    def _side(
+        self,
+        P: torch.Tensor,
+        of: _Set,
+        mean: torch.Tensor,
+        matrix: torch.Tensor,
+        direct: bool,
+        rare: torch.Tensor,
+        of_mean: bool,
+    ) -> Side:
+        steep = None
+        if not direct and bool(rare.any()):
+            steep = rare.nonzero()[:, 0], self._narrow(P[rare] @ of.centred(mean).T), of.rows
+        return Side(
+            matrix=self._narrow(matrix),
+            pieces=of.pieces,
+            rows=of.rows if direct else None,
+            # Directions from rows that were centred already have no mean to take off.
+            shift=None if direct or not bool(mean.any()) else self._narrow(P @ mean),
+            steep=steep,
+            of_mean=self._narrow(P @ of.total) if of_mean else None,
         )
 
     def _directions(self, train: _Set, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -357,10 +360,7 @@ class Plan:
     def bytes(self) -> int:
         """Bytes that the plan holds."""
         own = [self.basis.U, self.basis.V] + ([self.F] if self.F is not None else [])
-        for fold in self.folds:
-            own += [fold.to_z, fold.to_w, fold.K, fold.numerator, fold.denominator]
-            own += [part.matrix for part in (fold.z_steep, fold.w_steep) if part is not None]
-            own += [block for _, _, block in fold.near]
+        own += [tensor for fold in self.folds for tensor in fold.tensors]
         return sum(tensor.numel() * tensor.element_size() for tensor in own)
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from phaselab.encoding.ridge.plan import Basis, FoldPlan, Plan, Rows, Scoring
-from phaselab.encoding.ridge.splits import TRAIN, VALIDATE
+from phaselab.encoding.ridge.plan import Basis, FoldPlan, Plan, Rows, Scoring, Side
 from phaselab.encoding.ridge.targets import Batch, Targets
 from phaselab.errors import PhaselabError, expect
 
@@ -182,7 +181,12 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
         C, total = [], plan.basis.U.T @ Y
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
-        _add_scores(scores, plan, k, fold, part, C, total)
+        z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
+        if part.silent is not None:
+            z[:, part.silent[k]] = 0
+        if fold.drift is not None:
+            w.addr_(fold.drift, part.sums[fold.z.pieces].sum(0), alpha=-1 / fold.n_train)
+        scores += _scores(plan, fold, part, part.squares[k], z, w)
     scores /= len(plan.folds)
     best = scores.max(0).values
     # Of equals the first, on every device: argmax does not promise which.
@@ -193,17 +197,46 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     return index.clamp_max_(len(scores) - 1), best, total
 
 
-def _add_scores(
-    scores: torch.Tensor,
-    plan: Plan,
-    k: int,
-    fold: FoldPlan,
-    part: Batch,
-    C: list[torch.Tensor],
-    total: torch.Tensor,
-) -> None:
-    """Add the scores (n_alphas, b) of a fold to `scores`."""
-    z, w = _vectors(plan, k, fold, part, C, total)
+def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+    """z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
+    if side.rows is not None:
+        out = _product(side.matrix, side.rows, part.Y)
+    else:
+        others = [i for i in range(len(C)) if i not in side.pieces]
+        if len(others) < len(side.pieces):
+            summed = total
+            for i in others:
+                summed = summed - C[i]
+        else:
+            summed = C[side.pieces[0]]
+            for i in side.pieces[1:]:
+                summed = summed + C[i]
+        out = side.matrix @ summed
+        if side.shift is not None:
+            out.addr_(side.shift, part.sums[side.pieces].sum(0), alpha=-1)
+    if side.steep is not None:
+        index, matrix, rows = side.steep
+        out[index] = _product(matrix, rows, part.Y)
+    if part.mean is not None and side.of_mean is not None:
+        out.addr_(side.of_mean, part.mean)
+    return out
+
+
+def _product(matrix: torch.Tensor, rows: Rows, Y: torch.Tensor) -> torch.Tensor:
+    """matrix (q, n_rows) times these rows of Y, without a copy of them where they are ranges."""
+    if isinstance(rows, torch.Tensor):
+        return matrix @ Y[rows]
+    ends = np.cumsum([where.stop - where.start for where in rows]).tolist()
+    out = matrix[:, : ends[0]] @ Y[rows[0]]
+    for start, end, where in zip(ends, ends[1:], rows[1:], strict=False):
+        out.addmm_(matrix[:, start:end], Y[where])
+    return out
+
+
+def _scores(
+    plan: Plan, fold: FoldPlan, part: Batch, squares: torch.Tensor, z: torch.Tensor, w: torch.Tensor
+) -> torch.Tensor:
+    """Scores of all alphas in a fold, (n_alphas, b)."""
     r = len(z)
     numerator = fold.numerator @ w.mul_(z)
     pairs = z.new_empty((2 * r, z.shape[1]))
@@ -214,94 +247,18 @@ def _add_scores(
     pairs[r:].mul_(z)
     # Of predictions divided by their largest g.
     norm = (fold.denominator @ pairs).clamp_min_(0)
-    squares = part.squares[k]
     if plan.scoring == "correlation":
         norm = norm.mul_(squares).sqrt_()
-        scores += torch.where(norm > 0, numerator / norm, 0)
-        return
-    largest = fold.largest[:, None]
-    about = squares + (_drift_squares if plan.intercept else _mean_squares)(plan, k, part)
-    error = about - 2 * largest * numerator + largest**2 * norm
-    scores += torch.where(squares > 0, 1 - error / squares, 0)
-
-
-def _vectors(
-    plan: Plan, k: int, fold: FoldPlan, part: Batch, C: list[torch.Tensor], total: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """z and w of a fold, (r_k, b) each."""
-    z = _project(plan, k, TRAIN, fold.to_z, fold.z_rows, fold.z_shift, part, C, total)
-    if fold.z_steep is not None:
-        z[fold.z_steep.index] = _product(fold.z_steep.matrix, fold.z_steep.rows, part.Y)
-    w = _project(plan, k, VALIDATE, fold.to_w, fold.w_rows, fold.w_shift, part, C, total)
-    if fold.w_steep is not None:
-        w[fold.w_steep.index] = _product(fold.w_steep.matrix, fold.w_steep.rows, part.Y)
-    if part.mean is not None and fold.z_of_mean is not None:
-        z.addr_(fold.z_of_mean, part.mean)
-    if part.silent is not None:
-        z[:, part.silent[k]] = 0
-    if part.mean is not None and fold.w_of_mean is not None:
-        w.addr_(fold.w_of_mean, part.mean)
-    if fold.drift is not None:
-        w.addr_(fold.drift, part.sums[plan.splits.pieces(k, TRAIN)].sum(0), alpha=-1 / fold.n_train)
-    return z, w
-
-
-def _project(
-    plan: Plan,
-    k: int,
-    role: int,
-    matrix: torch.Tensor,
-    rows: Rows | None,
-    shift: torch.Tensor | None,
-    part: Batch,
-    C: list[torch.Tensor],
-    total: torch.Tensor,
-) -> torch.Tensor:
-    """z or w of a fold without its steep directions: (r_k, b)."""
-    if rows is not None:
-        return _product(matrix, rows, part.Y)
-    mine = plan.splits.pieces(k, role)
-    others = [i for i in range(len(C)) if i not in mine]
-    if len(others) < len(mine):
-        summed = total
-        for i in others:
-            summed = summed - C[i]
+        return torch.where(norm > 0, numerator / norm, 0)
+    # About the training set's mean, or about 0 without an intercept.
+    mean = part.sums[fold.w.pieces].sum(0) / fold.n_validation
+    if part.mean is None:
+        about = fold.n_validation * (mean - part.sums[fold.z.pieces].sum(0) / fold.n_train) ** 2
     else:
-        summed = C[mine[0]]
-        for i in mine[1:]:
-            summed = summed + C[i]
-    out = matrix @ summed
-    if shift is not None:
-        out.addr_(shift, part.sums[mine].sum(0), alpha=-1)
-    return out
-
-
-def _product(matrix: torch.Tensor, rows: Rows, Y: torch.Tensor) -> torch.Tensor:
-    """matrix (q, n_rows) times these rows of Y, without a copy of them where they are ranges."""
-    if isinstance(rows, torch.Tensor):
-        return matrix @ Y[rows]
-    out, done = None, 0
-    for where in rows:
-        term = matrix[:, done : done + where.stop - where.start]
-        out = term @ Y[where] if out is None else out.addmm_(term, Y[where])
-        done += where.stop - where.start
-    assert out is not None
-    return out
-
-
-def _drift_squares(plan: Plan, k: int, part: Batch) -> torch.Tensor:
-    """n_validation times the squared distance of a validation set's mean from the training set's; (b,)."""
-    n_train, n_validation = (len(rows) for rows in plan.splits.folds[k])
-    sums = ((TRAIN, n_train), (VALIDATE, n_validation))
-    means = [part.sums[plan.splits.pieces(k, role)].sum(0) / n for role, n in sums]
-    return n_validation * (means[1] - means[0]) ** 2
-
-
-def _mean_squares(plan: Plan, k: int, part: Batch) -> torch.Tensor:
-    """n_validation times the squared mean of a validation set; (b,)."""
-    n_validation = len(plan.splits.folds[k][1])
-    assert part.mean is not None
-    return (part.sums[plan.splits.pieces(k, VALIDATE)].sum(0) / n_validation + part.mean) ** 2 * n_validation
+        about = (mean + part.mean) ** 2 * fold.n_validation
+    largest = fold.largest[:, None]
+    error = squares + about - 2 * largest * numerator + largest**2 * norm
+    return torch.where(squares > 0, 1 - error / squares, 0)
 
 
 def _held_out(plan: Plan, targets: Targets, part: Batch) -> torch.Tensor:
