@@ -136,7 +136,6 @@ def slow(n: int, k: int, seed: int = 0) -> np.ndarray:
     return lfilter([1], [1, -0.8], np.random.default_rng(seed).standard_normal((n, k)), axis=0)
 
 
-
 def test_autocorrelation_alone_wins_on_shuffled_folds_only() -> None:
     Y, runs = slow(400, 30), np.repeat(range(4), 100)
     score = {

@@ -251,7 +251,11 @@ def test_encode_scores_the_same_by_tensors(monkeypatch) -> None:
     Y = {"s": {run: x @ weights + rng.standard_normal((60, 6)) for run, x in X[0].items()}}
     spec = EncodingSpec(permutations=60)
     arrays = encode(X, Y, spec)["s"]
-    monkeypatch.setattr(sys.modules[encode.__module__]._GroupFit, "_here", lambda self, values: torch.as_tensor(values, device=self.device))
+    monkeypatch.setattr(
+        sys.modules[encode.__module__]._GroupFit,
+        "_here",
+        lambda self, values: torch.as_tensor(values, device=self.device),
+    )
     tensors = encode(X, Y, spec)["s"]
     for name in ("r", "p", "alpha"):
         np.testing.assert_allclose(getattr(tensors, name), getattr(arrays, name), atol=1e-6)

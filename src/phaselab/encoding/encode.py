@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from phaselab.encoding import reference, significance
-from phaselab.encoding.folds import Fold, inner_folds, outer_folds
+from phaselab.encoding.folds import inner_folds, outer_folds
 from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of, refuse_not_finite
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
@@ -59,9 +59,8 @@ def encode(
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
-    Folds are those of `spec`: whole runs, or contiguous stretches with a gap. Alpha is chosen for
-    each voxel inside the training set of each fold. Subjects with the same runs share one fit: their voxels are the
-    columns of one matrix of responses, which is read in batches of columns and never joined in memory.
+    Folds are those of `spec`; alpha is chosen for each voxel inside the training set of each fold. Subjects with the
+    same runs share one fit: their voxels are columns of one matrix, read in batches and never joined in memory.
 
     Parameters
     ----------
@@ -69,9 +68,9 @@ def encode(
     Y : subject -> run -> (n_trs, n_voxels) responses, numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all
         runs of `X`.
     spec : the study's section ``encoding``. The factorised features of all folds of a layer and a batch of voxels
-        take ``memory`` GiB at most, beside about 100 bytes a voxel and fold that are known of all voxels; while one of
-        them is factorised its features are there in float64 as well.
-    seed : seed of the permutations.
+        take ``memory`` GiB at most, beside about 100 bytes per voxel and fold; while one of them is factorised its
+        features are there in float64 as well.
+    seed : of the permutations.
     progress : called with (layers scored, layers) after each layer.
     device : torch device of ridge, correlations and permutations.
 
@@ -145,8 +144,8 @@ class _GroupFit:
         memory = self.spec.memory * 2**30
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 4 + 40) + 40 * (1 + self.permutations.number)
+        plans: list[Plan] = []
         if self.spec.solver == "himalaya":
-            fit: Callable[[int, slice], tuple[np.ndarray, np.ndarray]] = lambda k, at: self._by_himalaya(X, k, at)
             size = int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))
         else:
             device = str(self.device)
@@ -154,13 +153,18 @@ class _GroupFit:
                 Plan(X[train], part.splits, self.alphas, X[test], device=device)
                 for (train, test), part in zip(self.folds, self.targets, strict=True)
             ]
-            fit = lambda k, at: self._by_plan(plans[k], k, at)
             size = batch_size(plans, max(part.n_test for part in self.targets), n_voxels, memory, more)
         for start in range(0, n_voxels, size):
             columns = slice(start, min(start + size, n_voxels))
             # Read once, for all folds.
             _ = self.group.Y[:, columns]
-            yield columns, [fit(k, columns) for k in range(len(self.folds))]
+            yield (
+                columns,
+                [
+                    self._by_plan(plans[k], k, columns) if plans else self._by_himalaya(X, k, columns)
+                    for k in range(len(self.folds))
+                ],
+            )
 
     def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
@@ -191,17 +195,7 @@ def shuffled_stimulus(
     In each run the responses of all subjects are rotated in time by a random number of TRs, at
     least 20 in either direction around the circle, which leaves the autocorrelation of features
     and responses as it is. (Rotating the responses and not the features is the same shift, and lets
-    all `n` shuffles share one factorisation.)
-
-    Parameters
-    ----------
-    X, Y, spec, device : as for ``encode``.
-    n : number of shuffles.
-    seed : seed of the shifts and of the permutations.
-
-    Returns
-    -------
-    Scores of each subject, for each of the `n` shuffles.
+    all `n` shuffles share one factorisation.) `seed` is that of shifts and permutations, the rest as for ``encode``.
     """
     groups = groups_of(X, Y)
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
@@ -212,11 +206,9 @@ def shuffled_stimulus(
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):
-        shifts = {
-            run: rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1) for run, n_trs in lengths.items() if run in used
-        }
+        shifts = {run: rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1) for run, n_trs in lengths.items() if run in used}
         for subject, of_run in Y.items():
-            shifted[f"{number}/{subject}"] = {run: Rolled(values, shifts[run]) for run, values in of_run.items()}
+            shifted[f"{number}/{subject}"] = {run: Rolled(values, int(shifts[run])) for run, values in of_run.items()}
     scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
@@ -226,8 +218,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndar
 
     Parameters
     ----------
-    r : (..., n_voxels) correlations.
-    ceiling : (n_voxels,) noise ceiling, as a correlation.
+    r : (..., n_voxels) correlations; ceiling : (n_voxels,) noise ceiling, as a correlation.
     floor : lowest ceiling that is divided by.
     """
     r, ceiling = np.asarray(r), np.asarray(ceiling)
@@ -277,7 +268,9 @@ def by_region(
     """
     names, rows = np.asarray(rois).astype(str), []
     for measure, values in measures.items():
-        expect(names.shape == values.shape[1:], f"subject {subject}: rois", f"shape {names.shape}", values.shape[1:])
+        expect(
+            names.shape == values.shape[1:], f"subject {subject}: rois", f"shape {names.shape}", f"{values.shape[1:]}"
+        )
         for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
             for roi, inside in regions_of(names).items():
                 known = of_layer[inside & ~np.isnan(of_layer)]

@@ -145,7 +145,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         predicted = predicted.astype(np.float64)
         Y = np.asarray(y, dtype=np.float64)
         Y = Y[:, None] if Y.ndim == 1 else Y
-        expect(Y.shape == predicted.shape, "Y", f"shape {Y.shape}", predicted.shape)
+        expect(Y.shape == predicted.shape, "Y", f"shape {Y.shape}", f"{predicted.shape}")
         if self.scoring == "r2":
             squares = ((Y - Y.mean(0)) ** 2).sum(0)
             explained = squares - ((Y - mean - predicted) ** 2).sum(0)

@@ -135,7 +135,7 @@ def check_folds(folds: Sequence[Any], n: int) -> list[Fold]:
     expect(len(folds), "cv", "no fold", "at least 1 (two sets of rows)")
     for number, fold in enumerate(folds):
         where = f"cv: fold {number}"
-        expect(isinstance(fold, tuple | list) and len(fold) == 2, where, repr(fold), "two sets of rows")
+        expect(isinstance(fold, tuple | list) and len(fold) == 2, where, fold, "two sets of rows")
         for name, rows in zip(("training", "validation"), map(np.asarray, fold), strict=True):
             expect(rows.size, where, f"an empty {name} set", "rows")
             found = f"{name} rows of type {rows.dtype} and shape {rows.shape}"
@@ -152,13 +152,8 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray | None = None) -> No
     """Refuse folds that test on samples whose neighbours in time are trained on.
 
     Refused when more than half of the test samples of all folds, or of the training samples, have the
-    sample just before or after them on the other side, in the same run. Shuffled folds of any size do;
+    sample just before or after them on the other side, in the same of the (n,) `runs`. Shuffled folds of any size do;
     a contiguous test stretch of n samples has two such at most, and so passes from 4 samples on.
-
-    Parameters
-    ----------
-    folds : (train, test) indices of samples in order of time.
-    runs : (n,) run of each sample; without it all are of one run.
     """
     n = 1 + max(int(part.max()) for fold in folds for part in fold)
     runs = np.zeros(n, int) if runs is None else np.asarray(runs)
@@ -176,8 +171,8 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray | None = None) -> No
     share = (beside / total).max()
     if share > 0.5:
         raise PhaselabError(
-            f"cv: found folds in which {share:.0%} of the samples have their neighbour in time on the other side, so that "
-            "nothing is held out; expected whole runs (leave_one_run_out, group_folds) or contiguous stretches "
+            f"cv: found folds in which {share:.0%} of the samples have their neighbour in time on the other side, so "
+            "that nothing is held out; expected whole runs (leave_one_run_out, group_folds) or contiguous stretches "
             "(contiguous), or Shuffled by name for samples that are independent"
         )
 
@@ -223,18 +218,14 @@ def autocorrelation_only(
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
     The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples
-    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths, 0 beyond:
-    the training mean where nothing near is trained on. With shuffled folds it may beat a language
-    model; with whole runs, or contiguous folds and a gap of four widths, it scores 0 (Feghhi et al. 2024,
-    whose model is a ridge regression on such kernels). A score far from 0 says that the folds give the
-    responses away.
+    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths, 0 beyond. With shuffled
+    folds it may beat a language model; with whole runs, or contiguous folds and a gap of four widths, it scores 0
+    (Feghhi et al. 2024). A score far from 0 says that the folds give the responses away.
 
     Parameters
     ----------
-    Y : (n, n_voxels) responses in order of time.
-    folds : (train, test) indices.
-    runs : (n,) run of each sample; without it all are of one run.
-    width : standard deviation of the kernel, TRs.
+    Y, runs : (n, n_voxels) responses in order of time; (n,) their runs, None for a single one.
+    folds, width : (train, test) indices; standard deviation of the kernel, TRs.
     """
     Y = np.asarray(Y, dtype=np.float64)
     expect(Y.ndim == 2 and Y.size, "Y", f"shape {Y.shape}", "(samples, voxels), none of them 0")
@@ -242,7 +233,7 @@ def autocorrelation_only(
     expect(not bad, "Y", f"{bad} NaN or infinite values", "none")
     runs = np.zeros(len(Y), int) if runs is None else np.asarray(runs)
     expect(runs.shape == (len(Y),), "runs", f"shape {runs.shape}", f"({len(Y)},) as in Y")
-    scores = []
+    scores: list[np.ndarray] = []
     for train, test in check_folds(folds, len(Y)):
         apart = np.abs(test[:, None] - train)
         near = (runs[test][:, None] == runs[train]) & (apart <= 4 * width)
@@ -250,7 +241,7 @@ def autocorrelation_only(
         mean = Y[train].mean(0)
         around = weights @ (Y[train] - mean) / (1 + weights.sum(1, keepdims=True))
         scores.append(pearson(around, Y[test]))
-    return np.mean(scores, axis=0)
+    return np.asarray(np.mean(scores, axis=0))
 
 
 def _with_gap(tests: Sequence[np.ndarray], times: np.ndarray, gap: int) -> list[Fold]:

@@ -50,7 +50,7 @@ class Rolled:
     """An array (n_trs, n_voxels) rotated in time by `shift` TRs, when it is read."""
 
     def __init__(self, values: Any, shift: int) -> None:
-        self._values, self._shift = values, int(shift)
+        self._values, self._shift = values, shift
         self.shape, self.dtype, self.ndim = values.shape, values.dtype, 2
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
@@ -128,7 +128,7 @@ def check_runs(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int], 
         where, shape = f"run {run}: {who}", tuple(values.shape)
         expect(len(shape) == 2 and shape[0] == lengths[run], where, f"shape {shape}", f"{lengths[run]} TRs {as_in}")
         width = width or shape[1]
-        expect(width and shape[1] == width, where, f"{shape[1]} columns", width or "at least 1")
+        expect(width and shape[1] == width, where, f"{shape[1]} columns", f"{width or 'at least 1'}")
         yield run, values
 
 

@@ -104,7 +104,7 @@ class Permutations:
             (unit(predicted[rows]), unit(target[rows]))
             for predicted, target, rows in zip(predictions, targets, self.rows, strict=True)
         ]
-        moved = {"block": _permuted, "circular": _rotated, "pooled": _permuted_one_by_one}[self.null]
+        moved: Any = {"block": _permuted, "circular": _rotated, "pooled": _permuted_one_by_one}[self.null]
         # (1 + number, n_targets), the observed sum first
         sums = reduce(operator.add, (moved(a, b, moves) for (a, b), moves in zip(pairs, self.moves, strict=True)))
         if len(pairs) > 1:
@@ -199,8 +199,8 @@ def permutation_p(
     for fold, (predicted, target, run) in enumerate(zip(predictions, targets, runs, strict=True)):
         if predicted.shape != target.shape or tuple(target.shape) != (len(run), n_targets):
             raise PhaselabError(
-                f"targets: fold {fold}: found shape {tuple(target.shape)}, predictions {tuple(predicted.shape)} and runs "
-                f"({len(run)},); expected ({len(run)}, {n_targets}) for both"
+                f"targets: fold {fold}: found shape {tuple(target.shape)}, predictions {tuple(predicted.shape)} and "
+                f"runs ({len(run)},); expected ({len(run)}, {n_targets}) for both"
             )
     pool = np.zeros(n_targets, int) if pool is None else np.asarray(pool)
     expect(pool.shape == (n_targets,), "pool", f"shape {pool.shape}", f"({n_targets},), one name per target")
@@ -212,7 +212,7 @@ def permutation_p(
 
 def discoveries(p: np.ndarray, fdr: float = 0.05) -> np.ndarray:
     """Which (n,) p-values of one family are significant at a false discovery rate (Benjamini and Hochberg 1995)."""
-    return false_discovery_control(p, method="bh") <= fdr
+    return np.asarray(false_discovery_control(p, method="bh") <= fdr)
 
 
 def stretches_of(runs: np.ndarray) -> list[np.ndarray]:

@@ -92,4 +92,4 @@ def _explained(
                 f, y = (values - values.mean(0) for values in (predicted, responses[test]))
                 power = np.square(y).sum(0)
                 r2[k, columns] = (f * (2 * y - f)).sum(0) / np.where(power > 0, power, np.inf)
-    return r2.mean(axis=0)
+    return np.asarray(r2.mean(axis=0))

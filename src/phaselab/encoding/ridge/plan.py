@@ -1,17 +1,17 @@
 """Factorisations of the features of one layer: of the whole training set (``Basis``) and of each fold (``Plan``).
 
 X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
-A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train, w = P (U'Y)_validation
-and M = P (U'U)_validation P' then give the score of every alpha without a prediction, and K_ij = M_ij L_j / (L_j - L_i) all
-alphas from one product: book/encoding_maths.md derives it. Factorisations are float64; what is rounded to `dtype` has
-been whitened and is of order one, so that collinear or huge features cost no precision.
+A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train,
+w = P (U'Y)_validation and M = P (U'U)_validation P' give the score of every alpha without a prediction, and
+K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: book/encoding_maths.md derives it. Factorisations are float64;
+what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -93,11 +93,11 @@ class Basis:
         """(n_rows, r) of other features in the whitened directions: (X - mean) V / s, in `dtype`."""
         X = _features(X, name, self.device)
         expect(X.shape[1] == self.p, name, f"{X.shape[1]} features", f"{self.p} as in X")
-        return cast(torch.Tensor, (_centred(X, self.mean) @ (self.V / self.s)).to(self.dtype))
+        return (_centred(X, self.mean) @ (self.V / self.s)).to(self.dtype)
 
     def shrinkage(self, alphas: torch.Tensor) -> torch.Tensor:
         """g, float64 (n_alphas, r): how much of each direction is left by each alpha."""
-        return cast(torch.Tensor, self.s**2 / (self.s**2 + alphas[:, None]))
+        return self.s**2 / (self.s**2 + alphas[:, None])
 
 
 @dataclass(frozen=True)
@@ -311,7 +311,7 @@ class Plan:
 
     def _tolerance(self, gram: torch.Tensor) -> float:
         size = float(gram.diagonal().sum().clamp_min(0)) ** 0.5
-        return max(self.basis.n, self.basis.p) ** 0.5 * torch.finfo(torch.float64).eps * size
+        return float(max(self.basis.n, self.basis.p) ** 0.5 * torch.finfo(torch.float64).eps * size)
 
     def _weights(self, lam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`numerator`, `denominator` and `largest` of a ``FoldPlan``."""
@@ -418,7 +418,7 @@ def _right_singular(
     return torch.cat([more, root]), torch.cat([rest @ W, V], 1)
 
 
-def _orthonormal(V: torch.Tensor) -> torch.Tensor:
+def _orthonormal(V: torch.Tensor) -> Any:
     """Columns (q, r) that are nearly orthonormal, made so: the last first, which are known best.
 
     A direction that is small in the training set must have nothing of one that is large, or the
@@ -438,7 +438,7 @@ def _alphas(alphas: Any) -> torch.Tensor:
     return torch.tensor(values.tolist(), dtype=torch.float64)
 
 
-def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
+def _features(X: Any, name: str, device: torch.device) -> Any:
     """(n, p) float64 on the device."""
     if not isinstance(X, torch.Tensor):
         X = np.asarray(X)

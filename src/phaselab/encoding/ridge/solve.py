@@ -144,8 +144,8 @@ def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float | N
     fitting = int((memory - own) // each)
     if fitting < least:
         raise PhaselabError(
-            f"memory: found {memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes ({own} "
-            f"for the factorised features and {each} per target); expected as many bytes at least"
+            f"memory: found {memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes "
+            f"({own} for the factorised features and {each} per target); expected as many bytes at least"
         )
     return min(most, fitting)
 

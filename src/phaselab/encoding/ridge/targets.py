@@ -165,7 +165,7 @@ class Targets:
 
     @property
     def n_targets(self) -> int:
-        return self.source.n_targets
+        return int(self.source.n_targets)
 
     @property
     def n_test(self) -> int:
