@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import h5py
 import numpy as np
 import pytest
@@ -11,7 +13,6 @@ from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import encode, read_voxels, reference, shuffled_stimulus, write_voxels
 from phaselab.encoding import folds as cv
-from phaselab.encoding import responses as module
 from phaselab.encoding.estimator import RidgeCV
 from phaselab.encoding.responses import Columns, Rolled, groups_of
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
@@ -102,10 +103,12 @@ def test_a_batch_is_read_once_for_all_folds(world, monkeypatch) -> None:
     reads = []
     read = Columns._read
     monkeypatch.setattr(Columns, "_read", lambda self, a, b: reads.append((a, b)) or read(self, a, b))
-    assert module.Columns is Columns
-    (fit_reads,) = [reads]
-    encode({0: X[0]}, {"one": Y["one"]}, SPEC)
-    assert fit_reads == [(0, 25)]
+    wide = {"one": {run: np.tile(values, 30) for run, values in Y["one"].items()}}
+    monkeypatch.setattr(sys.modules[Targets.__module__], "SURVEYED_AT_ONCE", 8 * 235 * 300)
+    encode({0: X[0], 1: X[0]}, wide, SPEC)
+    survey, layers = reads[:-4], reads[-4:]
+    assert layers == [(0, 512), (512, 750)] * 2
+    assert len(survey) <= 4 * 3
 
 
 def test_memory_bounds_the_batch_and_says_what_is_needed(world) -> None:
@@ -116,6 +119,18 @@ def test_memory_bounds_the_batch_and_says_what_is_needed(world) -> None:
         np.testing.assert_allclose(small[subject].r, whole[subject].r, atol=1e-3)
     with pytest.raises(ValueError, match="memory: found 1074 bytes, with which 16 targets at once take"):
         encode({0: X[0]}, Y, SPEC.model_copy(update={"memory": 1e-6}))
+
+
+def test_plans_that_do_not_fit_together_are_made_one_after_another(world, monkeypatch) -> None:
+    X, Y = world
+    encoder = sys.modules[encode.__module__]
+    files = []
+    temporary = encoder.tempfile.TemporaryFile
+    monkeypatch.setattr(encoder.tempfile, "TemporaryFile", lambda: files.append(1) or temporary())
+    whole = encode({1: X[1]}, {"one": Y["one"]}, SPEC)
+    assert not files
+    same(encode({1: X[1]}, {"one": Y["one"]}, SPEC.model_copy(update={"memory": 8e-3})), whole)
+    assert files == [1]
 
 
 def test_voxels_are_written_and_read(world, tmp_path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +69,9 @@ def encode(
     X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
     Y : subject -> run -> (n_trs, n_voxels) responses, numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all
         runs of `X`.
-    spec : the study's section ``encoding``. The factorised features of all folds of a layer and a batch of voxels
-        take ``memory`` GiB at most, beside about 100 bytes per voxel and fold; while one of them is factorised its
-        features are there in float64 as well.
+    spec : the study's section ``encoding``. The factorised features of a layer and a batch of voxels take ``memory``
+        GiB at most, beside about 100 bytes per voxel and fold; while features are factorised they are there in
+        float64 as well. Where those of all folds do not fit together, predictions wait in a temporary file.
     seed : of the permutations.
     progress : called with (layers scored, layers) after each layer.
     device : torch device of ridge, correlations and permutations.
@@ -99,6 +101,10 @@ def encode(
     }
 
 
+#: Predictions (n_test, b) less a mean, and alphas (b,).
+Fitted = tuple[np.ndarray, np.ndarray]
+
+
 class _GroupFit:
     """Folds, responses and permutations of subjects with the same runs: all that no layer changes."""
 
@@ -125,7 +131,7 @@ class _GroupFit:
         n_voxels = self.group.Y.shape[1]
         r, alpha, counts = np.empty(n_voxels), np.empty(n_voxels), []
         for columns, fitted in self._fitted(X):
-            measured = self.group.Y[:, columns]
+            measured = self.group.Y[:, columns]  # kept since it was fitted
             predicted = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
             of_folds = [pearson(a, b) for a, b in zip(predicted, held, strict=True)]
@@ -138,35 +144,43 @@ class _GroupFit:
         """On a CPU numpy as it is, so that sums keep their order; a tensor on any other device."""
         return values if self.device.type == "cpu" else torch.as_tensor(values, device=self.device)
 
-    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
-        """Batches of voxels; for each fold their predictions (n_test, b), less a mean, and alphas (b,)."""
+    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, Sequence[Fitted]]]:
+        """Batches of voxels, each with what was fitted in every fold; the features are (n_trs, p)."""
         n_trs, n_voxels = self.group.Y.shape
-        memory = self.spec.memory * 2**30
+        memory, each_fold = self.spec.memory * 2**30, range(len(self.folds))
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
-        more = n_trs * (2 * self.group.Y.dtype.itemsize + 4 + 40) + 40 * (1 + self.permutations.number)
-        plans: list[Plan] = []
+        more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
-            size = int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))
-        else:
-            device = str(self.device)
-            plans = [
-                Plan(X[train], part.splits, self.alphas, X[test], device=device)
-                for (train, test), part in zip(self.folds, self.targets, strict=True)
-            ]
-            size = batch_size(plans, max(part.n_test for part in self.targets), n_voxels, memory, more)
-        for start in range(0, n_voxels, size):
-            columns = slice(start, min(start + size, n_voxels))
-            # Read once, for all folds.
-            _ = self.group.Y[:, columns]
-            yield (
-                columns,
-                [
-                    self._by_plan(plans[k], k, columns) if plans else self._by_himalaya(X, k, columns)
-                    for k in range(len(self.folds))
-                ],
-            )
+            for columns in _batches(n_voxels, int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))):
+                yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
+            return
+        n_test = max(part.n_test for part in self.targets)
+        plan = self._plan(X, 0)
+        if len(self.folds) * plan.bytes <= memory / 2:
+            plans = [plan, *(self._plan(X, k) for k in each_fold[1:])]
+            for columns in _batches(n_voxels, batch_size(plans, n_test, n_voxels, memory, more)):
+                yield columns, [self._by_plan(plans[k], k, columns) for k in each_fold]
+            return
+        # Too large to be held together: one after another, and predictions wait in a file.
+        ends = np.cumsum([0, *(part.n_test for part in self.targets)])
+        alpha = np.empty((len(self.folds), n_voxels))
+        with tempfile.TemporaryFile() as file:
+            waiting = np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels))
+            rows = [waiting[start:stop] for start, stop in pairwise(ends)]
+            for k in each_fold:
+                plan = plan if k == 0 else self._plan(X, k)
+                size = batch_size([plan], n_test, n_voxels, memory, more)
+                for columns in _batches(n_voxels, size):
+                    rows[k][:, columns], alpha[k, columns] = self._by_plan(plan, k, columns)
+                del plan
+            for columns in _batches(n_voxels, size):
+                yield columns, [(np.array(rows[k][:, columns]), alpha[k, columns]) for k in each_fold]
 
-    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _plan(self, X: np.ndarray, k: int) -> Plan:
+        train, test = self.folds[k]
+        return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
+
+    def _by_plan(self, plan: Plan, k: int, columns: slice) -> Fitted:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
         assert fit.predictions is not None
         # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
@@ -174,7 +188,7 @@ class _GroupFit:
             fit.predictions[:, voxel], fit.alpha[voxel] = 0, self.alphas[0]
         return fit.predictions, fit.alpha
 
-    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> Fitted:
         (train, test), part = self.folds[k], self.targets[k]
         out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
         kept = np.setdiff1d(np.arange(columns.stop - columns.start), out)
@@ -311,6 +325,11 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
         }
         for subject, of_subject in sorted(group.groups())
     }
+
+
+def _batches(n_voxels: int, size: int) -> Iterator[slice]:
+    for start in range(0, n_voxels, size):
+        yield slice(start, min(start + size, n_voxels))
 
 
 def _report_constant(group: Group, targets: list[Targets]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sklearn.model_selection import GroupKFold
@@ -101,20 +101,11 @@ class Shuffled:
         return self.n_folds
 
 
-class Splitter(Protocol):
-    """What scikit-learn calls a cross-validator."""
-
-    def split(self, X: Any, y: Any = None, groups: Any = None) -> Iterable[Fold]: ...
-
-
-def as_folds(cv: int | Splitter | Iterable[Fold], n: int, runs: np.ndarray | None = None) -> list[Fold]:
+def as_folds(cv: Any, n: int, runs: np.ndarray | None = None) -> list[Fold]:
     """The folds that a user's `cv` makes of `n` samples in order of time; shuffled ones only of ``Shuffled``.
 
-    Parameters
-    ----------
-    cv : number of contiguous folds; a splitter of scikit-learn, or ``Shuffled``; or pairs of index arrays.
-    n : number of samples.
-    runs : (n,) run of each sample, handed to the splitter as its groups.
+    `cv` is a number of contiguous folds, a splitter of scikit-learn or ``Shuffled``, to which the (n,) `runs` are
+    handed as groups, or pairs of index arrays.
     """
     if isinstance(cv, int | np.integer):
         return contiguous(n, int(cv))

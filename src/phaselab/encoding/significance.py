@@ -149,16 +149,13 @@ def permutation_p(
 
     Three null distributions:
 
-    - ``block``: the responses of each test fold are cut into blocks of `block` TRs that never cross the
-      end of a run or of a fold, and the blocks change places within the fold, so that what is shorter
-      than a block keeps its autocorrelation. Observed and permuted values are both taken over whole
-      blocks: the last TRs of a run that do not fill a block are left out of the test, or they would
-      never move. A block should be longer than the autocorrelation.
-    - ``circular``: the responses of each run of a fold are rotated by a lag of their own, at least
-      `min_shift` TRs in either direction, which keeps all autocorrelation but at one seam. A single run
-      has fewer lags than TRs: when there are fewer than `permutations`, each is used once. Lags near 0
-      belong to the null: without them it is too narrow, since the products of two centred series sum
-      to 0 over all lags.
+    - ``block``: blocks of `block` TRs, which never cross the end of a run or of a fold, change places within a test
+      fold. Observed and permuted values are both taken over whole blocks: the last TRs of a run that do not fill one
+      would never move. A block should be longer than the autocorrelation.
+    - ``circular``: the responses of each run of a fold are rotated by a lag of their own, at least `min_shift` TRs in
+      either direction, which keeps all autocorrelation but at one seam. When a single run has fewer lags than
+      `permutations`, each is used once. Lags near 0 belong to the null: without them it is too narrow, since the
+      products of two centred series sum to 0 over all lags.
     - ``pooled``: the null of the paper's authors, for comparison: one shuffle of blocks, and the
       correlations of all targets of a pool are the null distribution of each of them.
 
@@ -173,22 +170,13 @@ def permutation_p(
     predictions, targets : a fold each, (n_test, n_targets); numpy arrays, or tensors, which are worked on where
         they are (p then agrees but for permutations that tie with what is observed).
     runs : a fold each, (n_test,) run of each sample.
-    block : TRs in a block.
-    permutations : number of permutations; with 0, every p is 1.
-    seed : seed of the permutations, which are the same for all targets.
-    null : ``block``, ``circular`` or ``pooled``.
-    min_shift : TRs of the least rotation, in either direction (``circular``).
+    permutations, seed : their number (0: every p is 1) and seed; they are the same for all targets.
     pool : (n_targets,) which targets share a null distribution (``pooled``), such as the subject of each
         voxel; all of them by default.
 
     Returns
     -------
     float64 (n_targets,); 1 for a target or a prediction that is constant in every fold.
-
-    Notes
-    -----
-    The products of every block of predictions with every block of responses are formed once, in float32; a
-    permutation is then a sum of n_blocks of them. The sums of all lags come from one Fourier transform.
     """
     if not len(targets) or not len(targets) == len(predictions) == len(runs):
         raise PhaselabError(
@@ -257,12 +245,10 @@ def _orders(n_blocks: int, permutations: int, rng: np.random.Generator) -> np.nd
 
 
 def _permuted(A: Any, B: Any, orders: np.ndarray) -> Any:
-    """Sums of products of columns with the blocks of `B` in each order; float64 tensor (n_orders, n_targets).
+    """Sums of products of columns with the blocks of `B` in each of (n_orders, n_blocks) orders; a float64 tensor.
 
-    Parameters
-    ----------
-    A, B : (n_blocks * block, n_targets).
-    orders : (n_orders, n_blocks).
+    The products of every block of `A` (n_blocks * block, n_targets) with every block of `B` are formed once, in
+    float32; a permutation is then a sum of n_blocks of them. (n_orders, n_targets).
     """
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]

@@ -92,14 +92,12 @@ def rsa(
 
     Parameters
     ----------
-    X : (n_trs, n_features) features, already with haemodynamics.
-    Y : (n_trs, n_voxels) responses; at least two columns in both.
+    X, Y : (n_trs, n_features) features, already with haemodynamics; (n_trs, n_voxels) responses; two columns at least.
     runs : (n_trs,) run of each TR; without it all are of one run.
     gap : TRs within which pairs are left out. Without it, autocorrelation alone makes a similarity.
     method : ``spearman``'s rho, ``kendall``'s tau-b (slow: each rotation is sorted again) or ``cosine``.
-    permutations : rotations for `p` and `chance`: each run by a lag of its own; of a single run each lag
+    permutations, seed : rotations for `p` and `chance`, each run by a lag of its own; of a single run each lag
         once, if there are no more.
-    seed : of the lags.
     """
     expect(method in get_args(Method), "method", repr(method), f"one of {', '.join(get_args(Method))}")
     X, Y, runs = _checked(X, Y, runs, least=2)

@@ -3,7 +3,7 @@
 X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
 A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train,
 w = P (U'Y)_validation and M = P (U'U)_validation P' give the score of every alpha without a prediction, and
-K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: book/encoding_maths.md derives it. Factorisations are float64;
+K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see book/encoding_maths.md. Factorisations are float64;
 what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
@@ -47,18 +47,13 @@ class Basis:
 
     Parameters
     ----------
-    X : (n, p) features; numpy or torch.
+    X : (n, p) features, numpy or torch; centred first with `intercept`.
     order : (n,) the order in which the rows are kept; None: as they are.
-    intercept : whether the columns are centred first.
-    dtype : torch type of `U`.
-    device : torch device.
 
     Attributes
     ----------
     U : (n, r) in `dtype`, rows in `order`; r, the `rank`, leaves out directions that are rounding error.
-    s : float64 (r,) singular values, ascending.
-    V : float64 (p, r) directions.
-    mean : float64 (p,), zeros without intercept.
+    s, V, mean : float64 (r,) singular values, ascending; (p, r) directions; (p,), zeros without intercept.
     """
 
     def __init__(
@@ -186,15 +181,10 @@ class Plan:
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
     X_test : (n_test, p) features of held-out rows, or None.
     scoring : ``correlation`` or ``r2``: of the predictions of each validation set.
-    intercept : whether the model has an unpenalised intercept: features and responses are centred on the mean
-        of the training set, in each fold on that of the fold. Without it they are taken as they are.
+    intercept : whether features and responses are centred on the mean of the training set, in each fold on that of
+        the fold. Without it they are taken as they are.
     dtype : ``float32`` or ``float64``, of the products with responses.
     device : torch device, or ``auto``.
-
-    Attributes
-    ----------
-    basis : of the whole training set.
-    alphas : float64 (n_alphas,).
 
     Notes
     -----
@@ -392,12 +382,9 @@ def _centred(values: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
 def _right_singular(
     gram: torch.Tensor, matrix: Callable[[], torch.Tensor], tolerance: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Singular values above `tolerance`, ascending (r,), and right singular vectors (q, r) of a matrix.
+    """Singular values above `tolerance`, ascending (r,), and right singular vectors (q, r) of A (m, q).
 
-    Parameters
-    ----------
-    gram : (q, q) A'A in float64.
-    matrix : gives A (m, q); called only when some singular values are too small to be had from A'A.
+    `gram` is A'A in float64; `matrix` gives A, called only when some singular values are too small to be had from it.
     """
     lam, vectors = torch.linalg.eigh(gram)
     if not len(lam) or lam[-1] <= tolerance**2:

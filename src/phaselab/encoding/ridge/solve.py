@@ -101,15 +101,7 @@ def solve(
 def predict(basis: Basis, targets: Targets, alpha: np.ndarray, X: Any) -> np.ndarray:
     """Predictions for other features, from the responses of the training set: no coefficients are formed.
 
-    Parameters
-    ----------
-    basis : of the features of the training set.
-    targets : its responses.
-    alpha : (n_targets,) as in `Fit`.
-    X : (n_rows, p) features.
-
-    Returns
-    -------
+    Of features and responses of a training set, the chosen `alpha` (n_targets,), and features (n_rows, p):
     (n_rows, n_targets) in the basis' type; NaN for targets that were left out. With an intercept less the
     mean of the training set, ``targets.mean``.
     """
@@ -127,12 +119,8 @@ def predict(basis: Basis, targets: Targets, alpha: np.ndarray, X: Any) -> np.nda
 def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float | None, more: int = 0) -> int:
     """Targets of a batch that fit into `memory` (bytes; None: no bound) beside plans that are held together.
 
-    Parameters
-    ----------
-    plans : one or more, of which each target of a batch is solved by one at a time.
-    n_test : test rows, of the plan with the most.
-    n_targets : of all batches.
-    more : bytes per target that the caller needs beside those of ``Plan.batch_bytes``.
+    One plan at a time solves a batch; `n_test` are the test rows of the one with the most, `more` the bytes per target
+    that the caller needs beside those of ``Plan.batch_bytes``.
     """
     most = LARGEST_BATCH.get(plans[0].device.type, LARGEST_BATCH["cpu"])
     if memory is None:
