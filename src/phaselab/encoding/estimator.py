@@ -121,7 +121,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n_samples, n_targets), NaN for targets left out; (n_samples,) after a flat Y."""
         centred, mean = self._predict(X)
-        predicted = centred + mean.astype(centred.dtype)
+        predicted: np.ndarray = centred + mean.astype(centred.dtype)
         return predicted[:, 0] if self._flat else predicted
 
     def _predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
