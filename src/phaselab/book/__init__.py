@@ -1,5 +1,5 @@
 """The book: notebooks run strictly, pages placed, and what a notebook sees of a study."""
 
-from phaselab.book.lab import Lab, begin, interactive, table
+from phaselab.book.lab import Lab, begin, interactive
 
-__all__ = ["Lab", "begin", "interactive", "table"]
+__all__ = ["Lab", "begin", "interactive"]

@@ -250,19 +250,18 @@ class Lab:
 
         return HTML(f'<p class="provenance">Provenance: {escape(self.provenance())}</p>')
 
-    def glue(self, **values: Any) -> None:
-        """Keep values under names for ``{glue:text}`` in the text of the same page."""
+    def glue(self, name: str, value: Any) -> None:
+        """Keep a value under a name for ``{glue:text}`` in the text of the same page."""
         from myst_nb import glue
 
-        for name, value in values.items():
-            glue(name, value, display=False)
+        glue(name, value, display=False)
 
+    @staticmethod
+    def table(rows: Any, **options: Any) -> Any:
+        """A table of a page: whatever pandas makes a frame of, without its index; `options` of ``to_html``."""
+        from IPython.display import HTML
 
-def table(rows: Any) -> Any:
-    """A table of a page: anything that pandas makes a frame of, without its index."""
-    from IPython.display import HTML
-
-    return HTML(pd.DataFrame(rows).to_html(index=False, border=0))
+        return HTML(pd.DataFrame(rows).to_html(**{"index": False, "border": 0, **options}))
 
 
 def interactive(figure: Any, name: str, alt: str) -> Any:

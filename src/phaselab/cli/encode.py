@@ -2,153 +2,98 @@
 
 from __future__ import annotations
 
-import re
+import inspect
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand
 
 from phaselab.cli.common import app, console, told
 
+#: How a value is written, by its type.
+METAVARS = {int: "N", float: "X", Path: "PATH"}
 
-@app.command()
-@told
-def encode(
-    features: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[LABEL=]PATH[:ARRAY]",
-            help=".npy, .npz, .zarr or .h5: (TRs, features) for one layer, or (layers, TRs, features). "
-            "Repeat it for more layers.",
-        ),
-    ],
-    responses: Annotated[
-        list[str],
-        typer.Option(
-            metavar="[SUBJECT=]PATH[:ARRAY]",
-            help="(TRs, voxels). Repeat it for more subjects of the same stimulus.",
-        ),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option("--out", "-o", metavar="PATH", help="Table of scores, .parquet or .csv; a .json comes beside it."),
-    ],
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help=".csv or .tsv with one row a TR (run), or one row a run (run,n_trs). Without it: one run.",
-        ),
-    ] = None,
-    folds: Annotated[
-        Literal["runs", "contiguous"] | None,
-        typer.Option(
-            metavar="runs|contiguous",
-            help="Leave out a run, or a contiguous stretch; by default runs where --runs is given.",
-        ),
-    ] = None,
-    n_folds: Annotated[int, typer.Option(metavar="N", min=2, help="Contiguous folds.")] = 4,
-    gap: Annotated[int, typer.Option(metavar="N", min=0, help="TRs left out beside a contiguous fold.")] = 10,
-    alphas: Annotated[
-        tuple[float, float, int],
-        typer.Option(metavar="LOW HIGH N", help="Ridge penalties: log10 of the lowest, the highest; number."),
-    ] = (-12, 12, 25),
-    hemodynamics: Annotated[
-        Literal["none", "average", "stack"],
-        typer.Option(
-            metavar="none|average|stack",
-            help="Features as they are, or the average or a stack of them over --delays, in each run.",
-        ),
-    ] = "none",
-    delays: Annotated[
-        str, typer.Option(metavar="N,N,...", help="TRs from stimulus to response, with commas: 2,3,4.")
-    ] = "",
-    trim: Annotated[int, typer.Option(metavar="N", min=0, help="TRs dropped at the start of each run.")] = 0,
-    permutations: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Of the test of each voxel; 0: no test.")
-    ] = 1000,
-    block: Annotated[int, typer.Option(metavar="N", min=1, help="TRs in a permuted block.")] = 10,
-    fdr: Annotated[
-        float, typer.Option(metavar="SHARE", min=1e-6, max=0.999, help="False discovery rate in a layer.")
-    ] = 0.05,
-    rois: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help=".csv or .tsv: voxel (from 0), roi, and subject where there are several."),
-    ] = None,
-    ceiling: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="[SUBJECT=]PATH[:ARRAY]",
-            help="(voxels,) noise ceiling, as a correlation; may be repeated.",
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the permutations.")] = 0,
-    device: Annotated[str, typer.Option(help="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")] = "cpu",
-) -> None:
+
+class Late(TyperCommand):
+    """A command whose options are the fields of ``EncodeJob``: made when asked for, for its module imports torch."""
+
+    @cached_property
+    def made(self) -> Any:
+        """The same command with its options."""
+        from phaselab.encoding.job import ARRAY, EncodeJob
+
+        told_of_job = "YAML file with these options as its fields; what is given here counts before it."
+        asked: dict[str, Any] = {"job": Annotated[Path | None, typer.Argument(metavar="JOB.yaml", help=told_of_job)]}
+        # What must be given comes first; values are texts here, and EncodeJob's to understand.
+        for name, field in sorted(EncodeJob.model_fields.items(), key=lambda item: not item[1].is_required()):
+            title, default = field.title or "", "" if field.is_required() or field.default is None else field.default
+            kind: Any = tuple[str, str, str] if name == "log10_alphas" else list[str] if ARRAY in title else str
+            choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            names = [EncodeJob.option(name), *["-o"] * (name == "out")]
+            types = {field.annotation, *get_args(field.annotation)}
+            metavar = title or "|".join(choices) or next((told for t, told in METAVARS.items() if t in types), "TEXT")
+            option = typer.Option(*names, metavar=metavar, help=field.description, show_default=shown or False)
+            asked[name] = Annotated[kind | None, option]
+        run = told(lambda job, **options: _run(job, {k: v for k, v in options.items() if v is not None}))
+        only = inspect.Parameter.KEYWORD_ONLY
+        signature = inspect.Signature(
+            [inspect.Parameter(n, only, default=None, annotation=a) for n, a in asked.items()]
+        )
+        run.__signature__, run.__annotations__ = signature, asked  # type: ignore[attr-defined]
+        alone = typer.Typer(add_completion=False)
+        alone.command()(run)
+        return typer.main.get_command(alone)
+
+    def get_params(self, ctx: Any) -> Any:
+        """Options and argument, for the parser and the help."""
+        return self.made.get_params(ctx)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run it."""
+        return self.made.invoke(ctx)
+
+
+@app.command(cls=Late)
+def encode() -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 
     Ridge regression with one alpha a voxel, chosen inside the training set; Pearson r over the held-out
     TRs, mean over folds; block permutation and Benjamini-Hochberg. The table has one row a subject, layer
-    and voxel.
+    and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. Of items that have no order in time a
+    run is a group of items: --folds groups --block 1.
 
     phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
     """
+
+
+def _run(path: Path | None, options: dict[str, Any]) -> None:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     from phaselab.encoding import job as scores
-    from phaselab.encoding.arrays import ArrayError
 
-    if not re.fullmatch("([0-9]+(,[0-9]+)*)?", delays):
-        raise ArrayError(f"--delays: found {delays!r}, expected numbers of TRs with commas, as in 2,3,4")
+    def say(line: str, style: str = "") -> None:
+        console.print(f"{style}{escape(line)}", highlight=False, soft_wrap=True)
 
-    def say(line: str) -> None:
-        console.print(escape(line), highlight=False, soft_wrap=True)
-
-    options = scores.Options(
-        features=tuple(features),
-        responses=tuple(responses),
-        out=out,
-        runs=runs,
-        rois=rois,
-        ceiling=tuple(ceiling or ()),
-        folds=folds,
-        n_folds=n_folds,
-        gap=gap,
-        log10_alphas=alphas,
-        permutations=permutations,
-        block=block,
-        fdr=fdr,
-        hemodynamics=hemodynamics,
-        delays=tuple(map(int, delays.split(","))) if delays else (),
-        trim=trim,
-        seed=seed,
-        device=device,
-    )
-
-    def warn(warnings: list[str]) -> None:
-        for warning in warnings:
-            console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False, soft_wrap=True)
-
-    columns = (
-        SpinnerColumn(),
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
+    columns = SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()
     try:
-        job = scores.plan(options, say)
-        known = len(job.warnings)
-        warn(job.warnings)
+        found = scores.plan(scores.EncodeJob.read(path, options), say)
+        known = len(found.warnings)
+        for warning in found.warnings:
+            say(warning, "[yellow]note:[/] ")
         with Progress(*columns, console=console) as bars:
-            bar = bars.add_task("layers", total=len(job.labels))
-            table = scores.score(job, lambda done, _: bars.update(bar, completed=done))
+            bar = bars.add_task("layers", total=len(found.labels))
+            table = scores.score(found, lambda done, _: bars.update(bar, completed=done))
     except KeyboardInterrupt:
         console.print("phaselab: interrupted; nothing was written")
         raise typer.Exit(130) from None
-    written = scores.write(job, table)
-    warn(job.warnings[known:])
-    for part in scores.summary(table, fdr):
-        console.print(part)
+    written = scores.write(found, table)
+    for warning in found.warnings[known:]:
+        say(warning, "[yellow]note:[/] ")
+    for part in scores.summary(table, found.job.fdr):
+        say(part)
     for path in written:
         typer.echo(path)
