@@ -9,8 +9,8 @@ Both fit and score the same arrays in one process in turn, on the same threads; 
 process CPU time (of wall time on a GPU), the median over rounds, with the smallest and the largest beside it.
 himalaya runs twice: in batches chosen by hand, which need less memory and are its fastest, and with its
 defaults. Features have a power-law spectrum and responses autocorrelated noise. ``--scale`` runs
-``encode`` on six subjects with 90,000 voxels each, responses on disk, and measures its memory; ``--paper`` solves one layer
-and subject of the paper's own size.
+``encode`` on six subjects with 90,000 voxels each, responses on disk, and measures its memory; ``--paper`` solves one
+layer and subject of the paper's own size.
 """
 
 from __future__ import annotations
@@ -347,7 +347,7 @@ def scale(quick: bool) -> list[Row]:
 
 
 def measure_encode(folder: str, n_subjects: int) -> None:
-    """Print by how many GiB memory grows, the plans' GiB, seconds, CPU seconds and the mean r. A small problem first."""
+    """Print by how many GiB memory grows, the plans' GiB, seconds, CPU seconds, mean r. A small problem first."""
     torch.set_num_threads(1)  # as a study does
     X = np.load(f"{folder}/X.npy")
     runs, spec = [f"run-{i}" for i in range(len(X))], EncodingSpec(permutations=0)

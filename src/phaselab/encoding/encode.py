@@ -228,13 +228,7 @@ def shuffled_stimulus(
 
 
 def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndarray:
-    """Scores as a share of the noise ceiling; NaN where the ceiling is too low to divide by.
-
-    Parameters
-    ----------
-    r : (..., n_voxels) correlations; ceiling : (n_voxels,) noise ceiling, as a correlation.
-    floor : lowest ceiling that is divided by.
-    """
+    """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below `floor`."""
     r, ceiling = np.asarray(r), np.asarray(ceiling)
     expect(r.shape[-1:] == ceiling.shape, "ceiling", f"shape {ceiling.shape}", f"({r.shape[-1]},) as in r")
     enough = ceiling >= floor
@@ -249,17 +243,9 @@ def summarise(
 ) -> pd.DataFrame:
     """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
 
-    Parameters
-    ----------
-    scores : subject -> scores.
-    rois : subject -> (n_voxels,) region of each voxel.
-    ceiling : subject -> (n_voxels,) noise ceiling, or None when it is not known.
-    floor : lowest ceiling that is divided by.
-
-    Returns
-    -------
-    Rows as of ``by_region``. Measures: ``r``; ``r_normalised`` where a ceiling is known, over the voxels whose
-    ceiling reaches `floor` (NaN when none of a region does); ``significant``, the share of voxels.
+    Regions and noise ceilings are (n_voxels,) of each subject. Rows as of ``by_region``; measures: ``r``;
+    ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known, over the voxels whose ceiling
+    reaches `floor` (NaN when none of a region does).
     """
     rows = []
     for subject, score in scores.items():
@@ -275,8 +261,6 @@ def by_region(
 ) -> list[dict[str, Any]]:
     """Means of (n_layers, n_voxels) measures over the voxels of each region, those that are NaN left out.
 
-    Returns
-    -------
     Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions: ``all``, then each by name.
     ``stderr`` is the standard error over voxels, NaN for fewer than two of them.
     """

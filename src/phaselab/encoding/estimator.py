@@ -19,11 +19,10 @@ N_FOLDS = 4
 
 
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Ridge regression with one alpha a target, chosen by cross-validation over contiguous time.
+    """Ridge regression with one alpha per target, chosen by cross-validation over contiguous time.
 
-    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` (Dupré la Tour et al. 2022, NeuroImage) in
-    float64, up to rounding: for each target the alpha with the highest score, averaged over folds; of
-    equally good ones the first. See ``phaselab.encoding.ridge`` for how.
+    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` in float64, up to rounding: for each target the alpha with
+    the highest score, averaged over folds; of equally good ones the first.
 
     Parameters
     ----------
@@ -41,19 +40,15 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     Attributes
     ----------
-    best_alphas_ : (n_targets,) chosen alphas; NaN for a target that was left out.
-    cv_scores_ : (n_targets,) mean over folds of the score with that alpha.
+    best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
     left_out_ : target -> why it was not fitted: it is constant, or not finite.
-    coef_ : (n_features, n_targets) with `return_coef`.
-    intercept_ : (n_targets,) with `return_coef`.
-    n_features_in_ : int.
+    coef_, intercept_ : (n_features, n_targets) and (n_targets,), with `return_coef`.
 
     Notes
     -----
     Responses may be a memory map, or a Zarr or HDF5 array larger than memory: they are read in batches.
-    Without `return_coef` the estimator keeps a reference to them, and `predict` reads them again: they must
-    not be changed until then, and an estimator fitted to an HDF5 array cannot be pickled. `score` gives one
-    value a target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
+    Without `return_coef` they are read again by `predict` and must not be changed until then. `score` gives one
+    value per target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -86,13 +81,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.return_coef = return_coef
 
     def fit(self, X: Any, Y: Any, runs: Any = None) -> RidgeCV:
-        """Choose alphas and fit.
+        """Choose alphas and fit, to (n_samples, n_features) and (n_samples, n_targets) or (n_samples,) arrays.
 
-        Parameters
-        ----------
-        X : (n_samples, n_features) features.
-        Y : (n_samples, n_targets) or (n_samples,) responses.
-        runs : (n_samples,) run of each sample, which folds then keep whole; or None.
+        `runs` (n_samples,) is the run of each sample, which folds then keep whole; or None.
         """
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         Y = self._responses(Y, len(X))

@@ -41,11 +41,7 @@ def leave_one_run_out(runs: np.ndarray, gap: int = 0) -> list[Fold]:
 def group_folds(groups: np.ndarray, n_folds: int, gap: int = 0) -> list[Fold]:
     """Folds made of whole groups (titles, runs), balanced by number of samples (scikit-learn's ``GroupKFold``).
 
-    Parameters
-    ----------
-    groups : (n,) name or number of the group of each sample.
-    n_folds : number of folds, at most as many as groups.
-    gap : samples before and after a test sample that are in neither set, where groups touch in time.
+    `groups` (n,) are at least `n_folds`; `gap` as for ``leave_one_run_out``, where groups touch in time.
     """
     groups = np.asarray(groups)
     names = _in_order(groups)
@@ -60,12 +56,8 @@ def group_folds(groups: np.ndarray, n_folds: int, gap: int = 0) -> list[Fold]:
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
     """Contiguous test stretches of nearly equal length, with a gap on both sides.
 
-    Parameters
-    ----------
-    n, n_folds : number of samples; of folds.
-    gap : TRs before and after a test stretch that are in neither set.
-    times : (n,) ascending TR of each sample; 0 .. n - 1 by default. Give it where samples have been
-        taken out before, so that the gap is one in time and not in position.
+    `gap` TRs before and after a test stretch are in neither set. `times` (n,) are the ascending TRs of the samples;
+    given where some have been taken out before, so that the gap is one in time and not in position.
     """
     _check_number(n, n_folds)
     times = np.arange(n) if times is None else np.asarray(times)
@@ -169,12 +161,9 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray | None = None) -> No
 
 
 def outer_folds(runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
-    """Folds of a study: by run, by groups of runs, or contiguous over the concatenated TRs.
+    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
 
-    Parameters
-    ----------
-    runs : (n,) run of each sample.
-    spec : its ``folds``, ``n_folds`` and ``gap``; whole runs need no gap, for the scanner stopped in between.
+    Whole runs need no gap, for the scanner stopped in between.
     """
     if spec.folds == "runs":
         return leave_one_run_out(runs)
@@ -186,13 +175,8 @@ def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec) -> list
 
     By run: each training run is left out once; when there is a single one, its two halves are.
     By groups of runs: ``n_folds - 1`` of them (at least 2, at most the runs); a single run as above.
-    Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time.
-
-    Parameters
-    ----------
-    train : (n_train,) ascending indices of the training samples.
-    runs : (n,) run of each sample, training or not.
-    spec : as for the outer folds.
+    Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time. `train` (n_train,) ascends;
+    `runs` (n,) are those of all samples.
     """
     fewer = max(2, spec.n_folds - 1)
     if spec.folds == "contiguous":

@@ -16,7 +16,7 @@ BATCHES = {"n_targets_batch": 1000, "n_targets_batch_refit": 1000, "n_alphas_bat
 
 @contextmanager
 def backend(device: str = "cpu") -> Iterator[None]:
-    """himalaya's backend is global: torch on `device` inside, and what it was before outside."""
+    """Set himalaya's global backend: torch on `device` inside, and what it was before outside."""
     from himalaya.backend import get_backend, set_backend
 
     before = get_backend().name
@@ -30,7 +30,7 @@ def backend(device: str = "cpu") -> Iterator[None]:
 def ridge(
     X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: list[Fold], device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
+    """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
     Parameters
     ----------

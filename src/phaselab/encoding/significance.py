@@ -29,13 +29,10 @@ TABLE = 2**19
 
 @dataclass(frozen=True)
 class Counts:
-    """Sums over folds of the correlations of some targets, each (n_targets,).
+    """Sums over folds of the correlations of some targets, as measured and in the first permutation; (n_targets,) each.
 
-    Attributes
-    ----------
-    observed, shuffled : as measured; in the first permutation.
-    reached : number of permutations whose sum is at least the observed one.
-    flat : whether response or prediction is constant in every fold.
+    `reached` is the number of permutations whose sum is at least the observed one, `flat` whether response or
+    prediction is constant in every fold.
     """
 
     observed: np.ndarray
@@ -54,12 +51,8 @@ class Counts:
 class Permutations:
     """Permutations in time of the test responses of some folds, drawn once for all targets.
 
-    Attributes
-    ----------
-    null, number : the null distribution, and how many permutations there are.
-    rows : a fold each, the TRs that take part.
-    moves : a fold each: (1 + number, n_blocks) orders of blocks, or its stretches and for each of them
-        (1 + number,) lags; the first is what is observed.
+    `rows` are, a fold each, the TRs that take part; `moves` (1 + number, n_blocks) orders of blocks, or the stretches
+    of the fold with (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
     null: Null

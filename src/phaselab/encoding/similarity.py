@@ -86,7 +86,7 @@ def rsa(
     permutations: int = 0,
     seed: int = 0,
 ) -> Similarity:
-    """Representational similarity: do TRs that differ in their features differ in their responses?
+    """Representational similarity: TRs that differ in their features should differ in their responses.
 
     Correlation distances between TRs, compared over the pairs of ``far_pairs``; a few n_trs x n_trs matrices.
 
@@ -132,10 +132,7 @@ def cka(
     expectation for unrelated TRs that are independent of each other. TRs are not: with a gap, the pairs of
     ``far_pairs`` alone are compared, less their mean, as in ``rsa``.
 
-    Parameters
-    ----------
-    X, Y, runs, permutations, seed : as for ``rsa``; one column is enough.
-    gap : TRs within which pairs are left out; 0: the diagonal alone; None: no pair, as ``phaselab.stats.cka``.
+    As for ``rsa``, but one column is enough, and with a gap of None no pair is left out, as in ``phaselab.stats.cka``.
     """
     X, Y, runs = _checked(X, Y, runs, least=1)
     if gap is None and not permutations:
@@ -149,16 +146,9 @@ def summarise(
 ) -> pd.DataFrame:
     """Both measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
 
-    Parameters
-    ----------
-    X, Y : as for ``encode``.
-    rois : subject -> (n_voxels,) region of each voxel.
-    measures : ``rsa`` (Spearman) and ``cka``, both over pairs more than `GAP` TRs apart.
-
-    Returns
-    -------
-    Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN). Regions: ``all``, then
-    each by name; those of a single voxel have no pattern, and no row of ``rsa``.
+    ``rsa`` (Spearman) and ``cka`` are both over pairs more than `GAP` TRs apart; `X` and `Y` are as for ``encode``,
+    `rois` (n_voxels,) of each subject. Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN).
+    Regions of a single voxel have no pattern, and no row of ``rsa``.
     """
     rows = []
     groups = groups_of(X, Y)

@@ -186,7 +186,7 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
 
 
 def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
-    """z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
+    """Either z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
     if side.rows is not None:
         out = _product(side.matrix, side.rows, part.Y)
     else:
@@ -211,7 +211,7 @@ def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor)
 
 
 def _product(matrix: torch.Tensor, rows: Rows, Y: torch.Tensor) -> torch.Tensor:
-    """matrix (q, n_rows) times these rows of Y, without a copy of them where they are ranges."""
+    """Product of a matrix (q, n_rows) with these rows of Y, without a copy of them where they are ranges."""
     if isinstance(rows, torch.Tensor):
         return matrix @ Y[rows]
     ends = np.cumsum([where.stop - where.start for where in rows]).tolist()

@@ -86,7 +86,6 @@ class Targets:
     Attributes
     ----------
     source, held_out : the training rows, and the test rows or None; read in batches of columns.
-    splits, intercept, name : as given to `survey`.
     left_out : target -> why; not finite, or constant in the training set. They are not fitted.
     kept : (n_kept,) numbers of the other targets.
     mean : float64 (n_targets,) of the training set.
@@ -137,10 +136,8 @@ class Targets:
         intercept : whether the model has an intercept, as in `Plan`.
         name : what messages call `Y`.
 
-        Notes
-        -----
         Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
-        target. A Zarr or HDF5 array adds the chunks it decompresses for a batch.
+        target.
         """
         source = Source(Y, train, name)
         if Y_test is None and test is not None:
@@ -165,10 +162,12 @@ class Targets:
 
     @property
     def n_targets(self) -> int:
+        """Number of targets, those that are left out included."""
         return int(self.source.n_targets)
 
     @property
     def n_test(self) -> int:
+        """Number of test rows."""
         return 0 if self.held_out is None else self.held_out.n
 
     def batches(
