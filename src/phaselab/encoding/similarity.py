@@ -147,7 +147,7 @@ def summarise(
     """Both measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
 
     ``rsa`` (Spearman) and ``cka`` are both over pairs more than `GAP` TRs apart; `X` and `Y` are as for ``encode``,
-    `rois` (n_voxels,) of each subject. Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN).
+    `rois` (n_voxels,) of each subject. Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``.
     Regions of a single voxel have no pattern, and no row of ``rsa``.
     """
     rows = []
