@@ -144,7 +144,7 @@ class Workbench:
 
     def source(self, model: Model) -> TextSource:
         """The text that `model` was trained on, which is also the source of its tasks (see `training_of`)."""
-        from phaselab.texts.base import source
+        from phaselab.texts import source
 
         training = self.training_of(model)
         key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))

@@ -8,7 +8,8 @@ import pytest
 from sklearn.linear_model import Ridge, RidgeClassifier
 
 from phaselab import internals
-from phaselab.internals import InternalsError, geometry, intrinsic_dimension, measure
+from phaselab.errors import PhaselabError
+from phaselab.internals import geometry, measure, probes
 from phaselab.study import InternalSpec
 
 N_NARRATIVES, LENGTH, TYPES, P = 20, 50, 60, 32
@@ -49,7 +50,7 @@ def _value(frame: pd.DataFrame, name: str, task: str = "", column: str = "value"
 def test_dimension_of_a_flat_gaussian_is_recovered(dimension: int, within: float) -> None:
     rng = np.random.default_rng(dimension)
     basis, _ = np.linalg.qr(rng.normal(size=(50, dimension)))
-    value, stderr = intrinsic_dimension(rng.normal(size=(1500, dimension)) @ basis.T)
+    value, stderr = geometry(rng.normal(size=(1500, dimension)) @ basis.T)["intrinsic_dimension"]
     assert value == pytest.approx(dimension, rel=within)
     assert stderr == pytest.approx(value / np.sqrt(1350), rel=0.01)
 
@@ -58,15 +59,18 @@ def test_dimension_of_a_curved_sheet_is_two() -> None:
     rng = np.random.default_rng(0)
     angle, height = rng.uniform(1, 12, 1500), rng.uniform(0, 30, 1500)
     roll = np.stack([angle * np.cos(angle), height, angle * np.sin(angle)], axis=1)
-    assert intrinsic_dimension(roll @ rng.normal(size=(3, 20)))[0] == pytest.approx(2, rel=0.12)
+    assert geometry(roll @ rng.normal(size=(3, 20)))["intrinsic_dimension"][0] == pytest.approx(2, rel=0.12)
 
 
 def test_repeated_vectors_do_not_change_the_dimension() -> None:
     rng = np.random.default_rng(1)
     once = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 16))
     often = np.concatenate([once, once[:300], once[:50] * (1 + 1e-9)])
-    assert intrinsic_dimension(often)[0] == pytest.approx(intrinsic_dimension(once)[0], rel=1e-6)
-    assert intrinsic_dimension(np.repeat(once[:10], 30, axis=0)) is None
+    found, name = geometry(often), "intrinsic_dimension"
+    assert found[name][0] == pytest.approx(geometry(once)[name][0], rel=1e-6)
+    few = geometry(np.repeat(once[:10], 30, axis=0))
+    assert not {name, "intrinsic_dimension_mle"} & set(few)
+    assert {"norm", "effective_rank"} <= set(few)
 
 
 def test_spectrum_measures_have_their_closed_forms() -> None:
@@ -93,17 +97,28 @@ def test_anisotropy_is_the_mean_cosine_of_pairs_and_norm_the_mean_length() -> No
     assert found["norm"][1] == pytest.approx(np.linalg.norm(states, axis=1).std(ddof=1) / np.sqrt(40))
 
 
-def test_a_second_estimate_of_the_dimension_agrees_and_is_the_librarys() -> None:
-    from skdim.id import MLE
-
+def test_both_estimates_of_the_dimension_agree_and_are_those_of_scikit_dimension() -> None:
+    # TwoNN(discard_fraction=0.1, method="mle") and MLE(comb="mle", ten neighbours) of scikit-dimension 0.5.0.
+    library = {2: (1.957720757746904, 2.0233164297265485), 6: (5.853267235304224, 5.834104954981983)}
     rng = np.random.default_rng(7)
-    for dimension in (2, 6):
+    for dimension, known in library.items():
         states = rng.normal(size=(1200, dimension)) @ rng.normal(size=(dimension, 40))
-        found = geometry(states)["intrinsic_dimension_mle"]
-        library = MLE().fit(states, n_neighbors=internals.NEIGHBOURS, comb="mle").dimension_
-        assert found[0] == pytest.approx(library, rel=1e-6)
-        assert found[0] == pytest.approx(dimension, rel=0.12)
-        assert found[0] == pytest.approx(geometry(states)["intrinsic_dimension"][0], rel=0.2)
+        found = geometry(states)
+        two, pooled = found["intrinsic_dimension"][0], found["intrinsic_dimension_mle"][0]
+        assert (two, pooled) == pytest.approx(known, rel=1e-9)
+        assert pooled == pytest.approx(dimension, rel=0.12)
+        assert pooled == pytest.approx(two, rel=0.2)
+
+
+def test_censored_dimension_is_the_closed_form_word_by_word() -> None:
+    states = np.random.default_rng(12).normal(size=(57, 3))
+    ratios = []
+    for i, state in enumerate(states):
+        first, second = sorted(float(np.linalg.norm(state - other)) for j, other in enumerate(states) if j != i)[:2]
+        ratios.append(np.log(second / first))
+    seen = sorted(ratios)[:51]  # nine tenths of 57
+    known = 50 / (sum(seen) + 6 * seen[-1])
+    assert geometry(states)["intrinsic_dimension"] == pytest.approx((known, known / np.sqrt(51.3)))
 
 
 def test_a_massive_feature_is_seen() -> None:
@@ -140,9 +155,9 @@ def test_drift_is_0_for_the_same_1_for_unrelated_and_2_for_opposite_states() -> 
     assert _value(frame, "drift_final", layer=1) == pytest.approx(1, abs=0.03)
     assert _value(frame, "drift_final", layer=2) == pytest.approx(2)
     assert _value(frame, "cka_final", layer=2) == pytest.approx(1)
-    with pytest.raises(InternalsError, match="layer 0: found 500 and 499 words"):
+    with pytest.raises(PhaselabError, match="layer 0: found 500 and 499 words"):
         internals.compare({0: a}, {0: b[1:]}, "final")
-    with pytest.raises(InternalsError, match="layers: found"):
+    with pytest.raises(PhaselabError, match="layers: found"):
         internals.compare({0: a}, {1: b}, "final")
 
 
@@ -181,7 +196,7 @@ def test_control_labels_belong_to_word_types_so_that_only_the_word_gives_them() 
 def test_ridge_equals_scikit_learn_with_fewer_and_with_more_features_than_words(p: int) -> None:
     rng = np.random.default_rng(6)
     x, z, codes = rng.normal(size=(60, p)) * 3 + 1, rng.normal(size=(15, p)), rng.integers(0, 3, 60)
-    guess = internals._ridge(x, np.eye(3)[codes], z, np.array([0.01, 1.0]))
+    guess = probes._ridge(x, np.eye(3)[codes], z, np.array([0.01, 1.0]))
     mean, spread = x.mean(0), x.std(0)
     for i, penalty in enumerate((0.01, 1.0)):
         alpha = penalty * 60 * p / min(60, p)
@@ -193,12 +208,12 @@ def test_ridge_equals_scikit_learn_with_fewer_and_with_more_features_than_words(
 
 def test_folds_are_contiguous_and_keep_narratives_whole() -> None:
     narrative = np.repeat([3, 1, 2, 9, 4, 5, 3, 8], [30, 10, 25, 40, 20, 35, 15, 25])
-    fold = internals._folds(pd.DataFrame({"narrative": narrative}), np.arange(200))
+    fold = probes._folds(pd.DataFrame({"narrative": narrative}), np.arange(200))
     assert (np.diff(fold) >= 0).all()
     assert len(np.unique(fold)) == 5
     runs = np.cumsum(np.r_[0, narrative[1:] != narrative[:-1]])
     assert all(len(np.unique(fold[runs == r])) == 1 for r in np.unique(runs))
-    without = internals._folds(pd.DataFrame({"word": ["a"] * 200}), np.arange(200))
+    without = probes._folds(pd.DataFrame({"word": ["a"] * 200}), np.arange(200))
     np.testing.assert_array_equal(np.bincount(without), [40] * 5)
 
 
@@ -234,15 +249,15 @@ def test_words_are_sampled_evenly_over_the_stimulus() -> None:
 
 def test_unusable_input_is_named() -> None:
     labels, states = _story()
-    with pytest.raises(InternalsError, match=r"layer 3: found shape \(999, 32\), expected \(1000"):
+    with pytest.raises(PhaselabError, match=r"layer 3: found shape \(999, 32\), expected \(1000"):
         measure({3: states[1:]}, labels, InternalSpec())
     broken = states.copy()
     broken[5, 5] = np.nan
-    with pytest.raises(InternalsError, match="layer 1: found numbers that are not finite"):
+    with pytest.raises(PhaselabError, match="layer 1: found numbers that are not finite"):
         measure({0: states, 1: broken}, labels, InternalSpec())
-    with pytest.raises(InternalsError, match="'mood'"):
+    with pytest.raises(PhaselabError, match="'mood'"):
         measure({0: states}, labels, InternalSpec(probes=("mood",)))
-    with pytest.raises(InternalsError, match="'word'"):
+    with pytest.raises(PhaselabError, match="'word'"):
         measure({0: states}, labels.drop(columns="word"), InternalSpec(probes=("place",)))
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -340,6 +341,7 @@ doc_to_text: "{{question}}\\nAnswer:"
 doc_to_choice: "{{choices}}"
 doc_to_target: answer
 """
+SPLITS = ("test", "dev")
 DOC = {"question": "Where is hay?", "choices": ["sea", "barn"], "answer": 1}
 
 
@@ -358,6 +360,42 @@ def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "2 items, all of them can be asked" in done.output
     assert "mmlu: cais/mmlu" in CliRunner().invoke(app, ["tasks", "list"]).output
+
+
+def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(tmp_path)  # where the harness looks for the data
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    choices = ("sea", "barn", "the barn", "a")
+    docs = [{"question": f"Where is{' hay' * i}?", "choices": choices[: 2 + i % 3], "answer": i % 2} for i in range(9)]
+    items = validate(_own(tmp_path, docs=docs))
+    model, tokenizer = _network("olmo2", 300), _letters()
+    _, per_item = score_tasks(model, tokenizer, {"mine": items}, batch_size=4)
+
+    task = TaskManager(include_path=str(tmp_path), include_defaults=False).load("mine")["tasks"]["mine"]
+    task.build_all_requests()
+    requests = sorted(task.instances, key=lambda request: (request.doc_id, request.idx))
+    assert [r.args for r in requests] == [(item.prompt, f" {option}") for item in items for option in item.options]
+    told = iter(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).loglikelihood(requests, disable_tqdm=True))
+    for item, row in zip(items, per_item.itertuples(), strict=True):
+        logp, greedy = zip(*(next(told) for _ in item.options), strict=True)
+        assert row.log_probability == pytest.approx(logp[item.answer], abs=2e-4)
+        assert row.chosen_position == int(np.argmax(logp))
+        assert (row.greedy != "") == any(greedy)
+
+
+def test_reading_a_file_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_items(library()["mmlu"], shots=1, data={s: _write(tmp_path / s, [PUBLISHED["mmlu"]] * 9) for s in SPLITS})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -> None:
+    docs = [DOC | {"question": "One\u2028two\x85three?"}, DOC | {"answer": 5}]
+    with pytest.raises(TaskError, match=r"1 of 2 items: .* items 2 \(line 2\)"):
+        validate(_own(tmp_path, docs=docs))
+    assert validate(_own(tmp_path, docs=docs[:1]))[0].prompt == "One\u2028two\x85three?\nAnswer:"
 
 
 @pytest.mark.parametrize(

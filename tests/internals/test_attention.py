@@ -11,10 +11,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from phaselab.errors import PhaselabError
 from phaselab.internals import ngrams
-from phaselab.internals.attention import AttentionError, head_scores
+from phaselab.internals.attention import head_scores
 from phaselab.study import Training
-from phaselab.texts.base import source
+from phaselab.texts import source
 from phaselab.training.networks import build
 
 VOCABULARY, POSITIONS = 60, 96
@@ -88,7 +89,7 @@ def test_an_untrained_network_scores_near_zero(architecture: str) -> None:
 
 def test_a_context_without_room_is_told() -> None:
     config = GPT2Config(vocab_size=VOCABULARY, n_positions=8, n_embd=8, n_layer=1, n_head=1)
-    with pytest.raises(AttentionError, match="context of 8 tokens"):
+    with pytest.raises(PhaselabError, match="context of 8 tokens"):
         head_scores(AutoModelForCausalLM.from_config(config), _tokenizer(), 2)
 
 

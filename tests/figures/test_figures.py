@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phaselab import curves as curve_queries
 from phaselab import figures, results
 from phaselab.study import load_study
 
@@ -123,26 +124,47 @@ def texts_of(figure) -> str:
     return " | ".join(t.get_text() for t in figure.findobj(Text) if t.get_text())
 
 
+def lines_of(ax) -> dict[str, np.ndarray]:
+    """Label -> values of the lines that the legend names and that have a marker, or a width of their own."""
+    return {line.get_label(): line.get_ydata() for line in ax.lines if not line.get_label().startswith("_child")}
+
+
+def band_of(ax, number: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of the `number`-th band of a panel, by x."""
+    from matplotlib.collections import FillBetweenPolyCollection
+
+    bands = [c for c in ax.collections if isinstance(c, FillBetweenPolyCollection)]
+    edges = pd.DataFrame(bands[number].get_paths()[0].vertices, columns=["x", "y"]).groupby("x")["y"]
+    return edges.min().to_numpy(), edges.max().to_numpy()
+
+
 # ------------------------------------------------------------------- the token axis
+
+
+def place(axis, tokens: float) -> float:
+    """Where a count of tokens stands, in pixels from the left."""
+    from matplotlib.figure import Figure
+
+    ax = Figure().add_subplot()
+    axis.decorate(ax)
+    return float(ax.transData.transform((tokens, 0))[0])
 
 
 def test_zero_tokens_have_a_place_left_of_the_first_checkpoint_and_a_tick():
     axis = figures.TokenAxis.of([0, 2048, 4096, 2_000_000])
-    positions, labels = axis.ticks()
-    assert labels == ["0", "10 k", "100 k", "1 M"]
-    assert positions[0] == axis(0) < axis(2048) - 0.19
-    assert axis([2048, 1e6]) == pytest.approx([np.log10(2048), 6.0])
-    # The lower end of an interval may be below every checkpoint: it stops where zero stands.
-    assert axis(1.0) == axis.zero
+    assert axis.ticks() == pytest.approx([0, 1e4, 1e5, 1e6])
+    decade = place(axis, 1e6) - place(axis, 1e5)
+    assert place(axis, 1e5) - place(axis, 1e4) == pytest.approx(decade)
+    assert place(axis, 2048) - place(axis, 0) == pytest.approx(axis.gap * decade)
+    assert axis.gap == pytest.approx(0.12 * np.log10(2_000_000 / 2048))
 
 
-def test_an_axis_without_step_zero_has_no_zero():
-    axis = figures.TokenAxis.of([1e9, 1e12])
-    assert "0" not in axis.ticks()[1]
-
-
-def test_an_axis_within_a_decade_still_has_two_ticks():
-    assert len(figures.TokenAxis.of([2e6, 7e6]).ticks()[0]) >= 2
+def test_the_axis_of_a_table_has_as_many_ticks_as_there_is_room_for():
+    assert figures.TokenAxis.of([1e9, 1e12]).ticks() == pytest.approx([1e9, 1e10, 1e11, 1e12])
+    assert figures.TokenAxis.of([0, 2e6, 3e11]).ticks(most=3) == pytest.approx([0, 1e7, 1e9, 1e11])
+    assert figures.TokenAxis.of([0, 5e4, 2e6]).ticks() == pytest.approx([0, 1e5, 3e5, 1e6])
+    assert figures.TokenAxis.of([2e6, 7e6]).ticks() == pytest.approx([2e6, 7e6])
+    assert len(figures.TokenAxis.of([0]).ticks()) >= 2
 
 
 def test_negative_tokens_are_refused():
@@ -184,7 +206,7 @@ def test_best_layer_is_the_one_with_the_highest_mean_over_training(one):
 
 
 def test_select_says_what_there_is(one):
-    with pytest.raises(figures.NothingToDraw, match="roi: found all, anterior temporal.*expected 'V1'"):
+    with pytest.raises(curve_queries.NothingToDraw, match="roi: found all, anterior temporal.*expected 'V1'"):
         figures.select(one, perspective="brain", roi="V1")
 
 
@@ -198,7 +220,7 @@ def test_a_figure_without_its_rows_says_so_where_a_notebook_shows_it(one):
 
 
 def test_monotone_is_the_isotonic_fit():
-    assert figures.monotone([1, 3, 2, 4]) == pytest.approx([1, 2.5, 2.5, 4])
+    assert curve_queries.monotone([1, 3, 2, 4]) == pytest.approx([1, 2.5, 2.5, 4])
 
 
 def test_means_are_taken_over_the_tasks_that_are_asked_for(one):
@@ -219,9 +241,8 @@ def test_families_group_models_that_differ_in_their_seed_alone():
 
 
 def test_values_on_the_surface_reach_no_farther_than_they_should():
+    from nilearn.datasets import load_fsaverage
     from scipy.spatial.distance import cdist
-
-    from phaselab.figures.surface import mesh
 
     vertices = {"S1": np.array([100, 10242 + 50]), "S2": np.array([100])}
     values = {"S1": np.array([0.2, 0.8]), "S2": np.array([0.4])}
@@ -229,7 +250,7 @@ def test_values_on_the_surface_reach_no_farther_than_they_should():
     assert spread.shape == (20484,)
     assert spread[100] == pytest.approx(0.3)  # mean over the two subjects who share the vertex
     assert spread[10242 + 50] == pytest.approx(0.8)
-    places, _ = mesh("left", "white_matter")
+    places = load_fsaverage("fsaverage5")["white_matter"].parts["left"].coordinates
     near = cdist(places, places[[100]])[:, 0] <= 10.0
     assert (np.isfinite(spread[:10242]) == near).all()
 
@@ -260,25 +281,24 @@ def drawings(curves, one):
 
 
 @pytest.mark.parametrize("name", list(drawings(None, None)))
-def test_a_figure_of_a_simulated_brain_says_so_and_one_of_a_real_brain_does_not(name, curves, one):
-    draw = drawings(curves, one)[name]
-    assert figures.SIMULATED in texts_of(draw(simulated=True))
-    assert "simulated" not in texts_of(draw(simulated=False)).lower()
-
-
-@pytest.mark.parametrize("name", list(drawings(None, None)))
-def test_no_text_of_a_figure_lies_outside_it(name, curves, one):
+def test_a_figure_says_that_a_brain_is_simulated_and_no_text_lies_outside(name, curves, one):
     import io
 
-    figure = drawings(curves, one)[name](simulated=True)
+    draw = drawings(curves, one)[name]
+    assert "simulated" not in texts_of(draw(simulated=False)).lower()
+    figure = draw(simulated=True)
+    assert figures.SIMULATED in texts_of(figure)
     figure.savefig(io.BytesIO(), format="png", dpi=60)
     width, height = figure.bbox.width, figure.bbox.height
-    for ax in figure.axes:
-        if ax.get_visible():
-            box = ax.get_tightbbox()
-            assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -3, ax.get_title()
-    overlaps = [t for t in figure.texts if t.get_window_extent().x1 > width]
-    assert not overlaps
+    boxes = [ax.get_tightbbox() for ax in figure.axes]
+    boxes += [text.get_window_extent() for text in figure.texts] + [own.get_window_extent() for own in figure.legends]
+    for box in boxes:
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -3
+    # What stands below the panels covers none of them, and no legend does.
+    below = max([text.get_window_extent().y1 for text in figure.texts])
+    assert below <= min(box.y0 for box in boxes[: len(figure.axes)]) + 1
+    for own in figure.legends:
+        assert own.get_window_extent().y0 >= max(box.y1 for box in boxes[: len(figure.axes)]) - 1
 
 
 def test_the_three_perspectives_name_only_phases_that_were_found(one):
@@ -307,12 +327,105 @@ def test_many_subjects_and_missing_regions_are_drawn():
     assert "n = 27 subjects" in texts_of(figures.three_perspectives(table, simulated=False))
 
 
-def test_the_line_of_a_figure_is_the_mean_over_subjects(one):
-    figure = figures.three_perspectives(one, simulated=True)
+def test_line_and_band_are_mean_and_interval_over_subjects(one):
+    ax = figures.three_perspectives(one, simulated=True).axes[0]
+    want = figures.brain_curve(one)
+    thick = [line for line in ax.lines if line.get_marker() == "o"]
+    assert thick[0].get_xdata() == pytest.approx(want["tokens"])
+    assert thick[0].get_ydata() == pytest.approx(want["value"])
+    low, high = band_of(ax)
+    assert low == pytest.approx(want["low"])
+    assert high == pytest.approx(want["high"])
+    # And each subject as a thin line.
     rows = one[(one["measure"] == "r_normalised") & (one["roi"] == "all") & (one["layer"] == 2)]
-    want = rows.groupby("tokens")["value"].mean().to_numpy()
-    thick = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    assert thick[0].get_ydata() == pytest.approx(want)
+    thin = [line.get_ydata() for line in ax.lines if line.get_linewidth() == 1.0 and len(line.get_xdata()) > 2]
+    assert sorted(map(sum, thin)) == pytest.approx(sorted(rows.groupby("subject")["value"].sum()))
+
+
+def test_every_panel_draws_its_own_rows(one, curves):
+    behaviour = figures.behaviour_curves(one)
+    rows = one[(one["measure"] == "accuracy") & (one["task"] == "reading")]
+    assert lines_of(behaviour.axes[1])["reading"] == pytest.approx(rows["value"])
+    low, high = band_of(behaviour.axes[1], 1)
+    assert high - low == pytest.approx(2 * 1.96 * rows["stderr"])
+    region = figures.roi_curves(one, simulated=True).axes[2]
+    assert lines_of(region)["medial"] == pytest.approx(figures.brain_curve(one, "medial")["value"])
+    assert lines_of(region)["all"] == pytest.approx(figures.brain_curve(one)["value"])
+    inner = figures.internals_curves(one).axes[1]
+    ratio = one[(one["measure"] == "participation_ratio") & (one["layer"] == 3)]
+    assert lines_of(inner)["layer 3"] == pytest.approx(ratio["value"])
+    models = figures.families(load_study("demo"))
+    (first, second, *_), ax = models["label"], figures.across_models(curves, models, simulated=True).axes[0]
+    other = curves[curves["model"] == MODELS[1]]
+    assert lines_of(ax)[second] == pytest.approx(figures.brain_curve(other)["value"])
+    look = {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
+    assert look[first][0] == look[second][0]  # seeds of one model: one colour, told apart all the same
+    assert look[first][1:] != look[second][1:]
+
+
+def test_two_models_of_one_label_are_two_lines(curves):
+    models = figures.families(load_study("demo")).assign(label="the same")
+    drawn = lines_of(figures.across_models(curves, models, simulated=True).axes[0])
+    assert f"the same ({MODELS[1]})" in drawn
+    assert len(drawn) == len(models)
+
+
+def test_a_task_has_one_colour_on_all_pages(one):
+    def colour(figure) -> str:
+        return {line.get_label(): line.get_color() for ax in figure.axes for line in ax.lines}["reading"]
+
+    pages = [
+        figures.behaviour_curves(one),
+        figures.perspective_pair(one, "accuracy", simulated=True, tasks=["reading"]),
+        figures.three_perspectives(one, simulated=True),
+    ]
+    assert len({colour(page) for page in pages}) == 1
+
+
+def test_matrices_and_maps_of_layers_show_their_table(one):
+    rows = one[(one["measure"] == "r_normalised") & (one["roi"] == "all")]
+    table = rows.pivot_table(index="layer", columns="tokens", values="value")
+    ax = figures.layer_checkpoint_heatmap(one, simulated=True).axes[0]
+    assert np.asarray(ax.collections[0].get_array()).reshape(table.shape) == pytest.approx(table.to_numpy())
+    assert ax.lines[0].get_ydata() == pytest.approx(table.to_numpy().argmax(axis=0) + 0.5)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0 (embedding)", "1", "2", "3"]
+    matrix = np.array([[1.0, 0.25], [0.25, 1.0]])
+    shown = figures.similarity_matrices({"a": matrix, "b": matrix / 2}, ["0", "1"], label="linear CKA")
+    assert np.asarray(shown.axes[1].collections[0].get_array()).reshape(2, 2) == pytest.approx(matrix / 2)
+    assert "0.25" in texts_of(shown)
+
+
+def test_points_with_intervals_stand_where_the_table_says(one, curves):
+    def points(ax) -> dict[float, tuple[float, float, float]]:
+        """Row -> value, low, high."""
+        marks, bars = {}, {}
+        for line in ax.lines:
+            own = [(float(y), float(x)) for x, y in zip(*line.get_data(), strict=True) if np.isfinite(x)]
+            if line.get_marker() != "None":
+                marks |= dict(own)
+            elif len(own) == 2 and own[0][0] == own[1][0]:
+                bars[own[0][0]] = sorted(x for _, x in own)
+        return {y: (x, *bars[y]) for y, x in marks.items()}
+
+    table = figures.control_table(one, made_up_controls(one)).assign(stderr=np.nan)
+    want = figures.interval_over(table, by=("order", "condition"))
+    drawn = points(figures.controls_bars(one, made_up_controls(one), simulated=True).axes[0])
+    trained = want["condition"].tolist().index("trained model, layer 2")
+    assert drawn[trained] == pytest.approx(tuple(want.loc[trained, ["value", "low", "high"]]))
+    models = figures.families(load_study("demo"))
+    final = points(figures.final_scores(curves, models, simulated=True).axes[0])
+    for number, model in enumerate(models["model"]):
+        last = figures.brain_curve(curves[curves["model"] == model]).iloc[-1]
+        assert final[number] == pytest.approx((last["value"], last["low"], last["high"]))
+
+
+def test_regions_have_a_dot_a_voxel_and_a_bar_for_the_median():
+    rois = {"S1": np.array(["b", "a", "a"]), "S2": np.array(["b", "b", "a"])}
+    values = {"S1": np.array([0.5, 0.1, 0.2]), "S2": np.array([0.7, np.nan, 0.6])}
+    ax = figures.by_region(rois, values, simulated=False, label="r").axes[0]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+    dots = np.concatenate([c.get_offsets() for c in ax.collections if len(c.get_offsets()) > 1])
+    assert sorted(y for x, y in dots if x < 0.5) == pytest.approx([0.1, 0.2, 0.6])
 
 
 def test_controls_compare_like_with_like(one):
@@ -348,8 +461,6 @@ def test_behaviour_and_internals_and_the_rest_draw(one, curves):
     assert "nats" in texts_of(figures.loss_curve({"a": loss}))
     grid = figures.words_on_grid(["she", "went"], np.array([0.4, 1.1]), 2.0, 0, 8, np.ones(4), np.ones(4))
     assert "she" in texts_of(grid)
-    matrix = figures.similarity_matrices({"first": np.eye(3)}, ["0", "1", "2"], label="linear CKA")
-    assert "1.00" in texts_of(matrix)
 
 
 def test_transitions_of_a_test_become_a_table_and_sentences(one):
@@ -389,7 +500,11 @@ def test_lines_by_layer_time_courses_and_power_draw():
     assert courses.axes[0].lines[0].get_xdata()[-1] == 98.0
     assert figures.SIMULATED in texts_of(courses)
     power = pd.DataFrame({"depth": [0, 0.1], "power": [0.05, 0.9], "low": [0.01, 0.8], "high": [0.1, 0.95]})
-    assert "depth (share)" in texts_of(figures.power_curve(power, label="depth (share)", note="30 studies"))
+    drawn = figures.power_curve(power, label="depth (share)", note="30 studies")
+    assert "depth (share)" in texts_of(drawn)
+    assert drawn.axes[0].lines[0].get_ydata() == pytest.approx([0.05, 0.9])
+    bars = [segment for c in drawn.axes[0].collections for segment in c.get_segments()]
+    assert [tuple(bar[:, 1]) for bar in bars] == [pytest.approx((0.01, 0.1)), pytest.approx((0.8, 0.95))]
 
 
 def test_a_figure_is_the_same_twice_and_leaves_settings_alone(one):
@@ -412,15 +527,28 @@ def test_the_interactive_figure_tells_each_checkpoint_and_switches_models(curves
     models = figures.families(load_study("demo"))
     figure = figures.phase_interactive(curves, models, simulated=True, transitions=made_up_transitions())
     first = figure.data[0]
+    assert first.name == "whole brain"
     assert first.customdata[-1][0] == curves["checkpoint"][curves["tokens"].idxmax()]
+    want = figures.brain_curve(curves[curves["model"] == MODELS[0]])
+    assert first.y == pytest.approx(want["value"])
+    assert first.error_y.array == pytest.approx(want["high"] - want["value"])
+    assert 10 ** first.x[1:] == pytest.approx(want["tokens"][1:])
+    # The brain above, the rest below; regions wait in the legend, and each curve is in it once.
+    above = {trace.name for trace in figure.data if trace.yaxis == "y2"}
+    assert above == {"whole brain", *ROIS}
+    assert figure.layout.yaxis2.domain[0] > figure.layout.yaxis.domain[1]
+    assert figure.layout.yaxis2.title.text == "share of the ceiling"
+    assert {trace.visible for trace in figure.data if trace.name in ROIS} == {"legendonly", False}
+    assert all(trace.showlegend and trace.legendgroup is None for trace in figure.data)
     menu = figure.layout.updatemenus[0].buttons
     assert [button.label for button in menu] == models["label"].tolist()
     for button, model in zip(menu, models["model"], strict=True):
         visible = button.args[0]["visible"]
-        assert len(visible) == len(figure.data)
-        assert sum(v is not False for v in visible) * len(models) == len(figure.data), model
-    assert figures.SIMULATED in figure.to_json()
-    assert figures.SIMULATED not in figures.phase_interactive(curves, models, simulated=False).to_json()
+        assert {trace.customdata[0][5] for trace, v in zip(figure.data, visible, strict=True) if v} == {model}
+        lines = button.args[1]["shapes"]
+        assert [line["yref"] for line in lines] == ["y2 domain", "y2 domain", "y domain", "y domain"]
+    assert [note.text for note in figure.layout.annotations] == [f"<b>{figures.SIMULATED}</b>"]
+    assert not figures.phase_interactive(curves, models, simulated=False).layout.annotations
 
 
 def test_the_surface_view_is_small_and_asks_for_nothing():
@@ -432,6 +560,16 @@ def test_the_surface_view_is_small_and_asks_for_nothing():
     assert "src=" not in html
     assert "http" not in html.replace("http://www.w3.org", "")
     assert figures.SIMULATED in html
+    mesh = figure.data[0]
+    maps, views = figure.layout.updatemenus
+    paints = [button.args[0]["vertexcolor"][0] for button in maps.buttons]
+    assert [len(paint) for paint in paints] == [20484, 20484]
+    assert list(mesh.vertexcolor) == list(paints[0])
+    assert paints[0][0] != paints[1][0]
+    assert paints[0][10000] == paints[1][10000]  # bare cortex is the same in all maps
+    assert maps.buttons[1].args[2] == (0,)  # the mesh alone, not the colour bar
+    assert [view.label for view in views.buttons] == ["left", "right", "top", "back"]
+    assert mesh.x[:10242].max() < mesh.x[10242:].min() - 20
 
 
 def test_the_still_surface_draws_four_views():
@@ -442,11 +580,11 @@ def test_the_still_surface_draws_four_views():
     assert all(f"{h}, {v}" in words for h in ("left", "right") for v in ("lateral", "medial"))
 
 
-def test_figures_import_without_torch():
+def test_figures_import_without_torch_and_plotly():
     import subprocess
     import sys
 
-    code = "import sys, phaselab.figures; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    code = "import sys, phaselab.figures; sys.exit('torch' in sys.modules or 'plotly' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -474,7 +612,11 @@ def fits():
 
 
 def test_fitted_curves_have_a_panel_a_task_and_a_line_a_model():
-    figure = figures.fitted_curves(fits(), x="steps", y="score")
+    fitted = fits()
+    figure = figures.fitted_curves(fitted, x="steps", y="score")
+    fit, (points, line) = fitted.fits["a", "up"], figure.axes[0].lines[:2]
+    assert points.get_ydata() == pytest.approx(fit.values)
+    assert line.get_ydata() == pytest.approx(fit.at(line.get_xdata()))
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["up", "none"]
     assert {ax.get_ylabel() for ax in figure.axes} == {"score", ""}
     (legend,) = figure.legends
@@ -488,6 +630,21 @@ def test_the_raster_has_a_row_a_curve():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["up: a", "b", "none: a", "b"]
     rises = [line for line in ax.lines if line.get_marker() == "^"]
     assert [float(line.get_ydata()[0]) for line in rises] == [0.0, 1.0]
+    moves = fitted.moves[fitted.moves["kind"] == "rise"]
+    assert [float(line.get_xdata()[0]) for line in rises] == pytest.approx(moves["midpoint"])
+    bars = [tuple(c.get_segments()[0][:, 0]) for c in ax.collections if c.get_linewidth()[0] == 4]
+    assert bars == [pytest.approx(pair) for pair in zip(moves["onset"], moves["end"], strict=True)]
+
+
+def test_the_raster_of_transitions_has_their_intervals(curves):
+    moved = made_up_transitions()
+    (ax,) = figures.transition_raster(
+        moved, figures.families(load_study("demo")), curves["tokens"], simulated=True
+    ).axes
+    first = moved.iloc[0]
+    assert ax.lines[0].get_xdata() == pytest.approx([first["tokens"]])
+    assert ax.collections[0].get_segments()[0][:, 0] == pytest.approx([first["low"], first["high"]])
+    assert [label.get_text() for label in ax.get_yticklabels()][1:3] == ["instruction following", "accuracy"]
 
 
 def test_the_power_of_several_designs_is_a_panel_a_number_of_checkpoints():
