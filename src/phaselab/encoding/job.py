@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from phaselab import encoding
 from phaselab.encoding import folds as cv
 from phaselab.encoding.arrays import Array, Part, open_array
-from phaselab.encoding.solver import find_device
+from phaselab.encoding.ridge import find_device
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import digest_code, digest_file, write_table
 from phaselab.stimuli import convolve, delayed

@@ -63,7 +63,7 @@ def choose_device(name: str) -> str:
     """
     if name == "cpu":
         return name  # without a second for torch
-    from phaselab.encoding.solver import find_device
+    from phaselab.encoding.ridge import find_device
 
     return str(find_device(name))
 

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 from phaselab import results
 from phaselab.encoding import encode, normalise, shuffled_stimulus, significance, summarise
 from phaselab.encoding import folds as cv
-from phaselab.encoding.solver import Plan, Splits, Targets, solve
+from phaselab.encoding.ridge import Plan, Splits, Targets, solve
 from phaselab.study import EncodingSpec
 
 ALPHAS = np.logspace(-1, 5, 9)
@@ -57,9 +57,9 @@ def test_contiguous_folds_cover_all_and_leave_the_gap(n, n_folds, gap):
 
 
 def test_inner_contiguous_gap_is_one_in_time_across_the_hole_of_the_outer_fold():
-    runs = np.zeros(200, int)
-    for train, test in cv.outer_folds(runs, "contiguous", 4, 6):
-        inner = cv.inner_folds(train, runs, "contiguous", 4, 6)
+    runs, spec = np.zeros(200, int), EncodingSpec(folds="contiguous", n_folds=4, gap=6)
+    for train, test in cv.outer_folds(runs, spec):
+        inner = cv.inner_folds(train, runs, spec)
         assert len(inner) == 3
         for a, b in inner:
             assert np.abs(train[a][:, None] - train[b]).min() > 6
@@ -68,9 +68,9 @@ def test_inner_contiguous_gap_is_one_in_time_across_the_hole_of_the_outer_fold()
 
 def test_inner_folds_by_run():
     runs = np.repeat([0, 1, 2], 30)
-    inner = cv.inner_folds(np.flatnonzero(runs != 1), runs, "runs", 4, 0)
+    inner = cv.inner_folds(np.flatnonzero(runs != 1), runs, SPEC)
     assert [len(b) for _, b in inner] == [30, 30]
-    halves = cv.inner_folds(np.arange(30), runs, "runs", 4, 3)
+    halves = cv.inner_folds(np.arange(30), runs, EncodingSpec(gap=3))
     assert [len(b) for _, b in halves] == [15, 15]
     assert [len(a) for a, _ in halves] == [12, 12]
 
@@ -226,12 +226,12 @@ def test_encode_does_not_see_the_responses_it_is_tested_on(world):
     targets = np.concatenate(list(Y["one"].values()))
     spoilt = targets.copy()
     spoilt[runs == 2] = np.random.default_rng(0).standard_normal(spoilt[runs == 2].shape) * 100
-    for train, test in cv.outer_folds(runs, "runs", 4, 0)[2:3]:
-        inner = cv.inner_folds(train, runs, "runs", 4, 0)
+    for train, test in cv.outer_folds(runs, SPEC)[2:3]:
+        inner = cv.inner_folds(train, runs, SPEC)
         splits = Splits(len(train), tuple(inner))
         plan = Plan(features[train], splits, ALPHAS, features[test])
         one, two = (
-            solve(plan, Targets(responses, splits, train, test=test), predictions=True)
+            solve(plan, Targets.survey(responses, splits, train, test=test), predictions=True)
             for responses in (targets, spoilt)
         )
         np.testing.assert_array_equal(one.predictions, two.predictions)
@@ -296,7 +296,12 @@ def test_one_run_in_contiguous_folds_with_few_voxels_a_subject():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda X, Y: Y["two"].pop("run-3"), r"subject two: runs: found .*'run-2'\], expected .*'run-3'\]"),
+        (
+            lambda X, Y: Y["two"].update(other=Y["two"].pop("run-3")),
+            r"subject two: runs: found \['other'.*'run-2'\], expected some of .*'run-3'\]",
+        ),
+        (lambda X, Y: Y["two"].clear(), r"subject two: runs: found \[\], expected some of"),
+        (lambda X, Y: X[1].pop("run-3"), r"layer 1: runs: found .*'run-2'\], expected .*'run-3'\]"),
         (
             lambda X, Y: X[1].update({"run-0": X[1]["run-0"][1:]}),
             r"run run-0: layer 1: found .*109.*expected 110",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneOut, ShuffleSplit, cross_val_score
 
@@ -44,24 +45,12 @@ def test_shuffled_folds_are_a_partition_and_seeded() -> None:
     assert not np.array_equal(folds[0][1], other[0][1])
 
 
-@pytest.mark.parametrize(
-    ("splitter", "folds"),
-    [
-        (cv.LeaveOneRunOut(2), cv.leave_one_run_out(TITLES, 2)),
-        (cv.GroupFolds(3, 1), cv.group_folds(TITLES, 3, 1)),
-        (cv.Contiguous(4, 5), cv.contiguous(140, 4, 5)),
-        (cv.Shuffled(4, 9), cv.shuffled(140, 4, 9)),
-    ],
-)
-def test_splitters_are_faces_of_the_functions(splitter, folds) -> None:
-    X = np.random.default_rng(0).standard_normal((140, 3))
-    made = list(splitter.split(X, None, TITLES))
-    assert splitter.get_n_splits(X, None, TITLES) == len(made) == len(folds)
-    for one, two in zip(made, folds, strict=True):
-        np.testing.assert_array_equal(one[0], two[0])
+def test_shuffled_by_name_is_a_splitter() -> None:
+    X, splitter = np.random.default_rng(0).standard_normal((140, 3)), cv.Shuffled(4, 9)
+    assert splitter.get_n_splits(X) == len(cv.as_folds(splitter, 140, TITLES)) == 4
+    for one, two in zip(splitter.split(X), cv.shuffled(140, 4, 9), strict=True):
         np.testing.assert_array_equal(one[1], two[1])
-    assert len(cross_val_score(Ridge(), X, X[:, 0], cv=splitter, groups=TITLES)) == len(folds)
-    assert len(cv.as_folds(splitter, 140, TITLES)) == len(folds)
+    assert len(cross_val_score(Ridge(), X, X[:, 0], cv=splitter)) == 4
 
 
 @pytest.mark.parametrize(
@@ -101,10 +90,10 @@ def test_neighbours_of_another_run_do_not_count() -> None:
         ("runs", "cv: found 'runs', expected a number of folds, a splitter, or pairs"),
         (None, "cv: found None, expected a number of folds"),
         (1, "n_folds: found 1, expected at least 2"),
-        ([(np.arange(5), np.arange(0))], "cv: fold 0: test: found"),
-        ([(np.arange(5), np.array([0.5]))], "cv: fold 0: test: found float64"),
-        ([(np.arange(5), np.array([10]))], "cv: fold 0: test: found samples 10 to 10, expected .* 0 to 9"),
-        ([(np.arange(5), np.arange(4, 10))], "cv: fold 0: found 1 samples in training and test"),
+        ([(np.arange(5), np.arange(0))], "cv: fold 0: found an empty validation set"),
+        ([(np.arange(5), np.array([0.5]))], "cv: fold 0: found validation rows of type float64"),
+        ([(np.arange(5), np.array([10]))], "cv: fold 0: found validation rows 10 to 10, expected 0 to 9"),
+        ([(np.arange(5), np.arange(4, 10))], "cv: fold 0: found 1 rows that train and validate"),
     ],
 )
 def test_folds_of_ones_own_are_checked(folds, message) -> None:
@@ -119,11 +108,6 @@ def test_folds_of_ones_own_are_checked(folds, message) -> None:
         (lambda: cv.group_folds(TITLES, 1), "n_folds: found 1"),
         (lambda: cv.leave_one_run_out(np.repeat([0, 1], 3), 3), "gap: found 3"),
         (lambda: cv.shuffled(2, 3), "n: found 2"),
-        (lambda: list(cv.GroupFolds(2).split(TITLES)), "groups: found none, .* which GroupFolds needs"),
-        (
-            lambda: list(cv.LeaveOneRunOut().split(TITLES, None, TITLES[1:])),
-            r"groups: LeaveOneRunOut: found shape \(139,\), expected \(140,\)",
-        ),
     ],
 )
 def test_folds_that_cannot_be_name_the_argument(make, message) -> None:
@@ -134,14 +118,55 @@ def test_folds_that_cannot_be_name_the_argument(make, message) -> None:
 def test_a_study_may_gather_runs_in_folds() -> None:
     rng = np.random.default_rng(1)
     runs = np.repeat(np.arange(6), 30)
-    outer = cv.outer_folds(runs, "groups", 3, 0)
+    spec = EncodingSpec(folds="groups", n_folds=3, permutations=20)
+    outer = cv.outer_folds(runs, spec)
     assert [len(test) for _, test in outer] == [60] * 3
     for train, _ in outer:
-        inner = cv.inner_folds(train, runs, "groups", 3, 0)
+        inner = cv.inner_folds(train, runs, spec)
         assert len(inner) == 2
         for a, b in inner:
             assert not {*runs[train[a]]} & {*runs[train[b]]}
     X = {0: {f"run-{i}": rng.standard_normal((30, 4)) for i in range(6)}}
     Y = {"s": {run: values @ rng.standard_normal((4, 5)) for run, values in X[0].items()}}
-    scores = encode(X, Y, EncodingSpec(folds="groups", n_folds=3, permutations=20))
+    scores = encode(X, Y, spec)
     assert scores["s"].r.shape == (1, 5)
+
+
+def slow(n: int, k: int, seed: int = 0) -> np.ndarray:
+    return lfilter([1], [1, -0.8], np.random.default_rng(seed).standard_normal((n, k)), axis=0)
+
+
+def test_autocorrelation_alone_wins_on_shuffled_folds_only() -> None:
+    Y, runs = slow(400, 30), np.repeat(range(4), 100)
+    score = {
+        name: cv.autocorrelation_only(Y, folds, of).mean()
+        for name, folds, of in (
+            ("shuffled", cv.shuffled(400, 4), None),
+            ("contiguous", cv.contiguous(400, 4), None),
+            ("gap", cv.contiguous(400, 4, gap=6), None),
+            ("runs", cv.leave_one_run_out(runs), runs),
+        )
+    }
+    assert score["shuffled"] > 0.75
+    assert 0 < score["contiguous"] < 0.2
+    assert score["gap"] == score["runs"] == 0
+
+
+def test_white_responses_give_nothing_away() -> None:
+    Y = np.random.default_rng(1).standard_normal((400, 200))
+    assert abs(cv.autocorrelation_only(Y, cv.shuffled(400, 4)).mean()) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"Y": np.ones(5)}, r"Y: found shape \(5,\)"),
+        ({"Y": np.full((8, 1), np.nan)}, "Y: found 8 NaN"),
+        ({"folds": []}, "cv: found no fold"),
+        ({"folds": cv.contiguous(500, 2)}, "cv: fold 0: found training rows 250 to 499, expected 0 to"),
+        ({"runs": np.zeros(7)}, r"runs: found shape \(7,\), expected \(8,\)"),
+    ],
+)
+def test_autocorrelation_names_what_does_not_fit(given, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        cv.autocorrelation_only(**({"Y": np.eye(8), "folds": cv.contiguous(8, 2), "runs": None} | given))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from scipy.signal import lfilter
 from threadpoolctl import threadpool_limits
 
@@ -218,3 +221,51 @@ def test_arguments_of_a_permutation_test_that_do_not_fit_are_named():
         permutation_p([Y], [Y], [runs], block=0)
     with pytest.raises(ValueError, match="permutations: found -1"):
         permutation_p([Y], [Y], [runs], permutations=-1)
+
+
+# ----------------------------------------------------------------------------------------- tensors
+
+
+@pytest.mark.parametrize("null", ["block", "circular", "pooled"])
+def test_tensors_are_counted_as_arrays_are(null) -> None:
+    """The path that a GPU takes, on a CPU."""
+    rng = np.random.default_rng(13)
+    pairs = [(ar(rng, n, 40, 0.5).astype(np.float32), ar(rng, n, 40, 0.5)) for n in (83, 61)]
+    pairs[0][0][:, 3] = pairs[1][0][:, 3] = 0.1
+    runs = [np.repeat([0, 1], [40, 43]), np.zeros(61)]
+    drawn = significance.Permutations.draw(runs, 5, 50, 3, null)
+    arrays = drawn.count(*zip(*pairs, strict=True))
+    tensors = drawn.count(*zip(*(map(torch.from_numpy, pair) for pair in pairs), strict=True))
+    np.testing.assert_allclose(tensors.observed, arrays.observed, atol=1e-6)
+    np.testing.assert_allclose(tensors.shuffled, arrays.shuffled, atol=1e-6)
+    np.testing.assert_array_equal(tensors.flat, arrays.flat)
+    assert arrays.flat[3]
+    pool = np.zeros(40, int)
+    np.testing.assert_allclose(drawn.p(tensors, pool), drawn.p(arrays, pool), atol=1e-6)
+
+
+def test_encode_scores_the_same_by_tensors(monkeypatch) -> None:
+    rng = np.random.default_rng(14)
+    X = {0: {f"run-{i}": rng.standard_normal((60, 3)) for i in range(2)}}
+    weights = rng.standard_normal((3, 6))
+    Y = {"s": {run: x @ weights + rng.standard_normal((60, 6)) for run, x in X[0].items()}}
+    spec = EncodingSpec(permutations=60)
+    arrays = encode(X, Y, spec)["s"]
+    monkeypatch.setattr(
+        sys.modules[encode.__module__]._GroupFit,
+        "_here",
+        lambda self, values: torch.as_tensor(values, device=self.device),
+    )
+    tensors = encode(X, Y, spec)["s"]
+    for name in ("r", "p", "alpha"):
+        np.testing.assert_allclose(getattr(tensors, name), getattr(arrays, name), atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_scores_the_same() -> None:
+    rng = np.random.default_rng(15)
+    X = {0: {f"run-{i}": rng.standard_normal((60, 8)) for i in range(4)}}
+    Y = {"s": {run: x[:, :6] + rng.standard_normal((60, 6)) for run, x in X[0].items()}}
+    one, two = (encode(X, Y, EncodingSpec(permutations=60), device=device)["s"] for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(one.r, two.r, atol=1e-4)
+    np.testing.assert_allclose(one.p, two.p, atol=2 / 61)
