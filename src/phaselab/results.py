@@ -257,9 +257,11 @@ class Store:
     root: Path
 
     def study(self, study: str) -> Path:
+        """The folder of a study."""
         return self.root / study
 
     def unit(self, study: str, model: str, checkpoint: str) -> Path:
+        """The folder of a checkpoint, with one folder per stage."""
         return self.root / study / model / checkpoint
 
     def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
@@ -267,6 +269,7 @@ class Store:
         return self.unit(study, model, "_model" if checkpoint is None else checkpoint) / stage
 
     def curves(self, study: str) -> Path:
+        """The curves table of a study."""
         return self.root / study / "curves.parquet"
 
     def trained(self, model: str, digest: str) -> Path:

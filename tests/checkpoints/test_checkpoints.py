@@ -167,7 +167,9 @@ def test_folders_without_checkpoints_are_refused(tmp_path):
 
 
 def test_two_names_of_one_step_and_a_stage_without_its_beginning_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="stage2-step9-tokens1B: the name does not tell .*later stage. the first one"):
+    with pytest.raises(
+        CheckpointError, match="stage2-step9-tokens1B: the name does not tell .*later stage. the first one"
+    ):
         local_checkpoints(folders(tmp_path, "stage2-step9-tokens1B"))
     with pytest.raises(CheckpointError, match="step9-tokens1B: found another name of the same step"):
         local_checkpoints(folders(tmp_path, "stage1-step9-tokens1B", "step9-tokens1B"))

@@ -125,7 +125,7 @@ class Monotone:
         return cls(positions, most, tokens, values, replicates, noise, float(rho[0]), seed)
 
     def p(self, direction: Direction, start: float, stop: float) -> float:
-        """p of the hypothesis that the curve never moves in `direction` between two token counts."""
+        """P of the hypothesis that the curve never moves in `direction` between two token counts."""
         inside = (self.tokens >= start) & (self.tokens <= stop)
         if inside.sum() < 4:
             return 1.0
@@ -144,7 +144,7 @@ class Monotone:
 
 
 def _left_out(curves: Array) -> float:
-    """p that the fall chosen by all other replicates is none in the one left out; curves (S, n).
+    """P that the fall chosen by all other replicates is none in the one left out; curves (S, n).
 
     One-sided t-test over replicates, which allows for any noise of their own, however autocorrelated.
     """

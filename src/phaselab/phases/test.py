@@ -95,7 +95,7 @@ class Side:
         return cls(name, fit, curve.layer, replicates, null)
 
     def p(self, move: Move) -> float:
-        """p that the curve never moves so where it does."""
+        """P that the curve never moves so where it does."""
         return 1.0 if self.null is None else self.null.p(move.direction, *self.fit.around(move))
 
     @property
@@ -105,7 +105,7 @@ class Side:
         return [f for f in self.fit.falls if f.onset > first]
 
     def fall_p(self, fall: Move) -> float:
-        """p of a fall, and of the rise before it."""
+        """P of a fall, and of the rise before it."""
         return max(self.p(fall), self.p([r for r in self.fit.rises if r.onset < fall.onset][-1]))
 
 

@@ -119,6 +119,7 @@ class Workbench:
 
     @cached_property
     def brain(self) -> BrainData:
+        """Stimulus, responses, regions and ceilings; loaded when first asked for."""
         from phaselab.brains import load_brain
 
         with one_thread():
