@@ -165,9 +165,9 @@ class EncodingSpec(Strict):
     fdr: float = Field(default=0.05, gt=0, lt=1)
     shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
     similarity: tuple[Literal["rsa", "cka"], ...] = ()
-    solver: Literal["phaselab", "himalaya"] = "phaselab"
+    solver: Literal["phaselab", "himalaya"] = Field(default="phaselab", description="Of the ridge regressions.")
     unique: bool = False
-    memory: float = Field(default=4.0, gt=0, description="GiB of factorised features and a batch of voxels")
+    memory: float = Field(default=4.0, gt=0, description="GiB of factorised features and a batch of voxels.")
 
 
 class Task(Strict):

@@ -406,9 +406,9 @@ def _check_folds(job: EncodeJob, lengths: dict[str, int]) -> None:
         expect(n > max(job.trim, longest), f"run {run}", _count(n, "TR"), expected)
     runs = np.repeat(np.arange(len(lengths)), np.array(list(lengths.values())) - job.trim)
     try:
-        folds = cv.outer_folds(runs, job.folds, job.n_folds, job.gap)
+        folds = cv.outer_folds(runs, job)
         for train, _ in folds:
-            cv.inner_folds(train, runs, job.folds, job.n_folds, job.gap)
+            cv.inner_folds(train, runs, job)
     except ValueError as error:
         where = f"--folds {job.folds} --n-folds {job.n_folds} --gap {job.gap}"
         raise PhaselabError(f"{where}: {error}") from error
