@@ -31,7 +31,7 @@ MANY = 3
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
     """Standard deviation and lag-1 autocorrelation (B,) of the residuals of curves (B, n)."""
     n = grid.x.size
-    found = search(grid, curves, len(grid.levels))
+    found = search(grid, curves)
     chosen = np.stack([bic(rss, n, k, 0.0) for k, (rss, _) in enumerate(found)]).argmin(axis=0)
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
     for k, (_, sets) in enumerate(found):
