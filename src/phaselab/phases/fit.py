@@ -51,17 +51,10 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
 
 
-def on_unit(where: Array) -> tuple[float, ...]:
-    """Positions (n,) from 0 to 1, as `grid_of` takes them."""
-    return tuple(((where - where[0]) / (where[-1] - where[0])).tolist())
-
-
 class Level(NamedTuple):
-    """All sets of k candidate change points, each with the one direction that it adds to its parent.
-
-    `added` are unit vectors: what the last change point's hinge adds to the space that the set without it spans. The
-    sum of squares that a set explains is then its parent's plus one squared dot product: one matrix product a level
-    scores every set on every curve.
+    """All sets of k candidate change points, each with the one direction that it adds to its parent (that without its
+    last one): a set explains what its parent does plus one squared dot product with that unit vector, so that one
+    matrix product a level scores every set on every curve.
     """
 
     knots: Index  # (n_sets, k) indices into the candidates
@@ -90,9 +83,9 @@ class Grid(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def grid_of(positions: tuple[float, ...], max_changes: int) -> Grid:
-    """The grid of checkpoints at `positions`, 0 to 1, for up to `max_changes` change points, or as many as fit."""
-    x = np.asarray(positions)
+def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
+    """The grid of checkpoints at `where`, log10 tokens, for up to `max_changes` change points, or as many as fit."""
+    x = (np.asarray(where) - where[0]) / (where[-1] - where[0])
     inner = x[2:-2]  # the outer pieces have three checkpoints at least: one alone is no piece
     most = next(m for m in range(CANDIDATES, 0, -1) if comb(m, max_changes) <= SETS)
     if inner.size > most:
@@ -196,10 +189,7 @@ def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Fit:
 
 
 def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
-    """The best fits of one curve (n,) with 0, 1, 2, ... change points, as many as the grid has levels.
-
-    Refined from many of the best sets: the best on the grid need not be the best off it.
-    """
+    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid."""
     fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
     rest = curve - (curve @ grid.base.T) @ grid.base
     for changes, gain in enumerate(grid.gains(rest[None]), start=1):
