@@ -63,7 +63,7 @@ def choose_device(name: str) -> str:
     """
     if name == "cpu":
         return name  # without a second for torch
-    from phaselab.encoding.solver import find_device
+    from phaselab.encoding.ridge import find_device
 
     return str(find_device(name))
 
@@ -119,6 +119,7 @@ class Workbench:
 
     @cached_property
     def brain(self) -> BrainData:
+        """Stimulus, responses, regions and ceilings; loaded when first asked for."""
         from phaselab.brains import load_brain
 
         with one_thread():
