@@ -98,7 +98,7 @@ def test_the_search_finds_what_brute_force_finds() -> None:
     x = np.sort(rng.uniform(size=11))
     x = (x - x[0]) / np.ptp(x)
     curves = rng.standard_normal((5, 11))
-    found = search(grid_of(tuple(x.tolist()), 3), curves, 3)
+    found = search(grid_of(tuple(x.tolist()), 3), curves)
     for k in (1, 2, 3):
         for y, rss in zip(curves, found[k][0], strict=True):
             best = np.inf
