@@ -1,10 +1,37 @@
-"""What the responses of several people to one stimulus have in common, and how well it can be predicted."""
+"""Cleaning of responses, what several people's have in common, and how well that can be predicted."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from phaselab.brains import standardise
+
+def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
+    """Constant and slow cosines (discrete cosine transform II) below 1 / `cutoff` Hz, orthonormal.
+
+    Parameters
+    ----------
+    n_trs, tr, cutoff : TRs; seconds; seconds (128 is the field's habit).
+
+    Returns
+    -------
+    (n_trs, 1 + n_cosines) with n_cosines = floor(2 * n_trs * tr / cutoff).
+    """
+    order = int(np.floor(2 * n_trs * tr / cutoff))
+    times = (np.arange(n_trs) + 0.5) / n_trs
+    basis = np.cos(np.pi * times[:, None] * np.arange(order + 1))
+    return basis / np.linalg.norm(basis, axis=0)
+
+
+def regress_out(series: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+    """Residuals of (n_trs, n_voxels) after least squares on (n_trs, k) `regressors`; float64."""
+    weights, *_ = np.linalg.lstsq(regressors, series, rcond=None)
+    return series - regressors @ weights
+
+
+def standardise(series: np.ndarray) -> np.ndarray:
+    """Each column of (n_trs, n_voxels) with mean 0 and standard deviation 1; float32. None is constant."""
+    centred = series - series.mean(axis=0)
+    return (centred / centred.std(axis=0)).astype(np.float32)
 
 
 def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:

@@ -10,13 +10,17 @@ words. Noise is Gaussian of known covariance, so that the ceiling of every verte
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy.linalg import toeplitz
 
-from phaselab.brains import BrainData, drift_basis, standardise
+from phaselab.brains.base import BrainData, Group, brain
+from phaselab.brains.signal import drift_basis, standardise
+from phaselab.errors import expect
 from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, tr_means
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
@@ -30,24 +34,32 @@ BETWEEN = 1.5
 CUTOFF = 300.0
 #: Least and greatest ceiling drawn for a vertex.
 CEILINGS = (0.35, 0.85)
-#: Share of a vertex's signal variance that comes from its region's own group, least and greatest.
+#: Share of a vertex's signal variance that comes from its region's own latents, least and greatest.
 DOMINANT = (0.75, 0.9)
-#: Of what is left, the part of the word group (the rest is shared at random by the others).
+#: Of what is left, the part of the word latents (the rest is shared at random by the others).
 WORD_REST = 0.1
 #: Standard deviation, in seconds, of a subject's delay of the haemodynamic response.
 DELAY_SD = 0.3
-#: Subjects when the study names no number.
-SUBJECTS = 3
 
 
-@dataclass(frozen=True)
-class Group:
+class SimulatedSpec(BrainSpec):
+    """Section ``brain`` of a study with this brain."""
+
+    name: Literal["simulated"] = "simulated"
+    subjects: int = Field(default=3, ge=1)
+    runs: int = Field(default=4, ge=2)
+    minutes: float = Field(default=20.0, gt=0, description="length of all runs together, minutes")
+    tr: float = Field(default=2.0, gt=0, description="repetition time, seconds")
+    vertices: int = Field(default=160, ge=8, description="vertices per subject")
+
+
+class Latents(NamedTuple):
     """Latents that one region follows.
 
     Attributes
     ----------
-    name : of the group; its region is called ``sim-<name>``.
-    window : seconds of the exponential window over which it is integrated; 0 for none.
+    name : of the latents; their region is called ``sim-<name>``.
+    window : seconds of the exponential window over which they are integrated; 0 for none.
     categories : label -> number of dimensions into which its values are embedded at random.
     values : labels that are numbers already.
     share : share of all vertices.
@@ -63,25 +75,25 @@ class Group:
 
     @property
     def dimensions(self) -> int:
-        """Number of columns of its latents."""
+        """Number of columns."""
         return sum(self.categories.values()) + len(self.values)
 
 
-GROUPS = (
-    Group("word", 0.0, {"word_class": 1}, ("length", "pronoun", "sentence_onset"), 0.14, (62.0, -22.0, 6.0)),
-    Group("entity", 2.0, {"who": 2, "holder": 2}, (), 0.2, (52.0, -58.0, 22.0)),
-    Group("scene", 4.0, {"place": 2, "object": 1}, (), 0.2, (38.0, -78.0, 22.0)),
-    Group("emotion", 6.0, {"mood": 2}, ("valence",), 0.18, (48.0, 28.0, 4.0)),
-    Group("narrative", 10.0, {"goal": 2}, ("progress",), 0.18, (8.0, -58.0, 34.0)),
+LATENTS = (
+    Latents("word", 0.0, {"word_class": 1}, ("length", "pronoun", "sentence_onset"), 0.14, (62.0, -22.0, 6.0)),
+    Latents("entity", 2.0, {"who": 2, "holder": 2}, (), 0.2, (52.0, -58.0, 22.0)),
+    Latents("scene", 4.0, {"place": 2, "object": 1}, (), 0.2, (38.0, -78.0, 22.0)),
+    Latents("emotion", 6.0, {"mood": 2}, ("valence",), 0.18, (48.0, 28.0, 4.0)),
+    Latents("narrative", 10.0, {"goal": 2}, ("progress",), 0.18, (8.0, -58.0, 34.0)),
 )
-#: The negative control: a region that carries no signal.
-NOISE = "noise"
+#: The last region is the negative control, which carries no signal and has the vertices that are left.
+REGIONS = tuple(f"sim-{name}" for name in (*(latents.name for latents in LATENTS), "noise"))
 NOISE_SEED = (36.0, 36.0, 34.0)
-REGIONS = tuple(f"sim-{name}" for name in (*(group.name for group in GROUPS), NOISE))
 
 
-def load(spec: BrainSpec) -> BrainData:
-    """Simulate the responses of a study; the same `spec` gives the same numbers.
+@brain("simulated", SimulatedSpec, version=1, stimulus=("seed", "runs", "minutes", "tr"))
+def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
+    """Simulate the responses of a study; the same `section` gives the same numbers.
 
     The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g
     (n_trs, d_g) are the latents of group g after integration and convolution, w_vg random weights
@@ -93,54 +105,38 @@ def load(spec: BrainSpec) -> BrainData:
     and V_n the expected variance of the noise, both after D: the correlation of a perfect prediction
     with the response, in expectation. It is 0 in ``sim-noise``.
 
-    Parameters
-    ----------
-    spec : `seed`, `subjects` (3 when not given), `runs`, `minutes`, `tr`, `vertices` are used.
-
-    Returns
-    -------
-    BrainData
-        `latents`: the S_g side by side in the order of `GROUPS`, taken through D as the responses are, with
-        the canonical haemodynamic response (no delay); 17 columns of unit variance.
-
-    Raises
-    ------
-    ValueError
-        When a run would be shorter than a minute, or the vertices fewer than regions times hemispheres.
+    `latents` are the S_g side by side in the order of `LATENTS`, taken through D as the responses are, with the
+    canonical haemodynamic response (no delay): 17 columns of unit variance.
     """
-    n_trs = round(spec.minutes * 60 / spec.runs / spec.tr)
-    if n_trs * spec.tr < 60:
-        raise ValueError(
-            f"brain.minutes: found {spec.minutes:g} for {spec.runs} runs, expected at least 1 minute a run"
-        )
-    stimulus = present(spec.seed, spec.runs, n_trs, spec.tr)
-    sources = [integrated(stimulus, group, np.random.default_rng([spec.seed, 1, g])) for g, group in enumerate(GROUPS)]
-    vertices, rois = patches(spec.vertices)
-    subjects = {
-        f"sub-{number + 1:02d}": simulate(stimulus, sources, rois, np.random.default_rng([spec.seed, 2, number]))
-        for number in range(spec.subjects or SUBJECTS)
+    seed, n_trs = section.seed, round(section.minutes * 60 / section.runs / section.tr)
+    found = f"{section.minutes:g} for {section.runs} runs"
+    expect(n_trs * section.tr >= 60, "brain.minutes", found, "at least 1 minute a run")
+    stimulus = present(seed, section.runs, n_trs, section.tr)
+    names = tuple(run.name for run in stimulus.runs)
+    sources = [integrated(stimulus, of, np.random.default_rng([seed, 1, g])) for g, of in enumerate(LATENTS)]
+    vertices, rois = patches(section.vertices)
+    made = {
+        f"sub-{number + 1:02d}": simulate(stimulus, sources, rois, np.random.default_rng([seed, 2, number]))
+        for number in range(section.subjects)
     }
     canonical = [_responses(stimulus, source, 0.0) for source in sources]
-    latents = {
-        run.name: np.hstack([group[run.name] for group in canonical]).astype(np.float32) for run in stimulus.runs
-    }
-    nuisance = {run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs}
     return BrainData(
         name="simulated",
         simulated=True,
         description=(
-            f"Simulated responses of {len(subjects)} subjects to {len(stimulus.runs)} runs of generated "
-            f"narratives, {spec.vertices} vertices of fsaverage5 each"
+            f"Simulated responses of {len(made)} subjects to {len(names)} runs of generated "
+            f"narratives, {section.vertices} vertices of fsaverage5 each"
         ),
         stimulus=stimulus,
-        responses={subject: made[0] for subject, made in subjects.items()},
-        rois={subject: rois for subject in subjects},
-        ceiling={subject: made[1] for subject, made in subjects.items()},
+        groups=(Group(tuple(made), names),),
+        read=lambda subject, run: made[subject][0][run],
+        rois=dict.fromkeys(made, rois),
+        ceiling={subject: ceiling for subject, (_, ceiling) in made.items()},
         ceiling_kind="known: the expected correlation of the simulated response with its noiseless part",
-        nuisance=nuisance,
+        nuisance={run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs},
         nuisance_names=("word rate", "letters", "sentence onsets"),
-        vertices={subject: vertices for subject in subjects},
-        latents=latents,
+        vertices=dict.fromkeys(made, vertices),
+        latents={name: np.hstack([of[name] for of in canonical]).astype(np.float32) for name in names},
         notes=(
             "Simulated: the regions' names say which latents they follow, not what the cortex does there.",
             "sim-noise carries no signal: its scores show what chance gives.",
@@ -148,48 +144,34 @@ def load(spec: BrainSpec) -> BrainData:
     )
 
 
-# --- Stimulus --------------------------------------------------------------------------------------
-
-
 def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
-    """Held-out narratives, read aloud at a natural pace (about 2.5 words a second with pauses).
+    """Held-out narratives, read aloud at a natural pace (about 2.5 words per second with pauses).
 
     A run begins with a new narrative, and the end of the run cuts its last one short. Labels: those of
     the world, without the language, and `narrative`, its number.
     """
     length = n_trs * tr
     # No narrative takes less than 9 s: six sentences, with the pauses after them.
-    told = iter(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True))
+    told = iter(enumerate(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True)))
     runs = []
-    number = 0
     for index in range(n_runs):
         clock, heard = 0.0, []
         while clock < length:
-            labels = next(told).labels.drop(columns="language")
+            number, narrative = next(told)
+            labels = narrative.labels.drop(columns="language")
             seconds = labels["word"].map(lambda w: PAUSES.get(w, WORD_SECONDS + LETTER_SECONDS * len(w)))
             offset = clock + seconds.cumsum()
             timed = labels.assign(narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0)
             heard.append(timed[offset <= length])
             clock = offset.iloc[-1] + BETWEEN
-            number += 1
         table = pd.concat(heard, ignore_index=True)
-        runs.append(
-            Run(
-                name=f"run-{index + 1}",
-                texts=tuple(table["word"]),
-                onsets=table.pop("onset").to_numpy(),
-                offsets=table.pop("offset").to_numpy(),
-                tr=tr,
-                n_trs=n_trs,
-                starts=table.pop("start").to_numpy(),
-                labels=table,
-            )
-        )
+        onsets, offsets, starts = (table.pop(column).to_numpy() for column in ("onset", "offset", "start"))
+        runs.append(Run(f"run-{index + 1}", tuple(table["word"]), onsets, offsets, tr, n_trs, table, starts))
     return Stimulus("simulated", tuple(runs))
 
 
 def _word_labels(labels: pd.DataFrame) -> pd.DataFrame:
-    """What the word group follows: `word_class`, and numbers of about unit size; 0 for punctuation."""
+    """What the word latents follow: `word_class`, and numbers of about unit size; 0 for punctuation."""
     word = labels["word"]
     spoken = ~word.isin(PUNCTUATION)
     classes = pd.Series("other", index=labels.index, dtype="str")
@@ -214,11 +196,8 @@ def _amplitudes(run: Run) -> np.ndarray:
     return np.column_stack([spoken, letters, _word_labels(run.labels)["sentence_onset"]]).astype(float)
 
 
-# --- Latents ---------------------------------------------------------------------------------------
-
-
-def integrated(stimulus: Stimulus, group: Group, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Latents of one group at each word, run -> (n_texts, d), integrated over the group's window.
+def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Latents at each word, run -> (n_texts, d), integrated over their window.
 
     A category is coded one-hot and embedded at random, with the mean over its values taken out, so
     that neither silence nor what is still unknown (both 0) stands apart from all values. A value heard
@@ -226,23 +205,22 @@ def integrated(stimulus: Stimulus, group: Group, rng: np.random.Generator) -> di
     ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, from 0 at each narrative's first
     word: nothing is carried from one narrative to the next.
     """
-    tables = {run.name: pd.concat([run.labels, _word_labels(run.labels)], axis=1) for run in stimulus.runs}
-    tables = {name: table.loc[:, ~table.columns.duplicated(keep="last")] for name, table in tables.items()}
+    tables = {run.name: run.labels.assign(**_word_labels(run.labels)) for run in stimulus.runs}
     codes: dict[str, list[np.ndarray]] = {name: [] for name in tables}
-    for label, dimensions in group.categories.items():
-        heard = pd.concat(list(tables.values())).groupby(label)["narrative"].nunique()
+    for label, dimensions in latents.categories.items():
+        heard = pd.concat(tables.values()).groupby(label)["narrative"].nunique()
         values = sorted(set(heard[heard >= 2].index) - {UNKNOWN})
         embedding = rng.standard_normal((len(values), dimensions))
         embedding -= embedding.mean(axis=0) if values else 0.0
         for name, table in tables.items():
             one_hot = table[label].to_numpy()[:, None] == np.array(values, dtype=object)
             codes[name].append(one_hot.astype(float) @ embedding)
-    for label in group.values:
+    for label in latents.values:
         for name, table in tables.items():
             # How far the story is runs from 0 to 1: centred as the other latents are.
             numbers = table[label].to_numpy(dtype=float)
             codes[name].append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
-    return {run.name: _integrate(np.hstack(codes[run.name]), run, group.window) for run in stimulus.runs}
+    return {run.name: _integrate(np.hstack(codes[run.name]), run, latents.window) for run in stimulus.runs}
 
 
 def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
@@ -250,13 +228,10 @@ def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
         return values
     before = np.concatenate([[0.0], run.onsets[:-1]])
     passed = np.where(run.starts, run.offsets - run.onsets, run.onsets - before)
-    keep = np.where(run.starts, 0.0, np.exp(-passed / window))
-    new = 1 - np.exp(-passed / window)
-    out = np.empty_like(values)
-    state = np.zeros(values.shape[1])
+    keep, new = np.where(run.starts, 0.0, np.exp(-passed / window)), 1 - np.exp(-passed / window)
+    out, state = np.empty_like(values), np.zeros(values.shape[1])
     for index in range(len(values)):
-        state = keep[index] * state + new[index] * values[index]
-        out[index] = state
+        out[index] = state = keep[index] * state + new[index] * values[index]
     return out
 
 
@@ -267,54 +242,43 @@ def _responses(stimulus: Stimulus, source: dict[str, np.ndarray], delay: float) 
         series = convolve(tr_means(source[run.name], run), run.tr, delay).astype(float)
         basis = drift_basis(run.n_trs, run.tr, CUTOFF)
         made[run.name] = series - basis @ (basis.T @ series)
-    power = np.mean(np.concatenate(list(made.values())) ** 2, axis=0)
-    return {name: series * _inverse_root(power) for name, series in made.items()}
+    scale = _inverse_root(made)
+    return {name: series * scale for name, series in made.items()}
 
 
-def _inverse_root(power: np.ndarray) -> np.ndarray:
-    """1 / sqrt(power), and 0 where nothing is (a latent that a very short stimulus never shows)."""
+def _inverse_root(series: dict[str, np.ndarray]) -> np.ndarray:
+    """1 / sqrt(power over all runs), and 0 where nothing is (a latent that a very short stimulus never shows)."""
+    power = np.mean(np.concatenate(list(series.values())) ** 2, axis=0)
     return np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1.0)), 0.0)
 
 
-# --- Cortex ----------------------------------------------------------------------------------------
-
-
 def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contiguous patches of fsaverage5, one a region and hemisphere; vertex indices and region names.
+    """Contiguous patches of fsaverage5, one per region and hemisphere; vertex indices and region names.
 
     A patch grows about the vertex of the pial surface that lies nearest to the region's seed, by
     distance on the sphere, and takes no vertex of a patch before it. Right hemisphere: + 10242.
-
-    Raises
-    ------
-    ValueError
-        When the vertices are fewer than the patches, or more than the surface has.
     """
     # Imported here: nilearn takes a second. The surface comes with nilearn, nothing is downloaded.
     from nilearn.datasets import load_fsaverage
 
     meshes = load_fsaverage("fsaverage5")
     pial, sphere = meshes["pial"].parts, meshes["sphere"].parts
-    n_side = len(pial["left"].coordinates)
-    shares = [*(group.share for group in GROUPS), 1 - sum(group.share for group in GROUPS)]
-    if not 2 * len(REGIONS) <= n_vertices <= 2 * n_side:
-        raise ValueError(f"brain.vertices: found {n_vertices}, expected {2 * len(REGIONS)} to {2 * n_side}")
+    n_side, fewest = len(pial["left"].coordinates), 2 * len(REGIONS)
+    expect(fewest <= n_vertices <= 2 * n_side, "brain.vertices", n_vertices, f"{fewest} to {2 * n_side}")
+    shares = [*(latents.share for latents in LATENTS), 1 - sum(latents.share for latents in LATENTS)]
     sizes = _apportion(n_vertices, np.repeat(shares, 2) / 2)
-    vertices, names = [], []
-    taken = np.zeros(2 * n_side, dtype=bool)
-    for index, seed in enumerate((*(group.seed for group in GROUPS), NOISE_SEED)):
+    vertices, taken = [], np.zeros(2 * n_side, dtype=bool)
+    for index, seed in enumerate((*(latents.seed for latents in LATENTS), NOISE_SEED)):
         for side, hemisphere in enumerate(("left", "right")):
             mirrored = np.array(seed) * (1 if hemisphere == "right" else -1, 1, 1)
             centre = np.argmin(np.linalg.norm(pial[hemisphere].coordinates - mirrored, axis=1))
             on_sphere = sphere[hemisphere].coordinates
             distance = np.linalg.norm(on_sphere - on_sphere[centre], axis=1)
             distance[taken[side * n_side : (side + 1) * n_side]] = np.inf
-            size = sizes[2 * index + side]
-            chosen = np.sort(np.argsort(distance, kind="stable")[:size]) + side * n_side
-            taken[chosen] = True
-            vertices.append(chosen)
-            names += [REGIONS[index]] * size
-    return np.concatenate(vertices), np.array(names)
+            nearest = np.argsort(distance, kind="stable")[: sizes[2 * index + side]]
+            vertices.append(np.sort(nearest) + side * n_side)
+            taken[vertices[-1]] = True
+    return np.concatenate(vertices), np.repeat(np.repeat(REGIONS, 2), sizes)
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
@@ -326,18 +290,14 @@ def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
     return sizes
 
 
-# --- Responses -------------------------------------------------------------------------------------
-
-
 def shares_of(region: str, rng: np.random.Generator) -> np.ndarray:
-    """Share of a vertex's signal variance by group, (n_groups,), sum 1; zeros in the noise region."""
-    names = [f"sim-{group.name}" for group in GROUPS]
-    shares = np.zeros(len(names))
-    if region not in names:
+    """Share of a vertex's signal variance by latents, (n,), sum 1; zeros in the noise region."""
+    shares = np.zeros(len(LATENTS))
+    if region == REGIONS[-1]:
         return shares
-    own = names.index(region)
+    own = REGIONS.index(region)
     shares[own] = rng.uniform(*DOMINANT)
-    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in names])
+    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in REGIONS[:-1]])
     weights[own] = 0
     return shares + (1 - shares[own]) * weights / weights.sum()
 
@@ -357,15 +317,15 @@ def simulate(
     delay = float(rng.normal(0, DELAY_SD))
     autocorrelation = float(rng.uniform(0.15, 0.35))
     heard = [_responses(stimulus, source, delay) for source in sources]
-    shares = np.array([shares_of(region, rng) for region in rois])  # (n_vertices, n_groups)
+    shares = np.array([shares_of(region, rng) for region in rois])  # (n_vertices, n_latents)
     target = rng.uniform(*CEILINGS, size=len(rois))
     signal = {run.name: np.zeros((run.n_trs, len(rois))) for run in stimulus.runs}
-    for group, share in zip(heard, shares.T, strict=True):
-        weights = rng.standard_normal((next(iter(group.values())).shape[1], len(rois)))
-        parts = {name: series @ weights for name, series in group.items()}
-        power = np.mean(np.concatenate(list(parts.values())) ** 2, axis=0)
+    for of, share in zip(heard, shares.T, strict=True):
+        weights = rng.standard_normal((next(iter(of.values())).shape[1], len(rois)))
+        parts = {name: series @ weights for name, series in of.items()}
+        scale = np.sqrt(share) * _inverse_root(parts)
         for name, part in parts.items():
-            signal[name] += np.sqrt(share) * _inverse_root(power) * part
+            signal[name] += scale * part
     variances, expected, noise = [], [], {}
     for run in stimulus.runs:
         covariance = noise_covariance(run.n_trs, run.tr, autocorrelation)

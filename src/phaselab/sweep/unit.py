@@ -8,7 +8,7 @@ is made first, by whichever of the two, the other finds and reuses.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -394,13 +394,9 @@ class Workbench:
         return {}
 
     @cached_property
-    def responses(self) -> dict[str, dict[str, np.ndarray]]:
+    def responses(self) -> Mapping[str, Mapping[str, Any]]:
         """Subject -> run -> responses without the first ``trim`` TRs."""
-        trim = self.study.features.trim
-        return {
-            subject: {run: values[trim:] for run, values in runs.items()}
-            for subject, runs in self.brain.responses.items()
-        }
+        return self.brain.scored(self.study.features.trim)
 
     # ------------------------------------------------------------- comparisons
 
