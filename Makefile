@@ -33,10 +33,18 @@ test: $(READY)  ## unit tests; browser tests too once the book is built and Chro
 test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
 	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
 
-lint: $(READY)  ## style and types
+# ruff reads what jupytext hands it of each notebook.
+PIPE := $(BIN)/jupytext --quiet --check
+CELLS := --config notebooks/ruff.toml -
+
+lint: $(READY)  ## style, types, layers of imports, unused dependencies; code cells of the notebooks too
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(PIPE) '$(BIN)/ruff check --quiet $(CELLS)' notebooks/*.md
+	$(PIPE) '$(BIN)/ruff format --quiet --check $(CELLS)' notebooks/*.md
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/deptry src book/_ext
 
 serve: $(READY)  ## show the built book at http://127.0.0.1:$(PORT)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html

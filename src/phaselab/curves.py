@@ -18,30 +18,14 @@ from phaselab.errors import PhaselabError
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, Store
 from phaselab.study import Study, digest_of
 
-#: Files of a unit that hold rows of the curves table.
-PERSPECTIVES = ("brain", "behaviour", "internal")
 
+def gather(files: Iterable[Path]) -> pd.DataFrame:
+    """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``.
 
-def gather(folders: Iterable[Path], compared: Iterable[Path] = ()) -> pd.DataFrame:
-    """The rows of the units in `folders`, one table with ``results.CURVE_COLUMNS``.
-
-    `compared` are folders of rows about more than one checkpoint (``Workbench.compared``).
-
-    Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the
-    same results give the same table in whatever order they were made.
-
-    Raises
-    ------
-    FileNotFoundError
-        When a folder lacks one of its tables: names the file.
+    Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the same results
+    give the same table in whatever order they were made.
     """
-    tables = [pd.read_parquet(folder / f"{name}.parquet") for folder in folders for name in PERSPECTIVES]
-    return _sorted([*tables, *(pd.read_parquet(folder / "internal.parquet") for folder in compared)])
-
-
-def gather_controls(folders: Iterable[Path]) -> pd.DataFrame:
-    """The rows of the controls in `folders`, same columns; ``task`` names the model they belong to."""
-    return _sorted([pd.read_parquet(folder / "controls.parquet") for folder in folders])
+    return _sorted([pd.read_parquet(file) for file in files])
 
 
 def _sorted(tables: list[pd.DataFrame]) -> pd.DataFrame:

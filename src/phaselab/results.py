@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,24 +22,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 
-#: The one tidy table: every measure of every perspective at every checkpoint.
-CURVE_COLUMNS = (
-    "study",
-    "model",
-    "checkpoint",
-    "step",
-    "tokens",
-    "perspective",
-    "measure",
-    "task",
-    "layer",
-    "subject",
-    "roi",
-    "value",
-    "stderr",
-)
+#: Columns of the one tidy table, every measure of every perspective at every checkpoint, and their types.
 CURVE_TYPES = {
     "study": "str",
     "model": "str",
@@ -55,6 +40,7 @@ CURVE_TYPES = {
     "value": "float64",
     "stderr": "float64",
 }
+CURVE_COLUMNS = tuple(CURVE_TYPES)
 #: What stands where a column does not apply: layer -1, and an empty string elsewhere.
 NO_LAYER = -1
 
@@ -81,24 +67,14 @@ def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFr
     `rows` give the columns that vary, `constant` those that do not; ``task``, ``subject`` and
     ``roi`` default to an empty string, ``layer`` to -1 and ``stderr`` to NaN.
     """
-    frame = pd.DataFrame(list(rows))
-    for name, value in constant.items():
-        frame[name] = value
-    for name, default in (
-        ("task", ""),
-        ("subject", ""),
-        ("roi", ""),
-        ("layer", NO_LAYER),
-        ("stderr", float("nan")),
-    ):
-        if name not in frame:
-            frame[name] = default
+    defaults = {"task": "", "subject": "", "roi": "", "layer": NO_LAYER, "stderr": float("nan")}
+    frame = pd.DataFrame(list(rows)).assign(**constant)
+    frame = frame.assign(**{name: value for name, value in defaults.items() if name not in frame})
     if frame.empty:
         frame = frame.reindex(columns=list(CURVE_COLUMNS))
-    unknown = set(map(str, frame)) - set(CURVE_COLUMNS)
-    absent = set(CURVE_COLUMNS) - set(map(str, frame))
-    if unknown or absent:
-        raise ValueError(f"curves table: unknown columns {sorted(unknown)}, missing columns {sorted(absent)}")
+    unknown, absent = set(map(str, frame)) - set(CURVE_COLUMNS), set(CURVE_COLUMNS) - set(map(str, frame))
+    found = f"unknown columns {sorted(unknown)}, missing columns {sorted(absent)}"
+    expect(not unknown | absent, "curves table", found, ", ".join(CURVE_COLUMNS))
     return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
 
 
@@ -127,7 +103,10 @@ def digest_code(*names: str) -> str:
 
 @dataclass(frozen=True)
 class State:
-    """What a folder of results is worth: ``current`` alone is used as it is."""
+    """What a folder of results is worth: ``current`` alone is used as it is.
+
+    `why` says what is wrong with another; of a stale one, the inputs that changed with their old and new values.
+    """
 
     kind: Literal["current", "missing", "stale", "damaged"]
     why: str = ""
@@ -145,8 +124,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def check(folder: Path, inputs: dict[str, Any]) -> State:
-    """Whether `folder` holds the results of `inputs`, whole and undamaged."""
+def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = digest_file) -> State:
+    """Whether `folder` holds the results of `inputs`, whole and undamaged.
+
+    `digest` is how outputs are looked at: ``stamped_digest`` for weights, which are read once alone.
+    """
     if not folder.exists():
         return State("missing", f"{folder}: not there")
     manifest = read_manifest(folder)
@@ -155,14 +137,21 @@ def check(folder: Path, inputs: dict[str, Any]) -> State:
     found = manifest.get("inputs", {})
     changed = sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k))
     if changed:
-        return State("stale", f"{folder}: made with another {', '.join(changed)}")
-    for name, digest in manifest.get("outputs", {}).items():
+        told = "; ".join(f"{k} ({_shown(found.get(k))} -> {_shown(inputs.get(k))})" for k in changed)
+        return State("stale", told)
+    for name, wanted in manifest.get("outputs", {}).items():
         path = folder / name
         if not path.exists():
             return State("damaged", f"{path}: missing")
-        if digest_file(path) != digest:
+        if digest(path) != wanted:
             return State("damaged", f"{path}: its digest is not the one in {MANIFEST}")
     return State("current")
+
+
+def _shown(value: Any) -> str:
+    """A value of an input in a sentence: none, a number, or the beginning of what is long."""
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def folders(root: Path) -> list[Path]:
@@ -224,9 +213,13 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
     os.replace(aside, path)
 
 
+def stamped_digest(path: Path, stamps: Path) -> str:
+    return digest_file(path)
+
+
 @dataclass(frozen=True)
 class Store:
-    """The folders of results below one root: ``<root>/<study>/<model>/<checkpoint>/``."""
+    """The folders of results below one root: ``<root>/<study>/<model>/<checkpoint>/<stage>/``."""
 
     root: Path
 
@@ -236,16 +229,18 @@ class Store:
     def unit(self, study: str, model: str, checkpoint: str) -> Path:
         return self.root / study / model / checkpoint
 
+    def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
+        """Results of a stage; of a whole model for no checkpoint (no revision begins with an underscore)."""
+        return self.unit(study, model, "_model" if checkpoint is None else checkpoint) / stage
+
     def curves(self, study: str) -> Path:
         return self.root / study / "curves.parquet"
-
-    def controls(self, study: str, model: str) -> Path:
-        # A model's name never begins with an underscore, so this never meets a unit's folder.
-        return self.root / study / "_controls" / model
-
-    def compared(self, study: str, model: str) -> Path:
-        return self.root / study / "_compared" / model
 
     def trained(self, model: str, digest: str) -> Path:
         """A model trained here; studies that train the same model share it."""
         return self.root / "trained" / f"{model}-{digest[:8]}"
+
+    @property
+    def stamps(self) -> Path:
+        """Digests of large files, by path, size and time: they are read once (``stamped_digest``)."""
+        return self.root / ".stamps"

@@ -53,8 +53,12 @@ def brain() -> BrainData:
     return simulated.load(SimulatedSpec(seed=0))
 
 
+def dimensions(latents: simulated.Latents) -> int:
+    return sum(latents.categories.values()) + len(latents.values)
+
+
 def groups_of_latents() -> dict[str, slice]:
-    edges = np.cumsum([0, *(group.dimensions for group in simulated.LATENTS)])
+    edges = np.cumsum([0, *(map(dimensions, simulated.LATENTS))])
     return {g.name: slice(a, b) for g, a, b in zip(simulated.LATENTS, edges, edges[1:], strict=False)}
 
 
@@ -107,13 +111,11 @@ def test_shapes_names_and_lengths(brain: BrainData) -> None:
             np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-4)
     for run in brain.stimulus.runs:
         assert brain.nuisance[run.name].shape == (run.n_trs, len(brain.nuisance_names))
-        assert brain.latents[run.name].shape == (run.n_trs, sum(g.dimensions for g in simulated.LATENTS))
+        assert brain.latents[run.name].shape == (run.n_trs, sum(map(dimensions, simulated.LATENTS)))
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
-    one, again, other = (
-        simulated.load(SimulatedSpec(seed=seed, minutes=4, runs=2, vertices=24)) for seed in (0, 0, 1)
-    )
+    one, again, other = (simulated.load(SimulatedSpec(seed=seed, minutes=4, runs=2, vertices=24)) for seed in (0, 0, 1))
     assert again.digest == one.digest
     assert again.stimulus.digest == one.stimulus.digest
     assert other.digest != one.digest
@@ -250,15 +252,15 @@ def test_each_region_follows_its_own_group_most(brain: BrainData) -> None:
 
 def test_latents_integrate_over_longer_and_longer_windows(brain: BrainData) -> None:
     run = brain.stimulus.runs[0]
-    one = simulated.integrated(brain.stimulus, simulated.LATENTS[1], np.random.default_rng(0))[run.name]
+    one = simulated.integrated(brain.stimulus, simulated.LATENTS[1], np.random.default_rng(0))[: len(run.texts)]
     start = np.flatnonzero(run.starts)[1]
     # Nothing is carried over from the narrative before: its first word alone decides.
     assert np.abs(one[start]).max() < np.abs(one).max() / 2
-    windows = [group.window for group in simulated.LATENTS]
+    windows = [latents.window for latents in simulated.LATENTS]
     assert windows == sorted(windows)
     step = np.zeros((len(run.texts), 1))
     step[3:] = 1
-    reached = simulated._integrate(step, run, window=4.0)[:, 0]
+    reached = simulated._integrate(step, stimuli.Stimulus("one", (run,)), window=4.0)[:, 0]
     after = run.onsets - run.onsets[2]
     inside = slice(3, int(np.flatnonzero(run.starts)[1]))
     np.testing.assert_allclose(reached[inside], 1 - np.exp(-after[inside] / 4.0), atol=1e-9)
@@ -268,8 +270,7 @@ def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -
     """A value that a single narrative has would be that narrative's own mark, and is no latent."""
     labels = brain.stimulus.labels
     goal = simulated.Latents("goal", 0.0, {"object": 2}, (), 0.1, (0.0, 0.0, 0.0))
-    codes = simulated.integrated(brain.stimulus, goal, np.random.default_rng(0))
-    coded = np.concatenate([codes[run.name] for run in brain.stimulus.runs]).any(axis=1)
+    coded = simulated.integrated(brain.stimulus, goal, np.random.default_rng(0)).any(axis=1)
     heard = labels.groupby("object")["narrative"].nunique()
     assert (heard == 1).any(), "the case that this test is about"
     expected = (labels["object"] != world.UNKNOWN) & (labels["object"].map(heard) >= 2)

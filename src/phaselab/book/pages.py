@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ import yaml
 from rich.progress import Progress
 
 from phaselab import results
-from phaselab.book import lab as notebooks
+from phaselab.book import runner
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, digest_of
 
@@ -36,8 +35,8 @@ class Page:
     parameters: dict[str, str]
 
 
-def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[Page]:
-    """All pages of a study, in order of their names.
+def pages(study: Study, sources: Path, given: Mapping[str, str]) -> list[Page]:
+    """All pages of a study, in order of their names; `given` are the parameters that all of them get.
 
     Raises
     ------
@@ -47,13 +46,12 @@ def pages(study: Study, sources: Path, store: Store, data: Path | None) -> list[
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
     if not found:
         raise StudyError(f"{sources}: found no notebooks, expected files such as 01_name.md")
-    common = {"study": study.name, "results": str(store.root), "data": str(data or "")}
     made = []
     for source in found:
         if source.stem == MODEL_PAGE:
-            made += [Page(source, f"models/{m.name}.ipynb", {**common, "model": m.name}) for m in study.models]
+            made += [Page(source, f"models/{m.name}.ipynb", {**given, "model": m.name}) for m in study.models]
         else:
-            made.append(Page(source, f"{source.stem}.ipynb", dict(common)))
+            made.append(Page(source, f"{source.stem}.ipynb", dict(given)))
     return made
 
 
@@ -69,33 +67,26 @@ def results_digest(study: Study, store: Store, tables: Path) -> str:
 
 
 def _execute(page: Page, output: Path, digest: str) -> bool:
-    notebooks.kernel_environment()
-    return notebooks.execute(page.source, output, page.parameters, digest)
+    runner.kernel_environment()
+    return runner.execute(page.source, output, page.parameters, digest)
 
 
 def execute_pages(
-    study: Study, path: str, sources: Path, store: Store, data: Path | None, jobs: int, bars: Progress
+    study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, bars: Progress
 ) -> Iterator[tuple[str, bool | Exception]]:
     """Execute the pages whose sources or results have changed, `jobs` at once.
 
-    `path` is what the study was loaded from: its embedded name or its file. Yields the name of each
-    page with whether it was run, or the error that it ended with.
+    Yields the name of each page with whether it was run, or the error that it ended with.
     """
     digest = results_digest(study, store, sources.parent / "book" / "data")
     folder = store.study(study.name) / "pages"
-    wanted = pages(study, sources, store, data)
+    wanted = pages(study, sources, given)
     bar = bars.add_task("pages", total=len(wanted))
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {}
-        for page in wanted:
-            page.parameters["study"] = path
-            futures[pool.submit(_execute, page, folder / page.name, digest)] = page
+        futures = {pool.submit(_execute, page, folder / page.name, digest): page for page in wanted}
         for future in as_completed(futures):
             error = future.exception()
-            if isinstance(error, Exception):
-                yield futures[future].name, error
-            else:
-                yield futures[future].name, future.result()
+            yield futures[future].name, error if isinstance(error, Exception) else future.result()
             bars.update(bar, advance=1)
 
 
@@ -145,9 +136,3 @@ def build(root: Path, audience: Audience = "teacher") -> Path:
     subprocess.run(command, cwd=root, check=True)
     built = root / "_build" / "html" if audience == "teacher" else output / "_build" / "html"
     return built / "index.html"
-
-
-def clean(root: Path) -> None:
-    """Remove what is built; results are kept."""
-    for folder in (root / "_build", root / EXECUTED):
-        shutil.rmtree(folder, ignore_errors=True)

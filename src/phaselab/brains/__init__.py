@@ -3,7 +3,8 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from phaselab.brains.base import BRAINS, BrainData, DataMissing, Group, brain, load_brain, registered
+from phaselab.brains.base import BRAINS, BrainData, Group, brain, load_brain, registered
+from phaselab.results import DataMissing
 
 __all__ = ["BRAINS", "BrainData", "DataMissing", "Group", "brain", "load_brain", "registered"]
 

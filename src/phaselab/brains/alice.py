@@ -1,16 +1,11 @@
-"""Real fMRI of people who listen to chapter 1 of Alice in Wonderland (Brennan et al. 2016, CC BY 4.0).
+"""Real fMRI of people who listen to chapter 1 of Alice in Wonderland: six regions of interest, 362 TRs of 2 s.
 
-Six regions of interest, 362 TRs of 2 s; 28 people were published, of whom one is constant. Layout
-below the folder of data, as published::
+Brennan, Stabler, Van Wagenen, Luh, Hale (2016). Abstract linguistic structure correlates with temporal activity during
+naturalistic comprehension. Brain and Language 157-158, 81-94. CC BY 4.0. Layout, as published::
 
     alice2016/alice_stim_shared/*.TextGrid                      words with times
     alice2016/alice_data_shared/{6mm,10mm}/sNN-timecourses.txt  (362, 6)
     alice2016/alice_data_shared/sNN-rp_*.txt                    (372, 6) motion; ten volumes were dropped
-
-References
-----------
-Brennan, Stabler, Van Wagenen, Luh, Hale (2016). Abstract linguistic structure correlates with
-temporal activity during naturalistic comprehension. Brain and Language 157-158, 81-94.
 """
 
 from __future__ import annotations
@@ -23,170 +18,146 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, DataMissing, Group, brain
+from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
 from phaselab.errors import PhaselabError, expect
-from phaselab.stimuli import Interval, Run, Stimulus, convolve_events, read_textgrid
+from phaselab.results import DataMissing
+from phaselab.stimuli import Run, Stimulus, read_textgrid
+from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli.textgrid import Interval
 from phaselab.study import BrainSpec
 
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
-TR = 2.0
-N_TRS = 362
-#: Volumes discarded before the published responses begin; the motion files still have them.
+TR, N_TRS = 2.0, 362
+#: Volumes discarded before the published responses begin, which the motion files still have: TR 0 begins after them.
 DISCARDED = 10
-#: Seconds of the TextGrid at which TR 0 begins.
-START = DISCARDED * TR
-#: Period, in seconds, above which drift is removed.
-CUTOFF = 128.0
+START, END = DISCARDED * TR, (DISCARDED + N_TRS) * TR
+#: Seconds: drift of a longer period is removed; a stretch of speech ends at a silence that is not shorter.
+CUTOFF, PAUSE = 128.0, 0.25
 #: Intervals of the TextGrid that are no words: pauses, and stretches left without a label.
 NOT_WORDS = ("sp", "")
-#: A stretch of speech ends at a silence of at least this many seconds.
-PAUSE = 0.25
-
 FETCH = (
-    "fetch the responses and stimulus of Brennan et al. 2016 (CC BY 4.0; a public copy is the folder "
-    "brain-data/syntax-in-rnng of https://github.com/daandouwe/Thesis at commit ec54039b), put the folders "
-    "alice_data_shared and alice_stim_shared in {folder}, and name its parent with --data or PHASELAB_DATA"
+    "fetch the data of Brennan et al. 2016 (CC BY 4.0; a public copy is the folder brain-data/syntax-in-rnng of "
+    "https://github.com/daandouwe/Thesis at commit ec54039b), put alice_data_shared and alice_stim_shared in {folder}, "
+    "and name its parent with --data or PHASELAB_DATA"
 )
-
 #: Closed-class words of the chapter's English: everything else counts as content.
-FUNCTION_WORDS = frozenset(
-    """
-    a an the this that these those some any no every each either neither all both such another other i me my you
-    your he him his she her it its we us our they them their who whom whose which what myself yourself himself
-    herself itself themselves one somebody nothing anything there here and or but nor so if as than because though
-    although when while where how why whether then however of to in on at by for with from into onto upon about over
-    under after before behind between through down up out off round around near along past among without like am is
-    are was were be been being do does did done have has had having will would shall should can could may might must
-    ought not never very too also just only even still yet again 's 'd 'll 'm 're 've n't couldn't don't it's she'd
-    oh
-    """.split()
+FUNCTION_WORDS = (
+    "a an the this that these those some any no every each either neither all both such another other i me my you "
+    "your he him his she her it its we us our they them their who whom whose which what myself yourself himself "
+    "herself itself themselves one somebody nothing anything there here and or but nor so if as than because though "
+    "although when while where how why whether then however of to in on at by for with from into onto upon about "
+    "over under after before behind between through down up out off round around near along past among without like "
+    "am is are was were be been being do does did done have has had having will would shall should can could may "
+    "might must ought not never very too also just only even still yet again 's 'd 'll 'm 're 've n't couldn't don't "
+    "it's she'd oh "
 )
 
 
 class AliceSpec(BrainSpec):
-    """Section ``brain`` of a study with these data."""
+    """Section ``brain`` of a study with these data; ``subjects``: the first so many usable ones, by default all."""
 
     name: Literal["alice"] = "alice"
-    subjects: int | None = Field(default=None, ge=1, description="the first so many usable subjects; by default all")
-    radius: Literal["6mm", "10mm"] = Field(default="6mm", description="of the regions of interest")
+    subjects: int | None = Field(default=None, ge=1)
+    radius: Literal["6mm", "10mm"] = "6mm"
 
 
 def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
-    """The TextGrid; time courses and motion of all subjects."""
-    if data is None:
-        raise DataMissing("alice: no folder of data given; " + FETCH.format(folder="DATA/alice2016"))
-    folder = Path(data) / "alice2016"
+    """The TextGrid; time courses of all subjects, and then their motion in the same order."""
+    folder = Path(data or "DATA") / "alice2016"
 
-    def found(place: str, pattern: str) -> list[Path]:
-        paths = [path for path in sorted((folder / place).glob(pattern)) if not path.name.startswith(".")]
-        if not paths:
-            raise DataMissing(f"{folder / place}: no {pattern}; " + FETCH.format(folder=folder))
+    def found(place: str, pattern: str, many: bool = False) -> list[Path]:
+        paths = [path for path in sorted((folder / place).glob(pattern)) if path.name[0] != "."]
+        if data is None or not paths:
+            raise DataMissing(f"{folder / place}: no {pattern}; {FETCH.format(folder=folder)}")
+        expect(many or len(paths) == 1, f"{folder / place}: {pattern}", f"{len(paths)} files", "one")
         return paths
 
-    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt")
-    motion = [p for file in responses for p in found("alice_data_shared", f"{file.name.split('-')[0]}-rp_*.txt")]
+    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt", many=True)
+    motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt")[0] for path in responses]
     return {"stimulus": found("alice_stim_shared", "*.TextGrid"), "responses": responses + motion}
 
 
 @brain("alice", AliceSpec, version=1, files=files)
 def load(section: AliceSpec, data: Path | None) -> BrainData:
-    """Responses of the usable subjects, or of the first ``subjects`` of them; the one run is called ``alice``.
+    """Responses in one run, ``alice``: drift (cosines of 128 s and longer) and motion are regressed out, then z-scored.
 
-    Slow drift (cosines of 128 s and longer) and six motion parameters are regressed out of each response, which is
-    then z-scored. The ceiling of a region is the same for every subject (see `group_ceiling`), and comes from all
-    usable subjects also when fewer are asked for.
+    The ceiling of a region is the same for every subject (see `group_ceiling`), and comes from all of them always.
     """
     paths = files(section, data)
     responses, left_out = read_responses(paths["responses"])
     n = section.subjects or len(responses)
     expect(n <= len(responses), "brain.subjects", n, f"at most {len(responses)} (usable ones)")
-    isc, ceiling = inter_subject_correlation(responses), group_ceiling(responses)
-    expect(
-        ceiling.all(),
-        f"{paths['responses'][0].parent}",
-        f"responses that do not correlate between subjects in {', '.join(np.array(ROIS)[ceiling == 0])}",
-        "a shared response, which gives a region its ceiling",
-    )
-    used = tuple(responses)[:n]
-    run = read_stimulus(paths["stimulus"])
-    numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc.mean(axis=0), strict=True))
+    isc, ceiling = inter_subject_correlation(responses).mean(axis=0), group_ceiling(responses)
+    uncorrelated = f"responses that do not correlate between subjects in {', '.join(np.array(ROIS)[ceiling == 0])}"
+    expect(ceiling.all(), str(paths["responses"][0].parent), uncorrelated, "a shared response, which gives a ceiling")
+    used, run = tuple(responses)[:n], read_stimulus(paths["stimulus"][0])
+    numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc, strict=True))
     return BrainData(
         name="alice",
         simulated=False,
-        description=(
-            f"fMRI of {n} people who listen to 12 minutes of Alice in Wonderland, six regions of "
-            f"{section.radius} radius (Brennan et al. 2016, CC BY 4.0)"
-        ),
+        description=f"fMRI of {n} people who listen to 12 minutes of Alice in Wonderland, six regions of "
+        f"{section.radius} radius (Brennan et al. 2016, CC BY 4.0)",
         stimulus=Stimulus("alice", (run,)),
         groups=(Group(used, (run.name,)),),
         read=lambda subject, _: responses[subject],
-        rois={subject: np.array(ROIS) for subject in used},
-        ceiling={subject: ceiling for subject in used},
-        ceiling_kind=(
-            "estimated, one value a region: mean leave-one-out inter-subject correlation, corrected for the "
-            "noise in the mean of the others"
-        ),
-        # Words and letters per TR, convolved with the canonical response.
+        rois=dict.fromkeys(used, np.array(ROIS)),
+        ceiling=dict.fromkeys(used, ceiling),
+        ceiling_kind="estimated, one value a region: mean leave-one-out inter-subject correlation, corrected for the "
+        "noise in the mean of the others",
         nuisance={run.name: convolve_events(run, np.array([[1, len(text)] for text in run.texts], dtype=float))},
         nuisance_names=("word rate", "letters"),
         notes=(*left_out, f"Leave-one-out inter-subject correlation, mean over subjects: {numbers}."),
     )
 
 
-def read_responses(paths: list[Path]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """Cleaned responses, subject -> float32 (362, 6), and a note on each subject left out; from files of both kinds."""
-    of_subject: dict[str, list[Path]] = {}
-    for path in paths:
-        of_subject.setdefault(path.name.split("-")[0], []).append(path)
+def read_responses(paths: list[Path]) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Cleaned responses, subject -> float32 (362, 6), and a note on each subject left out."""
     responses, left_out = {}, []
-    for subject, own in of_subject.items():
-        expect(len(own) == 2, f"{own[-1].parent}: {subject}-rp_*.txt", f"{len(own) - 1} files of motion", "1")
-        raw = _read_numbers(own[0], N_TRS)
+    for file, motion_file in zip(paths[: len(paths) // 2], paths[len(paths) // 2 :], strict=True):
+        subject, raw = file.name.split("-")[0], _read_numbers(file, N_TRS)
         constant = [roi for roi, column in zip(ROIS, raw.T, strict=True) if np.ptp(column) == 0]
         if constant:
             left_out.append(f"{subject} left out: its response is constant in {', '.join(constant)}.")
             continue
-        motion = _read_numbers(own[1], N_TRS + DISCARDED)[DISCARDED:]
+        motion = _read_numbers(motion_file, N_TRS + DISCARDED)[DISCARDED:]
         # Scaled, so that radians and millimetres weigh the same in the rank decision of least squares.
         scaled = motion / np.maximum(np.abs(motion).max(axis=0), np.finfo(float).tiny)
         clean = regress_out(raw - raw.mean(axis=0), np.hstack([drift_basis(N_TRS, TR, CUTOFF), scaled]))
         responses[subject] = standardise(clean)
     expect(len(responses) >= 3, str(paths[0].parent), f"{len(responses)} usable subjects", "at least 3")
-    return responses, tuple(left_out)
+    return responses, left_out
 
 
 def _read_numbers(file: Path, rows: int) -> np.ndarray:
-    """A table of `rows` by 6 finite numbers without header; the file is named otherwise."""
+    """A table of `rows` by 6 finite numbers without header."""
     try:
         table = np.loadtxt(file, ndmin=2)
     except ValueError as error:
         raise PhaselabError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
-    fits = table.shape == (rows, len(ROIS))
-    expect(fits, str(file), f"{table.shape[0]} rows of {table.shape[1]}", f"{rows} rows of 6")
-    for row, column in np.argwhere(~np.isfinite(table))[:1]:
-        expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
+    expect(table.shape == (rows, 6), str(file), "{} rows of {}".format(*table.shape), f"{rows} rows of 6")
+    for row, column in np.argwhere(~np.isfinite(table)):
+        raise PhaselabError(
+            f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number"
+        )
     return table
 
 
-def read_stimulus(paths: list[Path]) -> Run:
+def read_stimulus(file: Path) -> Run:
     """The words of the chapter on the TR grid, with the labels that the words themselves give.
 
-    Labels: `word`; `pos_class` (function or content, by a closed list) and `previous_pos_class` (of the
-    word before, which a model can only know from context); `word_length` (short, medium, long: at most
-    3, at most 5, more letters); `frequency` in the chapter (rare: at most 3 times; common: at most 20;
-    frequent); `sentence_position`, where the word stands in its stretch between silences of at least
-    0.25 s (early, mid, late thirds), since the TextGrid has no punctuation.
+    Labels: `word`; `pos_class` (function or content, by a closed list) and `previous_pos_class` (of the word before,
+    which a model can only know from context); `word_length` (short, medium, long: at most 3, at most 5, more letters);
+    `frequency` in the chapter (rare: at most 3 times; common: at most 20; frequent); `sentence_position`, where the
+    word stands in its stretch between silences (early, mid, late thirds), since the TextGrid has no punctuation.
     """
-    file = paths[0]
-    expect(len(paths) == 1, str(file.parent), ", ".join(path.name for path in paths), "one TextGrid")
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")
     words = [interval for interval in tiers["word"] if interval.text not in NOT_WORDS]
     for word in words:
-        inside, expected = START <= word.start < START + N_TRS * TR, f"words from {START:g} to {START + N_TRS * TR:g} s"
-        expect(inside, f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s", expected)
-    onsets, offsets = (np.array([getattr(word, side) for word in words]) - START for side in ("start", "end"))
+        where, found = f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s"
+        expect(START <= word.start < END, where, found, f"words from {START:g} to {END:g} s")
+    onsets, offsets = np.array([[word.start, word.end] for word in words]).T - START
     texts, starts = tuple(word.text for word in words), np.arange(len(words)) == 0
     return Run("alice", texts, onsets, offsets, TR, N_TRS, _labels(words), starts)
 
@@ -196,20 +167,19 @@ def _labels(words: list[Interval]) -> pd.DataFrame:
     lower = text.str.lower()
     letters = lower.str.replace(r"[^a-z]", "", regex=True).str.len()
     times = lower.map(lower.value_counts())
-    pos = pd.Series(np.where(lower.isin(FUNCTION_WORDS), "function", "content"), dtype="str")
+    pos = pd.Series(np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content"), dtype="str")
     silences = np.array([after.start - word.end for word, after in pairwise(words)])
     stretch = np.concatenate([[0], np.cumsum(silences >= PAUSE)])
     place = pd.Series(stretch).groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
-    return pd.DataFrame(
-        {
-            "word": text,
-            "pos_class": pos,
-            "previous_pos_class": pos.shift(fill_value="none"),
-            "word_length": _classes(letters, (3, 5), ("short", "medium", "long")),
-            "frequency": _classes(times, (3, 20), ("rare", "common", "frequent")),
-            "sentence_position": _classes(place, (1 / 3, 2 / 3), ("early", "mid", "late")),
-        }
-    )
+    labels = {
+        "word": text,
+        "pos_class": pos,
+        "previous_pos_class": pos.shift(fill_value="none"),
+        "word_length": _classes(letters, (3, 5), ("short", "medium", "long")),
+        "frequency": _classes(times, (3, 20), ("rare", "common", "frequent")),
+        "sentence_position": _classes(place, (1 / 3, 2 / 3), ("early", "mid", "late")),
+    }
+    return pd.DataFrame(labels)
 
 
 def _classes(values: pd.Series, bounds: tuple[float, float], names: tuple[str, str, str]) -> pd.Series:

@@ -7,6 +7,15 @@ from phaselab.checkpoints.local import local_checkpoints
 from phaselab.checkpoints.manifest import chosen
 from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose, parse_revision
 
+
+def identity(checkpoint, stamps):  # stub
+    from phaselab.results import stamped_digest
+
+    return (
+        stamped_digest(checkpoint.path, stamps) if checkpoint.path else f"{checkpoint.repository}@{checkpoint.commit}"
+    )
+
+
 __all__ = [
     "FAMILIES",
     "Checkpoint",
@@ -15,6 +24,7 @@ __all__ = [
     "choose",
     "chosen",
     "find",
+    "identity",
     "load",
     "load_checkpoint",
     "local_checkpoints",

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -289,3 +290,29 @@ def _report_constant(targets: np.ndarray, folds: list[cv.Fold], subjects: list[s
                 "fold, where they score r = 0",
                 stacklevel=3,
             )
+
+
+def write_voxels(scores: dict[str, Scores], path: Path) -> None:
+    """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
+    import zarr
+
+    group = zarr.open_group(path, mode="w")
+    for subject, score in scores.items():
+        of_subject = group.create_group(subject)
+        for name in ("r", "p", "significant", "alpha"):
+            of_subject.create_array(name, data=np.ascontiguousarray(getattr(score, name)))
+        of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
+
+
+def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    """What ``write_voxels`` wrote: subject -> name -> (n_layers, n_voxels), and ``layers`` (n_layers,)."""
+    import zarr
+
+    group = zarr.open_group(path, mode="r")
+    return {
+        subject: {
+            **{name: np.asarray(of_subject[name]) for name in ("r", "p", "significant", "alpha")},
+            "layers": np.asarray(of_subject.attrs["layers"]),
+        }
+        for subject, of_subject in sorted(group.groups())
+    }

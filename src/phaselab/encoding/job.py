@@ -1,29 +1,34 @@
-"""Encoding scores of anybody's arrays: what ``phaselab encode`` reads, checks, computes and writes."""
+"""Encoding scores of anybody's arrays: what ``phaselab encode`` is asked, reads, checks, computes and writes."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata as metadata
-import itertools
 import json
 import os
 import platform
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections import UserDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
-from rich.table import Table
+import yaml
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from phaselab import encoding
-from phaselab.encoding.arrays import Array, ArrayError, Source, open_array, parse, pieces
+from phaselab.encoding import folds as cv
+from phaselab.encoding.arrays import Array, Part, open_array
+from phaselab.encoding.solver import find_device
+from phaselab.errors import PhaselabError, expect
 from phaselab.results import digest_code, digest_file, write_table
-from phaselab.stimuli import delayed
+from phaselab.stimuli import convolve, delayed
 from phaselab.study import EncodingSpec
 
 #: Columns of the table of scores, a row a subject, layer and voxel.
@@ -38,299 +43,244 @@ MADE_BY = "phaselab encode"
 LONG_SUMMARY = 60
 
 Say = Callable[[str], None]
+ARRAY = "PATH[:ARRAY]"
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Files = Annotated[Texts, Field(min_length=1)]
+Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
+Grid = tuple[float, float, int]
+Folds = Literal["runs", "groups", "contiguous"]
+Hemodynamics = Literal["none", "hrf", "average", "stack"]
+Null = Literal["block", "circular", "pooled"]
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is asked of ``phaselab encode``; the provenance keeps it as it is.
+class EncodeJob(EncodingSpec):
+    """What is asked of ``phaselab encode``: its options, the fields of a job file, and what the provenance keeps.
 
-    Attributes
-    ----------
-    features : ``[label=]path[:array]`` each, (n_trs, p) for a layer or (n_layers, n_trs, p).
-    responses : ``[subject=]path[:array]`` each, (n_trs, n_voxels).
-    out : table of scores, .parquet or .csv.
-    runs : table of one row a TR (``run``) or one row a run (``run``, ``n_trs``); None: a single run.
-    rois : table ``voxel``, ``roi`` and, for several subjects, ``subject``.
-    ceiling : ``[subject=]path[:array]`` each, (n_voxels,) noise ceiling as a correlation.
-    folds : ``runs`` or ``contiguous``; None: by run where runs are known.
-    n_folds, gap : contiguous folds, and TRs left out beside each.
-    log10_alphas : lowest, highest, and their number.
-    permutations, block, fdr : of the test: their number (0: no test), TRs in a block, and the level.
-    hemodynamics, delays : ``none`` takes features as they are; ``average`` or ``stack`` over `delays` (TRs).
-    trim : TRs dropped at the start of each run, after the delays.
-    seed : seed of the permutations.
-    device : torch device of the ridge regressions, or ``auto``.
+    A field is declared once, here or in the section ``encoding`` of a study: its description is the option's help, its
+    title the option's metavar. Paths are relative to the current folder.
     """
 
-    features: tuple[str, ...]
-    responses: tuple[str, ...]
-    out: Path
-    runs: Path | None = None
-    rois: Path | None = None
-    ceiling: tuple[str, ...] = ()
-    folds: Literal["runs", "contiguous"] | None = None
-    n_folds: int = 4
-    gap: int = 10
-    log10_alphas: tuple[float, float, int] = (-12.0, 12.0, 25)
-    permutations: int = 1000
-    block: int = 10
-    fdr: float = 0.05
-    hemodynamics: Literal["none", "average", "stack"] = "none"
-    delays: tuple[int, ...] = ()
-    trim: int = 0
-    seed: int = 0
-    device: str = "cpu"
+    # What means nothing here of a study's section.
+    shuffles: ClassVar[int] = 0  # type: ignore[misc]
+    similarity: ClassVar[tuple[Literal["rsa", "cka"], ...]] = ()  # type: ignore[misc]
+    unique: ClassVar[bool] = False
+
+    features: Files = Field(
+        title=f"[LABEL=]{ARRAY}", description="(TRs, features) or (layers, TRs, features); repeatable."
+    )
+    responses: Files = Field(title=f"[SUBJECT=]{ARRAY}", description="(TRs, voxels); repeat it for more subjects.")
+    out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
+    runs: Path | None = Field(
+        None, description="Table: a row a TR (run) or a run (run,n_trs), the same for all subjects."
+    )
+    folds: Folds = Field("runs", description="Leave out runs, --n-folds groups of runs, or stretches (without --runs).")
+    gap: int = Field(10, ge=0, description="TRs left out beside a contiguous fold.")
+    log10_alphas: Grid = Field(
+        (-12, 12, 25), title="LOW HIGH N", description="Log10 of lowest, highest penalty; number."
+    )
+    hemodynamics: Hemodynamics = Field("none", description="In each run: canonical, or average or stack over --delays.")
+    delays: Delays = Field((), title="N,N,...", description="TRs from stimulus to response, with commas: 2,3,4.")
+    tr: float | None = Field(None, gt=0, description="Seconds a TR, for --hemodynamics hrf.")
+    trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
+    permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
+    null: Null = Field("block", description="Blocks change places, runs are rotated, or all voxels are the null.")
+    fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
+    rois: Path | None = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
+    ceiling: Texts = Field((), title=f"[SUBJECT=]{ARRAY}", description="(voxels,) noise ceiling as a correlation.")
+    seed: int = Field(0, ge=0, description="Of the permutations.")
+    device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
+
+    @classmethod
+    def read(cls, path: Path | None, options: Mapping[str, Any]) -> EncodeJob:
+        """The job of a YAML file (None: of none), with `options` (field -> value) in place of what stands in it.
+
+        Raises PhaselabError, one line a wrong option: where it is, what was found, what was expected.
+        """
+        try:
+            content = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise PhaselabError(f"{path}: found no YAML file that can be read ({error})") from error
+        expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields")
+        try:
+            return cls.model_validate({**content, **options})
+        except ValidationError as error:
+            raise PhaselabError("\n  ".join(map(cls._told, error.errors()))) from error
+
+    @staticmethod
+    def option(name: str) -> str:
+        """The option of the command line that is the field `name`."""
+        return "--" + name.removeprefix("log10_").replace("_", "-")
+
+    @classmethod
+    def _told(cls, item: Mapping[str, Any]) -> str:
+        said = str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "expected")
+        if not item["loc"]:
+            return said
+        name, kind = str(item["loc"][0]), item["type"]
+        if kind == "extra_forbidden":
+            return f"{name}: unknown field, expected one of {', '.join(cls.model_fields)}"
+        return f"{cls.option(name)}: " + (
+            "missing, expected a value" if kind == "missing" else f"found {item['input']!r}, {said}"
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folds_of_known_runs(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {"folds": "runs" if content.get("runs") else "contiguous", **content}
+
+    @model_validator(mode="after")
+    def _options_together(self) -> EncodeJob:
+        low, high, n = self.log10_alphas
+        grid = -300 <= low <= high <= 300 and n >= 1 and (low == high) == (n == 1)
+        expected = "the log10 of the lowest and the highest alpha, from -300 to 300, and how many"
+        expect(grid, "--alphas", f"{low:g} {high:g} {n}", expected)
+        how, moved = f"with --hemodynamics {self.hemodynamics}", self.hemodynamics in ("average", "stack")
+        delays = f"{','.join(map(str, self.delays)) or 'none'} {how}"
+        distinct = not moved or len({*self.delays}) == len(self.delays) > 0
+        expect(distinct, "--delays", delays, "distinct numbers of TRs >= 0, such as 2,3,4")
+        expect(moved or not self.delays, "--delays", delays, "them with average or stack alone")
+        fits = (self.tr is not None) == (self.hemodynamics == "hrf")
+        expect(fits, "--tr", f"{self.tr or 'none'} {how}", "seconds with --hemodynamics hrf, and with it alone")
+        return self
 
 
-class _Runs(Mapping[str, np.ndarray]):
-    """Run -> features of one layer, delayed and trimmed when asked for."""
+class Lazy(UserDict[Any, Any]):
+    """Key -> value, made by a function whenever it is asked for."""
 
-    def __init__(self, layers: Layers, number: int) -> None:
-        self._layers, self._number = layers, number
-
-    def __getitem__(self, run: str) -> np.ndarray:
-        layers = self._layers
-        series = layers.as_given(self._number)[layers.runs[run]]
-        if layers.hemodynamics != "none":
-            series = delayed(series, layers.hemodynamics, layers.delays)
-        return series[layers.trim :]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._layers.runs)
-
-    def __len__(self) -> int:
-        return len(self._layers.runs)
-
-
-class Layers(Mapping[int, Mapping[str, np.ndarray]]):
-    """Layer -> run -> features, for ``encoding.encode``; one layer is in memory at a time.
-
-    Parameters
-    ----------
-    parts : an array a layer, with the position in it of the layer, or None where it is the layer.
-    runs : run -> its TRs.
-    hemodynamics, delays, trim : as in ``Options``; each run is delayed by itself.
-    """
-
-    def __init__(
-        self,
-        parts: list[tuple[Array, int | None]],
-        runs: dict[str, slice],
-        hemodynamics: Literal["none", "average", "stack"],
-        delays: tuple[int, ...],
-        trim: int,
-    ) -> None:
-        self._parts, self.runs = parts, runs
-        self.hemodynamics, self.delays, self.trim = hemodynamics, delays, trim
-        self._last: tuple[int, np.ndarray] | None = None
-
-    def as_given(self, number: int) -> np.ndarray:
-        """(n_trs, p) features of a layer, as they are in the file."""
-        if self._last is None or self._last[0] != number:
-            array, position = self._parts[number]
-            self._last = number, array.load() if position is None else array[position]
-        return self._last[1]
-
-    def __getitem__(self, number: int) -> Mapping[str, np.ndarray]:
-        if number not in range(len(self)):
-            raise KeyError(number)
-        return _Runs(self, number)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(len(self._parts)))
-
-    def __len__(self) -> int:
-        return len(self._parts)
+    def __getitem__(self, key: Any) -> Any:
+        return self.data[key]()
 
 
 @dataclass
-class Job:
-    """What ``plan`` found in order, ready to be scored.
+class Plan:
+    """What ``plan`` found in order, ready to be scored."""
 
-    Attributes
-    ----------
-    options : what was asked for.
-    spec : the same, as ``encoding.encode`` takes it.
-    labels : (n_layers,) name of each layer.
-    X : layer -> run -> (n_trs, p).
-    Y : subject -> run -> (n_trs, n_voxels that are kept).
-    notes : subject -> (n_voxels,) why a voxel is left out; empty for those that are kept.
-    rois : subject -> (n_voxels,) region, empty where unknown.
-    ceiling : subject -> (n_voxels,), NaN where unknown.
-    inputs : one entry a file, with its digest.
-    warnings : what a reader of the scores must know.
-    """
-
-    options: Options
-    spec: EncodingSpec
+    job: EncodeJob
+    #: Name of each layer; and run -> its TRs.
     labels: list[str]
-    X: Layers
-    Y: dict[str, dict[str, np.ndarray]]
+    runs: dict[str, range]
+    #: Layer -> run -> (n_trs, p), with haemodynamics, read when asked for.
+    X: Mapping[int, Mapping[str, np.ndarray]]
+    #: Subject -> run -> (n_trs, n_voxels that are kept), read where it is indexed.
+    Y: dict[str, dict[str, Any]]
+    #: Subject -> (n_voxels,): why a voxel is left out, empty for those that are kept; region; ceiling or NaN.
     notes: dict[str, np.ndarray]
     rois: dict[str, np.ndarray]
     ceiling: dict[str, np.ndarray]
+    #: One entry a file, with its digest; and what a reader of the scores must know.
     inputs: list[dict[str, Any]]
-    warnings: list[str] = field(default_factory=list)
+    warnings: list[str]
 
 
-def plan(options: Options, say: Say) -> Job:
+def plan(job: EncodeJob, say: Say) -> Plan:
     """Open and check everything that is asked for, before anything is computed.
 
-    Parameters
-    ----------
-    options : what is asked for.
-    say : receives a line for each thing that was understood.
-
-    Raises
-    ------
-    ArrayError
-        Naming the option or file, what was found and what was expected.
+    `say` receives a line for each thing that was understood. Raises PhaselabError naming the option or file, what was
+    found and what was expected.
     """
-    _check_out(options)
-    _check_delays(options)
-    features = [open_array(parse(text, "--features")) for text in options.features]
-    labels, parts = _layers(features)
+    _check_out(job)
+    features = [open_array(text, "--features") for text in job.features]
+    layers = _layers(features)
+    subjects = _layers([open_array(text, "--responses") for text in job.responses], "--responses")
+    responses = {subject: array for subject, (array, _) in subjects.items()}
+    _check_lengths([*features, *responses.values()])
     n_trs = features[0].shape[-2]
-    responses = _by_subject([open_array(parse(text, "--responses")) for text in options.responses])
-    for array in (*features, *responses.values()):
-        _check_length(array, n_trs, features[0])
-
-    cautions: list[str] = []
-    lengths = {"all": n_trs} if options.runs is None else _read_runs(options.runs, n_trs, features[0], say)
-    folds = options.folds or ("contiguous" if options.runs is None else "runs")
-    _check_runs(options, folds, lengths, cautions)
-    spec = EncodingSpec(
-        log10_alphas=options.log10_alphas,
-        folds=folds,
-        n_folds=options.n_folds,
-        gap=options.gap,
-        permutations=options.permutations,
-        block=options.block,
-        fdr=options.fdr,
-    )
-    _rehearse({run: n - options.trim for run, n in lengths.items()}, spec, options.device)
+    lengths = {"all": n_trs} if job.runs is None else _read_runs(job.runs, n_trs, features[0], say)
+    _check_folds(job, lengths)
     sizes = {subject: array.shape[1] for subject, array in responses.items()}
-    rois = _read_rois(options.rois, sizes)
-    ceilings = _ceilings(options.ceiling, sizes)
+    rois, ceilings = _read_rois(job.rois, sizes), _ceilings(job.ceiling, sizes)
     ceiling = {s: ceilings[s][...] if s in ceilings else np.full(n, np.nan) for s, n in sizes.items()}
-    say(_folds_line(spec, len(lengths)))
-    say(_test_line(spec))
+    _say_folds_and_test(job, len(lengths), say)
 
-    stops = itertools.accumulate(lengths.values())
-    runs = {run: slice(stop - n, stop) for (run, n), stop in zip(lengths.items(), stops, strict=True)}
-    X = Layers(parts, runs, options.hemodynamics, options.delays, options.trim)
-    for number, label in enumerate(labels):
-        _check_features(X.as_given(number), label, parts[number][0].source, cautions)
-    width = _some(sorted({array.shape[-1] for array in features}))
-    say(f"features: {_count(len(labels), 'layer')} of {n_trs:,} TRs x {width} features{_delayed(options)}")
+    stops = dict(zip(lengths, np.cumsum([*lengths.values()]).tolist(), strict=True))
+    runs = {run: range(stops[run] - n, stops[run]) for run, n in lengths.items()}
+    parts = [Lazy({run: partial(_moved, job, *at, trs) for run, trs in runs.items()}) for at in layers.values()]
+    X = Lazy({number: partial(parts.__getitem__, number) for number in range(len(parts))})
+    cautions = _cautions(job) + [told for label, at in layers.items() for told in _check_features(label, *at)]
+    width, step = _some(sorted({array.shape[-1] for array in features})), f"{job.tr:g} s a TR" if job.tr else ""
+    how = (
+        f"{job.hemodynamics} in each run ({step or f'delays: {_some(job.delays)} TRs'})"
+        if step or job.delays
+        else "as they are"
+    )
+    say(f"features: {_count(len(layers), 'layer')} of {n_trs:,} TRs x {width} features, {how}")
 
     Y, notes = {}, {}
-    kept_rows = {run: slice(rows.start + options.trim, rows.stop) for run, rows in runs.items()}
+    scored = {run: trs[job.trim :] for run, trs in runs.items()}
     for subject, array in responses.items():
-        values = array.load()
-        notes[subject] = _screen(values, list(kept_rows.values()))
-        kept = notes[subject] == ""
-        say(f"subject {subject}: {_count(len(kept), 'voxel')}")
-        if not kept.any():
-            raise ArrayError(f"{array.source}: found {_left_out(notes[subject])}; expected at least one voxel to score")
-        if not kept.all():
+        notes[subject] = _screen(array, np.concatenate(list(scored.values())))
+        kept = np.flatnonzero(notes[subject] == "")
+        say(f"subject {subject}: {_count(sizes[subject], 'voxel')}")
+        expect(len(kept), str(array), _left_out(notes[subject]), "at least one voxel to score")
+        if len(kept) < sizes[subject]:
             cautions.append(f"subject {subject}: left out, with r = NaN and a note: {_left_out(notes[subject])}")
-        Y[subject] = {run: values[rows] if kept.all() else values[rows][:, kept] for run, rows in kept_rows.items()}
+        Y[subject] = {run: Part(array, trs, kept) for run, trs in scored.items()}
+    inputs = _inputs(job, [*features, *responses.values(), *ceilings.values()])
+    return Plan(job, list(layers), runs, X, Y, notes, rois, ceiling, inputs, cautions)
 
-    inputs = _inputs(options, features, responses, ceilings)
-    return Job(options, spec, labels, X, Y, notes, rois, ceiling, inputs, cautions)
 
-
-def score(job: Job, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
+def score(found: Plan, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
     """The table of scores: one row a subject, layer and voxel.
 
-    What ``encoding.encode`` warns of is added to ``job.warnings``.
-
-    Parameters
-    ----------
-    job : from ``plan``.
-    progress : called with (layers scored, layers).
+    What ``encoding.encode`` warns of is added to ``found.warnings``.
 
     Returns
     -------
-    Columns ``COLUMNS``. ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left
-    out; ``p`` is NaN as well when there are no permutations, and ``r_normalised`` where there is no
-    ceiling of at least 0.1. Layers and subjects are ordered categories.
+    Columns ``COLUMNS``. ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left out; ``p`` is NaN
+    as well when there are no permutations, and ``r_normalised`` where there is no ceiling of at least 0.1. Layers and
+    subjects are ordered categories.
     """
+    job, tables = found.job, []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        scores = encoding.encode(job.X, job.Y, job.spec, job.options.seed, progress, job.options.device)
-    job.warnings += dict.fromkeys(str(warning.message) for warning in caught)
-    tables = []
+        scores = encoding.encode(found.X, found.Y, job, job.seed, progress, job.device)
+    found.warnings += dict.fromkeys(str(warning.message) for warning in caught)
     for subject, of_subject in scores.items():
-        kept = job.notes[subject] == ""
-        shape = len(job.labels), len(kept)
-        full = {name: np.full(shape, np.nan, np.float32) for name in ("r", "p", "alpha")}
-        for name, values in full.items():
-            values[:, kept] = getattr(of_subject, name)
-        significant = np.zeros(shape, bool)
-        if job.spec.permutations:
-            significant[:, kept] = of_subject.significant
-        else:
-            full["p"][:] = np.nan
-        normalised = encoding.normalise(full["r"], job.ceiling[subject], LOWEST_CEILING)
-        layer, voxel = np.indices(shape)
-        tables.append(
-            pd.DataFrame(
-                {
-                    "subject": pd.Categorical.from_codes(
-                        np.full(layer.size, list(scores).index(subject)), pd.Index(list(scores)), ordered=True
-                    ),
-                    "layer": pd.Categorical.from_codes(layer.ravel(), pd.Index(job.labels), ordered=True),
-                    "voxel": voxel.ravel(),
-                    "roi": np.tile(job.rois[subject], shape[0]),
-                    **{name: values.ravel() for name, values in full.items()},
-                    "significant": significant.ravel(),
-                    "r_normalised": normalised.ravel().astype(np.float32),
-                    "note": np.tile(job.notes[subject], shape[0]),
-                }
-            )
-        )
-    table = pd.concat(tables, ignore_index=True)
-    return table.astype({"roi": "category", "note": "category"})[list(COLUMNS)]
+        kept = found.notes[subject] == ""
+        layer, voxel = np.indices((len(found.labels), len(kept)))
+        full: dict[str, Any] = {name: np.full(layer.shape, np.nan, np.float32) for name in ("r", "p", "alpha")}
+        for name in full if job.permutations else ("r", "alpha"):
+            full[name][:, kept] = getattr(of_subject, name)
+        significant = np.zeros(layer.shape, bool)
+        significant[:, kept] = of_subject.significant & bool(job.permutations)
+        full["r_normalised"] = encoding.normalise(full["r"], found.ceiling[subject], LOWEST_CEILING).astype(np.float32)
+        columns = {
+            "subject": pd.Categorical([subject] * layer.size, list(scores), ordered=True),
+            "layer": pd.Categorical.from_codes(layer.ravel(), pd.Index(found.labels), ordered=True),
+            "roi": np.tile(found.rois[subject], len(layer)),
+            "note": np.tile(found.notes[subject], len(layer)),
+        }
+        full |= {"voxel": voxel, "significant": significant}
+        tables.append(pd.DataFrame({**columns, **{name: values.ravel() for name, values in full.items()}}))
+    return pd.concat(tables, ignore_index=True).astype({"roi": "category", "note": "category"})[list(COLUMNS)]
 
 
-def write(job: Job, table: pd.DataFrame) -> tuple[Path, Path]:
+def write(found: Plan, table: pd.DataFrame) -> tuple[Path, Path]:
     """Write the table, and beside it ``NAME.json`` with where it comes from; gives the two paths.
 
-    Nothing in the JSON depends on the time: the same inputs give the same two files.
+    Nothing in the JSON depends on the time: the same inputs give the same two files. Its ``options`` are a job file.
     """
-    out = job.options.out
+    job, out = found.job, found.job.out
     write_table(table, out)
-    packages = ("phaselab", "numpy", "scipy", "himalaya", "torch")
-    left_out = {
-        subject: {
-            "voxels": len(notes),
-            CONSTANT: int((notes == CONSTANT).sum()),
-            NOT_FINITE: int((notes == NOT_FINITE).sum()),
-        }
-        for subject, notes in job.notes.items()
-    }
+    packages = ["phaselab", "numpy", "scipy", "torch"] + ["himalaya"] * (getattr(job, "solver", "") == "himalaya")
+    why = (CONSTANT, NOT_FINITE)
     content = {
         "made_by": MADE_BY,
-        "versions": {
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in packages},
-        },
+        "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in packages}},
         "code": digest_code("encoding", "stimuli", "study"),
-        "options": asdict(job.options),
-        "folds": job.spec.folds,
-        "layers": job.labels,
-        "runs": {run: rows.stop - rows.start for run, rows in job.X.runs.items()},
-        "inputs": job.inputs,
-        "left_out": left_out,
+        "options": job.model_dump(mode="json"),
+        "folds": job.folds,
+        "layers": found.labels,
+        "runs": {run: len(trs) for run, trs in found.runs.items()},
+        "inputs": found.inputs,
+        "left_out": {s: {"voxels": len(n), **{w: int((n == w).sum()) for w in why}} for s, n in found.notes.items()},
         "lowest_ceiling": LOWEST_CEILING,
-        "warnings": job.warnings,
+        "warnings": found.warnings,
         "output": {"path": str(out), "rows": len(table), "sha256": sha256(out)},
     }
-    beside = out.with_suffix(".json")
-    aside = beside.with_name(f".{beside.name}.partial")
-    aside.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    beside, aside = out.with_suffix(".json"), out.with_name(f".{out.stem}.json.partial")
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     os.replace(aside, beside)
     return out, beside
 
@@ -343,331 +293,191 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-# ---------------------------------------------------------------------- what is said at the end
-
-
-def summary(table: pd.DataFrame, fdr: float) -> list[Table]:
-    """Tables for the screen, of a table of scores: by subject and layer, and by region where known."""
+def summary(table: pd.DataFrame, fdr: float) -> list[str]:
+    """For the screen, of a table of scores: means by subject and layer, and by region where known."""
     known = table[table["note"] == ""]
-    tested = bool(known["p"].notna().any())
-    with_ceiling = bool(known["r_normalised"].notna().any())
-    means = known.groupby(["subject", "layer"], observed=True)["r"].mean()
+    numbers = {"voxels": ("r", "size"), "mean r": ("r", "mean"), "median r": ("r", "median"), "highest r": ("r", "max")}
+    tested, with_ceiling = known["p"].notna().any(), known["r_normalised"].notna().any()
+    numbers |= {"significant": ("significant", "sum"), "share": ("significant", "mean")} if tested else {}
+    numbers |= {"mean r / ceiling": ("r_normalised", "mean")} if with_ceiling else {}
+    means = known.groupby(["subject", "layer"], observed=True).agg(**numbers)
     # The first of equals, so that the choice does not depend on how rows are sorted.
-    best = means.groupby(level="subject", observed=True).idxmax().tolist()
-    rows = means.index.tolist()
-    shown = rows if len(rows) <= LONG_SUMMARY else best
-    title = "Correlation of predicted and measured responses in held-out TRs"
-    by_layer = _summary_table(
-        title if shown is rows else f"{title}; each subject's best of {len(set(table['layer']))} layers",
-        ["subject", "layer"],
-        tested,
-        with_ceiling,
-    )
-    captions = [f"significant: at a false discovery rate of {fdr:g} in a layer"] if tested else []
-    captions += [f"r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}"] if with_ceiling else []
-    by_layer.caption = "; ".join(captions)
-    groups = dict(list(known.groupby(["subject", "layer"], observed=True)))
-    for key in shown:
-        style = "bold" if key in best and len(rows) > len(best) else ""
-        by_layer.add_row(*map(str, key), *_numbers(groups[key], tested, with_ceiling), style=style)
-    if not (known["roi"] != "").any():
-        return [by_layer]
-    by_roi = _summary_table(
-        "By region" + (", in the layer with the highest mean r" if len(rows) > len(best) else ""),
-        ["subject", "layer", "region"],
-        tested,
-        with_ceiling,
-    )
-    for key in best:
-        inside = groups[key][groups[key]["roi"] != ""]
-        for roi, of_roi in inside.groupby("roi", observed=True):
-            by_roi.add_row(*map(str, key), str(roi), *_numbers(of_roi, tested, with_ceiling))
-    return [by_layer, by_roi]
+    best = means.groupby(level="subject", observed=True)["mean r"].idxmax().tolist()
+    title = "correlation of predicted and measured responses in held-out TRs"
+    title += f"; significant: at a false discovery rate of {fdr:g} in a layer" * bool(tested)
+    title += f"; r / ceiling: where the ceiling is at least {LOWEST_CEILING:g}" * bool(with_ceiling)
+    if len(means) > LONG_SUMMARY:
+        title, means = f"{title}; each subject's best of {table['layer'].nunique()} layers", means.loc[best]
+    tables = {title: means}
+    if (named := known[known["roi"] != ""]).size:
+        by_roi = named.groupby(["subject", "layer", "roi"], observed=True).agg(**numbers)
+        inside = [at[:2] in best for at in by_roi.index]
+        tables["by region, in the layer with the highest mean r"] = by_roi[inside]
+    return [f"{title}\n{cells.to_string(float_format='{:.3f}'.format)}" for title, cells in tables.items()]
 
 
-def _summary_table(title: str, keys: list[str], tested: bool, with_ceiling: bool) -> Table:
-    table = Table(title=title)
-    for name in keys:
-        table.add_column(name)
-    names = ["voxels", "mean r", "median r", "highest r"]
-    names += ["significant"] if tested else []
-    names += ["mean r / ceiling"] if with_ceiling else []
-    for name in names:
-        table.add_column(name, justify="right")
-    return table
-
-
-def _numbers(rows: pd.DataFrame, tested: bool, with_ceiling: bool) -> list[str]:
-    r = rows["r"]
-    cells = [f"{len(rows):,}", f"{r.mean():.3f}", f"{r.median():.3f}", f"{r.max():.3f}"]
-    if tested:
-        n = int(rows["significant"].sum())
-        cells.append(f"{n:,} ({n / len(rows):.1%})".replace("%", " %"))
-    if with_ceiling:
-        share = rows["r_normalised"].mean()
-        cells.append("–" if np.isnan(share) else f"{share:.3f}")
-    return cells
-
-
-# ---------------------------------------------------------------------- what is checked before
-
-
-def _check_out(options: Options) -> None:
-    out = options.out
-    if out.suffix not in (".parquet", ".csv"):
-        raise ArrayError(f"--out {out}: found ending {out.suffix!r}, expected .parquet or .csv")
-    if out.is_dir():
-        raise ArrayError(f"--out {out}: found a folder, expected the name of a file")
-    if out.resolve() in {path.resolve() for path in (options.runs, options.rois) if path is not None}:
-        raise ArrayError(f"--out {out}: found a file that is read as well, expected another name")
-    beside = out.with_suffix(".json")
-    if beside.exists() and f'"made_by": "{MADE_BY}"' not in beside.read_text(errors="replace"):
-        raise ArrayError(
-            f"--out {out}: found {beside.name} beside it, which would be written over and is not of "
-            f"{MADE_BY}; expected another name"
-        )
+def _check_out(job: EncodeJob) -> None:
+    where, out, beside = f"--out {job.out}", job.out, job.out.with_suffix(".json")
+    expect(out.suffix in (".parquet", ".csv"), where, f"ending {out.suffix!r}", ".parquet or .csv")
+    expect(not out.is_dir(), where, "a folder", "the name of a file")
+    read = {path.resolve() for path in (job.runs, job.rois) if path is not None}
+    expect(out.resolve() not in read, where, "a file that is read as well", "another name")
+    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
+    other = f"{beside.name} beside it, which would be written over and is not of {MADE_BY}"
+    expect(ours, where, other, "another name")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:
-        raise ArrayError(f"--out {out}: cannot be written there ({error.strerror})") from error
+        raise PhaselabError(f"{where}: cannot be written there ({error.strerror})") from error
 
 
-def _check_delays(options: Options) -> None:
-    low, high, n = options.log10_alphas
-    if not -300 <= low <= high <= 300 or n < 1 or (low == high) != (n == 1):
-        raise ArrayError(
-            f"--alphas: found {low:g} {high:g} {n}, expected the log10 of the lowest and the highest alpha, "
-            "from -300 to 300, and how many"
-        )
-    delays = options.delays
-    if options.hemodynamics == "none":
-        if delays:
-            raise ArrayError(
-                "--delays: found it with --hemodynamics none, which takes features as they are; "
-                "expected --hemodynamics average or stack"
-            )
-    elif not delays or min(delays) < 0 or len(set(delays)) < len(delays):
-        raise ArrayError(
-            f"--delays: found {','.join(map(str, delays)) or 'none'} with --hemodynamics "
-            f"{options.hemodynamics}, expected distinct numbers of TRs >= 0, such as 2,3,4"
-        )
+def _layers(arrays: list[Array], option: str = "--features") -> dict[str, tuple[Array, tuple[int, ...]]]:
+    """Label of each layer (or subject) -> the array, and the position in it where the array has several."""
+    found: dict[str, tuple[Array, tuple[int, ...]]] = {}
+    what = {2: "(n_trs, n_features) for a layer", 3: "(n_layers, n_trs, n_features)"}
+    if option == "--responses":
+        what = {2: "(n_trs, n_voxels)" + "; for a single voxel, (n_trs, 1)" * (len(arrays[0].shape) == 1)}
+    for array in arrays:
+        expect(len(array.shape) in what, str(array), f"shape {array.shape}", " or ".join(what.values()))
+        name = array.label or array.path.stem
+        prefix = "" if len(arrays) == 1 and not array.label else f"{name}:"
+        several = range(array.shape[0] if len(array.shape) == 3 else 0)
+        positions: dict[str, tuple[int, ...]] = {f"{prefix}{number}": (number,) for number in several} or {name: ()}
+        for label, at in positions.items():
+            twice = f"{'layer' if 3 in what else 'subject'} {label!r} more than once"
+            expect(label not in found, option, twice, f"distinct names: {option} NAME=PATH gives one")
+            found[label] = array, at
+    return found
 
 
-def _check_length(array: Array, n_trs: int, first: Array) -> None:
-    found = array.shape[-2]
-    if found != n_trs:
+def _check_lengths(arrays: list[Array]) -> None:
+    first, n_trs = arrays[0], arrays[0].shape[-2]
+    for array in arrays:
         turned = "; is it transposed?" if array.shape[-1] == n_trs else ""
-        raise ArrayError(
-            f"{array.source}: found {found:,} TRs (shape {array.shape}), expected {n_trs:,} as in "
-            f"{first.source} (shape {first.shape}){turned}"
-        )
+        expected = f"{n_trs:,} as in {first} (shape {first.shape}){turned}"
+        expect(array.shape[-2] == n_trs, str(array), f"{array.shape[-2]:,} TRs (shape {array.shape})", expected)
 
 
-def _layers(arrays: list[Array]) -> tuple[list[str], list[tuple[Array, int | None]]]:
-    """The label of each layer, and where it lies."""
-    labels: list[str] = []
-    parts: list[tuple[Array, int | None]] = []
-    for array in arrays:
-        name = array.source.label or array.source.path.stem
-        if len(array.shape) == 2:
-            labels.append(name)
-            parts.append((array, None))
-        elif len(array.shape) == 3:
-            prefix = "" if len(arrays) == 1 and not array.source.label else f"{name}:"
-            labels += [f"{prefix}{position}" for position in range(array.shape[0])]
-            parts += [(array, position) for position in range(array.shape[0])]
-        else:
-            raise ArrayError(
-                f"{array.source}: found shape {array.shape}, expected (n_trs, n_features) for a layer or "
-                "(n_layers, n_trs, n_features)"
-            )
-    _check_distinct("--features", "layer", labels)
-    return labels, parts
-
-
-def _by_subject(arrays: list[Array]) -> dict[str, Array]:
-    for array in arrays:
-        if len(array.shape) != 2:
-            one = "; for a single voxel, (n_trs, 1)" if len(array.shape) == 1 else ""
-            raise ArrayError(f"{array.source}: found shape {array.shape}, expected (n_trs, n_voxels){one}")
-    names = [array.source.label or array.source.path.stem for array in arrays]
-    _check_distinct("--responses", "subject", names)
-    return dict(zip(names, arrays, strict=True))
-
-
-def _check_distinct(option: str, what: str, names: list[str]) -> None:
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise ArrayError(
-            f"{option}: found {what} {twice[0]!r} more than once, expected distinct names: {option} NAME=PATH gives one"
-        )
-
-
-def _read_table(path: Path, option: str, needed: tuple[str, ...]) -> pd.DataFrame:
+def _read_table(path: Path, option: str, *needed: str) -> pd.DataFrame:
+    where, ending = f"{option} {path}", path.suffix.lower()
     if not path.is_file():
-        raise ArrayError(f"{option} {path}: not there, expected a table (from {Path.cwd()})")
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        raise ArrayError(f"{option} {path}: found ending {path.suffix!r}, expected .csv or .tsv")
+        raise PhaselabError(f"{where}: not there, expected a table (from {Path.cwd()})")
+    expect(ending in (".csv", ".tsv"), where, f"ending {path.suffix!r}", ".csv or .tsv")
+    how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "skipinitialspace": True, "encoding": "utf-8-sig"}
     try:
-        table = pd.read_csv(
-            path,
-            sep="\t" if path.suffix.lower() == ".tsv" else ",",
-            dtype=str,
-            keep_default_na=False,
-            skipinitialspace=True,
-            encoding="utf-8-sig",
-        )
+        table = pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", **how)
     except ValueError as error:
-        raise ArrayError(f"{option} {path}: found no table that can be read ({error})") from error
-    table = table.apply(lambda column: column.str.strip())
-    for name in needed:
-        if name not in table:
-            raise ArrayError(
-                f"{option} {path}: found columns {', '.join(map(str, table)) or '(none)'}; expected "
-                f"{' and '.join(needed)}"
-            )
-    return table
+        raise PhaselabError(f"{where}: found no table that can be read ({error})") from error
+    expect({*needed} <= {*table}, where, f"columns ({', '.join(map(str, table))})", " and ".join(needed))
+    return pd.DataFrame({name: column.str.strip() for name, column in table.items()})
 
 
 def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]:
     """Run -> TRs, in order, from a table of one row a TR or one row a run."""
-    table = _read_table(path, "--runs", ("run",))
-    names = table["run"].tolist()
-    if "" in names:
-        raise ArrayError(f"--runs {path}: found no name of the run in row {names.index('') + 1}")
-    if "n_trs" in table:
-        kind, lengths = "run", {}
-        for name, text in zip(names, table["n_trs"], strict=True):
-            if name in lengths:
-                raise ArrayError(f"--runs {path}: found run {name!r} twice, expected one row a run")
-            if not re.fullmatch("[0-9]+", text) or not int(text):
-                raise ArrayError(f"--runs {path}: run {name!r}: n_trs: found {text!r}, expected a whole number above 0")
-            lengths[name] = int(text)
-    else:
-        kind, lengths = "TR", {}
-        for row, (name, before) in enumerate(zip(names, ["", *names], strict=False), 1):
-            if name in lengths and name != before:
-                raise ArrayError(
-                    f"--runs {path}: row {row}: found run {name!r} again after {before!r}, expected the TRs "
-                    "of a run together"
-                )
-            lengths[name] = lengths.get(name, 0) + 1
-    if sum(lengths.values()) != n_trs:
-        raise ArrayError(
-            f"--runs {path}: found {sum(lengths.values()):,} TRs in {_count(len(lengths), 'run')} (one row a "
-            f"{kind}), expected {n_trs:,} as in {first.source}: one row a TR with a column run, or one row a "
-            "run with columns run and n_trs"
-        )
-    told = _some(list(lengths.values()))
-    say(f"runs: {path} has one row a {kind}: {_count(len(lengths), 'run')} (TRs: {told})")
+    table, where, lengths = _read_table(path, "--runs", "run"), f"--runs {path}", dict[str, int]()
+    names, kind = table["run"].tolist(), "run" if "n_trs" in table else "TR"
+    for row, (name, before, text) in enumerate(zip(names, ["", *names], table.get("n_trs", names), strict=False), 1):
+        expect(name, where, f"no name of the run in row {row}", "one")
+        if kind == "run":
+            expect(name not in lengths, where, f"run {name!r} twice", "one row a run")
+            whole = re.fullmatch("[0-9]+", text) and int(text)
+            expect(whole, f"{where}: run {name!r}: n_trs", repr(text), "a whole number above 0")
+        again = f"run {name!r} again after {before!r}"
+        expect(name not in lengths or name == before, f"{where}: row {row}", again, "the TRs of a run together")
+        lengths[name] = lengths.get(name, 0) + (int(text) if kind == "run" else 1)
+    found = f"{sum(lengths.values()):,} TRs in {_count(len(lengths), 'run')} (one row a {kind})"
+    either = "one row a TR with a column run, or one row a run with columns run and n_trs"
+    expect(sum(lengths.values()) == n_trs, where, found, f"{n_trs:,} as in {first}: {either}")
+    told = f"{_count(len(lengths), 'run')} (TRs: {_some(list(lengths.values()))})"
+    say(f"runs: {path} has one row a {kind}: {told}")
     return lengths
 
 
-def _check_runs(options: Options, folds: str, lengths: dict[str, int], cautions: list[str]) -> None:
-    if folds == "runs" and len(lengths) < 2:
-        found = f"{options.runs} with 1 run" if options.runs else "no --runs"
-        raise ArrayError(
-            f"--folds runs: found {found}, expected at least 2 runs to leave one out; or --folds contiguous"
-        )
-    longest = max((0, *options.delays))
+def _check_folds(job: EncodeJob, lengths: dict[str, int]) -> None:
+    """That folds, blocks and device can be had, before anything is read."""
+    one = f"{job.runs} with 1 run" if job.runs else "no --runs"
+    expected = "at least 2 runs to leave one out; or --folds contiguous"
+    expect(job.folds == "contiguous" or len(lengths) > 1, f"--folds {job.folds}", one, expected)
+    longest = max((0, *job.delays))
+    expected = f"more than --trim {job.trim} and than the longest of --delays, {longest}"
     for run, n in lengths.items():
-        if n <= options.trim or n <= longest:
-            raise ArrayError(
-                f"run {run}: found {_count(n, 'TR')}, expected more than --trim {options.trim} and than the "
-                f"longest of --delays, {longest}"
-            )
-    if options.runs is None:
-        cautions.append(
-            "no --runs: all TRs are taken as one run, and folds are contiguous stretches of it; where the "
-            "scanner stopped in between, delays and permuted blocks reach over the break"
-        )
-    if folds == "contiguous" and not options.gap:
-        cautions.append(
-            "--gap 0: training TRs touch the tested ones and resemble them whatever the features; scores may "
-            "be too high"
-        )
-
-
-def _rehearse(lengths: dict[str, int], spec: EncodingSpec, device: str) -> None:
-    """Encode noise, one feature and one voxel: folds, blocks or a device that cannot be are told at once."""
-    rng = np.random.default_rng(0)
-    X, Y = ({run: rng.standard_normal((n, 1)) for run, n in lengths.items()} for _ in range(2))
+        expect(n > max(job.trim, longest), f"run {run}", _count(n, "TR"), expected)
+    runs = np.repeat(np.arange(len(lengths)), np.array(list(lengths.values())) - job.trim)
     try:
-        brief = spec.model_copy(update={"permutations": min(1, spec.permutations)})
-        encoding.encode({0: X}, {"": Y}, brief, device=device)
+        folds = cv.outer_folds(runs, job.folds, job.n_folds, job.gap)
+        for train, _ in folds:
+            cv.inner_folds(train, runs, job.folds, job.n_folds, job.gap)
     except ValueError as error:
-        argument, _, rest = str(error).partition(":")
-        option = {
-            "n": "--n-folds",
-            "n_folds": "--n-folds",
-            "gap": "--gap",
-            "block": "--block",
-            "device": "--device",
-        }.get(argument)
-        if option is None:
-            raise
-        raise ArrayError(f"{option}:{rest}") from error
+        where = f"--folds {job.folds} --n-folds {job.n_folds} --gap {job.gap}"
+        raise PhaselabError(f"{where}: {error}") from error
+    for _, test in folds if job.permutations else ():
+        in_runs = np.unique(runs[test], return_counts=True)[1]
+        rotated, n = job.null == "circular", int((in_runs // job.block).sum())
+        expect(not rotated or in_runs.min() > 1, "--null circular", "a run of 1 TR in a test fold", "at least 2")
+        blocks = f"{job.block} TRs, with which a test fold of {len(test)} TRs has {n} whole blocks"
+        expect(rotated or n > 1, "--block", blocks, "at least 2")
+    try:
+        find_device(job.device)
+    except ValueError as error:
+        raise PhaselabError(f"--{error}") from error
 
 
-def _check_features(values: np.ndarray, label: str, source: Source, cautions: list[str]) -> None:
-    varies = False
-    for rows in pieces(len(values), values[:1].nbytes):
-        bad = np.argwhere(~np.isfinite(values[rows]))
-        if len(bad):
-            at = bad[0] + [rows.start, 0]
-            raise ArrayError(
-                f"{source}: layer {label}: found {values[tuple(at)]} at TR {at[0]}, feature {at[1]} "
-                f"({np.count_nonzero(~np.isfinite(values)):,} NaN or infinite values in all), expected none"
-            )
-        varies = varies or bool((values[rows] != values[0]).any())
-    if not varies:
-        cautions.append(f"layer {label}: all features are constant and can predict nothing")
+def _moved(job: EncodeJob, array: Array, at: tuple[int, ...], trs: range) -> np.ndarray:
+    """(n_trs, p) features of one run, with haemodynamics, trimmed."""
+    values = array[(*at, slice(trs.start, trs.stop))]
+    if job.tr is not None:
+        values = convolve(values, job.tr)
+    elif job.hemodynamics in ("average", "stack"):
+        values = delayed(values, job.hemodynamics, job.delays)
+    return values[job.trim :]
 
 
-def _screen(values: np.ndarray, runs: list[slice]) -> np.ndarray:
-    """(n_voxels,) why a voxel of (n_trs, n_voxels) is left out, or an empty string; read in pieces."""
-    finite = np.ones(values.shape[1], bool)
-    constant = np.ones(values.shape[1], bool)
-    first = values[runs[0].start]
-    for run in runs:
-        for rows in pieces(run.stop - run.start, values[:1].nbytes):
-            part = values[run][rows]
-            finite &= np.isfinite(part).all(axis=0)
-            constant &= (part == first).all(axis=0)
+def _check_features(label: str, array: Array, at: tuple[int, ...]) -> list[str]:
+    """Refuse a layer with NaN; gives what is to be told of it."""
+    bad, where, varies, first = 0, "", False, array[(*at, 0)]
+    for rows in array.pieces():
+        values = array[(*at, rows)]
+        wrong = np.argwhere(~np.isfinite(values))
+        if len(wrong):
+            where = where or f"{values[tuple(wrong[0])]} at TR {rows.start + wrong[0, 0]}, feature {wrong[0, 1]}"
+        bad, varies = bad + len(wrong), varies or bool((values != first).any())
+    expect(not bad, f"{array}: layer {label}", f"{where} ({bad:,} NaN or infinite values in all)", "none")
+    return [] if varies else [f"layer {label}: all features are constant and can predict nothing"]
+
+
+def _screen(array: Array, kept: np.ndarray) -> np.ndarray:
+    """(n_voxels,) why a voxel of (n_trs, n_voxels) is left out, or an empty string; `kept` TRs are read in pieces."""
+    finite, constant = np.ones((2, array.shape[1]), bool)
+    first = array[kept[0]]
+    for rows in array.pieces():
+        inside = kept[(kept >= rows.start) & (kept < rows.stop)] - rows.start
+        values = array[rows] if len(inside) == rows.stop - rows.start else array[rows][inside]
+        finite &= np.isfinite(values).all(axis=0)
+        constant &= (values == first).all(axis=0)
     return np.where(~finite, NOT_FINITE, np.where(constant, CONSTANT, ""))
 
 
 def _left_out(notes: np.ndarray) -> str:
-    told = []
-    for why in (CONSTANT, NOT_FINITE):
-        at = np.flatnonzero(notes == why)
-        if len(at):
-            told.append(f"{len(at):,} {why} ({'voxel' if len(at) == 1 else 'voxels'} {_some(at.tolist())})")
+    at = {why: np.flatnonzero(notes == why).tolist() for why in (CONSTANT, NOT_FINITE)}
+    told = [f"{len(n):,} {why} (voxel{'s' * (len(n) > 1)} {_some(n)})" for why, n in at.items() if n]
     return f"{', '.join(told)}, of {len(notes):,}"
 
 
 def _read_rois(path: Path | None, sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """Subject -> region of each voxel, empty where the table does not name it."""
     rois = {subject: np.full(n, "", dtype=object) for subject, n in sizes.items()}
-    if path is None:
-        return rois
-    table = _read_table(path, "--rois", ("voxel", "roi"))
-    unknown = sorted(set(table.get("subject", [])) - set(sizes))
-    if unknown:
-        raise ArrayError(f"--rois {path}: found subject {unknown[0]!r}, expected one of {', '.join(sizes)}")
+    table = _read_table(path, "--rois", "voxel", "roi") if path else pd.DataFrame(columns=["voxel", "roi"])
+    for subject in table.get("subject", []):
+        expect(subject in sizes, f"--rois {path}", f"subject {subject!r}", f"one of {', '.join(sizes)}")
     for subject, n in sizes.items():
         own = table[table["subject"] == subject] if "subject" in table else table
         for row, text, roi in zip(own.index + 1, own["voxel"], own["roi"], strict=True):
-            if not re.fullmatch("[0-9]+", text) or int(text) >= n:
-                raise ArrayError(
-                    f"--rois {path}: row {row}: voxel: found {text!r}, expected a column of the responses of "
-                    f"{subject}, 0 to {n - 1}"
-                )
-            if not roi or rois[subject][int(text)]:
-                found = f"voxel {text} a second time" if roi else "no name"
-                raise ArrayError(f"--rois {path}: row {row}: roi: found {found}, expected one region a voxel")
+            where, inside = f"--rois {path}: row {row}", re.fullmatch("[0-9]+", text) and int(text) < n
+            expect(inside, f"{where}: voxel", repr(text), f"a column of the responses of {subject}, 0 to {n - 1}")
+            twice = f"voxel {text} a second time" if roi else "no name"
+            expect(roi and not rois[subject][int(text)], f"{where}: roi", twice, "one region a voxel")
             rois[subject][int(text)] = roi
     return rois
 
@@ -675,81 +485,64 @@ def _read_rois(path: Path | None, sizes: dict[str, int]) -> dict[str, np.ndarray
 def _ceilings(texts: tuple[str, ...], sizes: dict[str, int]) -> dict[str, Array]:
     """Subject -> its ceiling, for those that have one."""
     found: dict[str, Array] = {}
-    for text in texts:
-        source = parse(text, "--ceiling")
-        subject = source.label or (next(iter(sizes)) if len(sizes) == 1 else source.path.stem)
-        if subject not in sizes or subject in found:
-            raise ArrayError(
-                f"{source}: found subject {subject!r}{' twice' if subject in found else ''}, expected "
-                f"SUBJECT=PATH, a subject once, of {', '.join(sizes)}"
-            )
-        array = open_array(source)
-        if array.shape != (sizes[subject],):
-            raise ArrayError(
-                f"{source}: found shape {array.shape}, expected ({sizes[subject]},), one a voxel of {subject}"
-            )
-        found[subject] = array
+    for array in (open_array(text, "--ceiling") for text in texts):
+        subject = array.label or (next(iter(sizes)) if len(sizes) == 1 else array.path.stem)
+        what = f"subject {subject!r}{' twice' if subject in found else ''}"
+        expected = f"SUBJECT=PATH, a subject once, of {', '.join(sizes)}"
+        expect(subject in sizes and subject not in found, str(array), what, expected)
+        expected = f"({sizes[subject]},), one a voxel of {subject}"
+        expect(array.shape == (sizes[subject],), str(array), f"shape {array.shape}", expected)
+        found[subject] = replace(array, label=subject)
     return found
 
 
-def _inputs(
-    options: Options, features: list[Array], responses: dict[str, Array], ceilings: dict[str, Array]
-) -> list[dict[str, Any]]:
+def _inputs(job: EncodeJob, arrays: list[Array]) -> list[dict[str, Any]]:
     """One entry an array or table that was read: what it is, and the digest of its file."""
-    arrays = [(array.source.label or array.source.path.stem, array) for array in features]
-    arrays += [*responses.items(), *ceilings.items()]
-    found: list[dict[str, Any]] = [
-        {
-            "option": array.source.option,
-            "label": label,
-            "path": array.source.path,
-            "array": array.source.array,
-            "shape": array.shape,
-            "dtype": str(array.values.dtype),
-        }
-        for label, array in arrays
+    found: list[dict[str, Any]] = []
+    for a in arrays:
+        where = {"option": a.option, "label": a.label or a.path.stem, "path": str(a.path), "array": a.name}
+        found.append({**where, "shape": a.shape, "dtype": str(a.values.dtype)})
+    found += [
+        {"option": f"--{n}", "path": str(path)} for n in ("runs", "rois") if (path := getattr(job, n)) is not None
     ]
-    tables = (("--runs", options.runs), ("--rois", options.rois))
-    found += [{"option": option, "path": path} for option, path in tables if path is not None]
     # Several arrays may come from one file, which is read once.
-    digests = {path: sha256(path) for path in dict.fromkeys(entry["path"] for entry in found)}
-    return [{**entry, "path": str(entry["path"]), "sha256": digests[entry["path"]]} for entry in found]
+    digests = {path: sha256(Path(path)) for path in dict.fromkeys(entry["path"] for entry in found)}
+    return [{**entry, "sha256": digests[entry["path"]]} for entry in found]
 
 
-def _folds_line(spec: EncodingSpec, n_runs: int) -> str:
-    low, high, n = spec.log10_alphas
-    what = (
-        f"each of {n_runs} runs is left out once"
-        if spec.folds == "runs"
-        else f"{spec.n_folds} contiguous stretches, {_count(spec.gap, 'TR')} left out beside each"
+def _say_folds_and_test(job: EncodeJob, n_runs: int, say: Say) -> None:
+    low, high, n = job.log10_alphas
+    folds = {
+        "runs": f"each of {n_runs} runs is left out once",
+        "groups": f"{job.n_folds} groups of the {n_runs} runs",
+        "contiguous": f"{job.n_folds} contiguous stretches, {_count(job.gap, 'TR')} left out beside each",
+    }
+    chosen = f"alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
+    say(f"folds: {folds[job.folds]}; {chosen}")
+    if not job.permutations or job.null == "pooled":
+        say("test: one shuffle, pooled over voxels" if job.permutations else "test: none (--permutations 0)")
+        return
+    smallest = 1 / (1 + job.permutations)
+    what = f"permutations of blocks of {_count(job.block, 'TR')}" if job.null == "block" else "rotations of each run"
+    needed = f"unless {100 * min(1, smallest / job.fdr):.2g} % of its voxels have that p"
+    none = f"at a false discovery rate of {job.fdr:g} a layer has no significant voxel {needed}"
+    say(f"test: {job.permutations:,} {what}; the smallest p is {smallest:.2g}, so {none}")
+
+
+def _cautions(job: EncodeJob) -> list[str]:
+    stretches = "no --runs: all TRs are taken as one run, and folds are contiguous stretches of it"
+    reach = "where the scanner stopped in between, delays and permuted blocks reach over the break"
+    touch = (
+        "--gap 0: training TRs touch the tested ones and resemble them whatever the features; scores may be too high"
     )
-    return f"folds: {what}; alpha of each voxel chosen inside the training set, {n} from 1e{low:g} to 1e{high:g}"
-
-
-def _test_line(spec: EncodingSpec) -> str:
-    if not spec.permutations:
-        return "test: none (--permutations 0)"
-    smallest = 1 / (1 + spec.permutations)
-    needed = 100 * min(1, smallest / spec.fdr)
-    return (
-        f"test: {spec.permutations:,} permutations of blocks of {_count(spec.block, 'TR')}; the smallest p "
-        f"is {smallest:.2g}, so at a false discovery rate of {spec.fdr:g} a layer has no significant voxel "
-        f"unless {needed:.2g} % of its voxels have that p"
-    )
-
-
-def _delayed(options: Options) -> str:
-    if options.hemodynamics == "none":
-        return ", as they are"
-    how = "averaged" if options.hemodynamics == "average" else "side by side"
-    return f", delayed by {_some(list(options.delays))} TRs in each run, {how}"
+    return [f"{stretches}; {reach}"] * (job.runs is None) + [touch] * (job.folds == "contiguous" and not job.gap)
 
 
 def _count(n: int, what: str) -> str:
     return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
-def _some(values: list[int]) -> str:
+def _some(values: Iterable[int]) -> str:
     """The first five of some numbers."""
-    more = f" and {len(values) - 5:,} more" if len(values) > 5 else ""
-    return ", ".join(map(str, values[:5])) + more
+    first, rest = [*values][:5], [*values][5:]
+    return ", ".join(map(str, first)) + (f" and {len(rest):,} more" if rest else "")

@@ -1,19 +1,7 @@
 """Timed text, and how its features become TRs: never across a run's boundary."""
 
-from phaselab.stimuli.grid import align, convolve, convolve_events, delayed, tr_means, word_rate
+from phaselab.stimuli.grid import align, convolve, delayed, tr_means, word_rate
 from phaselab.stimuli.run import Run, Stimulus, items
-from phaselab.stimuli.textgrid import Interval, read_textgrid
+from phaselab.stimuli.textgrid import read_textgrid
 
-__all__ = [
-    "Interval",
-    "Run",
-    "Stimulus",
-    "align",
-    "convolve",
-    "convolve_events",
-    "delayed",
-    "items",
-    "read_textgrid",
-    "tr_means",
-    "word_rate",
-]
+__all__ = ["Run", "Stimulus", "align", "convolve", "delayed", "items", "read_textgrid", "tr_means", "word_rate"]

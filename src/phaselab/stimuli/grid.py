@@ -8,54 +8,42 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
 from phaselab.stimuli.run import Run
 from phaselab.study import FeatureSpec
 
-#: Seconds after which the canonical response is taken to be over (nilearn's default).
-HRF_LENGTH = 32.0
 #: Points at which the response is evaluated within one TR before it is averaged.
 HRF_OVERSAMPLING = 64
 #: Parts of a TR to which the onset of an event is rounded.
 EVENT_OVERSAMPLING = 16
-#: Lobes of the Lanczos filter on each side (Huth et al. 2016).
-LOBES = 3
 
 
 def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
-    """Features of the texts of one run as features of its TRs, haemodynamics included.
+    """Features of the texts of one run as features of its TRs, haemodynamics included; float32 (n_trs, p).
 
     Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes by
     ``spec.resample`` the ``mean`` or the ``sum`` of the moments that lie in it, or zeros when there is none; or all
     moments by a filter (``lanczos``). As in the paper's method the step from stimulus to response is then either a
-    canonical response or shifts by whole TRs. Nothing of one run can reach another. Items stay as they are.
+    canonical response or shifts by whole TRs; ``stack`` gives (n_trs, p * n_delays), a finite impulse response, first
+    delay first. Nothing of one run can reach another. Items stay as they are.
 
     Parameters
     ----------
     values : (n_texts, p), one row per text of `run`.
     run : gives onsets (seconds) and the TR grid.
-    spec : `resample`, `hemodynamics` and `delays` (TRs) are used; `trim` is left to the caller, who must
-        drop the same TRs from the responses.
-
-    Returns
-    -------
-    float32 (n_trs, p): ``hrf``, convolved with the canonical response; ``average``, mean over the delays;
-    ``none``, the values. (n_trs, p * n_delays) for ``stack``: a finite impulse response, first delay first.
+    spec : `resample`, `hemodynamics` and `delays` are used; the caller drops `trim` TRs here and of the responses.
     """
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
-    timeless = spec.hemodynamics == "none"
-    expect(timeless == run.items, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    if timeless:
+    fits = run.items == (spec.hemodynamics == "none")
+    expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
+    if spec.hemodynamics == "none":
         return _checked(values, run).astype(np.float32)
     grid = RESAMPLERS[spec.resample](values, run)
     return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
 
 
 def tr_means(values: np.ndarray, run: Run) -> np.ndarray:
-    """Mean of the moments whose onset lies in each TR; float32 (n_trs, p), 0 where none does.
-
-    `values` is (n_texts, p); a moment is the mean of the texts with one onset.
-    """
+    """Mean of the moments (see `align`) of (n_texts, p) whose onset lies in each TR; float32 (n_trs, p), 0 for none."""
     moments, at, _ = _moments(values, run)
     counts = np.bincount(at, minlength=run.n_trs)
     return (_added(moments, at, run) / np.maximum(counts, 1)[:, None]).astype(np.float32)
@@ -70,15 +58,14 @@ def tr_sums(values: np.ndarray, run: Run) -> np.ndarray:
 def tr_lanczos(values: np.ndarray, run: Run) -> np.ndarray:
     """Moments low-pass filtered to what the TR grid can carry, and read at the middle of each TR; float32 (n_trs, p).
 
-    A moment adds to a TR ``L(x) = sinc(x) sinc(x / 3)`` of itself for ``|x| < 3`` and nothing beyond, ``sinc(x) =
-    sin(pi x) / (pi x)``, x being the time from the middle of the text (between its onset and offset) to the middle of
-    the TR, in TRs: a Lanczos filter of three lobes with its cut-off at the Nyquist frequency of the grid, 1 / (2 TR),
-    as in Huth et al. 2016 (doi:10.1038/nature17637) and the code of that group. Like a sum it grows with the rate of
-    texts; and it is not causal: a text reaches up to three TRs into its past.
+    A moment adds to a TR ``sinc(x) sinc(x / 3)`` of itself for ``|x| < 3``, x being the time in TRs from the middle of
+    the text to the middle of the TR: a Lanczos filter of three lobes with its cut-off at the Nyquist frequency of the
+    grid, 1 / (2 TR), as in Huth et al. 2016 (doi:10.1038/nature17637) and the code of that group. Like a sum it grows
+    with the rate of texts; and it is not causal: a text reaches up to three TRs into its past.
     """
     moments, _, middles = _moments(values, run)
     x = np.arange(run.n_trs)[:, None] + 0.5 - middles / run.tr
-    weights = np.where(np.abs(x) < LOBES, np.sinc(x) * np.sinc(x / LOBES), 0.0)
+    weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
     return np.asarray(sparse.csr_array(weights) @ moments).astype(np.float32)
 
 
@@ -96,8 +83,8 @@ def _checked(values: np.ndarray, run: Run) -> np.ndarray:
 def _moments(values: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means of the texts with one onset, float64 (n_moments, p); the TR of each; its middle, seconds."""
     values, at = _checked(values, run).astype(np.float64), tr_of_texts(run)
-    onsets = np.asarray(run.onsets, dtype=float)
-    middles = (onsets + np.asarray(run.offsets, dtype=float)) / 2
+    onsets, offsets = np.asarray(run.onsets, dtype=float), np.asarray(run.offsets, dtype=float)
+    middles = (onsets + offsets) / 2
     _, first, group, counts = np.unique(onsets, return_index=True, return_inverse=True, return_counts=True)
     if len(first) == len(onsets):
         return values, at, middles
@@ -107,36 +94,31 @@ def _moments(values: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray, np.n
 
 def _added(values: np.ndarray, at: np.ndarray, run: Run) -> np.ndarray:
     """Sum of the rows of (n, p) in each TR; float64 (n_trs, p)."""
-    ones = (np.ones(len(at)), (at, np.arange(len(at))))
+    ones = np.ones(len(at)), (at, np.arange(len(at)))
     return np.asarray(sparse.csr_array(ones, shape=(run.n_trs, len(at))) @ values)
 
 
 def tr_of_texts(run: Run) -> np.ndarray:
     """(n_texts,) index of the TR in which each text begins; an onset outside the run is refused."""
     at = _steps(run, run.tr)
-    for text in np.flatnonzero((at < 0) | (at >= run.n_trs))[:1]:
+    for text in np.flatnonzero((at < 0) | (at >= run.n_trs)):
         where, found = f"run {run.name}: text {text} ({run.texts[text]!r})", f"onset {run.onsets[text]:.3f} s"
-        expect(False, where, found, f"one from 0 to {run.n_trs * run.tr:g} s")
+        raise PhaselabError(f"{where}: found {found}, expected one from 0 to {run.n_trs * run.tr:g} s")
     return at
 
 
 def _steps(run: Run, step: float) -> np.ndarray:
-    """Onsets in whole steps of `step` seconds."""
     # The small number keeps an onset on an edge in the step that begins when `step` has no exact binary form.
     return np.floor(np.asarray(run.onsets, dtype=float) / step + 1e-9).astype(np.int64)
 
 
 def word_rate(run: Run) -> np.ndarray:
-    """Number of texts that begin in each TR; float32 (n_trs, 1), not convolved."""
+    """Texts that begin in each TR; float32 (n_trs, 1), not convolved."""
     return np.bincount(tr_of_texts(run), minlength=run.n_trs).astype(np.float32)[:, None]
 
 
 def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
-    """The series (n_trs, p) of one run, moved later by each of `delays` TRs: averaged, or side by side.
-
-    Rows that a shift leaves empty are zeros. Returns (n_trs, p), or (n_trs, p * n_delays) for ``stack``, first
-    delay first.
-    """
+    """The series (n_trs, p) of one run, later by each of `delays` TRs, zeros before it: averaged, or side by side."""
     expect(delays and min(delays) >= 0, "features.delays", tuple(delays), "at least one number of TRs >= 0")
     shifted = [np.zeros_like(series) for _ in delays]
     for moved, delay in zip(shifted, delays, strict=True):
@@ -145,10 +127,7 @@ def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delay
 
 
 def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
-    """Causal convolution of (n_trs, p), constant during each TR, with the canonical response; float32 (n_trs, p).
-
-    `tr` is in seconds; the response comes `delay` seconds later than the canonical one (earlier if negative).
-    """
+    """Convolution of (n_trs, p), constant during each TR, with the response of `hrf`; float32 (n_trs, p)."""
     out = np.zeros(series.shape, dtype=np.float64)
     for lag, weight in enumerate(hrf(tr, delay)[: len(series)]):
         out[lag:] += weight * series[: len(series) - lag]
@@ -156,11 +135,7 @@ def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
 
 
 def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
-    """Response to one impulse per text at its very onset: a regressor of what the texts are, not of features.
-
-    `amplitudes` is (n_texts, k); a column of ones gives the word rate. Returns float32 (n_trs, k), in amplitude per
-    TR: a steady train of `c` impulses of 1 in a TR tends to `c`.
-    """
+    """Response to an impulse at each text's very onset, of `amplitudes` (n_texts, k); float32 (n_trs, k) per TR."""
     tr_of_texts(run)  # refuses onsets outside the run
     fine = run.tr / EVENT_OVERSAMPLING
     events = np.zeros((run.n_trs * EVENT_OVERSAMPLING, amplitudes.shape[1]))
@@ -169,19 +144,16 @@ def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
 
 
 def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
-    """The canonical double-gamma haemodynamic response (SPM's, by nilearn) on the TR grid; (n_lags,), sum 1.
+    """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
     Weight k says what a stimulus that lasts through TR 0 adds to the response at the start of TR k: the mean of the
-    response from k - 1 to k TR after an onset, so weight 0 is 0. It is evaluated finely and averaged, because single
-    points 2 s apart would miss its peak. With this form the word rate of the Alice stimulus reproduces the published
-    predictor and correlates with the responses more than with Glover's form or with times half a TR later.
+    response from k - 1 to k TR after an onset, so weight 0 is 0. It is evaluated finely and averaged, because points
+    2 s apart would miss its peak. So the word rate of the Alice stimulus reproduces the published predictor, and
+    correlates with the responses more than with Glover's form or with times half a TR later.
     """
-    # Imported here: nilearn takes a second, and reading a stimulus does not need it.
-    from nilearn.glm.first_level.hemodynamic_models import spm_hrf
+    from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 
-    fine = spm_hrf(tr, oversampling=HRF_OVERSAMPLING, time_length=HRF_LENGTH, onset=delay)
-    n_lags = -(-len(fine) // HRF_OVERSAMPLING)
-    padded = np.zeros(n_lags * HRF_OVERSAMPLING)
-    padded[: len(fine)] = fine
-    weights = np.concatenate([[0.0], padded.reshape(n_lags, HRF_OVERSAMPLING).sum(axis=1)])
-    return weights / weights.sum()
+    fine = spm_hrf(tr, oversampling=HRF_OVERSAMPLING, onset=delay)
+    padded = np.pad(fine, (0, -len(fine) % HRF_OVERSAMPLING))
+    weights = np.concatenate([[0.0], padded.reshape(-1, HRF_OVERSAMPLING).sum(axis=1)])
+    return np.asarray(weights / weights.sum())

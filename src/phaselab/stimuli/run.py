@@ -19,11 +19,9 @@ class Run:
     Attributes
     ----------
     name : name of the run.
-    texts : (n_texts,) words, sentences or captions, in order of onset. What several annotators wrote of
-        one moment are several texts with one onset.
-    onsets, offsets : (n_texts,) seconds from the start of the run's first TR.
-    tr : repetition time, seconds.
-    n_trs : number of TRs.
+    texts : (n_texts,) words, sentences or captions; what several annotators wrote of one moment has one onset.
+    onsets, offsets : (n_texts,) seconds from the start of the run's first TR, in order of onset.
+    tr, n_trs : repetition time, seconds; number of TRs.
     labels : one row per text: what is known of it (for probes, nuisance and simulated brains).
     starts : (n_texts,) True where a text begins anew, so that no left context is taken from before.
     items : whether there is no time axis: response k belongs to text k, and the times mean nothing (see ``items``).
@@ -69,6 +67,7 @@ class Stimulus:
 
     @property
     def n_trs(self) -> int:
+        """TRs of all runs."""
         return sum(run.n_trs for run in self.runs)
 
     @property
@@ -81,23 +80,19 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
     Folds of runs are then folds of groups: what belongs together is never in training and test. Each item is read
-    alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``.
-
-    Parameters
-    ----------
-    name : of the stimulus.
-    table : one row per item: ``item``, its own name; ``text``; ``group``. All columns become labels, and so
-        ``stimulus.labels["item"]`` is the order of the responses: groups as they first appear, items as in the table.
+    alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per
+    item: ``item``, its own name; ``text``; ``group``. All columns become labels, and so ``stimulus.labels["item"]`` is
+    the order of the responses: groups as they first appear, items as in the table.
     """
     needed = ["item", "text", "group"]
-    absent = [column for column in needed if column not in table]
-    expect(not absent, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(absent)}")
+    expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
     empty = np.flatnonzero(table[needed].isna().any(axis=1)).tolist()
     expect(not empty, f"items of {name}: rows", f"no item, text or group in {empty[:3]}", "all three in every row")
     twice = table["item"][table["item"].duplicated()].tolist()
     expect(not twice, f"items of {name}: item", f"{twice[:3]} more than once", "distinct names")
     runs = []
     for group, rows in table.groupby("group", sort=False):
-        onsets, texts, labels = np.arange(float(len(rows))), tuple(rows["text"].astype(str)), rows.reset_index(drop=True)
-        runs.append(Run(str(group), texts, onsets, onsets + 1, 1.0, len(rows), labels, onsets >= 0, items=True))
+        onsets, texts = np.arange(float(len(rows))), tuple(rows["text"].astype(str))
+        labels, starts = rows.reset_index(drop=True), np.ones(len(rows), dtype=bool)
+        runs.append(Run(str(group), texts, onsets, onsets + 1, 1.0, len(rows), labels, starts, items=True))
     return Stimulus(name, tuple(runs))

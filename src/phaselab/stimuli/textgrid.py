@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,20 +25,19 @@ class Interval(NamedTuple):
 
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:
-    """The interval tiers of a Praat TextGrid (text formats, UTF-8 or UTF-16): tier name -> intervals in order.
-
-    A file that cannot be read is refused with the line: what was found, what was expected.
-    """
+    """The interval tiers of a Praat TextGrid (text formats, UTF-8 or UTF-16): tier name -> intervals in order."""
     tokens, line = _tokens(path), 1
 
     def take(kind: type[Kind], what: str) -> Kind:
         nonlocal line
         line, value = next(tokens, (line, None))
-        expect(isinstance(value, kind), f"{path}: line {line}", "the end" if value is None else repr(value), what)
-        return value
+        if isinstance(value, kind):
+            return value
+        told = "the end" if value is None else repr(value)
+        raise PhaselabError(f"{path}: line {line}: found {told}, expected {what}")
 
-    head = take(str, what := "'File type = \"ooTextFile\"', Praat's text format"), take(str, '"TextGrid"')
-    expect(head == ("ooTextFile", "TextGrid"), f"{path}: line {line}", " ".join(head), what)
+    head = take(str, "ooTextFile"), take(str, "TextGrid")
+    expect(head == ("ooTextFile", "TextGrid"), f"{path}: line {line}", " ".join(head), "ooTextFile, TextGrid of Praat")
     tiers: dict[str, list[Interval]] = {}
     _, _, n_tiers = (take(float, what) for what in ("xmin", "xmax", "the number of tiers"))
     for _ in range(int(n_tiers)):
@@ -45,7 +45,7 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         expect(name not in tiers, f"{path}: line {line}", f"a second tier {name!r}", "distinct names")
         _, _, size = (take(float, f"{what} of tier {name!r}") for what in ("xmin", "xmax", "size"))
         tier = tiers.setdefault(name, []) if kind == "IntervalTier" else None
-        before = float("-inf")
+        before = -math.inf
         for number in range(1, int(size) + 1):
             where = f"{number} of {size:g} of tier {name!r}"
             start = take(float, f"the start of {where}")
@@ -67,7 +67,7 @@ def _tokens(path: Path) -> Iterator[tuple[int, str | float]]:
     try:
         content = raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise PhaselabError(f"{path}: found bytes that are not {encoding}: {error}; expected UTF-8 or UTF-16") from error
+        raise PhaselabError(f"{path}: found {error}, expected UTF-8 or UTF-16") from error
     line, at = 1, 0
     for match in TOKEN.finditer(content):
         line, at = line + content.count("\n", at, match.start()), match.start()

@@ -24,35 +24,14 @@ from phaselab.book.lab import Lab
 from phaselab.cli import app
 from phaselab.features import read_features
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
+from phaselab.stages import Workbench, choose_device
+from phaselab.stages.features import FILE as FEATURES
 from phaselab.study import Model, Study, StudyError, load_study
-from phaselab.sweep import pool as sweep
-from phaselab.sweep.unit import FEATURES, Workbench, choose_device
+from phaselab.sweep import pool
+from tiny import CHECKPOINT, LAST, TINY, TRAIN, sweep
 
-TRAIN = {
-    "text": "world",
-    "architecture": "gpt_neox",
-    "hidden_size": 16,
-    "layers": 1,
-    "heads": 2,
-    "intermediate_size": 32,
-    "steps": 6,
-    "batch": 2,
-    "warmup": 2,
-    "checkpoints": 3,
-}
-TINY = {
-    "name": "tiny",
-    "title": "Tiny",
-    "brain": {"name": "simulated", "subjects": 2, "runs": 3, "minutes": 6, "vertices": 24},
-    "models": [
-        {"name": "one", "train": TRAIN},
-        {"name": "two", "train": {**TRAIN, "architecture": "olmo2", "seed": 1}},
-    ],
-    "features": {"trim": 2},
-    "encoding": {"permutations": 20, "shuffles": 2, "log10_alphas": [0, 4, 5]},
-    "tasks": [{"name": "reading", "items": 8}, {"name": "facts", "items": 8}],
-    "internals": {"probes": ["who"], "samples": 200},
-}
+#: Stages of a model of three checkpoints.
+MODEL = 3 * len(CHECKPOINT) + len(LAST)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +50,9 @@ def study(path: Path) -> Study:
 def store(study: Study, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """The results of one run of the study."""
     store = Store(tmp_path_factory.mktemp("results"))
-    outcome = sweep.run(study, store, jobs=2, console=Console(file=StringIO()))
+    outcome = sweep(study, store, jobs=2)
     assert outcome.failures == {}
-    assert (outcome.computed, outcome.reused) == (2 * 3 + 2, 0)
+    assert (outcome.computed, outcome.reused) == (2 * MODEL, 0)
     return store
 
 
@@ -98,8 +77,8 @@ def test_the_curves_table_has_every_perspective_at_every_checkpoint(store: Store
 
 def test_nothing_changed_nothing_runs(study: Study, store: Store) -> None:
     before = units(store)
-    outcome = sweep.run(study, store, jobs=1, console=Console(file=StringIO()))
-    assert (outcome.computed, outcome.reused) == (0, 2 * 3 + 2)
+    outcome = sweep(study, store, jobs=1)
+    assert (outcome.computed, outcome.reused) == (0, 2 * MODEL)
     assert units(store) == before
 
 
@@ -130,7 +109,7 @@ def test_killed_and_restarted_gives_identical_results(study: Study, path: Path, 
     while workers_of(process.pid):
         time.sleep(0.05)
     assert 0 < len(units(Store(tmp_path))) < len(units(store))
-    again = sweep.run(study, Store(tmp_path), jobs=2, console=Console(file=StringIO()))
+    again = sweep(study, Store(tmp_path), jobs=2)
     assert again.failures == {}
     assert again.reused > 0
     assert units(Store(tmp_path)) == units(store)
@@ -138,43 +117,40 @@ def test_killed_and_restarted_gives_identical_results(study: Study, path: Path, 
 
 def test_damage_is_said_and_made_good(study: Study, store: Store) -> None:
     before = units(store)
-    folder = next(p for p in sorted((store.root / "tiny" / "one").iterdir()))
-    victim = folder / "brain.parquet"
+    victim = next(sorted((store.root / "tiny" / "one").iterdir())[0].glob("brain/curves.parquet"))
     victim.write_bytes(victim.read_bytes()[:-7])
     said = StringIO()
-    outcome = sweep.run(study, store, jobs=1, console=Console(file=said, width=1000))
+    outcome = pool.run(study, store, jobs=1, console=Console(file=said, width=1000))
     assert outcome.computed == 1
-    assert "brain.parquet" in said.getvalue()
+    assert "curves.parquet" in said.getvalue()
     assert units(store) == before
 
 
 def test_another_model_reruns_nothing_of_the_others(store: Store) -> None:
     more = Study.model_validate({**TINY, "models": [*TINY["models"], {"name": "three", "train": {**TRAIN, "seed": 7}}]})
-    outcome = sweep.run(more, store, jobs=2, console=Console(file=StringIO()))
-    assert (outcome.computed, outcome.reused) == (3 + 1, 2 * 3 + 2)
+    outcome = sweep(more, store, jobs=2)
+    assert (outcome.computed, outcome.reused) == (MODEL, 2 * MODEL)
 
 
 def test_a_failure_is_reported_and_stops_no_other(study: Study, tmp_path: Path) -> None:
     broken = Study.model_validate(
         {**TINY, "models": [{"name": "gone", "folder": str(tmp_path / "nowhere")}, TINY["models"][0]]}
     )
-    outcome = sweep.run(broken, Store(tmp_path), jobs=1, console=Console(file=StringIO()))
+    outcome = sweep(broken, Store(tmp_path), jobs=1)
     assert list(outcome.failures) == ["gone"]
     assert "nowhere" in outcome.failures["gone"]
-    assert outcome.computed == 3 + 1
+    assert outcome.computed == MODEL
 
 
 def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: Store, tmp_path: Path) -> None:
     assert not list(store.root.rglob(FEATURES))
-    before = units(store)
     shutil.copytree(store.root, tmp_path / "results")
     kept = Store(tmp_path / "results")
-    quiet = Console(file=StringIO())
     chosen = (Workbench(study, kept).checkpoints(study.models[0])[-1].revision,)
-    outcome = sweep.run(study, kept, None, ("one",), chosen, 1, quiet, keep_features=True)
+    outcome = sweep(study, kept, None, ("one",), chosen, keep_features=True)
     assert outcome.failures == {}
-    assert (outcome.computed, outcome.reused) == (1, 1)
-    folder = kept.unit("tiny", "one", chosen[0])
+    assert (outcome.computed, outcome.reused) == (1, len(CHECKPOINT) + len(LAST))
+    folder = kept.stage("tiny", "one", chosen[0], "features")
     found = read_features(folder / FEATURES)
     labels = Workbench(study, kept).brain.stimulus.labels
     assert {layer: values.shape for layer, values in found.layers.items()} == {
@@ -185,13 +161,7 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
     assert (attributes["unit"]["model"], attributes["unit"]["checkpoint"]) == ("one", chosen[0])
     assert attributes["device"] == "cpu"
     assert attributes["spec"]["pooling"] == study.features.pooling
-    # Their tables are those of a unit without them, and whoever does not ask for them uses the unit as it is.
-    tables = [p for p in folder.iterdir() if p.suffix == ".parquet"]
-    there = store.unit("tiny", "one", chosen[0])
-    assert [p.read_bytes() for p in tables] == [(there / p.name).read_bytes() for p in tables]
-    again = sweep.run(study, kept, None, ("one",), chosen, 1, quiet)
-    assert (again.computed, again.reused) == (0, 2)
-    assert units(store) == before
+    assert not list(store.root.rglob(FEATURES))
 
 
 @pytest.mark.parametrize(
@@ -226,14 +196,34 @@ def test_auto_takes_what_is_there() -> None:
 def test_a_task_that_is_nobodys_is_refused(task: dict[str, object], expected: str, tmp_path: Path) -> None:
     wrong = Study.model_validate({**TINY, "tasks": [task]})
     with pytest.raises(StudyError, match=expected):
-        Lab(wrong, Store(tmp_path)).bench.items(wrong.models[0])
+        Workbench(wrong, Store(tmp_path)).items(wrong.models[0])
 
 
 def test_models_of_a_hub_are_swept_one_after_another_unless_more_are_asked_for() -> None:
     trained = load_study("demo").models[0]
     found = Model(name="big", family="olmo2-7b")
     other = Model(name="other", repository="me/mine")
-    assert sweep.workers([trained], None, "cpu") == sweep.cores()
-    assert [sweep.workers([trained, m], None, "cpu") for m in (found, other)] == [1, 1]
-    assert sweep.workers([found], 3, "cpu") == 3
-    assert sweep.workers([trained], 3, "cuda:0") == 1
+    assert pool.workers([trained], None, "cpu") == pool.cores()
+    assert [pool.workers([trained, m], None, "cpu") for m in (found, other)] == [1, 1]
+    assert pool.workers([found], 3, "cpu") == 3
+    assert pool.workers([trained], 3, "cuda:0") == 1
+
+
+def test_results_of_an_older_layout_stay_and_are_said(study: Study, tmp_path: Path) -> None:
+    old = tmp_path / "tiny" / "one" / "step0-tokens0" / "brain.parquet"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"as it was")
+    said = StringIO()
+    outcome = pool.run(study, Store(tmp_path), None, ("one",), "step0-tokens0", 1, Console(file=said, width=1000))
+    assert outcome.computed == len(CHECKPOINT)
+    assert "found results of an older layout" in said.getvalue()
+    assert old.read_bytes() == b"as it was"
+
+
+def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study, store: Store) -> None:
+    before = units(store)
+    outcome = sweep(study, store, fresh=frozenset({"internal"}))
+    assert (outcome.computed, outcome.reused) == (2 * 3, 2 * MODEL - 2 * 3)
+    assert units(store) == before
+    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour"):
+        sweep(study, store, fresh=frozenset({"nothing_such"}))

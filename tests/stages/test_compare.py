@@ -13,23 +13,11 @@ from rich.console import Console
 
 from phaselab.book.lab import Lab
 from phaselab.results import Store
-from phaselab.study import Study, StudyError
+from phaselab.study import Study
 from phaselab.sweep import pool as sweep
-from phaselab.sweep.unit import Workbench
+from tiny import TRAIN
 
 DOCS = [{"question": f"w {i}", "choices": ["farm", "mill", "tower"], "answer": i % 3} for i in range(9)]
-TRAIN = {
-    "text": "world",
-    "architecture": "gpt_neox",
-    "hidden_size": 16,
-    "layers": 2,
-    "heads": 2,
-    "intermediate_size": 32,
-    "steps": 6,
-    "batch": 2,
-    "warmup": 2,
-    "checkpoints": 3,
-}
 
 
 def _study(folder: Path, **internals: Any) -> Study:
@@ -40,7 +28,7 @@ def _study(folder: Path, **internals: Any) -> Study:
             "name": "tiny",
             "title": "Tiny",
             "brain": {"name": "simulated", "subjects": 1, "runs": 3, "minutes": 6, "vertices": 16},
-            "models": [{"name": "one", "train": TRAIN}],
+            "models": [{"name": "one", "train": {**TRAIN, "layers": 2}}],
             "features": {"trim": 2},
             "encoding": {
                 "permutations": 5,
@@ -59,7 +47,8 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     store, quiet = Store(tmp_path / "results"), Console(file=StringIO())
     outcome = sweep.run(study, store, jobs=1, console=quiet)
     assert outcome.failures == {}
-    assert outcome.computed == 3 + 1 + 1
+    # Of each checkpoint attention, behaviour, brain, internal, ngrams, similarity and states; controls; compare.
+    assert outcome.computed == 3 * 7 + 1 + 1
     table = pd.read_parquet(store.curves("tiny"))
     internal = table[table["perspective"] == "internal"]
     layers = internal.groupby("measure")["layer"].unique().map(sorted)
@@ -83,14 +72,10 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     assert set(behaviour["task"]) == {"facts", "mmlu"}
 
     again = sweep.run(study, store, jobs=1, console=quiet)
-    assert (again.computed, again.reused) == (0, 5)
+    assert (again.computed, again.reused) == (0, 23)
     lab = Lab(study, store, None)
     pd.testing.assert_frame_equal(lab.curves("all"), table)
-    (outcome.compared[0] / "internal.parquet").write_bytes(b"")
-    assert Workbench(study, store).compared(study.models[0])[1]
-
-
-def test_comparisons_are_made_only_where_asked_for(tmp_path: Path) -> None:
-    study = _study(tmp_path)
-    with pytest.raises(StudyError, match="internals.compare: found false"):
-        Workbench(study, Store(tmp_path)).compared(study.models[0])
+    made = store.stage("tiny", "one", None, "compare") / "curves.parquet"
+    made.write_bytes(b"")
+    assert sweep.run(study, store, jobs=1, console=quiet).computed == 1
+    assert len(pd.read_parquet(made))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 import zarr
 from typer.testing import CliRunner, Result
 
@@ -20,6 +19,8 @@ from phaselab import encoding
 from phaselab.cli import app
 from phaselab.encoding import arrays
 from phaselab.encoding import job as scores
+from phaselab.results import digest_code
+from phaselab.stimuli import convolve
 from phaselab.study import EncodingSpec
 
 RUNS, LENGTH, WIDTH, VOXELS = 4, 60, 5, 12
@@ -64,6 +65,12 @@ def scored(*arguments: object, out: str = "scores.parquet") -> pd.DataFrame:
     return pd.read_parquet(out) if out.endswith(".parquet") else pd.read_csv(out, keep_default_na=False)
 
 
+def planned(**fields: object) -> scores.Plan:
+    """What plan makes of the files of `here`."""
+    given = {"features": "X.npy", "responses": "Y.npy", "runs": "runs.csv", "out": "s.csv"} | fields
+    return scores.plan(scores.EncodeJob.model_validate(given), lambda _: None)
+
+
 def unbroken(result: Result) -> str:
     """What is on the screen, without the line breaks of titles and captions of tables."""
     return " ".join(result.output.split())
@@ -102,7 +109,8 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
         "0.05 a layer has no significant voxel unless 20 % of its voxels have that p",
         "features: 1 layer of 240 TRs x 5 features, as they are",
         "subject Y: 12 voxels",
-        "5 (41.7 %)",
+        "significant  share",
+        "5  0.417",
         "scores.json",
     ):
         assert said in result.output
@@ -169,9 +177,8 @@ def test_raw_responses_far_from_zero_score_as_in_closed_form(here: Path, log10_a
 
 
 def test_progress_counts_layers(here: Path) -> None:
-    options = scores.Options(("a=X.npy", "b=X.npy"), ("Y.npy",), Path("s.csv"), Path("runs.csv"), permutations=9)
     seen: list[tuple[int, int]] = []
-    scores.score(scores.plan(options, lambda _: None), lambda done, of: seen.append((done, of)))
+    scores.score(planned(features=("a=X.npy", "b=X.npy"), permutations=9), lambda done, of: seen.append((done, of)))
     assert seen == [(1, 2), (2, 2)]
 
 
@@ -236,8 +243,8 @@ def test_a_long_summary_shows_the_best_layer_of_each_subject(here: Path, monkeyp
     np.save("noise.npy", np.random.default_rng(9).standard_normal((N, WIDTH)))
     result = encode("--features", "noise.npy", *FILES, "--out", "s.csv", *QUICK)
     assert "each subject's best of 2 layers" in unbroken(result)
-    assert "│ X " in result.output
-    assert "│ noise " not in result.output
+    assert "\nY       X  " in result.output
+    assert "noise  " not in result.output
 
 
 def test_one_row_a_tr_is_the_same_as_one_row_a_run(here: Path) -> None:
@@ -358,6 +365,8 @@ def test_regions_and_ceiling(here: Path) -> None:
     result = encode(*FILES, "--rois", "rois.csv", "--ceiling", "ceiling.npy", "--out", "scores.parquet", *QUICK)
     table = pd.read_parquet("scores.parquet")
     assert table["roi"].tolist() == ["STG"] * PLANTED + ["V1"] * (VOXELS - PLANTED - 1) + [""]
+    inputs = json.loads(Path("scores.json").read_text())["inputs"]
+    assert [entry["label"] for entry in inputs if entry["option"] == "--ceiling"] == ["Y"]
     known = ceiling >= 0.1
     np.testing.assert_allclose(table["r_normalised"][known], table["r"][known] / ceiling[known], rtol=1e-5)
     assert table["r_normalised"][~known].isna().all()
@@ -392,44 +401,45 @@ def test_provenance_names_options_versions_and_digests(here: Path) -> None:
     assert content["options"]["seed"] == 4
     assert content["options"]["log10_alphas"] == [-3, 5, 9]
     assert content["versions"]["numpy"] == np.__version__
+    assert set(content["versions"]) == {"python", "phaselab", "numpy", "scipy", "torch"}
+    assert content["code"] == digest_code("encoding", "stimuli", "study")
     before = entries["--features"]["sha256"]
     zarr.open(Path("X.zarr"), mode="r+")[0, 0] = 5
     assert scores.sha256(Path("X.zarr")) != before
 
 
-def test_features_are_read_one_layer_at_a_time(here: Path) -> None:
-    """The mapping that encode is given: lazy, and the same as what is read at once."""
+def test_features_are_read_when_asked_for(here: Path) -> None:
+    """The mapping that encode is given: lazy, each run delayed by itself, and trimmed."""
     X = np.random.default_rng(2).standard_normal((3, N, WIDTH))
     np.save("stack.npy", X)
-    array = arrays.open_array(arrays.parse("stack.npy", "--features"))
-    runs = {"a": slice(0, 100), "b": slice(100, N)}
-    layers = scores.Layers([(array, layer) for layer in range(3)], runs, "stack", (0, 2), 1)
-    assert (list(layers), list(layers[1])) == ([0, 1, 2], ["a", "b"])
-    b = layers[1]["b"]
+    Path("runs.csv").write_text("run,n_trs\na,100\nb,140\n")
+    found = planned(features="stack.npy", hemodynamics="stack", delays=(0, 2), trim=1).X
+    assert (list(found), list(found[1])) == ([0, 1, 2], ["a", "b"])
+    b = found[1]["b"]
     np.testing.assert_array_equal(b[:, :WIDTH], X[1, 101:])
     np.testing.assert_array_equal(b[1:, WIDTH:], X[1, 100:-2])
     assert not b[0, WIDTH:].any()
     with pytest.raises(KeyError):
-        layers[3]
-    assert np.shares_memory(layers.as_given(2), layers.as_given(2))
-    assert not np.shares_memory(scores.Layers([(array, 0)], runs, "none", (), 0)[0]["a"], X)
+        found[3]
+    # As they are: of the read-only memory map itself.
+    assert not planned().X[0]["a"].flags.writeable
 
 
 @pytest.mark.parametrize("columns", [20_000, 19_000])
 def test_a_memory_map_is_not_read_into_memory(here: Path, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    """Checking 19 MB of responses takes little of it; voxels that are left out cost a copy of the others."""
+    """Checking 19 MB of responses takes little of it, whether or not voxels are left out."""
     Y = np.random.default_rng(0).standard_normal((N, 20_000)).astype(np.float32)
     Y[:, columns:] = 0
     np.save("Y.npy", Y)
     monkeypatch.setattr(arrays, "PIECE", 2**18)
-    options = scores.Options(("X.npy",), ("Y.npy",), Path("s.csv"), Path("runs.csv"))
-    scores.plan(options, lambda _: None)
+    planned()
     tracemalloc.start()
-    job = scores.plan(options, lambda _: None)
+    found = planned()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert job.Y["Y"]["run-0"].shape == (LENGTH, columns)
-    assert peak < Y.nbytes / 2 + (0 if columns == 20_000 else Y.nbytes)
+    assert found.Y["Y"]["run-0"].shape == (LENGTH, columns)
+    np.testing.assert_array_equal(found.Y["Y"]["run-1"][:, 5:900], Y[LENGTH : 2 * LENGTH, 5:900])
+    assert peak < Y.nbytes / 4
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -469,94 +479,6 @@ def test_values_that_cannot_be_used(here: Path) -> None:
     assert "expected at least one voxel to score" in said
 
 
-class Planted:
-    """Were it unpickled, a file would appear."""
-
-    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
-        return Path("unpickled").touch, ()
-
-
-def test_pickled_objects_are_refused_and_never_run(here: Path) -> None:
-    np.save("objects.npy", np.array([[Planted()]], dtype=object), allow_pickle=True)
-    np.savez("objects.npz", X=np.array([[Planted()]], dtype=object))
-    Path("pickle.npy").write_bytes(pickle.dumps(Planted()))
-    Path("pickle.npz").write_bytes(pickle.dumps(Planted()))
-    store = Path("objects.zarr")
-    store.mkdir()
-    content = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "<f4", "fill_value": 0, "order": "C"}
-    (store / ".zarray").write_text(json.dumps({**content, "compressor": {"id": "pickle"}, "filters": None}))
-    (store / "0").write_bytes(pickle.dumps(Planted()))
-    for name in ("objects.npy", "objects.npz", "pickle.npz"):
-        said = refused("--features", name, *FILES[2:])
-        assert f"--features {name}: found data type object (pickled Python objects, which are not read)" in said
-    for name in ("pickle.npy", "objects.zarr"):
-        assert f"--features {name}: found no array that can be read" in refused("--features", name, *FILES[2:])
-    assert not Path("unpickled").exists()
-
-
-def test_text_and_complex_numbers_are_refused(here: Path) -> None:
-    np.save("text.npy", np.array([["a", "b"]] * N))
-    np.save("complex.npy", np.load("X.npy") + 1j)
-    for name, kind in (("text.npy", "<U1"), ("complex.npy", "complex64")):
-        said = refused("--features", name, *FILES[2:])
-        assert f"--features {name}: found data type {kind}, expected real numbers" in said
-
-
-def test_files_that_are_none(here: Path) -> None:
-    assert "--features nix.npy: not there, expected a file" in refused("--features", "nix.npy", *FILES[2:])
-    said = refused("--features", "X.mat", *FILES[2:])
-    assert "--features: found 'X.mat', expected a file that ends in .npy, .npz, .zarr, .h5 or .hdf5" in said
-    Path("cut.npy").write_bytes(Path("X.npy").read_bytes()[:200])
-    assert "cut.npy: found no array that can be read" in refused("--features", "cut.npy", *FILES[2:])
-    Path("cut.npz").write_bytes(b"PK\x03\x04")
-    assert "cut.npz: found no array that can be read" in refused("--features", "cut.npz", *FILES[2:])
-    Path("X.npz").write_bytes(Path("X.npy").read_bytes())
-    assert "X.npz: found an .npy file, expected an .npz file" in refused("--features", "X.npz", *FILES[2:])
-    Path("empty.zarr").mkdir()
-    assert "empty.zarr: found no array that can be read" in refused("--features", "empty.zarr", *FILES[2:])
-    zarr.open_group("group.zarr", mode="w")
-    assert "group.zarr: found no array in it" in refused("--features", "group.zarr", *FILES[2:])
-
-
-def test_a_chunk_that_is_damaged_is_told(here: Path) -> None:
-    zarr.save_array("Y.zarr", np.load("Y.npy"))
-    chunk = next(path for path in Path("Y.zarr").rglob("c/*/*"))
-    chunk.write_bytes(b"damaged")
-    said = refused("--features", "X.npy", "--responses", "Y.zarr", *FILES[4:])
-    assert "--responses Y.zarr: found a part that cannot be read" in said
-
-
-def test_several_arrays_are_listed(here: Path) -> None:
-    X, Y = np.load("X.npy"), np.load("Y.npy")
-    save_npz(X, Y)
-    said = refused("--features", "both.npz", *FILES[2:])
-    assert "--features both.npz: found 2 arrays, expected the name of one, as in both.npz:bold" in said
-    assert "\n  bold\n  words" in said
-    save_zarr(X, Y)
-    said = refused("--features", "data.zarr:bold", *FILES[2:])
-    assert "--features data.zarr:bold: found no array 'bold', expected the name of one" in said
-    assert "\n  sub-01/bold (240, 12) float32\n  sub-02/bold (240, 3) float32" in said
-    assert "X.zarr:a: found a single array, expected no name" in refused("--features", "X.zarr:a", *FILES[2:])
-    assert "an .npy file holds one array" in refused("--features", "X.npy:a", *FILES[2:])
-
-
-def test_h5_arrays_are_listed(here: Path) -> None:
-    save_h5(np.load("X.npy"), np.load("Y.npy"))
-    said = refused("--features", "data.hdf5", *FILES[2:])
-    assert "--features data.hdf5: found 2 arrays" in said
-    assert "\n  sub-01/bold (240, 12) float32\n  sub-02/bold (240, 3) float32" in said
-    Path("cut.h5").write_bytes(b"\x89HDF")
-    assert "cut.h5: found no array that can be read" in refused("--features", "cut.h5", *FILES[2:])
-
-
-def test_without_h5py_it_is_said_what_to_install(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "h5py", None)
-    Path("X.h5").write_bytes(b"")
-    assert "--features X.h5: needs the package h5py, which is not here: pip install h5py" in refused(
-        "--features", "X.h5", *FILES[2:]
-    )
-
-
 def test_names_that_are_the_same(here: Path) -> None:
     Path("more").mkdir()
     np.save("more/Y.npy", np.load("Y.npy"))
@@ -564,14 +486,6 @@ def test_names_that_are_the_same(here: Path) -> None:
     assert "--responses: found subject 'Y' more than once, expected distinct names: --responses NAME=PATH" in said
     said = refused(*FILES, "--features", "X.npy")
     assert "--features: found layer 'X' more than once" in said
-
-
-def test_a_sign_of_equality_in_a_path_is_no_label(here: Path) -> None:
-    Path("X.npy").rename("lr=1.npy")
-    assert arrays.parse("lr=1.npy", "--features").label == ""
-    assert arrays.parse("deep=lr=1.npy", "--features").label == "deep"
-    source = arrays.parse("a=b/store.zarr/sub.h5:x/y", "--features")
-    assert (source.label, source.path, source.array) == ("a", Path("b/store.zarr/sub.h5"), "x/y")
 
 
 @pytest.mark.parametrize(
@@ -587,7 +501,7 @@ def test_a_sign_of_equality_in_a_path_is_no_label(here: Path) -> None:
         ("run,n_trs\na,120\na,120\n", "found run 'a' twice, expected one row a run"),
         ("run,n_trs\na,120\n,120\n", "found no name of the run in row 2"),
         ("run\na\nb\na\n", "row 3: found run 'a' again after 'b', expected the TRs of a run together"),
-        ("title,length\na,240\n", "found columns title, length; expected run"),
+        ("title,length\na,240\n", "found columns (title, length), expected run"),
         ("", "found no table that can be read"),
         ("run,n_trs\na,240\n", "--folds runs: found runs.csv with 1 run, expected at least 2 runs"),
         ("run,n_trs\na,237\nb,3\n", "run b: found 3 TRs, expected more than --trim 3"),
@@ -602,15 +516,25 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
     ("options", "said"),
     [
         (("--folds", "runs"), "--folds runs: found no --runs, expected at least 2 runs"),
-        (("--n-folds", "300"), "--n-folds: found 240 samples, expected at least n_folds = 300"),
-        (("--gap", "200"), "--gap: found 200 TRs, with which a fold of 240 samples has no training sample"),
+        (("--n-folds", "300"), "--n-folds 300 --gap 10: n: found 240 samples, expected at least n_folds = 300"),
+        (("--gap", "200"), "--gap 200: gap: found 200 TRs, with which a fold of 240 samples has no training sample"),
         (("--block", "40"), "--block: found 40 TRs, with which a test fold of 60 TRs has 1 whole blocks"),
         (
             ("--device", "cuda:9"),
             "--device: found 'cuda:9', expected auto, cpu or a CUDA device that is there",
         ),
-        (("--delays", "1,2"), "--delays: found it with --hemodynamics none"),
-        (("--delays", "1;2"), "--delays: found '1;2', expected numbers of TRs with commas"),
+        (("--delays", "1,2"), "--delays: found 1,2 with --hemodynamics none, expected them with average or stack"),
+        (("--delays", "1;2"), "--delays: found '1;2', expected a valid integer"),
+        (("--hemodynamics", "stack", "--delays", "2,-1"), "--delays: found '-1', expected greater than or equal to 0"),
+        (("--hemodynamics", "hrf"), "--tr: found none with --hemodynamics hrf, expected seconds"),
+        (("--tr", "2"), "--tr: found 2.0 with --hemodynamics none, expected seconds with --hemodynamics hrf"),
+        (("--tr", "0", "--hemodynamics", "hrf"), "--tr: found '0', expected greater than 0"),
+        (("--n-folds", "1"), "--n-folds: found '1', expected greater than or equal to 2"),
+        (("--n-folds", "four"), "--n-folds: found 'four', expected a valid integer"),
+        (("--fdr", "1"), "--fdr: found '1', expected less than 1"),
+        (("--folds", "random"), "--folds: found 'random', expected 'runs', 'groups' or 'contiguous'"),
+        (("--folds", "groups"), "--folds groups: found no --runs, expected at least 2 runs"),
+        (("--gap", "-1", "--seed", "x"), "--gap: found '-1', expected greater than or equal to 0\n  --seed: found 'x'"),
         (("--hemodynamics", "stack"), "--delays: found none with --hemodynamics stack, expected distinct"),
         (("--hemodynamics", "average", "--delays", "3,3"), "--delays: found 3,3 with --hemodynamics average"),
         (
@@ -643,7 +567,7 @@ def test_options_that_cannot_be(here: Path, options: tuple[str, ...], said: str)
         ("voxel,roi\n-1,STG\n", "row 1: voxel: found '-1'"),
         ("voxel,roi\n3,STG\n3,V1\n", "row 2: roi: found voxel 3 a second time, expected one region a voxel"),
         ("voxel,roi\n3,\n", "row 1: roi: found no name"),
-        ("voxel,area\n3,STG\n", "found columns voxel, area; expected voxel and roi"),
+        ("voxel,area\n3,STG\n", "found columns (voxel, area), expected voxel and roi"),
         ("subject,voxel,roi\nZ,3,STG\n", "found subject 'Z', expected one of Y"),
     ],
 )
@@ -660,6 +584,113 @@ def test_ceilings_that_cannot_be(here: Path) -> None:
     np.save("Y2.npy", np.load("Y.npy"))
     said = refused(*FILES, "--responses", "Y2.npy", "--ceiling", "c.npy")
     assert "--ceiling c.npy: found subject 'c', expected SUBJECT=PATH, a subject once, of Y, Y2" in said
+
+
+def test_the_example_of_the_readme(here: Path) -> None:
+    example = "phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet"
+    assert example in (Path(__file__).parents[2] / "README.md").read_text()
+    assert encode(*example.split()[2:]).exit_code == 0
+    assert len(pd.read_parquet("scores.parquet")) == VOXELS
+
+
+def test_what_is_missing_is_told(here: Path) -> None:
+    said = refused("--features", "X.npy", "--out", "s.csv")
+    assert "--responses: missing, expected a value" in said
+
+
+# ---------------------------------------------------------------------- a job file
+
+
+def test_a_job_file_is_the_same_as_its_options(here: Path) -> None:
+    before = scored(*FILES, "--seed", "3", "--hemodynamics", "stack", "--delays", "1,2")
+    job = {"features": "X.npy", "responses": ["Y.npy"], "runs": "runs.csv", "out": "other.parquet", "seed": 3}
+    job |= {"log10_alphas": [-3, 5, 9], "permutations": 99, "hemodynamics": "stack", "delays": [1, 2]}
+    Path("job.yaml").write_text(yaml.safe_dump(job))
+    assert encode("job.yaml").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet("other.parquet"), before)
+    # What the provenance keeps is a job file again, and options go before it.
+    Path("again.yaml").write_text(json.dumps(json.loads(Path("scores.json").read_text())["options"]))
+    assert encode("again.yaml", "--out", "again.parquet").exit_code == 0
+    pd.testing.assert_frame_equal(pd.read_parquet("again.parquet"), before)
+    assert encode("again.yaml", "--out", "other.parquet", "--seed", "4").exit_code == 0
+    assert not pd.read_parquet("other.parquet")["p"].equals(before["p"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("seed: -1", "--seed: found -1, expected greater than or equal to 0"),
+        ("sede: 1", "sede: unknown field, expected one of log10_alphas, folds"),
+        ("shuffles: 3", "shuffles: unknown field, expected one of"),
+        ("delays: 3", "--delays: found 3, "),
+        ("- a", "job.yaml: found list, expected a mapping of fields"),
+        ("a: [", "job.yaml: found no YAML file that can be read"),
+        ("features: []", "--features: found []"),
+    ],
+)
+def test_job_files_that_cannot_be(here: Path, content: str, said: str) -> None:
+    Path("job.yaml").write_text(content)
+    given = () if "features" in content else ("--features", "X.npy")
+    assert said in refused("job.yaml", *given, "--responses", "Y.npy")
+    assert "nix.yaml: found no YAML file that can be read" in refused("nix.yaml")
+
+
+def test_every_field_is_an_option_with_help(here: Path) -> None:
+    said = unbroken(encode("--help"))
+    for name, field in scores.EncodeJob.model_fields.items():
+        assert f"{scores.EncodeJob.option(name)} " in said
+        assert field.description, name
+
+
+# ---------------------------------------------------------------------- responses that are slow, and items
+
+
+def test_the_canonical_response_is_that_of_stimuli_in_each_run(here: Path) -> None:
+    X = np.load("X.npy")
+    np.save("moved.npy", np.concatenate([convolve(run, 1.5) for run in np.split(X, RUNS)]))
+    before = scored("--features", "X=moved.npy", *FILES[2:])
+    table = scored(*FILES, "--hemodynamics", "hrf", "--tr", "1.5", out="hrf.parquet")
+    pd.testing.assert_frame_equal(table, before)
+    assert json.loads(Path("hrf.json").read_text())["options"]["tr"] == 1.5
+
+
+@pytest.mark.parametrize("null", ["block", "circular", "pooled"])
+def test_items_are_left_out_by_whole_groups(here: Path, null: str) -> None:
+    """Items without an order in time: a group of 1 to 15 of them is a run, and each is permuted by itself."""
+    sizes = [15, 1, 2, 12] * 8
+    Path("runs.csv").write_text("run\n" + "".join(f"title-{i}\n" * n for i, n in enumerate(sizes)))
+    options = (
+        *FILES,
+        "--folds",
+        "groups",
+        "--n-folds",
+        "4",
+        "--block",
+        "1",
+        "--null",
+        null,
+        *QUICK,
+        "--out",
+        "s.parquet",
+    )
+    if null == "circular":
+        assert "--null circular: found a run of 1 TR in a test fold, expected at least 2" in refused(*options)
+        return
+    result = encode(*options)
+    assert result.exit_code == 0, result.output
+    assert "folds: 4 groups of the 32 runs" in result.output
+    table = pd.read_parquet("s.parquet")
+    assert (table["r"][:PLANTED] > 0.5).all()
+    assert table["significant"][:PLANTED].all() == (null == "block")
+    said = refused(*FILES, "--folds", "groups", "--n-folds", "33")
+    assert "--folds groups --n-folds 33 --gap 10: groups: found 32 distinct, expected at least n_folds = 33" in said
+
+
+def test_other_nulls(here: Path) -> None:
+    result = encode(*FILES, "--null", "circular", "--out", "s.parquet", *QUICK)
+    assert "test: 99 rotations of each run; the smallest p is 0.01" in result.output
+    assert pd.read_parquet("s.parquet")["significant"].tolist() == [True] * PLANTED + [False] * (VOXELS - PLANTED)
+    assert "test: one shuffle" in encode(*FILES, "--null", "pooled", "--out", "s.parquet", *QUICK).output
 
 
 def test_an_interruption_writes_nothing(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

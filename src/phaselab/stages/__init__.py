@@ -1,0 +1,16 @@
+"""Stages: what is computed of a checkpoint, one file each, and the workbench that runs them.
+
+Every file of this folder is imported here and registers its stages: adding one is adding a file. What is slow to
+import is imported inside their functions: a run with nothing to do needs none of it.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from phaselab.stages.context import Unit, Workbench, choose_device, hub_family, one_thread
+from phaselab.stages.registry import STAGES, Stage, stage
+
+__all__ = ["STAGES", "Stage", "Unit", "Workbench", "choose_device", "hub_family", "one_thread", "stage"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,2 @@
+def trained(name, training, store, data):  # stub
+    return None

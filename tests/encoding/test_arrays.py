@@ -1,0 +1,216 @@
+"""Arrays of anybody: what is opened, how parts are read, and what is refused without being run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from phaselab.encoding import arrays
+from phaselab.encoding.arrays import Part, open_array
+from phaselab.errors import PhaselabError
+
+VALUES = np.arange(30 * 7, dtype=np.float32).reshape(30, 7)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def opened(text: str) -> arrays.Array:
+    return open_array(text, "--features")
+
+
+def refused(text: str) -> str:
+    with pytest.raises(PhaselabError) as caught:
+        opened(text)
+    return str(caught.value)
+
+
+def save_all(values: np.ndarray) -> list[str]:
+    """The same array in every format."""
+    np.save("X.npy", values)
+    np.savez("X.npz", X=values)
+    zarr.save_array("X.zarr", values)
+    zarr.open_group("group.zarr", mode="w").create_array("a/b", data=values, chunks=(7, 3))
+    with h5py.File("X.h5", "w") as file:
+        file["X"] = values
+    with h5py.File("X.hdf5", "w") as file:
+        file.create_dataset("a/b", data=values, chunks=(7, 3), compression="gzip")
+    return ["X.npy", "X.npz", "X.npz:X", "X.zarr/", "group.zarr", "group.zarr:/a/b", "X.h5", "lab=X.hdf5:a/b"]
+
+
+def test_every_format_gives_the_same_values_whole_and_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "PIECE", 100)
+    for text in save_all(VALUES):
+        array = opened(text)
+        assert (array.shape, array.dtype) == ((30, 7), np.float32), text
+        np.testing.assert_array_equal(array[...], VALUES)
+        pieces = list(array.pieces())
+        np.testing.assert_array_equal(np.concatenate([array[rows] for rows in pieces]), VALUES)
+        assert len(pieces) > 1 or text == "X.zarr/"  # of a single chunk
+    # By whole chunks where there are any.
+    assert next(opened("X.hdf5").pieces()) == slice(0, 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given_as"),
+    [
+        *((kind, "float32") for kind in ("float16", ">f4", "int16", "bool")),
+        ("float64", "float64"),
+        ("int32", "float64"),
+    ],
+)
+def test_values_are_float32_where_that_holds_them(kind: str, given_as: str) -> None:
+    np.save("X.npy", VALUES.astype(kind))
+    assert opened("X.npy")[:3].dtype == given_as
+
+
+SLICES = st.slices(20)
+
+
+@given(
+    rows=SLICES,
+    columns=st.one_of(SLICES, st.lists(st.integers(0, 4), min_size=1).map(np.array), st.integers(-5, 4)),
+    source=st.sampled_from(["npy", "zarr", "h5"]),
+)
+def test_a_part_is_indexed_as_an_array(tmp_path_factory: Any, rows: slice, columns: Any, source: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "parts"
+    if not folder.exists():
+        folder.mkdir()
+        np.save(folder / "X.npy", VALUES)
+        zarr.save_array(folder / "X.zarr", VALUES)
+        with h5py.File(folder / "X.h5", "w") as file:
+            file["X"] = VALUES
+    kept = np.array([0, 2, 3, 4, 6])
+    part, whole = Part(opened(f"{folder}/X.{source}"), range(5, 25), kept), VALUES[5:25][:, kept]
+    assert (part.shape, len(part), part.ndim, part.dtype) == (whole.shape, 20, 2, whole.dtype)
+    np.testing.assert_array_equal(part[rows, columns], whole[rows, columns])
+    np.testing.assert_array_equal(part[rows], whole[rows])
+
+
+def test_a_part_is_an_array_where_one_is_expected() -> None:
+    np.save("X.npy", VALUES)
+    part = Part(opened("X.npy"), range(5, 25), np.array([1, 2, 6]))
+    whole = VALUES[5:25][:, [1, 2, 6]]
+    np.testing.assert_array_equal(np.concatenate([part, part]), np.concatenate([whole, whole]))
+    np.testing.assert_array_equal(np.asarray(part, dtype=np.float64), whole)
+    np.testing.assert_array_equal(part[[3, 1]], whole[[3, 1]])
+    np.testing.assert_array_equal(part[4], whole[4])
+    assert np.isfinite(part).all()
+    # Columns side by side are a view of the map.
+    assert not part[:, :2].flags.owndata
+
+
+class Planted:
+    """Were it unpickled, a file would appear."""
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return Path("unpickled").touch, ()
+
+
+def test_pickled_objects_are_refused_and_never_run() -> None:
+    np.save("objects.npy", np.array([[Planted()]], dtype=object), allow_pickle=True)
+    np.savez("objects.npz", X=np.array([[Planted()]], dtype=object))
+    Path("pickle.npy").write_bytes(pickle.dumps(Planted()))
+    Path("pickle.npz").write_bytes(pickle.dumps(Planted()))
+    store = Path("objects.zarr")
+    store.mkdir()
+    content = {"zarr_format": 2, "shape": [1], "chunks": [1], "dtype": "<f4", "fill_value": 0, "order": "C"}
+    (store / ".zarray").write_text(json.dumps({**content, "compressor": {"id": "pickle"}, "filters": None}))
+    (store / "0").write_bytes(pickle.dumps(Planted()))
+    for name in ("objects.npy", "objects.npz", "pickle.npz"):
+        expected = f"--features {name}: found data type object (pickled Python objects, which are not read), expected"
+        assert refused(name).startswith(expected)
+    for name in ("pickle.npy", "objects.zarr"):
+        assert f"--features {name}: found no array that can be read" in refused(name)
+    with h5py.File("text.h5", "w") as file:
+        file["X"] = ["a", "b"]
+    assert "--features text.h5: found data type object, expected real numbers" in refused("text.h5")
+    assert not Path("unpickled").exists()
+
+
+def test_what_holds_no_numbers_is_refused() -> None:
+    np.save("text.npy", np.array([["a", "b"]]))
+    np.save("complex.npy", VALUES + 1j)
+    np.save("empty.npy", VALUES[:, :0])
+    assert "--features text.npy: found data type <U1, expected real numbers" in refused("text.npy")
+    assert "--features complex.npy: found data type complex64, expected real numbers" in refused("complex.npy")
+    assert "--features empty.npy: found shape (30, 0), expected at least 1 along each axis" in refused("empty.npy")
+
+
+def test_files_that_are_none() -> None:
+    np.save("X.npy", VALUES)
+    assert "--features nix.npy: not there, expected a file (from " in refused("nix.npy")
+    assert "--features: found 'X.mat', expected a file that ends in .npy, .npz, .zarr, .h5 or .hdf5" in refused("X.mat")
+    Path("cut.npy").write_bytes(Path("X.npy").read_bytes()[:200])
+    Path("cut.npz").write_bytes(b"PK\x03\x04")
+    Path("cut.h5").write_bytes(b"\x89HDF")
+    Path("empty.zarr").mkdir()
+    for name in ("cut.npy", "cut.npz", "cut.h5", "empty.zarr"):
+        assert f"--features {name}: found no array that can be read" in refused(name)
+    Path("X.npz").write_bytes(Path("X.npy").read_bytes())
+    assert "X.npz: found an .npy file, expected an .npz file" in refused("X.npz")
+    zarr.open_group("group.zarr", mode="w")
+    assert "group.zarr: found no array in it" in refused("group.zarr")
+
+
+def test_without_h5py_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    Path("X.h5").write_bytes(b"")
+    assert "--features X.h5: needs the package h5py, which is not here: pip install h5py" in refused("X.h5")
+
+
+def test_a_chunk_that_is_damaged_is_told() -> None:
+    zarr.save_array("Y.zarr", VALUES)
+    next(path for path in Path("Y.zarr").rglob("c/*/*")).write_bytes(b"damaged")
+    with pytest.raises(PhaselabError, match=r"--features Y\.zarr: found a part that cannot be read"):
+        opened("Y.zarr")[...]
+
+
+def test_several_arrays_are_listed() -> None:
+    np.savez("both.npz", words=VALUES, bold=VALUES)
+    said = refused("both.npz")
+    assert "--features both.npz: found 2 arrays, expected the name of one, as in both.npz:bold" in said
+    assert "\n  bold\n  words" in said
+    zarr.save_array("X.zarr", VALUES)
+    np.save("X.npy", VALUES)
+    group = zarr.open_group("data.zarr", mode="w")
+    with h5py.File("data.hdf5", "w") as file:
+        for name, values in (("sub-01/bold", VALUES), ("sub-02/bold", VALUES[:, :3])):
+            group.create_array(name, data=values)
+            file[name] = values
+        for number in range(25):
+            file[f"z/{number}"] = VALUES
+    said = refused("data.zarr:bold")
+    assert "--features data.zarr:bold: found no array 'bold', expected the name of one" in said
+    assert said.endswith("\n  sub-01/bold (30, 7) float32\n  sub-02/bold (30, 3) float32")
+    said = refused("data.hdf5")
+    assert "--features data.hdf5: found 27 arrays" in said
+    assert "\n  sub-01/bold (30, 7) float32\n  sub-02/bold (30, 3) float32" in said
+    assert said.endswith("\n  and 7 more")
+    assert "X.zarr:a: found a single array, expected no name" in refused("X.zarr:a")
+    assert "an .npy file holds one array" in refused("X.npy:a")
+
+
+def test_a_sign_of_equality_in_a_path_is_no_label() -> None:
+    np.save("lr=1.npy", VALUES)
+    assert (opened("lr=1.npy").label, opened("deep=lr=1.npy").label) == ("", "deep")
+    Path("b/store.zarr").mkdir(parents=True)
+    with h5py.File("b/store.zarr/sub.h5", "w") as file:
+        file["x/y"] = VALUES
+    array = opened("a=b/store.zarr/sub.h5:x/y")
+    assert (array.label, array.path, array.name) == ("a", Path("b/store.zarr/sub.h5"), "x/y")
