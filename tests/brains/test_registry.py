@@ -30,7 +30,7 @@ MODELS = [{"name": "a", "folder": "x"}]
 
 #: The example of CONTRIBUTING.md: a complete brain in one file.
 FOLDER = '''
-"""Responses in .npy files: DATA/folder/SUBJECT_RUN.npy, float (n_trs, n_voxels), and words.csv with run, word, onset, offset."""
+"""Responses in DATA/folder/SUBJECT_RUN.npy, (n_trs, n_voxels), and words.csv: run, word, onset, offset (seconds)."""
 
 from pathlib import Path
 from typing import Literal
@@ -38,7 +38,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from phaselab.brains.base import BrainData, DataMissing, Group, brain
+from phaselab.brains import BrainData, DataMissing, Group, brain
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import BrainSpec
 
@@ -53,7 +53,7 @@ def files(section: FolderSpec, data: Path | None) -> dict[str, list[Path]]:
     folder = Path(data or "DATA") / "folder"
     responses = [path for subject in section.subjects for path in sorted(folder.glob(f"{subject}_*.npy"))]
     if not responses:
-        raise DataMissing(f"{folder}: no SUBJECT_RUN.npy; put them there and name the parent with --data or PHASELAB_DATA")
+        raise DataMissing(f"{folder}: no SUBJECT_RUN.npy; put them there and name the parent with --data")
     return {"stimulus": [folder / "words.csv"], "responses": responses}
 
 
@@ -229,7 +229,10 @@ def test_responses_are_read_when_asked_for(tmp_path: Path, kind: str) -> None:
     loaded = whole(read, (Group(("s", "t"), ("run-0", "run-1")),), runs(12, 12))
     scored = loaded.scored(3)
     assert asked == []
-    assert {subject: list(of_run) for subject, of_run in scored.items()} == dict.fromkeys("st", ["run-0", "run-1"])
+    assert {subject: list(of_run) for subject, of_run in scored.items()} == {
+        "s": ["run-0", "run-1"],
+        "t": ["run-0", "run-1"],
+    }
     found = scored["t"]["run-1"]
     assert asked == [("t", "run-1")]
     assert isinstance(found, np.ndarray) == (kind in ("array", "memory map"))
