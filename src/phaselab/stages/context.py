@@ -126,10 +126,9 @@ class Workbench:
             return load_brain(self.study.brain, self.data)
 
     @cached_property
-    def responses(self) -> dict[str, dict[str, np.ndarray]]:
-        """Subject -> run -> responses (n_trs, n_voxels) without the first ``trim`` TRs."""
-        trim = self.study.features.trim
-        return {s: {run: values[trim:] for run, values in runs.items()} for s, runs in self.brain.responses.items()}
+    def responses(self) -> dict[str, Any]:
+        """Subject -> run -> responses (n_trs, n_voxels) without the first ``trim`` TRs, read when asked for."""
+        return self.brain.scored(self.study.features.trim)
 
     @property
     def seed(self) -> int:
