@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError
 
@@ -125,7 +125,8 @@ def _brain(value: Any) -> Any:
         importlib.import_module("phaselab.brains")
     if name not in BRAIN_SECTIONS:
         wrong = PydanticCustomError("brain", "expected one of {known}", {"known": ", ".join(sorted(BRAIN_SECTIONS))})
-        raise ValidationError.from_exception_data("brain", [{"type": wrong, "loc": ("name",), "input": value.get("name")}])
+        line = InitErrorDetails(type=wrong, loc=("name",), input=value.get("name"))
+        raise ValidationError.from_exception_data("brain", [line])
     return BRAIN_SECTIONS[name].model_validate(value)
 
 
