@@ -19,6 +19,7 @@ import zarr
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from examples import example
 from phaselab.brains import BRAINS, BrainData, DataMissing, Group, brain, load_brain, registered
 from phaselab.encoding import encode, summarise
 from phaselab.errors import PhaselabError
@@ -29,53 +30,7 @@ from phaselab.study import BRAIN_SECTIONS, BrainSpec, EncodingSpec, Study, Study
 MODELS = [{"name": "a", "folder": "x"}]
 
 #: The example of CONTRIBUTING.md: a complete brain in one file.
-FOLDER = '''
-"""Responses in DATA/folder/SUBJECT_RUN.npy, (n_trs, n_voxels), and words.csv: run, word, onset, offset (seconds)."""
-
-from pathlib import Path
-from typing import Literal
-
-import numpy as np
-import pandas as pd
-
-from phaselab.brains import BrainData, DataMissing, Group, brain
-from phaselab.stimuli import Run, Stimulus
-from phaselab.study import BrainSpec
-
-
-class FolderSpec(BrainSpec):
-    name: Literal["folder"] = "folder"
-    subjects: tuple[str, ...] = ("anna", "bert")
-    tr: float = 2.0
-
-
-def files(section: FolderSpec, data: Path | None) -> dict[str, list[Path]]:
-    folder = Path(data or "DATA") / "folder"
-    responses = [path for subject in section.subjects for path in sorted(folder.glob(f"{subject}_*.npy"))]
-    if not responses:
-        raise DataMissing(f"{folder}: no SUBJECT_RUN.npy; put them there and name the parent with --data")
-    return {"stimulus": [folder / "words.csv"], "responses": responses}
-
-
-@brain("folder", FolderSpec, version=1, stimulus=("tr",), files=files)
-def load(section: FolderSpec, data: Path | None) -> BrainData:
-    paths = files(section, data)
-    arrays = {tuple(path.stem.split("_")): np.load(path, mmap_mode="r") for path in paths["responses"]}
-    runs = []
-    for name, words in pd.read_csv(paths["stimulus"][0]).groupby("run"):
-        onsets, texts = words["onset"].to_numpy(), tuple(words["word"])
-        n_trs, starts = len(arrays[section.subjects[0], name]), np.arange(len(words)) == 0
-        runs.append(Run(name, texts, onsets, words["offset"].to_numpy(), section.tr, n_trs, words[["word"]], starts))
-    return BrainData(
-        name="folder",
-        simulated=False,
-        description="Responses of my own",
-        stimulus=Stimulus("folder", tuple(runs)),
-        groups=(Group(section.subjects, tuple(run.name for run in runs)),),
-        read=lambda subject, run: arrays[subject, run],
-        rois={s: np.array(["cortex"] * arrays[s, runs[0].name].shape[1]) for s in section.subjects},
-    )
-'''
+FOLDER = example("brains/folder.py")
 
 
 def import_text(text: str, folder: Path, name: str) -> ModuleType:

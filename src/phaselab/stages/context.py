@@ -376,7 +376,9 @@ class Workbench:
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""
         if stage.name not in self._codes:
-            self._codes[stage.name] = results.digest_code(f"stages/{stage.run.__module__.split('.')[-1]}", *stage.rooms)
+            package, _, module = stage.run.__module__.partition(".")
+            own = [module.replace(".", "/")] if package == "phaselab" else []
+            self._codes[stage.name] = results.digest_code(*own, *stage.rooms)
         return self._codes[stage.name]
 
     def trust(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[str]) -> None:
