@@ -8,37 +8,28 @@ import numpy as np
 import pandas as pd
 
 from phaselab.curves import PHASE_NAMES, amount
-from phaselab.phases import TriplePhase
+from phaselab.phases.test import TriplePhase
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
-    """Every rise and fall that the test of the phases fitted, as a table.
+    """Every rise and fall that the test of the phases fitted, a row each.
 
-    Returns
-    -------
-    DataFrame of model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind
-    (``rise``, ``fall``), onset, tokens (its midpoint), low, high (95 % interval of the midpoint), end
-    and height (in units of the measure).
+    Columns: model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind (``rise``,
+    ``fall``), onset, tokens (the midpoint), low, high (its 95 % interval), end and height (in units of the measure).
     """
-    rows = []
-    for perspective, measure, fit in (
-        ("brain", "brain", result.brain),
-        ("behaviour", "instruction_following", result.form),
-        ("behaviour", "accuracy", result.accuracy),
-    ):
-        for move in sorted((*fit.rises, *fit.falls), key=lambda m: m.onset):
-            kind = "rise" if move.direction == "rising" else "fall"
-            dates = (move.onset, move.midpoint, move.midpoint_low, move.midpoint_high, move.end, move.height)
-            rows.append((result.model, perspective, measure, kind, *dates))
+    rows: list[tuple[Any, ...]] = []
+    fits = {"brain": result.brain, "instruction_following": result.form, "accuracy": result.accuracy}
+    for measure, fit in fits.items():
+        for move in fit.moves:
+            dates = move.onset, move.midpoint, move.midpoint.low, move.midpoint.high, move.end, move.height
+            perspective = "brain" if measure == "brain" else "behaviour"
+            rows.append((result.model, perspective, measure, move.kind, *map(float, dates)))
     names = ["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]
     return pd.DataFrame(rows, columns=names)
 
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
-    """What the test says of a phase (1, 2, 3), in sentences: found or not, why, when, how much.
-
-    `unit` : what the brain curve counts (``MEASURES[...][1]``).
-    """
+    """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
     verdict = "**found**" if row["found"] else "**not found**"
     parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is {verdict} in {result.model}. {row['why']}"]
@@ -59,6 +50,8 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
         )
         if row["lag_p"] > 0.05:
             parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
+    if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
+        parts.append(f"Of the curves: {'; '.join(notes)}.")
     parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
     return " ".join(parts)
 
