@@ -78,8 +78,10 @@ class Grid(NamedTuple):
         """What each set of 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
         gain = np.zeros((len(rest), 1))
         for level in self.levels:
-            gain = (rest @ level.added.T) ** 2 + gain[:, level.parent]
-            yield gain
+            dots = rest @ level.added.T
+            dots *= dots  # in place: these are the largest arrays of all
+            dots += gain[:, level.parent]
+            yield (gain := dots)
 
 
 @lru_cache(maxsize=16)
@@ -121,7 +123,7 @@ def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
         for (rss, sets), gain in zip(found[1:], grid.gains(rest[rows]), strict=True):
             sets[rows] = gain.argmax(axis=1)
-            rss[rows] = np.maximum(total[rows] - gain.max(axis=1), 0.0)
+            rss[rows] = np.maximum(total[rows] - np.take_along_axis(gain, sets[rows, None], axis=1)[:, 0], 0.0)
     return found
 
 
