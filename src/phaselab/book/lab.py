@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from phaselab import __version__, curves
+from phaselab import __version__, curves, results
 from phaselab.book.runner import check_parameters, inspect
 from phaselab.results import Store, data_folder
 from phaselab.stages import STAGES, Workbench, choose_device, hub_family
@@ -189,7 +189,9 @@ class Lab:
         from phaselab.phases import triple_phase_test
 
         chosen = self._chosen(model)[0]
-        return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
+        table = self.curves(chosen.name)
+        measure = curves.brain_measure(table)
+        return triple_phase_test(table, chosen.name, measure=measure, tasks=self.tasks(chosen.name) or None)
 
     def origin(self, model: str | None = None) -> dict[str, str]:
         """Where a model comes from, by the study: how it was trained, or its folder or repository."""
@@ -214,6 +216,14 @@ class Lab:
         return {name: fact for name, fact in facts.items() if fact}
 
     # --------------------------------------------------------------------------------------------- what a page shows
+
+    def within(self, exact: float, stage: str) -> float:
+        """How far a number that a page makes by itself may be from the table's.
+
+        `exact` where both were made in float32 on a CPU; .02 where a device or a type rounds differently.
+        """
+        made_by = results.read_manifest(self.result(stage))["made_by"]["device"]
+        return exact if (self.device, made_by, self.model.dtype) == ("cpu", "cpu", "float32") else 0.02
 
     @cached_property
     def digest(self) -> str:
