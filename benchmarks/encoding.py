@@ -3,12 +3,14 @@
     python benchmarks/encoding.py [--quick] [--json benchmarks/results/encoding.json] [--check]
     python benchmarks/encoding.py --device cuda --json benchmarks/results/encoding-NAME.json
     python benchmarks/encoding.py --scale --json benchmarks/results/encoding-scale.json
+    python benchmarks/encoding.py --paper --json benchmarks/results/encoding-paper.json
 
 Both fit and score the same arrays in one process in turn, on the same threads; speed is a ratio of
 process CPU time (of wall time on a GPU), the median over rounds, with the smallest and the largest beside it.
 himalaya runs twice: in batches chosen by hand, which need less memory and are its fastest, and with its
-defaults. Features have a power-law spectrum and responses autocorrelated noise. ``--scale`` solves
-one layer of the paper's own size, responses on disk.
+defaults. Features have a power-law spectrum and responses autocorrelated noise. ``--scale`` runs
+``encode`` on six subjects with 90,000 voxels each, responses on disk, and measures its memory; ``--paper`` solves one
+layer and subject of the paper's own size.
 """
 
 from __future__ import annotations
@@ -32,12 +34,16 @@ from himalaya.scoring import correlation_score
 from scipy.signal import lfilter
 from significance import speed as permutation_speed
 
+from phaselab.encoding import encode
 from phaselab.encoding import folds as cv
-from phaselab.encoding.solver import ALPHAS, Plan, Splits, Targets, solve
+from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
+from phaselab.study import EncodingSpec
 
 #: Training TRs, features, targets, test TRs. The replica has the paper's proportions at 1/5.4.
 REPLICA, WIDE = (4096, 768, 12_000, 1024), (2048, 1536, 8_000, 512)
 PAPER = (22_262, 4096, 60_000, 7737)
+#: Runs, TRs of a run, features, subjects, voxels of each.
+SCALE, SCALE_QUICK = (4, 300, 512, 6, 90_000), (4, 150, 64, 3, 2_000)
 QUICK = {REPLICA: (1024, 192, 1500, 256), WIDE: (512, 384, 1000, 128)}
 N_FOLDS = 4
 #: The whole study: models x checkpoints x layers (embedding included), each for six subjects.
@@ -88,7 +94,7 @@ def ours(X, Y, X_test, Y_test, folds, device="cpu", subjects=1, dtype="float32",
     """Fits of as many subjects, all of them with the same responses, from one plan."""
     splits = Splits(len(X), tuple(folds))
     plan = Plan(X, splits, ALPHAS, X_test, intercept=intercept, dtype=dtype, device=device)
-    return [solve(plan, Targets(Y, splits, Y_test=Y_test, intercept=intercept)) for _ in range(subjects)]
+    return [solve(plan, Targets.survey(Y, splits, Y_test=Y_test, intercept=intercept)) for _ in range(subjects)]
 
 
 def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="float32", batches=True):
@@ -166,9 +172,7 @@ def wide(quick: bool, device: str, goals: dict[str, float]) -> list[Row]:
 def products(plan: Plan) -> float:
     """Multiplications and additions of a target, in the products of `solve`."""
     sizes = [plan.basis.U.numel()] + ([plan.F.numel()] if plan.F is not None else [])
-    for fold in plan.folds:
-        sizes += [part.numel() for part in (fold.to_z, fold.to_w, fold.K, fold.numerator, fold.denominator)]
-        sizes += [block.numel() for _, _, block in fold.near]
+    sizes += [part.numel() for fold in plan.folds for part in fold.tensors]
     return 2.0 * sum(sizes)
 
 
@@ -186,7 +190,7 @@ def rates(data, folds, device: str = "cpu") -> list[Row]:
     splits = Splits(len(X), tuple(folds))
     plans, targets = [], []
     planning = clock(lambda: plans.append(Plan(X, splits, ALPHAS, X_test, intercept=False, device=device)))
-    survey = clock(lambda: targets.append(Targets(Y, splits, Y_test=Y_test, intercept=False)))
+    survey = clock(lambda: targets.append(Targets.survey(Y, splits, Y_test=Y_test, intercept=False)))
     solving = clock(lambda: solve(plans[0], targets[0]))
     rate, best = products(plans[0]) * Y.shape[1] / solving / 1e9, peak(torch.float32, device) / 1e9
     return [
@@ -221,7 +225,7 @@ def agreement(quick: bool, device: str) -> list[Row]:
         splits = Splits(n, tuple(folds))
         for alpha in {*fit.alpha[other], *alphas[other]}:
             plan = Plan(X, splits, [alpha], None, intercept=False, dtype="float64")
-            score = solve(plan, Targets(Y, splits, intercept=False)).cv_score
+            score = solve(plan, Targets.survey(Y, splits, intercept=False)).cv_score
             gap += np.where(other & (alphas == alpha), score, 0) - np.where(other & (fit.alpha == alpha), score, 0)
         far = np.abs(fit.test_score - test) > 1e-4
         error = float(np.abs(fit.cv_score - cv_scores).max())
@@ -314,6 +318,58 @@ def extrapolated(device: str) -> list[Row]:
 
 
 def scale(quick: bool) -> list[Row]:
+    """One layer of six subjects through ``encode``, responses in files, in a process of its own."""
+    n_runs, n_trs, p, n_subjects, n_voxels = SCALE_QUICK if quick else SCALE
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_runs, n_trs, p), dtype=np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        say("writing responses")
+        np.save(f"{folder}/X.npy", X)
+        for subject in range(n_subjects):
+            weights = rng.standard_normal((8, n_voxels), dtype=np.float32) / 8
+            for run in range(n_runs):
+                Y = rng.standard_normal((n_trs, n_voxels), dtype=np.float32) + X[run, :, :8] @ weights
+                np.save(f"{folder}/{subject}-{run}.npy", Y)
+        del Y
+        say("encoding")
+        command = [sys.executable, __file__, "--peak", f"encode,{folder},{n_subjects}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    grown, plans, seconds, cpu, r = map(float, done.stdout.split())
+    shape = f"{n_subjects} subjects x {n_voxels} voxels x {n_runs * n_trs} TRs in {n_runs} runs, {p} features"
+    return [
+        Row(f"encode, one layer, {shape}: all of it, one thread", seconds, "s"),
+        Row("the same: CPU time", cpu, "s"),
+        Row("responses on disk", 4 * n_subjects * n_voxels * n_runs * n_trs / GIB, "GiB"),
+        Row("plans of all folds", plans, "GiB"),
+        Row("most memory in use, above the plans", grown - plans, "GiB", "<= 8", grown - plans <= 8),
+        Row("r, mean of all voxels", r, ""),
+    ]
+
+
+def measure_encode(folder: str, n_subjects: int) -> None:
+    """Print by how many GiB memory grows, the plans' GiB, seconds, CPU seconds, mean r. A small problem first."""
+    torch.set_num_threads(1)  # as a study does
+    X = np.load(f"{folder}/X.npy")
+    runs, spec = [f"run-{i}" for i in range(len(X))], EncodingSpec(permutations=0)
+    encode(
+        {0: dict(zip(runs, X[:, :, :4], strict=True))}, {"s": {run: X[i, :, :4] for i, run in enumerate(runs)}}, spec
+    )
+    Y = {
+        f"sub-{s}": {run: np.load(f"{folder}/{s}-{i}.npy", mmap_mode="r") for i, run in enumerate(runs)}
+        for s in range(n_subjects)
+    }
+    Path("/proc/self/clear_refs").write_text("5")
+    before, began, cpu = resident(), time.perf_counter(), time.process_time()
+    scores = encode({0: dict(zip(runs, X, strict=True))}, Y, spec)
+    done, cpu, grown = time.perf_counter() - began, time.process_time() - cpu, resident("VmHWM") - before
+    flat, number, plans = np.concatenate(X), np.repeat(np.arange(len(X)), X.shape[1]), 0
+    for train, test in cv.outer_folds(number, spec):
+        splits = Splits(len(train), tuple(cv.inner_folds(train, number, spec)))
+        plans += Plan(flat[train], splits, np.logspace(*spec.log10_alphas), flat[test]).bytes
+    print(grown / 1024, plans / GIB, done, cpu, np.mean([score.r.mean() for score in scores.values()]))
+
+
+def paper(quick: bool) -> list[Row]:
     """One layer of the paper's size, responses in a file."""
     n, p, t, n_test = (2048, 512, 4000, 512) if quick else PAPER
     rng = np.random.default_rng(0)
@@ -332,7 +388,7 @@ def scale(quick: bool) -> list[Row]:
         Path("/proc/self/clear_refs").write_text("5")
         began, cpu = time.perf_counter(), time.process_time()
         say("looking through the responses")
-        targets = Targets(Y, splits, np.arange(n), test=np.arange(n, n + n_test))
+        targets = Targets.survey(Y, splits, np.arange(n), test=np.arange(n, n + n_test))
         surveyed = time.perf_counter()
         say(f"factorising ({surveyed - began:.0f} s)")
         plan = Plan(X, splits, ALPHAS, X_test)
@@ -364,14 +420,22 @@ def main() -> None:
     options = arguments(
         __doc__,
         device={"default": "cpu", "help": "cpu or cuda"},
-        scale={"action": "store_true", "help": "one layer of the paper's size instead"},
-        peak={"default": "", "help": "for this program itself: SOLVER,N,P,T"},
+        scale={"action": "store_true", "help": "six subjects with 90,000 voxels through encode instead"},
+        paper={"action": "store_true", "help": "one layer of the paper's size instead"},
+        peak={"default": "", "help": "for this program itself: SOLVER,N,P,T or encode,FOLDER,SUBJECTS"},
     )
+    if options.peak.startswith("encode,"):
+        _, folder, n_subjects = options.peak.split(",")
+        measure_encode(folder, int(n_subjects))
+        return
     if options.peak:
         measure_peak(options.peak)
         return
     if options.scale:
         finish("encoding-scale", scale(options.quick), options)
+        return
+    if options.paper:
+        finish("encoding-paper", paper(options.quick), options)
         return
     rows = speed(options.quick, options.device)
     rows += agreement(options.quick, options.device)

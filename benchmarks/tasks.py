@@ -2,11 +2,10 @@
 
     python benchmarks/tasks.py [--quick] [--json FILE] [--check]
 
-Items: one pass of all measures (`phaselab.behaviour.score_tasks`, requests built before, as from a sweep's
-second checkpoint on) over 1,000 items of four options, against plain batched forward passes over the
-same tokens: each prompt with its four options once, rows of like length together, the same batch
-size, nothing done with the logits. InternalSpec: all measures of all layers of a unit of the study demo,
-against its encoding. The two of a pair take turns; the ratio is the median over turns.
+Items: one pass of all measures (`phaselab.behaviour.score_tasks`, tokens of its requests included) over 1,000 items of
+four options, against plain batched forward passes over the same tokens: each prompt with its four options once, rows of
+like length together, the same batch size, nothing done with the logits. Internal states: all measures of all layers of
+a checkpoint of the study demo, against its encoding. The two of a pair take turns; the ratio is the median over turns.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from phaselab.behaviour import score_tasks
 from phaselab.features import extract, to_trs
 from phaselab.internals.attention import head_scores
 from phaselab.results import Store
+from phaselab.stages import Workbench
 from phaselab.study import InternalSpec, Training, load_study
-from phaselab.sweep.unit import Workbench
-from phaselab.texts.base import Item, source
+from phaselab.texts import Item, source
 from phaselab.training.networks import build
 
 BATCH = 32
@@ -99,7 +98,6 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         items = make_items(tokenizer, n, words, seed=words)
         tokens = [tokenizer(" ".join([i.prompt, *i.options]))["input_ids"] for i in items]
         asked = {kind: items}
-        first = cpu(lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH))
         ours, plain, ratio = interleaved(
             lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH),
             lambda tokens=tokens: plain_pass(model, tokens),
@@ -108,7 +106,6 @@ def measure(quick: bool) -> list[dict[str, Any]]:
         row(f"{n} items, options of {kind}: all measures", ours, "CPU s")
         row(f"{n} items, options of {kind}: plain pass", plain, "CPU s")
         row(f"{n} items, options of {kind}: ratio", ratio, "times", 1.3)
-        row(f"{n} items, options of {kind}: first call, requests built", first, "CPU s")
 
     study = load_study("demo")
     bench = Workbench(study, Store(Path("/nonexistent")))

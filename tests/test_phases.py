@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phaselab import phases
+from phaselab.errors import PhaselabError
 from phaselab.phases import (
     TableError,
-    co_occurrence,
+    Transitions,
     detachment_power,
     detectable_depth,
     fit_table,
@@ -23,6 +23,9 @@ from phaselab.phases import (
     triple_phase_test,
     triple_phase_tests,
 )
+from phaselab.phases.fit import grid_of, search
+from phaselab.phases.monotone import autocorrelated
+from phaselab.phases.power import fall_found
 from phaselab.results import curve_table
 
 
@@ -95,7 +98,7 @@ def test_the_search_finds_what_brute_force_finds() -> None:
     x = np.sort(rng.uniform(size=11))
     x = (x - x[0]) / np.ptp(x)
     curves = rng.standard_normal((5, 11))
-    found = phases._search(phases._grid(tuple(x.tolist()), 3), curves, 3)
+    found = search(grid_of(tuple(x.tolist()), 3), curves, 3)
     for k in (1, 2, 3):
         for y, rss in zip(curves, found[k][0], strict=True):
             best = np.inf
@@ -127,6 +130,19 @@ def test_a_rise_a_fall_and_a_return_are_dated() -> None:
         assert low <= knot <= high
     assert fit.at(t) == pytest.approx(fit.fitted)
     assert "falls" in fit.statement
+
+
+def test_a_move_is_a_row_of_a_table_by_the_names_of_its_columns() -> None:
+    t = grid(28)
+    fit = fit_transitions(t, shape(t, *DIP) + 0.01 * np.random.default_rng(3).standard_normal(28), max_changes=6)
+    (fall,) = fit.falls
+    row = fall.row()
+    assert list(row)[:3] == ["onset", "onset_low", "onset_high"]
+    assert all(getattr(fall, name) == value for name, value in row.items())
+    assert fall.height.low < fall.height < fall.height.high < 0
+    assert [move.kind for move in fit.moves] == ["rise", "fall", "rise"]
+    with pytest.raises(AttributeError, match="onset_middle"):
+        fall.onset_middle  # noqa: B018
 
 
 def test_flat_noise_and_steady_rises_have_no_transition() -> None:
@@ -267,6 +283,21 @@ def test_what_is_missing_makes_no_phase() -> None:
         triple_phase_test(curves, "m", layer=7)
 
 
+def test_a_missing_perspective_is_told_with_what_there_is() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    why = triple_phase_test(curves[curves["perspective"] == "brain"], "m", n_bootstrap=20).table["why"]
+    assert why[0] == "instruction following: Not decided: curves: perspective: found brain; expected 'behaviour'"
+    with pytest.raises(PhaselabError, match="tasks: found no instruction_following of x, expected some of t"):
+        triple_phase_test(curves, "m", tasks=["t", "x"])
+
+
+def test_without_a_ceiling_correlations_are_tested() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    known = triple_phase_test(curves, "m", n_bootstrap=20).table
+    raw = curves.replace({"measure": {"r_normalised": "r"}})
+    assert triple_phase_test(raw, "m", n_bootstrap=20).table.equals(known)
+
+
 def test_the_layer_is_chosen_once_for_the_whole_curve() -> None:
     brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.1, 0.9, 0.6, 0.6, 0.5, 0.7]})
     assert select_layer(brain) == 1
@@ -282,32 +313,6 @@ def test_several_models_share_one_correction() -> None:
     assert joint["p_holm"].to_numpy() == pytest.approx(holm(joint["p"]))
     alone = triple_phase_test(curves, "m").table
     assert (tests["m"].table["p_holm"] >= alone["p_holm"]).all()
-
-
-def models_with(lags: np.ndarray) -> pd.DataFrame:
-    """Brain and instruction following of several models, which rise at the models' own times and `lags`."""
-    t = grid(24)
-    parts = []
-    for i, lag in enumerate(lags):
-        start = 6.8 + 0.35 * i
-        rng = np.random.default_rng(i)
-        brain = shape(t, (start, 0.3), (start + 0.5, 0.6)) + 0.01 * rng.standard_normal((3, 24))
-        form = shape(t, (start + lag, 0.1), (start + lag + 0.5, 0.9)) + 0.01 * rng.standard_normal(24)
-        parts.append(study(brain, form, np.full(24, 0.33), t).assign(model=f"m{i}"))
-    return pd.concat(parts, ignore_index=True)
-
-
-def test_lags_are_set_against_those_between_models() -> None:
-    options = {"n_bootstrap": 20, "max_changes": 3}
-    own = co_occurrence(triple_phase_tests(models_with(np.zeros(4)), **options)).set_index("phase")
-    assert own.loc[1, "models"] == 4
-    assert own.loc[1, "p"] == pytest.approx(1 / 24)
-    assert own.loc[1, "lag"] < 0.1 < own.loc[1, "lag_null"]
-    assert own.loc[3, "models"] == 0
-    assert np.isnan(own.loc[3, "p"])
-    # The same times, dealt out to the wrong models.
-    wrong = 0.35 * (np.array([2, 3, 0, 1]) - np.arange(4))
-    assert co_occurrence(triple_phase_tests(models_with(wrong), **options))["p"].iloc[0] > 0.2
 
 
 def test_sensitivity_says_what_the_verdict_hangs_on() -> None:
@@ -410,8 +415,8 @@ def falls_found(subjects: int, n: int, rho: float, shared: float, simulations: i
     rng = np.random.default_rng([subjects, n])
     hits = 0
     for _ in range(simulations):
-        own = 0.1 * phases._autocorrelated(rng, (subjects, n), rho)
-        hits += phases._fall_found(t, plateau + own + shared * rng.standard_normal(n), 0.05)
+        own = 0.1 * autocorrelated(rng, (subjects, n), rho)
+        hits += fall_found(t, plateau + own + shared * rng.standard_normal(n), 0.05)
     return hits
 
 
@@ -468,7 +473,7 @@ def pythia() -> pd.DataFrame:
     return pd.read_csv(DATA)
 
 
-def real(table: pd.DataFrame, size: str, task: str) -> phases.Transitions:
+def real(table: pd.DataFrame, size: str, task: str) -> Transitions:
     rows = table[(table["model"] == size) & (table["task"] == task) & (table["metric"] == "acc")]
     return fit_transitions(rows["tokens"], rows["value"], rows["stderr"], max_changes=4)
 

@@ -126,3 +126,62 @@ def test_curve_table_refuses_what_it_does_not_know() -> None:
 
 def test_empty_curve_table() -> None:
     assert tuple(curve_table([])) == results.CURVE_COLUMNS
+
+
+def test_a_stamped_digest_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, stamps, read = tmp_path / "folder", tmp_path / "stamps", []
+    folder.mkdir()
+    fill(folder)
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return digest_file(path)
+
+    monkeypatch.setattr(results, "digest_file", counted)
+
+    def stamped(path: Path) -> tuple[str, int]:
+        before = len(read)
+        return results.stamped_digest(path, stamps), len(read) - before
+
+    for path in (folder, folder / "a.txt"):
+        assert stamped(path) == (digest_file(path), 1)
+        assert stamped(path) == (digest_file(path), 0)
+    assert len(list(stamps.iterdir())) == 2
+    # A file changed (of the same size), added or removed; a stamp that is damaged, and one that cannot be written.
+    (folder / "a.txt").write_text("y")
+    os.utime(folder / "a.txt", ns=(1, 1))
+    assert [stamped(path) for path in (folder, folder / "a.txt")] == [
+        (digest_file(path), 1) for path in (folder, folder / "a.txt")
+    ]
+    (folder / "c").write_text("")
+    assert stamped(folder) == (digest_file(folder), 1)
+    (folder / "c").unlink()
+    assert stamped(folder) == (digest_file(folder), 1)
+    for stamp in stamps.iterdir():
+        stamp.write_text("{")
+    assert [stamped(folder)[1], stamped(folder)[1]] == [1, 0]
+    assert results.stamped_digest(folder, folder / "a.txt" / "stamps") == digest_file(folder)
+
+
+def test_what_is_written_to_while_it_is_read_is_not_stamped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("x")
+
+    def slow(path: Path) -> str:
+        found = digest_file(path)
+        path.write_text("longer")
+        return found
+
+    monkeypatch.setattr(results, "digest_file", slow)
+    results.stamped_digest(path, tmp_path / "stamps")
+    monkeypatch.undo()
+    assert results.stamped_digest(path, tmp_path / "stamps") == digest_file(path)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0"), (850, "850"), (1200, "1.2 k"), (34e6, "34 M"), (2_100_000_000, "2.1 B"), (1.4e12, "1.4 T")],
+)
+def test_amounts_are_plain_words(count: float, said: str) -> None:
+    assert results.amount(count) == said
+    assert results.amount(29e9, "kMGT") == "29 G"

@@ -14,7 +14,7 @@ from phaselab.brains import BrainData, load_brain
 from phaselab.features import Features, extract, to_trs
 from phaselab.study import Study, load_study
 from phaselab.sweep.unit import one_thread
-from phaselab.texts.base import source
+from phaselab.texts import source
 from phaselab.training.networks import build
 
 

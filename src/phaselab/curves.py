@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,66 +15,11 @@ import numpy as np
 import pandas as pd
 
 from phaselab import results
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, Store
 from phaselab.study import Study, digest_of
 
-
-def gather(files: Iterable[Path]) -> pd.DataFrame:
-    """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``.
-
-    Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the same results
-    give the same table in whatever order they were made.
-    """
-    return _sorted([pd.read_parquet(file) for file in files])
-
-
-def _sorted(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    if not tables:
-        return results.curve_table([])
-    order = [
-        "study",
-        "model",
-        "tokens",
-        "checkpoint",
-        "perspective",
-        "measure",
-        "task",
-        "layer",
-        "subject",
-        "roi",
-    ]
-    table = pd.concat(tables, ignore_index=True)[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
-    return table.sort_values(order, kind="stable", ignore_index=True)
-
-
-def write(table: pd.DataFrame, store: Store, study: Study) -> Path:
-    """Write ``curves.parquet`` of a study; the path."""
-    path = store.curves(study.name)
-    results.write_table(table, path)
-    return path
-
-
-def amount(tokens: float) -> str:
-    """A number of tokens in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T."""
-    for size, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{letter}"
-    return f"{tokens:.3g}"
-
-
-def select_layer(brain: pd.DataFrame) -> int:
-    """The layer with the highest mean over all checkpoints and subjects: one layer for the whole curve.
-
-    A best layer chosen anew at each checkpoint would make a maximum of noise into a rise. Ties go
-    to the lower layer. `brain` has columns layer and value; -1 if it is empty.
-    """
-    means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
-    return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
-
-
 PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
-
 
 #: What a panel says of a measure of the curves table: its name, and what the y axis counts.
 MEASURES = {
@@ -100,14 +46,43 @@ class NothingToDraw(PhaselabError):
     """The table lacks what a figure shows; the message says what was wanted and what there is."""
 
 
-def brain_measure(curves: pd.DataFrame) -> str:
-    """``r_normalised`` where the ceiling is known, otherwise ``r``."""
-    return "r_normalised" if (curves["measure"] == "r_normalised").any() else "r"
+def gather(files: Iterable[Path]) -> pd.DataFrame:
+    """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``.
+
+    Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the same results
+    give the same table in whatever order they were made.
+    """
+    tables = [pd.read_parquet(file) for file in files]
+    if not tables:
+        return results.curve_table([])
+    order = ["study", "model", "tokens", "checkpoint", "perspective", "measure", "task", "layer", "subject", "roi"]
+    table = pd.concat(tables, ignore_index=True)[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
+    return table.sort_values(order, kind="stable", ignore_index=True)
 
 
-def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all") -> int:
-    """The layer with the highest brain score over all checkpoints and subjects (``phases.select_layer``)."""
-    return select_layer(select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi))
+def write(table: pd.DataFrame, store: Store, study: Study) -> Path:
+    """Write ``curves.parquet`` of a study; the path."""
+    path = store.curves(study.name)
+    results.write_table(table, path)
+    return path
+
+
+def amount(tokens: float) -> str:
+    """A number of tokens in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T."""
+    for size, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if tokens >= size:
+            return f"{tokens / size:.3g}{letter}"
+    return f"{tokens:.3g}"
+
+
+def subjects_text(n: int, simulated: bool) -> str:
+    """How many subjects, and that they are simulated where they are: ``"n = 3 simulated subjects"``."""
+    return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
+
+
+def each_row(frame: pd.DataFrame) -> Any:
+    """The rows of a table as named tuples."""
+    return frame.itertuples(index=False)
 
 
 def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
@@ -122,11 +97,6 @@ def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return rows
 
 
-def each_row(frame: pd.DataFrame) -> Any:
-    """The rows of a table as named tuples."""
-    return frame.itertuples(index=False)
-
-
 def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
     """All rows but those of the behaviour in other tasks than these; all rows for None."""
     if tasks is None:
@@ -134,77 +104,167 @@ def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
     return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
 
 
-def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
-    """Mean of ``value`` over the rows of each group with its 95 % interval.
+def chance_level(curves: pd.DataFrame) -> float:
+    """Accuracy of guessing, mean over the tasks of the table; NaN where the table does not say."""
+    return float(curves.loc[curves["measure"] == "chance", "value"].mean())
 
-    Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With
-    one row the interval is that row's own ``stderr`` times 1.96, or NaN without it.
 
-    Returns
-    -------
-    DataFrame of `by`, value, low, high, n; one row a group, in order of `by`.
+def brain_measure(curves: pd.DataFrame) -> str:
+    """``r_normalised`` where the ceiling is known, otherwise ``r``."""
+    return "r_normalised" if (curves["measure"] == "r_normalised").any() else "r"
+
+
+def select_layer(brain: pd.DataFrame) -> int:
+    """The layer with the highest mean over all checkpoints and subjects: one layer for the whole curve.
+
+    A best layer chosen anew at each checkpoint would make a maximum of noise into a rise. Ties go to the lower
+    layer. `brain` has columns layer and value; -1 if it is empty.
     """
+    means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
+    return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
+
+
+def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all") -> int:
+    """The layer with the highest brain score over all checkpoints and subjects (``select_layer``)."""
+    return select_layer(select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A curve of one model in each of its replicates: a brain score in subjects, a behaviour in tasks.
+
+    Each replicate has a value at each checkpoint, so that a mean is over the same ones all along the curve: one that
+    lacks a value where others have one is left out as a whole, which `notes` say.
+    """
+
+    of: str  # the column that names replicates: subject or task
+    names: tuple[str, ...]
+    tokens: np.ndarray  # (n,)
+    values: np.ndarray  # (replicates, n)
+    errors: np.ndarray  # (replicates, n) standard errors, NaN where not known
+    layer: int = -1  # of a brain score; -1: the mean over layers
+    notes: tuple[str, ...] = ()
+
+    @property
+    def mean(self) -> np.ndarray:
+        """(n,) mean over replicates."""
+        return self.values.mean(axis=0) if self.names else np.empty(0)
+
+    @property
+    def error(self) -> np.ndarray:
+        """(n,) standard error of the mean from those of the replicates, which are independent."""
+        return np.asarray(np.sqrt((self.errors**2).sum(axis=0)) / max(len(self.names), 1))
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """One row a replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
+        tokens = np.tile(self.tokens.astype(int), len(self.names))
+        numbers = {"tokens": tokens, "value": self.values.ravel(), "stderr": self.errors.ravel()}
+        return pd.DataFrame({self.of: np.repeat(np.array(self.names, dtype=object), self.tokens.size)} | numbers)
+
+
+def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
+    means = rows.groupby([of, "tokens"])[["value", "stderr"]].mean(skipna=False)
+    value, stderr = (means[name].unstack() for name in ("value", "stderr"))
+    at = value.notna().any()
+    whole = value.loc[:, at].notna().all(axis=1)
+    if not whole.any():
+        raise NothingToDraw(f"curves: {measure}: found no {of} with a value at each checkpoint, expected one or more")
+    notes = []
+    if not at.all():
+        notes.append(f"{int((~at).sum())} checkpoints at which no {of} has a value left out")
+    if not whole.all():
+        notes.append(f"{of} left out for want of a value at some checkpoints: {', '.join(value.index[~whole])}")
+    names = tuple(value.index[whole]) if at.any() else ()
+    # Sums over many replicates depend on the array's layout in their last digit: it stays as it was.
+    values, errors = (
+        np.array(table.loc[[*names], at], dtype=float, order="F" if of == "task" else "C") for table in (value, stderr)
+    )
+    return Curve(of, names, at.index[at].to_numpy(dtype=float), values, errors, layer, tuple(notes))
+
+
+def brain_by_subject(
+    curves: pd.DataFrame, roi: str = "all", layer: int | float | str | None = None, measure: str | None = None
+) -> Curve:
+    """The brain score of one model in each subject: what figures draw and the test of the phases tests.
+
+    `layer` is ``"best"`` or None (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a
+    relative depth as a float from 0.0 (first) to 1.0 (last); `measure` is that of ``brain_measure`` unless given.
+    """
+    measure = measure or brain_measure(curves)
+    rows = select(curves, perspective="brain", measure=measure, roi=roi)
+    layers = sorted(int(i) for i in rows["layer"].unique() if i >= 0)
+    if layer in (None, "best"):
+        chosen = select_layer(rows)
+    elif layer == "mean":
+        chosen = -1
+    elif isinstance(layer, float) and 0 <= layer <= 1:
+        chosen = layers[round(layer * (len(layers) - 1))]
+    else:
+        expect(layer in layers, "layer", repr(layer), f"'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
+        chosen = int(layer)
+    return _curve(rows if chosen < 0 else rows[rows["layer"] == chosen], "subject", measure, chosen)
+
+
+def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] | None = None) -> Curve:
+    """A measure of the behaviour of one model in each of `tasks`; None: in all."""
+    rows = select(curves, perspective="behaviour", measure=measure)
+    there = sorted(rows["task"].unique())
+    if absent := sorted(set(tasks or ()) - set(there)):
+        raise PhaselabError(f"tasks: found no {measure} of {', '.join(absent)}, expected some of {', '.join(there)}")
+    return _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
+
+
+def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+    """Mean of ``value`` over the rows of each group with its 95 % interval: `by`, value, low, high, n, in order.
+
+    Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With one row the
+    interval is that row's own ``stderr`` times 1.96, or NaN without it.
+    """
+    return _intervals(rows, by, scatter=True)
+
+
+def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+    """The same over rows whose ``stderr`` are known and independent: items of tasks, folds of probes.
+
+    The standard error of the mean of n rows is ``sqrt(sum(stderr**2)) / n``; the interval is 1.96 of it to both sides.
+    """
+    return _intervals(rows, by, scatter=False)
+
+
+def _intervals(rows: pd.DataFrame, by: Sequence[str], scatter: bool) -> pd.DataFrame:
     from scipy import stats
 
     out = []
     for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
         values, n = group["value"].to_numpy(), len(group)
-        if n > 1:
+        if scatter and n > 1:
             half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
         else:
-            half = 1.96 * float(group["stderr"].iloc[0])
+            half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / n
         mean = float(values.mean())
         out.append((*key, mean, mean - half, mean + half, n))
-    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
-
-
-def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
-    """Mean over the rows of each group whose ``stderr`` are independent: items of tasks, folds of probes.
-
-    The standard error of the mean of k rows is ``sqrt(sum(stderr**2)) / k``; the interval is 1.96 of
-    it to both sides. Columns as in ``interval_over``; ``n`` is k.
-    """
-    out = []
-    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
-        half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / len(group)
-        mean = float(group["value"].mean())
-        out.append((*key, mean, mean - half, mean + half, len(group)))
     return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
 
 
 def brain_curve(
     curves: pd.DataFrame, roi: str = "all", layer: int | None = None, measure: str | None = None
 ) -> pd.DataFrame:
-    """Brain score of one model by tokens: mean over subjects with its 95 % interval.
-
-    `layer` is the best one (``best_layer``) unless given; `measure` that of ``brain_measure``.
-    """
-    measure = measure or brain_measure(curves)
-    layer = best_layer(curves, measure) if layer is None else layer
-    return interval_over(select(curves, perspective="brain", measure=measure, roi=roi, layer=layer))
+    """``brain_by_subject`` by tokens: the mean over subjects with its 95 % interval."""
+    return interval_over(brain_by_subject(curves, roi, layer, measure).rows)
 
 
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
     """One curve of one model, columns of ``interval_over``.
 
-    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour, of which the
-    mean over tasks is taken.
+    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour (``behaviour_by_task``),
+    of which the mean over tasks is taken.
     """
     if measure == "brain":
         return brain_curve(curves)
     if measure == "probes":
         return probe_advantage(curves)
-    return interval_of(select(curves, perspective="behaviour", measure=measure))
-
-
-def chance_level(curves: pd.DataFrame) -> float:
-    """Accuracy of guessing, mean over the tasks of the table; NaN where the table does not say."""
-    return float(curves.loc[curves["measure"] == "chance", "value"].mean())
-
-
-def subjects_text(n: int, simulated: bool) -> str:
-    """How many subjects, and that they are simulated where they are: ``"n = 3 simulated subjects"``."""
-    return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
+    return interval_of(behaviour_by_task(curves, measure).rows)
 
 
 def internal_layer(curves: pd.DataFrame) -> int:
@@ -248,36 +308,26 @@ def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
 def control_table(
     curves: pd.DataFrame, controls: pd.DataFrame, ceiling: Mapping[str, float] | None = None, roi: str = "all"
 ) -> pd.DataFrame:
-    """Trained and untrained model, ceiling and controls in correlation units, one row a subject.
+    """Trained and untrained model, ceiling and controls in correlation units: order, condition, subject, value.
 
-    The layer is the best one of the whole training for trained and untrained alike, and for the
-    shuffled stimulus; shuffles are averaged. Controls of a study that has none are left out.
-
-    Returns
-    -------
-    DataFrame of order, condition, subject, value.
+    The layer is the best one of the whole training for trained and untrained alike, and for the shuffled stimulus;
+    shuffles are averaged. Controls of a study that has none are left out.
     """
     layer = best_layer(curves)
     rows = select(curves, perspective="brain", measure="r", roi=roi, layer=layer)
-    parts = []
-    if ceiling:
-        parts.append(("noise ceiling", pd.DataFrame({"subject": list(ceiling), "value": list(ceiling.values())})))
     known = controls[(controls["measure"] == "r") & (controls["roi"] == roi)]
-    for name in ("control: true latents",):
-        if (known["model"] == name).any():
-            parts.append((name.removeprefix("control: "), known[known["model"] == name]))
-    parts.append((f"trained model, layer {layer}", rows[rows["tokens"] == rows["tokens"].max()]))
-    if (rows["tokens"] == 0).any():
-        parts.append((f"untrained model, layer {layer}", rows[rows["tokens"] == 0]))
+    parts: dict[str, pd.DataFrame] = {}
+    if ceiling:
+        parts["noise ceiling"] = pd.DataFrame({"subject": list(ceiling), "value": list(ceiling.values())})
+    parts["true latents"] = known[known["model"] == "control: true latents"]
+    parts[f"trained model, layer {layer}"] = rows[rows["tokens"] == rows["tokens"].max()]
+    parts[f"untrained model, layer {layer}"] = rows[rows["tokens"] == 0]
     for name in sorted(set(known["model"]) - {"control: true latents"}):
         own = known[known["model"] == name]
-        own = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
-        parts.append((name.removeprefix("control: "), own))
-    out = []
-    for order, (condition, part) in enumerate(parts):
-        mean = part.groupby("subject", as_index=False)["value"].mean()
-        out.append(mean.assign(order=order, condition=condition))
-    return pd.concat(out, ignore_index=True)[["order", "condition", "subject", "value"]]
+        parts[name.removeprefix("control: ")] = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
+    means = {c: part.groupby("subject", as_index=False)["value"].mean() for c, part in parts.items() if len(part)}
+    out: list[pd.DataFrame] = [mean.assign(order=order, condition=c) for order, (c, mean) in enumerate(means.items())]
+    return pd.concat(out, ignore_index=True).reindex(columns=["order", "condition", "subject", "value"])
 
 
 def families(study: Study) -> pd.DataFrame:
@@ -309,25 +359,18 @@ def comparison(
 
     Parameters as in ``phase_interactive``.
     """
-    measure = brain_measure(curves)
     out = []
     for row in each_row(models):
         own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
         if own.empty:
             continue
-        brain = brain_curve(own)
-        entry: dict[str, Any] = {
-            "model": row.label,
-            "tokens": amount(own["tokens"].max()),
-            "best layer": best_layer(own, measure),
-            "brain, first": round(brain["value"].iloc[0], 3),
-            "brain, last": round(brain["value"].iloc[-1], 3),
+        brain, curve = brain_by_subject(own), brain_curve(own)["value"]
+        entry: dict[str, Any] = {"model": row.label, "tokens": amount(own["tokens"].max()), "best layer": brain.layer}
+        entry |= {"brain, first": round(curve.iloc[0], 3), "brain, last": round(curve.iloc[-1], 3)}
+        last = {
+            key: key.replace("_", " ") for key in ("instruction_following", "accuracy") if key in set(own["measure"])
         }
-        for key in ("instruction_following", "accuracy"):
-            if (own["measure"] == key).any():
-                entry[key.replace("_", " ")] = round(float(model_curve(own, key)["value"].iloc[-1]), 3)
-        probes = probe_advantage(own)
-        if len(probes):
-            entry["probes above shuffled"] = round(float(probes["value"].iloc[-1]), 3)
+        last |= {"probes": "probes above shuffled"} if len(probe_advantage(own)) else {}
+        entry |= {name: round(float(model_curve(own, key)["value"].iloc[-1]), 3) for key, name in last.items()}
         out.append(entry)
     return pd.DataFrame(out)

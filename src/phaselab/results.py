@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -117,11 +117,7 @@ class State:
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder of results, or an empty one when there is none that can be read."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) else {}
+    return read_json(folder / MANIFEST)
 
 
 def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = digest_file) -> State:
@@ -214,7 +210,44 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def stamped_digest(path: Path, stamps: Path) -> str:
-    return digest_file(path)
+    """``digest_file(path)``, which is read again only when a file's size or time of change is another.
+
+    What was read is noted in the folder `stamps`, one small file for each path; where it cannot be written, the next
+    call reads again.
+    """
+    path = path.absolute()
+    stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
+    now, known = _sizes_and_times(path), read_json(stamp)
+    if known.get("files") == now:
+        return str(known["digest"])
+    digest = digest_file(path)
+    if _sizes_and_times(path) == now:  # else it was written to while it was read
+        with suppress(OSError):
+            write_json({"path": str(path), "digest": digest, "files": now}, stamp)
+    return digest
+
+
+def _sizes_and_times(path: Path) -> dict[str, list[int]]:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    status = {file.relative_to(path).as_posix(): file.stat() for file in files}
+    return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file of notes; empty when there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write a small file of notes, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value), encoding="utf-8")
+    os.replace(aside, path)
 
 
 @dataclass(frozen=True)
@@ -224,9 +257,11 @@ class Store:
     root: Path
 
     def study(self, study: str) -> Path:
+        """The folder of a study."""
         return self.root / study
 
     def unit(self, study: str, model: str, checkpoint: str) -> Path:
+        """The folder of a checkpoint, with one folder per stage."""
         return self.root / study / model / checkpoint
 
     def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
@@ -234,6 +269,7 @@ class Store:
         return self.unit(study, model, "_model" if checkpoint is None else checkpoint) / stage
 
     def curves(self, study: str) -> Path:
+        """The curves table of a study."""
         return self.root / study / "curves.parquet"
 
     def trained(self, model: str, digest: str) -> Path:
@@ -244,3 +280,11 @@ class Store:
     def stamps(self) -> Path:
         """Digests of large files, by path, size and time: they are read once (``stamped_digest``)."""
         return self.root / ".stamps"
+
+
+def amount(count: float, letters: str = "kMBT") -> str:
+    """A number in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T; of bytes with ``kMGT`` and a B after it."""
+    for power in range(len(letters), 0, -1):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.3g} {letters[power - 1]}"
+    return f"{count:.3g}"

@@ -150,7 +150,9 @@ class EncodingSpec(Strict):
     ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or
     ``contiguous``. ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the
     single shuffle of the paper's authors. ``similarity``: also representational similarity and
-    centred kernel alignment of each layer with each region.
+    centred kernel alignment of each layer with each region. ``solver``: phaselab's own ridge, or himalaya's,
+    which scores the same and takes longer. ``unique``: also what each layer explains beyond the nuisance
+    regressors of the stimulus.
     """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
@@ -163,6 +165,9 @@ class EncodingSpec(Strict):
     fdr: float = Field(default=0.05, gt=0, lt=1)
     shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
     similarity: tuple[Literal["rsa", "cka"], ...] = ()
+    solver: Literal["phaselab", "himalaya"] = Field(default="phaselab", description="Of the ridge regressions.")
+    unique: bool = False
+    memory: float = Field(default=4.0, gt=0, description="GiB of factorised features and a batch of voxels.")
 
 
 class Task(Strict):

@@ -30,6 +30,12 @@ class Request:
     options: tuple[tuple[int, ...], ...]
 
 
+def request(lm: Any, prompt: str, options: Sequence[str]) -> Request:
+    """Tokens by a model of the harness, divided by its rule: an option's are those beyond as many as the prompt has."""
+    own = lm.tok_encode(prompt)
+    return Request(tuple(own), tuple(tuple(lm.tok_encode(f"{prompt} {option}")[len(own) :]) for option in options))
+
+
 @torch.inference_mode()
 def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list[tuple[float, bool]]]:
     """For each request and option: log-probability (summed over tokens, nats), and whether it is greedy.
@@ -118,12 +124,7 @@ def _ids(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
 
 
 def _log_probabilities(
-    model: Any,
-    sequences: Sequence[Sequence[int]],
-    cache: Any,
-    row: np.ndarray,
-    column: np.ndarray,
-    keeps: bool,
+    model: Any, sequences: Sequence[Sequence[int]], cache: Any, row: np.ndarray, column: np.ndarray, keeps: bool
 ) -> torch.Tensor:
     """Float32 (n, vocabulary): of what follows each (row, column) of `sequences`, which continue `cache`."""
     # The vocabulary's side of the network is run only for the columns that somebody reads.
@@ -135,4 +136,5 @@ def _log_probabilities(
         use_cache=cache is not None,
         **kept,
     ).logits
-    return logits[torch.from_numpy(row), torch.from_numpy(at if keeps else column)].float().log_softmax(-1)
+    read: torch.Tensor = logits[torch.from_numpy(row), torch.from_numpy(at if keeps else column)]
+    return read.float().log_softmax(-1)

@@ -2,19 +2,9 @@
 
 from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
 from phaselab.checkpoints.hub import present
-from phaselab.checkpoints.loading import load, load_checkpoint
-from phaselab.checkpoints.local import local_checkpoints
-from phaselab.checkpoints.manifest import chosen
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, choose, parse_revision
-
-
-def identity(checkpoint, stamps):  # stub
-    from phaselab.results import stamped_digest
-
-    return (
-        stamped_digest(checkpoint.path, stamps) if checkpoint.path else f"{checkpoint.repository}@{checkpoint.commit}"
-    )
-
+from phaselab.checkpoints.load import load
+from phaselab.checkpoints.manifest import chosen, local_checkpoints
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose, identity
 
 __all__ = [
     "FAMILIES",
@@ -26,9 +16,7 @@ __all__ = [
     "find",
     "identity",
     "load",
-    "load_checkpoint",
     "local_checkpoints",
     "of_repository",
-    "parse_revision",
     "present",
 ]

@@ -1,235 +1,183 @@
 """Checkpoints on a hub: which revisions there are, downloading one, and removing it again.
 
-huggingface_hub does the work. This module adds what a sweep over tens of revisions of 29 GB needs: an
-exact commit, no file that is not asked for, free disk checked before, digests checked after, removal that
-takes nothing from another process, and errors in one sentence. ``HF_ENDPOINT``, ``HF_HOME``,
-``HF_HUB_CACHE``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` mean what they mean there.
+huggingface_hub does the work, and its variables (``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_TOKEN``,
+``HF_HUB_OFFLINE``) mean what they mean there. This module adds what a sweep over tens of revisions of 29 GB needs: an
+exact commit, no file that is not asked for, free disk checked before, digests checked after, removal that takes
+nothing from another process, and errors in one sentence.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import hashlib
-import json
+import logging
 import os
-import re
 import shutil
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, NotPublicError
+import huggingface_hub as hf  # what is taken from it is imported when it is first used
+from filelock import ReadWriteLock, Timeout
+from huggingface_hub import constants, errors
+from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+from huggingface_hub.utils import logging as log
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
+from huggingface_hub.utils.tqdm import tqdm
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, NotPublicError, needed
+from phaselab.errors import expect
+from phaselab.results import amount, read_json, write_json
 
-#: Files of a tokenizer and of the configuration, by name. Anything else beside the weights stays there.
-_SMALL = re.compile(
-    r"config\.json|generation_config\.json|tokenizer.*|special_tokens_map\.json|added_tokens\.json"
-    r"|vocab\.(json|txt)|merges\.txt|spiece\.model|chat_template\.jinja"
-)
-#: Seconds after which what a killed download has left in the cache is taken for abandoned.
-_ABANDONED = 3600
-#: What the system answers where nothing may be written.
-_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-#: Times that a download is begun again after the network failed; whole files are not fetched again.
-_ATTEMPTS = 3
-
-
-def home() -> Path:
-    """The folder of everything that comes from hubs: ``$HF_HOME``, by default ``~/.cache/huggingface``."""
-    named = os.environ.get("HF_HOME")
-    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(named or f"{caches}/huggingface").expanduser()
-
-
-def cache() -> Path:
-    """The folder of downloaded snapshots: ``$HF_HUB_CACHE``, by default ``hub`` in `home`."""
-    named = os.environ.get("HF_HUB_CACHE")
-    return Path(named).expanduser() if named else home() / "hub"
-
-
-def endpoint() -> str:
-    """Address of the hub: ``$HF_ENDPOINT``, by default Hugging Face."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-
-
-def offline() -> bool:
-    """Whether the network must not be used: ``$HF_HUB_OFFLINE``, or ``$TRANSFORMERS_OFFLINE``."""
-    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    return said.upper() in {"1", "ON", "YES", "TRUE"}
-
-
-def _api() -> HfApi:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=endpoint())
+_ABANDONED = 3600  # seconds after which what a killed download has left in the cache is taken for abandoned
+_ATTEMPTS = 3  # at a download, where the network fails; whole files are not fetched again
 
 
 @contextmanager
-def _in_one_sentence(what: str) -> Iterator[None]:
-    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`.
-
-    What huggingface_hub logs of its attempts meanwhile is left out.
-    """
-    from huggingface_hub import errors
-    from huggingface_hub.utils import logging
-
-    said = logging.get_verbosity()
-    logging.set_verbosity_error()
+def _in_one_sentence(what: object) -> Iterator[None]:
+    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`, and log nothing of it."""
+    said = log.get_verbosity()
+    log.set_verbosity(logging.ERROR)
     try:
         yield
-    except errors.GatedRepoError as error:
-        raise NotPublicError(
-            f"{what}: the repository is gated; ask for access on its page at {endpoint()} and set HF_TOKEN"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise NotPublicError(f"{what}: there is no such repository at {endpoint()}, or it is not public") from error
-    except errors.RevisionNotFoundError as error:
-        raise CheckpointError(
-            f"{what}: there is no such revision at {endpoint()}; 'phaselab models refresh' lists those there are"
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise CheckpointError(f"{what}: {endpoint()} answered {error.response.status_code}") from error
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        why = "HF_HUB_OFFLINE is set" if offline() else f"{endpoint()} cannot be reached"
-        raise CheckpointError(f"{what}: not (or not whole) in the cache {cache()}, and {why}") from error
-    except errors.HTTPError as error:
-        raise CheckpointError(f"{what}: {endpoint()} cannot be reached: {_first_line(error)}") from error
-    except (RuntimeError, errors.XetDownloadError) as error:
-        # What hf_xet raises has no type of its own.
-        raise CheckpointError(f"{what}: the download failed: {_first_line(error)}") from error
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise CheckpointError(
-                f"{what}: the disk of {cache()} is full; whole files are kept, free some space and run again"
-            ) from error
-        raise CheckpointError(f"{what}: {_first_line(error)}") from error
+    except (OSError, RuntimeError, HTTPError, errors.XetDownloadError) as error:  # RuntimeError: what hf_xet raises
+        kind = NotPublicError if isinstance(error, errors.RepositoryNotFoundError) else CheckpointError
+        raise kind(f"{what}: {_why(error)}") from error
     finally:
-        logging.set_verbosity(said)
+        log.set_verbosity(said)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-# -------------------------------------------------------------------------------------------- revisions
+def _why(error: Exception) -> str:
+    hub, cache, line = constants.ENDPOINT, constants.HF_HUB_CACHE, (str(error) or type(error).__name__).splitlines()[0]
+    reached = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else f"{hub} cannot be reached"
+    absent = f"not in the cache {cache}, whole, and {reached}"
+    if getattr(error, "errno", None) == errno.ENOSPC:
+        return f"the disk of {cache} is full; whole files are kept, free some space and run again"
+    sentences = {
+        errors.GatedRepoError: f"the repository is gated; ask for access on its page at {hub} and set HF_TOKEN",
+        errors.RepositoryNotFoundError: f"there is no such repository at {hub}, or it is not public",
+        errors.RevisionNotFoundError: f"no such revision at {hub}; 'phaselab models refresh' lists those there are",
+        errors.HfHubHTTPError: f"{hub} answered: {line}",
+        errors.LocalEntryNotFoundError: absent,
+        errors.OfflineModeIsEnabled: absent,
+        HTTPError: f"{hub} cannot be reached: {line}",
+        OSError: line,
+    }
+    return next((text for kind, text in sentences.items() if isinstance(error, kind)), f"the download failed: {line}")
 
 
 def revisions(repository: str) -> dict[str, str]:
-    """Name -> commit of all branches and tags of a repository.
-
-    Raises
-    ------
-    NotPublicError
-        When there is no such repository, or it is gated.
-    CheckpointError
-        When the hub cannot be reached.
-    """
-    if offline():
+    """Name -> commit of all branches and tags of a repository; a NotPublicError when it is not there, or gated."""
+    if constants.is_offline_mode():
         raise CheckpointError(f"{repository}: its revisions cannot be listed while HF_HUB_OFFLINE is set")
     with _in_one_sentence(repository):
-        refs = _api().list_repo_refs(repository)
+        refs = hf.HfApi().list_repo_refs(repository)
     return {ref.name: ref.target_commit for ref in [*refs.tags, *refs.branches]}
 
 
 def known_commit(repository: str, revision: str) -> str:
     """The commit that the cache has for a revision, without a network; empty when it has none."""
-    from huggingface_hub.errors import RevisionResolutionError
-
-    try:
-        found = _api().resolve_revision(repository, revision=revision, cache_dir=cache(), local_files_only=True)
-    except RevisionResolutionError:
-        return ""
-    return found.resolved
-
-
-# -------------------------------------------------------------------------------------------- downloads
-
-
-def wanted(names: Iterable[str], code: bool = False) -> list[str]:
-    """Which files of a snapshot a model is loaded from: configuration, tokenizer and one set of weights.
-
-    Safetensors where there are some, else ``pytorch_model*.bin``. `code`: also the repository's own
-    modules, for a study that trusts them.
-
-    Raises
-    ------
-    CheckpointError
-        When there is no configuration or no weights.
-    """
-    files = sorted(names)
-    small = [f for f in files if _SMALL.fullmatch(f) or (code and f.endswith(".py"))]
-    for stem, ending in (("model", "safetensors"), ("pytorch_model", "bin")):
-        whole, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
-        parts = [f for f in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", f)]
-        weights = [whole] if whole in files else [index, *parts] if parts and index in files else []
-        if weights:
-            break
-    if not weights or "config.json" not in files:
-        raise CheckpointError(
-            f"found {', '.join(files) or 'no files'}; expected config.json and model*.safetensors or pytorch_model*.bin"
-        )
-    return [*small, *weights]
+    with suppress(errors.RevisionResolutionError):
+        return hf.HfApi().resolve_revision(repository, revision=revision, local_files_only=True).resolved
+    return ""
 
 
 def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None] | None = None) -> Path:
     """Download what is missing of a checkpoint, check its digests, and give its folder in the cache.
 
-    A dropped connection is taken up where it broke; a process that was killed goes on with the files
-    that it has not finished. Nothing that has been checked before is downloaded or checked again.
-
-    Parameters
-    ----------
-    checkpoint : one with ``repository`` and ``commit``.
-    code : also the repository's own modules.
-    say : receives a line when a download begins.
-
-    Raises
-    ------
-    CheckpointError
-        When it is not there or not accessible, the network or the disk fails, or a file's digest is not
-        the hub's: such a file is deleted.
+    A dropped connection is taken up where it broke; a process that was killed goes on with the files that it has not
+    finished. Nothing that has been checked before is downloaded or checked again. `code`: also the repository's own
+    modules. `say` receives a line when a download begins. A CheckpointError when it is not there or not accessible, the
+    network or the disk fails, or a file's digest is not the hub's: such a file is deleted.
     """
-    from huggingface_hub import errors, snapshot_download
-
-    what = _title(checkpoint)
-    with _in_one_sentence(what), _lock(_locks(checkpoint.repository) / "repository.lock"):
-        folder = _folder(checkpoint.repository)
-        snapshot = folder / "snapshots" / checkpoint.commit
+    snapshot = _folder(checkpoint.repository) / "snapshots" / checkpoint.commit
+    with _in_one_sentence(checkpoint), _locked(checkpoint.repository) as lock:
         sizes = _sizes(checkpoint, snapshot)
-        try:
-            names = wanted(sizes, code)
-        except CheckpointError as error:
-            raise CheckpointError(f"{what}: {error}") from error
+        names = needed(sizes, checkpoint, code)
         missing = sum(sizes[name] for name in names if not (snapshot / name).exists())
-        if missing and not offline():
-            _remove_abandoned(folder)
-            _require_room(what, missing)
+        if missing and not constants.is_offline_mode():
+            _require_room(checkpoint, missing)
             if say:
-                say(f"{what}: downloading {_amount(missing)}")
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                snapshot_download(
-                    checkpoint.repository,
-                    revision=checkpoint.commit,
-                    cache_dir=cache(),
-                    endpoint=endpoint(),
-                    allow_patterns=names,
-                    local_files_only=offline(),
-                    tqdm_class=_no_bar(),
-                )
-                break
-            except errors.HTTPError as error:
-                # A connection that was reset is not taken up by huggingface_hub itself.
-                if isinstance(error, errors.HfHubHTTPError) or attempt == _ATTEMPTS:
-                    raise
-        _verify(checkpoint, snapshot, names)
+                say(f"{checkpoint}: downloading {amount(missing, 'kMGT')}B")
+        _download(checkpoint, names)
+        _verify(checkpoint, snapshot, names, noted=lock is not None)
     return snapshot
+
+
+def _sizes(checkpoint: Checkpoint, snapshot: Path) -> dict[str, int]:
+    """Name -> bytes of the files of a commit, from the cache where it has the listing, else from the hub."""
+    of, commit = checkpoint.repository, checkpoint.commit
+    with suppress(errors.CachedRepoTreeNotFoundError):
+        return {file.path: file.size for file in hf.get_cached_repo_tree(of, revision=commit)}
+    if not constants.is_offline_mode():
+        tree = hf.HfApi().list_repo_tree(of, recursive=True, revision=commit)
+        return {file.path: file.size for file in tree if isinstance(file, hf.RepoFile)}
+    # Downloaded by another program, which has left no listing: what is there is all there is.
+    if not snapshot.is_dir():
+        raise errors.LocalEntryNotFoundError(f"{snapshot}: no such folder")
+    return {p.relative_to(snapshot).as_posix(): p.stat().st_size for p in snapshot.rglob("*") if p.is_file()}
+
+
+def _require_room(checkpoint: Checkpoint, size: int) -> None:
+    cache = Path(constants.HF_HUB_CACHE).absolute()
+    for left in _folder(checkpoint.repository).glob("blobs/*.incomplete"):
+        # Each download has a file of its own there, which a killed process leaves behind for ever.
+        if time.time() - left.stat().st_mtime > _ABANDONED:
+            left.unlink(missing_ok=True)
+    free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.is_dir())).free
+    found, ways = f"{amount(free, 'kMGT')}B free in {cache}", "name another disk with HF_HOME, or --keep-downloads no"
+    expected = f"{amount(size, 'kMGT')}B for the download; free some, {ways} to remove each checkpoint after use"
+    expect(free >= size, str(checkpoint), found, expected, CheckpointError)
+
+
+def _download(checkpoint: Checkpoint, names: list[str]) -> None:
+    bars: Any = partial(tqdm, disable=True)  # they would cross the progress of a sweep
+    of, commit = checkpoint.repository, checkpoint.commit
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            hf.snapshot_download(of, revision=commit, allow_patterns=names, tqdm_class=bars)
+            return
+        except HTTPError as error:
+            # A connection that was reset is not taken up by huggingface_hub itself.
+            if isinstance(error, errors.HfHubHTTPError) or not left:
+                raise
+
+
+def _verify(checkpoint: Checkpoint, snapshot: Path, names: list[str], noted: bool) -> None:
+    """Delete what has not the digest that the hub states; what has is (if `noted`) not read again until it changes."""
+    marker = _marker(checkpoint)
+    before = read_json(marker)
+    status = {name: (snapshot / name).stat() for name in names}
+    now = {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+    for name in _damaged(checkpoint, snapshot, [name for name in names if before.get(name) != now[name]]):
+        path = snapshot / name
+        # A link leads to a blob, which may itself be a link, into the store that repositories share.
+        for bad in (path.resolve(), path.parent / os.readlink(path) if path.is_symlink() else path, path):
+            bad.unlink(missing_ok=True)
+        why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"
+        raise CheckpointError(f"{checkpoint}: {name}: {why}")
+    if noted and now != before:
+        write_json(now, marker)
+
+
+def _damaged(checkpoint: Checkpoint, snapshot: Path, names: list[str]) -> list[str]:
+    """Which of these files have another digest than the hub states: SHA-256 of large ones, git's own of others."""
+    if not all((snapshot / name).is_symlink() for name in names):
+        # A cache of copies, as on Windows: the hub is asked for its digests.
+        found = hf.HfApi().verify_repo_checksums(checkpoint.repository, revision=checkpoint.commit)
+        return [wrong["path"] for wrong in found.mismatches if wrong["path"] in names]
+    # A link leads to a blob whose name is its digest: no network is needed.
+    stated = {name: Path(os.readlink(snapshot / name)).name for name in names}
+    return [name for name, digest in stated.items() if _digest(snapshot / name, len(digest)) != digest]
+
+
+def _digest(path: Path, length: int) -> str:
+    with path.open("rb") as stream:
+        return sha_fileobj(stream).hex() if length == 64 else git_hash(stream.read())
 
 
 @contextmanager
@@ -241,179 +189,50 @@ def present(
 ) -> Iterator[Checkpoint]:
     """The checkpoint with its folder, downloaded when it is not there; for the time of a ``with`` block.
 
-    When `keep`, asked at the end of the block, says no, the revision is removed from the cache, unless
-    another process is still in such a block of its own: then that one decides. A checkpoint in a local
-    folder is given as it is and never removed.
+    When `keep`, asked at the end of the block, says no, the revision is removed from the cache, unless another
+    process is still in such a block of its own: then that one decides. A checkpoint in a local folder is given as it
+    is and never removed.
     """
     if checkpoint.path is not None:
         yield checkpoint
         return
-    lock = _locks(checkpoint.repository) / f"{checkpoint.commit}.lock"
-    with _lock(lock, fcntl.LOCK_SH) as held:
+    of = checkpoint.repository
+    with _locked(of, checkpoint.commit) as lock:
         path = fetch(checkpoint, code, say)
         try:
             yield replace(checkpoint, path=path)
         finally:
-            if not keep() and _alone(held):
-                remove(checkpoint)
+            if lock and not keep():
+                lock.release()
+                with suppress(Timeout), lock.write_lock(timeout=1), _in_one_sentence(checkpoint), _locked(of):
+                    # Files that other revisions share with it stay.
+                    hf.scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(checkpoint.commit).execute()
+                    _marker(checkpoint).unlink(missing_ok=True)
 
 
-def remove(checkpoint: Checkpoint) -> None:
-    """Remove a revision from the cache; files that other revisions share with it stay."""
-    from huggingface_hub import scan_cache_dir
-
-    with _in_one_sentence(_title(checkpoint)), _lock(_locks(checkpoint.repository) / "repository.lock"):
-        if _folder(checkpoint.repository).is_dir():
-            scan_cache_dir(cache()).delete_revisions(checkpoint.commit).execute()
-            _checked(checkpoint.repository, checkpoint.commit).unlink(missing_ok=True)
+def _folder(repository: str, below: str = "") -> Path:
+    return Path(constants.HF_HUB_CACHE, below, f"models--{repository.replace('/', '--')}")
 
 
-def _title(checkpoint: Checkpoint) -> str:
-    return f"{checkpoint.repository} {checkpoint.revision}"
-
-
-def _folder(repository: str) -> Path:
-    return cache() / f"models--{repository.replace('/', '--')}"
-
-
-def _locks(repository: str) -> Path:
-    return cache() / ".locks" / f"models--{repository.replace('/', '--')}" / "phaselab"
-
-
-def _checked(repository: str, commit: str) -> Path:
-    """File that says which files of a snapshot have been checked: name -> size and time of change."""
-    return _locks(repository) / f"{commit}.checked.json"
+def _marker(checkpoint: Checkpoint) -> Path:
+    return _folder(checkpoint.repository, ".locks") / "phaselab" / f"{checkpoint.commit}.checked.json"
 
 
 @contextmanager
-def _lock(path: Path, mode: int = fcntl.LOCK_EX) -> Iterator[Any]:
-    """A lock between processes, which the system releases when one dies; None in a read-only cache."""
-    try:
+def _locked(repository: str, commit: str = "") -> Iterator[ReadWriteLock | None]:
+    """Lock between processes: of a repository for one at a time, of a commit for all who use it; None if read-only."""
+    path = _folder(repository, ".locks") / "phaselab" / f"{commit or 'repository'}.lock"
+    with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("a")
-    except OSError as error:
-        if error.errno not in _READ_ONLY:
-            raise
-        # A cache that a whole cluster reads: nothing in it changes, so there is nothing to lock.
-        yield None
+    if not os.access(path.parent, os.W_OK):
+        yield None  # a cache that a whole cluster reads: nothing in it changes
         return
-    with handle:
-        fcntl.flock(handle, mode)
-        yield handle
-
-
-def _alone(held: Any) -> bool:
-    """Whether no other process holds the shared lock that this one holds; it is then this one's alone."""
-    if held is None:
-        return False
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _sizes(checkpoint: Checkpoint, snapshot: Path) -> dict[str, int]:
-    """Name -> bytes of the files of a commit, from the cache where it has the listing, else from the hub."""
-    repository, commit = checkpoint.repository, checkpoint.commit
-    from huggingface_hub import RepoFile, get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    files: Iterable[Any]
+        lock = ReadWriteLock(path, is_singleton=False)
+        (lock.acquire_read if commit else lock.acquire_write)()
+    except sqlite3.Error as error:
+        raise CheckpointError(f"{path}: cannot be locked: {error}") from error
     try:
-        files = get_cached_repo_tree(repository, revision=commit, cache_dir=cache())
-    except CachedRepoTreeNotFoundError:
-        if offline():
-            # Downloaded by another program, which has left no listing: what is there is all there is.
-            found = [p for p in snapshot.rglob("*") if p.is_file()]
-            if not found:
-                raise CheckpointError(
-                    f"{_title(checkpoint)}: not in the cache {cache()}, and HF_HUB_OFFLINE is set"
-                ) from None
-            return {p.relative_to(snapshot).as_posix(): p.stat().st_size for p in found}
-        files = _api().list_repo_tree(repository, recursive=True, revision=commit)
-    return {file.path: file.size for file in files if isinstance(file, RepoFile)}
-
-
-def _remove_abandoned(folder: Path) -> None:
-    # huggingface_hub gives each download a file of its own, which a killed process leaves behind for ever.
-    for left in folder.glob("blobs/*.incomplete"):
-        if time.time() - left.stat().st_mtime > _ABANDONED:
-            left.unlink(missing_ok=True)
-
-
-def _require_room(what: str, needed: int) -> None:
-    folder = next(p for p in (cache(), *cache().absolute().parents) if p.is_dir())
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise CheckpointError(
-            f"{what}: found {_amount(free)} free in {cache()}, expected {_amount(needed)} for the "
-            "download; free some, name another disk with HF_HOME, or remove each checkpoint after use "
-            "(--keep-downloads no)"
-        )
-
-
-def _amount(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size:,} bytes"
-
-
-def _no_bar() -> Any:
-    from huggingface_hub.utils import tqdm
-
-    class NoBar(tqdm):  # type: ignore[misc]
-        """Keeps bars of downloads from being drawn across the progress of a sweep."""
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-    return NoBar
-
-
-def _verify(checkpoint: Checkpoint, snapshot: Path, names: Iterable[str]) -> None:
-    """Compare files with their digests, which are the names of the blobs in the cache.
-
-    The hub states SHA-256 for large files and git's own digest for others.
-    """
-    what, marker = _title(checkpoint), _checked(checkpoint.repository, checkpoint.commit)
-    try:
-        before = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        before = {}
-    now = {}
-    for name in names:
-        path = snapshot / name
-        status = path.stat()
-        now[name] = [status.st_size, status.st_mtime_ns]
-        if before.get(name) == now[name]:
-            continue
-        if not path.is_symlink():
-            raise CheckpointError(
-                f"{what}: {path}: found a copy, expected a link to a blob whose name is its digest "
-                "(is HF_HUB_DISABLE_SYMLINKS set?)"
-            )
-        blob = path.parent / os.readlink(path)
-        if _digest(blob, len(blob.name)) != blob.name:
-            # The blob may itself be a link, into the store that repositories share.
-            for bad in (blob.resolve(), blob, path):
-                bad.unlink(missing_ok=True)
-            raise CheckpointError(
-                f"{what}: {name}: its digest is not the one that the hub states; the file was deleted, "
-                "run again to download it again"
-            )
-    if now != before:
-        aside = marker.with_name(f".{marker.name}.{os.getpid()}")
-        try:
-            marker.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps(now), encoding="utf-8")
-            os.replace(aside, marker)
-        except OSError as error:
-            if error.errno not in _READ_ONLY:
-                raise
-
-
-def _digest(path: Path, length: int) -> str:
-    with path.open("rb") as stream:
-        if length == 64:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-        content = stream.read()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        yield lock
+    finally:
+        lock.close()

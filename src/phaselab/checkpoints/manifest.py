@@ -1,273 +1,215 @@
-"""Manifests: which checkpoints a family has, as a CSV file with one row a revision.
+"""Which checkpoints there are: of a family, by its manifest, and in a local folder.
 
-Columns: ``repository`` (empty: the family's), ``revision``, ``commit`` (empty: not known yet), ``step`` and
-``tokens`` (both empty where the name says nothing). A manifest is made from a hub by ``refresh``; for
-families whose names are certain one comes with the package, without commits. One that was refreshed wins;
-its tokens may be filled in by hand where no source states them, and are kept when it is refreshed.
+A manifest is a CSV file with one row a revision: ``repository`` (empty: the family's), ``revision``, ``commit`` (empty:
+not known yet), ``step`` and ``tokens`` (both empty where the name says nothing). It is made from a hub by ``refresh``;
+for families whose names are certain one comes with the package, without commits. One that was refreshed wins; its
+tokens may be filled in by hand where no source states them, and are kept when it is refreshed.
 """
 
 from __future__ import annotations
 
-import csv
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from huggingface_hub import constants
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.families import FAMILIES, Family
-from phaselab.checkpoints.revisions import Checkpoint, CheckpointError, NotPublicError, choose
+from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, NotPublicError, choose
+from phaselab.errors import expect
+from phaselab.results import write_table
 
 Say = Callable[[str], None]
+_warn: Say = partial(warnings.warn, stacklevel=2)
+_FOLDERS = "sub-folders named as on a hub: step1000-tokens4B, stage1-step1000-tokens5B, ckpt_001, step-125000, step10"
 
-COLUMNS = ("repository", "revision", "commit", "step", "tokens")
 
-
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One row of a manifest; None where a name says nothing."""
 
-    repository: str
-    revision: str
-    commit: str
-    step: int | None
-    tokens: int | None
+    repository: str = ""
+    revision: str = ""
+    commit: str = ""
+    step: int | None = None
+    tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The checkpoints of a family, sorted by what can be done with them.
+class Listing(NamedTuple):
+    """The checkpoints of a family, sorted by what can be done with them."""
 
-    Attributes
-    ----------
-    family, path : the family; its manifest.
-    checkpoints : the line of training, ascending.
-    branches : of stages that begin from the end of the line, some of them several times; taken by name.
-    doubles : another name or repository of a step that is in the line already.
-    uncounted : checkpoints whose tokens nothing states.
-    strange : names that are not those of checkpoints.
+    checkpoints: list[Checkpoint]  # the line of training, and stages that branch from its end
+    doubles: list[Row]  # another name or repository of a step that is in the line already
+    uncounted: list[Row]  # checkpoints whose tokens nothing states
+    strange: list[Row]  # names that are not those of checkpoints
+
+
+def path_of(family: Family) -> Path:
+    """Where the manifest of a family is: a refreshed one, else one of the package, else where it would be refreshed.
+
+    Refreshed ones lie in ``$PHASELAB_MANIFESTS``, by default in ``phaselab/manifests`` of ``$HF_HOME``.
     """
-
-    family: Family
-    path: Path
-    checkpoints: tuple[Checkpoint, ...]
-    branches: tuple[Checkpoint, ...]
-    doubles: tuple[Row, ...]
-    uncounted: tuple[Row, ...]
-    strange: tuple[Row, ...]
-
-    def choose(self, which: str | tuple[str, ...]) -> list[Checkpoint]:
-        """Some of the checkpoints, as ``phaselab.checkpoints.choose``; branches where they are named."""
-        if not self.checkpoints:
-            raise CheckpointError(
-                f"{self.family.name}: found no checkpoint whose tokens are known, expected them in the "
-                f"column tokens of {self.path}, which has {len(self.uncounted)} checkpoints without and "
-                f"{len(self.strange)} other names"
-            )
-        names = {part.strip() for part in which.split(",")} if isinstance(which, str) else set(which)
-        named = [c for c in self.branches if c.revision in names]
-        if not named:
-            return choose(self.checkpoints, which)
-        both = sorted([*self.checkpoints, *self.branches], key=lambda c: (c.tokens, c.step, c.revision))
-        return choose(both, tuple(names))
-
-
-def folder() -> Path:
-    """Where refreshed manifests lie: ``$PHASELAB_MANIFESTS``, else ``phaselab/manifests`` in ``$HF_HOME``."""
-    named = os.environ.get("PHASELAB_MANIFESTS")
-    return Path(named).expanduser() if named else hub.home() / "phaselab" / "manifests"
-
-
-def _own(family: Family) -> Path:
-    return folder() / f"{family.name.replace('/', '--')}.csv"
-
-
-def path_of(family: Family) -> Path | None:
-    """The manifest of a family: the refreshed one, else the one that comes with the package, else None."""
-    own = _own(family)
-    if own.is_file():
+    folder = Path(os.environ.get("PHASELAB_MANIFESTS") or f"{constants.HF_HOME}/phaselab/manifests").expanduser()
+    own = folder / f"{family.name.replace('/', '--')}.csv"
+    if own.is_file() or not family.manifest:
         return own
-    if family.manifest:
-        return Path(str(resources.files("phaselab") / "checkpoints" / "manifests" / f"{family.manifest}.csv"))
-    return None
-
-
-def _warn(line: str) -> None:
-    warnings.warn(line, stacklevel=3)
+    return Path(str(resources.files("phaselab.checkpoints") / "manifests" / f"{family.manifest}.csv"))
 
 
 def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
     """Ask the hub for the revisions of a family and write its manifest; the path.
 
-    Parameters
-    ----------
-    out : the file; by default ``<family>.csv`` in `folder`, where it is found again.
-    say : receives a line when there is no second repository; by default a warning.
-
-    Raises
-    ------
-    CheckpointError
-        When the hub does not have the family or cannot be reached.
+    `out`: the file; by default where `path_of` finds it again. `say` receives a line when there is no second
+    repository; by default a warning.
     """
-    out = out or _own(family)
+    out = out or path_of(replace(family, manifest=""))
     # What a study says of a repository of its own stays in the study.
     bare = family if family.name in FAMILIES else replace(family, tokens_per_step=None)
-    filled = {(r.repository, r.revision): r.tokens for r in _read(out, family)} if out.is_file() else {}
-    rows = []
+    filled = {row[:2]: row.tokens for row in read_rows(out, family.repository)}
+    rows: list[Row] = []
     for repository in family.repositories:
         try:
             names = hub.revisions(repository)
         except NotPublicError as error:
-            if repository == family.early:
-                say(f"{family.name}: without the beginning of its training: {error}")
-                continue
-            if family.public:
-                raise
-            raise NotPublicError(f"{error} ({family.name}: whether its checkpoints are public is not known)") from error
-        for revision, commit in names.items():
-            said = bare.read(revision)
-            tokens = said.tokens if said else None
-            if tokens is None:
-                tokens = filled.get((repository, revision))
-            rows.append(Row(repository, revision, commit, said.step if said else None, tokens))
-    order = {repository: number for number, repository in enumerate(family.repositories)}
-    rows.sort(key=lambda r: (order[r.repository], r.step is None, r.step or 0, r.revision))
-    _write(rows, out)
+            if repository != family.early:
+                unknown = "" if family.public else f" ({family.name}: whether its checkpoints are public is not known)"
+                raise NotPublicError(f"{error}{unknown}") from error
+            say(f"{family.name}: without the beginning of its training: {error}")
+            continue
+        said = {revision: bare.read(revision) or (None, None) for revision in names}
+        found = [Row(repository, revision, commit, *said[revision][:2]) for revision, commit in names.items()]
+        found = [row if row.tokens is not None else row._replace(tokens=filled.get(row[:2])) for row in found]
+        rows += sorted(found, key=lambda r: (r.step is None, r.step or 0, r.revision))
+    write_table(pd.DataFrame(rows, columns=list(Row._fields)).astype({"step": "Int64", "tokens": "Int64"}), out)
     return out
 
 
 def listing(family: Family, pinned: bool = False, say: Say = _warn) -> Listing:
     """The checkpoints of a family, from its manifest; without one the hub is asked.
 
-    Parameters
-    ----------
-    pinned : with commits; where a manifest lacks them the hub is asked, or offline the cache.
-    say : as for `refresh`.
-
-    Raises
-    ------
-    CheckpointError
-        When there is no manifest and the hub cannot be asked, or a manifest cannot be read.
+    `pinned`: with commits; where a manifest lacks them the hub is asked, or offline the cache. `say`: as for `refresh`.
     """
     path = path_of(family)
-    rows = _read(path, family) if path else []
-    incomplete = path is None or (pinned and any(not row.commit for row in rows))
-    if incomplete and not hub.offline():
+    if constants.is_offline_mode():
+        expected = f"one made by 'phaselab models refresh {family.name}' with a network"
+        found = f"no manifest in {path.parent}, and HF_HUB_OFFLINE is set"
+        expect(path.is_file(), family.name, found, expected, CheckpointError)
+    elif not path.is_file() or (pinned and not all(row.commit for row in read_rows(path))):
         path = refresh(family, say=say)
-        rows = _read(path, family)
-    if path is None:
-        raise CheckpointError(
-            f"{family.name}: found no manifest in {folder()}, and HF_HUB_OFFLINE is set; expected one "
-            f"made by 'phaselab models refresh {family.name}' with a network"
-        )
-    return _sorted_out(family, path, rows)
+    return sort_out(family, read_rows(path, family.repository))
 
 
 def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> list[Checkpoint]:
     """Some checkpoints of a family, each with its commit.
 
-    Parameters
-    ----------
-    which : a choice, as for ``phaselab.checkpoints.choose``.
-    say : receives a line when there are revisions that cannot be placed; by default a warning.
-
-    Raises
-    ------
-    CheckpointError
-        When they cannot be listed or chosen, or a commit is not known and the hub cannot be asked.
+    `which`: a choice, as for `choose`. `say` receives a line when there are revisions that cannot be placed; by default
+    a warning. A CheckpointError when they cannot be listed or chosen, or a commit is not known and the hub cannot be
+    asked.
     """
     known = listing(family, pinned=True, say=say)
-    taken = [c if c.commit else _from_cache(c) for c in known.choose(which)]
-    left_out = [row.revision for row in (*known.uncounted, *known.strange)]
-    if left_out:
+    without = f"which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other names"
+    found, expected = (
+        "no checkpoint whose tokens are known",
+        f"them in column tokens of {path_of(family)}, {without}",
+    )
+    expect(known.checkpoints, family.name, found, expected, CheckpointError)
+    taken = choose(known.checkpoints, which)
+    taken = [c if c.commit else replace(c, commit=hub.known_commit(c.repository, c.revision)) for c in taken]
+    for checkpoint in taken:
+        found = "no commit that is known, and HF_HUB_OFFLINE is set"
+        expected = "a manifest with commits, made by 'phaselab models refresh' with a network"
+        expect(checkpoint.commit, str(checkpoint), found, expected, CheckpointError)
+    if left_out := [row.revision for row in (*known.uncounted, *known.strange)]:
         shown = f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
-        say(
-            f"{family.name}: left out {shown}: names without a step, or without tokens that are known "
-            f"('phaselab models show {family.name}')"
-        )
+        why = f"names without a step, or without tokens that are known ('phaselab models show {family.name}')"
+        say(f"{family.name}: left out {shown}: {why}")
     return taken
 
 
-def _from_cache(checkpoint: Checkpoint) -> Checkpoint:
-    commit = hub.known_commit(checkpoint.repository, checkpoint.revision)
-    if not commit:
-        raise CheckpointError(
-            f"{checkpoint.repository} {checkpoint.revision}: its commit is not known, and HF_HUB_OFFLINE is "
-            "set; expected a manifest with commits, made by 'phaselab models refresh' with a network"
-        )
-    return replace(checkpoint, commit=commit)
+def local_checkpoints(folder: str | Path, family: Family | None = None) -> list[Checkpoint]:
+    """The checkpoints below `folder`, in ascending order of tokens, then of steps.
+
+    Each sub-folder is a revision, and its name is read as on a hub: by the forms of `family`, or of all families where
+    none is named. A name does not tell whose it is, so tokens that it does not state come from a named family alone,
+    or from the file ``checkpoints.csv`` in `folder` (columns ``revision`` and ``tokens``, of all training before it),
+    which wins over names. Sub-folders with other names are listed in one warning; hidden ones, such as those that are
+    being written, are not looked at. A CheckpointError when there is no such folder, no checkpoint in it, two of one
+    step, or the tokens of one are not known.
+    """
+    folder, table = Path(folder), Path(folder) / "checkpoints.csv"
+    expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}", CheckpointError)
+    stated = {row.revision: row.tokens for row in read_rows(table, columns=("revision", "tokens"))}
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    known = sort_out(family or of_repository(""), [Row(revision=name, tokens=stated.get(name)) for name in names])
+    for row in known.doubles:
+        raise CheckpointError(f"{folder / row.revision}: found another name of the same step, expected one of them")
+    for row in known.uncounted:
+        expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or (of a later stage) the first one"
+        raise CheckpointError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
+    strange = ", ".join(sorted(row.revision for row in known.strange))
+    expect(known.checkpoints, str(folder), strange or "no checkpoints", _FOLDERS, CheckpointError)
+    if strange:
+        warnings.warn(f"{folder}: left out {strange}: not named as checkpoints are on a hub", stacklevel=2)
+    return sorted(
+        replace(c, path=folder / c.revision, tokens=stated.get(c.revision) or c.tokens) for c in known.checkpoints
+    )
 
 
-def _sorted_out(family: Family, path: Path, rows: Sequence[Row]) -> Listing:
-    line: dict[int, tuple[Row, int]] = {}
-    doubles, uncounted, strange, branches = [], [], [], []
-    first_to_come = {repository: number for number, repository in enumerate(family.repositories)}
+def sort_out(family: Family, rows: Sequence[Row]) -> Listing:
+    """The checkpoints that rows are: in one line, of stages that branch from its end, or none."""
+    known, line = Listing([], [], [], []), dict[int, Checkpoint]()
+    later: list[tuple[Row, Checkpoint]] = []
+    order = {repository: number for number, repository in enumerate(family.repositories)}
     # Of two names of one step the main repository's is taken, and there the one that tells more.
-    for row in sorted(rows, key=lambda r: (first_to_come.get(r.repository, 9), -len(r.revision), r.revision)):
+    for row in sorted(rows, key=lambda r: (order.get(r.repository, 9), -len(r.revision), r.revision)):
         said = family.read(row.revision)
-        step = row.step if row.step is not None else said.step if said else None
-        tokens = row.tokens if row.tokens is not None else said.tokens if said else None
+        # What the table states wins over the name.
+        step = row.step if row.step is not None or said is None else said.step
+        tokens = row.tokens if row.tokens is not None or said is None else said.tokens
+        branch = said is not None and said.stage not in LINE
         if step is None:
-            strange.append(row)
-        elif said and said.stage not in family.line:
-            branches.append((row, step, tokens))
-        elif step in line:
-            doubles.append(row)
+            known.strange.append(row)
+        elif step in line and not branch:
+            known.doubles.append(row)
         elif tokens is None:
-            uncounted.append(row)
+            known.uncounted.append(row)
+        elif branch:
+            later.append((row, Checkpoint(row.revision, step, tokens, None, row.repository, row.commit, True)))
         else:
-            line[step] = (row, tokens)
-    checkpoints = [
-        Checkpoint(row.revision, step, tokens, None, row.repository, row.commit) for step, (row, tokens) in line.items()
-    ]
-    checkpoints.sort(key=lambda c: (c.tokens, c.step))
-    grown = []
-    for row, step, tokens in branches:
-        if tokens is None or not checkpoints:
-            uncounted.append(row)
-            continue
-        # A branch counts its own steps and tokens from the end of the line.
-        end = checkpoints[-1]
-        grown.append(Checkpoint(row.revision, end.step + step, end.tokens + tokens, None, row.repository, row.commit))
-    grown.sort(key=lambda c: (c.tokens, c.step, c.revision))
-    return Listing(family, path, tuple(checkpoints), tuple(grown), tuple(doubles), tuple(uncounted), tuple(strange))
+            line[step] = Checkpoint(row.revision, step, tokens, None, row.repository, row.commit)
+    for row, own in later:
+        if line:
+            # A branch counts its own steps and tokens from the end of the line.
+            end = max(line.values())
+            known.checkpoints.append(replace(own, step=end.step + own.step, tokens=end.tokens + own.tokens))
+        else:
+            known.uncounted.append(row)
+    known.checkpoints.extend(line.values())
+    known.checkpoints.sort()
+    return known
 
 
-def _read(path: Path, family: Family) -> list[Row]:
-    with path.open(newline="", encoding="utf-8") as stream:
-        reader = csv.DictReader(stream)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise CheckpointError(f"{path}: found columns {reader.fieldnames}, expected {', '.join(COLUMNS)}")
-        return [
-            Row(
-                line["repository"] or family.repository,
-                line["revision"],
-                line["commit"],
-                _number(path, line, "step"),
-                _number(path, line, "tokens"),
-            )
-            for line in reader
-        ]
-
-
-def _number(path: Path, line: dict[str, str], column: str) -> int | None:
-    text = line[column] or ""
-    if text and not text.isdecimal():
-        raise CheckpointError(
-            f"{path}: {line['revision']}: {column}: found {text!r}, expected a whole number or nothing"
-        )
-    return int(text) if text else None
-
-
-def _write(rows: Iterable[Row], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with aside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for row in rows:
-            empty = ("" if value is None else value for value in (row.step, row.tokens))
-            writer.writerow([row.repository, row.revision, row.commit, *empty])
-    os.replace(aside, path)
+def read_rows(path: Path, repository: str = "", columns: Sequence[str] = Row._fields) -> list[Row]:
+    """Rows of a manifest; none without the file. One without a repository is of `repository`."""
+    if not path.exists():
+        return []
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: cannot be read as CSV: {error}") from error
+    found = f"columns {', '.join(map(str, table))}"
+    expect(set(columns) <= set(table), str(path), found, ", ".join(columns), CheckpointError)
+    rows = []
+    for said in table[list(columns)].fillna("").to_dict("records"):
+        for name in {"step", "tokens"} & set(columns):
+            text, where = said[name], f"{path}: {said['revision']}: {name}"
+            expect(not text or text.isdecimal(), where, repr(text), "a whole number or nothing", CheckpointError)
+            said[name] = int(text) if text else None
+        rows.append(Row(**{str(name): value for name, value in said.items()}))
+    return [row if row.repository else row._replace(repository=repository) for row in rows]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
 from phaselab.cli.common import app, console, told
+from phaselab.results import amount
 
 if TYPE_CHECKING:
     from phaselab.checkpoints import Family
@@ -17,13 +19,9 @@ if TYPE_CHECKING:
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
 
-
-def _tokens(count: int) -> str:
-    """Tokens in words: 0, 2.1 M, 4 B, 3.9 T."""
-    for unit, size in (("T", 10**12), ("B", 10**9), ("M", 10**6)):
-        if count >= size:
-            return f"{count / size:.3g} {unit}"
-    return str(count)
+FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
+_WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."
+_say = partial(console.print, highlight=False, soft_wrap=True)
 
 
 @models_app.command("list")
@@ -31,107 +29,79 @@ def _tokens(count: int) -> str:
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     from rich import box
-    from rich.table import Column, Table
+    from rich.table import Table
 
     from phaselab.checkpoints import FAMILIES, manifest
 
     # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
-    table = Table(
-        Column("family\n  repository", no_wrap=True),
-        Column("checkpoints: tokens\nlicence; languages"),
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        caption="?: 'phaselab models refresh FAMILY' lists the checkpoints.",
-    )
+    heads = ("family\n  repository", "checkpoints: tokens\nlicence; languages")
+    caption = "?: 'phaselab models refresh FAMILY' lists the checkpoints."
+    table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
+    table.columns[0].no_wrap = True
     for family in FAMILIES.values():
-        path = manifest.path_of(family)
-        line = manifest.listing(family).checkpoints if path else ()
-        seen = f"{len(line)}: {_tokens(line[0].tokens)} to {_tokens(line[-1].tokens)}" if line else ""
-        name = f"[bold]{family.name}[/]\n  {family.repository}"
-        table.add_row(name, f"{seen or '?'}\n{family.licence}; {' '.join(family.languages)}")
+        line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
+        seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
+        facts = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", facts)
     Console().print(table)
 
 
 @models_app.command("show")
 @told
 def show_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
+    family: FamilyArgument,
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     from rich.table import Table
 
-    from phaselab.checkpoints import manifest
+    from phaselab.checkpoints import choose, manifest
 
-    row = _family(family)
+    row, path = _family(family), manifest.path_of(_family(family))
     table = Table(title=row.name, show_header=False)
-    facts = {
-        "repository": ", ".join(row.repositories),
-        "architecture": row.architecture,
-        "licence": row.licence,
-        "languages": " ".join(row.languages),
+    facts: dict[str, Any] = {
+        "repository": row.repositories,
         "tokens from": row.tokens_from,
-        "source": row.source,
+        **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
         "public": "" if row.public else "not known: 'phaselab models refresh' says",
+        "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
     }
-    path = manifest.path_of(row)
-    if path is None:
-        facts["manifest"] = f"none yet: 'phaselab models refresh {family}' asks the hub"
-    else:
-        known = manifest.listing(row)
-        pinned = sum(bool(c.commit) for c in known.checkpoints)
-        facts |= {
-            "manifest": str(path),
-            "checkpoints": f"{len(known.checkpoints)}, {pinned} of them with their commit",
-            "branches, by name alone": ", ".join(c.revision for c in known.branches),
-            "second names": ", ".join(r.revision for r in known.doubles),
-            "tokens not known": ", ".join(r.revision for r in known.uncounted),
-            "other names": ", ".join(r.revision for r in known.strange),
-        }
-        if known.checkpoints:
-            taken = known.choose(checkpoints)
-            facts[f"--checkpoints {checkpoints}"] = ", ".join(f"{c.revision} ({_tokens(c.tokens)})" for c in taken)
+    if path.is_file():
+        known, *others = manifest.listing(row)
+        line = [c for c in known if not c.branch]
+        facts["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
+        facts["branches, by name alone"] = [c.revision for c in known if c.branch]
+        for kind, rows in zip(("second names", "tokens not known", "other names"), others, strict=True):
+            facts[kind] = [row.revision for row in rows]
+        taken = choose(known, checkpoints) if known else []
+        facts[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
     for name, fact in facts.items():
         if fact:
-            table.add_row(name, escape(fact))
+            table.add_row(name, escape(fact if isinstance(fact, str) else ", ".join(fact)))
     Console().print(table)
 
 
 @models_app.command("refresh")
 @told
 def refresh_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            help="File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME.",
-        ),
-    ] = None,
+    family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifest
 
-    typer.echo(
-        manifest.refresh(_family(family), out, lambda line: console.print(line, highlight=False, soft_wrap=True))
-    )
+    typer.echo(manifest.refresh(_family(family), out, _say))
 
 
 @models_app.command("fetch")
 @told
 def fetch_model(
-    family: Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")],
-    checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")],
+    family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
-    """Download checkpoints beforehand, for a machine without a network, and print their folders.
-
-    There, HF_HUB_OFFLINE=1 says that what is in the cache is all there is.
-    """
+    """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
     from phaselab.checkpoints import chosen, hub
 
     for checkpoint in chosen(_family(family), checkpoints):
-        typer.echo(hub.fetch(checkpoint, say=lambda line: console.print(line, highlight=False, soft_wrap=True)))
+        typer.echo(hub.fetch(checkpoint, say=_say))
 
 
 def _family(name: str) -> Family:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app, told
-from phaselab.results import Store, data_folder
-from phaselab.study import StudyError, load_study
+from phaselab.errors import expect
+from phaselab.results import Store, data_folder, write_table
+from phaselab.study import Study, StudyError, load_study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What `phases` reads as a table of curves, by the file's ending; anything else is a study.
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
@@ -35,41 +44,36 @@ def phases(
     phases.parquet beside its results.
     """
     if Path(source).suffix.lower() in TABLES:
-        _phases_of_table(Path(source), x, y, by, stderr, out)
-        return
+        return _of_table(Path(source), x, y, by, stderr, out)
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise StudyError(f"{source}: found {', '.join(given)}, expected them with a table ({', '.join(TABLES)}) alone")
-    _phases_of_study(source, results, data)
+    given = ", ".join(name for name, value in options.items() if value)
+    expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
+    _of_study(load_study(source), Store(results), data_folder(data))
 
 
-#: What `phases` reads as a table of curves, by the file's ending; anything else is a study.
-TABLES = (".csv", ".tsv", ".parquet")
-
-
-def _phases_of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
+def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    from phaselab import figures
-    from phaselab.phases import TableError, fit_table
+    from phaselab.phases import TableError
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
+    kind = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table = pd.read_csv(path, sep="," if path.suffix.lower() == ".csv" else "\t")
+        return pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path, sep="," if kind == ".csv" else "\t")
     except (ValueError, OSError) as error:
         raise TableError(f"{path}: found no table that can be read ({error})") from error
-    columns = ", ".join(map(str, table.columns))
+
+
+def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
+    from phaselab import figures
+    from phaselab.phases import TableError, fit_table
+
+    table = _read(path)
     for option, column in (("--x", x), ("--y", y)):
-        if not column:
-            raise TableError(f"{option}: found nothing, expected a column of {path}: {columns}")
-    keys = [name.strip() for name in by.split(",") if name.strip()]
+        expect(column, option, "nothing", f"a column of {path}: {', '.join(map(str, table.columns))}", TableError)
     try:
-        fitted = fit_table(table, x, y, keys, stderr)
+        fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
     except TableError as error:
         raise TableError(f"{path}: --{error}") from error
     folder = out or Path(f"{path.stem}_phases")
@@ -85,19 +89,29 @@ def _phases_of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path
         typer.echo(folder / name)
 
 
-def _phases_of_study(study: str, results: Path, data: Path | None) -> None:
+def _of_study(study: Study, store: Store, data: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.book.lab import Lab
-    from phaselab.results import write_table
+    from phaselab.phases import triple_phase_test
 
-    loaded = load_study(study)
-    lab = Lab(loaded, Store(results), data_folder(data))
     tables = []
-    for name in lab.models:
-        verdict = lab.phases(name)
-        tables.append(verdict.table.assign(study=loaded.name, model=name))
+    for name, curves, tasks in _curves(study, store, data):
+        verdict = triple_phase_test(curves, name, tasks=tasks)
+        tables.append(verdict.table.assign(study=study.name, model=name))
         typer.echo(f"{name}: {verdict.statement}")
-    path = lab.store.study(loaded.name) / "phases.parquet"
+    path = store.study(study.name) / "phases.parquet"
     write_table(pd.concat(tables, ignore_index=True), path)
     typer.echo(path)
+
+
+def _curves(study: Study, store: Store, data: Path | None) -> Iterator[tuple[str, pd.DataFrame, list[str] | None]]:
+    """Name and curves of each model, and the tasks in the languages of its text (None: all); made where missing."""
+    from phaselab.curves import gather
+    from phaselab.stages import Workbench
+
+    bench = Workbench(study, store, data, say=cache(typer.echo))
+    for model in study.models:
+        languages = model.train.mix.split("+") if model.train else None
+        items = bench.items(model)
+        tasks = [task for task, own in items.items() if languages is None or own[0].language in languages]
+        yield model.name, gather(bench.tables(model)), tasks or None

@@ -9,59 +9,46 @@ import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from phaselab.encoding import folds as cross_validation
-from phaselab.encoding.solver import (
-    ALPHAS,
-    Plan,
-    Scoring,
-    SolverError,
-    Splits,
-    Targets,
-    predict,
-    solve,
-)
+from phaselab.encoding import folds
+from phaselab.encoding.ridge import ALPHAS, Plan, Scoring, Splits, Targets, predict, solve
+from phaselab.errors import PhaselabError, expect
+from phaselab.stats import pearson
 
 #: Folds where neither `cv` nor `runs` is given: the paper's number.
 N_FOLDS = 4
 
 
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Ridge regression with one alpha a target, chosen by cross-validation over contiguous time.
+    """Ridge regression with one alpha per target, chosen by cross-validation over contiguous time.
 
-    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` (Dupré la Tour et al. 2022, NeuroImage) in
-    float64, up to rounding: for each target the alpha with the highest score, averaged over folds; of
-    equally good ones the first. See ``phaselab.encoding.solver`` for how.
+    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` in float64, up to rounding: for each target the alpha with
+    the highest score, averaged over folds; of equally good ones the first.
 
     Parameters
     ----------
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
-    cv : None, one fold a run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a splitter of ``phaselab.encoding.folds`` or of scikit-learn; or pairs of row
-        numbers. Shuffled folds are refused unless asked for as ``cv.Shuffled``.
+    cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
+        (with runs: of whole runs); a splitter of scikit-learn; or pairs of row numbers, such as
+        ``folds.inner_folds`` makes. Shuffled folds are refused unless asked for as ``folds.Shuffled``.
     scoring : ``correlation`` (Pearson) or ``r2``.
     fit_intercept : whether features and responses are centred on the mean of each training set.
     device : ``auto``, ``cpu``, ``cuda`` ...
     dtype : ``float32`` or ``float64``, of products with responses; factorisations are in float64.
-    targets_batch : targets that are solved at once; None: from `memory`.
-    memory : bytes that factorised features and a batch of targets may take together (``solver.solve``); None:
+    memory : bytes that factorised features and a batch of targets may take together (``ridge.solve``); None:
         batches of 512 targets (CPU).
     return_coef : whether `coef_` and `intercept_` are kept.
 
     Attributes
     ----------
-    best_alphas_ : (n_targets,) chosen alphas; NaN for a target that was left out.
-    cv_scores_ : (n_targets,) mean over folds of the score with that alpha.
+    best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
     left_out_ : target -> why it was not fitted: it is constant, or not finite.
-    coef_ : (n_features, n_targets) with `return_coef`.
-    intercept_ : (n_targets,) with `return_coef`.
-    n_features_in_ : int.
+    coef_, intercept_ : (n_features, n_targets) and (n_targets,), with `return_coef`.
 
     Notes
     -----
     Responses may be a memory map, or a Zarr or HDF5 array larger than memory: they are read in batches.
-    Without `return_coef` the estimator keeps a reference to them, and `predict` reads them again: they must
-    not be changed until then, and an estimator fitted to an HDF5 array cannot be pickled. `score` gives one
-    value a target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
+    Without `return_coef` they are read again by `predict` and must not be changed until then. `score` gives one
+    value per target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
 
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
@@ -81,8 +68,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         fit_intercept: bool = True,
         device: str = "auto",
         dtype: str = "float32",
-        targets_batch: int | None = None,
-        memory: int | None = None,
+        memory: float | None = None,
         return_coef: bool = False,
     ) -> None:
         self.alphas = alphas
@@ -91,37 +77,27 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.fit_intercept = fit_intercept
         self.device = device
         self.dtype = dtype
-        self.targets_batch = targets_batch
         self.memory = memory
         self.return_coef = return_coef
 
     def fit(self, X: Any, Y: Any, runs: Any = None) -> RidgeCV:
-        """Choose alphas and fit.
+        """Choose alphas and fit, to (n_samples, n_features) and (n_samples, n_targets) or (n_samples,) arrays.
 
-        Parameters
-        ----------
-        X : (n_samples, n_features) features.
-        Y : (n_samples, n_targets) or (n_samples,) responses.
-        runs : (n_samples,) run of each sample, which folds then keep whole; or None.
-
-        Raises
-        ------
-        ValueError
-            Naming the argument, what was found and what was expected; also when no target can be fitted.
+        `runs` (n_samples,) is the run of each sample, which folds then keep whole; or None.
         """
         X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
         Y = self._responses(Y, len(X))
         splits = Splits(len(X), tuple(self._folds(len(X), runs)))
-        targets = Targets(Y, splits, intercept=self.fit_intercept)
+        targets = Targets.survey(Y, splits, intercept=self.fit_intercept)
         if not len(targets.kept):
-            raise SolverError(f"Y: found no target that can be fitted ({_why(targets.left_out)})")
+            raise PhaselabError(f"Y: found no target that can be fitted ({_why(targets.left_out)})")
         if targets.left_out:
             warnings.warn(
                 f"Y: {len(targets.left_out)} of {targets.n_targets} targets left out: {_why(targets.left_out)}",
                 stacklevel=2,
             )
         plan = Plan(X, splits, self.alphas, None, self.scoring, self.fit_intercept, self.dtype, self.device)
-        fit = solve(plan, targets, self.targets_batch, self.memory, coef=self.return_coef)
+        fit = solve(plan, targets, self.memory, coef=self.return_coef)
         self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
         # Either coefficients, or what predicts without them: nothing of an earlier fit stays.
         for name in ("coef_", "intercept_", "_basis", "_targets"):
@@ -136,7 +112,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n_samples, n_targets), NaN for targets left out; (n_samples,) after a flat Y."""
         centred, mean = self._predict(X)
-        predicted = centred + mean.astype(centred.dtype)
+        predicted: np.ndarray = centred + mean.astype(centred.dtype)
         return predicted[:, 0] if self._flat else predicted
 
     def _predict(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -160,41 +136,35 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         predicted = predicted.astype(np.float64)
         Y = np.asarray(y, dtype=np.float64)
         Y = Y[:, None] if Y.ndim == 1 else Y
-        if Y.shape != predicted.shape:
-            raise SolverError(f"Y: found shape {Y.shape}, expected {predicted.shape}")
-        centred = Y - Y.mean(0)
-        squares = (centred**2).sum(0)
+        expect(Y.shape == predicted.shape, "Y", f"shape {Y.shape}", f"{predicted.shape}")
         if self.scoring == "r2":
-            above, below = squares - ((Y - mean - predicted) ** 2).sum(0), squares
+            squares = ((Y - Y.mean(0)) ** 2).sum(0)
+            explained = squares - ((Y - mean - predicted) ** 2).sum(0)
+            scores = np.where(squares > 0, explained / np.where(squares > 0, squares, 1), explained * 0)
         else:
-            predicted = predicted - predicted.mean(0)
-            above, below = (predicted * centred).sum(0), np.sqrt((predicted**2).sum(0) * squares)
-        scores = np.where(below > 0, above / np.where(below > 0, below, 1), np.where(np.isnan(below), np.nan, 0))
+            scores = pearson(predicted, Y)
         return float(scores[0]) if self._flat else scores
 
     def _responses(self, Y: Any, n: int) -> Any:
-        if Y is None:
-            raise SolverError("Y: RidgeCV requires y to be passed, but the target y is None")
+        expect(Y is not None, "Y", "None", "responses: RidgeCV requires y to be passed, but the target y is None")
         if not hasattr(Y, "shape") or hasattr(Y, "iloc"):
             Y = np.asarray(Y)
         self._flat = len(Y.shape) == 1
         if self._flat:
             Y = np.asarray(Y)[:, None]
-        if Y.shape[0] != n:
-            raise SolverError(f"Y: found {Y.shape[0]} samples, expected {n} as in X")
+        expect(Y.shape[0] == n, "Y", f"{Y.shape[0]} samples", f"{n} as in X")
         return Y
 
-    def _folds(self, n: int, runs: Any) -> list[cross_validation.Fold]:
+    def _folds(self, n: int, runs: Any) -> list[folds.Fold]:
+        cv = self.cv
         if runs is not None:
             runs = np.asarray(runs)
-            if runs.shape != (n,):
-                raise SolverError(f"runs: found shape {runs.shape}, expected ({n},) as in X")
-        cv = self.cv
-        if cv is None:
-            cv = min(N_FOLDS, n) if runs is None else cross_validation.LeaveOneRunOut()
-        elif isinstance(cv, (int, np.integer)) and runs is not None:
-            cv = cross_validation.GroupFolds(int(cv))
-        return cross_validation.as_folds(cv, n, runs)
+            expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
+            if cv is None:
+                return folds.leave_one_run_out(runs)
+            if isinstance(cv, (int, np.integer)):
+                return folds.group_folds(runs, int(cv))
+        return folds.as_folds(min(N_FOLDS, n) if cv is None else cv, n, runs)
 
 
 def _why(left_out: dict[int, str], first: int = 5) -> str:

@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from phaselab import encoding
 from phaselab.encoding import folds as cv
 from phaselab.encoding.arrays import Array, Part, open_array
-from phaselab.encoding.solver import find_device
+from phaselab.encoding.ridge import find_device
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import digest_code, digest_file, write_table
 from phaselab.stimuli import convolve, delayed
@@ -406,9 +406,9 @@ def _check_folds(job: EncodeJob, lengths: dict[str, int]) -> None:
         expect(n > max(job.trim, longest), f"run {run}", _count(n, "TR"), expected)
     runs = np.repeat(np.arange(len(lengths)), np.array(list(lengths.values())) - job.trim)
     try:
-        folds = cv.outer_folds(runs, job.folds, job.n_folds, job.gap)
+        folds = cv.outer_folds(runs, job)
         for train, _ in folds:
-            cv.inner_folds(train, runs, job.folds, job.n_folds, job.gap)
+            cv.inner_folds(train, runs, job)
     except ValueError as error:
         where = f"--folds {job.folds} --n-folds {job.n_folds} --gap {job.gap}"
         raise PhaselabError(f"{where}: {error}") from error

@@ -3,18 +3,11 @@
 Both compare the n x n similarities between TRs that features have with those that responses have, so
 neither features nor voxels need to correspond. TRs near in time resemble each other in any two slow
 signals, whatever the stimulus: pairs of near TRs are left out, and the null distribution rotates the
-responses in time, which keeps what is near near. A value is worth what it has beyond
-`Similarity.chance`.
+responses in time, which keeps what is near near. A value is worth what it has beyond `Similarity.chance`.
 
-References
-----------
-Kriegeskorte, Mur, Bandettini (2008). Representational similarity analysis. Front Syst Neurosci 2, 4.
-Nili et al. (2014). A toolbox for representational similarity analysis. PLoS Comput Biol 10, e1003553.
-Song et al. (2012). Feature selection via dependence maximization. JMLR 13, 1393-1434.
-Székely, Rizzo (2014). Partial distance correlation with methods for dissimilarities. Ann Stat 42, 2382-2412.
-Kornblith et al. (2019). Similarity of neural network representations revisited. ICML.
-Murphy, Zylberberg, Fyshe (2024). Correcting biased centered kernel alignment measures in biological and
-artificial neural networks. arXiv 2405.01012.
+Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
+Song et al. (2012), JMLR 13, 1393. Székely, Rizzo (2014), Ann Stat 42, 2382. Kornblith et al. (2019), ICML. Murphy,
+Zylberberg, Fyshe (2024), arXiv 2405.01012.
 """
 
 from __future__ import annotations
@@ -27,8 +20,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, rankdata
 
-from phaselab import internals
+from phaselab import stats
+from phaselab.encoding.encode import regions_of
+from phaselab.encoding.responses import Features, Responses, groups_of
 from phaselab.encoding.significance import draw_lags, stretches_of
+from phaselab.errors import expect
 
 #: How two matrices of dissimilarities are compared.
 Method = Literal["spearman", "kendall", "cosine"]
@@ -55,10 +51,7 @@ class Similarity:
 def dissimilarity(patterns: np.ndarray) -> np.ndarray:
     """Correlation distance of each TR with each other, one minus Pearson's r over columns; (n, n).
 
-    Parameters
-    ----------
-    patterns : (n, n_columns), at least two columns. A TR whose pattern is constant correlates with nothing,
-        and has distance 1.
+    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
     """
     patterns = np.asarray(patterns, dtype=np.float64)
     centred = patterns - patterns.mean(1, keepdims=True)
@@ -73,17 +66,14 @@ def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
     """Which pairs of TRs are compared: those of different runs, or more than `gap` TRs apart; bool (n, n).
 
     Within a run time is a circle, whose end is near its beginning: so the same pairs are compared when
-    the responses are rotated.
-
-    Parameters
-    ----------
-    runs : (n,) run of each TR.
-    gap : TRs; with 0 all pairs of distinct TRs.
+    the responses are rotated. `runs` is (n,); with a gap of 0 all pairs of distinct TRs.
     """
+    expect(gap >= 0, "gap", gap, "0 or more TRs")
     far = np.ones((len(runs), len(runs)), bool)
     for stretch in stretches_of(np.asarray(runs)):
         apart = np.abs(np.arange(len(stretch))[:, None] - np.arange(len(stretch)))
         far[np.ix_(stretch, stretch)] = np.minimum(apart, len(stretch) - apart) > gap
+    expect(far.any(), "gap", f"{gap} TRs, which leaves no pair of {len(runs)} TRs to compare", "fewer")
     return far
 
 
@@ -96,35 +86,22 @@ def rsa(
     permutations: int = 0,
     seed: int = 0,
 ) -> Similarity:
-    """Representational similarity: do TRs that differ in their features differ in their responses?
+    """Representational similarity: TRs that differ in their features should differ in their responses.
 
-    Correlation distances between TRs, compared over the pairs of ``far_pairs`` by Spearman's rho, Kendall's
-    tau-b or the cosine.
+    Correlation distances between TRs, compared over the pairs of ``far_pairs``; a few n_trs x n_trs matrices.
 
     Parameters
     ----------
-    X : (n_trs, n_features) features, already with haemodynamics.
-    Y : (n_trs, n_voxels) responses; at least two columns in both.
+    X, Y : (n_trs, n_features) features, already with haemodynamics; (n_trs, n_voxels) responses; two columns at least.
     runs : (n_trs,) run of each TR; without it all are of one run.
     gap : TRs within which pairs are left out. Without it, autocorrelation alone makes a similarity.
-    method : ``spearman``, ``kendall`` (slow: each rotation is sorted again) or ``cosine``.
-    permutations : rotations for `p` and `chance`: each run by a lag of its own; of a single run each lag
+    method : ``spearman``'s rho, ``kendall``'s tau-b (slow: each rotation is sorted again) or ``cosine``.
+    permutations, seed : rotations for `p` and `chance`, each run by a lag of its own; of a single run each lag
         once, if there are no more.
-    seed : of the lags.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument that does not fit.
-
-    Notes
-    -----
-    Memory: a few n_trs x n_trs matrices of float64.
     """
-    if method not in get_args(Method):
-        raise ValueError(f"method: found {method!r}, expected one of {', '.join(get_args(Method))}")
+    expect(method in get_args(Method), "method", repr(method), f"one of {', '.join(get_args(Method))}")
     X, Y, runs = _checked(X, Y, runs, least=2)
-    far = _far(runs, gap)
+    far = far_pairs(runs, gap)
     if method == "kendall":
         upper = np.triu(far, 1)
         a, D = dissimilarity(X)[upper], dissimilarity(Y)
@@ -144,93 +121,54 @@ def cka(
     permutations: int = 0,
     seed: int = 0,
 ) -> Similarity:
-    """Linear centred kernel alignment between features and responses.
+    """Linear centred kernel alignment between features and responses; does not change with rotation or scale.
 
-    The cosine between the matrices XX' and YY' after centring (Kornblith et al. 2019); it does not
-    change with rotation or overall scale of features. With as many features as TRs it is far above 0 for
-    noise. Debiased (gap 0), the diagonal is left out and each matrix U-centred,
+    The cosine between the matrices XX' and YY' after centring (Kornblith et al. 2019). With as many features as TRs it
+    is far above 0 for noise. Debiased (gap 0), the diagonal is left out and each matrix U-centred,
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 
-    whose inner product is the unbiased estimate of HSIC (Song et al. 2012; Székely and Rizzo 2014; advised by
-    Murphy et al. 2024): 0 in expectation for unrelated TRs that are independent of each other. TRs are not:
-    with a gap, the pairs of ``far_pairs`` alone are compared, less their mean, as in ``rsa``.
+    whose inner product is the unbiased estimate of HSIC (Song et al. 2012; advised by Murphy et al. 2024): 0 in
+    expectation for unrelated TRs that are independent of each other. TRs are not: with a gap, the pairs of
+    ``far_pairs`` alone are compared, less their mean, as in ``rsa``.
 
-    Parameters
-    ----------
-    X, Y, runs, permutations, seed : as for ``rsa``; one column is enough.
-    gap : TRs within which pairs are left out; 0: the diagonal alone; None: no pair, which is the CKA of
-        ``phaselab.internals.cka``.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument that does not fit.
+    As for ``rsa``, but one column is enough, and with a gap of None no pair is left out, as in ``phaselab.stats.cka``.
     """
     X, Y, runs = _checked(X, Y, runs, least=1)
     if gap is None and not permutations:
-        return Similarity(internals.cka(X, Y), 1.0, float("nan"))
-    far = None if gap is None else _far(runs, gap)
+        return Similarity(stats.cka(X, Y), 1.0, float("nan"))
+    far = None if gap is None else far_pairs(runs, gap)
     return _compared(_products(X, far), _products(Y, far), runs, permutations, seed)
 
 
 def summarise(
-    X: Mapping[int, Mapping[str, np.ndarray]],
-    Y: Mapping[str, Mapping[str, np.ndarray]],
-    rois: Mapping[str, np.ndarray],
-    measures: Sequence[Literal["rsa", "cka"]],
+    X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
 ) -> pd.DataFrame:
     """Both measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
 
-    Parameters
-    ----------
-    X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
-    Y : subject -> run -> (n_trs, n_voxels) responses; the same runs and TRs for all.
-    rois : subject -> (n_voxels,) region of each voxel.
-    measures : ``rsa`` (Spearman) and ``cka``, both over pairs more than `GAP` TRs apart.
-
-    Returns
-    -------
-    Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr`` (NaN). Regions: ``all``, then
-    each by name; those of a single voxel have no pattern, and no row of ``rsa``.
-
-    Raises
-    ------
-    ValueError
-        When no two TRs are far enough apart.
+    ``rsa`` (Spearman) and ``cka`` are both over pairs more than `GAP` TRs apart; `X` and `Y` are as for ``encode``,
+    `rois` (n_voxels,) of each subject. Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``.
+    Regions of a single voxel have no pattern, and no row of ``rsa``.
     """
-    lengths = {run: len(values) for run, values in next(iter(X.values())).items()}
-    runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))
-    far = _far(runs, GAP)
-
-    def matrix(measure: str, values: np.ndarray) -> np.ndarray:
-        return _distances(values, far, "spearman") if measure == "rsa" else _products(values, far)
-
     rows = []
+    groups = groups_of(X, Y)
     for measure in measures:
-        layers = {
-            layer: matrix(measure, np.concatenate([of_run[run] for run in lengths])) for layer, of_run in X.items()
-        }
-        for subject, of_run in Y.items():
-            responses = np.concatenate([of_run[run] for run in lengths])
-            names = np.asarray(rois[subject]).astype(str)
-            regions = {"all": np.ones(len(names), bool)} | {n: names == n for n in sorted({*names})}
-            for roi, inside in regions.items():
-                if measure == "rsa" and inside.sum() < 2:
-                    continue
-                other = matrix(measure, responses[:, inside])
-                rows += [
-                    {
-                        "measure": measure,
-                        "layer": layer,
-                        "subject": subject,
-                        "roi": roi,
-                        "value": float(np.vdot(own, other)),
-                        "stderr": float("nan"),
-                    }
-                    for layer, own in layers.items()
-                ]
-    return pd.DataFrame(rows)
+        for group in groups:
+            far = far_pairs(group.runs, GAP)
+
+            def matrix(values: np.ndarray, measure: str = measure, far: np.ndarray = far) -> np.ndarray:
+                return _distances(values, far, "spearman") if measure == "rsa" else _products(values, far)
+
+            layers = {layer: matrix(group.features(of_run)) for layer, of_run in X.items()}
+            for number, subject in enumerate(group.subjects):
+                responses = group.Y[:, group.columns(number)]
+                for roi, inside in regions_of(rois[subject]).items():
+                    if measure == "rsa" and inside.sum() < 2:
+                        continue
+                    other = matrix(responses[:, inside])
+                    key = {"measure": measure, "subject": subject, "roi": roi, "stderr": float("nan")}
+                    rows += [key | {"layer": n, "value": float(np.vdot(own, other))} for n, own in layers.items()]
+    return pd.DataFrame(rows, columns=["measure", "layer", "subject", "roi", "value", "stderr"])
 
 
 def _distances(values: np.ndarray, far: np.ndarray, method: str) -> np.ndarray:
@@ -261,15 +199,6 @@ def _products(values: np.ndarray, far: np.ndarray | None) -> np.ndarray:
     return _unit(K)
 
 
-def _far(runs: np.ndarray, gap: int) -> np.ndarray:
-    if gap < 0:
-        raise ValueError(f"gap: found {gap}, expected 0 or more TRs")
-    far = far_pairs(runs, gap)
-    if not far.any():
-        raise ValueError(f"gap: found {gap} TRs, which leaves no pair of {len(runs)} TRs to compare")
-    return far
-
-
 def _unit(matrix: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(matrix)
     return matrix / length if length > 0 else matrix
@@ -277,18 +206,13 @@ def _unit(matrix: np.ndarray) -> np.ndarray:
 
 def _compared(A: np.ndarray, B: np.ndarray, runs: np.ndarray, permutations: int, seed: int) -> Similarity:
     """Inner product of two matrices of length 1, beside those with the second rotated in time."""
-
-    def value(order: np.ndarray) -> float:
-        return float(np.vdot(A, B[np.ix_(order, order)]))
-
-    return _against_rotations(value, runs, permutations, seed)
+    return _against_rotations(lambda order: float(np.vdot(A, B[np.ix_(order, order)])), runs, permutations, seed)
 
 
 def _against_rotations(
     value: Callable[[np.ndarray], float], runs: np.ndarray, permutations: int, seed: int
 ) -> Similarity:
-    as_is = np.arange(len(runs))
-    observed = value(as_is)
+    observed = value(np.arange(len(runs)))
     if not permutations:
         return Similarity(observed, 1.0, float("nan"))
     stretches = stretches_of(runs)
@@ -307,15 +231,11 @@ def _checked(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     X, Y = np.asarray(X, dtype=np.float64), np.asarray(Y, dtype=np.float64)
     for name, values in (("X", X), ("Y", Y)):
-        if values.ndim != 2 or values.shape[1] < least:
-            raise ValueError(
-                f"{name}: found shape {values.shape}, expected (TRs, columns) with at least {least} columns"
-            )
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: found {int((~np.isfinite(values)).sum())} NaN or infinite values")
-    if len(X) != len(Y) or len(X) < 4:
-        raise ValueError(f"Y: found {len(Y)} TRs, expected {len(X)} as in X, and at least 4")
+        good = values.ndim == 2 and values.shape[1] >= least
+        expect(good, name, f"shape {values.shape}", f"(TRs, columns) with at least {least} columns")
+        bad = np.count_nonzero(~np.isfinite(values))
+        expect(not bad, name, f"{bad} NaN or infinite values", "none")
+    expect(len(X) == len(Y) and len(X) >= 4, "Y", f"{len(Y)} TRs", f"{len(X)} as in X, and at least 4")
     runs = np.zeros(len(X), int) if runs is None else np.asarray(runs)
-    if runs.shape != (len(X),):
-        raise ValueError(f"runs: found shape {runs.shape}, expected ({len(X)},) as in X")
+    expect(runs.shape == (len(X),), "runs", f"shape {runs.shape}", f"({len(X)},) as in X")
     return X, Y, runs

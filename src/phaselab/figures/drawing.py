@@ -1,94 +1,70 @@
-"""The style of all figures, the axis of training tokens, and the pieces that several figures share."""
+"""The style of all figures, the axis of training tokens, and the panels of which figures of curves are made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, ParamSpec
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, chance_level, each_row, interval_of
+from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, each_row
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+P = ParamSpec("P")
+#: Name of a line -> how it is drawn, in matplotlib's words.
+Looks = Mapping[Any, Mapping[str, Any]]
 
 #: Okabe and Ito's colours, in the order in which lines take them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-
-
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-
-
 LINES = ("-", "--", "-.", ":")
-
-
-PERSPECTIVE_COLOURS = {"brain": "#D55E00", "behaviour": "#0072B2", "internal": "#009E73"}
-
-
 #: Tints that shade the three phases; each is also named in the figure.
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
-
-
-GREY = "#5A5A5A"
-
-
+GREY, PALE = "#5A5A5A", "#9A9A9A"
+#: Markers of what a curve does.
+KINDS = {"rise": "^", "fall": "v"}
 #: Measures whose axis goes from 0 to 1.
 SHARES = ("instruction_following", "accuracy", "accuracy_greedy")
-
-
 TOKENS = "training tokens (log scale)"
-
-
 SIMULATED = "SIMULATED BRAIN"
-
-
 WIDTH = 7.2
-
-
-DPI = 144
-
-
+#: How the thin lines of a panel are drawn, and points instead of them.
+HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
+POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha": 0.55, "markevery": None}
+#: The middle of the three rows of ``spread`` as the value, the outer two as its interval.
+GIVEN: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100), "legend": False}
 STYLE: dict[Any, Any] = {
-    "font.size": 10.5,
-    "axes.titlesize": 10.5,
-    "axes.labelsize": 10.5,
-    "legend.fontsize": 9.5,
+    "font.sans-serif": ["DejaVu Sans"],
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlelocation": "left",
     "axes.grid": True,
     "grid.color": "#E6E6E6",
-    "grid.linewidth": 0.7,
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
+    "figure.dpi": 144,
     "figure.constrained_layout.h_pad": 0.08,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
 }
 
 
 @dataclass(frozen=True)
 class TokenAxis:
-    """Training tokens on a logarithmic axis on which step 0 has a place of its own.
+    """Training tokens on a logarithmic axis with a place for step 0, which has no logarithm.
 
-    Zero has no logarithm. It stands left of the first positive count, apart from it by a gap that
-    is marked as a break of the axis, with its own tick "0".
-
-    Attributes
-    ----------
-    zero : position of 0 tokens, in log10 tokens.
-    first, last : log10 of the smallest and largest positive counts.
-    has_zero : whether 0 is among the counts.
+    A linear stretch (symlog), `gap` decades wide and marked as a break, leads from 0 to the first positive count.
     """
 
-    zero: float
     first: float
     last: float
+    gap: float
     has_zero: bool
 
     @classmethod
@@ -97,95 +73,57 @@ class TokenAxis:
         counts = np.asarray(tokens, dtype=float)
         if (counts < 0).any():
             raise ValueError(f"tokens: found {counts.min():g}, expected counts of 0 or more")
-        positive = counts[counts > 0]
-        first = float(np.log10(positive.min())) if positive.size else 0.0
-        last = float(np.log10(positive.max())) if positive.size else 1.0
-        gap = max(0.12 * (last - first), 0.2)
-        return cls(first - gap, first, last, bool((counts == 0).any()))
+        positive = counts[counts > 0] if (counts > 0).any() else np.array([1.0, 10.0])
+        gap = max(0.12 * float(np.log10(positive.max() / positive.min())), 0.2)
+        return cls(float(positive.min()), float(positive.max()), gap, bool((counts == 0).any()))
 
-    def __call__(self, tokens: Any) -> Any:
-        """Positions of counts of tokens: log10, or that of zero; a count between 0 and 1 is as 0."""
-        counts = np.asarray(tokens, dtype=float)
-        with np.errstate(divide="ignore"):
-            positions = np.where(counts > 0, np.log10(np.maximum(counts, 1e-300)), self.zero)
-        # An interval may reach below the first checkpoint: it ends where zero stands.
-        positions = np.maximum(positions, self.zero)
-        return float(positions) if positions.ndim == 0 else positions
-
-    def ticks(self, wide: bool = True) -> tuple[list[float], list[str]]:
-        """Positions and labels of the major ticks: 0 where it is, and powers of ten.
-
-        On a `wide` panel with few powers their threefold as well.
-        """
-        powers = [float(p) for p in range(int(np.ceil(self.first)), int(np.floor(self.last)) + 1)]
-        if wide and len(powers) == 2:
-            threes = [p + float(np.log10(3)) for p in (powers[0] - 1, *powers)]
-            powers = sorted([*powers, *(t for t in threes if self.first <= t <= self.last)])
+    def ticks(self, most: int = 9) -> list[float]:
+        """Counts with a label: 0, at most `most` powers of ten and, if these are few, their threefold or the ends."""
+        powers = 10.0 ** np.arange(np.ceil(np.log10(self.first)), np.floor(np.log10(self.last)) + 1)
         if len(powers) < 2:
-            powers = sorted({round(self.first, 2), *powers, round(self.last, 2)})
-        labels = [short(10**p) for p in powers]
-        return ([self.zero, *powers], ["0", *labels]) if self.has_zero else (powers, labels)
+            powers = np.unique([self.first, *powers, self.last])
+        elif len(powers) == 2 and most > 4:
+            powers = np.unique([*powers, *(3 * powers)[3 * powers <= self.last]])
+        shown = powers[:: -int(np.ceil(len(powers) / most))][::-1].tolist()
+        return [0.0, *shown] if self.has_zero else shown
 
-    def decorate(self, ax: Axes, label: bool = True, text: str = TOKENS, wide: bool = True) -> None:
-        """Set limits, ticks, the break after 0, and the label of the x axis."""
-        positions, labels = self.ticks(wide)
-        ax.set_xticks(positions, labels)
-        minor = [p + np.log10(k) for p in range(int(self.first) - 1, int(self.last) + 1) for k in range(2, 10)]
-        ax.set_xticks([m for m in minor if self.first <= m <= self.last], minor=True)
-        left = self.zero if self.has_zero else self.first
-        margin = 0.03 * (self.last - left)
-        ax.set_xlim(left - margin, self.last + margin)
+    def decorate(self, ax: Axes, most: int = 9) -> None:
+        """Set the scale, limits and ticks of the x axis, and mark the break after 0."""
+        margin = 0.03 * (np.log10(self.last / self.first) + self.gap)
+        ax.set_xscale("symlog", linthresh=self.first, linscale=0.9 * self.gap)
+        ax.set_xlim(self.first * (1 - self.has_zero - margin / self.gap), self.last * 10**margin)
+        ticks = self.ticks(most)
+        ax.set_xticks(ticks, [amount(tick) for tick in ticks])
+        steps = np.arange(2, 10) if self.last / self.first < 1e5 else np.ones(1)
+        minor = np.outer(steps, 10.0 ** np.arange(int(np.log10(self.last)) + 1)).ravel()
+        ax.set_xticks(minor[(minor >= self.first) & (minor <= self.last)], minor=True)
         if self.has_zero:
-            middle = (self.zero + self.first) / 2
-            ax.plot(
-                [middle - margin / 4, middle + margin / 4],
-                [0, 0],
-                transform=ax.get_xaxis_transform(),
-                marker=[(-0.5, -1), (0.5, 1)],
-                markersize=8,
-                linestyle="none",
-                color="black",
-                markeredgewidth=1,
-                clip_on=False,
-                zorder=5,
-            )
-        if label:
-            ax.set_xlabel(text)
-
-
-def short(tokens: float) -> str:
-    """A count of tokens to two digits."""
-    return amount(float(f"{tokens:.2g}"))
+            at = self.first * (0.5 + np.array([-0.25, 0.25]) * margin / self.gap)
+            look: dict[str, Any] = {"linestyle": "none", "marker": [(-0.5, -1), (0.5, 1)], "markersize": 8}
+            ax.plot(at, [0, 0], "k", transform=ax.get_xaxis_transform(), clip_on=False, zorder=5, **look)
 
 
 def new_figure(height: float, width: float = WIDTH) -> Figure:
     """An empty figure in the book's style, `width` by `height` inches, known to nobody else."""
-    import matplotlib.pyplot as plt
-
-    fig = plt.figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    # Made through pyplot so that a notebook knows how to show it, closed so that it shows it once.
-    plt.close(fig)
+    fig = plt.figure(figsize=(width, height), layout="constrained")
+    plt.close(fig)  # made through pyplot so that a notebook knows how to show it, closed so that it shows it once
     return fig
 
 
-def styled(function: Any) -> Any:
+def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     """Run a figure function in the book's style and leave the caller's settings alone.
 
-    Where the table lacks what the figure shows (a study without tasks, say), the figure says so: a
-    page is then whole, and its reader knows why there is nothing to see.
+    Where the table lacks what the figure shows (a study without tasks, say), the figure says so: the page stays whole.
     """
-    import functools
 
     @functools.wraps(function)
-    def inside(*args: Any, **kwargs: Any) -> Any:
-        import matplotlib as mpl
-
-        with mpl.rc_context(STYLE):
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=1.1) | STYLE):
             try:
                 return function(*args, **kwargs)
             except NothingToDraw as error:
-                fig = new_figure(1.2)
                 # On axes, though they are not seen: a notebook shows no figure that has none.
+                fig = new_figure(1.2)
                 ax = fig.add_subplot()
                 ax.set_axis_off()
                 ax.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
@@ -194,165 +132,176 @@ def styled(function: Any) -> Any:
     return inside
 
 
-def foot(fig: Figure, note: str = "", simulated: bool = False) -> None:
-    """The line below a figure: that the brain is simulated, what n and the intervals are.
-
-    The mark stands at the left, where it is seen first on a screen that is narrower than the figure.
-    """
+def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "") -> Figure:
+    """Write below a figure its x axis, a note, and at the left, which narrow screens show first, what is simulated."""
     height = fig.get_figheight()
-    room = 0.3 / height
+    line = 0.3 if note or simulated else 0.0
+    room = (line + 0.2 * bool(x)) / height
     fig.get_layout_engine().set(rect=(0, room, 1, 1 - room))  # type: ignore[union-attr, call-arg]
-    at = 0.07 / height
-    fig.text(0.99, at, note, fontsize=9, color=GREY, ha="right", va="bottom")
+    fig.text(0.5, (line + 0.04) / height, x, fontsize=mpl.rcParams["axes.labelsize"], ha="center", va="bottom")
+    fig.text(0.99, 0.07 / height, note, fontsize=9, color=GREY, ha="right", va="bottom")
     if simulated:
         box = {"boxstyle": "round,pad=0.25", "facecolor": "#FFF3E0", "edgecolor": "#7A3B00", "linewidth": 0.8}
-        fig.text(
-            0.015,
-            at,
-            SIMULATED,
-            fontsize=9,
-            fontweight="bold",
-            color="#7A3B00",
-            ha="left",
-            va="bottom",
-            bbox=box,
-        )
+        look: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": "#7A3B00", "bbox": box}
+        fig.text(0.015, 0.07 / height, SIMULATED, va="bottom", **look)
+    return fig
 
 
-def draw_line(ax: Axes, axis: TokenAxis, curve: pd.DataFrame, colour: str, number: int = 0, **style: Any) -> None:
-    """A curve with its interval as a band; `number` chooses the marker."""
-    x = axis(curve["tokens"])
-    ax.fill_between(x, curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0)
-    style.setdefault("marker", MARKERS[number % len(MARKERS)])
-    ax.plot(x, curve["value"], color=colour, **style)
+def looks(names: Iterable[Any], colours: Sequence[Any] = COLOURS) -> dict[Any, dict[str, Any]]:
+    """Name -> colour, marker and line style, each taken in turn."""
+    return {
+        name: {"color": colours[k % len(colours)], "marker": MARKERS[k % len(MARKERS)], "linestyle": LINES[k % 4]}
+        for k, name in enumerate(names)
+    }
 
 
-def subject_lines(ax: Axes, axis: TokenAxis, rows: pd.DataFrame, colour: str, most: int = 6) -> None:
-    """Each subject as a thin line, where there are few enough to be seen."""
-    if rows["subject"].nunique() <= most:
-        for _, own in rows.sort_values("tokens").groupby("subject"):
-            ax.plot(axis(own["tokens"]), own["value"], color=colour, linewidth=0.7, alpha=0.6)
+def layer_looks(layers: Iterable[int]) -> Looks:
+    """The looks of layers, "layer 0" ..., from dark (early) to light, without viridis' pale end."""
+    names = [f"layer {layer}" for layer in sorted(set(layers))]
+    shades = list(mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names))))
+    return {name: {**look, "linestyle": "-"} for name, look in looks(names, shades).items()}
 
 
-def task_lines(ax: Axes, axis: TokenAxis, tasks: pd.DataFrame) -> None:
-    """One line a task with the interval over its items."""
-    for number, (task, own) in enumerate(tasks.groupby("task")):
-        draw_line(
-            ax,
-            axis,
-            interval_of(own),
-            COLOURS[number % len(COLOURS)],
-            number,
-            linestyle=LINES[number % len(LINES)],
-            label=task,
-        )
-
-
-def shade_phases(axes: Any, axis: TokenAxis, phases: pd.DataFrame | None) -> None:
-    """Shade the phases that were found over all panels, named at the top of the first."""
-    if phases is None:
-        return
-    for row in each_row(phases[phases["found"].astype(bool)]):
-        low, high = axis(row.start), min(axis(row.stop), axis.last)
-        for ax in axes:
-            ax.axvspan(low, high, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
-        axes[0].annotate(
-            f"phase {PHASE_NAMES[row.phase]}",
-            ((low + high) / 2, 1.0),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, -3),
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            fontsize=9.5,
-            fontweight="bold",
-            bbox={"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"},
-            zorder=6,
-        )
-
-
-def mark_transitions(ax: Axes, axis: TokenAxis, transitions: pd.DataFrame | None, **where: Any) -> None:
-    """Vertical lines at the transitions of a panel, a bar along the bottom for each interval."""
-    if transitions is None or transitions.empty:
-        return
-    rows = transitions
-    for column, value in where.items():
-        rows = rows[rows[column].isin([value] if isinstance(value, str) else value)]
-    for row in each_row(rows):
-        at = axis(row.tokens)
-        ax.axvline(at, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
-        if np.isfinite(row.low) and np.isfinite(row.high):
-            ax.plot(
-                [axis(row.low), min(axis(row.high), axis.last)],
-                [0.06, 0.06],
-                transform=ax.get_xaxis_transform(),
-                color="black",
-                linewidth=3,
-                alpha=0.55,
-                solid_capstyle="butt",
-            )
-        ax.plot(
-            at,
-            0.06,
-            marker={"rise": "^", "fall": "v"}.get(row.kind, "o"),
-            transform=ax.get_xaxis_transform(),
-            color="black",
-            markersize=8.5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            clip_on=False,
-            zorder=6,
-        )
-
-
-def name_panel(ax: Axes, measure: str, more: str = "") -> None:
-    """Title and y label of a panel; shares get an axis from 0 to 1."""
-    title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
-    ax.set_title(f"{title}{more}")
-    ax.set_ylabel(unit)
-    if measure in SHARES:
-        ax.set_ylim(-0.05, 1.05)
-
-
-def chance_line(ax: Axes, curves: pd.DataFrame) -> None:
-    """A dotted line at the accuracy of guessing, where the table has it (mean over tasks)."""
-    level = chance_level(curves)
-    if np.isnan(level):
-        return
-    ax.axhline(level, color=GREY, linewidth=1.1, linestyle=":")
-    ax.annotate(
-        "chance",
-        (1.0, level),
-        xycoords=("axes fraction", "data"),
-        xytext=(-2, 2),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        fontsize=8.5,
-        color=GREY,
-    )
-
-
-def legend_above(fig: Figure, ax: Axes, columns: int = 4) -> None:
-    """The legend of a panel above all panels, where it covers no data."""
-    handles, labels = ax.get_legend_handles_labels()
-    fig.legend(handles, labels, loc="outside upper left", ncols=columns, fontsize=9.5)
-
-
-def legend_inside(ax: Axes, **options: Any) -> None:
-    options = {"loc": "best", "framealpha": 0.85, "frameon": True, "edgecolor": "none", **options}
-    ax.legend(**options)
-
-
-def layer_names(layers: Sequence[int] | pd.Index) -> list[str]:
+def layer_names(layers: Iterable[int]) -> list[str]:
+    """Layers as ticks: that 0 is the embedding has to be said."""
     return ["0 (embedding)" if layer == 0 else str(layer) for layer in layers]
 
 
-def layer_colours(layers: Any) -> list[tuple[int, Any, int]]:
-    """Layers in order with a colour from dark (early) to light, and a number for the marker."""
-    import matplotlib as mpl
+def distinct(models: pd.DataFrame) -> pd.DataFrame:
+    """The models with labels that tell each from the others: with its name behind where two are the same."""
+    twice = models["label"].duplicated(keep=False)
+    return models.assign(label=models["label"].mask(twice, models["label"] + " (" + models["model"] + ")"))
 
-    ordered = sorted(int(layer) for layer in layers)
-    # Viridis without its palest end, which is hard to see on white.
-    shades = mpl.colormaps["viridis"](np.linspace(0, 0.85, len(ordered)))
-    return [(layer, tuple(shade), number) for number, (layer, shade) in enumerate(zip(ordered, shades, strict=True))]
+
+def spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of value, low and high as three rows of ``y``, of which seaborn draws value and interval (``GIVEN``)."""
+    known = [name for name in ("low", "value", "high") if name in table]
+    return table.melt([name for name in table if name not in known], known, var_name="end", value_name="y")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one panel of a figure of curves shows.
+
+    Attributes
+    ----------
+    rows : columns line, tokens, value and, where they are known, low and high. A line whose name begins with "_"
+        is not in the legend.
+    title, unit : above the panel, and of its y axis.
+    thin : columns line (whose colour it takes), unit (each a thin line of its own), tokens, value.
+    level, level_name : a dotted line across, and its name in the legend.
+    moves : transitions, columns kind, tokens, low, high: lines down, with bars along the bottom for the intervals.
+    limits : of the y axis.
+    """
+
+    rows: pd.DataFrame
+    title: str = ""
+    unit: str = ""
+    thin: pd.DataFrame | None = None
+    level: float = np.nan
+    level_name: str = ""
+    moves: pd.DataFrame | None = None
+    limits: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, measure: str, rows: pd.DataFrame, more: str = "", moves: Any = None, **rest: Any) -> Panel:
+        """A panel named after a measure of the curves table, with those of all transitions that are its own."""
+        title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
+        if moves is not None:
+            moves = moves[moves["measure"] == ("brain" if measure in ("r", "r_normalised") else measure)]
+        limits = (-0.05, 1.05) if measure in SHARES else None
+        return cls(rows, title + more, unit, limits=limits, moves=moves, **rest)
+
+    def draw(self, ax: Axes, looks: Looks, hair: Mapping[str, Any], **how: Any) -> None:
+        """Draw the lines, in the order of `looks`, the level, and the transitions."""
+        for line, look in looks.items():
+            for rows, more in ((self.thin, {"units": "unit", "estimator": None, **hair}), (self.rows, {})):
+                own = pd.DataFrame() if rows is None else rows[rows["line"] == line]
+                if len(own):
+                    look = {"label": line, "markeredgewidth": 0.5, **look}
+                    sns.lineplot(spread(own), y="y", ax=ax, **GIVEN | how | look | more)
+        if np.isfinite(self.level):
+            ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
+        ax.set(title=self.title, xlabel="", ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16))
+        if self.limits:
+            ax.set_ylim(*self.limits)
+        low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
+        mark = low | {"markersize": 8.5, "markeredgecolor": "white", "clip_on": False, "zorder": 6}
+        for move in [] if self.moves is None else each_row(self.moves):
+            ax.axvline(move.tokens, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+            ax.plot([move.low, move.high], [0.06, 0.06], linewidth=3, alpha=0.55, solid_capstyle="butt", **low)
+            ax.plot(move.tokens, 0.06, marker=KINDS.get(move.kind, "o"), **mark)
+
+
+def panels(
+    drawn: Sequence[Panel],
+    looks: Looks,
+    *,
+    columns: int = 1,
+    room: float = 1.75,
+    by: str = "tokens",
+    x: str = TOKENS,
+    share_y: bool = False,
+    legend: bool = True,
+    phases: pd.DataFrame | None = None,
+    hair: Mapping[str, Any] = HAIR,
+    note: str = "",
+    simulated: bool = False,
+    **how: Any,
+) -> Figure:
+    """A figure of `drawn` panels that share their x axis, `columns` beside each other.
+
+    Parameters
+    ----------
+    room : inches of height for a row of panels.
+    by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
+    legend : above all panels, where it covers no data; one for all, left out if there is one line alone.
+    phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
+    hair : how thin lines are drawn. how : more for seaborn's lineplot.
+    """
+    if not drawn:
+        raise NothingToDraw("curves: found none of the measures that this figure shows")
+    count = -(-len(drawn) // columns)
+    fig = new_figure(0.9 + room * count)
+    grid = fig.subplots(count, columns, sharex=True, sharey=share_y, squeeze=False).ravel()
+    handles: dict[str, Any] = {}
+    for number, (ax, panel) in enumerate(zip(grid, drawn, strict=False)):
+        panel.draw(ax, looks, hair, x=by, **how)
+        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        ax.tick_params(labelbottom=number + columns >= len(drawn))
+        if number % columns:
+            ax.set_ylabel("")
+    for ax in grid[len(drawn) :]:
+        ax.remove()
+    if by == "tokens":
+        axis = TokenAxis.of(pd.concat([panel.rows[by] for panel in drawn]))
+        for ax in grid[: len(drawn)]:
+            axis.decorate(ax, most=9 if columns == 1 else 3)
+    if phases is not None:
+        _shade_phases(grid[: len(drawn)], phases)
+    names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
+    if legend and len(names) > 1:
+        parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
+        fit = [len(part) for part in parts if sum(max(map(len, column)) + 9 for column in part) < 96]
+        rows = -(-len(names) // max([1, *fit]))
+        fig.set_figheight(fig.get_figheight() + 0.2 * rows)
+        fig.legend([handles[n] for n in names], names, loc="outside upper left", ncols=-(-len(names) // rows))
+    return foot(fig, note, simulated, x)
+
+
+def grid(drawn: Sequence[Panel], looks: Looks, **how: Any) -> Figure:
+    """``panels`` that are small, three or two beside each other, with one y axis."""
+    columns = 2 if len(drawn) in (2, 4) else min(3, len(drawn))
+    small = {line: {**look, "markersize": 4} for line, look in looks.items()}
+    return panels(drawn, small, columns=columns, x="training tokens", share_y=True, **how)
+
+
+def _shade_phases(axes: Any, phases: pd.DataFrame) -> None:
+    """Shade the phases that were found over all panels, named at the top of the first."""
+    for row in each_row(phases[phases["found"].astype(bool)]):
+        for ax in axes:
+            ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
+        middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
+        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
+        look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
+        axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)

@@ -1,118 +1,99 @@
-"""Values on the cortical surface, fsaverage5 as it comes with nilearn."""
+"""Values on the cortical surface, fsaverage5 as it comes with nilearn: still, and to turn around."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import cm, colors
+from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
 
-from phaselab.figures.drawing import foot, new_figure, styled
+from phaselab.figures import drawing as draw
+from phaselab.figures.interactive import mark, menu
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["HEMISPHERE", "on_surface", "surface", "surface_interactive"]
 
 #: Vertices of one hemisphere of fsaverage5.
 HEMISPHERE = 10242
-
-
-def mesh(hemisphere: str, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (n_vertices, 3) in mm and faces (n_faces, 3) of a surface that comes with nilearn."""
-    from nilearn.datasets import load_fsaverage
-
-    part = load_fsaverage("fsaverage5")[kind].parts[hemisphere]
-    return np.asarray(part.coordinates), np.asarray(part.faces)
+#: Millimetres between the hemispheres of ``surface_interactive``, so that both can be seen from the inside too.
+APART = 24
+EYES = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), "back": (0, -2.1, 0.3)}
 
 
 def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
-    """Values of sampled vertices of all subjects spread to the whole of fsaverage5.
+    """Values of sampled vertices of all subjects spread to the whole of fsaverage5: (20484,), left hemisphere first.
 
     Each vertex of the surface takes the mean of the sampled ones that are nearest to it among those
-    within `reach` mm on the white surface; farther from any sample it is NaN. For looking at only.
-
-    Parameters
-    ----------
-    vertices, values : subject -> (n,) vertex numbers (right hemisphere from 10242) and their values.
-    reach : mm, in a straight line.
-
-    Returns
-    -------
-    float32 (20484,)
+    within `reach` mm (in a straight line) on the white surface; farther from any sample it is NaN. For looking at only.
+    `vertices`, `values` : subject -> (n,) vertex numbers (right hemisphere from 10242) and their values.
     """
-    from scipy.spatial import cKDTree
+    from nilearn.datasets import load_fsaverage
 
     table = pd.concat([pd.DataFrame({"vertex": vertices[s], "value": values[s]}) for s in values])
     mean = table.groupby("vertex")["value"].mean()
-    out = np.full(2 * HEMISPHERE, np.nan, dtype=np.float32)
-    for number, hemisphere in enumerate(("left", "right")):
-        places, _ = mesh(hemisphere, "white_matter")
-        first = number * HEMISPHERE
-        own = mean[(mean.index >= first) & (mean.index < first + HEMISPHERE)]
-        if own.empty:
-            continue
-        distance, nearest = cKDTree(places[own.index.to_numpy() - first]).query(places, distance_upper_bound=reach)
-        near = np.isfinite(distance)
-        out[first : first + HEMISPHERE][near] = own.to_numpy()[nearest[near]]
-    return out
+    out = np.full((2, HEMISPHERE), np.nan, dtype=np.float32)
+    for side, hemi in enumerate(("left", "right")):
+        places = load_fsaverage("fsaverage5")["white_matter"].parts[hemi].coordinates
+        own = mean[mean.index // HEMISPHERE == side]
+        if len(own):
+            nearest = cKDTree(places[own.index % HEMISPHERE]).query(places, distance_upper_bound=reach)[1]
+            out[side] = np.append(own, np.nan)[nearest]  # one past the end: none within reach
+    return out.ravel()
 
 
-def sulcal_depth() -> np.ndarray:
-    """Depth of the sulci of fsaverage5, (20484,), for the grey below the colours."""
-    from nilearn.datasets import load_fsaverage_data
+def _plot(values: np.ndarray, limits: tuple[float, float], **how: Any) -> Any:
+    """The inflated surface by nilearn: values over cortex that is grey by the depth of its sulci."""
+    from nilearn import datasets, plotting, surface
 
-    parts = load_fsaverage_data("fsaverage5", data_type="sulcal").data.parts
-    return np.concatenate([np.asarray(parts[h]).ravel() for h in ("left", "right")])
+    mesh = datasets.load_fsaverage("fsaverage5")["inflated"]
+    image = surface.SurfaceImage(mesh, dict(zip(("left", "right"), np.split(values.astype(float), 2), strict=True)))
+    sulci = datasets.load_fsaverage_data("fsaverage5", mesh_type="inflated", data_type="sulcal")
+    return plotting.plot_surf(mesh, image, bg_map=sulci, cmap="cividis", vmin=limits[0], vmax=limits[1], **how)
 
 
-@styled
-def surface(
-    values: np.ndarray,
-    *,
-    simulated: bool,
-    label: str,
-    limits: tuple[float, float] | None = None,
-    note: str = "",
-) -> Figure:
+def _limits(values: Any) -> tuple[float, float]:
+    """Lowest and highest colour: 0 (or less) and the largest value."""
+    return min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+
+
+@draw.styled
+def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") -> Figure:
     """Values on the inflated fsaverage5 surface: lateral and medial views of both hemispheres.
 
-    Parameters
-    ----------
-    values : (20484,) left hemisphere first; NaN is drawn as bare cortex.
-    label : what the values are, for the colour bar.
-    limits : lowest and highest colour; default: 0 (or less) to the largest value.
+    `values` : (20484,) left hemisphere first, NaN is drawn as bare cortex; `label` : what they are.
     """
-    import matplotlib as mpl
-    from nilearn import plotting
+    limits = _limits(values)
+    fig = draw.new_figure(4.9)
+    axes = fig.subplots(2, 2, subplot_kw={"projection": "3d"})
+    for (row, column), ax in np.ndenumerate(axes):
+        view, hemi = ("lateral", "medial")[row], ("left", "right")[column]
+        _plot(values, limits, hemi=hemi, view=view, engine="matplotlib", axes=ax, figure=fig, colorbar=False)
+        ax.set_title(f"{hemi}, {view}", loc="center", y=0.98)
+        ax.set_box_aspect(None, zoom=1.75)
+    scale = cm.ScalarMappable(colors.Normalize(*limits), "cividis")
+    fig.colorbar(scale, ax=axes, label=label, shrink=0.6, pad=0.02).outline.set_visible(False)
+    return draw.foot(fig, note, simulated)
 
-    low, high = limits or (min(0.0, float(np.nanmin(values))), float(np.nanmax(values)))
-    fig = new_figure(4.9)
-    grid = fig.subplots(2, 2, subplot_kw={"projection": "3d"})
-    sulci = sulcal_depth()
-    for row, view in enumerate(("lateral", "medial")):
-        for column, hemisphere in enumerate(("left", "right")):
-            part = slice(column * HEMISPHERE, (column + 1) * HEMISPHERE)
-            places, faces = mesh(hemisphere, "inflated")
-            plotting.plot_surf(
-                [places, faces],
-                surf_map=np.where(np.isfinite(values[part]), values[part], np.nan),
-                bg_map=sulci[part],
-                bg_on_data=False,
-                hemi=hemisphere,
-                view=view,
-                cmap="cividis",
-                vmin=low,
-                vmax=high,
-                colorbar=False,
-                axes=grid[row, column],
-                figure=fig,
-                engine="matplotlib",
-            )
-            grid[row, column].set_title(f"{hemisphere}, {view}", fontsize=10, loc="center", y=0.98)
-            grid[row, column].set_box_aspect(None, zoom=1.75)
-    scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(low, high), cmap="cividis")
-    bar = fig.colorbar(scale, ax=grid, shrink=0.6, pad=0.02)
-    bar.set_label(label)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    foot(fig, note, simulated)
+
+def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
+    """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time; a plotly figure.
+
+    All is in the figure itself (1.7 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
+    `maps` : name of a button -> values as in ``surface``; `label` : what they are.
+    """
+    limits = _limits(list(maps.values()))
+    how = {"hemi": "both", "engine": "plotly", "title_font_size": 12, "cbar_tick_format": ".2f"}
+    fig, *others = [_plot(values, limits, **how).figure for values in maps.values()]
+    mesh, bar = fig.data
+    mesh.x = mesh.x + np.repeat(np.array([0, APART], np.float32), HEMISPHERE)
+    bar.colorbar.update(title={"text": label, "side": "right"}, thickness=14, len=0.7)
+    paints = [{"vertexcolor": [one.data[0].vertexcolor]} for one in (fig, *others)]
+    cameras = [{"scene.camera": {"eye": dict(zip("xyz", eye, strict=True))}} for eye in EYES.values()]
+    views = menu(list(EYES), [{}] * len(EYES), cameras, y=0.0, yanchor="top", type="buttons", direction="right")
+    scene = {"aspectmode": "data", "camera": cameras[0]["scene.camera"]}
+    fig.update_layout(height=460, margin={"l": 0, "r": 0, "t": 55, "b": 50}, scene=scene)
+    fig.update_layout(updatemenus=[menu(list(maps), paints, traces=[0]), views], annotations=mark(simulated, "paper"))
     return fig

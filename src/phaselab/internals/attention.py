@@ -1,9 +1,8 @@
 """What attention heads look at: induction and previous-token scores on repeated random sequences.
 
-A sequence of random tokens is shown twice in a row. What comes next in the second half can be known
-only by looking back at what came after the same token in the first half: a head that does so is an
-induction head (Olsson et al. 2022), and heads of this kind appear abruptly in training. Nothing else
-about the tokens can be known, so the scores are about the mechanism alone.
+A sequence of random tokens is shown twice in a row. What comes next in the second half can be known only by looking
+back at what came after the same token in the first half: a head that does so is an induction head (Olsson et al. 2022),
+and heads of this kind appear abruptly in training. Nothing else about the tokens can be known.
 """
 
 from __future__ import annotations
@@ -14,14 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import expect
 
-#: Tokens of a sequence before it is repeated, where the model's context has room for it.
-LENGTH = 40
-
-
-class AttentionError(PhaselabError):
-    """A model whose attention cannot be read; the message names its class."""
+LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's context has room for it
 
 
 @torch.inference_mode()
@@ -30,25 +24,21 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
 
     Parameters
     ----------
-    model, tokenizer : a causal language model of transformers and its tokenizer. Sequences begin with
-        its bos token, if it has one, and hold no special tokens otherwise; none holds a token twice
-        within a half, if there are enough tokens.
+    model, tokenizer : a causal language model of transformers and its tokenizer. Sequences begin with its bos token, if
+        it has one, and hold no special tokens otherwise; none holds a token twice within a half, if there are enough.
     sequences : random sequences, drawn with `seed`.
 
     Returns
     -------
-    One row a head and measure: ``layer, measure, task, value, stderr``. `layer` counts blocks from 1, as
-    hidden states do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
+    One row a head and measure: ``layer, measure, task, value, stderr``. `layer` counts blocks from 1, as hidden states
+    do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
 
-    - ``induction``: attention from a token of the second half to the token after its like in the first
-      half, mean over the second half without its first token (prefix matching);
+    - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over
+      the second half without its first token (prefix matching);
     - ``previous_token``: attention from a token to the one before it, mean over all tokens but the first;
     - ``induction_best``, ``previous_token_best`` (`task` empty): those of the layer's best head.
 
-    Raises
-    ------
-    AttentionError
-        When the model gives no attention weights, or its context is shorter than nine tokens.
+    Raises PhaselabError when the model gives no attention weights, or its context is shorter than nine tokens.
     """
     ids, first = _sequences(model, tokenizer, sequences, seed)
     length = (ids.shape[1] - first) // 2
@@ -59,24 +49,17 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
         weights = model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True).attentions
     finally:
         model.set_attn_implementation(before)
-    if not weights or any(w is None for w in weights):
-        raise AttentionError(f"{type(model).__name__}: found no attention weights, expected those of each layer")
+    there = weights and all(w is not None for w in weights)
+    expect(there, type(model).__name__, "no attention weights", "those of each layer")
+    second, later = np.arange(first + length + 1, first + 2 * length), np.arange(1, ids.shape[1])
     rows: list[tuple[int, str, str, float, float]] = []
-    second = np.arange(first + length + 1, first + 2 * length)
-    later = np.arange(1, ids.shape[1])
     for layer, weight in enumerate(weights, 1):
         held = weight.float().cpu().numpy()  # (sequences, heads, to, from)
-        for name, at, seen in (
-            ("induction", second, second - length + 1),
-            ("previous_token", later, later - 1),
-        ):
+        for name, at, seen in (("induction", second, second - length + 1), ("previous_token", later, later - 1)):
             scores = held[:, :, at, seen].mean(-1, dtype=np.float64)  # (sequences, heads)
             mean = scores.mean(0)
             spread = scores.std(0, ddof=1) / np.sqrt(sequences) if sequences > 1 else np.full_like(mean, np.nan)
-            rows += [
-                (layer, name, f"head {h}", float(m), float(s))
-                for h, (m, s) in enumerate(zip(mean, spread, strict=True))
-            ]
+            rows += [(layer, name, f"head {h}", float(mean[h]), float(spread[h])) for h in range(len(mean))]
             best = int(mean.argmax())
             rows.append((layer, f"{name}_best", "", float(mean[best]), float(spread[best])))
     return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
@@ -84,12 +67,10 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
 
 def _sequences(model: Any, tokenizer: Any, n: int, seed: int) -> tuple[np.ndarray, int]:
     """Token ids (n, tokens), and how many come before the random ones."""
-    config = model.config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None) or 2 * LENGTH + 1
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2 * LENGTH + 1
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     length = min(LENGTH, (context - len(bos)) // 2)
-    if length < 4:
-        raise AttentionError(f"{type(model).__name__}: found a context of {context} tokens, expected 9 or more")
+    expect(length >= 4, type(model).__name__, f"a context of {context} tokens", "9 or more")
     plain = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
     rng = np.random.default_rng([seed, 31])
     halves = [rng.choice(plain, length, replace=len(plain) < length) for _ in range(n)]

@@ -1,13 +1,12 @@
 """How far a model's log-probabilities follow the 1-, 2- and 3-gram statistics of its training text.
 
-Models come to follow longer and longer n-grams early in training, in this order (Michaelov et al.
-2025): a transition that is known, beside those that are looked for.
+Models come to follow longer and longer n-grams early in training, in this order (Michaelov et al. 2025): a transition
+that is known, beside those that are looked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,16 +15,12 @@ import torch
 from phaselab.study import Training
 from phaselab.texts.base import TextSource
 
-#: Longest n-gram.
-ORDER = 3
-#: Occurrences that the shorter n-gram's probability is worth in the longer one's.
-PRIOR = 4.0
-#: Rows of held-out text.
-ROWS = 32
+ORDER = 3  #: longest n-gram
+PRIOR = 4.0  #: occurrences that the shorter n-gram's probability is worth in the longer one's
+ROWS = 32  #: of held-out text
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Sorted keys of the n-grams of a text, n = 1 to 3, and how often each occurs."""
 
     vocabulary: int
@@ -94,19 +89,15 @@ def measure(model: Any, source: TextSource, training: Training, counts: Counts) 
     own = of_token[:, ORDER - 2 :]
     for n, theirs in enumerate(log_probabilities(counts, ids), 1):
         a, b = own - own.mean(), theirs - theirs.mean()
-        scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-        r = float((a * b).sum() / scale) if scale > 0 else 0.0
         # The jackknife over rows, since tokens of a row are not independent.
-        left = [_without(a, b, row) for row in range(len(a))]
-        stderr = float(np.sqrt((len(left) - 1) * np.var(left)))
-        rows.append((f"ngram_{n}", r, stderr))
+        left = [_correlation(np.delete(a, row, axis=0), np.delete(b, row, axis=0)) for row in range(len(a))]
+        rows.append((f"ngram_{n}", _correlation(own, theirs), float(np.sqrt((len(left) - 1) * np.var(left)))))
     frame = pd.DataFrame(rows, columns=["measure", "value", "stderr"])
     return frame.assign(layer=-1, task="")[["layer", "measure", "task", "value", "stderr"]]
 
 
-def _without(a: np.ndarray, b: np.ndarray, row: int) -> float:
-    """Correlation without one row."""
-    x, y = np.delete(a, row, axis=0), np.delete(b, row, axis=0)
-    x, y = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum() / scale) if scale > 0 else 0.0
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson correlation over all elements; 0 where one of them does not vary."""
+    a, b = x - x.mean(), y - y.mean()
+    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum() / scale) if scale > 0 else 0.0

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.curves import PHASE_NAMES, amount
-from phaselab.phases import TriplePhase
+from phaselab.phases.test import TriplePhase
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
@@ -26,10 +26,9 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
         ("behaviour", "instruction_following", result.form),
         ("behaviour", "accuracy", result.accuracy),
     ):
-        for move in sorted((*fit.rises, *fit.falls), key=lambda m: m.onset):
-            kind = "rise" if move.direction == "rising" else "fall"
-            dates = (move.onset, move.midpoint, move.midpoint_low, move.midpoint_high, move.end, move.height)
-            rows.append((result.model, perspective, measure, kind, *dates))
+        for move in fit.moves:
+            dates = move.onset, move.midpoint, move.midpoint.low, move.midpoint.high, move.end, move.height
+            rows.append((result.model, perspective, measure, move.kind, *map(float, dates)))
     names = ["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]
     return pd.DataFrame(rows, columns=names)
 
@@ -59,6 +58,8 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
         )
         if row["lag_p"] > 0.05:
             parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
+    if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
+        parts.append(f"Of the curves: {'; '.join(notes)}.")
     parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
     return " ".join(parts)
 

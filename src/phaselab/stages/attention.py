@@ -14,7 +14,7 @@ from phaselab.stages.registry import stage
     "attention",
     version=1,
     reads=("internals.attention",),
-    rooms=("checkpoints/loading", "internals"),
+    rooms=("checkpoints/load", "internals"),
     perspective="internal",
     asked=lambda study, model: study.internals.attention > 0,
 )

@@ -16,7 +16,7 @@ from phaselab.stages.registry import stage
     version=1,
     reads=("tasks",),
     data=("checkpoint", "text", "task files"),
-    rooms=("behaviour", "checkpoints/loading", "texts"),
+    rooms=("behaviour", "checkpoints/load", "texts"),
     perspective="behaviour",
 )
 def behaviour(unit: Unit, folder: Path) -> pd.DataFrame:

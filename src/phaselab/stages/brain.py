@@ -9,7 +9,7 @@ import pandas as pd
 from phaselab.stages.context import Unit
 from phaselab.stages.registry import GRID, RIDGE, STATES, stage
 
-ROOMS = ("brains", "checkpoints/loading", "encoding", "features", "stimuli")
+ROOMS = ("brains", "checkpoints/load", "encoding", "features", "stimuli")
 
 
 @stage(

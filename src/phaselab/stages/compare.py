@@ -24,7 +24,7 @@ def _asked(study: Study, model: Model) -> bool:
     version=1,
     reads=(*STATES, "internals.samples"),
     data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/loading", "features", "stimuli"),
+    rooms=("checkpoints/load", "features", "stimuli"),
     asked=_asked,
 )
 def states(unit: Unit, folder: Path) -> None:

@@ -63,7 +63,7 @@ def choose_device(name: str) -> str:
     """
     if name == "cpu":
         return name  # without a second for torch
-    from phaselab.encoding.solver import find_device
+    from phaselab.encoding.ridge import find_device
 
     return str(find_device(name))
 
@@ -119,6 +119,7 @@ class Workbench:
 
     @cached_property
     def brain(self) -> BrainData:
+        """Stimulus, responses, regions and ceilings; loaded when first asked for."""
         from phaselab.brains import load_brain
 
         with one_thread():
@@ -144,7 +145,7 @@ class Workbench:
 
     def source(self, model: Model) -> TextSource:
         """The text that `model` was trained on, which is also the source of its tasks (see `training_of`)."""
-        from phaselab.texts.base import source
+        from phaselab.texts import source
 
         training = self.training_of(model)
         key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))

@@ -15,7 +15,7 @@ FILE = "features.zarr"
     version=1,
     reads=STATES,
     data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/loading", "features", "stimuli"),
+    rooms=("checkpoints/load", "features", "stimuli"),
     asked=lambda study, model: False,
 )
 def features(unit: Unit, folder: Path) -> None:

@@ -21,7 +21,7 @@ def _versions() -> dict[str, int]:
     version=1,
     reads=(*STATES, "internals.probes", "internals.samples", "internals.sparse", "internals.logistic"),
     data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/loading", "features", "internals", "stimuli"),
+    rooms=("checkpoints/load", "features", "internals", "stimuli"),
     perspective="internal",
     parts=_versions,
 )

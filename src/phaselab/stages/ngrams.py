@@ -15,7 +15,7 @@ from phaselab.stages.registry import stage
     version=1,
     reads=("internals.ngrams",),
     data=("checkpoint", "text"),
-    rooms=("checkpoints/loading", "internals", "texts"),
+    rooms=("checkpoints/load", "internals", "texts"),
     perspective="internal",
     asked=lambda study, model: study.internals.ngrams > 0 and model.train is not None,
 )

@@ -30,7 +30,8 @@ STATES = tuple(f"features.{name}" for name in FeatureSpec.STATES)
 GRID = tuple(f"features.{name}" for name in FeatureSpec.GRID)
 #: Fields that change what is fitted and tested; memory and device change the last digits at most.
 RIDGE = tuple(
-    f"encoding.{name}" for name in ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr")
+    f"encoding.{name}"
+    for name in ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
 )
 
 #: What a stage may depend on beside fields of the study: the checkpoint's weights, what the subjects heard, their

@@ -1,5 +1,45 @@
-from phaselab.study import digest_of
+"""Training text: the source that a study's section ``train`` names, and a key that tells one from another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from phaselab.results import stamped_digest
+from phaselab.study import Training, digest_of
+from phaselab.texts.base import Item, TextSource
+
+__all__ = ["VERSION", "Item", "TextSource", "key", "source"]
+
+#: Raised by hand when a text changes: what was made of the text before is then made again.
+VERSION = {"world": 1, "books": 1}
 
 
-def key(training, data, stamps):  # stub
-    return digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))
+def source(training: Training, data: Path | None) -> TextSource:
+    """The text that `training` names; `data` is the folder of downloaded data, needed by ``books`` alone.
+
+    Raises
+    ------
+    phaselab.results.DataMissing
+        When the books are not there: says what to fetch and where to put it.
+    phaselab.errors.PhaselabError
+        When the text has no such mix.
+    """
+    # Imported here so that each text needs nothing of what the other needs.
+    if training.text == "world":
+        from phaselab.texts.worldtext import WorldText
+
+        return WorldText(training.mix, training.seed)
+    from phaselab.texts.books import BooksText
+
+    return BooksText(training.mix, training.seed, training.vocabulary, data)
+
+
+def key(training: Training, data: Path | None, stamps: Path) -> str:
+    """Digest of what decides the text that `training` names, without building it; books are read once (`stamps`)."""
+    named = training.model_dump(include={"text", "mix", "seed"}) | {"version": VERSION[training.text]}
+    if training.text == "books":
+        from phaselab.texts.books import manifest_of
+
+        folder = manifest_of(data).parent
+        named |= {"vocabulary": training.vocabulary, "books": stamped_digest(folder, stamps)}
+    return digest_of(named)

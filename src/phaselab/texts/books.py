@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from phaselab.errors import expect
 from phaselab.results import DataMissing
 from phaselab.study import digest_of
-from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items
-from phaselab.texts.world import is_held_out
+from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items, is_held_out, with_special_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -37,8 +37,21 @@ FETCH = (
 WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 
 
+def manifest_of(data: Path | None) -> Path:
+    """The manifest of the books in a folder of data; raises DataMissing when it is not there."""
+    if data is None:
+        raise DataMissing(f"books: no folder of data given; {FETCH}")
+    manifest = Path(data) / "books" / "MANIFEST.csv"
+    if not manifest.is_file():
+        raise DataMissing(f"{manifest}: not there; {FETCH}")
+    return manifest
+
+
 class BooksText:
     """Windows of books, a part of them as a transcript of speech would have them, and cloze questions.
+
+    Raises DataMissing when the folder, its manifest or a book is not there, PhaselabError when a book's digest
+    is not the manifest's.
 
     Parameters
     ----------
@@ -46,13 +59,6 @@ class BooksText:
     seed : of the training stream.
     vocabulary : number of tokens of the byte-level byte-pair encoding.
     data : folder that has ``books`` in it.
-
-    Raises
-    ------
-    DataMissing
-        When the folder, its manifest or a book is not there.
-    ValueError
-        When a book's digest is not the manifest's.
     """
 
     #: Share of rows that are cloze questions, and of rows without punctuation.
@@ -68,57 +74,50 @@ class BooksText:
     tasks: tuple[str, ...] = ("cloze",)
 
     def __init__(self, mix: str, seed: int, vocabulary: int, data: Path | None) -> None:
-        if mix != "en":
-            raise ValueError(f"mix: found {mix!r}, expected 'en' for text 'books'")
-        if data is None:
-            raise DataMissing(f"books: no folder of data given; {FETCH}")
-        self.folder = Path(data) / "books"
-        manifest = self.folder / "MANIFEST.csv"
-        if not manifest.is_file():
-            raise DataMissing(f"{manifest}: not there; {FETCH}")
+        expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")
+        manifest = manifest_of(data)
+        self.folder, self.seed, self.vocabulary = manifest.parent, seed, vocabulary
         with manifest.open(encoding="utf-8", newline="") as stream:
             self.sha256 = {row["slug"]: row["sha256"] for row in csv.DictReader(stream)}
-        self.seed, self.vocabulary = seed, vocabulary
         # Files are read (and their digests checked) only when text is asked for.
-        self.digest = digest_of(
-            {"text": "books", "mix": mix, "seed": seed, "vocabulary": vocabulary, "books": self.sha256}
-        )
-
-    def _read(self, held_out: bool) -> list[str]:
-        texts = []
-        for slug in sorted(self.sha256):
-            if is_held_out(slug) != held_out:
-                continue
-            path = self.folder / f"{slug}.txt"
-            if not path.is_file():
-                raise DataMissing(f"{path}: not there; {FETCH}")
-            content = path.read_bytes()
-            if (found := hashlib.sha256(content).hexdigest()) != self.sha256[slug]:
-                raise ValueError(f"{path}: sha256: found {found}, expected {self.sha256[slug]} as in MANIFEST.csv")
-            texts.append(content.decode("utf-8"))
-        return texts
+        named = {"text": "books", "mix": mix, "seed": seed, "vocabulary": vocabulary, "books": self.sha256}
+        self.digest = digest_of(named)
 
     @cached_property
     def _texts(self) -> dict[str, list[str]]:
         """The books by stream: those of training, and the held-out ones."""
-        return {"training": self._read(False), "held out": self._read(True)}
+        texts: dict[str, list[str]] = {"training": [], "held out": []}
+        for slug, expected in sorted(self.sha256.items()):
+            path = self.folder / f"{slug}.txt"
+            if not path.is_file():
+                raise DataMissing(f"{path}: not there; {FETCH}")
+            content = path.read_bytes()
+            found = hashlib.sha256(content).hexdigest()
+            expect(found == expected, f"{path}: sha256", found, f"{expected} as in MANIFEST.csv")
+            texts["held out" if is_held_out(slug) else "training"].append(content.decode("utf-8"))
+        return texts
+
+    @cached_property
+    def _ends(self) -> dict[str, np.ndarray]:
+        """Where each book ends in all of them laid end to end, characters; (n_books,) a stream."""
+        return {stream: np.cumsum([len(t) for t in texts]) for stream, texts in self._texts.items()}
 
     @cached_property
     def _sample(self) -> list[str]:
-        middles = [max(0, (len(text) - self.SAMPLE) // 2) for text in self._texts["training"]]
-        return [text[start : start + self.SAMPLE] for text, start in zip(self._texts["training"], middles, strict=True)]
+        middles = ((text, max(0, (len(text) - self.SAMPLE) // 2)) for text in self._texts["training"])
+        return [text[start : start + self.SAMPLE] for text, start in middles]
 
     @cached_property
-    def _frequent(self) -> list[str]:
-        """The most frequent lower-case words of three letters or more, most frequent first."""
+    def _frequent(self) -> dict[str, int]:
+        """The most frequent lower-case words of three letters or more, with their ranks from 0."""
         counts = Counter(word for text in self._sample for word in text.split() if len(word) > 2 and word.isascii())
         words = [word for word in counts if word.isalpha() and word.islower()]
-        return sorted(words, key=lambda word: (-counts[word], word))[: self.FREQUENT]
+        ranked = sorted(words, key=lambda word: (-counts[word], word))[: self.FREQUENT]
+        return {word: rank for rank, word in enumerate(ranked)}
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerFast:
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-        from transformers import PreTrainedTokenizerFast
 
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -130,9 +129,7 @@ class BooksText:
             show_progress=False,
         )
         tokenizer.train_from_iterator(self._sample, trainer)
-        return PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK
-        )
+        return with_special_tokens(tokenizer)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Byte-level byte-pair encoding, learned from the middles of the training books."""
@@ -140,78 +137,58 @@ class BooksText:
 
     def batch(self, step: int, batch: int, context: int) -> np.ndarray:
         """Rows of running text, or of cloze questions; int64 (batch, context)."""
-        rows = np.empty((batch, context), dtype=np.int64)
-        for row in range(batch):
-            rng = np.random.default_rng([self.seed, STREAMS["training"], step, row])
-            share = rng.random()
-            cloze, spoken = share < self.CLOZE, share >= 1 - self.SPOKEN
-            rows[row] = self._row(rng, "training", context, cloze, spoken)
-        return rows
+        draws = (np.random.default_rng([self.seed, STREAMS["training"], step, row]) for row in range(batch))
+        return np.stack([self._row(rng, "training", context, rng.random()) for rng in draws])
 
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        return np.stack([self._row(rng, "held out", context, False, False) for _ in range(batch)])
+        return np.stack([self._row(rng, "held out", context, self.CLOZE) for _ in range(batch)])
 
-    def _row(self, rng: np.random.Generator, stream: str, context: int, cloze: bool, spoken: bool) -> np.ndarray:
-        tokenizer = self._tokenizer
-        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    def _row(self, rng: np.random.Generator, stream: str, context: int, share: float) -> np.ndarray:
+        """A row of the kind that lies at `share` of all: first those of cloze questions, last the spoken ones."""
+        cloze, spoken = share < self.CLOZE, share >= 1 - self.SPOKEN
+        encode, bos, eos = self._tokenizer.encode, self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
         ids: list[int] = []
         while len(ids) < context:
             if cloze:
-                passage, options, answer = self._cloze(rng, stream)
-                text = f"{_question(passage, options)} {options[answer]}"
-                ids += [bos, *tokenizer.encode(text), eos]
+                prompt, options, answer = self._cloze(rng, stream)
+                ids += [bos, *encode(f"{prompt} {options[answer]}"), eos]
                 continue
             # More characters than there are tokens to fill: a token has at least one byte.
             text, ended = self._window(rng, stream, 8 * context)
             text = " ".join(WORD.findall(text)) if spoken else text
-            ids += [*tokenizer.encode(text), *([eos, bos] if ended else [])]
+            ids += [*encode(text), *([eos, bos] if ended else [])]
         return np.array(ids[:context], dtype=np.int64)
 
     def _window(self, rng: np.random.Generator, stream: str, length: int) -> tuple[str, bool]:
         """`length` characters from anywhere in the books, cut at a space, and whether the book ends there."""
-        texts = self._texts[stream]
         ends = self._ends[stream]
         at = int(rng.integers(ends[-1]))
         book = int(np.searchsorted(ends, at, side="right"))
-        start = at - (int(ends[book - 1]) if book else 0)
-        text = texts[book][start : start + length]
+        text = self._texts[stream][book]
+        start = at - int(ends[book]) + len(text)
         # The first word is cut: begin with the space after it.
-        return text[max(0, text.find(" ")) :], start + length >= len(texts[book])
+        window = text[start : start + length]
+        return window[max(0, window.find(" ")) :], start + length >= len(text)
 
-    @cached_property
-    def _ends(self) -> dict[str, np.ndarray]:
-        """Where each book ends in all of them laid end to end, characters; (n_books,) a stream."""
-        return {stream: np.cumsum([len(t) for t in texts]) for stream, texts in self._texts.items()}
-
-    def _cloze(self, rng: np.random.Generator, stream: str) -> tuple[str, list[str], int]:
-        """A passage that stops before a frequent word, three options, and which is right."""
-        rank = {word: i for i, word in enumerate(self._frequent)}
-        while True:
-            window, _ = self._window(rng, stream, 500)
-            words = window.split()
+    def _cloze(self, rng: np.random.Generator, stream: str) -> tuple[str, tuple[str, ...], int]:
+        """A question about a passage that stops before a frequent word, three options, and which is right."""
+        rank, at = self._frequent, 0
+        while not at:
+            words = self._window(rng, stream, 500)[0].split()
             least = int(rng.integers(self.PASSAGE[0], self.PASSAGE[1] + 1))
             at = next((i for i in range(least, len(words)) if words[i] in rank), 0)
-            if at:
-                break
         answer = words[at]
-        near = [w for w in self._frequent if w != answer and abs(rank[w] - rank[answer]) <= self.NEAR]
-        options = [str(o) for o in rng.permutation([answer, *rng.permutation(near)[:2]])]
-        return " ".join(words[:at]), options, options.index(answer)
+        near = [w for w in rank if w != answer and abs(rank[w] - rank[answer]) <= self.NEAR]
+        options = tuple(str(o) for o in rng.permutation([answer, *rng.permutation(near)[:2]]))
+        question = f"question : which word comes next ? options : {' , '.join(options)} answer :"
+        return f"{' '.join(words[:at])}\n{question}", options, options.index(answer)
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:
         """Cloze questions from the held-out books."""
-        if task not in self.tasks:
-            raise ValueError(f"task: found {task!r}, expected one of {', '.join(self.tasks)}")
 
         def draw(rng: np.random.Generator, index: int) -> Item:
-            passage, options, answer = self._cloze(rng, "held out")
-            return Item(f"cloze-{seed}-{index}", _question(passage, options), tuple(options), answer, "cloze", "en")
+            return Item(f"cloze-{seed}-{index}", *self._cloze(rng, "held out"), "cloze", "en")
 
-        return distinct_items(n, task, draw, seed)
-
-
-def _question(passage: str, options: list[str]) -> str:
-    listed = " , ".join(options)
-    return f"{passage}\nquestion : which word comes next ? options : {listed} answer :"
+        return distinct_items(n, task, self.tasks, draw, seed)

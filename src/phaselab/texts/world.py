@@ -6,7 +6,7 @@ characters fare) changes from sentence to sentence and mostly has to be carried 
 sentences. A story is a plot (`plot`: events with the state after each) and its telling (`tell`:
 words), so that one plot can be told in ``en``, which looks like English, or in ``vo``, a constructed
 language with words of its own, verbs at the end of the clause and particles after nouns for cases.
-Characters' names and punctuation are common to both.
+Characters' names and punctuation are common to both. What there is to tell, and how, stands in ``world.yaml``.
 
 Held-out stories differ from training stories by their random stream and by what they are about:
 the combination of hero, goal and object decides by a digest (`is_held_out`) on which side a story
@@ -16,92 +16,58 @@ in the same way, by what is asked and which options are listed.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TypeVar
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import yaml
 
-LANGUAGES = ("en", "vo")
-#: Moods with their valence, -1 (unpleasant) to 1 (pleasant).
-MOODS = {
-    "happy": 0.9,
-    "proud": 0.8,
-    "calm": 0.4,
-    "tired": -0.3,
-    "lonely": -0.6,
-    "afraid": -0.7,
-    "sad": -0.8,
-    "angry": -0.9,
-}
-#: Places, with the preposition that their kind (enclosed or open) asks for.
-PLACES = {
-    "farm": "at",
-    "river": "at",
-    "market": "at",
-    "harbor": "at",
-    "mill": "at",
-    "forest": "in",
-    "castle": "in",
-    "school": "in",
-    "garden": "in",
-    "tower": "in",
-}
-#: What is to be seen at a place and at no other: telling it takes knowing where the hero is.
-DETAILS = {
-    "farm": ("hay", "barn", "cows", "plough", "fence", "stable"),
-    "river": ("water", "bridge", "reeds", "ferry", "stones", "bank"),
-    "market": ("stalls", "crowd", "baskets", "scales", "sellers", "carts"),
-    "harbor": ("ships", "sails", "nets", "pier", "gulls", "anchors"),
-    "mill": ("wheel", "flour", "sacks", "grain", "millstone", "dust"),
-    "forest": ("trees", "moss", "leaves", "ferns", "pines", "shade"),
-    "castle": ("hall", "gate", "guards", "banners", "throne", "moat"),
-    "school": ("desks", "chalk", "pupils", "bench", "pens", "lessons"),
-    "garden": ("roses", "hedge", "lawn", "beans", "bees", "pond"),
-    "tower": ("stairs", "window", "clock", "bats", "roof", "balcony"),
-}
-#: How somebody in a mood does what they do: telling it takes knowing the mood.
-MANNERS = {
-    "happy": ("cheerfully", "merrily", "gladly", "brightly", "joyfully"),
-    "proud": ("proudly", "boldly", "grandly", "nobly", "firmly"),
-    "calm": ("quietly", "gently", "peacefully", "softly", "patiently"),
-    "tired": ("slowly", "wearily", "sleepily", "heavily", "faintly"),
-    "lonely": ("silently", "emptily", "aimlessly", "forlornly", "distantly"),
-    "afraid": ("nervously", "timidly", "anxiously", "shakily", "warily"),
-    "sad": ("sadly", "tearfully", "gloomily", "mournfully", "bitterly"),
-    "angry": ("angrily", "furiously", "roughly", "fiercely", "harshly"),
-}
+from phaselab.errors import expect
+from phaselab.texts.base import is_held_out
+
+T = TypeVar("T")
+UNKNOWN, NOBODY = "unknown", "nobody"
+
+
+@cache
+def contents() -> dict[str, Any]:
+    """What ``world.yaml`` holds, its lists as tuples."""
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: frozen(inner) for key, inner in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    found: dict[str, Any] = frozen(yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8")))
+    return found
+
+
+MOODS: dict[str, float] = contents()["moods"]
+PLACES: dict[str, str] = contents()["places"]
+DETAILS, MANNERS, EVENTS = contents()["details"], contents()["manners"], contents()["events"]
+OBJECTS, GOALS, FOODS, JOBS = (contents()[name] for name in ("objects", "goals", "foods", "jobs"))
+COLOURS, KINDS, ADJECTIVES, FACTS = (contents()[name] for name in ("colours", "kinds", "adjectives", "facts"))
+PUNCTUATION: tuple[str, ...] = contents()["punctuation"]
+LANGUAGES: tuple[str, ...] = tuple(contents()["templates"])
+LABELS = (
+    *("word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"),
+    *("progress", "language"),
+)
 #: Share of sentences, as far as the state is known, that tell a detail or a manner.
 DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
-OBJECTS = ("key", "lamp", "book", "ring", "rope", "drum", "map", "cup", "bell", "coat")
-GOALS = ("find", "keep", "bring", "reach", "help")
-FOODS = ("bread", "fish", "honey", "soup", "apples", "cheese", "nuts", "rice")
-JOBS = ("baker", "doctor", "teacher", "singer", "painter", "sailor", "hunter", "weaver")
-COLOURS = ("red", "blue", "green", "white", "black", "yellow", "brown", "purple")
-KINDS = ("fox", "bear", "owl", "hare", "wolf", "cat", "goose", "mole", "otter", "badger")
-ADJECTIVES = ("old", "small", "golden", "heavy", "strange")
-FACTS = ("home", "food", "job", "colour", "kind")
-UNKNOWN = "unknown"
-NOBODY = "nobody"
-
-LABELS = (
-    "word",
-    "sentence",
-    "event",
-    "who",
-    "pronoun",
-    "place",
-    "object",
-    "holder",
-    "mood",
-    "valence",
-    "goal",
-    "progress",
-    "language",
-)
+#: The lot from which events are drawn, with what must hold for each.
+LOT = [(kind, frozenset(rule.get("when", ()))) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
+#: Slots of templates: how each is filled, with what of a `_Scene`, and the form of a person or pronoun.
+SLOTS = {
+    slot: (how, attrgetter(what), form[0] if form else 0) for slot, (how, what, *form) in contents()["slots"].items()
+}
+#: Slots of questions: a character, the object.
+NAMED = ("N", "X")
 
 
 @dataclass(frozen=True)
@@ -117,27 +83,12 @@ class Character:
     kind: str
 
 
-def _characters() -> dict[str, Character]:
-    rng = np.random.default_rng(20260101)
-    names = {"mira": "f", "anna": "f", "lena": "f", "nora": "f", "sofia": "f"}
-    names |= {"otto": "m", "ivan": "m", "pavel": "m", "hugo": "m", "emil": "m"}
-    values: list[list[str]] = []
-    for options in (tuple(PLACES), FOODS, JOBS, COLOURS, KINDS):
-        # Every value is used before one is used twice; ten places and ten kinds are each unique.
-        order = [*rng.permutation(options), *rng.permutation(options)][: len(names)]
-        values.append([str(v) for v in order])
-    return {
-        name: Character(name, gender, *facts)
-        for (name, gender), facts in zip(names.items(), zip(*values, strict=True), strict=True)
-    }
+CHARACTERS = {facts["name"]: Character(**facts) for facts in contents()["characters"]}
 
 
-CHARACTERS = _characters()
-
-
-def is_held_out(*combination: str) -> bool:
-    """Whether a combination belongs to the held-out eighth of all; the same on every machine."""
-    return hashlib.sha256(" ".join(combination).encode()).digest()[0] % 8 == 0
+def _pick(rng: np.random.Generator, options: Iterable[T]) -> T:
+    listed = tuple(options)
+    return listed[int(rng.random() * len(listed))]
 
 
 # --- Plots -----------------------------------------------------------------------------------------
@@ -179,422 +130,183 @@ class Story:
     goal: str
     object: str
     target: str
-    events: tuple[Event, ...]
-
-
-T = TypeVar("T")
-
-
-def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    return options[int(rng.random() * len(options))]
-
-
-#: The mood that an event leaves behind in the hero.
-CONSEQUENCE = {
-    "find": "happy",
-    "lose": "sad",
-    "give": "proud",
-    "snatch": "angry",
-    "return": "happy",
-    "storm": "afraid",
-    "rest": "calm",
-    "work": "tired",
-    "eat": "happy",
-    "alone": "lonely",
-    "closed": "angry",
-    "help": "proud",
-    "succeed": "proud",
-    "fail": "sad",
-}
+    events: tuple[Event, ...] = ()
 
 
 def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     """Draw a story of `sentences` events about a held-out combination, or about one of training."""
     while True:
-        hero, goal, thing = _pick(rng, list(CHARACTERS)), _pick(rng, GOALS), _pick(rng, OBJECTS)
+        hero, goal, thing = _pick(rng, CHARACTERS), _pick(rng, GOALS), _pick(rng, OBJECTS)
         if is_held_out(hero, goal, thing) == held_out:
             break
     # Hero and other differ in gender, so that every pronoun has one possible meaning.
     other = _pick(rng, [c.name for c in CHARACTERS.values() if c.gender != CHARACTERS[hero].gender])
-    start = _pick(rng, list(PLACES))
-    target = _pick(rng, [p for p in PLACES if p != start])
-    state = State(place=start, mood=_pick(rng, list(MOODS)) if rng.random() < 0.5 else UNKNOWN)
+    start = _pick(rng, PLACES)
+    story = Story(hero, other, goal, thing, _elsewhere(rng, start))
+    state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
     events = [Event("begin" if state.mood == UNKNOWN else "begin_mood", hero, State(), state)]
 
-    def happens(kind: str, subject: str = hero, decoy: str = "", **changes: str) -> None:
-        nonlocal state
-        after = replace(state, mood=CONSEQUENCE.get(kind, state.mood))
-        after = replace(after, **changes)
-        events.append(Event(kind, subject, state, after, decoy))
-        state = after
-
-    holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal, UNKNOWN)
+    holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal)
     # An object that does not belong to the goal is told of when somebody takes it.
-    known = {"object": thing, "holder": holder} if holder != UNKNOWN else {}
-    happens(f"want_{goal}", goal=goal, **known)
+    known = {"object": thing, "holder": holder} if holder else {}
+    events.append(Event(f"want_{goal}", hero, state, replace(state, goal=goal, **known)))
     while len(events) < sentences - 1:
-        last = events[-1].kind
-        here = state.other_place == state.place
-        may = ["move", "move", "storm", "rest", "work", "eat", "alone", "closed", "see", "see"]
-        if here:
-            may = [k for k in may if k != "alone"] + ["talk", "part"]
-            if goal == "help":
-                may += ["help", "help"]
-        else:
-            may += ["meet", "meet", "meet"]
-        if state.holder in (UNKNOWN, NOBODY):
-            may += ["find"] * 4
-        elif state.holder == hero:
-            may += ["lose", *(["give", "give", "snatch"] if here else [])]
-        elif here:
-            may += ["return", "return"]
-        if state.mood != UNKNOWN and last != "feel":
-            may += ["feel"] * 3
-        kind = _pick(rng, [k for k in may if k != last])
-        if kind == "move":
-            arrives = goal == "reach" and state.place != target and rng.random() < 0.4
-            elsewhere = _pick(rng, [p for p in PLACES if p != state.place])
-            happens("move", place=target if arrives else elsewhere)
-        elif kind == "meet":
-            happens("meet", other_place=state.place)
-        elif kind == "part":
-            # The other character goes away: from now on the two are at different places.
-            happens("part", other, other_place=_pick(rng, [p for p in PLACES if p != state.place]))
-        elif kind in ("find", "return"):
-            happens(kind, hero if kind == "find" else other, object=thing, holder=hero)
-        elif kind in ("give", "snatch"):
-            happens(kind, hero if kind == "give" else other, holder=other)
-        elif kind == "lose":
-            happens(kind, holder=NOBODY)
-        elif kind == "see":
-            happens(kind, decoy=_pick(rng, [o for o in OBJECTS if o != thing]))
-        else:
-            happens(kind)
+        state = events[-1].after
+        holds = _holds(story, state)
+        kind = _pick(rng, [kind for kind, when in LOT if when <= holds and kind != events[-1].kind])
+        events.append(_event(rng, story, kind, state))
+    state = events[-1].after
     reached = {
         "find": state.holder == hero,
         "keep": state.holder == hero,
         "bring": state.holder == other,
-        "reach": state.place == target,
+        "reach": state.place == story.target,
         "help": any(e.kind == "help" for e in events),
     }[goal]
-    happens("succeed" if reached else "fail")
-    return Story(hero, other, goal, thing, target, tuple(events))
+    events.append(_event(rng, story, "succeed" if reached else "fail", state))
+    return replace(story, events=tuple(events))
+
+
+def _elsewhere(rng: np.random.Generator, place: str) -> str:
+    return _pick(rng, [p for p in PLACES if p != place])
+
+
+def _holds(story: Story, state: State) -> set[str]:
+    """Which of the conditions of events hold."""
+    object_is = {UNKNOWN: "free", NOBODY: "free", story.hero: "owned"}.get(state.holder, "taken")
+    found = {object_is, "together" if state.other_place == state.place else "apart"}
+    return found | ({"mood"} if state.mood != UNKNOWN else set()) | ({"helping"} if story.goal == "help" else set())
+
+
+def _event(rng: np.random.Generator, story: Story, kind: str, state: State) -> Event:
+    """An event of a class that may happen in `state`, its open ends drawn."""
+    rule = EVENTS[kind]
+    values = {"hero": story.hero, "other": story.other, "object": story.object, "nobody": NOBODY, "here": state.place}
+    changes, decoy = {"mood": rule.get("mood", state.mood)}, ""
+    for field, value in rule.get("set", {}).items():
+        if value == "elsewhere":
+            arrives = kind == "move" and story.goal == "reach" and state.place != story.target and rng.random() < 0.4
+            elsewhere = _elsewhere(rng, state.place)
+            changes[field] = story.target if arrives else elsewhere
+        else:
+            changes[field] = values[value]
+    if kind == "see":
+        decoy = _pick(rng, [o for o in OBJECTS if o != story.object])
+    return Event(kind, values[rule.get("by", "hero")], state, replace(state, **changes), decoy)
 
 
 # --- Languages -------------------------------------------------------------------------------------
-#
-# A template is a clause. Capital letters are slots:
-#   S subject, s the subject as a pronoun, O the other one of hero and other character, H the hero,
-#   U the owner in "her" or "his", P the new place, L the same after its preposition, Q the place
-#   before, A the target of a journey, X the object, Y another object, M the hero's new mood, F, J, K
-#   food, job and kind of the subject, D a detail of the hero's place, B the manner of the hero's mood.
-# A star marks the word that completes what happened: from that word on the new state holds.
-# Templates of `vo` are written in glosses, each of which is one word of the lexicon; its particles
-# are TOP (subject), ACC (object), TO, AT, FROM, OF, REL (ends a relative clause).
-
-TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
-    "en": {
-        "begin": ("S was L* .", "S woke up L* .", "L* there was a J named S .", "L* lived a K named S ."),
-        "begin_mood": ("S was L and felt M* .", "S sat L and was M* .", "L S woke up and was very M* ."),
-        "want_find": (
-            "S wanted to find X* .",
-            "S was looking for X* .",
-            "s had heard of X and wanted to find it* .",
-        ),
-        "want_keep": ("S had X and wanted to keep it* .", "X was in U bag , and S wanted to keep it* ."),
-        "want_bring": (
-            "S had X and wanted to bring it to O* .",
-            "S wanted to bring X , which s had , to O* .",
-        ),
-        "want_reach": ("S wanted to reach A* .", "S had to reach A before night* ."),
-        "want_help": ("S wanted to help O* .", "S had heard that O was ill and wanted to help* ."),
-        "move": (
-            "S went to P* .",
-            "S walked to P* .",
-            "S left Q and ran to P* .",
-            "S followed the road to P* .",
-            "from Q S went to P* .",
-        ),
-        "find": (
-            "S found X* .",
-            "S found X* under a tree .",
-            "S found X* and felt M .",
-            "S found X* , which made s_obj M .",
-        ),
-        "lose": ("S lost X* .", "S lost X* and felt M .", "X fell* from U bag and S was M ."),
-        "give": ("S gave X to O* .", "S gave X to O* and felt M .", "S , who felt M , gave X to O* ."),
-        "snatch": ("S took X from O* .", "S took X* , which made O M .", "S stole X from O* ."),
-        "return": ("S gave X back* .", "S gave X back* to O , who felt M .", "S brought X back to O* ."),
-        "meet": ("S met O* .", "S saw O* there .", "S met O* , who liked G .", "O* was there too ."),
-        "part": ("S said goodbye and went to R* .", "S left for R* .", "S went away to R* ."),
-        "talk": ("S talked* with O .", "S asked* O about the road .", "S told* O that s was M ."),
-        "storm": ("it rained* and S was M .", "a loud noise made* S M .", "S saw a storm* and was M ."),
-        "rest": ("S slept* under a tree .", "S sat down* and felt M .", "S rested* and was M again ."),
-        "work": (
-            "S worked* like a good J .",
-            "S , who was a J , worked* and was M .",
-            "S worked* and felt M .",
-        ),
-        "eat": ("S ate* some F .", "S ate* some F and felt M .", "S , who liked F , ate* and was M ."),
-        "alone": (
-            "nobody came* and S was M .",
-            "S was all alone* and felt M .",
-            "S waited but nobody came* .",
-        ),
-        "closed": (
-            "the door was closed* and S was M .",
-            "S found no way* and felt M .",
-            "S broke* a cup and was M .",
-        ),
-        "see": (
-            "S saw Y* but left it there .",
-            "there was Y* too .",
-            "S looked at Y* , which was not for sale .",
-        ),
-        "help": ("S helped O* and was M .", "S made O well* again .", "O , who had been ill , thanked* S ."),
-        "feel": (
-            "S felt very M* .",
-            "S was M* now .",
-            "S said that s was M* .",
-            "S , who was a K , was M* .",
-        ),
-        "succeed": (
-            "so the story ended well and S was M* .",
-            "S had done it and felt M* .",
-            "S was M* at the end .",
-        ),
-        "fail": (
-            "S had not done it and felt M* .",
-            "so the story ended badly and S was M* .",
-            "S gave up and was M* .",
-        ),
-    },
-    "vo": {
-        "begin": ("S L be* .", "S L wake* .", "L J S be* .", "L K S live* ."),
-        "begin_mood": ("S L be and M feel* .", "S L sit , M be* ."),
-        "want_find": ("S X ACC find want* .", "S X ACC seek* ."),
-        "want_keep": ("S have REL X ACC keep want* .", "S X ACC have and keep want* ."),
-        "want_bring": ("S X ACC have and O TO bring want* .", "S have REL X ACC O TO bring want* ."),
-        "want_reach": ("S A TO reach want* .", "S night before A TO reach must* ."),
-        "want_help": ("S O ACC help want* .", "S ill be REL O ACC help want* ."),
-        "move": ("S P TO go* .", "S P TO walk* .", "S Q FROM P TO run* .", "Q FROM S P TO go* ."),
-        "find": ("S X ACC find* .", "S tree under X ACC find* .", "S X ACC find* and M feel ."),
-        "lose": ("S X ACC lose* .", "S X ACC lose* and M feel .", "X U bag FROM fall* and H M be ."),
-        "give": ("S O TO X ACC give* .", "S O TO X ACC give* and M feel ."),
-        "snatch": ("S O FROM X ACC take* .", "S X ACC steal* and O M be .", "S O FROM X ACC steal* ."),
-        "return": ("S O TO X ACC return* .", "S X ACC return* and O M feel ."),
-        "meet": ("S O ACC meet* .", "S G like REL O ACC meet* .", "S O ACC see* ."),
-        "part": ("S R TO leave* .", "S goodbye say and R TO go* ."),
-        "talk": ("S O TO talk* .", "S O ACC road about ask* .", "S M be REL O TO say* ."),
-        "storm": ("rain fall* and S M be .", "S storm ACC see* and M be ."),
-        "rest": ("S tree under sleep* .", "S sit* and M feel .", "S rest* and M be ."),
-        "work": ("S J like work* .", "S work* and M be ."),
-        "eat": ("S F ACC eat* .", "S F ACC eat* and M feel .", "F like REL S eat* and M be ."),
-        "alone": ("nobody come* and S M be .", "S alone be* and M feel ."),
-        "closed": ("door close* and S M be .", "S cup ACC break* and M feel ."),
-        "see": ("S Y ACC see* .", "S Y ACC see* and leave .", "Y too be* ."),
-        "help": ("S O ACC help* and M be .", "S O ACC heal* ."),
-        "feel": ("S very M feel* .", "S now M be* .", "S K be REL M be* ."),
-        "succeed": ("S ACC do and M be* .", "story well end and S M be* ."),
-        "fail": ("S not do and M be* .", "story badly end and S M be* ."),
-    },
-}
-#: Opening adverbials, then those that may begin any later sentence.
-ADVERBIALS = {
-    "en": (
-        ("one morning", "one evening", "long ago", "one cold day", "in spring"),
-        ("then", "later", "after that", "soon", "the next day", "at noon", "in the evening"),
-    ),
-    "vo": (
-        ("morning one", "evening one", "long ago", "spring AT"),
-        ("then", "later", "soon", "day next", "noon AT", "evening AT"),
-    ),
-}
-#: What is asked, by kind of question; N is a name, X an object. Each ends in a question mark.
-QUESTIONS = {
-    "en": {
-        "where": "where is N ?",
-        "holder": "who has the X ?",
-        "object": "what does N have ?",
-        "mood": "how does N feel ?",
-        "home": "where is the home of N ?",
-        "food": "what does N eat ?",
-        "job": "what is the job of N ?",
-        "colour": "which colour does N like ?",
-        "kind": "what kind of animal is N ?",
-    },
-    "vo": {
-        "where": "N where be ?",
-        "holder": "X ACC who have ?",
-        "object": "N what ACC have ?",
-        "mood": "N how feel ?",
-        "home": "N OF home where be ?",
-        "food": "N what ACC eat ?",
-        "job": "N OF job what be ?",
-        "colour": "N which colour ACC like ?",
-        "kind": "N which animal be ?",
-    },
-}
-#: The words around a question: "question : ... options : a , b , c answer :".
-FORM = ("question", "options", "answer")
-PRONOUNS = {
-    "en": {"f": ("she", "her", "her"), "m": ("he", "him", "his")},
-    "vo": {"f": ("SHE", "SHE", "SHE"), "m": ("HE", "HE", "HE")},
-}
-PUNCTUATION = (".", ",", "?", ":")
-_SLOTS = set("SsOHUPLQARXYMFGJKNDB") | {"s_obj"}
-
-
-@cache
-def lexicon() -> dict[str, str]:
-    """Gloss -> word of ``vo``: generated, pronounceable, none of them a word of ``en``."""
-    rng = np.random.default_rng(20260102)
-    taken = set(words("en"))
-    result: dict[str, str] = {}
-    for gloss in _glosses():
-        syllables = 1 if gloss.isupper() else 2 + int(rng.random() < 0.4)
-        while True:
-            word = "".join(_pick(rng, "ptkbdgmnlsvzr") + _pick(rng, "aeiou") for _ in range(syllables))
-            word += _pick(rng, "nrsl") if syllables > 1 and rng.random() < 0.4 else ""
-            if word not in taken:
-                break
-        taken.add(word)
-        result[gloss] = word
-    return result
-
-
-def _glosses() -> list[str]:
-    """What ``vo`` has words for, sorted."""
-    return sorted(set(_vocabulary("vo")) - set(PUNCTUATION) - set(CHARACTERS))
-
-
-def _vocabulary(language: str) -> list[str]:
-    texts = [t for group in TEMPLATES[language].values() for t in group]
-    texts += [*QUESTIONS[language].values(), *ADVERBIALS[language][0], *ADVERBIALS[language][1], *FORM]
-    found = {w.rstrip("*") for text in texts for w in text.split()} - _SLOTS
-    found |= {*CHARACTERS, *PLACES, *OBJECTS, *MOODS, *FOODS, *JOBS, *COLOURS, *KINDS, *ADJECTIVES}
-    found |= {"near", *(w for told in (*DETAILS.values(), *MANNERS.values()) for w in told)}
-    found |= {*PUNCTUATION, NOBODY, *(p for forms in PRONOUNS[language].values() for p in forms)}
-    return sorted(found | ({"the", *PLACES.values()} if language == "en" else {"AT", "TOP", "OF"}))
 
 
 @cache
 def words(language: str) -> tuple[str, ...]:
     """All words of a language, sorted."""
-    if language not in LANGUAGES:
-        raise ValueError(f"language: found {language!r}, expected one of {', '.join(LANGUAGES)}")
-    if language == "en":
-        return tuple(_vocabulary("en"))
-    return tuple(sorted({*lexicon().values(), *PUNCTUATION, *CHARACTERS}))
+    expect(language in LANGUAGES, "language", repr(language), f"one of {', '.join(LANGUAGES)}")
+    world = contents()
+    if language == "vo":
+        return tuple(sorted({*world["lexicon"].values(), *PUNCTUATION, *CHARACTERS}))
+    listed = (*DETAILS.values(), *MANNERS.values(), *world["pronouns"]["en"].values())
+    found = {NOBODY, "near", "the", *(word for some in listed for word in some)}
+    for names in ("places", "objects", "moods", "foods", "jobs", "colours", "kinds", "adjectives", "form"):
+        found |= {*world[names]}
+    texts = [*world["templates"]["en"].values(), *world["adverbials"]["en"], world["questions"]["en"].values()]
+    told = {word.rstrip("*") for group in texts for text in group for word in text.split()}
+    return tuple(sorted(found | (told - {*SLOTS, *NAMED}) | {*PUNCTUATION, *CHARACTERS, *PLACES.values()}))
 
 
 def translate(word: str, language: str) -> str:
     """A word of the world (an option of a question, say) in `language`."""
-    return word if language == "en" else lexicon().get(word, word)
+    return word if language == "en" else contents()["lexicon"].get(word, word)
 
 
 # --- Telling ---------------------------------------------------------------------------------------
 
-#: What is known at a word: event, who, pronoun, state, sentence.
+#: A word and what is known at it: sentence, class of event, character referred to, is a pronoun, state.
 Token = tuple[str, int, str, str, bool, State]
 
 
 def tell(story: Story, language: str, rng: np.random.Generator, sentences: int | None = None) -> list[Token]:
-    """Words of the first `sentences` events (all when None) with what is known at each.
-
-    Returns
-    -------
-    list of (word, sentence, class of event, character referred to, is a pronoun, state)
-    """
-    told: list[Token] = []
+    """Words of the first `sentences` events (all when None) with what is known at each."""
     mentioned: set[str] = set()
-    for number, event in enumerate(story.events[:sentences]):
-        told += _sentence(story, event, number, language, rng, mentioned)
-    return told
+    scenes = (_Scene(story, e, n, language, rng, mentioned) for n, e in enumerate(story.events[:sentences]))
+    return [token for scene in scenes for token in scene.tokens()]
 
 
-def _added(template: str, phrase: str, language: str) -> str:
-    """A clause with an adverbial phrase: at its end in ``en``, at its beginning in ``vo``."""
-    return f"{template[:-2]} {phrase} ." if language == "en" else f"{phrase} {template}"
+@dataclass
+class _Scene:
+    """One event of a story, to be told in one sentence; `mentioned` are the characters so far."""
 
+    story: Story
+    event: Event
+    number: int
+    language: str
+    rng: np.random.Generator
+    mentioned: set[str]
 
-def _sentence(
-    story: Story, event: Event, number: int, language: str, rng: np.random.Generator, mentioned: set[str]
-) -> list[Token]:
-    subject = CHARACTERS[event.subject]
-    hero = CHARACTERS[story.hero]
-    object_of = CHARACTERS[story.other if event.subject == story.hero else story.hero]
-    told: list[Token] = []
-    state = event.before
-    adverbials = ADVERBIALS[language][number > 0]
-    templates = TEMPLATES[language][event.kind]
-    if event.after.mood == UNKNOWN:
-        templates = tuple(t for t in templates if " M" not in t)
-    template = _pick(rng, templates)
-    if number == 0 or rng.random() < 0.35:
-        template = f"{_pick(rng, adverbials)} {template}"
-    kind = event.kind.split("_")[0]
-    now = event.after
-    if event.subject == story.hero and rng.random() < DETAIL_SHARE:
-        template = _added(template, "near the D" if language == "en" else "D near", language)
-    if event.subject == story.hero and now.mood != UNKNOWN and rng.random() < MANNER_SHARE:
-        template = _added(template, "B", language)
+    def __post_init__(self) -> None:
+        self.english = self.language == "en"
+        self.hero, self.subject = CHARACTERS[self.story.hero], CHARACTERS[self.event.subject]
+        self.partner = CHARACTERS[self.story.other] if self.subject is self.hero else self.hero
 
-    def noun(word: str) -> list[str]:
-        described = rng.random() < 0.15
-        if language == "en":
-            return ["the", _pick(rng, ADJECTIVES), word] if described else ["the", word]
-        return [word, _pick(rng, ADJECTIVES)] if described else [word]
+    def tokens(self) -> list[Token]:
+        """The words of the sentence, with what is known at each."""
+        told: list[Token] = []
+        kind, state = self.event.kind.split("_")[0], self.event.before
+        for part in self.template().split():
+            said, who, pronoun = self.fill(part.rstrip("*"))
+            rows = [(translate(word, self.language), self.number, kind, who, pronoun, state) for word in said]
+            if part.endswith("*"):
+                state = self.event.after
+                rows[-1] = (*rows[-1][:-1], state)
+            told += rows
+        return told
 
-    def person(who: Character, form: int, pronoun: bool) -> tuple[list[str], str, bool]:
-        pronoun = pronoun or (who.name in mentioned and rng.random() < 0.5)
-        mentioned.add(who.name)
-        if pronoun:
-            return [PRONOUNS[language][who.gender][form]], who.name, True
-        if form == 0 and number > 0 and rng.random() < 0.06:
-            return (["the", who.kind] if language == "en" else [who.kind]), who.name, False
-        return [who.name], who.name, False
+    def template(self) -> str:
+        """A template with the adverbials that it is told with."""
+        mood = self.event.after.mood
+        templates = contents()["templates"][self.language][self.event.kind]
+        chosen = _pick(self.rng, [t for t in templates if mood != UNKNOWN or " M" not in t])
+        if self.number == 0 or self.rng.random() < 0.35:
+            chosen = f"{_pick(self.rng, contents()['adverbials'][self.language][self.number > 0])} {chosen}"
+        added = []
+        if self.subject is self.hero and self.rng.random() < DETAIL_SHARE:
+            added.append("near the D" if self.english else "D near")
+        if self.subject is self.hero and mood != UNKNOWN and self.rng.random() < MANNER_SHARE:
+            added.append("B")
+        # A clause has its adverbial phrases at its end in `en`, at its beginning in `vo`.
+        return " ".join([chosen[:-2], *added, "."] if self.english else [*reversed(added), chosen])
 
-    for part in template.split():
-        slot = part.rstrip("*")
-        who, pronoun = subject.name, False
-        if slot in ("S", "s", "H"):
-            said, who, pronoun = person(hero if slot == "H" else subject, 0, slot == "s")
-            said = said if language == "en" else [*said, "TOP"]
-        elif slot in ("O", "s_obj"):
-            said, who, pronoun = person(object_of if slot == "O" else subject, 1, slot == "s_obj")
-        elif slot == "U":
-            said, who, pronoun = person(hero, 2, True)
-            said = said if language == "en" else [*said, "OF"]
-        elif slot == "L":
-            place = event.after.place
-            said = [PLACES[place], *noun(place)] if language == "en" else [*noun(place), "AT"]
-        elif slot in ("P", "Q", "A", "R"):
-            said = noun(
-                {
-                    "P": event.after.place,
-                    "Q": event.before.place,
-                    "A": story.target,
-                    "R": event.after.other_place,
-                }[slot]
-            )
-        elif slot in ("X", "Y"):
-            said = noun(story.object if slot == "X" else event.decoy)
-        elif slot == "M":
-            said = [event.after.mood]
-        elif slot in ("D", "B"):
-            said = [_pick(rng, DETAILS[now.place] if slot == "D" else MANNERS[now.mood])]
-        elif slot in ("F", "J", "K"):
-            said = [{"F": subject.food, "J": subject.job, "K": subject.kind}[slot]]
-        elif slot == "G":
-            said = [object_of.food]
+    def fill(self, slot: str) -> tuple[list[str], str, bool]:
+        """What is said for a part of a template, whom it refers to, and whether by a pronoun."""
+        if slot not in SLOTS:
+            return [slot], self.subject.name, False
+        how, of, form = SLOTS[slot]
+        named = of(self)
+        if how in ("person", "pronoun"):
+            return self.person(named, form, how == "pronoun")
+        if how in ("detail", "manner"):
+            said = [_pick(self.rng, (DETAILS if how == "detail" else MANNERS)[named])]
         else:
-            said = [slot]
-        for position, word in enumerate(said):
-            if part.endswith("*") and position == len(said) - 1:
-                state = event.after
-            told.append((translate(word, language), number, kind, who, pronoun, state))
-    return told
+            said = [named] if how == "word" else self.noun(named)
+        if how == "place":
+            said = [PLACES[named], *said] if self.english else [*said, "AT"]
+        return said, self.subject.name, False
+
+    def noun(self, word: str) -> list[str]:
+        described = [_pick(self.rng, ADJECTIVES)] if self.rng.random() < 0.15 else []
+        return ["the", *described, word] if self.english else [word, *described]
+
+    def person(self, who: Character, form: int, pronoun: bool) -> tuple[list[str], str, bool]:
+        """A character as subject, object or owner, by name, kind or pronoun."""
+        pronoun = pronoun or (who.name in self.mentioned and self.rng.random() < 0.5)
+        self.mentioned.add(who.name)
+        said = [who.name]
+        if pronoun:
+            said = [contents()["pronouns"][self.language][who.gender][form]]
+        elif form == 0 and self.number > 0 and self.rng.random() < 0.06:
+            said = ["the", who.kind] if self.english else [who.kind]
+        particle = [] if self.english else [["TOP"], [], ["OF"]][form]
+        return [*said, *particle], who.name, pronoun
 
 
 @dataclass(frozen=True)
@@ -606,28 +318,19 @@ class Narrative:
 
 
 def narratives(
-    n: int,
-    seed: int,
-    language: str = "en",
-    held_out: bool = False,
-    sentences: tuple[int, int] = (6, 10),
+    n: int, seed: int, language: str = "en", held_out: bool = False, sentences: tuple[int, int] = (6, 10)
 ) -> list[Narrative]:
     """Tell `n` stories with labels; the same seed gives the same plots in both languages.
 
+    A word is labelled with the state that holds once it has been said; ``unknown`` stands for what has not
+    been told yet, with valence 0. ``progress`` runs from 0 at the first word to 1 at the last.
+
     Parameters
     ----------
-    n : number of stories.
-    seed : of the plots and their telling.
+    n, seed : number of stories; seed of the plots and their telling.
     language : ``en`` or ``vo``.
     held_out : from the combinations never told in training, or from those of training.
     sentences : least and greatest number of sentences.
-
-    Returns
-    -------
-    list of Narrative
-        A word is labelled with the state that holds once it has been said; ``unknown`` stands for
-        what has not been told yet, with valence 0. ``progress`` runs from 0 at the first word to 1
-        at the last.
     """
     words(language)
     result = []
@@ -665,37 +368,30 @@ def reading_question(story: Story, sentences: int, language: str, rng: np.random
     """
     events = story.events[:sentences]
     now = events[-1].after
+    met = now.other_place != UNKNOWN
     kinds = ["where", "where"]
-    kinds += ["mood", "mood"] * (now.mood != UNKNOWN)
-    kinds += ["holder", "holder"] * (now.holder != UNKNOWN)
+    kinds += ["mood", "mood"] * (now.mood != UNKNOWN) + ["holder", "holder"] * (now.holder != UNKNOWN)
     kinds += ["object"] * (now.holder in CHARACTERS)
     kind = _pick(rng, kinds)
-    named, answer, seen, others = story.hero, "", [], list[str]()
     if kind == "where":
-        if now.other_place != UNKNOWN and rng.random() < 0.2:
-            named, answer = story.other, now.other_place
-        else:
-            answer = now.place
-        seen = [e.after.place for e in events] + [e.after.other_place for e in events]
+        other = met and rng.random() < 0.2
+        named, answer = (story.other, now.other_place) if other else (story.hero, now.place)
+        seen = [place for e in events for place in (e.after.place, e.after.other_place)]
         seen += [story.target] * (now.goal == "reach")
-        others = list(PLACES)
-    elif kind == "mood":
-        answer, seen, others = now.mood, [e.after.mood for e in events], list(MOODS)
-    elif kind == "holder":
-        named, answer = now.object, now.holder
-        seen = [story.hero, NOBODY, *([story.other] if now.other_place != UNKNOWN else [])]
-        others = list(CHARACTERS)
-    else:
-        named, answer = now.holder, now.object
-        seen, others = [e.decoy for e in events], list(OBJECTS)
-    return _question(kind, named, answer, [o for o in seen if o not in (UNKNOWN, "")], others, language, rng)
+        return _question(kind, named, answer, seen, PLACES, language, rng)
+    if kind == "mood":
+        return _question(kind, story.hero, now.mood, [e.after.mood for e in events], MOODS, language, rng)
+    if kind == "holder":
+        seen = [story.hero, NOBODY, *[story.other] * met]
+        return _question(kind, now.object, now.holder, seen, CHARACTERS, language, rng)
+    return _question(kind, now.holder, now.object, [e.decoy for e in events], OBJECTS, language, rng)
 
 
 def fact_question(held_out: bool, language: str, rng: np.random.Generator) -> Question:
     """A question about what never changes, from the held-out eighth of option sets or from the rest."""
     values = {"home": tuple(PLACES), "food": FOODS, "job": JOBS, "colour": COLOURS, "kind": KINDS}
     while True:
-        kind, who = _pick(rng, FACTS), _pick(rng, list(CHARACTERS))
+        kind, who = _pick(rng, FACTS), _pick(rng, CHARACTERS)
         answer = getattr(CHARACTERS[who], kind)
         wrong = [_pick(rng, values[kind]) for _ in range(2)]
         if len({answer, *wrong}) == 3 and is_held_out(kind, who, *sorted(wrong)) == held_out:
@@ -706,21 +402,17 @@ def _question(
     kind: str,
     named: str,
     answer: str,
-    seen: Sequence[str],
-    others: Sequence[str],
+    seen: Iterable[str],
+    others: Iterable[str],
     language: str,
     rng: np.random.Generator,
 ) -> Question:
     """List the answer with two wrong options: one of those `seen` if there is one, then any of `others`."""
-    pool = [str(o) for o in rng.permutation(sorted(set(seen) - {answer}))][:1]
+    pool = [str(o) for o in rng.permutation(sorted({*seen} - {answer, UNKNOWN, ""}))][:1]
     pool += [str(o) for o in rng.permutation([o for o in others if o != answer and o not in pool])]
     options = [str(o) for o in rng.permutation([answer, *pool[:2]])]
-    asked = [named if w in ("N", "X") else w for w in QUESTIONS[language][kind].split()]
-    listed = [options[0], ",", options[1], ",", options[2]]
-    said = [FORM[0], ":", *asked, FORM[1], ":", *listed, FORM[2], ":"]
-    return Question(
-        tuple(translate(w, language) for w in said),
-        tuple(translate(o, language) for o in options),
-        options.index(answer),
-        kind,
-    )
+    asked = [named if w in NAMED else w for w in contents()["questions"][language][kind].split()]
+    question, listed, right = contents()["form"]
+    said = [question, ":", *asked, listed, ":", options[0], ",", options[1], ",", options[2], right, ":"]
+    spoken, offered = (tuple(translate(w, language) for w in group) for group in (said, options))
+    return Question(spoken, offered, options.index(answer), kind)

@@ -1,9 +1,4 @@
-"""The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub.
-
-    <store>/trained/<name>-<digest>/
-        step0-tokens0/ ... step1000-tokens2048000/    save_pretrained: config, safetensors, tokenizer
-        training.json                                 step, tokens and held-out loss of each revision
-        trainer/                                      state of the run, while training is under way
+"""The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub (see `folder`).
 
 A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was
 not: a batch depends on its step alone, and weights and the optimiser's moments are kept exactly.
@@ -24,9 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers.utils import logging as transformers_logging
 
+from phaselab import __version__
 from phaselab.results import Store, check, digest_code, read_manifest, write_folder
 from phaselab.study import Training, digest_of
-from phaselab.texts.base import TextSource, source
+from phaselab.texts import TextSource, source
+from phaselab.training.folder import LOG, TRAINER, inputs_of, missing, revisions
 from phaselab.training.networks import build
 
 if TYPE_CHECKING:
@@ -37,20 +34,8 @@ BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 FINAL_RATE = 0.1
 #: Rows of held-out text on which the loss of each checkpoint is measured.
 HELD_OUT_ROWS = 32
-LOG, TRAINER = "training.json", "trainer"
 
-
-def checkpoint_steps(steps: int, n: int) -> list[int]:
-    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow.
-
-    The first after 0 comes when a hundredth of the steps is done: before, nothing is to be seen that
-    would be worth the checkpoints.
-    """
-    found = [0, max(1, steps // 100)]
-    while len(found) < min(n, steps + 1):
-        ratio = (steps / found[-1]) ** (1 / (n - len(found)))
-        found.append(max(found[-1] + 1, round(found[-1] * ratio)))
-    return found if n > 2 else [0, steps]
+Parameters = dict[str, torch.nn.Parameter]
 
 
 def learning_rate(step: int, training: Training) -> float:
@@ -89,21 +74,13 @@ def train(
         When the text needs data that are not there.
     """
     text = source(training, data)
-    inputs = {
-        "training": training.model_dump(mode="json"),
-        "text": text.digest,
-        "code": digest_code("texts", "training"),
-    }
+    inputs = inputs_of(training, text)
     folder = store.trained(name, digest_of(inputs))
-    revisions = {
-        step: f"step{step}-tokens{step * training.batch * training.context}"
-        for step in checkpoint_steps(training.steps, training.checkpoints)
-    }
-    missing = [step for step, revision in revisions.items() if not check(folder / revision, inputs)]
-    if missing:
-        _run(folder, {step: revisions[step] for step in missing}, training, text, inputs, progress)
-    if missing or not (folder / LOG).is_file():
-        rows = [read_manifest(folder / revision)["checkpoint"] for revision in revisions.values()]
+    absent = missing(folder, training, inputs, store)
+    if absent:
+        _run(folder, absent, training, text, inputs, progress)
+    if absent or not (folder / LOG).is_file():
+        rows = [read_manifest(folder / revision)["checkpoint"] for revision in revisions(training).values()]
         aside = folder / f".{LOG}.partial"
         aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         os.replace(aside, folder / LOG)
@@ -113,47 +90,49 @@ def train(
 
 def _run(
     folder: Path,
-    missing: dict[int, str],
+    absent: dict[int, str],
     training: Training,
     text: TextSource,
     inputs: dict[str, Any],
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Train up to the last of the `missing` revisions (step -> name) and write each of them."""
+    """Train up to the last of the `absent` revisions (step -> name) and write each of them."""
     # One bar for every checkpoint written would drown the progress of training.
-    transformers_logging.disable_progress_bar()
+    bars: Any = transformers_logging
+    bars.disable_progress_bar()
     tokenizer = text.tokenizer()
-    model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
-    names = [name for name, _ in model.named_parameters()]
-    parameters = [p for _, p in model.named_parameters()]
+    model: Any = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    parameters = dict(model.named_parameters())
     # Biases and the scales of norms are not drawn towards zero.
     groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in parameters.values() if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
     held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
-    first = _resume(folder / TRAINER, inputs, min(missing), names, parameters, optimizer)
-    last = max(missing)
+    first = _resume(folder / TRAINER, inputs, min(absent), parameters, optimizer)
+    last = max(absent)
+    # Recorded with each checkpoint, and not compared: other code of the same versions gives the same weights.
+    made_by = {"phaselab": __version__, "code": digest_code("texts", "training")}
     for step in range(first, last + 1):
-        if step in missing:
+        if step in absent:
             model.eval()
             with torch.no_grad():
                 loss = float(_loss(model, held_out))
             model.train()
             tokens = step * training.batch * training.context
-            row = {"revision": missing[step], "step": step, "tokens": tokens, "loss": loss}
-            with write_folder(folder / missing[step], inputs, checkpoint=row) as aside:
+            row = {"revision": absent[step], "step": step, "tokens": tokens, "loss": loss}
+            with write_folder(folder / absent[step], inputs, checkpoint=row, made_by=made_by) as aside:
                 model.save_pretrained(aside)
                 tokenizer.save_pretrained(aside)
-            _keep(folder / TRAINER, inputs, step, names, parameters, optimizer)
+            _keep(folder / TRAINER, inputs, step, parameters, optimizer)
         if step == last:
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, training)
         batch = torch.from_numpy(text.batch(step, training.batch, training.context))
-        _loss(model, batch).backward()
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        torch.autograd.backward(_loss(model, batch))
+        torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         optimizer.step()
         optimizer.zero_grad()
         if progress is not None:
@@ -167,28 +146,18 @@ def _loss(model: PreTrainedModel, ids: torch.Tensor) -> torch.Tensor:
 
 
 def _keep(
-    folder: Path,
-    inputs: dict[str, Any],
-    step: int,
-    names: list[str],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    folder: Path, inputs: dict[str, Any], step: int, parameters: Parameters, optimizer: torch.optim.Optimizer
 ) -> None:
     """Keep weights and moments before the update of `step`."""
-    state = {f"weight/{name}": p.detach() for name, p in zip(names, parameters, strict=True)}
-    for name, p in zip(names, parameters, strict=True):
+    state = {f"weight/{name}": p.detach() for name, p in parameters.items()}
+    for name, p in parameters.items():
         state |= {f"{key}/{name}": value for key, value in optimizer.state.get(p, {}).items()}
     with write_folder(folder, inputs, step=step) as aside:
         save_file({key: value.contiguous() for key, value in state.items()}, aside / "state.safetensors")
 
 
 def _resume(
-    folder: Path,
-    inputs: dict[str, Any],
-    before: int,
-    names: list[str],
-    parameters: list[torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    folder: Path, inputs: dict[str, Any], before: int, parameters: Parameters, optimizer: torch.optim.Optimizer
 ) -> int:
     """Take up the kept state if it is whole and not later than step `before`; the step to go on with."""
     step = read_manifest(folder).get("step", 0) if check(folder, inputs) else 0
@@ -196,7 +165,7 @@ def _resume(
         return 0
     state = load_file(folder / "state.safetensors")
     with torch.no_grad():
-        for name, p in zip(names, parameters, strict=True):
+        for name, p in parameters.items():
             p.copy_(state[f"weight/{name}"])
             optimizer.state[p] = {key: state[f"{key}/{name}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
     return step

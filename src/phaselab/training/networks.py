@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig, Olmo2Config
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from phaselab.study import Training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-CONFIGURATIONS: dict[str, type] = {"gpt_neox": GPTNeoXConfig, "olmo2": Olmo2Config, "llama": LlamaConfig}
 #: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
 ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
@@ -31,11 +30,10 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
     PreTrainedModel
         float32, for at least twice the training context.
     """
-    rotary: dict[str, Any] = dict(ROTARY)
-    if training.architecture == "gpt_neox":
-        # As in GPT-NeoX itself, only a part of each head is turned.
-        rotary["partial_rotary_factor"] = 0.5
-    config = CONFIGURATIONS[training.architecture](
+    # As in GPT-NeoX itself, only a part of each of its heads is turned.
+    partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
+    config = AutoConfig.for_model(
+        training.architecture,
         vocab_size=vocabulary_size,
         hidden_size=training.hidden_size,
         num_hidden_layers=training.layers,
@@ -44,14 +42,16 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         max_position_embeddings=2 * training.context,
         # The usual 0.02 suits a hidden size of about 1,250; small models learn much later from it.
         initializer_range=(2 * training.hidden_size) ** -0.5,
-        rope_parameters=rotary,
+        rope_parameters=ROTARY | partial,
         tie_word_embeddings=False,
         use_cache=False,
         pad_token_id=pad,
         bos_token_id=bos,
         eos_token_id=eos,
     )
+    auto: Any = AutoModelForCausalLM
     # transformers draws weights from the global generator: give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        model: PreTrainedModel = auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    return model

@@ -1,0 +1,74 @@
+"""A checkpoint as a model that is ready to be read.
+
+Weights come from safetensors, or where a checkpoint has nothing else from ``pytorch_model*.bin`` through torch's
+``weights_only`` unpickler, which builds tensors and refuses everything else. Code of the model's own is not run unless
+a study asks for it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+from phaselab.checkpoints import hub
+from phaselab.checkpoints.names import Checkpoint, CheckpointError, needed
+from phaselab.errors import expect
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load(
+    checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The causal language model of a checkpoint, in evaluation mode, and its tokenizer.
+
+    One on a hub is downloaded first. `dtype` is what the weights are converted to: ``float32``, ``bfloat16`` or
+    ``float16``. `trust_remote_code`: modules that lie beside the weights may be run. A CheckpointError when a file is
+    missing or cannot be read, when a ``.bin`` file holds more than tensors, or when weights are missing or have another
+    shape than the configuration says (transformers would fill them with random numbers).
+    """
+    known = dtype in ("float32", "bfloat16", "float16")
+    expect(known, "dtype", repr(dtype), "one of float32, bfloat16, float16", CheckpointError)
+    folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
+    names = needed((path.name for path in folder.glob("*")), folder)
+
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+    from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
+
+    if "tokenizer.model" in names and "tokenizer.json" not in names:
+        # transformers reads such a model with two packages, and without them blames a third one.
+        found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
+        expected = "the packages that read it: pip install sentencepiece protobuf"
+        expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected, CheckpointError)
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
+    try:
+        model, report = auto.from_pretrained(
+            folder,
+            **local,
+            use_safetensors=names[-1].endswith(".safetensors"),
+            weights_only=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    except pickle.UnpicklingError as error:
+        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
+        raise CheckpointError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
+    expect(not absent, str(folder), found, "those that config.json says", CheckpointError)
+    if checkpoint.repository:
+        model.name_or_path = str(checkpoint)  # and not a folder of the cache, in what is said of it later
+    return model.to(device).eval(), tokenizer

@@ -1,0 +1,58 @@
+"""The field's own solver: himalaya (Dupré la Tour et al. 2022, NeuroImage 264, 119728), in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from phaselab.encoding.folds import Fold
+
+#: Targets and alphas that himalaya works on at once: its defaults take all of them.
+BATCHES = {"n_targets_batch": 1000, "n_targets_batch_refit": 1000, "n_alphas_batch": 5}
+
+
+@contextmanager
+def backend(device: str = "cpu") -> Iterator[None]:
+    """Set himalaya's global backend: torch on `device` inside, and what it was before outside."""
+    from himalaya.backend import get_backend, set_backend
+
+    before = get_backend().name
+    set_backend("torch_cuda" if device.startswith("cuda") else "torch")
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def ridge(
+    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: list[Fold], device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
+
+    Parameters
+    ----------
+    X, Y, X_test : (n, p) and (n, n_targets) training set; (n_test, p) features of held-out rows.
+    alphas : candidates; of equally good ones the first is taken.
+    folds : (train, validation) rows of the training set.
+
+    Returns
+    -------
+    float64: predictions (n_test, n_targets), chosen alphas and CV scores (n_targets,).
+    """
+    from himalaya.kernel_ridge import KernelRidgeCV
+    from himalaya.ridge import RidgeCV
+    from himalaya.scoring import correlation_score
+
+    # In order: torch takes no array that is read backwards.
+    alphas = np.array(list(alphas))
+    params: dict[str, Any] = {"score_func": correlation_score, **BATCHES}
+    with backend(device):
+        kernel = X.shape[1] > len(X)
+        model = (KernelRidgeCV if kernel else RidgeCV)(alphas, fit_intercept=True, cv=folds, solver_params=params)
+        model.fit(X.astype(np.float64), Y.astype(np.float64))
+        found = model.predict(X_test.astype(np.float64)), model.best_alphas_, model.cv_scores_
+        predicted, best, scores = (values.cpu().numpy() for values in found)
+    return predicted, best, scores

@@ -1,0 +1,16 @@
+"""Ridge regression with one alpha per target, for thousands of ridges on the same responses.
+
+Linear algebra on tensors: no files, no global state. Each step depends on as little as it can, so that as much as
+can be is shared: ``Splits`` by everything, ``Targets`` by all layers of all models, a ``Plan`` by all subjects of one
+stimulus; ``solve`` brings a plan and targets together. The page *The encoder, derived* (book/encoding_maths.md) has the
+mathematics, with the names that are used here.
+"""
+
+from phaselab.encoding.ridge.plan import ALPHAS, Basis, Plan, Scoring, find_device
+from phaselab.encoding.ridge.solve import Fit, batch_size, predict, solve
+from phaselab.encoding.ridge.splits import Splits
+from phaselab.encoding.ridge.targets import Targets
+
+__all__ = [
+    "ALPHAS", "Basis", "Fit", "Plan", "Scoring", "Splits", "Targets", "batch_size", "find_device", "predict", "solve",
+]  # fmt: skip

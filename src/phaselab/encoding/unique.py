@@ -1,0 +1,95 @@
+"""What the features of a layer explain beyond nuisance regressors: banded ridge with himalaya's ``GroupRidgeCV``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from phaselab.encoding import reference
+from phaselab.encoding.encode import by_region
+from phaselab.encoding.folds import inner_folds, outer_folds
+from phaselab.encoding.responses import Features, Group, Responses, check_runs, groups_of, refuse_not_finite
+from phaselab.errors import expect
+from phaselab.study import EncodingSpec
+
+#: Random ratios of the two penalties that are tried.
+ITERATIONS = 20
+
+
+def unique_contribution(
+    X: Features,
+    nuisance: Mapping[str, np.ndarray],
+    Y: Responses,
+    spec: EncodingSpec,
+    seed: int = 0,
+    *,
+    rois: Mapping[str, np.ndarray],
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
+
+    R^2 of the model of both, one penalty per space and voxel so that a large space does not crowd out a small one
+    (Dupré la Tour et al. 2022, NeuroImage 264, 119728), less R^2 of the model of the nuisance alone (de Heer et al.
+    2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0.
+
+    Parameters
+    ----------
+    X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
+    nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
+    seed : of the search for penalties.
+    rois : subject -> (n_voxels,) region of each voxel.
+    device : torch device.
+
+    Returns
+    -------
+    Rows as of ``summarise``; measures, means over voxels: ``r2_unique`` and ``r2_joint``.
+    """
+    groups = groups_of(X, Y)
+    lengths = {run: len(values) for run, values in next(iter(X.values())).items()}
+    expect(set(nuisance) == set(lengths), "nuisance: runs", sorted(nuisance), f"{sorted(lengths)} as in X")
+    list(check_runs("nuisance", nuisance, lengths, "as in X"))
+    layers, rows = tuple(sorted(X)), []
+    for group in groups:
+        aside = group.features(nuisance)
+        alone = _explained([aside], group, Y, spec, seed, device)
+        joint = np.array([_explained([group.features(X[i]), aside], group, Y, spec, seed, device) for i in layers])
+        parts = group.split(joint - alone), group.split(joint)
+        for subject in group.subjects:
+            measures = {name: part[subject] for name, part in zip(("r2_unique", "r2_joint"), parts, strict=True)}
+            rows += by_region(measures, layers, subject, rois[subject])
+    return pd.DataFrame(rows)
+
+
+def _explained(
+    spaces: list[np.ndarray], group: Group, Y: Responses, spec: EncodingSpec, seed: int, device: str
+) -> np.ndarray:
+    """R^2 of the model of these spaces, (n_trs, p) each; mean over folds, (n_voxels,); 0 where nothing varies."""
+    from himalaya.ridge import GroupRidgeCV
+
+    runs, (n_trs, n_voxels) = group.runs, group.Y.shape
+    folds = outer_folds(runs, spec)
+    inner = [inner_folds(train, runs, spec) for train, _ in folds]
+    alphas, several = np.logspace(*spec.log10_alphas), len(spaces) > 1
+    params = reference.BATCHES | {"n_iter": ITERATIONS if several else 1, "alphas": alphas}
+    params |= {"progress_bar": False, "warn": False}
+    # Weights and their refits, and responses with their predictions, float64.
+    each = 8 * (3 * sum(values.shape[1] for values in spaces) + 8 * n_trs)
+    size = max(1, int(spec.memory * 2**30 / each))
+    r2 = np.zeros((len(folds), n_voxels))
+    with reference.backend(device):
+        for start in range(0, n_voxels, size):
+            columns = slice(start, min(start + size, n_voxels))
+            responses = group.Y[:, columns].astype(np.float64)
+            bad = np.flatnonzero(~np.isfinite(responses).all(axis=0))
+            if len(bad):
+                refuse_not_finite(group, [start + int(i) for i in bad], Y)
+            for k, (train, test) in enumerate(folds):
+                model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=inner[k], random_state=seed)
+                model.fit([values[train] for values in spaces], responses[train])
+                predicted = model.predict([values[test] for values in spaces]).cpu().numpy()
+                f, y = (values - values.mean(0) for values in (predicted, responses[test]))
+                power = np.square(y).sum(0)
+                r2[k, columns] = (f * (2 * y - f)).sum(0) / np.where(power > 0, power, np.inf)
+    return np.asarray(r2.mean(axis=0))

@@ -1,0 +1,204 @@
+"""Linear probes: how well a label of each word can be read off its hidden state, on narratives not fitted to.
+
+Probes are ridge regressions onto one-hot labels (the label with the highest output is taken; as scikit-learn's
+RidgeClassifier does): one eigendecomposition of a fold serves all labels, all controls and all penalties, where
+iterative logistic regressions cost a hundred times as much; those are there for who asks for them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from phaselab.study import InternalSpec
+
+FOLDS = 5  #: fewer only if there are fewer narratives
+CLASS_WORDS = 10  #: a class is probed when at least so many words have it, in at least two folds
+LABEL_WORDS = 50  #: a label is probed when at least so many words have it
+PENALTIES = np.logspace(-4, 1, 6)  #: as multiples of the mean eigenvalue of the standardised features' products
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  #: inverse penalties tried by logistic probes
+SPARSE_PENALTY = 1e-3  #: of sparse probes, which have too few features to need a choice
+
+
+class Target(NamedTuple):
+    """A label of the rows `words` (m,), their folds, and what is probed: the label, the control, the label shuffled.
+
+    The three `codes` (m,) are class numbers from 0 to ``classes`` - 1, or values when ``classes`` is 0.
+    """
+
+    name: str
+    words: np.ndarray
+    fold: np.ndarray
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    classes: int
+
+
+def targets(labels: pd.DataFrame, names: Sequence[str], seed: int) -> tuple[list[list[Target]], dict[str, str]]:
+    """Labels in groups that the same words have, which share their decompositions; label -> why it is not probed."""
+    groups, left_out = dict[bytes, list[Target]](), {}
+    for name in names:
+        found = _target(labels, name, seed)
+        if isinstance(found, str):
+            left_out[name] = found
+        else:
+            groups.setdefault(found.words.tobytes(), []).append(found)
+    return list(groups.values()), left_out
+
+
+def _target(labels: pd.DataFrame, name: str, seed: int) -> Target | str:
+    column = labels[name]
+    text = column.astype(str).to_numpy()
+    words = np.flatnonzero(column.notna().to_numpy() & (text != ""))
+    if len(words) < LABEL_WORDS:
+        return f"{len(words)} words have it, expected at least {LABEL_WORDS}"
+    fold, classes = _folds(labels, words), 0
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        codes = column.to_numpy(dtype=float)[words]
+        # A fold in which the value never changes has no correlation.
+        if any(np.ptp(codes[fold == f]) == 0 for f in np.unique(fold)):
+            return "the same value throughout a fold"
+    else:
+        of = {c: text[words] == c for c in np.unique(text[words])}
+        kept = [c for c, at in of.items() if at.sum() >= CLASS_WORDS and np.ptp(fold[at]) > 0]
+        if (classes := len(kept)) < 2:
+            return f"{classes} classes have {CLASS_WORDS} words in two or more folds, expected at least 2"
+        words = words[np.isin(text[words], kept)]
+        fold, codes = _folds(labels, words), np.searchsorted(kept, text[words])
+    # Seeded by the label's name, so that adding a label leaves the others as they were.
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    types, of_word = np.unique(labels["word"].astype(str).to_numpy()[words], return_inverse=True)
+    return Target(name, words, fold, (codes, rng.choice(codes, len(types))[of_word], rng.permutation(codes)), classes)
+
+
+def _folds(labels: pd.DataFrame, words: np.ndarray) -> np.ndarray:
+    """Fold (m,) of the rows `words`: contiguous blocks of about equal size, narratives kept whole."""
+    narrative = labels["narrative"].to_numpy()[words] if "narrative" in labels else np.zeros(len(words))
+    # Runs of equal values, so that a number used again later still is another narrative; one alone is divided.
+    group = np.concatenate([[0], np.cumsum(narrative[1:] != narrative[:-1])])
+    group = group if group[-1] else np.arange(len(words))
+    # The middle of each group decides, in words; empty folds close up.
+    first, last = np.searchsorted(group, group, "left"), np.searchsorted(group, group, "right")
+    return np.unique((first + last) / 2 * FOLDS // len(words), return_inverse=True)[1]
+
+
+def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[tuple[str, str, float, float]]:
+    """Rows (measure, label, mean over folds, its standard error) of labels that the same words have."""
+    x, fold = states[group[0].words], group[0].fold  # (m, p), (m,)
+    n_folds = int(fold.max()) + 1
+    # One-hot columns of classes, values as one column; all in one matrix (m, all outputs).
+    outputs = [np.eye(t.classes)[c] if t.classes else c[:, None] for t in group for c in t.codes]
+    ends, y = np.cumsum([o.shape[1] for o in outputs])[:-1], np.concatenate(outputs, axis=1)
+    scores: list[dict[str, list[float]]] = [{} for _ in group]
+    for test in range(n_folds):
+        outer, choose = fold != test, fold == (test + 1) % n_folds
+        # The penalty is chosen on the next fold, by a fit that saw neither that one nor the test fold; of two folds
+        # the one that is fitted must do, for the test fold may not choose.
+        inner = outer & ~choose if n_folds > 2 else outer
+        tried = iter(np.split(_ridge(x[inner], y[inner], x[choose], PENALTIES), ends, axis=2))
+        fitted = iter(np.split(_ridge(x[outer], y[outer], x[~outer], PENALTIES), ends, axis=2))
+        for target, of_target in zip(group, scores, strict=True):
+            classes, codes = target.classes, target.codes[0]
+            guesses = [_best(next(tried), next(fitted), c[choose], classes) for c in target.codes]
+            found = _scores_of_fold(target, guesses, ~outer)
+            if classes and spec.logistic:
+                found["probe_logistic"] = _logistic(x, codes, inner, choose, outer)
+                found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], inner, choose, outer)
+            if classes and spec.sparse:
+                sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
+                found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
+            for name, score in found.items():
+                of_target.setdefault(name, []).append(score)
+    return [
+        (name, target.name, float(np.mean(of)), float(np.std(of, ddof=1) / np.sqrt(len(of))))
+        for target, of_target in zip(group, scores, strict=True)
+        for name, of in of_target.items()
+    ]
+
+
+def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray) -> dict[str, float]:
+    true = target.codes[0][test]
+    real, control, shuffled = (
+        _score(guess, codes[test], target.classes) for guess, codes in zip(guesses, target.codes, strict=True)
+    )
+    if target.classes:
+        found, chance = {"probe_accuracy": real}, float((true == np.bincount(target.codes[0]).argmax()).mean())
+    else:
+        r2 = 1 - np.square(true - guesses[0][:, 0]).sum() / np.square(true - true.mean()).sum()
+        found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
+    found |= {"probe_control": control, "probe_selectivity": real - control}
+    return found | {"probe_shuffled": shuffled, "probe_chance": chance}
+
+
+def _best(tried: np.ndarray, fitted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
+    """Of outputs (n_penalties, n, q) those `fitted` with the penalty whose `tried` ones are best, the largest such."""
+    quality = [_score(guess, true, classes) for guess in tried]
+    return np.asarray(fitted[len(quality) - 1 - int(np.argmax(quality[::-1]))])
+
+
+def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
+    """Accuracy of (n, classes) outputs, or correlation of (n, 1) ones (0 where they do not vary)."""
+    if classes:
+        return float((guess.argmax(1) == true).mean())
+    a, b = guess[:, 0] - guess.mean(), true - true.mean()
+    scale = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / scale) if scale > 0 else 0.0
+
+
+def _ridge(x: np.ndarray, y: np.ndarray, z: np.ndarray, penalties: np.ndarray) -> np.ndarray:
+    """Ridge predictions (n_penalties, n_test, n_outputs) for `z` from a fit of `y` on `x`.
+
+    With x (n, p) standardised and y (n, q) centred, x'x = V diag(l) V', the prediction is z V diag(1 / (l + a)) V' x'y;
+    for p > n the eigenvectors come from x x' instead. Each penalty is a multiple of the mean eigenvalue.
+    """
+    mean, spread = x.mean(0), x.std(0)
+    kept = spread > 1e-6 * spread.max()
+    x, z = (x[:, kept] - mean[kept]) / spread[kept], (z[:, kept] - mean[kept]) / spread[kept]
+    offset = y.mean(0)
+    y = y - offset
+    n, p = x.shape
+    if p == 0:
+        return np.broadcast_to(offset, (len(penalties), len(z), len(offset)))
+    values, vectors = np.linalg.eigh(x.T @ x if p <= n else x @ x.T)
+    onto = vectors.T @ (x.T @ y if p <= n else y)  # (k, q)
+    to = (z if p <= n else z @ x.T) @ vectors  # (n_test, k)
+    values = values.clip(0)
+    return np.stack([to @ (onto / (values + a * values.mean())[:, None]) + offset for a in penalties])
+
+
+def _sparse(
+    x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: Sequence[int]
+) -> dict[int, np.ndarray]:
+    """Size k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
+    spread = x.std(0)
+    found = {k: np.zeros((len(z), classes)) for k in sizes}
+    for c in range(classes):
+        inside = codes == c
+        if inside.any() and not inside.all():
+            apart = np.abs(x[inside].mean(0) - x[~inside].mean(0)) / np.where(spread > 0, spread, np.inf)
+            order, y = np.argsort(-apart, kind="stable"), inside[:, None] * 1.0
+            for k, best in ((k, order[:k]) for k in sizes):
+                found[k][:, c] = _ridge(x[:, best], y, z[:, best], np.array([SPARSE_PENALTY]))[0, :, 0]
+    return found
+
+
+def _logistic(x: np.ndarray, codes: np.ndarray, inner: np.ndarray, choose: np.ndarray, outer: np.ndarray) -> float:
+    """Accuracy on the test fold (not in `outer`) of the penalty that is best on `choose` after `inner`."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    if not np.ptp(codes[inner]) or not np.ptp(codes[outer]):
+        # One class alone is no question; all that such a fold teaches is to give it always.
+        return float((codes[~outer] == np.bincount(codes[outer]).argmax()).mean())
+    # Of equally good penalties the largest, which comes first.
+    model, grid = (
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        {"logisticregression__C": STRENGTHS},
+    )
+    search = GridSearchCV(model, grid, cv=[(np.flatnonzero(inner[outer]), np.flatnonzero(choose[outer]))])
+    return float(search.fit(x[outer], codes[outer]).score(x[~outer], codes[~outer]))

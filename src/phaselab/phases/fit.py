@@ -1,0 +1,318 @@
+"""Continuous piecewise-linear fits of learning curves: grid search, refinement, BIC, bootstrap noise. Arrays alone.
+
+B curves of n checkpoints are fitted at once, at positions from 0 to 1. A fit is its change points (B, k), its
+coefficients (B, 2 + k: one, x, a hinge for each change point) and its sums of squares (B,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+from phaselab.errors import PhaselabError
+
+Array = npt.NDArray[np.float64]
+Index = npt.NDArray[np.intp]
+Fit = tuple[Array, Array, Array]
+
+#: Most positions at which the search puts a change point; they are moved continuously afterwards.
+CANDIDATES = 25
+#: Most sets of positions tried for one number of change points: fewer positions for many of them.
+SETS = 13_000
+#: Parameters that a change point costs in BIC. Its position is not regular, and counting slope and position (2)
+#: finds change points in noise; 3 is the BIC3 of Kim and Kim (2016) for joinpoints.
+COST = 3
+#: Checkpoints needed for each change point: with fewer, BIC finds curves that run through the noise.
+PER_CHANGE = 4
+#: Degrees of freedom that a change point takes from the residuals: 2 parameters, and more for having been searched
+#: for. Between 2 and 3 intervals cover as they say (tests/test_phases.py).
+DEGREES = 2.5
+#: Numbers held at once in the inner loops, about 16 MB: what fits the caches beats what does not.
+CHUNK = 2_000_000
+
+
+def log_tokens(tokens: npt.ArrayLike) -> Array:
+    """log10 of token counts (n,), ascending; a count of 0 goes one log-step before the first positive.
+
+    The log-step is the gap between the first two different positive counts, or 1 (a decade) when there is but one.
+    Raises PhaselabError for a negative count.
+    """
+    counts = np.asarray(tokens, dtype=float)
+    if (counts < 0).any():
+        raise PhaselabError(f"tokens: found {counts.min():g}, expected counts of 0 or more")
+    positive = np.unique(counts[counts > 0])
+    if positive.size == 0:
+        return np.zeros_like(counts)
+    step = float(np.log10(positive[1] / positive[0])) if positive.size > 1 else 1.0
+    first = float(np.log10(positive[0])) - step
+    return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
+
+
+def on_unit(where: Array) -> tuple[float, ...]:
+    """Positions (n,) from 0 to 1, as `grid_of` takes them."""
+    return tuple(((where - where[0]) / (where[-1] - where[0])).tolist())
+
+
+@dataclass(frozen=True)
+class Level:
+    """All sets of k candidate change points, each with the one direction that it adds to its parent.
+
+    `added` (n_sets, n) are unit vectors: what the last change point's hinge adds to the space that the set without
+    it spans. The sum of squares that a set explains is then its parent's plus one squared dot product: one matrix
+    product a level scores every set on every curve.
+    """
+
+    knots: Index  # (n_sets, k) indices into the candidates
+    parent: Index  # (n_sets,)
+    added: Array  # (n_sets, n)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What the search needs of the checkpoints' positions alone: shared by all curves on them."""
+
+    x: Array  # (n,) positions, 0 to 1
+    candidates: Array  # (m,) positions for change points
+    base: Array  # (2, n) orthonormal basis of the straight lines
+    levels: tuple[Level, ...]  # for 1, 2, ... change points
+
+    def starts(self, changes: int, sets: Index) -> Array:
+        """Positions (B, changes) of the change points of `sets` (B,)."""
+        if changes == 0:
+            return np.empty((len(sets), 0))
+        return self.candidates[self.levels[changes - 1].knots[sets]]
+
+
+@lru_cache(maxsize=16)
+def grid_of(positions: tuple[float, ...], max_changes: int) -> Grid:
+    """The grid of checkpoints at `positions`, 0 to 1, for up to `max_changes` change points, or as many as fit."""
+    x = np.asarray(positions)
+    n = x.size
+    inner = x[2:-2]  # the outer pieces have three checkpoints at least: one alone is no piece
+    most = next(m for m in range(CANDIDATES, 0, -1) if comb(m, max_changes) <= SETS)
+    if inner.size > most:
+        wanted = np.linspace(inner[0], inner[-1], most)
+        inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
+    base = np.linalg.qr(np.stack([np.ones(n), x - x.mean()], axis=1))[0].T  # (2, n)
+    hinges = np.maximum(x[None, :] - inner[:, None], 0.0)  # (m, n)
+    knots = np.zeros((1, 0), dtype=np.intp)
+    spans = base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
+    levels: list[Level] = []
+    for _ in range(max_changes):
+        last = knots[:, -1] if knots.shape[1] else np.full(1, -1, dtype=np.intp)
+        parent = np.repeat(np.arange(len(knots)), inner.size - 1 - last)
+        new = np.concatenate([np.arange(i + 1, inner.size) for i in last]).astype(np.intp)
+        if new.size == 0:
+            break
+        vectors = hinges[new]
+        for _ in range(2):  # Gram-Schmidt twice: once loses digits where hinges are close
+            vectors = vectors - np.einsum("skn,sk->sn", spans[parent], np.einsum("skn,sn->sk", spans[parent], vectors))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        knots = np.concatenate([knots[parent], new[:, None]], axis=1)
+        spans = np.concatenate([spans[parent], vectors[:, None, :]], axis=1)
+        levels.append(Level(knots, parent, vectors))
+    return Grid(x, inner, base, tuple(levels))
+
+
+def search(grid: Grid, curves: Array, changes: int) -> list[tuple[Array, Index]]:
+    """Residual sum of squares (B,) and best set (B,) for 0 to `changes` change points; curves (B, n)."""
+    rest = curves - (curves @ grid.base.T) @ grid.base
+    total = np.einsum("bn,bn->b", rest, rest)
+    found = [(total, np.zeros(len(curves), dtype=np.intp))]
+    if changes == 0:
+        return found
+    chunk = max(1, CHUNK // len(grid.levels[changes - 1].parent))
+    best = [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in range(changes)]
+    for start in range(0, len(curves), chunk):
+        rows = slice(start, start + chunk)
+        gain = np.zeros((len(rest[rows]), 1))
+        for level, (rss, sets) in zip(grid.levels[:changes], best, strict=True):
+            dots = rest[rows] @ level.added.T
+            dots *= dots
+            dots += gain[:, level.parent]
+            gain = dots  # (chunk, n_sets)
+            sets[rows] = gain.argmax(axis=1)
+            rss[rows] = total[rows] - np.take_along_axis(gain, sets[rows, None], axis=1)[:, 0]
+    return found + [(np.maximum(rss, 0.0), sets) for rss, sets in best]
+
+
+def design(x: Array, knots: Array) -> Array:
+    """(B, n, 2 + k): one, x, and a hinge for each change point; knots (B, k)."""
+    hinges = np.maximum(x[None, :, None] - knots[:, None, :], 0.0)
+    line = np.broadcast_to(np.stack([np.ones_like(x), x], axis=1), (len(knots), x.size, 2))
+    return np.concatenate([line, hinges], axis=2)
+
+
+def _better(less: npt.NDArray[np.bool_], new: Sequence[Array], old: Sequence[Array]) -> list[Array]:
+    """Arrays (B, ...) of `new` for the curves for which it is `less`, of `old` for the others."""
+    return [np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True)]
+
+
+def _solve(matrix: Array, curves: Array, damping: float | Array = 1e-12) -> Array:
+    """Least-squares coefficients (B, p) of curves (B, n), damped relative to the diagonal."""
+    gram = matrix.transpose(0, 2, 1) @ matrix
+    right = (matrix.transpose(0, 2, 1) @ curves[:, :, None])[:, :, 0]
+    diagonal = np.einsum("bpp->bp", gram)
+    index = np.arange(gram.shape[1])
+    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
+    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
+    return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
+
+
+def linear(x: Array, curves: Array, knots: Array) -> Fit:
+    """Coefficients (B, 2 + k), residuals (B, n) and their sum of squares (B,) at given knots."""
+    matrix = design(x, knots)
+    coefficients = _solve(matrix, curves)
+    residuals = curves - (matrix @ coefficients[:, :, None])[:, :, 0]
+    return coefficients, residuals, np.einsum("bn,bn->b", residuals, residuals)
+
+
+def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
+    """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse.
+
+    The derivative of a hinge by its change point is minus its slope to the right of it (Muggeo 2003). Change points
+    keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
+    """
+    coefficients, residuals, rss = linear(x, curves, knots)
+    k = knots.shape[1]
+    if k == 0:
+        return knots, coefficients, rss
+    apart = 0.5 * float(np.diff(x).min())
+    damping = np.full(len(curves), 1e-3)
+    for _ in range(rounds):
+        right = (x[None, :, None] > knots[:, None, :]).astype(float)
+        jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
+        step = _solve(jacobian, residuals, damping)[:, 2 + k :]
+        moved = np.clip(knots + step, x[2], x[-3])
+        ordered = np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True)
+        moved = np.where(ordered, moved, knots)
+        trial = linear(x, curves, moved)
+        less = trial[2] < rss
+        knots, coefficients, residuals, rss = _better(less, (moved, *trial), (knots, coefficients, residuals, rss))
+        damping = np.clip(np.where(less, damping * 0.1, damping * 10.0), 1e-9, 1e9)
+    return knots, coefficients, rss
+
+
+def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Fit:
+    """Fit of exactly `changes` change points to curves (B, n), from the best set of the search or from `near`."""
+    starts = grid.starts(changes, search(grid, curves, changes)[changes][1]), np.repeat(near[None], len(curves), axis=0)
+    chunk = max(1, CHUNK // (grid.x.size * (2 + 2 * changes)))
+    parts = []
+    for row in range(0, len(curves), chunk):
+        rows = slice(row, row + chunk)
+        one, other = (refine(grid.x, curves[rows], start[rows]) for start in starts)
+        parts.append(_better(other[2] < one[2], other, one))
+    knots, coefficients, rss = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return knots, coefficients, rss
+
+
+def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
+    """The best fits of one curve (n,) with 0, 1, 2, ... change points, as many as the grid has levels.
+
+    Refined from many of the best sets: the best on the grid need not be the best off it.
+    """
+    fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
+    rest = curve - (curve @ grid.base.T) @ grid.base
+    gain = np.zeros(1)
+    for changes, level in enumerate(grid.levels, start=1):
+        gain = gain[level.parent] + (level.added @ rest) ** 2
+        first = np.argsort(-gain, kind="stable")[:starts]
+        several = np.repeat(curve[None], first.size, axis=0)
+        knots, coefficients, rss = refine(grid.x, several, grid.starts(changes, first), rounds=15)
+        one = slice(best := int(rss.argmin()), best + 1)
+        fits.append((knots[one], coefficients[one], rss[one]))
+    return fits
+
+
+def bic(rss: Array, n: int, changes: int, floor: float, penalty: float = COST) -> Array:
+    """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
+    variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
+    return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
+
+
+@dataclass(frozen=True)
+class Paths:
+    """B fitted curves, and the corners of their pieces: the change points between the first and last checkpoint."""
+
+    knots: Array  # (B, k)
+    coefficients: Array  # (B, 2 + k)
+    corners: Array  # (B, k + 2)
+
+    def heights(self, positions: Array) -> Array:
+        """The curves at positions (B, m) or (1, m): (B, m)."""
+        heights = self.coefficients[:, :1] + self.coefficients[:, 1:2] * positions
+        for j in range(self.knots.shape[1]):
+            hinge = np.maximum(positions - self.knots[:, j : j + 1], 0.0)
+            heights = heights + self.coefficients[:, 2 + j : 3 + j] * hinge
+        return heights
+
+    def traced(self, first: int, last: int, sign: float) -> tuple[Array, Array, Array]:
+        """Midpoint, steepest slope and height (B,) from the start of piece `first` to the end of piece `last`."""
+        start, stop = self.corners[:, first], self.corners[:, last + 1]
+        share = np.linspace(0.0, 1.0, 101)
+        length = np.maximum(stop - start, 1e-9)[:, None]
+        path = self.heights(start[:, None] + length * share)  # (B, 101)
+        height = path[:, -1] - path[:, 0]
+        half = path[:, :1] + 0.5 * height[:, None]
+        over = sign * (path[:, 1:] - half) >= 0
+        after = np.where(over.any(axis=1), over.argmax(axis=1), 99)[:, None]
+        a, b = (np.take_along_axis(path, after + d, axis=1) for d in (0, 1))
+        part = np.clip((half - a) / np.where(b == a, 1.0, b - a), 0.0, 1.0)
+        middle = start + (length * (after + part) / 100.0)[:, 0]
+        steepest = sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0]
+        return middle, steepest, height
+
+
+def with_ends(positions: Array) -> Array:
+    """Change points (B, k) with the first and the last checkpoint: corners (B, k + 2)."""
+    zero = np.zeros((len(positions), 1))
+    return np.concatenate([zero, positions, zero + 1.0], axis=1)
+
+
+def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
+    """Each sample's change point (B, k) for each change point of the fit, `own` (k,).
+
+    The nearest that bends the same way; the nearest at all where none does. By their order alone, one change point
+    that a sample puts elsewhere would shift the names of all after it.
+    """
+    if own.size == 0:
+        return knots
+    far = np.abs(knots[:, None, :] - own[None, :, None])  # (B, k of the fit, k of the sample)
+    other = np.sign(bends)[:, None, :] != np.sign(own_bends)[None, :, None]
+    nearest = (far + 10.0 * other).argmin(axis=2)
+    return np.take_along_axis(knots, nearest, axis=1)
+
+
+def _student(rng: np.random.Generator, draws: int, degrees: float) -> Array:
+    """(draws, 1) factors that turn normal noise into Student's t: the spread itself is an estimate."""
+    return np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1)))
+
+
+def bootstrap_noise(
+    residuals: Array, degrees: float, stderr: Array | None, replicates: Array | None, draws: int, seed: Sequence[int]
+) -> Array:
+    """Bootstrap noise of a curve, (draws, n).
+
+    With replicates, their deviations from their mean are summed with random normal weights (a multiplier bootstrap,
+    smooth with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a
+    checkpoint) is added. Without, the residuals' variance, or the square of `stderr` where that is larger.
+    """
+    rng, n = np.random.default_rng(seed), residuals.size
+    variance = float(residuals @ residuals) / degrees
+    white = rng.standard_normal((draws, n)) * _student(rng, draws, degrees)
+    if replicates is None:
+        floor = np.zeros(n) if stderr is None else stderr**2
+        return white * np.sqrt(np.maximum(variance, floor))
+    count = len(replicates)
+    apart = replicates - replicates.mean(axis=0)
+    weights = rng.standard_normal((draws, count)) * _student(rng, draws, count - 1)
+    own = weights @ apart / np.sqrt(count * (count - 1.0))
+    # Second differences of the deviations: what in them is not smooth along the checkpoints.
+    rough = np.diff(apart, 2, axis=1) if n > 2 else apart
+    expected = float((rough**2).sum()) / (6.0 * rough.shape[1] * count * (count - 1.0))
+    return np.asarray(own + white * np.sqrt(max(variance - expected, 0.0)))

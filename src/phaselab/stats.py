@@ -1,0 +1,50 @@
+"""The one Pearson correlation and the one centred kernel alignment; it imports nothing else of phaselab."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def unit(values: Any) -> Any:
+    """Columns (n, k) centred and divided by their norm, in float64; a constant column becomes 0.
+
+    Of a numpy array a numpy array; of a torch tensor a tensor on its device.
+    """
+    if hasattr(values, "amax"):
+        values = values.double()
+        centred = values - values.mean(0)
+        constant = values.amax(0) == values.amin(0)
+        return (centred / centred.norm(dim=0).masked_fill(constant, 1)).masked_fill(constant, 0)
+    values = np.asarray(values, dtype=np.float64)
+    centred = values - values.mean(0)
+    # Exact: the mean of equal numbers may differ from them by rounding, and the norm then is not 0.
+    constant = values.max(0) == values.min(0)
+    centred[:, constant] = 0
+    return centred / np.where(constant, 1, np.linalg.norm(centred, axis=0))
+
+
+def pearson(a: Any, b: Any) -> Any:
+    """Pearson correlation of each column of (n, k) with the same of (n, k), float64 (k,); numpy or torch.
+
+    0, not NaN, where either column is constant; NaN where either has NaN.
+    """
+    return (unit(a) * unit(b)).sum(0)
+
+
+def cka(a: np.ndarray, b: np.ndarray) -> float:
+    """Linear centred kernel alignment of (n, p) and (n, q), 0 to 1; 0 where one of them does not vary.
+
+    ||A'B||^2 / (||A'A|| ||B'B||) in Frobenius norms of the centred matrices (Kornblith et al. 2019), by
+    the n by n products where there are more features than words.
+    """
+    a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (a, b))
+    if max(a.shape[1], b.shape[1]) > len(a):
+        left, right = a @ a.T, b @ b.T
+        both = float((left * right).sum())
+    else:
+        left, right = a.T @ a, b.T @ b
+        both = float(np.square(a.T @ b).sum())
+    scale = float(np.linalg.norm(left) * np.linalg.norm(right))
+    return both / scale if scale > 0 else 0.0

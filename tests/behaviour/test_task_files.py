@@ -1,0 +1,460 @@
+"""Task files through the harness on local data in the published columns; form of answers; shared prompts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    PreTrainedTokenizerFast,
+)
+from typer.testing import CliRunner
+
+from phaselab.behaviour import TaskError, answers, digest, library, load_items, score_tasks, scoring, validate
+from phaselab.cli import app
+from phaselab.texts.base import Item
+
+# --- Form of answers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "strict", "lenient"),
+    [
+        ("B", "B", "B"),
+        (" B", "B", "B"),
+        ("B)", "", "B"),
+        ("(B)", "", "B"),
+        ("B. Paris", "", "B"),
+        ("The answer is B", "", "B"),
+        ("The answer is B, since A dog barks", "", "B"),
+        ("b", "", "B"),
+        ("Ｂ", "", "B"),
+        ("答えはBです", "", "B"),
+        ("E", "", ""),
+        ("", "", ""),
+        ("A or B", "", ""),
+        ("B or E", "", ""),
+        ("A dog", "", ""),
+        ("A is right", "", "A"),
+        ("BB", "", ""),
+        ("I think it is C.", "", "C"),
+        ("a dog and b", "", ""),
+    ],
+)
+def test_rules_on_a_table_of_answers(said: str, strict: str, lenient: str) -> None:
+    assert answers.strict(said, ("A", "B", "C", "D")) == strict
+    assert answers.lenient(said, ("A", "B", "C", "D")) == lenient
+
+
+def test_options_in_words_are_found_whole() -> None:
+    options = ("mill", "old mill", "tower")
+    assert answers.strict(" old mill", options) == "old mill"
+    assert answers.lenient("It was the Old Mill.", options) == "old mill"
+    assert answers.lenient("the windmill", options) == ""
+    assert answers.lenient("the mill or the tower", options) == ""
+
+
+# --- Scores with shared prompts -----------------------------------------------------------------------
+
+
+def _network(family: str, vocabulary: int = 50, context: int = 128) -> Any:
+    torch.manual_seed(1)
+    shape = {
+        "vocab_size": vocabulary,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": context,
+        "initializer_range": 0.5,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if family == "olmo2":
+        return Olmo2ForCausalLM(Olmo2Config(**shape)).eval()
+    return GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
+
+
+@torch.no_grad()
+def _plainly(model: Any, request: scoring.Request) -> list[tuple[float, bool]]:
+    found = []
+    for option in request.options:
+        logp = model(torch.tensor([request.prompt + option])).logits[0].double().log_softmax(-1)
+        logp = logp[len(request.prompt) - 1 : -1]
+        of = logp[torch.arange(len(option)), torch.tensor(option)]
+        found.append((float(of.sum()), logp.argmax(-1).tolist() == list(option)))
+    return found
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "olmo2"])
+@pytest.mark.parametrize("shared", [0, 30])
+@pytest.mark.parametrize("longest", [1, 3])
+def test_shared_prompts_score_as_each_alone(family: str, shared: int, longest: int) -> None:
+    rng = np.random.default_rng(shared + longest)
+    model = _network(family)
+    begin = tuple(rng.integers(3, 50, shared).tolist())
+    requests = []
+    for i in range(23):
+        # One prompt is nothing but the beginning, or a single token.
+        prompt = begin + tuple(rng.integers(3, 50, 0 if i == 5 and shared else rng.integers(1, 9)).tolist())
+        options = [tuple(rng.integers(3, 50, rng.integers(1, longest + 1)).tolist()) for _ in range(2 + i % 3)]
+        with torch.no_grad():
+            options[0] = (int(model(torch.tensor([prompt])).logits[0, -1].argmax()), *options[0][1:])
+        requests.append(scoring.Request(prompt, tuple(options)))
+    found = scoring.score(model, requests, batch_size=6)
+    greedy = 0
+    for request, scores in zip(requests, found, strict=True):
+        plain = _plainly(model, request)
+        np.testing.assert_allclose([p for p, _ in scores], [p for p, _ in plain], atol=5e-5)
+        assert [g for _, g in scores] == [g for _, g in plain]
+        greedy += sum(g for _, g in scores)
+    assert greedy > 5
+
+
+# --- Generated answers --------------------------------------------------------------------------------
+
+
+def _letters() -> PreTrainedTokenizerFast:
+    """One token a byte, so that every text is its letters."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    ids = {t: i for i, t in enumerate(["<pad>", "<bos>", "<eos>", *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
+
+
+def _chain(tokenizer: Any, after: dict[str, str]) -> Any:
+    """A model that says, after a token, the one that `after` gives; each token is a text of one letter."""
+    model = _network("gpt_neox", len(tokenizer), 512)
+    size = len(tokenizer)
+    config = model.config
+    config.hidden_size = size
+    ids = {a: tokenizer.encode(a)[0] for a in {*after, *after.values()}}
+    with torch.no_grad():
+        network = GPTNeoXForCausalLM(
+            GPTNeoXConfig(
+                vocab_size=size,
+                hidden_size=size + size % 2,
+                intermediate_size=8,
+                num_hidden_layers=1,
+                num_attention_heads=1,
+                max_position_embeddings=512,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+        ).eval()
+        for parameter in network.gpt_neox.layers.parameters():
+            parameter.zero_()
+        network.gpt_neox.embed_in.weight.zero_()[:, :size] = torch.eye(size)
+        head = network.get_output_embeddings().weight.zero_()
+        for a, b in after.items():
+            head[ids[b], ids[a]] = 1.0
+    return network
+
+
+@pytest.mark.parametrize(
+    ("after", "said", "strict", "lenient"),
+    [
+        ({":": " ", " ": "B", "B": "\n"}, " B", 1.0, 1.0),
+        ({":": " ", " ": "B", "B": ")", ")": "\n"}, " B)", 0.0, 1.0),
+        ({":": "E", "E": "\n"}, "E", 0.0, 0.0),
+    ],
+)
+def test_generated_answers_are_judged_by_both_rules(
+    after: dict[str, str], said: str, strict: float, lenient: float
+) -> None:
+    tokenizer = _letters()
+    items = [Item(f"i{i}", f"{'x' * i}?\nAnswer:", ("A", "B", "C"), i % 2, "", "en") for i in range(1, 5)]
+    rows, per_item = score_tasks(_chain(tokenizer, after), tokenizer, {"t": items}, generate={"t": 5})
+    assert per_item["said"].tolist() == [said] * 4
+    value = rows.set_index("measure")["value"]
+    assert value["instruction_following_strict"] == strict
+    assert value["instruction_following_lenient"] == lenient
+    assert value["accuracy_lenient"] == lenient / 2
+    without, _ = score_tasks(_chain(tokenizer, after), tokenizer, {"t": items})
+    assert "instruction_following_strict" not in set(without["measure"])
+
+
+def test_a_letter_habit_is_told_from_skill() -> None:
+    tokenizer = _letters()
+    model = _chain(tokenizer, {":": " ", " ": "B", "B": "\n"})
+    items = [Item(f"i{i}", f"{'x' * (i + 1)}?\nAnswer:", ("A", "B", "C", "D"), i % 4, "", "en") for i in range(8)]
+    rows, per_item = score_tasks(model, tokenizer, {"t": items})
+    value = rows.set_index("measure")["value"]
+    assert value["position_share_2"] == 1
+    assert value["position_bias"] == pytest.approx(0.75)
+    assert value["accuracy"] == 0.25
+    assert per_item["chosen_position"].tolist() == [1] * 8
+
+
+# --- Files of the library, on the columns in which the data are published -------------------------------
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "mmlu": {
+        "question": "Which is a prime? ",
+        "subject": "mathematics",
+        "choices": ["4", "6", "7", "9"],
+        "answer": 2,
+    },
+    "commonsenseqa": {
+        "id": "1",
+        "question": "Where is hay?",
+        "question_concept": "hay",
+        "choices": {"label": ["A", "B", "C", "D", "E"], "text": ["sea", "sky", "barn", "well", "bank"]},
+        "answerKey": "C",
+    },
+    "arc_easy": {
+        "id": "1",
+        "question": "What melts?",
+        "choices": {"text": ["rock", "ice"], "label": ["1", "2"]},
+        "answerKey": "2",
+    },
+    "arc_challenge": {
+        "id": "1",
+        "question": "What melts?",
+        "choices": {"text": ["ore", "log", "ice"], "label": ["A", "B", "C"]},
+        "answerKey": "C",
+    },
+    "hellaswag": {
+        "ind": 1,
+        "activity_label": "Cooking",
+        "ctx_a": "He peels.",
+        "ctx_b": "he",
+        "ctx": "He peels. he",
+        "endings": ["flies.", "cuts it.", "sings.", "swims."],
+        "label": "1",
+    },
+    "piqa": {"goal": "Open a jar", "sol1": "Eat it.", "sol2": "Turn the lid.", "label": 1},
+    "winogrande": {
+        "sentence": "Ann paid Bob as _ was owed.",
+        "option1": "Ann",
+        "option2": "Bob",
+        "answer": "2",
+    },
+    "jcommonsenseqa": {
+        "q_id": 1,
+        "question": "海にいるのは？",
+        "choice0": "馬",
+        "choice1": "魚",
+        "choice2": "牛",
+        "choice3": "犬",
+        "choice4": "猫",
+        "label": 1,
+    },
+    "jmmlu": {"question": "素数はどれ？", "choices": ["4", "6", "7", "9"], "answer": 2},
+}
+RIGHT = {
+    "mmlu": "7",
+    "commonsenseqa": "barn",
+    "arc_easy": "ice",
+    "arc_challenge": "ice",
+    "hellaswag": "cuts it.",
+    "piqa": "Turn the lid.",
+    "winogrande": "Bob",
+    "jcommonsenseqa": "魚",
+    "jmmlu": "7",
+}
+
+
+def _write(path: Path, docs: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in docs), encoding="utf-8")
+    return path
+
+
+def _split(name: str) -> str:
+    text = library()[name].read_text(encoding="utf-8")
+    return "test" if "test_split: test" in text else "validation"
+
+
+def test_every_task_of_the_library_is_tested() -> None:
+    assert set(PUBLISHED) == set(RIGHT) == set(library())
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published_columns_become_lettered_items(name: str, tmp_path: Path) -> None:
+    data = {_split(name): _write(tmp_path / "docs.jsonl", [PUBLISHED[name]] * 3)}
+    items = load_items(library()[name], data=data)
+    assert [item.id for item in items] == [f"{name}-{i}" for i in range(3)]
+    item = items[0]
+    assert item.options == tuple("ABCDE"[: len(item.options)])
+    assert f"\n{item.options[item.answer]}. {RIGHT[name]}\n" in item.prompt
+    assert item.prompt.endswith("答え:" if name.startswith("j") else "Answer:")
+    assert item.language == ("ja" if name.startswith("j") else "en")
+    assert item.kind == PUBLISHED[name].get("subject", "")
+
+
+def test_order_of_choices_is_drawn_for_each_item_and_keeps_the_right_one(tmp_path: Path) -> None:
+    docs = [PUBLISHED["mmlu"] | {"question": f"Which of {i}?"} for i in range(40)]
+    data = {"test": _write(tmp_path / "docs.jsonl", docs)}
+    items = load_items(library()["mmlu"], permute=True, seed=3, data=data)
+    assert items == load_items(library()["mmlu"], permute=True, seed=3, data=data)
+    assert items != load_items(library()["mmlu"], permute=True, seed=4, data=data)
+    assert all(f"\n{i.options[i.answer]}. 7\n" in i.prompt for i in items)
+    assert {i.answer for i in items} == {0, 1, 2, 3}
+    some = load_items(library()["mmlu"], n=10, permute=True, seed=3, data=data)
+    assert len(some) == 10
+    assert set(some) < set(items)  # an item's order does not depend on which others are drawn
+
+
+@pytest.mark.parametrize("shots", [0, 1, 5])
+def test_examples_come_before_each_question_with_their_answers(shots: int, tmp_path: Path) -> None:
+    docs = [PUBLISHED["mmlu"] | {"question": f"Which of {i}?"} for i in range(3)]
+    examples = [PUBLISHED["mmlu"] | {"question": f"Example {i}?"} for i in range(5)]
+    data = {"test": _write(tmp_path / "t.jsonl", docs), "dev": _write(tmp_path / "d.jsonl", examples)}
+    items = load_items(library()["mmlu"], shots=shots, data=data)
+    assert len(items) == 3
+    for i, item in enumerate(items):
+        assert item.prompt.count("Answer: C\n\n") == shots
+        assert [f"Example {k}?" in item.prompt for k in range(5)] == [k < shots for k in range(5)]
+        assert f"Which of {i}?" in item.prompt.split("\n\n")[-1]
+
+
+def test_without_examples_of_its_own_a_task_does_not_ask_what_it_shows(tmp_path: Path) -> None:
+    docs = [PUBLISHED["jmmlu"] | {"question": f"問{i}?"} for i in range(6)]
+    items = load_items(library()["jmmlu"], shots=2, data={"test": _write(tmp_path / "t.jsonl", docs)})
+    assert [i.id for i in items] == [f"jmmlu-{i}" for i in range(2, 6)]
+    assert all(i.prompt.count("答え: C\n\n") == 2 and "問0?" in i.prompt for i in items)
+    with pytest.raises(TaskError, match="shots: found 6, expected 0 to 5"):
+        load_items(library()["jmmlu"], shots=6, data={"test": tmp_path / "t.jsonl"})
+
+
+# --- Files of one's own ---------------------------------------------------------------------------------
+
+OWN = """task: mine
+dataset_path: json
+dataset_kwargs: {data_files: {test: questions.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}\\nAnswer:"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+"""
+SPLITS = ("test", "dev")
+DOC = {"question": "Where is hay?", "choices": ["sea", "barn"], "answer": 1}
+
+
+def _own(folder: Path, text: str = OWN, docs: list[dict[str, Any]] | None = None) -> Path:
+    _write(folder / "questions.jsonl", docs or [DOC] * 2)
+    (folder / "mine.yaml").write_text(text, encoding="utf-8")
+    return folder / "mine.yaml"
+
+
+def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
+    items = validate(_own(tmp_path))
+    assert items[0] == Item("mine-0", "Where is hay?\nAnswer:", ("sea", "barn"), 1, "", "en")
+    rows, _ = score_tasks(_network("olmo2", 300), _letters(), {"mine": items})
+    assert rows["value"].notna().all()
+    done = CliRunner().invoke(app, ["tasks", "validate", str(tmp_path / "mine.yaml")])
+    assert done.exit_code == 0, done.output
+    assert "2 items, all of them can be asked" in done.output
+    assert "mmlu: cais/mmlu" in CliRunner().invoke(app, ["tasks", "list"]).output
+
+
+def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    monkeypatch.chdir(tmp_path)  # where the harness looks for the data
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    choices = ("sea", "barn", "the barn", "a")
+    docs = [{"question": f"Where is{' hay' * i}?", "choices": choices[: 2 + i % 3], "answer": i % 2} for i in range(9)]
+    items = validate(_own(tmp_path, docs=docs))
+    model, tokenizer = _network("olmo2", 300), _letters()
+    _, per_item = score_tasks(model, tokenizer, {"mine": items}, batch_size=4)
+
+    task = TaskManager(include_path=str(tmp_path), include_defaults=False).load("mine")["tasks"]["mine"]
+    task.build_all_requests()
+    requests = sorted(task.instances, key=lambda request: (request.doc_id, request.idx))
+    assert [r.args for r in requests] == [(item.prompt, f" {option}") for item in items for option in item.options]
+    told = iter(HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).loglikelihood(requests, disable_tqdm=True))
+    for item, row in zip(items, per_item.itertuples(), strict=True):
+        logp, greedy = zip(*(next(told) for _ in item.options), strict=True)
+        assert row.log_probability == pytest.approx(logp[item.answer], abs=2e-4)
+        assert row.chosen_position == int(np.argmax(logp))
+        assert (row.greedy != "") == any(greedy)
+
+
+def test_reading_a_file_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    load_items(library()["mmlu"], shots=1, data={s: _write(tmp_path / s, [PUBLISHED["mmlu"]] * 9) for s in SPLITS})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -> None:
+    docs = [DOC | {"question": "One\u2028two\x85three?"}, DOC | {"answer": 5}]
+    with pytest.raises(TaskError, match=r"1 of 2 items: .* items 2 \(line 2\)"):
+        validate(_own(tmp_path, docs=docs))
+    assert validate(_own(tmp_path, docs=docs[:1]))[0].prompt == "One\u2028two\x85three?\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (
+            "output_type: multiple_choice",
+            "output_type: generate_until",
+            r"mine.yaml:5: output_type: found 'generate_until', expected 'multiple_choice'",
+        ),
+        ("test_split: test", "tset_split: test", r"mine.yaml:4: tset_split: no field of a task"),
+        ("doc_to_target: answer\n", "", r"mine.yaml:1: doc_to_target: missing"),
+        ("{{question}}", "{{question", r"mine.yaml:6: doc_to_text: not a template of Jinja"),
+        ("task: mine", "task: [mine", r"mine.yaml:\d: not YAML"),
+        ("{{question}}", "{{qestion}}", r"lm-evaluation-harness: UndefinedError: 'qestion' is undefined"),
+        (
+            "questions.jsonl",
+            "answers.jsonl",
+            r"mine.yaml:3: data of split 'test': .*answers.jsonl is not there",
+        ),
+        (
+            "output_type",
+            "target_delimiter: ''\noutput_type",
+            r"mine.yaml:5: target_delimiter: found '', expected ' '",
+        ),
+        ("task: mine", "include: mine.yaml\ntask: mine", "the file includes itself"),
+    ],
+)
+def test_a_bad_file_is_told_with_its_line(old: str, new: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=says):
+        validate(_own(tmp_path, OWN.replace(old, new, 1)))
+
+
+def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
+    docs = [
+        DOC,
+        DOC | {"choices": []},
+        DOC | {"answer": 2},
+        DOC | {"answer": -1},
+        DOC,
+        DOC | {"choices": ["x"]},
+    ]
+    with pytest.raises(TaskError) as told:
+        validate(_own(tmp_path, docs=docs))
+    assert "1 of 6 items: doc_to_choice: found 0 options, expected at least 2: items 2 (line 2)" in str(told.value)
+    assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(told.value)
+    (tmp_path / "questions.jsonl").write_text(json.dumps(DOC) + "\n{oh", encoding="utf-8")
+    with pytest.raises(TaskError, match=r"questions.jsonl:2: not JSON"):
+        validate(tmp_path / "mine.yaml")
+    done = CliRunner().invoke(app, ["tasks", "validate", str(tmp_path / "mine.yaml")])
+    assert done.exit_code == 2
+
+
+def test_the_digest_follows_the_file_what_it_includes_and_the_data(tmp_path: Path) -> None:
+    path = _own(tmp_path)
+    before = digest(path, {})
+    assert digest(path, {}) == before
+    _write(tmp_path / "questions.jsonl", [DOC] * 3)
+    changed = digest(path, {})
+    assert changed != before
+    (tmp_path / "mine.yaml").write_text(OWN.replace("Answer", "Reply"), encoding="utf-8")
+    assert digest(path, {}) not in (before, changed)
