@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
@@ -44,8 +43,6 @@ def begin() -> Lab:
     """
     from IPython.core.getipython import get_ipython
 
-    # Said by libraries that draw progress bars, once a kernel; nothing of it belongs on a page.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     shell = get_ipython()
     assert shell is not None, "begin() is for notebooks; in a program use Lab"
     space = shell.user_ns
@@ -189,9 +186,7 @@ class Lab:
         from phaselab.phases import triple_phase_test
 
         chosen = self._chosen(model)[0]
-        table = self.curves(chosen.name)
-        measure = curves.brain_measure(table)
-        return triple_phase_test(table, chosen.name, measure=measure, tasks=self.tasks(chosen.name) or None)
+        return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
 
     def origin(self, model: str | None = None) -> dict[str, str]:
         """Where a model comes from, by the study: how it was trained, or its folder or repository."""
