@@ -1,5 +1,10 @@
 """The book: notebooks run strictly, pages placed, and what a notebook sees of a study."""
 
-from phaselab.book.lab import Lab, begin, interactive
+import warnings
+
+# Said by libraries that draw progress bars, when they are imported; nothing of it belongs on a page.
+warnings.filterwarnings("ignore", message="IProgress not found")
+
+from phaselab.book.lab import Lab, begin, interactive  # noqa: E402
 
 __all__ = ["Lab", "begin", "interactive"]

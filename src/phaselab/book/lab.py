@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import warnings
 from collections.abc import Mapping
 from functools import cached_property
 from html import escape
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from phaselab import __version__, curves
+from phaselab import __version__, curves, results
 from phaselab.book.runner import check_parameters, inspect
 from phaselab.results import Store, data_folder
 from phaselab.stages import STAGES, Workbench, choose_device, hub_family
@@ -44,8 +43,6 @@ def begin() -> Lab:
     """
     from IPython.core.getipython import get_ipython
 
-    # Said by libraries that draw progress bars, once a kernel; nothing of it belongs on a page.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     shell = get_ipython()
     assert shell is not None, "begin() is for notebooks; in a program use Lab"
     space = shell.user_ns
@@ -214,6 +211,14 @@ class Lab:
         return {name: fact for name, fact in facts.items() if fact}
 
     # --------------------------------------------------------------------------------------------- what a page shows
+
+    def within(self, exact: float, stage: str) -> float:
+        """How far a number that a page makes by itself may be from the table's.
+
+        `exact` where both were made in float32 on a CPU; .02 where a device or a type rounds differently.
+        """
+        made_by = results.read_manifest(self.result(stage))["made_by"]["device"]
+        return exact if (self.device, made_by, self.model.dtype) == ("cpu", "cpu", "float32") else 0.02
 
     @cached_property
     def digest(self) -> str:

@@ -120,9 +120,11 @@ class Workbench:
     @cached_property
     def brain(self) -> BrainData:
         """Stimulus, responses, regions and ceilings; loaded when first asked for."""
+        from threadpoolctl import threadpool_limits
+
         from phaselab.brains import load_brain
 
-        with one_thread():
+        with threadpool_limits(1):  # as one_thread, without a second for torch, which no brain needs
             return load_brain(self.study.brain, self.data)
 
     @cached_property
@@ -219,10 +221,11 @@ class Workbench:
             return model.folder
         if model.name not in self._trained:
             from phaselab.training.folder import trained
-            from phaselab.training.loop import train
 
             folder = trained(model.name, model.train, self.store, self.data)
             if folder is None:
+                from phaselab.training.loop import train
+
                 with one_thread():
                     folder = train(model.name, model.train, self.store, self.data, progress)
             self._trained[model.name] = folder

@@ -8,11 +8,12 @@ from pathlib import Path
 import papermill
 import pytest
 
-from phaselab.book.lab import Lab, ParameterError, check_parameters, execute, parameters_of, read_source
+from phaselab.book.lab import Lab
+from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of, read_source
 from phaselab.results import Store
 from phaselab.study import Study, load_study
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "notebooks").glob("*.md"))
 
 NOTEBOOK = """\
@@ -34,9 +35,9 @@ share: float = 0.5
 ```
 
 ```{code-cell} ipython3
-from phaselab.book import lab as notebooks
+from phaselab.book import begin
 
-lab = notebooks.begin()
+lab = begin()
 print(lab.study.name, lab.model.name, lab.parameters, top * 2)
 ```
 """
@@ -57,7 +58,7 @@ def printed(path: Path) -> str:
 def test_parameters_are_read_with_type_default_and_help(source: Path) -> None:
     known = parameters_of(read_source(source), "nb")
     assert list(known) == ["study", "model", "top", "share"]
-    assert (known["top"].type, known["top"].default, known["top"].help) == ("int", "3", "how many")
+    assert (known["top"].inferred_type_name, known["top"].default, known["top"].help) == ("int", "3", "how many")
 
 
 def test_strings_are_read_as_the_type_asks(source: Path) -> None:
@@ -143,8 +144,14 @@ def test_plain_papermill_is_refused_too(source: Path, tmp_path: Path, given: dic
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_every_notebook_has_the_common_parameters(path: Path) -> None:
     known = parameters_of(read_source(path), path.name)
-    assert {"study", "model", "results", "data"} <= set(known)
-    assert all(p.type in ("str", "int", "float", "bool") and p.help for p in known.values())
+    assert {"study", "model", "results", "data", "device"} <= set(known)
+    assert all(p.inferred_type_name in ("str", "int", "float", "bool") and p.help for p in known.values())
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
+def test_lines_of_notebooks_end_at_column_120(path: Path) -> None:
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [number for number, line in lines if len(line) > 120 and "http" not in line] == []
 
 
 def found(tmp_path: Path, **model: object) -> Lab:

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from nbformat import NotebookNode
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 PAGES = sorted((ROOT / "book").glob("*.md"))
 MODEL_PAGE = "11_model_page"
