@@ -41,7 +41,7 @@ class TriplePhase:
     lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3);
     lag_p : how often a behaviour that rises at a random time comes at least as close.
     p : that of the weakest link, every part of a phase must hold; 1 where the fits show no such move; p_holm : after
-    Holm's correction over phases (and models, in `triple_phase_tests`).
+    Holm's correction over phases.
     """
 
     model: str
@@ -288,18 +288,3 @@ def _verdict(model: str, table: pd.DataFrame) -> str:
     rows = table.to_dict("records")
     said = [f"{r['name']} at {amount(r['tokens'])} tokens" if r["found"] else f"no {r['name']}" for r in rows]
     return f"{model}: {', '.join(said)}."
-
-
-def triple_phase_tests(
-    curves: pd.DataFrame, models: Sequence[str] | None = None, *, alpha: float = 0.05, **options: Any
-) -> dict[str, TriplePhase]:
-    """`triple_phase_test` of several models (None: all), with Holm's correction over all their phases."""
-    names = list(models) if models is not None else sorted(curves["model"].unique())
-    tests = {name: triple_phase_test(curves, name, alpha=alpha, **options) for name in names}
-    if not tests:
-        return {}
-    joint = _judged(pd.concat([t.table for t in tests.values()], ignore_index=True), alpha)
-    for name, test in tests.items():
-        own = joint[joint["model"] == name].reset_index(drop=True)
-        tests[name] = replace(test, table=own, statement=_verdict(name, own))
-    return tests
