@@ -17,6 +17,7 @@ import pandas as pd
 from phaselab import results
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, Store
+from phaselab.results import amount as amount
 from phaselab.study import Study, digest_of
 
 PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
@@ -65,14 +66,6 @@ def write(table: pd.DataFrame, store: Store, study: Study) -> Path:
     path = store.curves(study.name)
     results.write_table(table, path)
     return path
-
-
-def amount(tokens: float) -> str:
-    """A number of tokens in plain words: 0, 850, 1.2 k, 34 M, 2.1 B, 1.4 T."""
-    for size, letter in ((1e12, " T"), (1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if tokens >= size:
-            return f"{tokens / size:.3g}{letter}"
-    return f"{tokens:.3g}"
 
 
 def subjects_text(n: int, simulated: bool) -> str:
@@ -157,7 +150,7 @@ class Curve:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """One row a replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
+        """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
         tokens = np.tile(self.tokens.astype(int), len(self.names))
         numbers = {"tokens": tokens, "value": self.values.ravel(), "stderr": self.errors.ravel()}
         return pd.DataFrame({self.of: np.repeat(np.array(self.names, dtype=object), self.tokens.size)} | numbers)
@@ -355,7 +348,7 @@ def families(study: Study) -> pd.DataFrame:
 def comparison(
     curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """One row a model: brain score first and last, its best layer, behaviour and probes at the end.
+    """One row per model: brain score first and last, its best layer, behaviour and probes at the end.
 
     Parameters as in ``phase_interactive``.
     """

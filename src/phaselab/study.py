@@ -42,7 +42,7 @@ class Training(Strict):
     mix : which mixture of that text; for ``world``: ``en`` (one language) or ``en+vo`` (two).
     architecture : the shape of the network, built from a transformers configuration.
     hidden_size, layers, heads, intermediate_size : the network's size.
-    vocabulary : number of tokens of the byte-pair encoding (``books``); ``world`` has one token a word.
+    vocabulary : number of tokens of the byte-pair encoding (``books``); ``world`` has one token per word.
     context, batch : tokens of a training sequence; sequences of a step.
     steps : optimiser steps; ``steps * batch * context`` tokens are seen in all.
     checkpoints : number of checkpoints, evenly spaced in log steps, first and last included.
@@ -68,7 +68,7 @@ class Training(Strict):
 class Model(Strict):
     """One language model with its checkpoints: trained here, or found in a folder or on a hub.
 
-    ``train``, ``folder`` (one sub-folder a checkpoint), ``family`` (a row of ``phaselab models list``) or
+    ``train``, ``folder`` (one sub-folder per checkpoint), ``family`` (a row of ``phaselab models list``) or
     ``repository`` (any other one on the hub, as ``organisation/name``; ``tokens_per_step`` where the names
     of its revisions do not tell the tokens): exactly one of them. ``checkpoints``: ``all``, ``log:20``,
     ``every:3``, each also with a range of tokens (``log:20@1B-1T``), or a list of revisions.

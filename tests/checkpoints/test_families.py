@@ -13,7 +13,7 @@ from phaselab.study import StudyError, load_study
 
 B = 10**9
 
-#: A row a family: name, a revision, and the step, tokens and stage that its name says.
+#: A row per family: name, a revision, and the step, tokens and stage that its name says.
 READINGS = [
     ("olmo2-1b", "stage1-step1907359-tokens4001B", Reading(1_907_359, 4001 * B, "1")),
     ("olmo2-1b", "stage1-step1000", Reading(1000, 2_097_152_000, "1")),

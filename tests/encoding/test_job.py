@@ -103,7 +103,7 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
     assert set(table["layer"]) == {"X"}
     assert (table["note"] == "").all()
     for said in (
-        "runs: runs.csv has one row a run: 4 runs (TRs: 60, 60, 60, 60)",
+        "runs: runs.csv has one row per run: 4 runs (TRs: 60, 60, 60, 60)",
         "folds: each of 4 runs is left out once; alpha of each voxel chosen inside the training set, 9 from",
         "test: 99 permutations of blocks of 10 TRs; the smallest p is 0.01, so at a false discovery rate of "
         "0.05 a layer has no significant voxel unless 20 % of its voxels have that p",
@@ -252,7 +252,7 @@ def test_one_row_a_tr_is_the_same_as_one_row_a_run(here: Path) -> None:
     names = [f"run-{run}" for run in range(RUNS) for _ in range(LENGTH)]
     pd.DataFrame({"run": names, "onset": range(N)}).to_csv("trs.tsv", sep="\t", index=False)
     result = encode(*FILES[:4], "--runs", "trs.tsv", "--out", "again.parquet", *QUICK)
-    assert "runs: trs.tsv has one row a TR: 4 runs" in result.output
+    assert "runs: trs.tsv has one row per TR: 4 runs" in result.output
     pd.testing.assert_frame_equal(pd.read_parquet("again.parquet"), before)
 
 
@@ -493,12 +493,12 @@ def test_names_that_are_the_same(here: Path) -> None:
     [
         (
             "run,n_trs\na,100\nb,100\n",
-            "found 200 TRs in 2 runs (one row a run), expected 240 as in --features X.npy",
+            "found 200 TRs in 2 runs (one row per run), expected 240 as in --features X.npy",
         ),
-        ("run\na\nb\n", "found 2 TRs in 2 runs (one row a TR), expected 240"),
+        ("run\na\nb\n", "found 2 TRs in 2 runs (one row per TR), expected 240"),
         ("run,n_trs\na,240\nb,0\n", "run 'b': n_trs: found '0', expected a whole number above 0"),
         ("run,n_trs\na,240\nb,\n", "run 'b': n_trs: found '', expected a whole number above 0"),
-        ("run,n_trs\na,120\na,120\n", "found run 'a' twice, expected one row a run"),
+        ("run,n_trs\na,120\na,120\n", "found run 'a' twice, expected one row per run"),
         ("run,n_trs\na,120\n,120\n", "found no name of the run in row 2"),
         ("run\na\nb\na\n", "row 3: found run 'a' again after 'b', expected the TRs of a run together"),
         ("title,length\na,240\n", "found columns (title, length), expected run"),

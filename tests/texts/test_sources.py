@@ -185,7 +185,7 @@ def test_a_key_tells_texts_apart(books: Path, tmp_path: Path, monkeypatch: pytes
     trainings += [WORLD.model_copy(update={"mix": "en+vo"}), BOOKS.model_copy(update={"vocabulary": 400})]
     keys = [key(training, books, tmp_path / "stamps") for training in trainings]
     assert len(set(keys)) == len(keys)
-    # The world has one token a word, whatever the vocabulary says; other fields are not of the text.
+    # The world has one token per word, whatever the vocabulary says; other fields are not of the text.
     assert key(WORLD.model_copy(update={"vocabulary": 400, "steps": 3}), None, tmp_path / "stamps") == keys[0]
     monkeypatch.setattr(texts, "VERSION", {"world": 2, "books": 1})
     assert key(WORLD, None, tmp_path / "stamps") != keys[0]

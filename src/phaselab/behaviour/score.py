@@ -62,7 +62,7 @@ def score_tasks(
 
     Returns
     -------
-    rows : one row a task and measure: ``task, measure, value, stderr``; `value` is the mean over items, `stderr` its
+    rows : one row per task and measure: ``task, measure, value, stderr``; `value` is the mean over items, `stderr` its
         standard error (NaN for a single item). Measures:
 
         - ``instruction_following``: share of items whose greedy continuation starts with one of the options, all its
@@ -86,7 +86,7 @@ def score_tasks(
     per_item : one row an item: ``task, item, kind, language, scored`` (bool), ``options`` (how many), ``answer``,
         ``chosen`` and ``greedy`` (texts of the right option, of the most probable one, and of the one that is the
         greedy continuation or an empty string), ``answer_position`` and ``chosen_position`` (from 0; -1 where not
-        scored), ``said`` (the generated answer), and a column a measure, NaN where it is not known.
+        scored), ``said`` (the generated answer), and a column per measure, NaN where it is not known.
 
     Raises TaskError naming the item and field that is not well formed, or the task none of whose items fits.
     """

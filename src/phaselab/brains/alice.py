@@ -103,7 +103,7 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
         read=lambda subject, _: responses[subject],
         rois=dict.fromkeys(used, np.array(ROIS)),
         ceiling=dict.fromkeys(used, ceiling),
-        ceiling_kind="estimated, one value a region: mean leave-one-out inter-subject correlation, corrected for the "
+        ceiling_kind="estimated, one value per region: mean leave-one-out inter-subject correlation, corrected for the "
         "noise in the mean of the others",
         nuisance={run.name: convolve_events(run, np.array([[1, len(text)] for text in run.texts], dtype=float))},
         nuisance_names=("word rate", "letters"),

@@ -61,8 +61,8 @@ class Late(TyperCommand):
 def encode() -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 
-    Ridge regression with one alpha a voxel, chosen inside the training set; Pearson r over the held-out
-    TRs, mean over folds; block permutation and Benjamini-Hochberg. The table has one row a subject, layer
+    Ridge regression with one alpha per voxel, chosen inside the training set; Pearson r over the held-out
+    TRs, mean over folds; block permutation and Benjamini-Hochberg. The table has one row per subject, layer
     and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. Of items that have no order in time a
     run is a group of items: --folds groups --block 1.
 

@@ -31,7 +31,7 @@ from phaselab.results import digest_code, digest_file, write_table
 from phaselab.stimuli import convolve, delayed
 from phaselab.study import EncodingSpec
 
-#: Columns of the table of scores, a row a subject, layer and voxel.
+#: Columns of the table of scores, a row per subject, layer and voxel.
 COLUMNS = ("subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note")
 #: Why a voxel is left out, as its ``note`` says.
 NOT_FINITE, CONSTANT = "NaN or infinite", "constant"
@@ -72,7 +72,7 @@ class EncodeJob(EncodingSpec):
     responses: Files = Field(title=f"[SUBJECT=]{ARRAY}", description="(TRs, voxels); repeat it for more subjects.")
     out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
     runs: Path | None = Field(
-        None, description="Table: a row a TR (run) or a run (run,n_trs), the same for all subjects."
+        None, description="Table: a row per TR (run) or a run (run,n_trs), the same for all subjects."
     )
     folds: Folds = Field("runs", description="Leave out runs, --n-folds groups of runs, or stretches (without --runs).")
     gap: int = Field(10, ge=0, description="TRs left out beside a contiguous fold.")
@@ -221,7 +221,7 @@ def plan(job: EncodeJob, say: Say) -> Plan:
 
 
 def score(found: Plan, progress: Callable[[int, int], None] | None = None) -> pd.DataFrame:
-    """The table of scores: one row a subject, layer and voxel.
+    """The table of scores: one row per subject, layer and voxel.
 
     What ``encoding.encode`` warns of is added to ``found.warnings``.
 
@@ -375,23 +375,23 @@ def _read_table(path: Path, option: str, *needed: str) -> pd.DataFrame:
 
 
 def _read_runs(path: Path, n_trs: int, first: Array, say: Say) -> dict[str, int]:
-    """Run -> TRs, in order, from a table of one row a TR or one row a run."""
+    """Run -> TRs, in order, from a table of one row per TR or one row per run."""
     table, where, lengths = _read_table(path, "--runs", "run"), f"--runs {path}", dict[str, int]()
     names, kind = table["run"].tolist(), "run" if "n_trs" in table else "TR"
     for row, (name, before, text) in enumerate(zip(names, ["", *names], table.get("n_trs", names), strict=False), 1):
         expect(name, where, f"no name of the run in row {row}", "one")
         if kind == "run":
-            expect(name not in lengths, where, f"run {name!r} twice", "one row a run")
+            expect(name not in lengths, where, f"run {name!r} twice", "one row per run")
             whole = re.fullmatch("[0-9]+", text) and int(text)
             expect(whole, f"{where}: run {name!r}: n_trs", repr(text), "a whole number above 0")
         again = f"run {name!r} again after {before!r}"
         expect(name not in lengths or name == before, f"{where}: row {row}", again, "the TRs of a run together")
         lengths[name] = lengths.get(name, 0) + (int(text) if kind == "run" else 1)
-    found = f"{sum(lengths.values()):,} TRs in {_count(len(lengths), 'run')} (one row a {kind})"
-    either = "one row a TR with a column run, or one row a run with columns run and n_trs"
+    found = f"{sum(lengths.values()):,} TRs in {_count(len(lengths), 'run')} (one row per {kind})"
+    either = "one row per TR with a column run, or one row per run with columns run and n_trs"
     expect(sum(lengths.values()) == n_trs, where, found, f"{n_trs:,} as in {first}: {either}")
     told = f"{_count(len(lengths), 'run')} (TRs: {_some(list(lengths.values()))})"
-    say(f"runs: {path} has one row a {kind}: {told}")
+    say(f"runs: {path} has one row per {kind}: {told}")
     return lengths
 
 

@@ -137,7 +137,7 @@ def encode(
             budget = len(batch) * longest // 2
             if device == "cuda":
                 torch.cuda.empty_cache()
-            say(f"{name}: memory ran out on {device}; now at most {budget} tokens a batch")
+            say(f"{name}: memory ran out on {device}; now at most {budget} tokens per batch")
     return budget
 
 

@@ -21,9 +21,9 @@ __all__ += ["fitted_curves", "move_raster", "power_curve"]
 
 @draw.styled
 def loss_curve(losses: Mapping[str, pd.DataFrame]) -> Figure:
-    """Loss on held-out text by tokens, one line a model: label -> DataFrame of tokens and loss (nats a token)."""
+    """Loss on held-out text by tokens, one line per model: label -> DataFrame of tokens and loss (nats per token)."""
     rows = pd.concat([frame.rename(columns={"loss": "value"}).assign(line=name) for name, frame in losses.items()])
-    return draw.panels([draw.Panel(rows, unit="loss on held-out text\n(nats a token)")], draw.looks(losses), room=2.1)
+    return draw.panels([draw.Panel(rows, unit="loss on held-out text\n(nats per token)")], draw.looks(losses), room=2.1)
 
 
 @draw.styled
@@ -59,7 +59,7 @@ def across_models(
 def final_scores(
     curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
 ) -> Figure:
-    """The last checkpoint of every model: a dot a model with its interval, groups side by side.
+    """The last checkpoint of every model: a dot per model with its interval, groups side by side.
 
     The spread within a group is the seeds' spread; a difference between groups that is no larger
     says nothing about families or mixes.
@@ -141,7 +141,7 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
 
 @draw.styled
 def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS, level: float = 0.05, note: str = "") -> Figure:
-    """When every curve of ``phases.fit_table`` rises and falls: a row a curve, a bar a move, from its onset to its end.
+    """When every curve of ``phases.fit_table`` rises and falls: a row per curve, a bar per move, from onset to end.
 
     ▲ and ▼ stand at the midpoints of rises and falls, the black whisker is the 95 % interval of the lift-off, where
     the steepest piece begins. A move that could be autocorrelated noise (q above `level`) has a hollow marker and a

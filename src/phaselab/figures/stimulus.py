@@ -21,7 +21,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @draw.styled
 def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> Figure:
-    """A value of every voxel, region by region: a dot a voxel, a bar the median.
+    """A value of every voxel, region by region: a dot per voxel, a bar the median.
 
     `rois`, `values` : subject -> (n_voxels,) names of regions, and what `label` says, with its unit.
     """

@@ -50,7 +50,7 @@ def _brain(curves: pd.DataFrame, transitions: pd.DataFrame | None) -> tuple[draw
 
 
 def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = None, mean: bool = False) -> draw.Panel:
-    """A measure of behaviour, one line a task or their mean with the tasks as thin lines; chance beside accuracy."""
+    """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside accuracy."""
     rows = query.select(curves, perspective="behaviour", measure=measure).sort_values("tokens")
     rows = rows.assign(line=rows["task"], unit=rows["task"])
     level = query.chance_level(curves) if measure.startswith("accuracy") else np.nan
@@ -128,7 +128,7 @@ def perspective_pair(
 def behaviour_curves(
     curves: pd.DataFrame, measures: Sequence[str] = ("instruction_following", "accuracy", "log_probability")
 ) -> Figure:
-    """Each measure of behaviour by tokens, one line a task, with the interval over items."""
+    """Each measure of behaviour by tokens, one line per task, with the interval over items."""
     there = set(query.select(curves, perspective="behaviour")["measure"])
     drawn = [_behaviour(curves, measure) for measure in measures if measure in there]
     return draw.panels(drawn, _task_looks(curves), note="bands: 95 % intervals over items (1.96 standard errors)")
@@ -138,7 +138,7 @@ def behaviour_curves(
 def internals_curves(
     curves: pd.DataFrame, measures: Sequence[str] = ("intrinsic_dimension", "participation_ratio")
 ) -> Figure:
-    """Measures of the hidden states by tokens, one line a layer, on a logarithmic axis."""
+    """Measures of the hidden states by tokens, one line per layer, on a logarithmic axis."""
     rows = query.select(curves, perspective="internal")
     rows = rows.assign(line=rows["layer"].map("layer {}".format))
     table = query.interval_of(rows, by=("measure", "line", "tokens"))
@@ -176,7 +176,7 @@ def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
 
 @draw.styled
 def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure:
-    """Brain score of each layer at each checkpoint: mean over subjects, one column a checkpoint.
+    """Brain score of each layer at each checkpoint: mean over subjects, one column per checkpoint.
 
     A white dot marks the best layer of each checkpoint.
     """
@@ -219,7 +219,7 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool, layer: int | None = Non
 
 @draw.styled
 def significance_curves(curves: pd.DataFrame, *, simulated: bool, fdr: float = 0.05) -> Figure:
-    """Share of voxels whose score is significant, by tokens: one line a layer, mean over subjects."""
+    """Share of voxels whose score is significant, by tokens: one line per layer, mean over subjects."""
     rows = query.select(curves, perspective="brain", measure="significant", roi="all")
     table = query.interval_over(rows.assign(line=rows["layer"].map("layer {}".format)), by=("line", "tokens"))
     panel = draw.Panel(table, unit=f"share of voxels\nwith q < {fdr:g}", limits=(-0.03, 1.03))

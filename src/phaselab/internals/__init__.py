@@ -12,8 +12,9 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.internals import probes
-from phaselab.internals.compare import cka, compare
+from phaselab.internals.compare import compare
 from phaselab.internals.registry import geometry, labels, versions
+from phaselab.stats import cka
 from phaselab.study import InternalSpec
 
 __all__ = ["cka", "compare", "geometry", "labels", "measure", "sampled", "versions"]
@@ -25,7 +26,7 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
     Parameters
     ----------
     layers : layer -> (n_words, n_features) hidden states, float32.
-    labels : one row a word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
+    labels : one row per word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
         words of a narrative in one fold; the other columns are labels: text for classes, float for values. A word with
         an empty text or NaN has no label.
     spec : the study's section ``internals``: which columns to probe, and of how many words at most, evenly spaced.
@@ -33,7 +34,7 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
 
     Returns
     -------
-    One row a layer, measure and probed label: ``layer, measure, task, value, stderr`` (`task` is the label, or empty):
+    One row per layer, measure and probed label: ``layer, measure, task, value, stderr`` (`task` is the label or empty):
     each registered measure where it is defined (``registry``), and for each label, over folds:
 
     - ``probe_accuracy`` (classes): share of words of held-out narratives whose label is found; ``probe_correlation``

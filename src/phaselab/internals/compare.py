@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.errors import expect
+from phaselab.stats import cka
 
 
 def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], to: str) -> pd.DataFrame:
@@ -20,9 +21,9 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
 
     Returns
     -------
-    One row a layer and measure: ``layer, measure, task, value, stderr``. ``cka_<to>``: linear centred kernel alignment,
-    1 for the same geometry, whatever the axes; ``drift_<to>``, where features are as many: mean over words of one minus
-    the cosine between a word's two centred hidden states, what moved on the network's own axes; its standard error.
+    One row per layer and measure: ``layer, measure, task, value, stderr``. ``cka_<to>``: linear centred kernel
+    alignment, 1 for the same geometry, whatever the axes; ``drift_<to>``, where features are as many: mean over
+    words of one minus the cosine between a word's two centred hidden states, what moved on the network's own axes; its standard error.
     """
     expect(set(layers) == set(others), "layers", f"{sorted(layers)} and {sorted(others)}", "the same")
     rows = []
@@ -37,16 +38,3 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
             if (n := len(apart)) > 1:
                 rows.append((layer, f"drift_{to}", "", float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(n))))
     return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
-
-
-def cka(a: np.ndarray, b: np.ndarray) -> float:
-    """Linear centred kernel alignment (Kornblith et al. 2019) of (n, p) and (n, q); 0 where one does not vary."""
-    a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (a, b))
-    if max(a.shape[1], b.shape[1]) > len(a):  # more features than words: by the n by n products
-        left, right = a @ a.T, b @ b.T
-        both = float((left * right).sum())
-    else:
-        left, right = a.T @ a, b.T @ b
-        both = float(np.square(a.T @ b).sum())
-    scale = float(np.linalg.norm(left) * np.linalg.norm(right))
-    return both / scale if scale > 0 else 0.0

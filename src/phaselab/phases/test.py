@@ -32,7 +32,7 @@ PHASE_COLUMNS = (
 
 @dataclass(frozen=True)
 class TriplePhase:
-    """The verdict on the three phases of one model: a table of one row a phase, `PHASE_COLUMNS`, and what it is from.
+    """The verdict on the three phases of one model: a table of one row per phase, `PHASE_COLUMNS`, and what it is from.
 
     found : p_holm at most alpha, and the fits have the moves that the phase is made of; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.

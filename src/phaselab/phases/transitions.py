@@ -397,7 +397,7 @@ def fit_table(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> FittedTable:
-    """`fit_transitions` of every learning curve of a table, a row a checkpoint, from wherever it comes.
+    """`fit_transitions` of every learning curve of a table, a row per checkpoint, from wherever it comes.
 
     Parameters
     ----------

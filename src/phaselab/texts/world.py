@@ -311,7 +311,7 @@ class _Scene:
 
 @dataclass(frozen=True)
 class Narrative:
-    """A told story. ``labels`` has one row a word and the columns of `LABELS`."""
+    """A told story. ``labels`` has one row per word and the columns of `LABELS`."""
 
     words: tuple[str, ...]
     labels: pd.DataFrame

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class WorldText:
-    """Documents of the world, one token a word.
+    """Documents of the world, one token per word.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class WorldText:
         self.digest = digest_of({"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)})
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """One token a word, words divided by spaces; a text begins with bos, as documents do in training."""
+        """One token per word, words divided by spaces; a text begins with bos, as documents do in training."""
         from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
         tokenizer = Tokenizer(models.WordLevel(self.ids, unk_token=UNK))

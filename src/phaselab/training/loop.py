@@ -66,7 +66,7 @@ def train(
     Returns
     -------
     Path
-        The folder of the model, with one sub-folder a revision (``step{N}-tokens{T}``).
+        The folder of the model, with one sub-folder per revision (``step{N}-tokens{T}``).
 
     Raises
     ------
