@@ -22,8 +22,9 @@ def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], 
     Returns
     -------
     One row per layer and measure: ``layer, measure, task, value, stderr``. ``cka_<to>``: linear centred kernel
-    alignment, 1 for the same geometry, whatever the axes; ``drift_<to>``, where features are as many: mean over
-    words of one minus the cosine between a word's two centred hidden states, what moved on the network's own axes; its standard error.
+    alignment, 1 for the same geometry, whatever the axes; ``drift_<to>``, where features are as many: mean over words
+    of one minus the cosine between a word's two centred hidden states, what moved on the network's own axes; its
+    standard error.
     """
     expect(set(layers) == set(others), "layers", f"{sorted(layers)} and {sorted(others)}", "the same")
     rows = []
