@@ -3,7 +3,8 @@
 A manifest is a CSV file with one row per revision: ``repository`` (empty: the family's), ``revision``, ``commit``
 (empty: not known yet), ``step`` and ``tokens`` (both empty where the name says nothing). It is made from a hub by
 ``refresh``; for families whose names are certain one comes with the package, without commits. One that was refreshed
-wins; its tokens may be filled in by hand where no source states them, and are kept when it is refreshed."""
+wins; its tokens may be filled in by hand where no source states them, and are kept when it is refreshed.
+"""
 
 from __future__ import annotations
 
