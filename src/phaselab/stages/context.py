@@ -307,10 +307,8 @@ class Workbench:
         brain = registered(self.study.brain)
         files = brain.files(self.study.brain, self.data)
         stamped = {
-            part: {
-                f"data: {path.name}": results.stamped_digest(path, self.store.stamps) for path in files.get(part, ())
-            }
-            for part in ("stimulus", "responses")
+            part: {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
+            for part, paths in {"stimulus": (), "responses": (), **files}.items()
         }
         stimulus = fields(self.study, ("brain.name", *(f"brain.{name}" for name in brain.stimulus)))
         about = {"version of the brain": brain.version}
