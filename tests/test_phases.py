@@ -21,7 +21,6 @@ from phaselab.phases import (
     select_layer,
     sensitivity,
     triple_phase_test,
-    triple_phase_tests,
 )
 from phaselab.phases.fit import grid_of, search
 from phaselab.phases.monotone import autocorrelated
@@ -98,7 +97,7 @@ def test_the_search_finds_what_brute_force_finds() -> None:
     x = np.sort(rng.uniform(size=11))
     x = (x - x[0]) / np.ptp(x)
     curves = rng.standard_normal((5, 11))
-    found = search(grid_of(tuple(x.tolist()), 3), curves, 3)
+    found = search(grid_of(tuple(x.tolist()), 3), curves)
     for k in (1, 2, 3):
         for y, rss in zip(curves, found[k][0], strict=True):
             best = np.inf
@@ -302,17 +301,6 @@ def test_the_layer_is_chosen_once_for_the_whole_curve() -> None:
     brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.1, 0.9, 0.6, 0.6, 0.5, 0.7]})
     assert select_layer(brain) == 1
     assert select_layer(brain.iloc[:0]) == -1
-
-
-def test_several_models_share_one_correction() -> None:
-    curves = three_phases(np.random.default_rng(0))
-    both = pd.concat([curves, curves.assign(model="n")])
-    tests = triple_phase_tests(both)
-    assert list(tests) == ["m", "n"]
-    joint = pd.concat([t.table for t in tests.values()])
-    assert joint["p_holm"].to_numpy() == pytest.approx(holm(joint["p"]))
-    alone = triple_phase_test(curves, "m").table
-    assert (tests["m"].table["p_holm"] >= alone["p_holm"]).all()
 
 
 def test_sensitivity_says_what_the_verdict_hangs_on() -> None:

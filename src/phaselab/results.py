@@ -67,14 +67,16 @@ def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFr
     `rows` give the columns that vary, `constant` those that do not; ``task``, ``subject`` and
     ``roi`` default to an empty string, ``layer`` to -1 and ``stderr`` to NaN.
     """
-    defaults = {"task": "", "subject": "", "roi": "", "layer": NO_LAYER, "stderr": float("nan")}
     frame = pd.DataFrame(list(rows)).assign(**constant)
-    frame = frame.assign(**{name: value for name, value in defaults.items() if name not in frame})
+    absent: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": NO_LAYER, "stderr": float("nan")}
+    for name, default in absent.items():
+        if name not in frame:
+            frame[name] = default
     if frame.empty:
         frame = frame.reindex(columns=list(CURVE_COLUMNS))
-    unknown, absent = set(map(str, frame)) - set(CURVE_COLUMNS), set(CURVE_COLUMNS) - set(map(str, frame))
-    found = f"unknown columns {sorted(unknown)}, missing columns {sorted(absent)}"
-    expect(not unknown | absent, "curves table", found, ", ".join(CURVE_COLUMNS))
+    unknown, missing = set(map(str, frame)) - set(CURVE_COLUMNS), set(CURVE_COLUMNS) - set(map(str, frame))
+    found = f"unknown columns {sorted(unknown)}, missing columns {sorted(missing)}"
+    expect(not unknown | missing, "curves table", found, ", ".join(CURVE_COLUMNS))
     return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
 
 

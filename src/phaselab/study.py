@@ -8,13 +8,15 @@ else of phaselab.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError
 
@@ -98,20 +100,34 @@ class Model(Strict):
 
 
 class BrainSpec(Strict):
-    """The brain data: a module of ``phaselab.brains`` and its options.
+    """The brain data: the name of a data set, and fields of its own.
 
-    ``simulated``: responses generated from known latents of held-out narratives.
-    ``alice``: Brennan et al. 2016, real fMRI of people who listen to a chapter of Alice.
+    Each file of ``phaselab.brains`` extends this section by what its data set can be asked for; the fields
+    of one are unknown to another. ``seed``: of permutations and shuffles, and of a simulated brain.
     """
 
-    name: Literal["simulated", "alice"]
+    name: Slug
     seed: int = 0
-    subjects: int | None = Field(default=None, ge=1)
-    runs: int = Field(default=4, ge=2)
-    minutes: float = Field(default=20.0, gt=0, description="length of all runs together, minutes")
-    tr: float = Field(default=2.0, gt=0, description="repetition time, seconds")
-    vertices: int = Field(default=160, ge=8, description="vertices a subject")
-    radius: Literal["6mm", "10mm"] = "6mm"
+
+
+#: Name of a data set -> model of its section; the files of ``phaselab.brains`` fill it when they are imported.
+BRAIN_SECTIONS: dict[str, type[BrainSpec]] = {}
+
+
+def _brain(value: Any) -> Any:
+    """A mapping of fields as the section of the data set that it names."""
+    if not isinstance(value, dict):
+        return value
+    name = str(value.get("name"))
+    if name not in BRAIN_SECTIONS:
+        # By name and not by an import statement: this is the ground floor, and brains stand on it. They are looked
+        # up when a study names one, so that whoever only reads other sections needs none of them.
+        importlib.import_module("phaselab.brains")
+    if name not in BRAIN_SECTIONS:
+        wrong = PydanticCustomError("brain", "expected one of {known}", {"known": ", ".join(sorted(BRAIN_SECTIONS))})
+        line = InitErrorDetails(type=wrong, loc=("name",), input=value.get("name"))
+        raise ValidationError.from_exception_data("brain", [line])
+    return BRAIN_SECTIONS[name].model_validate(value)
 
 
 class FeatureSpec(Strict):
@@ -124,12 +140,13 @@ class FeatureSpec(Strict):
     -1 the last layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value
     of the text before it (``carry``).
     ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
-    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs).
+    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs); ``none``
+    for items, which have no time axis: one row each, in order (``trim`` is then 0).
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
-    STATES: ClassVar = ("context", "pooling", "layers", "seconds", "window", "stride", "empty")
-    GRID: ClassVar = ("resample", "hemodynamics", "delays", "trim")
+    STATES: ClassVar[tuple[str, ...]] = ("context", "pooling", "layers", "seconds", "window", "stride", "empty")
+    GRID: ClassVar[tuple[str, ...]] = ("resample", "hemodynamics", "delays", "trim")
 
     context: Literal["text", "seconds", "words"] = "words"
     pooling: Literal["mean", "last", "max"] = "last"
@@ -139,9 +156,15 @@ class FeatureSpec(Strict):
     stride: int = Field(default=32, ge=1)
     empty: Literal["zero", "carry"] = "zero"
     resample: Literal["mean", "sum", "lanczos"] = "mean"
-    hemodynamics: Literal["hrf", "average", "stack"] = "hrf"
+    hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
     delays: tuple[int, ...] = (1, 2, 3)
     trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")
+
+    @model_validator(mode="after")
+    def _items_are_not_trimmed(self) -> FeatureSpec:
+        if self.hemodynamics == "none" and self.trim:
+            raise ValueError(f"trim: found {self.trim} with hemodynamics: none, expected 0: each item is a row")
+        return self
 
 
 class EncodingSpec(Strict):
@@ -217,7 +240,7 @@ class Study(Strict):
     name: Slug
     title: str
     description: str = ""
-    brain: BrainSpec
+    brain: Annotated[SerializeAsAny[BrainSpec], BeforeValidator(_brain)]
     models: tuple[Model, ...] = Field(min_length=1)
     features: FeatureSpec = FeatureSpec()
     encoding: EncodingSpec = EncodingSpec()
@@ -304,6 +327,9 @@ def _fields_at(location: tuple[int | str, ...], content: Any) -> set[str]:
     section: Any = Study
     for part in location:
         if isinstance(part, int):
+            continue
+        if section is Study and part == "brain":
+            section = BRAIN_SECTIONS.get(content["brain"].get("name"), BrainSpec)
             continue
         field = section.model_fields[part]
         section = next(

@@ -521,6 +521,32 @@ def test_a_revision_that_another_one_uses_is_left_to_it(server: Hub, tmp_path: P
     assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_revision_that_another_process_uses_is_left_to_it(server: Hub, tmp_path: Path, killed: bool) -> None:
+    checkpoint = the("step0-tokens0B")
+    program = (
+        "from phaselab.checkpoints import Checkpoint, present\n"
+        f"with present(Checkpoint('step0-tokens0B', 0, 0, None, 'org/tiny', {checkpoint.commit!r}), lambda: False):\n"
+        "    print('in', flush=True)\n"
+        "    input()\n"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as other:
+        assert other.stdout.readline() == "in\n"
+        with present(checkpoint, keep=lambda: False):
+            pass
+        assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
+        if killed:
+            other.kill()
+        else:
+            other.communicate("\n", timeout=60)
+    assert cached(tmp_path, "model.safetensors") == (["model.safetensors"] if killed else [])
+    # The system releases what a dead process has locked.
+    with present(checkpoint, keep=lambda: False) as here:
+        load(here)
+    assert cached(tmp_path) == []
+
+
 def test_what_a_killed_download_left_behind_goes(server: Hub, tmp_path: Path) -> None:
     hub.fetch(the("step10-tokens1B"))
     (blobs,) = (tmp_path / "home" / "hub").glob("models--*/blobs")

@@ -11,28 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from examples import example
 from phaselab import internals
 from phaselab.errors import PhaselabError
 from phaselab.internals import measures, registry
 from phaselab.study import InternalSpec
 
 #: A whole measure, as it would stand in src/phaselab/internals/measures/kurtosis.py.
-EXAMPLE = '''"""Kurtosis: whether a few features of a word are far larger than its others."""
-
-from __future__ import annotations
-
-import numpy as np
-
-from phaselab.internals.registry import measure
-
-
-@measure("kurtosis", label="excess kurtosis", unit="fourth moment", version=1)
-def kurtosis(states: np.ndarray) -> tuple[float, float]:
-    """Mean excess kurtosis of a word's features (0 for a Gaussian); standard error over words."""
-    centred = states - states.mean(1, keepdims=True)
-    each = (centred**4).mean(1) / (centred**2).mean(1) ** 2 - 3
-    return each.mean(), each.std(ddof=1) / np.sqrt(len(each))
-'''
+EXAMPLE = example("internals/measures/kurtosis.py")
 
 BUILT_IN = ("norm", "anisotropy", "participation_ratio", "effective_rank", "intrinsic_dimension")
 BUILT_IN += ("intrinsic_dimension_mle", "massive_ratio", "massive_share")

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +36,7 @@ def read_source(path: Path) -> NotebookNode:
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; expected a notebook (.md or .ipynb)")
-    return jupytext.read(path)
+    return cast("NotebookNode", jupytext.read(path))
 
 
 def inspect(source: str) -> dict[str, Parameter]:

@@ -1,42 +1,50 @@
-"""What the responses of several people to one stimulus have in common, and how well it can be predicted."""
+"""Cleaning of responses, what several people's have in common, and how well that can be predicted."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from phaselab.brains import standardise
+
+def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
+    """Constant and slow cosines (discrete cosine transform II) below 1 / `cutoff` Hz, orthonormal.
+
+    `tr` and `cutoff` are in seconds (128 is the field's habit). Returns (n_trs, 1 + floor(2 * n_trs * tr / cutoff)).
+    """
+    order = int(np.floor(2 * n_trs * tr / cutoff))
+    times = (np.arange(n_trs) + 0.5) / n_trs
+    basis = np.cos(np.pi * times[:, None] * np.arange(order + 1))
+    return np.asarray(basis / np.linalg.norm(basis, axis=0))
+
+
+def regress_out(series: np.ndarray, regressors: np.ndarray) -> np.ndarray:
+    """Residuals of (n_trs, n_voxels) after least squares on (n_trs, k) `regressors`; float64."""
+    weights, *_ = np.linalg.lstsq(regressors, series, rcond=None)
+    return np.asarray(series - regressors @ weights)
+
+
+def standardise(series: np.ndarray) -> np.ndarray:
+    """Each column of (n_trs, n_voxels) with mean 0 and standard deviation 1; float32. None is constant."""
+    centred = series - series.mean(axis=0)
+    return np.asarray(centred / centred.std(axis=0), dtype=np.float32)
 
 
 def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Leave-one-out correlation of each subject with the mean of the others; (n_subjects, n_voxels).
-
-    Parameters
-    ----------
-    responses : subject -> z-scored (n_trs, n_voxels), at least two subjects.
-    """
+    """Leave-one-out correlation of each subject (n_trs, n_voxels) with the others' mean; (n_subjects, n_voxels)."""
     stack = _stack(responses)
     n_subjects, n_trs, _ = stack.shape
     others = (stack.sum(axis=0) - stack) / (n_subjects - 1)
     others = others - others.mean(axis=1, keepdims=True)
-    return (stack * others).sum(axis=1) / (n_trs * others.std(axis=1))
+    return np.asarray((stack * others).sum(axis=1) / (n_trs * others.std(axis=1)))
 
 
 def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Correlation that the response shared by all subjects would have with one subject's; (n_voxels,).
+    """Correlation that the response shared by all subjects would have with one subject's; float32 (n_voxels,).
 
-    The leave-one-out correlation falls short of it, because the mean of n - 1 others still has noise
-    in it. Its reliability is k r / (1 + (k - 1) r) for k = n - 1 others and r the mean correlation of
-    two subjects (Spearman 1910, Brown 1910), and a correlation is attenuated by the square root of
-    that. One value for all subjects, the mean: that of a single subject has a standard error that makes
-    scores divided by it worthless where it is small by chance.
-
-    Parameters
-    ----------
-    responses : subject -> (n_trs, n_voxels), at least two subjects.
-
-    Returns
-    -------
-    float32; 0 where responses do not correlate between subjects: there is no shared response.
+    The leave-one-out correlation falls short of it, because the mean of n - 1 others still has noise in it. Its
+    reliability is k r / (1 + (k - 1) r) for k = n - 1 others and r the mean correlation of two subjects (Spearman 1910,
+    Brown 1910), and a correlation is attenuated by the square root of that. One value for all subjects, the mean: that
+    of a single subject has a standard error that makes scores divided by it worthless where it is small by chance. It
+    is 0 where responses do not correlate between subjects: there is no shared response.
     """
     stack = _stack(responses)
     n_subjects = len(stack)

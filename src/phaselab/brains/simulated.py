@@ -1,210 +1,154 @@
-"""A simulated brain: responses made from the known latents of held-out narratives.
+"""A simulated brain: responses made from the known latents of held-out narratives, and from no language model.
 
-Nothing in it is fitted to a language model. What it "hears" are narratives that no model was
-trained on; each vertex of the cortical surface follows five groups of latents, one of them
-dominant, each integrated over a window of its own. Only the word group can be read off the words
-themselves: the others follow who is meant, where the hero is, who holds the object, how the hero
-feels, what is wanted and how far the story has come, which has to be carried along from earlier
-words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
+Each vertex of the cortical surface follows five kinds of latents, one of them dominant, each integrated over a window
+of its own. Only the word latents can be read off the words themselves: the others follow who is meant, where the hero
+is, who holds the object, how the hero feels, what is wanted and how far the story has come, which has to be carried
+along from earlier words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import Field
 from scipy.linalg import toeplitz
 
-from phaselab.brains import BrainData, drift_basis, standardise
-from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, tr_means
+from phaselab.brains.base import BrainData, Group, brain
+from phaselab.brains.signal import drift_basis, standardise
+from phaselab.errors import expect
+from phaselab.stimuli import Run, Stimulus, convolve, tr_means
+from phaselab.stimuli.grid import convolve_events
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
 
-#: Seconds of a word: a part that all have, and a part for each letter.
-WORD_SECONDS, LETTER_SECONDS = 0.14, 0.05
-#: Silence in seconds, which is when the mark of punctuation is "heard", and between narratives.
-PAUSES = {".": 0.5, ",": 0.2}
-BETWEEN = 1.5
+#: Seconds of a word (a part that all have, and one per letter), of marks of punctuation, and between narratives.
+WORD_SECONDS, LETTER_SECONDS, PAUSES, BETWEEN = 0.14, 0.05, {".": 0.5, ",": 0.2}, 1.5
 #: Period, in seconds, from which on drift is removed: longer than narratives, so that the signal stays.
 CUTOFF = 300.0
-#: Least and greatest ceiling drawn for a vertex.
-CEILINGS = (0.35, 0.85)
-#: Share of a vertex's signal variance that comes from its region's own group, least and greatest.
-DOMINANT = (0.75, 0.9)
-#: Of what is left, the part of the word group (the rest is shared at random by the others).
-WORD_REST = 0.1
-#: Standard deviation, in seconds, of a subject's delay of the haemodynamic response.
-DELAY_SD = 0.3
-#: Subjects when the study names no number.
-SUBJECTS = 3
+#: Least and greatest ceiling drawn for a vertex; share of its signal variance that comes from its region's own latents.
+CEILINGS, DOMINANT = (0.35, 0.85), (0.75, 0.9)
+#: Of what is left, the weight of the word latents (others: about 1); s.d. of the subjects' haemodynamic delay, seconds.
+WORD_REST, DELAY_SD = 0.1, 0.3
 
 
-@dataclass(frozen=True)
-class Group:
-    """Latents that one region follows.
+class SimulatedSpec(BrainSpec):
+    """Section ``brain`` of a study with this brain: ``minutes`` of all runs together, ``tr`` in seconds."""
 
-    Attributes
-    ----------
-    name : of the group; its region is called ``sim-<name>``.
-    window : seconds of the exponential window over which it is integrated; 0 for none.
-    categories : label -> number of dimensions into which its values are embedded at random.
-    values : labels that are numbers already.
-    share : share of all vertices.
-    seed : millimetres (x, y, z) by the pial surface about which the patch lies, mirrored for the left.
-    """
+    name: Literal["simulated"] = "simulated"
+    subjects: int = Field(default=3, ge=1)
+    runs: int = Field(default=4, ge=2)
+    minutes: float = Field(default=20.0, gt=0)
+    tr: float = Field(default=2.0, gt=0)
+    vertices: int = Field(default=160, ge=8)
+
+
+class Latents(NamedTuple):
+    """Latents that one region, ``sim-<name>``, follows."""
 
     name: str
-    window: float
-    categories: dict[str, int]
-    values: tuple[str, ...]
-    share: float
-    seed: tuple[float, float, float]
-
-    @property
-    def dimensions(self) -> int:
-        """Number of columns of its latents."""
-        return sum(self.categories.values()) + len(self.values)
+    window: float  # seconds of the exponential window over which they are integrated; 0 for none
+    categories: dict[str, int]  # label -> number of dimensions into which its values are embedded at random
+    values: tuple[str, ...]  # labels that are numbers already
+    share: float  # of all vertices
+    seed: tuple[float, float, float]  # mm on the right by the pial surface, about which the patch lies
 
 
-GROUPS = (
-    Group("word", 0.0, {"word_class": 1}, ("length", "pronoun", "sentence_onset"), 0.14, (62.0, -22.0, 6.0)),
-    Group("entity", 2.0, {"who": 2, "holder": 2}, (), 0.2, (52.0, -58.0, 22.0)),
-    Group("scene", 4.0, {"place": 2, "object": 1}, (), 0.2, (38.0, -78.0, 22.0)),
-    Group("emotion", 6.0, {"mood": 2}, ("valence",), 0.18, (48.0, 28.0, 4.0)),
-    Group("narrative", 10.0, {"goal": 2}, ("progress",), 0.18, (8.0, -58.0, 34.0)),
+LATENTS = (
+    Latents("word", 0.0, {"word_class": 1}, ("length", "pronoun", "sentence_onset"), 0.14, (62.0, -22.0, 6.0)),
+    Latents("entity", 2.0, {"who": 2, "holder": 2}, (), 0.2, (52.0, -58.0, 22.0)),
+    Latents("scene", 4.0, {"place": 2, "object": 1}, (), 0.2, (38.0, -78.0, 22.0)),
+    Latents("emotion", 6.0, {"mood": 2}, ("valence",), 0.18, (48.0, 28.0, 4.0)),
+    Latents("narrative", 10.0, {"goal": 2}, ("progress",), 0.18, (8.0, -58.0, 34.0)),
 )
-#: The negative control: a region that carries no signal.
-NOISE = "noise"
+#: The last region is the negative control, which carries no signal and has the vertices that are left.
+REGIONS = tuple(f"sim-{name}" for name in (*(latents.name for latents in LATENTS), "noise"))
 NOISE_SEED = (36.0, 36.0, 34.0)
-REGIONS = tuple(f"sim-{name}" for name in (*(group.name for group in GROUPS), NOISE))
+NOTES = (
+    "Simulated: the regions' names say which latents they follow, not what the cortex does there.",
+    "sim-noise carries no signal: its scores show what chance gives.",
+)
 
 
-def load(spec: BrainSpec) -> BrainData:
-    """Simulate the responses of a study; the same `spec` gives the same numbers.
+@brain("simulated", SimulatedSpec, version=1, stimulus=("seed", "runs", "minutes", "tr"))
+def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
+    """Simulate the responses of a study; the same `section` gives the same numbers.
 
-    The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g
-    (n_trs, d_g) are the latents of group g after integration and convolution, w_vg random weights
-    scaled to unit variance, and D takes out the mean and the cosines of 300 s and longer. Subjects
-    share stimulus, latents and vertices; shares, weights, noise and the delay of the haemodynamic
-    response are their own.
-
-    Ceiling: ``sqrt(V_s / (V_s + V_n))``, mean over runs, with V_s the variance of the noiseless response
-    and V_n the expected variance of the noise, both after D: the correlation of a perfect prediction
-    with the response, in expectation. It is 0 in ``sim-noise``.
-
-    Parameters
-    ----------
-    spec : `seed`, `subjects` (3 when not given), `runs`, `minutes`, `tr`, `vertices` are used.
-
-    Returns
-    -------
-    BrainData
-        `latents`: the S_g side by side in the order of `GROUPS`, taken through D as the responses are, with
-        the canonical haemodynamic response (no delay); 17 columns of unit variance.
-
-    Raises
-    ------
-    ValueError
-        When a run would be shorter than a minute, or the vertices fewer than regions times hemispheres.
+    The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g (n_trs, d_g) are
+    the latents g after integration and convolution, w_vg random weights scaled to unit variance, and D takes out the
+    mean and the cosines of 300 s and longer. Subjects share stimulus, S_g (but for a delay) and vertices. Ceiling:
+    ``sqrt(V_s / (V_s + V_n))``, mean over runs, V_s being the variance of the noiseless response and V_n the expected
+    one of the noise, both after D: the correlation of a perfect prediction with the response, in expectation.
     """
-    n_trs = round(spec.minutes * 60 / spec.runs / spec.tr)
-    if n_trs * spec.tr < 60:
-        raise ValueError(
-            f"brain.minutes: found {spec.minutes:g} for {spec.runs} runs, expected at least 1 minute a run"
-        )
-    stimulus = present(spec.seed, spec.runs, n_trs, spec.tr)
-    sources = [integrated(stimulus, group, np.random.default_rng([spec.seed, 1, g])) for g, group in enumerate(GROUPS)]
-    vertices, rois = patches(spec.vertices)
-    subjects = {
-        f"sub-{number + 1:02d}": simulate(stimulus, sources, rois, np.random.default_rng([spec.seed, 2, number]))
-        for number in range(spec.subjects or SUBJECTS)
-    }
-    canonical = [_responses(stimulus, source, 0.0) for source in sources]
-    latents = {
-        run.name: np.hstack([group[run.name] for group in canonical]).astype(np.float32) for run in stimulus.runs
-    }
-    nuisance = {run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs}
+    seed, n_trs = section.seed, round(section.minutes * 60 / section.runs / section.tr)
+    found = f"{section.minutes:g} for {section.runs} runs"
+    expect(n_trs * section.tr >= 60, "brain.minutes", found, "at least 1 minute a run")
+    stimulus = present(seed, section.runs, n_trs, section.tr)
+    names = tuple(run.name for run in stimulus.runs)
+    sources = [integrated(stimulus, of, np.random.default_rng([seed, 1, g])) for g, of in enumerate(LATENTS)]
+    vertices, rois = patches(section.vertices)
+    random = {f"sub-{number + 1:02d}": np.random.default_rng([seed, 2, number]) for number in range(section.subjects)}
+    made = {subject: simulate(stimulus, sources, rois, rng) for subject, rng in random.items()}
+    latents = np.hstack([_responses(stimulus, source, 0.0) for source in sources]).astype(np.float32)
     return BrainData(
         name="simulated",
         simulated=True,
-        description=(
-            f"Simulated responses of {len(subjects)} subjects to {len(stimulus.runs)} runs of generated "
-            f"narratives, {spec.vertices} vertices of fsaverage5 each"
-        ),
+        description=f"Simulated responses of {len(made)} subjects to {len(names)} runs of generated narratives, "
+        f"{section.vertices} vertices of fsaverage5 each",
         stimulus=stimulus,
-        responses={subject: made[0] for subject, made in subjects.items()},
-        rois={subject: rois for subject in subjects},
-        ceiling={subject: made[1] for subject, made in subjects.items()},
+        groups=(Group(tuple(made), names),),
+        read=lambda subject, run: made[subject][0][run],
+        rois=dict.fromkeys(made, rois),
+        ceiling={subject: ceiling for subject, (_, ceiling) in made.items()},
         ceiling_kind="known: the expected correlation of the simulated response with its noiseless part",
-        nuisance=nuisance,
+        nuisance={run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs},
         nuisance_names=("word rate", "letters", "sentence onsets"),
-        vertices={subject: vertices for subject in subjects},
-        latents=latents,
-        notes=(
-            "Simulated: the regions' names say which latents they follow, not what the cortex does there.",
-            "sim-noise carries no signal: its scores show what chance gives.",
-        ),
+        vertices=dict.fromkeys(made, vertices),
+        latents=dict(zip(names, np.split(latents, len(names)), strict=True)),
+        notes=NOTES,
     )
 
 
-# --- Stimulus --------------------------------------------------------------------------------------
-
-
 def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
-    """Held-out narratives, read aloud at a natural pace (about 2.5 words a second with pauses).
+    """Held-out narratives, read aloud at a natural pace (about 2.5 words per second with pauses).
 
-    A run begins with a new narrative, and the end of the run cuts its last one short. Labels: those of
-    the world, without the language, and `narrative`, its number.
+    A run begins with a new narrative and cuts its last one short. Labels are the world's, and `narrative`, its number.
     """
-    length = n_trs * tr
+    length, runs = n_trs * tr, []
     # No narrative takes less than 9 s: six sentences, with the pauses after them.
-    told = iter(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True))
-    runs = []
-    number = 0
+    told = iter(enumerate(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True)))
     for index in range(n_runs):
         clock, heard = 0.0, []
         while clock < length:
-            labels = next(told).labels.drop(columns="language")
+            number, narrative = next(told)
+            labels = narrative.labels.drop(columns="language")
             seconds = labels["word"].map(lambda w: PAUSES.get(w, WORD_SECONDS + LETTER_SECONDS * len(w)))
             offset = clock + seconds.cumsum()
             timed = labels.assign(narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0)
             heard.append(timed[offset <= length])
             clock = offset.iloc[-1] + BETWEEN
-            number += 1
         table = pd.concat(heard, ignore_index=True)
-        runs.append(
-            Run(
-                name=f"run-{index + 1}",
-                texts=tuple(table["word"]),
-                onsets=table.pop("onset").to_numpy(),
-                offsets=table.pop("offset").to_numpy(),
-                tr=tr,
-                n_trs=n_trs,
-                starts=table.pop("start").to_numpy(),
-                labels=table,
-            )
-        )
+        onsets, offsets, starts = (table.pop(column).to_numpy() for column in ("onset", "offset", "start"))
+        runs.append(Run(f"run-{index + 1}", tuple(table["word"]), onsets, offsets, tr, n_trs, table, starts))
     return Stimulus("simulated", tuple(runs))
 
 
 def _word_labels(labels: pd.DataFrame) -> pd.DataFrame:
-    """What the word group follows: `word_class`, and numbers of about unit size; 0 for punctuation."""
+    """What the word latents follow: `word_class`, and numbers of about unit size; 0 for punctuation."""
     word = labels["word"]
     spoken = ~word.isin(PUNCTUATION)
     classes = pd.Series("other", index=labels.index, dtype="str")
     for name, label in (("place", "place"), ("object", "object"), ("mood", "mood"), ("name", "who")):
         classes = classes.mask(word.isin(set(labels[label]) - {UNKNOWN, NOBODY}), name)
     classes = classes.mask(labels["pronoun"], "pronoun").mask(~spoken, UNKNOWN)
-    first = (labels["sentence"] != labels["sentence"].shift()) | (labels["narrative"] != labels["narrative"].shift())
-    return pd.DataFrame(
-        {
-            "word_class": classes,
-            "length": ((word.str.len() - 4.0) / 2.0).where(spoken, 0.0),
-            "pronoun": labels["pronoun"].astype(float),
-            "sentence_onset": first.astype(float),
-        }
-    )
+    columns = labels[["sentence", "narrative"]]
+    first = (columns != columns.shift()).any(axis=1).astype(float)
+    length = ((word.str.len() - 4.0) / 2.0).where(spoken, 0.0)
+    numbers = {"length": length, "pronoun": labels["pronoun"].astype(float), "sentence_onset": first}
+    return pd.DataFrame({"word_class": classes, **numbers})
 
 
 def _amplitudes(run: Run) -> np.ndarray:
@@ -214,170 +158,138 @@ def _amplitudes(run: Run) -> np.ndarray:
     return np.column_stack([spoken, letters, _word_labels(run.labels)["sentence_onset"]]).astype(float)
 
 
-# --- Latents ---------------------------------------------------------------------------------------
+def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> np.ndarray:
+    """Latents at each word of all runs, (n_texts, d), integrated over their window.
 
-
-def integrated(stimulus: Stimulus, group: Group, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Latents of one group at each word, run -> (n_texts, d), integrated over the group's window.
-
-    A category is coded one-hot and embedded at random, with the mean over its values taken out, so
-    that neither silence nor what is still unknown (both 0) stands apart from all values. A value heard
-    in a single narrative is coded 0 too: it would be that narrative's own mark. The window is
-    ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, from 0 at each narrative's first
-    word: nothing is carried from one narrative to the next.
+    A category is coded one-hot and embedded at random, with the mean over its values taken out, so that neither
+    silence nor what is still unknown (both 0) stands apart from all values. A value heard in a single narrative is
+    coded 0 too: it would be that narrative's own mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a =
+    exp(-dt / window)``, begins anew with each narrative.
     """
-    tables = {run.name: pd.concat([run.labels, _word_labels(run.labels)], axis=1) for run in stimulus.runs}
-    tables = {name: table.loc[:, ~table.columns.duplicated(keep="last")] for name, table in tables.items()}
-    codes: dict[str, list[np.ndarray]] = {name: [] for name in tables}
-    for label, dimensions in group.categories.items():
-        heard = pd.concat(list(tables.values())).groupby(label)["narrative"].nunique()
+    table, codes = pd.concat([run.labels.assign(**_word_labels(run.labels)) for run in stimulus.runs]), []
+    for label, dimensions in latents.categories.items():
+        heard = table.groupby(label)["narrative"].nunique()
         values = sorted(set(heard[heard >= 2].index) - {UNKNOWN})
         embedding = rng.standard_normal((len(values), dimensions))
         embedding -= embedding.mean(axis=0) if values else 0.0
-        for name, table in tables.items():
-            one_hot = table[label].to_numpy()[:, None] == np.array(values, dtype=object)
-            codes[name].append(one_hot.astype(float) @ embedding)
-    for label in group.values:
-        for name, table in tables.items():
-            # How far the story is runs from 0 to 1: centred as the other latents are.
-            numbers = table[label].to_numpy(dtype=float)
-            codes[name].append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
-    return {run.name: _integrate(np.hstack(codes[run.name]), run, group.window) for run in stimulus.runs}
+        codes.append((table[label].to_numpy()[:, None] == np.array(values, dtype=object)).astype(float) @ embedding)
+    for label in latents.values:
+        numbers = table[label].to_numpy(dtype=float)
+        # How far the story is runs from 0 to 1: centred as the other latents are.
+        codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
+    return _integrate(np.hstack(codes), stimulus, latents.window)
 
 
-def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
+def _integrate(values: np.ndarray, stimulus: Stimulus, window: float) -> np.ndarray:
     if window == 0:
         return values
-    before = np.concatenate([[0.0], run.onsets[:-1]])
-    passed = np.where(run.starts, run.offsets - run.onsets, run.onsets - before)
-    keep = np.where(run.starts, 0.0, np.exp(-passed / window))
-    new = 1 - np.exp(-passed / window)
-    out = np.empty_like(values)
-    state = np.zeros(values.shape[1])
+    times = [(run.onsets, run.offsets, run.starts) for run in stimulus.runs]
+    onsets, offsets, starts = (np.concatenate(of_runs) for of_runs in zip(*times, strict=True))
+    passed = np.where(starts, offsets - onsets, np.diff(onsets, prepend=0.0))
+    keep, new = np.where(starts, 0.0, np.exp(-passed / window)), 1 - np.exp(-passed / window)
+    out, state = np.empty_like(values), np.zeros(values.shape[1])
     for index in range(len(values)):
-        state = keep[index] * state + new[index] * values[index]
-        out[index] = state
+        out[index] = state = keep[index] * state + new[index] * values[index]
     return out
 
 
-def _responses(stimulus: Stimulus, source: dict[str, np.ndarray], delay: float) -> dict[str, np.ndarray]:
-    """Sources on the TR grid, convolved, without drift; each column of unit power over all runs."""
-    made = {}
-    for run in stimulus.runs:
-        series = convolve(tr_means(source[run.name], run), run.tr, delay).astype(float)
-        basis = drift_basis(run.n_trs, run.tr, CUTOFF)
-        made[run.name] = series - basis @ (basis.T @ series)
-    power = np.mean(np.concatenate(list(made.values())) ** 2, axis=0)
-    return {name: series * _inverse_root(power) for name, series in made.items()}
+def _responses(stimulus: Stimulus, source: np.ndarray, delay: float) -> np.ndarray:
+    """Sources (n_texts, d) on the TR grid of all runs, convolved, without drift; each column of unit power."""
+    parts = np.split(source, np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
+    of_runs = zip(parts, stimulus.runs, strict=True)
+    series = np.concatenate([_clean(convolve(tr_means(part, run), run.tr, delay), run) for part, run in of_runs])
+    return np.asarray(series * _inverse_root(series))
 
 
-def _inverse_root(power: np.ndarray) -> np.ndarray:
+def _clean(series: np.ndarray, run: Run) -> np.ndarray:
+    """Series of a run without its mean and slow cosines."""
+    basis = drift_basis(run.n_trs, run.tr, CUTOFF)
+    return np.asarray(series - basis @ (basis.T @ series.astype(float)))
+
+
+def _inverse_root(series: np.ndarray) -> np.ndarray:
     """1 / sqrt(power), and 0 where nothing is (a latent that a very short stimulus never shows)."""
+    power = np.mean(series**2, axis=0)
     return np.where(power > 0, 1 / np.sqrt(np.where(power > 0, power, 1.0)), 0.0)
 
 
-# --- Cortex ----------------------------------------------------------------------------------------
-
-
 def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contiguous patches of fsaverage5, one a region and hemisphere; vertex indices and region names.
+    """Contiguous patches of fsaverage5, one per region and hemisphere; vertex indices and region names.
 
-    A patch grows about the vertex of the pial surface that lies nearest to the region's seed, by
-    distance on the sphere, and takes no vertex of a patch before it. Right hemisphere: + 10242.
-
-    Raises
-    ------
-    ValueError
-        When the vertices are fewer than the patches, or more than the surface has.
+    A patch grows about the vertex of the pial surface that lies nearest to the region's seed, by distance on the
+    sphere, and takes no vertex of a patch before it. Right hemisphere: + 10242.
     """
-    # Imported here: nilearn takes a second. The surface comes with nilearn, nothing is downloaded.
-    from nilearn.datasets import load_fsaverage
+    from nilearn.datasets import load_fsaverage  # here: it takes a second; the surface comes with it
 
     meshes = load_fsaverage("fsaverage5")
     pial, sphere = meshes["pial"].parts, meshes["sphere"].parts
-    n_side = len(pial["left"].coordinates)
-    shares = [*(group.share for group in GROUPS), 1 - sum(group.share for group in GROUPS)]
-    if not 2 * len(REGIONS) <= n_vertices <= 2 * n_side:
-        raise ValueError(f"brain.vertices: found {n_vertices}, expected {2 * len(REGIONS)} to {2 * n_side}")
-    sizes = _apportion(n_vertices, np.repeat(shares, 2) / 2)
-    vertices, names = [], []
-    taken = np.zeros(2 * n_side, dtype=bool)
-    for index, seed in enumerate((*(group.seed for group in GROUPS), NOISE_SEED)):
-        for side, hemisphere in enumerate(("left", "right")):
-            mirrored = np.array(seed) * (1 if hemisphere == "right" else -1, 1, 1)
-            centre = np.argmin(np.linalg.norm(pial[hemisphere].coordinates - mirrored, axis=1))
-            on_sphere = sphere[hemisphere].coordinates
-            distance = np.linalg.norm(on_sphere - on_sphere[centre], axis=1)
-            distance[taken[side * n_side : (side + 1) * n_side]] = np.inf
-            size = sizes[2 * index + side]
-            chosen = np.sort(np.argsort(distance, kind="stable")[:size]) + side * n_side
-            taken[chosen] = True
-            vertices.append(chosen)
-            names += [REGIONS[index]] * size
-    return np.concatenate(vertices), np.array(names)
+    n_side, fewest = len(pial["left"].coordinates), 2 * len(REGIONS)
+    expect(fewest <= n_vertices <= 2 * n_side, "brain.vertices", n_vertices, f"{fewest} to {2 * n_side}")
+    shares = [latents.share for latents in LATENTS]
+    sizes = _apportion(n_vertices, np.repeat([*shares, 1 - sum(shares)], 2) / 2)
+    vertices, taken = [], np.zeros(2 * n_side, dtype=bool)
+    patch = product((*(latents.seed for latents in LATENTS), NOISE_SEED), enumerate(("left", "right")))
+    for (seed, (side, hemisphere)), size in zip(patch, sizes, strict=True):
+        mirrored = np.array(seed) * (1 if hemisphere == "right" else -1, 1, 1)
+        centre = np.argmin(np.linalg.norm(pial[hemisphere].coordinates - mirrored, axis=1))
+        on_sphere = sphere[hemisphere].coordinates
+        distance = np.linalg.norm(on_sphere - on_sphere[centre], axis=1)
+        distance[taken[side * n_side : (side + 1) * n_side]] = np.inf
+        vertices.append(np.sort(np.argsort(distance, kind="stable")[:size]) + side * n_side)
+        taken[vertices[-1]] = True
+    return np.concatenate(vertices), np.repeat(np.repeat(np.array(REGIONS), 2), sizes)
 
 
 def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
     """Whole numbers that add up to `total`, at least 1 each, by largest remainder."""
     rest = (total - len(shares)) * shares / shares.sum()
-    sizes = 1 + np.floor(rest).astype(int)
-    largest = np.argsort(np.floor(rest) - rest, kind="stable")[: total - sizes.sum()]
-    sizes[largest] += 1
+    sizes: np.ndarray = 1 + np.floor(rest).astype(int)
+    sizes[np.argsort(np.floor(rest) - rest, kind="stable")[: total - sizes.sum()]] += 1
     return sizes
 
 
-# --- Responses -------------------------------------------------------------------------------------
-
-
 def shares_of(region: str, rng: np.random.Generator) -> np.ndarray:
-    """Share of a vertex's signal variance by group, (n_groups,), sum 1; zeros in the noise region."""
-    names = [f"sim-{group.name}" for group in GROUPS]
-    shares = np.zeros(len(names))
-    if region not in names:
+    """Share of a vertex's signal variance by latents, (n,), sum 1; zeros in the noise region."""
+    own, shares = REGIONS.index(region), np.zeros(len(LATENTS))
+    if own == len(LATENTS):
         return shares
-    own = names.index(region)
     shares[own] = rng.uniform(*DOMINANT)
-    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in names])
+    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in REGIONS[:-1]])
     weights[own] = 0
-    return shares + (1 - shares[own]) * weights / weights.sum()
+    return np.asarray(shares + (1 - shares[own]) * weights / weights.sum())
 
 
 def noise_covariance(n_trs: int, tr: float, autocorrelation: float) -> np.ndarray:
     """(n_trs, n_trs): an AR(1) process of unit variance, and drift: a random slope and slow cosines."""
-    slope = np.linspace(-1, 1, n_trs)
-    cosines = drift_basis(n_trs, tr, CUTOFF)[:, 1:]
+    slope, cosines = np.linspace(-1, 1, n_trs), drift_basis(n_trs, tr, CUTOFF)[:, 1:]
     ar = toeplitz(autocorrelation ** np.arange(n_trs))
-    return ar + np.outer(slope, slope) + n_trs * 0.1 * cosines @ cosines.T
+    return np.asarray(ar + np.outer(slope, slope) + n_trs * 0.1 * cosines @ cosines.T)
 
 
 def simulate(
-    stimulus: Stimulus, sources: list[dict[str, np.ndarray]], rois: np.ndarray, rng: np.random.Generator
+    stimulus: Stimulus, sources: list[np.ndarray], rois: np.ndarray, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One subject: responses, run -> float32 (n_trs, n_vertices), and ceiling, float32 (n_vertices,)."""
-    delay = float(rng.normal(0, DELAY_SD))
-    autocorrelation = float(rng.uniform(0.15, 0.35))
+    delay, autocorrelation = float(rng.normal(0, DELAY_SD)), float(rng.uniform(0.15, 0.35))
     heard = [_responses(stimulus, source, delay) for source in sources]
-    shares = np.array([shares_of(region, rng) for region in rois])  # (n_vertices, n_groups)
+    shares = np.array([shares_of(region, rng) for region in rois])  # (n_vertices, n_latents)
     target = rng.uniform(*CEILINGS, size=len(rois))
-    signal = {run.name: np.zeros((run.n_trs, len(rois))) for run in stimulus.runs}
-    for group, share in zip(heard, shares.T, strict=True):
-        weights = rng.standard_normal((next(iter(group.values())).shape[1], len(rois)))
-        parts = {name: series @ weights for name, series in group.items()}
-        power = np.mean(np.concatenate(list(parts.values())) ** 2, axis=0)
-        for name, part in parts.items():
-            signal[name] += np.sqrt(share) * _inverse_root(power) * part
-    variances, expected, noise = [], [], {}
+    whole = np.zeros((stimulus.n_trs, len(rois)))
+    for of, share in zip(heard, shares.T, strict=True):
+        part = of @ rng.standard_normal((of.shape[1], len(rois)))
+        whole += np.sqrt(share) * _inverse_root(part) * part
+    signal = np.split(whole, len(stimulus.runs))
+    expected, noise = [], []
     for run in stimulus.runs:
-        covariance = noise_covariance(run.n_trs, run.tr, autocorrelation)
-        basis = drift_basis(run.n_trs, run.tr, CUTOFF)
+        covariance, basis = noise_covariance(run.n_trs, run.tr, autocorrelation), drift_basis(run.n_trs, run.tr, CUTOFF)
         drawn = np.linalg.cholesky(covariance) @ rng.standard_normal((run.n_trs, len(rois)))
-        noise[run.name] = drawn - basis @ (basis.T @ drawn)
+        noise.append(_clean(drawn, run))
         expected.append((np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / run.n_trs)
-        variances.append((signal[run.name] ** 2).mean(axis=0))
-    power_s, power_n = np.array(variances), np.array(expected)[:, None]  # (n_runs, n_vertices), (n_runs, 1)
-    mean_s = power_s.mean(axis=0)
+    power_s = np.array([(part**2).mean(axis=0) for part in signal])  # (n_runs, n_vertices)
+    mean_s, power_n = power_s.mean(axis=0), np.array(expected)[:, None]
     # Noise of the size that gives the target over all runs; any size will do where there is no signal.
     size = np.where(mean_s > 0, mean_s * (1 / target**2 - 1) / power_n.mean(), 1.0)
     ceiling = np.sqrt(power_s / (power_s + size * power_n)).mean(axis=0)
-    responses = {name: standardise(signal[name] + np.sqrt(size) * noise[name]) for name in signal}
+    parts = zip(stimulus.runs, signal, noise, strict=True)
+    responses = {run.name: standardise(own + np.sqrt(size) * other) for run, own, other in parts}
     return responses, ceiling.astype(np.float32)

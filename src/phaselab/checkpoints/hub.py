@@ -230,7 +230,7 @@ def _locked(repository: str, commit: str = "") -> Iterator[ReadWriteLock | None]
     try:
         lock = ReadWriteLock(path, is_singleton=False)
         (lock.acquire_read if commit else lock.acquire_write)()
-    except sqlite3.Error as error:
+    except (OSError, sqlite3.Error) as error:
         raise CheckpointError(f"{path}: cannot be locked: {error}") from error
     try:
         yield lock

@@ -228,7 +228,8 @@ def _with_gap(tests: Sequence[np.ndarray], times: np.ndarray, gap: int) -> list[
         after = np.searchsorted(times[test], times).clip(max=len(test) - 1)
         nearest = np.minimum(np.abs(times - times[test[after]]), np.abs(times - times[test[(after - 1).clip(min=0)]]))
         train = np.flatnonzero(nearest > gap)
-        expect(len(train), "gap", f"{gap} TRs", f"fewer: a fold of {len(times)} samples would have no training sample")
+        lost = f"{gap} TRs, with which a fold of {len(times)} samples has no training sample"
+        expect(len(train), "gap", lost, "fewer")
         folds.append((train, test))
     return folds
 

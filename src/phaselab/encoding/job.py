@@ -64,7 +64,7 @@ class EncodeJob(EncodingSpec):
     # What means nothing here of a study's section.
     shuffles: ClassVar[int] = 0  # type: ignore[misc]
     similarity: ClassVar[tuple[Literal["rsa", "cka"], ...]] = ()  # type: ignore[misc]
-    unique: ClassVar[bool] = False
+    unique: ClassVar[bool] = False  # type: ignore[misc]
 
     features: Files = Field(
         title=f"[LABEL=]{ARRAY}", description="(TRs, features) or (layers, TRs, features); repeatable."

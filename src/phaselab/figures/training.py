@@ -57,7 +57,7 @@ def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = 
     more: dict[str, Any] = {"level": level, "level_name": "chance", "moves": moves}
     if mean:
         more["thin"] = rows if rows["task"].nunique() > 1 else None
-        rows = rows.assign(line="mean of tasks")
+        rows = query.behaviour_by_task(curves, measure).rows.assign(line="mean of tasks")
     return draw.Panel.of(measure, query.interval_of(rows, by=("line", "tokens")), **more)
 
 
@@ -204,14 +204,15 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool, layer: int | None = Non
     measure = query.brain_measure(curves)
     layer = query.best_layer(curves, measure) if layer is None else layer
     rows = query.select(curves, perspective="brain", measure=measure, layer=layer).dropna(subset=["value"])
-    table = query.interval_over(rows.assign(line=rows["roi"]), by=("line", "tokens"))
+    by_roi = [query.brain_curve(curves, roi, layer, measure).assign(line=roi) for roi in rows["roi"].unique()]
+    table = pd.concat(by_roi, ignore_index=True)
     whole = table["line"] == "all"
     table.loc[whole, ["low", "high"]] = np.nan
     names = sorted(table.loc[~whole, "line"].unique())
     drawn = [draw.Panel(table[whole | (table["line"] == n)], n, query.MEASURES[measure][1]) for n in names]
     style = {name: {**look, "linestyle": "-"} for name, look in draw.looks(names).items()}
     style["all"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
-    n = query.subjects_text(rows["subject"].nunique(), simulated)
+    n = query.subjects_text(len(query.brain_by_subject(curves, layer=layer, measure=measure).names), simulated)
     note = f"layer {layer}; {n}, 95 % intervals; grey: all voxels"
     return draw.grid(drawn, style, legend=False, note=note, simulated=simulated)
 

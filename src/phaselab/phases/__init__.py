@@ -10,7 +10,7 @@ first positive one, and no change point is ever placed before that one.
 from phaselab.curves import select_layer
 from phaselab.phases.fit import log_tokens
 from phaselab.phases.power import detachment_power, detectable_depth, sensitivity
-from phaselab.phases.test import MARGIN, PHASE_COLUMNS, PHASES, TriplePhase, holm, triple_phase_test, triple_phase_tests
+from phaselab.phases.test import MARGIN, PHASE_COLUMNS, PHASES, TriplePhase, holm, triple_phase_test
 from phaselab.phases.text import phase_text, transitions_of
 from phaselab.phases.transitions import (
     MOVE_COLUMNS,
@@ -27,4 +27,4 @@ from phaselab.phases.transitions import (
 __all__ = ["MARGIN", "MOVE_COLUMNS", "PHASES", "PHASE_COLUMNS", "FittedTable", "Interval", "Move", "Segment"]
 __all__ += ["TableError", "Transitions", "TriplePhase", "detachment_power", "detectable_depth", "fit_table"]
 __all__ += ["fit_transitions", "holm", "log_tokens", "phase_text", "select_layer", "sensitivity", "transitions_of"]
-__all__ += ["triple_phase_test", "triple_phase_tests"]
+__all__ += ["triple_phase_test"]

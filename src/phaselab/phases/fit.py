@@ -6,10 +6,10 @@ coefficients (B, 2 + k: one, x, a hinge for each change point) and its sums of s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,9 @@ Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Fit = tuple[Array, Array, Array]
 
-#: Most positions at which the search puts a change point; they are moved continuously afterwards.
-CANDIDATES = 25
-#: Most sets of positions tried for one number of change points: fewer positions for many of them.
-SETS = 13_000
+#: Most positions at which the search puts a change point (they are moved continuously afterwards), and most sets of
+#: them that are tried for one number of change points: fewer positions for many of them.
+CANDIDATES, SETS = 25, 13_000
 #: Parameters that a change point costs in BIC. Its position is not regular, and counting slope and position (2)
 #: finds change points in noise; 3 is the BIC3 of Kim and Kim (2016) for joinpoints.
 COST = 3
@@ -32,7 +31,7 @@ PER_CHANGE = 4
 #: Degrees of freedom that a change point takes from the residuals: 2 parameters, and more for having been searched
 #: for. Between 2 and 3 intervals cover as they say (tests/test_phases.py).
 DEGREES = 2.5
-#: Numbers held at once in the inner loops, about 16 MB: what fits the caches beats what does not.
+#: Numbers held at once in the search, about 16 MB: what fits the caches beats what does not.
 CHUNK = 2_000_000
 
 
@@ -40,7 +39,6 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     """log10 of token counts (n,), ascending; a count of 0 goes one log-step before the first positive.
 
     The log-step is the gap between the first two different positive counts, or 1 (a decade) when there is but one.
-    Raises PhaselabError for a negative count.
     """
     counts = np.asarray(tokens, dtype=float)
     if (counts < 0).any():
@@ -53,18 +51,10 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
 
 
-def on_unit(where: Array) -> tuple[float, ...]:
-    """Positions (n,) from 0 to 1, as `grid_of` takes them."""
-    return tuple(((where - where[0]) / (where[-1] - where[0])).tolist())
-
-
-@dataclass(frozen=True)
-class Level:
-    """All sets of k candidate change points, each with the one direction that it adds to its parent.
-
-    `added` (n_sets, n) are unit vectors: what the last change point's hinge adds to the space that the set without
-    it spans. The sum of squares that a set explains is then its parent's plus one squared dot product: one matrix
-    product a level scores every set on every curve.
+class Level(NamedTuple):
+    """All sets of k candidate change points, each with the one direction that it adds to its parent (that without its
+    last one): a set explains what its parent does plus one squared dot product with that unit vector, so that one
+    matrix product a level scores every set on every curve.
     """
 
     knots: Index  # (n_sets, k) indices into the candidates
@@ -72,8 +62,7 @@ class Level:
     added: Array  # (n_sets, n)
 
 
-@dataclass(frozen=True)
-class Grid:
+class Grid(NamedTuple):
     """What the search needs of the checkpoints' positions alone: shared by all curves on them."""
 
     x: Array  # (n,) positions, 0 to 1
@@ -83,25 +72,30 @@ class Grid:
 
     def starts(self, changes: int, sets: Index) -> Array:
         """Positions (B, changes) of the change points of `sets` (B,)."""
-        if changes == 0:
-            return np.empty((len(sets), 0))
-        return self.candidates[self.levels[changes - 1].knots[sets]]
+        return self.candidates[self.levels[changes - 1].knots[sets]] if changes else np.empty((len(sets), 0))
+
+    def gains(self, rest: Array) -> Iterator[Array]:
+        """What each set of 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
+        gain = np.zeros((len(rest), 1))
+        for level in self.levels:
+            dots = rest @ level.added.T
+            dots *= dots  # in place: these are the largest arrays of all
+            dots += gain[:, level.parent]
+            yield (gain := dots)
 
 
 @lru_cache(maxsize=16)
-def grid_of(positions: tuple[float, ...], max_changes: int) -> Grid:
-    """The grid of checkpoints at `positions`, 0 to 1, for up to `max_changes` change points, or as many as fit."""
-    x = np.asarray(positions)
-    n = x.size
+def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
+    """The grid of checkpoints at `where`, log10 tokens, for up to `max_changes` change points, or as many as fit."""
+    x = (np.asarray(where) - where[0]) / (where[-1] - where[0])
     inner = x[2:-2]  # the outer pieces have three checkpoints at least: one alone is no piece
     most = next(m for m in range(CANDIDATES, 0, -1) if comb(m, max_changes) <= SETS)
     if inner.size > most:
         wanted = np.linspace(inner[0], inner[-1], most)
         inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
-    base = np.linalg.qr(np.stack([np.ones(n), x - x.mean()], axis=1))[0].T  # (2, n)
+    base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     hinges = np.maximum(x[None, :] - inner[:, None], 0.0)  # (m, n)
-    knots = np.zeros((1, 0), dtype=np.intp)
-    spans = base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
+    knots, spans = np.zeros((1, 0), dtype=np.intp), base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
     levels: list[Level] = []
     for _ in range(max_changes):
         last = knots[:, -1] if knots.shape[1] else np.full(1, -1, dtype=np.intp)
@@ -119,26 +113,18 @@ def grid_of(positions: tuple[float, ...], max_changes: int) -> Grid:
     return Grid(x, inner, base, tuple(levels))
 
 
-def search(grid: Grid, curves: Array, changes: int) -> list[tuple[Array, Index]]:
-    """Residual sum of squares (B,) and best set (B,) for 0 to `changes` change points; curves (B, n)."""
+def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
+    """Residual sum of squares (B,) and best set (B,) for 0, 1, 2, ... change points; curves (B, n)."""
     rest = curves - (curves @ grid.base.T) @ grid.base
     total = np.einsum("bn,bn->b", rest, rest)
     found = [(total, np.zeros(len(curves), dtype=np.intp))]
-    if changes == 0:
-        return found
-    chunk = max(1, CHUNK // len(grid.levels[changes - 1].parent))
-    best = [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in range(changes)]
-    for start in range(0, len(curves), chunk):
-        rows = slice(start, start + chunk)
-        gain = np.zeros((len(rest[rows]), 1))
-        for level, (rss, sets) in zip(grid.levels[:changes], best, strict=True):
-            dots = rest[rows] @ level.added.T
-            dots *= dots
-            dots += gain[:, level.parent]
-            gain = dots  # (chunk, n_sets)
+    found += [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
+    chunk = max(1, CHUNK // (len(grid.levels[-1].parent) if grid.levels else 1))
+    for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
+        for (rss, sets), gain in zip(found[1:], grid.gains(rest[rows]), strict=True):
             sets[rows] = gain.argmax(axis=1)
-            rss[rows] = total[rows] - np.take_along_axis(gain, sets[rows, None], axis=1)[:, 0]
-    return found + [(np.maximum(rss, 0.0), sets) for rss, sets in best]
+            rss[rows] = np.maximum(total[rows] - np.take_along_axis(gain, sets[rows, None], axis=1)[:, 0], 0.0)
+    return found
 
 
 def design(x: Array, knots: Array) -> Array:
@@ -146,11 +132,6 @@ def design(x: Array, knots: Array) -> Array:
     hinges = np.maximum(x[None, :, None] - knots[:, None, :], 0.0)
     line = np.broadcast_to(np.stack([np.ones_like(x), x], axis=1), (len(knots), x.size, 2))
     return np.concatenate([line, hinges], axis=2)
-
-
-def _better(less: npt.NDArray[np.bool_], new: Sequence[Array], old: Sequence[Array]) -> list[Array]:
-    """Arrays (B, ...) of `new` for the curves for which it is `less`, of `old` for the others."""
-    return [np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True)]
 
 
 def _solve(matrix: Array, curves: Array, damping: float | Array = 1e-12) -> Array:
@@ -172,6 +153,11 @@ def linear(x: Array, curves: Array, knots: Array) -> Fit:
     return coefficients, residuals, np.einsum("bn,bn->b", residuals, residuals)
 
 
+def _better(less: npt.NDArray[np.bool_], new: Sequence[Array], old: Sequence[Array]) -> list[Array]:
+    """Arrays (B, ...) of `new` for the curves for which it is `less`, of `old` for the others."""
+    return [np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True)]
+
+
 def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse.
 
@@ -182,15 +168,12 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     k = knots.shape[1]
     if k == 0:
         return knots, coefficients, rss
-    apart = 0.5 * float(np.diff(x).min())
-    damping = np.full(len(curves), 1e-3)
+    apart, damping = 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
     for _ in range(rounds):
         right = (x[None, :, None] > knots[:, None, :]).astype(float)
         jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
-        step = _solve(jacobian, residuals, damping)[:, 2 + k :]
-        moved = np.clip(knots + step, x[2], x[-3])
-        ordered = np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True)
-        moved = np.where(ordered, moved, knots)
+        moved = np.clip(knots + _solve(jacobian, residuals, damping)[:, 2 + k :], x[2], x[-3])
+        moved = np.where(np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True), moved, knots)
         trial = linear(x, curves, moved)
         less = trial[2] < rss
         knots, coefficients, residuals, rss = _better(less, (moved, *trial), (knots, coefficients, residuals, rss))
@@ -200,28 +183,19 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
 
 def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Fit:
     """Fit of exactly `changes` change points to curves (B, n), from the best set of the search or from `near`."""
-    starts = grid.starts(changes, search(grid, curves, changes)[changes][1]), np.repeat(near[None], len(curves), axis=0)
-    chunk = max(1, CHUNK // (grid.x.size * (2 + 2 * changes)))
-    parts = []
-    for row in range(0, len(curves), chunk):
-        rows = slice(row, row + chunk)
-        one, other = (refine(grid.x, curves[rows], start[rows]) for start in starts)
-        parts.append(_better(other[2] < one[2], other, one))
-    knots, coefficients, rss = (np.concatenate(part) for part in zip(*parts, strict=True))
+    best = search(grid._replace(levels=grid.levels[:changes]), curves)[changes][1]
+    one = refine(grid.x, curves, grid.starts(changes, best))
+    other = refine(grid.x, curves, np.repeat(near[None], len(curves), axis=0))
+    knots, coefficients, rss = _better(other[2] < one[2], other, one)
     return knots, coefficients, rss
 
 
 def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
-    """The best fits of one curve (n,) with 0, 1, 2, ... change points, as many as the grid has levels.
-
-    Refined from many of the best sets: the best on the grid need not be the best off it.
-    """
+    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid."""
     fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
     rest = curve - (curve @ grid.base.T) @ grid.base
-    gain = np.zeros(1)
-    for changes, level in enumerate(grid.levels, start=1):
-        gain = gain[level.parent] + (level.added @ rest) ** 2
-        first = np.argsort(-gain, kind="stable")[:starts]
+    for changes, gain in enumerate(grid.gains(rest[None]), start=1):
+        first = np.argsort(-gain[0], kind="stable")[:starts]
         several = np.repeat(curve[None], first.size, axis=0)
         knots, coefficients, rss = refine(grid.x, several, grid.starts(changes, first), rounds=15)
         one = slice(best := int(rss.argmin()), best + 1)
@@ -235,8 +209,7 @@ def bic(rss: Array, n: int, changes: int, floor: float, penalty: float = COST) -
     return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     """B fitted curves, and the corners of their pieces: the change points between the first and last checkpoint."""
 
     knots: Array  # (B, k)
@@ -254,9 +227,8 @@ class Paths:
     def traced(self, first: int, last: int, sign: float) -> tuple[Array, Array, Array]:
         """Midpoint, steepest slope and height (B,) from the start of piece `first` to the end of piece `last`."""
         start, stop = self.corners[:, first], self.corners[:, last + 1]
-        share = np.linspace(0.0, 1.0, 101)
         length = np.maximum(stop - start, 1e-9)[:, None]
-        path = self.heights(start[:, None] + length * share)  # (B, 101)
+        path = self.heights(start[:, None] + length * np.linspace(0.0, 1.0, 101))  # (B, 101)
         height = path[:, -1] - path[:, 0]
         half = path[:, :1] + 0.5 * height[:, None]
         over = sign * (path[:, 1:] - half) >= 0
@@ -264,14 +236,12 @@ class Paths:
         a, b = (np.take_along_axis(path, after + d, axis=1) for d in (0, 1))
         part = np.clip((half - a) / np.where(b == a, 1.0, b - a), 0.0, 1.0)
         middle = start + (length * (after + part) / 100.0)[:, 0]
-        steepest = sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0]
-        return middle, steepest, height
+        return middle, sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0], height
 
 
 def with_ends(positions: Array) -> Array:
     """Change points (B, k) with the first and the last checkpoint: corners (B, k + 2)."""
-    zero = np.zeros((len(positions), 1))
-    return np.concatenate([zero, positions, zero + 1.0], axis=1)
+    return np.pad(positions, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
 
 
 def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
@@ -284,35 +254,31 @@ def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
         return knots
     far = np.abs(knots[:, None, :] - own[None, :, None])  # (B, k of the fit, k of the sample)
     other = np.sign(bends)[:, None, :] != np.sign(own_bends)[None, :, None]
-    nearest = (far + 10.0 * other).argmin(axis=2)
-    return np.take_along_axis(knots, nearest, axis=1)
-
-
-def _student(rng: np.random.Generator, draws: int, degrees: float) -> Array:
-    """(draws, 1) factors that turn normal noise into Student's t: the spread itself is an estimate."""
-    return np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1)))
+    return np.take_along_axis(knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
 
 def bootstrap_noise(
     residuals: Array, degrees: float, stderr: Array | None, replicates: Array | None, draws: int, seed: Sequence[int]
 ) -> Array:
-    """Bootstrap noise of a curve, (draws, n).
+    """Bootstrap noise of a curve, (draws, n), Student's t rather than normal: the spread itself is an estimate.
 
-    With replicates, their deviations from their mean are summed with random normal weights (a multiplier bootstrap,
-    smooth with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a
-    checkpoint) is added. Without, the residuals' variance, or the square of `stderr` where that is larger.
+    With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap, smooth
+    with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a checkpoint)
+    is added. Without, the residuals' variance, or the square of `stderr` where that is larger.
     """
     rng, n = np.random.default_rng(seed), residuals.size
-    variance = float(residuals @ residuals) / degrees
-    white = rng.standard_normal((draws, n)) * _student(rng, draws, degrees)
+
+    def student(columns: int, degrees: float) -> Array:
+        normal = rng.standard_normal((draws, columns))
+        return np.asarray(normal * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))))
+
+    variance, white = float(residuals @ residuals) / degrees, student(n, degrees)
     if replicates is None:
-        floor = np.zeros(n) if stderr is None else stderr**2
-        return white * np.sqrt(np.maximum(variance, floor))
+        return white * np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
     count = len(replicates)
     apart = replicates - replicates.mean(axis=0)
-    weights = rng.standard_normal((draws, count)) * _student(rng, draws, count - 1)
-    own = weights @ apart / np.sqrt(count * (count - 1.0))
+    own = student(count, count - 1) @ apart / np.sqrt(count * (count - 1.0))
     # Second differences of the deviations: what in them is not smooth along the checkpoints.
-    rough = np.diff(apart, 2, axis=1) if n > 2 else apart
+    rough = np.diff(apart, 2, axis=1)
     expected = float((rough**2).sum()) / (6.0 * rough.shape[1] * count * (count - 1.0))
     return np.asarray(own + white * np.sqrt(max(variance - expected, 0.0)))

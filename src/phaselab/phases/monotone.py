@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from phaselab.phases.fit import PER_CHANGE, Array, Grid, bic, grid_of, linear, log_tokens, on_unit, refine, search
+from phaselab.phases.fit import PER_CHANGE, Array, Grid, bic, grid_of, linear, log_tokens, refine, search
 
 if TYPE_CHECKING:
     from phaselab.phases.transitions import Transitions
 
 Direction = Literal["rising", "flat", "falling"]
 
-#: First-order autocorrelations of the noise at which the null is simulated.
-RHOS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9)
-#: Simulated null curves for each of them.
-NULLS = 1000
+#: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
+RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
 #: an estimate is read as this quantile of its distribution under the true one. Replicates answer for their own
 #: autocorrelated noise, and with them the estimate is taken as it is.
@@ -31,17 +28,14 @@ MANY = 3
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
     """Standard deviation and lag-1 autocorrelation (B,) of the residuals of curves (B, n)."""
     n = grid.x.size
-    found = search(grid, curves, len(grid.levels))
+    found = search(grid, curves)
     chosen = np.stack([bic(rss, n, k, 0.0) for k, (rss, _) in enumerate(found)]).argmin(axis=0)
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
-    for k, (_, sets) in enumerate(found):
+    for k in np.unique(chosen):
         rows = np.flatnonzero(chosen == k)
-        if rows.size == 0:
-            continue
-        knots, _, _ = refine(grid.x, curves[rows], grid.starts(k, sets[rows]))
-        _, residuals, refined = linear(grid.x, curves[rows], knots)
-        sigma[rows] = np.sqrt(refined / max(n - 2 - 2 * k, 1))
-        total = np.einsum("bn,bn->b", residuals, residuals)
+        knots, _, _ = refine(grid.x, curves[rows], grid.starts(k, found[k][1][rows]))
+        _, residuals, total = linear(grid.x, curves[rows], knots)
+        sigma[rows] = np.sqrt(total / max(n - 2 - 2 * k, 1))
         lagged = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1])
         rho[rows] = np.where(total > 0, lagged / np.where(total > 0, total, 1.0), 0.0)
     return sigma, rho
@@ -53,14 +47,12 @@ def deepest_fall(curves: Array) -> Array:
     Largest difference between the means of an earlier and a later window of one length (2, 3, 4, 6, 8, 12, ... up to a
     quarter of the curve), over the standard deviation that white noise gives it. One checkpoint alone is no fall.
     """
-    n = curves.shape[1]
     sums = np.concatenate([np.zeros((len(curves), 1)), np.cumsum(curves, axis=1)], axis=1)
     deepest = np.full(len(curves), -np.inf)
-    for length in _windows(n):
+    for length in _windows(curves.shape[1]):
         means = (sums[:, length:] - sums[:, :-length]) / length
         peak = np.maximum.accumulate(means[:, :-length], axis=1)
-        fall = (peak - means[:, length:]).max(axis=1) * np.sqrt(length / 2.0)
-        deepest = np.maximum(deepest, fall)
+        deepest = np.maximum(deepest, (peak - means[:, length:]).max(axis=1) * np.sqrt(length / 2.0))
     return deepest
 
 
@@ -78,28 +70,26 @@ def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float)
 
 
 @lru_cache(maxsize=16)
-def _null(positions: tuple[float, ...], max_changes: int, seed: int) -> tuple[Array, Array]:
+def _null(where: tuple[float, ...], max_changes: int, seed: int) -> tuple[Array, Array]:
     """Deepest falls and estimated autocorrelations, (n_rhos, NULLS), of flat curves with AR(1) noise.
 
     Of all curves that never fall the flat one lets noise make the deepest falls: any difference of means between an
     earlier and a later window is the noise's own plus something not positive. So a p-value against the flat curve
     bounds that against every monotone one, the best (isotonic) included.
     """
-    grid = grid_of(positions, max_changes)
-    rng = np.random.default_rng([seed, len(positions), max_changes])
+    grid, rng = grid_of(where, max_changes), np.random.default_rng([seed, len(where), max_changes])
     falls, rhos = np.empty((len(RHOS), NULLS)), np.empty((len(RHOS), NULLS))
     for i, rho in enumerate(RHOS):
-        noise = autocorrelated(rng, (NULLS, len(positions)), rho)
+        noise = autocorrelated(rng, (NULLS, len(where)), rho)
         sigma, rhos[i] = residual_noise(grid, noise)
         falls[i] = deepest_fall(noise) / sigma
     return falls, rhos
 
 
-@dataclass(frozen=True)
-class Monotone:
+class Monotone(NamedTuple):
     """One mean curve, ready to be tested against all curves that never fall (or never rise)."""
 
-    positions: tuple[float, ...]  # 0 to 1
+    where: tuple[float, ...]  # log10 tokens
     most: int  # change points
     tokens: Array  # (n,)
     values: Array  # (n,)
@@ -112,20 +102,19 @@ class Monotone:
     def of(cls, fit: Transitions, replicates: Array | None, stderr: Array | None, most: int, seed: int) -> Monotone:
         """The curve of a fit, its noise at least the root mean square of `stderr` where that is known."""
         tokens, values = np.asarray(fit.tokens), np.asarray(fit.values)
-        positions, most = on_unit(log_tokens(tokens)), min(most, tokens.size // PER_CHANGE)
+        where, most = tuple(log_tokens(tokens).tolist()), min(most, tokens.size // PER_CHANGE)
         scale = float(np.ptp(values))
         if scale <= 1e-12 * max(1.0, float(np.abs(values).max())):
-            return cls(positions, most, tokens, values * 0.0, None, 1.0, 0.0, seed)
-        floor = 0.0
-        if stderr is not None and np.isfinite(stderr).any():
-            floor = float(np.sqrt(np.nanmean(stderr**2)))
-        sigma, rho = residual_noise(grid_of(positions, most), values[None] / scale)
-        noise = max(float(sigma[0]) * scale, floor)
+            return cls(where, most, tokens, values * 0.0, None, 1.0, 0.0, seed)
+        known = stderr is not None and np.isfinite(stderr).any()
+        floor = float(np.sqrt(np.nanmean(stderr**2))) if known and stderr is not None else 0.0
+        (sigma,), (rho,) = residual_noise(grid_of(where, most), values[None] / scale)
+        noise = max(float(sigma) * scale, floor)
         noise = noise if noise > 1e-9 * scale else 0.0
-        return cls(positions, most, tokens, values, replicates, noise, float(rho[0]), seed)
+        return cls(where, most, tokens, values, replicates, noise, float(rho), seed)
 
     def p(self, direction: Direction, start: float, stop: float) -> float:
-        """P of the hypothesis that the curve never moves in `direction` between two token counts."""
+        """Test the hypothesis that the curve never moves in `direction` between two token counts."""
         inside = (self.tokens >= start) & (self.tokens <= stop)
         if inside.sum() < 4:
             return 1.0
@@ -133,29 +122,22 @@ class Monotone:
         fall = float(deepest_fall(sign * self.values[None, inside])[0])
         if self.sigma == 0:
             return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
-        fall /= self.sigma
-        falls, rhos = _null(self.positions, self.most, self.seed)
-        at = (1.0 + (falls >= fall).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-        if self.replicates is None or len(self.replicates) < MANY:
-            looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
-            return float(np.interp(np.interp(self.rho, looks, RHOS), RHOS, at))
-        p = float(np.interp(np.interp(self.rho, RHOS, RHOS), RHOS, at))
-        return max(p, _left_out(sign * self.replicates[:, inside]))
+        falls, rhos = _null(self.where, self.most, self.seed)
+        at = (1.0 + (falls >= fall / self.sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
+        if self.replicates is not None and len(self.replicates) >= MANY:
+            return max(float(np.interp(self.rho, RHOS, at)), _left_out(sign * self.replicates[:, inside]))
+        looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
+        return float(np.interp(np.interp(self.rho, looks, RHOS), RHOS, at))
 
 
 def _left_out(curves: Array) -> float:
-    """P that the fall chosen by all other replicates is none in the one left out; curves (S, n).
-
-    One-sided t-test over replicates, which allows for any noise of their own, however autocorrelated.
-    """
+    """Test (one-sided t) that the fall chosen by all other replicates is in the one left out as well; curves (S, n)."""
     count, n = curves.shape
-    falls = np.empty(count)
-    total = curves.sum(axis=0)
+    falls, total = np.empty(count), curves.sum(axis=0)
     for s in range(count):
         rest, best = (total - curves[s]) / (count - 1), -np.inf
         for length in _windows(n):
-            kernel = np.ones(length) / length
-            means, own = np.convolve(rest, kernel, "valid"), np.convolve(curves[s], kernel, "valid")
+            means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, curves[s]))
             gaps = means[:, None] - means[None, :]
             gaps[np.tril_indices(len(means), length - 1)] = -np.inf
             i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)

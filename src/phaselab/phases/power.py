@@ -67,15 +67,13 @@ def detachment_power(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often a fall of the brain curve is found, by simulation.
+    """How often a fall of the brain curve is found, by simulation: a row a combination.
 
     Simulated curves rise by 10 standard deviations of one subject's noise at one checkpoint, then fall by `depths`
     (in the same unit) for a third of the log-token axis, and return. Noise is each subject's own, AR(1) along the
-    checkpoints. The first checkpoint is step 0, the rest are evenly spaced in log tokens over four decades. All
-    depths see the same noise.
-
-    Returns one row per combination: checkpoints, subjects, depth, power, low, high (95 % interval of the
-    simulation's own error, Wilson's). At depth 0 the power is the false-positive rate.
+    checkpoints, and the same for all depths. The first checkpoint is step 0, the rest are evenly spaced in log tokens
+    over four decades. At depth 0 the power is the false-positive rate; low and high are Wilson's 95 % interval of the
+    simulation's own error.
     """
     rows = []
     for n in checkpoints:
@@ -105,10 +103,9 @@ def fall_found(tokens: Array, subjects: Array, alpha: float) -> bool:
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
-    """The shallowest fall that is found with a probability of `target`, for each design.
+    """The shallowest fall that is found with a probability of `target`, a row for each design of `detachment_power`.
 
-    `power` is what `detachment_power` returns. Returns one row a design: checkpoints, subjects, depth, linearly
-    interpolated where the power first passes `target`; NaN where no depth of the table reaches it.
+    `depth` is linearly interpolated where the power first passes `target`; NaN where no depth of the table reaches it.
     """
     rows = []
     for (checkpoints, subjects), own in power.groupby(["checkpoints", "subjects"], sort=True):

@@ -1,8 +1,4 @@
-"""The three phases as tests on fits.
-
-A fall counts only if it is deeper than noise makes of any curve that never falls, a rise only if it is higher than
-noise makes of any curve that never rises.
-"""
+"""The three phases as tests on fits: a rise or fall counts if noise makes none like it of a curve without any."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +41,7 @@ class TriplePhase:
     lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3);
     lag_p : how often a behaviour that rises at a random time comes at least as close.
     p : that of the weakest link, every part of a phase must hold; 1 where the fits show no such move; p_holm : after
-    Holm's correction over phases (and models, in `triple_phase_tests`).
+    Holm's correction over phases.
     """
 
     model: str
@@ -74,19 +70,18 @@ class Side:
 
     name: str
     fit: Transitions
-    layer: int
-    replicates: Array | None
-    null: Monotone | None  # None where the fit is not decided
+    layer: int = -1
+    replicates: Array | None = None
+    null: Monotone | None = None  # None where the fit is not decided
 
     @classmethod
     def of(cls, name: str, ask: Callable[[], Curve], max_changes: int, seed: int, **options: Any) -> Side:
-        """The curve that `ask` gives; without one the fit says what there is."""
+        """Fit the curve that `ask` gives; without one the fit says what there is."""
         options |= {"max_changes": max_changes, "seed": seed}
         try:
             curve = ask()
         except NothingToDraw as error:
-            fit = replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
-            return cls(name, fit, -1, None, None)
+            return cls(name, replace(fit_transitions([], [], **options), statement=f"Not decided: {error}"))
         replicates = curve.values if curve.of == "subject" and len(curve.values) > 1 else None
         stderr = None if curve.of == "subject" else curve.error
         fit = fit_transitions(curve.tokens, curve.mean, stderr, replicates, **options)
@@ -94,34 +89,27 @@ class Side:
         null = Monotone.of(fit, replicates, stderr, max_changes, seed) if fit.decided else None
         return cls(name, fit, curve.layer, replicates, null)
 
-    def p(self, move: Move) -> float:
-        """P that the curve never moves so where it does."""
-        return 1.0 if self.null is None else self.null.p(move.direction, *self.fit.around(move))
-
     @property
     def falls_after_rise(self) -> list[Move]:
         """Falls after the first rise: before it there is nothing to fall from."""
-        first = min((r.onset for r in self.fit.rises), default=np.inf)
-        return [f for f in self.fit.falls if f.onset > first]
+        return [f for f in self.fit.falls if any(r.onset < f.onset for r in self.fit.rises)]
+
+    def p(self, move: Move) -> float:
+        """Test that the curve never moves so where it does."""
+        return 1.0 if self.null is None else self.null.p(move.direction, *self.fit.around(move))
 
     def fall_p(self, fall: Move) -> float:
-        """P of a fall, and of the rise before it."""
+        """Test a fall, and the rise before it."""
         return max(self.p(fall), self.p([r for r in self.fit.rises if r.onset < fall.onset][-1]))
 
 
-@dataclass(frozen=True)
-class _Link:
-    """One phase before the correction for many tests."""
+class _Link(NamedTuple):
+    """One phase before the correction for many tests: why, p, the brain's move, and the move that goes with it."""
 
     why: str
     p: float = 1.0
     move: Move | None = None
     partner: Move | None = None
-
-
-def _undecided(*sides: Side) -> str:
-    """Which of the curves cannot be decided on, with the reason; empty if none."""
-    return " ".join(f"{side.name}: {side.fit.statement}" for side in sides if side.null is None)
 
 
 def _ranges(moves: Sequence[Move]) -> str:
@@ -140,17 +128,13 @@ def _joint_rise(brain: Side, rises: Sequence[Move], other: Side, again: str = ""
 
 
 def _first(brain: Side, form: Side) -> _Link:
-    if why := _undecided(brain, form):
-        return _Link(why)
     if not brain.fit.rises:
         return _Link("The brain curve has no rise.")
     link = _joint_rise(brain, brain.fit.rises, form)
-    return replace(link, why=link.why or f"The brain and {form.name} rise together.")
+    return link._replace(why=link.why or f"The brain and {form.name} rise together.")
 
 
 def _second(brain: Side, accuracy: Side, margin: float, alpha: float) -> _Link:
-    if why := _undecided(brain, accuracy):
-        return _Link(why)
     if not brain.fit.falls:
         return _Link("The brain curve has no fall.")
     if not brain.falls_after_rise:
@@ -167,8 +151,6 @@ def _second(brain: Side, accuracy: Side, margin: float, alpha: float) -> _Link:
 
 
 def _third(brain: Side, accuracy: Side) -> _Link:
-    if why := _undecided(brain, accuracy):
-        return _Link(why)
     falls = brain.falls_after_rise
     if not falls:
         return _Link("The brain curve never falls after a rise, so it cannot return.")
@@ -180,14 +162,13 @@ def _third(brain: Side, accuracy: Side) -> _Link:
         return link
     before = [f for f in falls if f.onset < link.move.onset][-1]
     why = f"The brain rises again together with {accuracy.name}."
-    return replace(link, p=max(brain.fall_p(before), link.p), why=why)
+    return link._replace(p=max(brain.fall_p(before), link.p), why=why)
 
 
 def _flatness(fit: Transitions, start: float, stop: float, margin: float) -> tuple[float, float]:
     """Change of a curve between two token counts, and p (two one-sided t-tests) that it is at least `margin`.
 
-    The change is that of a straight line through the checkpoints inside, its error from the curve's scatter about its
-    fit.
+    The change is that of a straight line through the checkpoints inside, its error the scatter of the whole curve.
     """
     tokens, values, where = np.asarray(fit.tokens), np.asarray(fit.values), log_tokens([*fit.tokens])
     inside = (tokens >= start) & (tokens <= stop)
@@ -233,8 +214,6 @@ def triple_phase_test(
     alpha : level of the tests, after Holm's correction over the three phases.
     max_changes, n_bootstrap, seed, penalty : see `fit_transitions`.
 
-    Raises PhaselabError for missing columns, a model, layer or task that is not in the table.
-
     Notes
     -----
     Every part of a phase must hold, so its p-value is the largest of its parts'. A fall is tested against all curves
@@ -246,18 +225,20 @@ def triple_phase_test(
     """
     absent = [c for c in CURVE_COLUMNS if c not in curves]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
-    names = sorted(curves["model"].unique())
-    expect(model in names, "model", repr(model), f"one of {names}")
+    expect(model in set(curves["model"]), "model", repr(model), f"one of {sorted(curves['model'].unique())}")
     own = curves[curves["model"] == model]
     options: dict[str, Any] = {"max_changes": max_changes, "n_bootstrap": n_bootstrap, "seed": seed, "penalty": penalty}
     brain = Side.of("brain", partial(brain_by_subject, own, roi, layer, measure), **options)
     follow = Side.of(form.replace("_", " "), partial(behaviour_by_task, own, form, tasks), **options)
     right = Side.of(accuracy.replace("_", " "), partial(behaviour_by_task, own, accuracy, tasks), **options)
-    links = _first(brain, follow), _second(brain, right, margin, alpha), _third(brain, right)
-    rows = [
-        {"model": model, "phase": number, "name": name, "p": link.p, "why": link.why} | _measured(link, brain)
-        for number, (name, link) in enumerate(zip(PHASES, links, strict=True), start=1)
-    ]
+    second = partial(_second, margin=margin, alpha=alpha)
+    tests: list[tuple[Side, Callable[[Side, Side], _Link]]] = [(follow, _first), (right, second), (right, _third)]
+    rows = []
+    for number, (name, (other, test)) in enumerate(zip(PHASES, tests, strict=True), start=1):
+        why = " ".join(f"{side.name}: {side.fit.statement}" for side in (brain, other) if not side.fit.decided)
+        link = _Link(why) if why else test(brain, other)
+        told = {"model": model, "phase": number, "name": name, "p": link.p, "why": link.why}
+        rows.append(told | _measured(link, brain))
     table = _judged(pd.DataFrame(rows).reindex(columns=list(PHASE_COLUMNS)), alpha)
     fits = brain.fit, follow.fit, right.fit
     return TriplePhase(model, brain.layer, table, *fits, brain.replicates, _verdict(model, table))
@@ -281,10 +262,9 @@ def _measured(link: _Link, brain: Side) -> dict[str, float]:
 
 def _lag(midpoint: Interval, partner: Interval, fit: Transitions) -> dict[str, float]:
     """How long after `partner` the brain moves, in decades; interval by Zou and Donner's (2008) rule."""
-    first, last = (float(end) for end in log_tokens([*fit.tokens])[[0, -1]])
+    first, last = map(float, log_tokens([*fit.tokens])[[0, -1]])
 
-    def places(date: Interval) -> list[float]:
-        """log10 of a date and of the ends of its interval, 0 put as `log_tokens` puts it for these checkpoints."""
+    def places(date: Interval) -> list[float]:  # 0 is put as `log_tokens` puts it for these checkpoints
         return [float(np.log10(tokens)) if tokens > 0 else first for tokens in (date, date.low, date.high)]
 
     (own, low, high), (other, other_low, other_high) = places(midpoint), places(partner)
@@ -308,18 +288,3 @@ def _verdict(model: str, table: pd.DataFrame) -> str:
     rows = table.to_dict("records")
     said = [f"{r['name']} at {amount(r['tokens'])} tokens" if r["found"] else f"no {r['name']}" for r in rows]
     return f"{model}: {', '.join(said)}."
-
-
-def triple_phase_tests(
-    curves: pd.DataFrame, models: Sequence[str] | None = None, *, alpha: float = 0.05, **options: Any
-) -> dict[str, TriplePhase]:
-    """`triple_phase_test` of several models (None: all), with Holm's correction over all their phases."""
-    names = list(models) if models is not None else sorted(curves["model"].unique())
-    tests = {name: triple_phase_test(curves, name, alpha=alpha, **options) for name in names}
-    if not tests:
-        return {}
-    joint = _judged(pd.concat([t.table for t in tests.values()], ignore_index=True), alpha)
-    for name, test in tests.items():
-        own = joint[joint["model"] == name].reset_index(drop=True)
-        tests[name] = replace(test, table=own, statement=_verdict(name, own))
-    return tests

@@ -12,32 +12,24 @@ from phaselab.phases.test import TriplePhase
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
-    """Every rise and fall that the test of the phases fitted, as a table.
+    """Every rise and fall that the test of the phases fitted, a row each.
 
-    Returns
-    -------
-    DataFrame of model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind
-    (``rise``, ``fall``), onset, tokens (its midpoint), low, high (95 % interval of the midpoint), end
-    and height (in units of the measure).
+    Columns: model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind (``rise``,
+    ``fall``), onset, tokens (the midpoint), low, high (its 95 % interval), end and height (in units of the measure).
     """
-    rows = []
-    for perspective, measure, fit in (
-        ("brain", "brain", result.brain),
-        ("behaviour", "instruction_following", result.form),
-        ("behaviour", "accuracy", result.accuracy),
-    ):
+    rows: list[tuple[Any, ...]] = []
+    fits = {"brain": result.brain, "instruction_following": result.form, "accuracy": result.accuracy}
+    for measure, fit in fits.items():
         for move in fit.moves:
             dates = move.onset, move.midpoint, move.midpoint.low, move.midpoint.high, move.end, move.height
+            perspective = "brain" if measure == "brain" else "behaviour"
             rows.append((result.model, perspective, measure, move.kind, *map(float, dates)))
     names = ["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]
     return pd.DataFrame(rows, columns=names)
 
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
-    """What the test says of a phase (1, 2, 3), in sentences: found or not, why, when, how much.
-
-    `unit` : what the brain curve counts (``MEASURES[...][1]``).
-    """
+    """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
     verdict = "**found**" if row["found"] else "**not found**"
     parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is {verdict} in {result.model}. {row['why']}"]

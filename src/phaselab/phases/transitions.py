@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isnan, nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ from scipy import stats
 from phaselab.curves import amount
 from phaselab.errors import PhaselabError, expect
 from phaselab.phases import fit as pieces
-from phaselab.phases.fit import Array, Paths, log_tokens, on_unit, with_ends
+from phaselab.phases.fit import Array, Paths, log_tokens, with_ends
 from phaselab.phases.monotone import Direction, Monotone
 
-#: What a move is told by, each with an interval: places in tokens, the steepest slope per decade, the height.
-QUANTITIES = ("onset", "midpoint", "end", "steepness", "height")
-#: How a table names an estimate and the ends of its interval.
-ENDS = ("", "_low", "_high")
+#: What a move is told by, each with an interval; and how a table names an estimate and the ends of its interval.
+QUANTITIES, ENDS = ("onset", "midpoint", "end", "steepness", "height"), ("", "_low", "_high")
 
 
 class Interval(float):
@@ -31,7 +29,7 @@ class Interval(float):
     low: float
     high: float
 
-    def __new__(cls, value: float, low: float = nan, high: float = nan) -> Interval:
+    def __new__(cls, value: float, low: float = nan, high: float = nan) -> Interval:  # noqa: D102
         made = super().__new__(cls, value)
         made.low, made.high = low, high
         return made
@@ -58,10 +56,9 @@ class Segment:
 class Move:
     """A rise or a fall: neighbouring segments of one direction. Positions in tokens, with 95 % intervals.
 
-    `onset` is where the curve leaves its baseline, `midpoint` where half of `height` (signed, in units of the value)
-    is done, `end` where it stops; `steepness` is the steepest slope per decade. An onset at the first checkpoint, and
-    an end at the last, are the table's ends, not dates: their intervals are NaN. ``onset_low`` is ``onset.low``, and
-    so for all: the names of a table's columns.
+    `onset` is where the curve leaves its baseline, `midpoint` where half of `height` (signed, in units of the value) is
+    done, `end` where it stops; `steepness` is the steepest slope per decade. An onset at the first checkpoint, and an
+    end at the last, are no dates: their intervals are NaN. ``onset_low`` is ``onset.low``, and so for all.
     """
 
     direction: Direction
@@ -89,31 +86,19 @@ class Move:
 
 @dataclass(frozen=True)
 class Transitions:
-    """The transitions of one curve.
+    """The transitions of one curve: change points (`knots`), the pieces between them, `rises` and `falls`."""
 
-    Attributes
-    ----------
-    decided : False where the input is too poor for any answer; `statement` then says why.
-    tokens, values, fitted : (n,) the curve that was fitted (sorted, duplicates averaged) and its fit.
-    intervals : 95 % intervals of the change points, `knots`; segments : pieces between them.
-    moves : `rises` and `falls`, in order.
-    bic : one row per number of change points: changes, rss, bic, chosen.
-    noise : standard deviation of the residuals, corrected for the fitted parameters.
-    notes : what was done to the input (duplicates averaged, missing values dropped).
-    statement : the outcome in one sentence.
-    """
-
-    decided: bool
-    tokens: tuple[float, ...]
+    decided: bool  # False where the input is too poor for any answer; `statement` then says why
+    tokens: tuple[float, ...]  # sorted, duplicates averaged
     values: tuple[float, ...]
     fitted: tuple[float, ...]
-    intervals: tuple[tuple[float, float], ...]
+    intervals: tuple[tuple[float, float], ...]  # 95 %, of the change points
     segments: tuple[Segment, ...]
-    moves: tuple[Move, ...]
-    bic: pd.DataFrame
-    noise: float
-    notes: tuple[str, ...]
-    statement: str
+    moves: tuple[Move, ...]  # rises and falls, in order
+    bic: pd.DataFrame  # one row per number of change points: changes, rss, bic, chosen
+    noise: float  # standard deviation of the residuals, corrected for the fitted parameters
+    notes: tuple[str, ...]  # what was done to the input (duplicates averaged, missing values dropped)
+    statement: str  # the outcome in one sentence
 
     @property
     def knots(self) -> tuple[float, ...]:
@@ -152,25 +137,10 @@ class Transitions:
         return Interval(self.segments[steepest].start, *(self.intervals[steepest - 1] if steepest > 0 else ()))
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """A cleaned curve: ascending distinct tokens, finite values."""
-
-    tokens: Array
-    values: Array
-    stderr: Array | None
-    replicates: Array | None
-    notes: tuple[str, ...]
-
-    def undecided(self, why: str) -> Transitions:
-        blank = pd.DataFrame(columns=["changes", "rss", "bic", "chosen"])
-        own = tuple(self.tokens.tolist()), tuple(self.values.tolist()), (nan,) * self.tokens.size
-        return Transitions(False, *own, (), (), (), blank, nan, self.notes, f"Not decided: {why}")
-
-
 def _clean(
     tokens: npt.ArrayLike, values: npt.ArrayLike | None, stderr: npt.ArrayLike | None, replicates: npt.ArrayLike | None
-) -> _Curve:
+) -> tuple[Array, Array, Array | None, Array | None, tuple[str, ...]]:
+    """A curve of ascending distinct tokens and finite values, with what was done to it."""
     t = np.asarray(tokens, dtype=float)
     expect(t.ndim == 1, "tokens", f"{t.ndim} dimensions", "1")
     reps = None if replicates is None else np.asarray(replicates, dtype=float)
@@ -200,7 +170,7 @@ def _clean(
     e, known = e[keep], np.isfinite(e[keep])
     error = np.sqrt(average(np.where(known, e, np.nanmedian(e)) ** 2) / count) if known.any() else None
     own = None if reps is None else np.stack([average(row) for row in reps[:, keep]])
-    return _Curve(unique, average(v[keep]), error, own, tuple(notes))
+    return unique, average(v[keep]), error, own, tuple(notes)
 
 
 def _interval(sample: Array) -> tuple[float, float]:
@@ -208,19 +178,15 @@ def _interval(sample: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
-class _Fitted:
+class _Fitted(NamedTuple):
     """A fit and its bootstrap samples on positions from 0 to 1, and how to say them in tokens and in the value."""
 
     own: Paths  # one curve
     boot: Paths  # (draws,) curves
     tokens: Array
     where: Array  # log10 of them
+    span: float  # of where
     scale: float  # of the value
-
-    @property
-    def span(self) -> float:
-        return float(self.where[-1] - self.where[0])
 
     def place(self, position: float) -> float:
         """A position as tokens; the ends are the table's own."""
@@ -242,12 +208,11 @@ class _Fitted:
         matching = np.diff(self.boot.heights(self.boot.corners), axis=1)
         fixed = np.diff(self.boot.heights(corners[None]), axis=1) / lengths
         slopes = np.where(apart > 1e-9, matching / np.where(apart > 1e-9, apart, 1.0), fixed)  # (draws, k + 1)
-        segments = []
+        ends, unit, segments = [*map(self.place, corners)], self.scale / self.span, []
         for i, (own, (low, high)) in enumerate(zip(changed / lengths, map(_interval, slopes.T), strict=True)):
             direction: Direction = "rising" if low > 1e-6 else "falling" if high < -1e-6 else "flat"
-            ends, unit = (self.place(corners[i]), self.place(corners[i + 1])), self.scale / self.span
             slope = float(own) * unit, low * unit, high * unit
-            segments.append(Segment(*ends, *slope, direction, float(changed[i]) * self.scale))
+            segments.append(Segment(ends[i], ends[i + 1], *slope, direction, float(changed[i]) * self.scale))
         return tuple(segments)
 
     def move(self, first: int, last: int, direction: Direction) -> Move:
@@ -294,19 +259,13 @@ def fit_transitions(
 
     Parameters
     ----------
-    tokens : (n,) training tokens, 0 allowed, any order and spacing.
-    values : (n,) the measure; None for the mean of `replicates`.
-    stderr : (n,) its standard error, if known: the least noise that is assumed.
-    replicates : (n_replicates, n) the same curve in subjects, regions, seeds or items; intervals are then
-        bootstrapped over them.
+    tokens : (n,) training tokens, 0 allowed, in any order; with fewer than 6 different ones nothing is decided.
+    values, stderr : (n,) the measure (None: the mean of `replicates`); its standard error, the least noise assumed.
+    replicates : (n_replicates, n) the curve in subjects, seeds or items: intervals are bootstrapped over them.
     max_changes : most change points tried, and at most one for every 4 checkpoints.
-    n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
-    seed : of the bootstrap.
+    n_bootstrap, seed : bootstrap samples for the intervals, refitted with the chosen number of change points.
     penalty : parameters that a change point counts as in BIC.
     axis : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
-
-    With fewer than 6 distinct checkpoints it is not `decided`. Raises PhaselabError for shapes that do not match,
-    negative tokens, or numbers out of range.
 
     Notes
     -----
@@ -315,21 +274,22 @@ def fit_transitions(
     """
     expect(max_changes >= 0, "max_changes", max_changes, "0 or more")
     expect(n_bootstrap >= 20, "n_bootstrap", n_bootstrap, "20 or more")
-    curve = _clean(tokens, values, stderr, replicates)
-    n = curve.values.size
+    at, v, error, own, notes = _clean(tokens, values, stderr, replicates)
+    n, curve = v.size, (tuple(at.tolist()), tuple(v.tolist()))
     if n < 6:
-        return curve.undecided(f"{n} checkpoints with values at distinct tokens; a change point needs at least 6.")
-    where = log_tokens(curve.tokens)
-    # Values are centred and scaled so that tolerances are relative.
-    centre, scale = float(curve.values.mean()), float(np.ptp(curve.values))
+        why = f"Not decided: {n} checkpoints with values at distinct tokens; a change point needs at least 6."
+        blank = pd.DataFrame(columns=["changes", "rss", "bic", "chosen"])
+        return Transitions(False, *curve, (nan,) * n, (), (), (), blank, nan, notes, why)
+    where = log_tokens(at)
+    centre, scale = float(v.mean()), float(np.ptp(v))  # values on one scale make tolerances relative
     constant = scale <= 1e-12 * max(1.0, abs(centre))
     scale = 1.0 if constant else scale
-    error = None if curve.stderr is None else curve.stderr / scale
-    own = None if curve.replicates is None else (curve.replicates - centre) / scale
-    y = (curve.values - centre) / scale
-    grid = pieces.grid_of(on_unit(where), 0 if constant else min(max_changes, n // pieces.PER_CHANGE))
+    floor = 0.0 if error is None else float((error**2).mean()) / scale**2
+    error = None if error is None else error / scale
+    own = None if own is None else (own - centre) / scale
+    y = (v - centre) / scale
+    grid = pieces.grid_of(tuple(where.tolist()), 0 if constant else min(max_changes, n // pieces.PER_CHANGE))
     fits = pieces.fit_each(grid, y)
-    floor = 0.0 if curve.stderr is None else float((curve.stderr**2).mean()) / scale**2
     table = _bics(fits, n, floor, penalty, scale)
     changes = int(table["chosen"].argmax())
     knots, coefficients, _ = fits[changes]
@@ -339,20 +299,19 @@ def fit_transitions(
     boot_knots, boot, _ = pieces.fit_exactly(grid, fitted + noise, changes, near=knots[0])
     pairs = pieces.matched(knots[0], coefficients[0, 2:], boot_knots, boot[:, 2:])
     paths = Paths(knots, coefficients, with_ends(knots)), Paths(boot_knots, boot, with_ends(pairs))
-    found = _Fitted(*paths, curve.tokens, where, scale)
+    found = _Fitted(*paths, at, where, float(where[-1] - where[0]), scale)
     segments = found.segments()
     moves = found.moves(segments)
     return Transitions(
-        decided=True,
-        tokens=tuple(curve.tokens.tolist()),
-        values=tuple(curve.values.tolist()),
+        True,
+        *curve,
         fitted=tuple((fitted * scale + centre).tolist()),
         intervals=tuple((date.low, date.high) for date in map(found.date, knots[0], pairs.T)),
         segments=segments,
         moves=moves,
         bic=table,
         noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
-        notes=curve.notes,
+        notes=notes,
         statement=_sentence(segments, moves, axis),
     )
 
@@ -389,12 +348,11 @@ class FittedTable:
     """The transitions of every curve of a table: values of the columns `by` -> fit, and a table of their moves.
 
     `moves` has a row a rise or fall, the columns of `by` and `MOVE_COLUMNS`: dates and heights as in `Move`, and
-    statement and notes of the fit. A curve without moves has one row of kind ``flat`` or ``undecided``.
-        liftoff : where the steepest piece of the move begins, with its interval: a slow drift before it, which moves
-        the onset forward, does not move this.
-        p : of the hypothesis that the curve never moves in that direction, whatever the noise's first-order
-        autocorrelation (see `triple_phase_test`); NaN without a move.
-        q : p after Benjamini and Hochberg's correction over all curves and both directions.
+    statement and notes of the fit. A curve without moves has one row of kind ``flat`` or ``undecided``. ``liftoff`` is
+    where the steepest piece of the move begins: a slow drift before it, which moves the onset forward, does not move
+    this. ``p`` is of the hypothesis that the curve never moves in that direction, whatever the noise's first-order
+    autocorrelation (see `triple_phase_test`); ``q`` is p after Benjamini and Hochberg's correction over all curves and
+    both directions.
     """
 
     by: tuple[str, ...]
@@ -439,18 +397,14 @@ def fit_table(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> FittedTable:
-    """`fit_transitions` of every learning curve of a table, from wherever it comes.
+    """`fit_transitions` of every learning curve of a table, a row a checkpoint, from wherever it comes.
 
     Parameters
     ----------
-    table : one row a checkpoint of a curve.
     x, y : columns of training tokens (or steps), 0 or more, and of the measure; rows without are dropped and noted.
     by : columns whose values together name a curve; none: the table is one curve.
     stderr : column of the standard error of `y`; empty: none is known.
     max_changes, n_bootstrap, seed : see `fit_transitions`.
-
-    Raises TableError for a column that is not there or holds no numbers, a negative x or stderr, a row without a name
-    in `by`, no rows.
     """
     expect(len(table), "table", "no rows", "one a checkpoint", TableError)
     tokens, values = _numbers(table, "x", x, least=0), _numbers(table, "y", y)

@@ -128,10 +128,9 @@ class Workbench:
             return load_brain(self.study.brain, self.data)
 
     @cached_property
-    def responses(self) -> dict[str, dict[str, np.ndarray]]:
-        """Subject -> run -> responses (n_trs, n_voxels) without the first ``trim`` TRs."""
-        trim = self.study.features.trim
-        return {s: {run: values[trim:] for run, values in runs.items()} for s, runs in self.brain.responses.items()}
+    def responses(self) -> dict[str, Any]:
+        """Subject -> run -> responses (n_trs, n_voxels) without the first ``trim`` TRs, read when asked for."""
+        return self.brain.scored(self.study.features.trim)
 
     @property
     def seed(self) -> int:
@@ -380,7 +379,9 @@ class Workbench:
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""
         if stage.name not in self._codes:
-            self._codes[stage.name] = results.digest_code(f"stages/{stage.run.__module__.split('.')[-1]}", *stage.rooms)
+            package, _, module = stage.run.__module__.partition(".")
+            own = [module.replace(".", "/")] if package == "phaselab" else []
+            self._codes[stage.name] = results.digest_code(*own, *stage.rooms)
         return self._codes[stage.name]
 
     def trust(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[str]) -> None:

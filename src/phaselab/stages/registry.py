@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 STATES = tuple(f"features.{name}" for name in FeatureSpec.STATES)
 GRID = tuple(f"features.{name}" for name in FeatureSpec.GRID)
 #: Fields that change what is fitted and tested; memory and device change the last digits at most.
-RIDGE = tuple(
-    f"encoding.{name}"
-    for name in ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
-)
+_FITTED = ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
+RIDGE = tuple(f"encoding.{name}" for name in _FITTED)
 
 #: What a stage may depend on beside fields of the study: the checkpoint's weights, what the subjects heard, their
 #: responses, the text that the model was trained on, the tasks' files, and results of another stage.

@@ -26,5 +26,7 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
 
     bench, trim = unit.bench, unit.bench.study.features.trim
     nuisance = {run: values[trim:] for run, values in bench.brain.nuisance.items()}
-    spec = bench.study.encoding
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, bench.brain.rois, bench.seed)
+    spec, rois = bench.study.encoding, bench.brain.rois
+    return unique_contribution(
+        unit.aligned, nuisance, bench.responses, spec, bench.seed, rois=rois, device=bench.device
+    )

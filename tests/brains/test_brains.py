@@ -15,18 +15,11 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.linear_model import Ridge
 
 from phaselab import stimuli
-from phaselab.brains import (
-    BrainData,
-    DataMissing,
-    alice,
-    drift_basis,
-    load_brain,
-    regress_out,
-    simulated,
-    standardise,
-)
-from phaselab.brains.signal import group_ceiling, inter_subject_correlation
-from phaselab.study import BrainSpec
+from phaselab.brains import BrainData, DataMissing, alice, load_brain, simulated
+from phaselab.brains.alice import AliceSpec
+from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
+from phaselab.brains.simulated import SimulatedSpec
+from phaselab.study import FeatureSpec
 from phaselab.texts import world
 
 TRIM = 5
@@ -57,19 +50,23 @@ def test_regress_out_leaves_nothing_of_its_regressors() -> None:
 
 @pytest.fixture(scope="module")
 def brain() -> BrainData:
-    return simulated.load(BrainSpec(name="simulated", seed=0))
+    return simulated.load(SimulatedSpec(seed=0))
+
+
+def dimensions(latents: simulated.Latents) -> int:
+    return sum(latents.categories.values()) + len(latents.values)
 
 
 def groups_of_latents() -> dict[str, slice]:
-    edges = np.cumsum([0, *(group.dimensions for group in simulated.GROUPS)])
-    return {g.name: slice(a, b) for g, a, b in zip(simulated.GROUPS, edges, edges[1:], strict=False)}
+    edges = np.cumsum([0, *(map(dimensions, simulated.LATENTS))])
+    return {g.name: slice(a, b) for g, a, b in zip(simulated.LATENTS, edges, edges[1:], strict=False)}
 
 
 def predict(X: dict[str, np.ndarray], brain: BrainData) -> dict[str, np.ndarray]:
     """Correlation by leave-one-run-out ridge, mean over runs; alpha chosen in training."""
     runs = [run.name for run in brain.stimulus.runs]
     x = {run: X[run][TRIM:] for run in runs}
-    y = {run: np.hstack([brain.responses[s][run][TRIM:] for s in brain.subjects]) for run in runs}
+    y = {run: np.hstack([brain.responses(s, run)[TRIM:] for s in brain.subjects]) for run in runs}
 
     def fit(train: list[str], test: str, alpha: float) -> np.ndarray:
         model = Ridge(alpha).fit(np.concatenate([x[r] for r in train]), np.concatenate([y[r] for r in train]))
@@ -107,30 +104,28 @@ def test_shapes_names_and_lengths(brain: BrainData) -> None:
         assert brain.vertices is not None
         assert brain.ceiling[subject].shape == brain.vertices[subject].shape == (160,)
         for run in brain.stimulus.runs:
-            values = brain.responses[subject][run.name]
+            values = brain.responses(subject, run.name)
             assert values.shape == (run.n_trs, 160)
             assert values.dtype == np.float32
             np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
             np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-4)
     for run in brain.stimulus.runs:
         assert brain.nuisance[run.name].shape == (run.n_trs, len(brain.nuisance_names))
-        assert brain.latents[run.name].shape == (run.n_trs, sum(g.dimensions for g in simulated.GROUPS))
+        assert brain.latents[run.name].shape == (run.n_trs, sum(map(dimensions, simulated.LATENTS)))
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others() -> None:
-    one, again, other = (
-        simulated.load(BrainSpec(name="simulated", seed=seed, minutes=4, runs=2, vertices=24)) for seed in (0, 0, 1)
-    )
+    one, again, other = (simulated.load(SimulatedSpec(seed=seed, minutes=4, runs=2, vertices=24)) for seed in (0, 0, 1))
     assert again.digest == one.digest
     assert again.stimulus.digest == one.stimulus.digest
     assert other.digest != one.digest
     assert other.stimulus.digest != one.stimulus.digest
-    fewer = simulated.load(BrainSpec(name="simulated", seed=0, minutes=4, runs=2, vertices=24, subjects=1))
-    np.testing.assert_array_equal(fewer.responses["sub-01"]["run-1"], one.responses["sub-01"]["run-1"])
+    fewer = simulated.load(SimulatedSpec(seed=0, minutes=4, runs=2, vertices=24, subjects=1))
+    np.testing.assert_array_equal(fewer.responses("sub-01", "run-1"), one.responses("sub-01", "run-1"))
 
 
 def test_subjects_share_latents_and_differ_in_weights_and_noise(brain: BrainData) -> None:
-    one, two = (np.concatenate(list(brain.responses[s].values())) for s in brain.subjects[:2])
+    one, two = (np.concatenate([*runs.values()]) for runs in [*brain.scored(0).values()][:2])
     assert np.abs(correlate(one, two)).max() < 0.9
 
 
@@ -160,12 +155,12 @@ def test_regions_are_contiguous_patches_in_both_hemispheres(n_vertices: int) -> 
 
 def test_a_number_of_vertices_that_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match=r"brain.vertices: found 8, expected 12 to 20484"):
-        simulated.load(BrainSpec(name="simulated", vertices=8))
+        simulated.load(SimulatedSpec(vertices=8))
 
 
 def test_runs_that_are_too_short_are_refused() -> None:
     with pytest.raises(ValueError, match=r"brain.minutes: found 2 for 4 runs, expected at least 1 minute a run"):
-        simulated.load(BrainSpec(name="simulated", minutes=2))
+        simulated.load(SimulatedSpec(minutes=2))
 
 
 def test_the_narratives_are_held_out_natural_in_pace_and_never_cross_a_run(brain: BrainData) -> None:
@@ -211,7 +206,7 @@ def test_the_ceiling_is_the_root_of_the_explainable_variance(brain: BrainData) -
     # 17 columns take from the noise given back.
     x = np.concatenate([brain.latents[run.name] for run in brain.stimulus.runs])
     for subject in brain.subjects:
-        y = np.concatenate([brain.responses[subject][run.name] for run in brain.stimulus.runs])
+        y = np.concatenate([brain.responses(subject, run.name) for run in brain.stimulus.runs])
         unexplained = np.var(regress_out(y, x), axis=0) / (1 - x.shape[1] / len(x))
         explained = 1 - unexplained
         signal = brain.ceiling[subject] > 0
@@ -225,7 +220,7 @@ def test_word_level_latents_are_a_minority_and_who_where_and_how_are_not_in_the_
     columns = groups_of_latents()
     words = {run: values[:, columns["word"]] for run, values in brain.latents.items()}
     vocabulary = sorted({text for run in brain.stimulus.runs for text in run.texts})
-    spec = stimuli.Features(hemodynamics="hrf")
+    spec = FeatureSpec(hemodynamics="hrf")
     identity = {
         run.name: 10 * stimuli.align(np.array(run.texts)[:, None] == np.array(vocabulary), run, spec)
         for run in brain.stimulus.runs
@@ -257,15 +252,15 @@ def test_each_region_follows_its_own_group_most(brain: BrainData) -> None:
 
 def test_latents_integrate_over_longer_and_longer_windows(brain: BrainData) -> None:
     run = brain.stimulus.runs[0]
-    one = simulated.integrated(brain.stimulus, simulated.GROUPS[1], np.random.default_rng(0))[run.name]
+    one = simulated.integrated(brain.stimulus, simulated.LATENTS[1], np.random.default_rng(0))[: len(run.texts)]
     start = np.flatnonzero(run.starts)[1]
     # Nothing is carried over from the narrative before: its first word alone decides.
     assert np.abs(one[start]).max() < np.abs(one).max() / 2
-    windows = [group.window for group in simulated.GROUPS]
+    windows = [latents.window for latents in simulated.LATENTS]
     assert windows == sorted(windows)
     step = np.zeros((len(run.texts), 1))
     step[3:] = 1
-    reached = simulated._integrate(step, run, window=4.0)[:, 0]
+    reached = simulated._integrate(step, stimuli.Stimulus("one", (run,)), window=4.0)[:, 0]
     after = run.onsets - run.onsets[2]
     inside = slice(3, int(np.flatnonzero(run.starts)[1]))
     np.testing.assert_allclose(reached[inside], 1 - np.exp(-after[inside] / 4.0), atol=1e-9)
@@ -274,9 +269,8 @@ def test_latents_integrate_over_longer_and_longer_windows(brain: BrainData) -> N
 def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -> None:
     """A value that a single narrative has would be that narrative's own mark, and is no latent."""
     labels = brain.stimulus.labels
-    goal = simulated.Group("goal", 0.0, {"object": 2}, (), 0.1, (0.0, 0.0, 0.0))
-    codes = simulated.integrated(brain.stimulus, goal, np.random.default_rng(0))
-    coded = np.concatenate([codes[run.name] for run in brain.stimulus.runs]).any(axis=1)
+    goal = simulated.Latents("goal", 0.0, {"object": 2}, (), 0.1, (0.0, 0.0, 0.0))
+    coded = simulated.integrated(brain.stimulus, goal, np.random.default_rng(0)).any(axis=1)
     heard = labels.groupby("object")["narrative"].nunique()
     assert (heard == 1).any(), "the case that this test is about"
     expected = (labels["object"] != world.UNKNOWN) & (labels["object"].map(heard) >= 2)
@@ -287,11 +281,11 @@ def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -
 
 
 def test_a_very_short_stimulus_still_works() -> None:
-    brain = simulated.load(BrainSpec(name="simulated", minutes=2, runs=2, vertices=12, subjects=1))
+    brain = simulated.load(SimulatedSpec(minutes=2, runs=2, vertices=12, subjects=1))
     assert brain.ceiling is not None
     assert np.isfinite(brain.ceiling["sub-01"]).all()
     for run in brain.stimulus.runs:
-        assert np.isfinite(brain.responses["sub-01"][run.name]).all()
+        assert np.isfinite(brain.responses("sub-01", run.name)).all()
         assert np.isfinite(brain.latents[run.name]).all()
 
 
@@ -310,7 +304,7 @@ def test_noise_has_the_covariance_that_the_ceiling_counts_on() -> None:
 
 def alice_data() -> Path | None:
     named = os.environ.get("PHASELAB_DATA")
-    places = [Path(named)] if named else [Path(__file__).parents[1] / "../shared/data"]
+    places = [Path(named)] if named else [Path(__file__).parents[2] / "../shared/data"]
     return next((p for p in places if (p / "alice2016").is_dir()), None)
 
 
@@ -329,7 +323,7 @@ def with_data(function):  # type: ignore[no-untyped-def]
 
 @with_data
 def test_alice_has_the_published_shape() -> None:
-    brain = load_brain(BrainSpec(name="alice"), DATA)
+    brain = load_brain(AliceSpec(), DATA)
     assert not brain.simulated
     assert len(brain.subjects) == 27
     assert "s33" not in brain.subjects
@@ -339,14 +333,14 @@ def test_alice_has_the_published_shape() -> None:
     assert run.texts[:3] == ("Alice", "was", "beginning")
     assert run.onsets[0] == pytest.approx(0.0589, abs=1e-3)
     for subject in brain.subjects:
-        assert brain.responses[subject]["alice"].shape == (362, 6)
-        assert np.isfinite(brain.responses[subject]["alice"]).all()
+        assert brain.responses(subject, "alice").shape == (362, 6)
+        assert np.isfinite(brain.responses(subject, "alice")).all()
         assert tuple(brain.rois[subject]) == ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
 
 
 @with_data
 def test_alice_inter_subject_correlation_is_the_known_one() -> None:
-    responses, _ = alice.read_responses(DATA / "alice2016", "6mm")
+    responses, _ = alice.read_responses(alice.files(AliceSpec(), DATA)["responses"])
     isc = inter_subject_correlation(responses)
     assert isc.shape == (27, 6)
     np.testing.assert_allclose(isc.mean(axis=0), [0.27, 0.22, 0.39, 0.24, 0.21, 0.18], atol=0.006)
@@ -357,7 +351,7 @@ def test_alice_inter_subject_correlation_is_the_known_one() -> None:
 
 @with_data
 def test_alice_word_times_reproduce_the_published_word_rate() -> None:
-    brain = load_brain(BrainSpec(name="alice", subjects=3), DATA)
+    brain = load_brain(AliceSpec(subjects=3), DATA)
     assert len(brain.subjects) == 3
     for subject in brain.subjects:
         published = np.loadtxt(DATA / f"alice2016/alice_data_shared/{subject}-rate.txt")
@@ -370,7 +364,7 @@ def test_alice_word_times_reproduce_the_published_word_rate() -> None:
 
 @with_data
 def test_alice_responses_are_clean_of_drift_and_motion() -> None:
-    responses, _ = alice.read_responses(DATA / "alice2016", "10mm")
+    responses, _ = alice.read_responses(alice.files(AliceSpec(radius="10mm"), DATA)["responses"])
     motion = np.loadtxt(DATA / "alice2016/alice_data_shared/s18-rp_epiRTwm2_scan_0004__003.txt")[10:]
     regressors = np.hstack([drift_basis(362, 2.0, 128.0)[:, 1:], motion])
     assert np.abs(correlate(regressors[:, :, None], responses["s18"][:, None, :])).max() < 1e-4
@@ -378,7 +372,7 @@ def test_alice_responses_are_clean_of_drift_and_motion() -> None:
 
 @with_data
 def test_alice_labels_cover_every_word() -> None:
-    (run,) = load_brain(BrainSpec(name="alice"), DATA).stimulus.runs
+    (run,) = load_brain(AliceSpec(), DATA).stimulus.runs
     labels = run.labels
     assert not labels.isna().any().any()
     assert tuple(labels["word"]) == run.texts
@@ -405,15 +399,13 @@ def small_copy(tmp_path: Path) -> Path:
     grid.mkdir()
     times = [(0, 20, "sp"), (20.5, 21, "Down"), (21, 21.5, "the"), (22, 22.5, "rabbit"), (22.5, 23, "")]
     body = "".join(f'intervals [{i}]:\nxmin = {a}\nxmax = {b}\ntext = "{w}"\n' for i, (a, b, w) in enumerate(times, 1))
-    (grid / "a.TextGrid").write_text(
-        f'File type = "ooTextFile"\nitem [1]:\nname = "word"\nintervals: size = {len(times)}\n{body}',
-        encoding="utf-8",
-    )
+    head = 'File type = "ooTextFile"\nObject class = "TextGrid"\n0 23 <exists> 1\n"IntervalTier" "word" 0 23\n'
+    (grid / "a.TextGrid").write_text(f"{head}intervals: size = {len(times)}\n{body}", encoding="utf-8")
     return tmp_path
 
 
 def test_the_layout_is_read_without_the_real_data(tmp_path: Path) -> None:
-    brain = load_brain(BrainSpec(name="alice"), small_copy(tmp_path))
+    brain = load_brain(AliceSpec(), small_copy(tmp_path))
     assert brain.subjects == ("s01", "s02", "s04")
     assert "s03 left out" in brain.notes[0]
     (run,) = brain.stimulus.runs
@@ -450,25 +442,25 @@ def test_a_region_without_a_shared_response_is_named(tmp_path: Path) -> None:
         table = np.loadtxt(file)
         table[:, 4] = series
         np.savetxt(file, table)
-    with pytest.raises(ValueError, match="do not correlate between subjects in LPreM: expected"):
-        load_brain(BrainSpec(name="alice"), folder)
+    with pytest.raises(ValueError, match="do not correlate between subjects in LPreM, expected"):
+        load_brain(AliceSpec(), folder)
 
 
 def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
     for data in (None, tmp_path):
         with pytest.raises(DataMissing, match=r"Brennan et al\. 2016 .*put .* in .*alice2016.*PHASELAB_DATA"):
-            load_brain(BrainSpec(name="alice"), data)
+            load_brain(AliceSpec(), data)
     copy = small_copy(tmp_path)
     shutil.rmtree(copy / "alice2016/alice_stim_shared")
     with pytest.raises(DataMissing, match=r"no \*\.TextGrid"):
-        load_brain(BrainSpec(name="alice"), copy)
+        load_brain(AliceSpec(), copy)
 
 
 def test_a_missing_motion_file_is_named(tmp_path: Path) -> None:
     copy = small_copy(tmp_path)
     (copy / "alice2016/alice_data_shared/s02-rp_x.txt").unlink()
-    with pytest.raises(DataMissing, match=r"s02-rp_\*\.txt: found 0 files of motion, expected 1"):
-        load_brain(BrainSpec(name="alice"), copy)
+    with pytest.raises(DataMissing, match=r"alice_data_shared: no s02-rp_\*\.txt; fetch"):
+        load_brain(AliceSpec(), copy)
 
 
 @pytest.mark.parametrize(
@@ -485,7 +477,7 @@ def test_a_malformed_table_is_named(tmp_path: Path, damage, message: str) -> Non
     table = pd.DataFrame(np.loadtxt(file), columns=list("012345"))
     damage(table).to_csv(file, sep=" ", header=False, index=False, na_rep="nan")
     with pytest.raises(ValueError, match=message) as caught:
-        load_brain(BrainSpec(name="alice"), copy)
+        load_brain(AliceSpec(), copy)
     assert str(file) in str(caught.value)
 
 
@@ -493,10 +485,10 @@ def test_words_outside_the_recording_are_refused_by_line(tmp_path: Path) -> None
     copy = small_copy(tmp_path)
     file = copy / "alice2016/alice_stim_shared/a.TextGrid"
     file.write_text(file.read_text().replace("xmin = 20.5", "xmin = 20").replace('"sp"', '"Oh"'))
-    with pytest.raises(ValueError, match=r"line 8: found 'Oh' at 0 s, expected words from 20 to 744 s"):
-        load_brain(BrainSpec(name="alice"), copy)
+    with pytest.raises(ValueError, match=r"line 9: found 'Oh' at 0 s, expected words from 20 to 744 s"):
+        load_brain(AliceSpec(), copy)
 
 
 def test_more_subjects_than_there_are_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"brain.subjects: found 9, expected at most 3"):
-        load_brain(BrainSpec(name="alice", subjects=9), small_copy(tmp_path))
+        load_brain(AliceSpec(subjects=9), small_copy(tmp_path))

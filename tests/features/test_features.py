@@ -33,9 +33,10 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from phaselab import features, stimuli
+from phaselab import stimuli
 from phaselab.encoding import encode
-from phaselab.features import FeatureError, Lazy, extract, read_features, to_trs, write_features
+from phaselab.features import FeatureError, Features, extract, pooling, read_features, to_trs, write_features
+from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import EncodingSpec
 from phaselab.study import FeatureSpec as Spec
@@ -166,7 +167,7 @@ def pooled(states: np.ndarray, pooling: str) -> np.ndarray:
     return {"mean": states.mean(1), "last": states[:, -1], "max": states.max(1)}[pooling]
 
 
-def stacked(found: features.Features) -> np.ndarray:
+def stacked(found: Features) -> np.ndarray:
     return np.stack([found.layers[layer] for layer in sorted(found.layers)])
 
 
@@ -308,14 +309,6 @@ def test_broken_weights_are_refused_with_layer_and_model():
     assert not any(block._forward_pre_hooks for block in model.model.layers)
 
 
-def test_constant_columns_are_counted():
-    model, tokenizer = network("gpt_neox"), word_level()
-    with torch.no_grad():
-        model.gpt_neox.embed_in.weight[:, :7] = 0.5
-    found = extract(model, tokenizer, Stimulus("s", (run("a", WORDS),)), Spec())
-    assert found.constant_columns == {0: 7, 1: 0, 2: 0, 3: 0}
-
-
 def timed(name: str, texts: list[str], onsets: list[float], starts: tuple[int, ...] = (0,)) -> Run:
     at = np.array(onsets, dtype=float)
     begins = np.isin(np.arange(len(texts)), starts)
@@ -393,7 +386,6 @@ def test_layers_can_be_chosen():
     every = extract(model, tokenizer, stimulus, Spec())
     some = extract(model, tokenizer, stimulus, Spec(layers=(-1, 1)))
     assert list(some.layers) == [1, 3]
-    assert list(some.constant_columns) == [1, 3]
     for layer in some.layers:
         assert np.array_equal(some.layers[layer], every.layers[layer])
     with pytest.raises(KeyError):
@@ -465,7 +457,7 @@ def test_a_slow_tokenizer_serves_where_no_offsets_are_needed():
     for i in (0, 2):
         ids = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
         assert_close(stacked(found)[:, i], hidden_states(model, ids).mean(axis=1))
-    with pytest.raises(FeatureError, match=r"ByT5Tokenizer: it gives no character offsets; .*context: text"):
+    with pytest.raises(FeatureError, match=r"ByT5Tokenizer: found no character offsets .*context: text"):
         extract(model, tokenizer, stimulus, Spec(context="seconds"))
 
 
@@ -473,13 +465,12 @@ def test_large_results_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
     model, tokenizer = network("olmo"), byte_level()
     stimulus = Stimulus("s", (run("a", [*story(9), ""]), run("b", story(5, 1))))
     memory = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path, max_tokens=20)
-    monkeypatch.setattr(features, "IN_MEMORY", 100)
+    monkeypatch.setattr(pooling, "IN_MEMORY", 100)
     file = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path / "new", max_tokens=20)
     for layer in (2, 0, 3, 1, 2):
         assert np.array_equal(memory.layers[layer], file.layers[layer])
-    assert memory.constant_columns == file.constant_columns
     assert list(tmp_path.rglob("*.*")) == []  # it has no name
-    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(pooling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(FeatureError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
         extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
 
@@ -495,7 +486,7 @@ def test_features_are_written_and_read_again(tmp_path):
     assert group.attrs["checkpoint"] == "step8"
     assert np.array_equal(group["onsets"], np.concatenate([r.onsets for r in stimulus.runs]))
     again = read_features(tmp_path / "features.zarr")
-    assert (again.notes, again.constant_columns) == (found.notes, found.constant_columns)
+    assert again.notes == found.notes
     for layer, of_run in to_trs(again, stimulus, spec).items():
         for name, values in of_run.items():
             assert np.array_equal(values, to_trs(found, stimulus, spec)[layer][name])
@@ -570,5 +561,7 @@ def test_features_reach_the_tr_grid_run_by_run(haemodynamics):
     assert grid[2]["b"].dtype == np.float32
     with pytest.raises(FeatureError, match="run a: trim: found 12, expected fewer than its 12 TRs"):
         to_trs(found, stimulus, spec.model_copy(update={"trim": 12}))
-    with pytest.raises(FeatureError, match="features of 49 texts in runs a, b, expected 50 texts"):
+    with pytest.raises(
+        FeatureError, match="features: texts by run: found {.a.: 19, .b.: 30}, expected {.a.: 20, .b.: 30} of s"
+    ):
         to_trs(replace(found, runs=found.runs[1:]), stimulus, spec)

@@ -12,8 +12,8 @@ from phaselab import encoding, internals
 from phaselab.behaviour import score_tasks
 from phaselab.brains import BrainData, load_brain
 from phaselab.features import Features, extract, to_trs
+from phaselab.stages import one_thread
 from phaselab.study import Study, load_study
-from phaselab.sweep.unit import one_thread
 from phaselab.texts import source
 from phaselab.training.networks import build
 
@@ -49,12 +49,12 @@ def trimmed(values: dict[str, np.ndarray], study: Study) -> dict[str, np.ndarray
 
 
 @pytest.fixture(scope="module")
-def responses(study: Study, brain: BrainData) -> dict[str, dict[str, np.ndarray]]:
-    return {subject: trimmed(runs, study) for subject, runs in brain.responses.items()}
+def responses(study: Study, brain: BrainData) -> dict[str, Any]:
+    return brain.scored(study.features.trim)
 
 
 def test_the_true_latents_reach_the_ceiling_within_a_tenth(
-    study: Study, brain: BrainData, responses: dict[str, dict[str, np.ndarray]]
+    study: Study, brain: BrainData, responses: dict[str, Any]
 ) -> None:
     assert brain.ceiling is not None
     with one_thread():
@@ -66,7 +66,7 @@ def test_the_true_latents_reach_the_ceiling_within_a_tenth(
 
 
 def test_the_scores_of_shuffled_stimuli_are_zero_within_their_interval(
-    study: Study, brain: BrainData, features: Features, responses: dict[str, dict[str, np.ndarray]]
+    study: Study, brain: BrainData, features: Features, responses: dict[str, Any]
 ) -> None:
     X = to_trs(features, brain.stimulus, study.features)
     last = max(X)

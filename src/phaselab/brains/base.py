@@ -1,0 +1,164 @@
+"""What a brain data set is: one file, one function that is registered by name, and the data that it gives."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from phaselab.errors import expect
+from phaselab.lazy import Lazy, Rows
+from phaselab.stimuli import Stimulus
+from phaselab.study import BRAIN_SECTIONS, BrainSpec
+
+#: An array (n_trs, n_voxels), or what is read like one: a memory map, an array of Zarr or HDF5.
+Array = Any
+
+
+class Group(NamedTuple):
+    """Subjects who share runs and are fitted together; runs in the order of the stimulus."""
+
+    subjects: tuple[str, ...]
+    runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class BrainData:
+    """Responses of some subjects to one stimulus.
+
+    Attributes
+    ----------
+    name, simulated, description : what it is; `simulated` is shown on every figure.
+    stimulus : what the subjects read or heard.
+    groups : subjects with the runs that they share; another group may have other runs of the stimulus.
+    read : (subject, run) -> array-like (n_trs, n_voxels), called whenever `responses` is: best a memory map.
+    rois : subject -> (n_voxels,) name of the region of each voxel.
+    ceiling : subject -> float32 (n_voxels,) noise ceiling as a correlation, or None when unknown.
+    ceiling_kind : how the ceiling is known, for captions.
+    nuisance : run -> (n_trs, k) regressors of no interest that belong to the stimulus (word rate ...).
+    nuisance_names : names of the k columns.
+    vertices : subject -> (n_voxels,) vertex of fsaverage5 (0..10241 left, 10242..20483 right), if any.
+    latents : run -> (n_trs, k) the true sources of a simulated brain, already convolved; empty for real brains.
+    notes : what a reader must know: subjects left out, and why.
+    """
+
+    name: str
+    simulated: bool
+    description: str
+    stimulus: Stimulus
+    groups: tuple[Group, ...]
+    read: Callable[[str, str], Array]
+    rois: dict[str, np.ndarray]
+    ceiling: dict[str, np.ndarray] | None = None
+    ceiling_kind: str = ""
+    nuisance: dict[str, np.ndarray] = field(default_factory=dict)
+    nuisance_names: tuple[str, ...] = ()
+    vertices: dict[str, np.ndarray] | None = None
+    latents: dict[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known = [run.name for run in self.stimulus.runs]
+        for subjects, runs in self.groups:
+            fits, right = list(runs) == [run for run in known if run in runs], f"in order, of {', '.join(known)}"
+            expect(fits, f"brain {self.name}: runs of {', '.join(subjects[:3])}", ", ".join(runs), right)
+        twice = sorted({subject for subject in self.subjects if self.subjects.count(subject) > 1})
+        expect(not twice, f"brain {self.name}: groups", f"{', '.join(twice)} in two", "a subject in one")
+
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """Of all groups."""
+        return tuple(subject for group in self.groups for subject in group.subjects)
+
+    def responses(self, subject: str, run: str) -> Array:
+        """Responses of one subject in one run, array-like (n_trs, n_voxels): of a memory map, nothing is read yet."""
+        where = f"brain {self.name}: responses of {subject} in {run}"
+        has = any(subject in group.subjects and run in group.runs for group in self.groups)
+        expect(has, where, "none", "a subject of a group, and a run of that group")
+        values, n_trs = self.read(subject, run), next(of.n_trs for of in self.stimulus.runs if of.name == run)
+        shape, found = (n_trs, len(self.rois[subject])), tuple(values.shape)
+        expect(found == shape, where, f"shape {found}", f"{shape}: TRs of the run, voxels of rois")
+        return values
+
+    def scored(self, trim: int) -> dict[str, Mapping[str, Array]]:
+        """Subject -> run -> responses without the first `trim` TRs, looked up when they are asked for."""
+
+        def kept(subject: str, run: str) -> Array:
+            values = self.responses(subject, run)
+            return values[trim:] if isinstance(values, np.ndarray) else Rows(values, trim)
+
+        return {subject: Lazy(runs, partial(kept, subject)) for subjects, runs in self.groups for subject in subjects}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 digits) of responses, ROI names and ceilings: reads all of them."""
+        sha = hashlib.sha256()
+        for subject, runs in self.scored(0).items():
+            sha.update(subject.encode())
+            for run, values in runs.items():
+                sha.update(run.encode() + np.ascontiguousarray(values, dtype="<f4").tobytes())
+            sha.update("\0".join(map(str, self.rois[subject])).encode())
+            if self.ceiling is not None:
+                sha.update(np.ascontiguousarray(self.ceiling[subject], dtype="<f4").tobytes())
+        return sha.hexdigest()[:16]
+
+
+#: From the study's section ``brain`` and the folder of downloaded data (``PHASELAB_DATA``, or None) to the data, and to
+#: the files that its ``stimulus`` and its ``responses`` are read from.
+Load = Callable[[Any, Path | None], BrainData]
+Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
+
+
+class Registered(NamedTuple):
+    """A registered data set; see `brain`."""
+
+    section: type[BrainSpec]
+    version: int
+    stimulus: tuple[str, ...]
+    files: Files
+    load: Load
+
+
+#: Name -> data set.
+BRAINS: dict[str, Registered] = {}
+
+
+def brain(
+    name: str, section: type[BrainSpec], *, version: int, stimulus: tuple[str, ...] = (), files: Files = lambda *_: {}
+) -> Callable[[Load], Load]:
+    """Register a function that gives the data of a study's section ``brain: {name: ...}``.
+
+    Parameters
+    ----------
+    name : in studies.
+    section : a subclass of ``BrainSpec`` with the fields that the data set knows.
+    version : raised by hand when its numbers change.
+    stimulus : fields of the section that change the stimulus: what needs it alone does not depend on the others.
+    files : what is read, and decides by its bytes whether results are current. It may raise ``DataMissing``.
+    """
+    unknown = sorted(set(stimulus) - set(section.model_fields))
+    expect(not unknown, f"brain {name}: stimulus", ", ".join(unknown), "fields of its section")
+    expect(name not in BRAINS, "brain", f"a second {name!r}", "distinct names")
+
+    def register(load: Load) -> Load:
+        BRAINS[name] = Registered(section, version, stimulus, files, load)
+        BRAIN_SECTIONS[name] = section
+        return load
+
+    return register
+
+
+def registered(spec: BrainSpec) -> Registered:
+    """The data set of a study's section ``brain``."""
+    expect(spec.name in BRAINS, "brain.name", repr(spec.name), f"one of {', '.join(sorted(BRAINS))}")
+    return BRAINS[spec.name]
+
+
+def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:
+    """The data of a study's section ``brain``, below the folder `data`; ``DataMissing`` says what to fetch."""
+    return registered(spec).load(spec, data)

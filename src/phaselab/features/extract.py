@@ -1,0 +1,103 @@
+"""From a network and a stimulus to hidden states, one row per text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phaselab.errors import expect
+from phaselab.features.passes import Document, documents_of, passes_of
+from phaselab.features.pooling import Say, States, blocks_of, encode
+from phaselab.features.store import FeatureError, Features
+from phaselab.lazy import Lazy
+from phaselab.stimuli import Stimulus
+from phaselab.study import FeatureSpec
+
+
+def extract(
+    model: Any,
+    tokenizer: Any,
+    stimulus: Stimulus,
+    spec: FeatureSpec,
+    max_tokens: int | None = None,
+    scratch: Path | None = None,
+    say: Say = lambda message: None,
+) -> Features:
+    """Hidden states of every layer, or of some, one row per text of the stimulus.
+
+    With ``spec.context == "text"`` each text is read alone. With ``"seconds"`` it is read after the texts of its
+    narrative that began in the last ``seconds`` seconds and at an earlier moment than it (what several annotators write
+    of one moment is not context of each other), joined by single spaces. With ``"words"`` the texts between two
+    ``starts`` of a run are so joined and read in passes: the first ``window + stride`` together, then ``stride`` new
+    ones at a time after the ``window`` before them, so that each has at least ``window`` others on its left, as far as
+    its narrative has them. What occurs twice is read once.
+
+    A text's value is taken from its own tokens, whatever context they were read in: the last one, their mean or their
+    maximum. Blanks around a text are dropped; a text without a token has the value zero, or with ``spec.empty ==
+    "carry"`` that of the text before it in its narrative. Tokens that the tokenizer puts before a text (such as BOS)
+    begin every pass and are never pooled; those that it puts behind are left out. A pass that is longer than the
+    model's context loses tokens on its left, but no more than half of that context: beyond, it takes fewer new texts.
+
+    Parameters
+    ----------
+    model : causal language model of transformers in evaluation mode, on any device.
+    tokenizer : its tokenizer; for a context of several texts a fast one, whose offsets tell which token is whose.
+    stimulus : the texts.
+    spec : the fields ``FeatureSpec.STATES`` are used.
+    max_tokens : tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on CUDA. A longer pass makes
+        a batch of its own. When memory runs out it is halved, and the batch tried again.
+    scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
+    say : receives a sentence when memory ran out, and when texts were truncated.
+    """
+    documents: dict[Document, int] = {}  # document -> number of its first wanted text
+    numbers: list[int] = []
+    n_texts = 0
+    for document, wanted in documents_of(stimulus, spec):
+        if document not in documents:
+            documents[document] = n_texts
+            n_texts += wanted
+        numbers.extend(range(documents[document], documents[document] + wanted))
+    source = np.array(numbers, dtype=np.int64)
+
+    config = model.config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None)  # None for an architecture without a limit
+    passes, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
+    order = np.concatenate([np.empty(0, dtype=np.int64), *(item.spans[0] for item in passes)])
+    row_of = np.full(n_texts, -1)  # -1 is a row of zeros
+    row_of[order] = np.arange(len(order))
+    rows = row_of[source]
+    layers = _chosen(spec.layers, len(blocks_of(model)), model.name_or_path)
+    states = States(len(layers), len(order), config.hidden_size, scratch)
+    budget = encode(model, passes, layers, spec.pooling, states, max_tokens, say)
+    worst = int(np.argmax(states.not_finite > 0))
+    told = f"hidden states that are not finite for {states.not_finite[worst]} of {len(order)} texts"
+    expect(not states.not_finite.any(), f"{model.name_or_path}: layer {layers[worst]}", told, "numbers", FeatureError)
+    tokens = sum(len(item.ids) for item in passes)
+    notes = {"texts": len(source), "empty": int((rows < 0).sum()), "truncated": int(truncated[source].sum())}
+    notes |= {"documents": len(documents), "tokens": tokens, "batch_tokens": budget}
+    if notes["truncated"]:
+        told = f"{notes['truncated']} of {notes['texts']} texts have less context than asked for"
+        say(f"{model.name_or_path}: {told}: the model reads {context} tokens at once")
+    if spec.empty == "carry":
+        rows = _carried(rows, stimulus)
+    runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
+    return Features(Lazy(layers, lambda layer: np.asarray(states.values[layers.index(layer)][rows])), runs, notes)
+
+
+def _carried(rows: np.ndarray, stimulus: Stimulus) -> np.ndarray:
+    """Each -1 replaced by the row of the text before it, unless a run or a narrative begins."""
+    begins = [new for run in stimulus.runs for new in (True, *run.starts[1:])[: len(run.texts)]]
+    keeps = (rows >= 0) | np.array(begins, dtype=bool)
+    return rows[np.maximum.accumulate(np.where(keeps, np.arange(len(rows)), 0))]
+
+
+def _chosen(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int]:
+    """Numbers of the layers that `wanted` names, in ascending order; -1 is the last one."""
+    every = range(n_blocks + 1)
+    wanted = tuple(every) if isinstance(wanted, str) else wanted
+    for layer in wanted:
+        inside, right = -len(every) <= layer <= n_blocks, f"0 to {n_blocks} (or -1, the last one, to {-len(every)})"
+        expect(inside, f"{name}: features.layers", layer, right, FeatureError)
+    return sorted({every[layer] for layer in wanted})

@@ -1,0 +1,166 @@
+"""Hidden states of all layers, pooled by hooks while the network runs, so that they never exist together.
+
+The networks are causal: what follows a token cannot change its hidden state, recurrent or not. Hence rows of a batch
+are filled up on the right, whatever the tokenizer prefers, and need neither an attention mask nor a padding token; and
+one pass over many words gives each of them what a pass that ended there would.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+
+from phaselab.errors import expect
+from phaselab.features.passes import Pass
+from phaselab.features.store import FeatureError
+
+#: Tokens of a batch, padding included, by type of device: more gain no speed there.
+MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
+#: Padding in a batch at most, as a share of its tokens at most: about what it costs to begin a batch.
+PADDING = 1 / 32
+#: Bytes of pooled hidden states that are held in memory; larger ones go to a file where there is a folder.
+IN_MEMORY = 1 << 30
+#: What torch says when memory runs out, on an accelerator, on a CPU of Linux or of Windows.
+OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "not enough memory")
+Say = Callable[[str], None]
+
+
+def blocks_of(model: Any) -> list[torch.nn.Module]:
+    """The layers of the network, in order."""
+    number = model.config.get_text_config().num_hidden_layers
+    for module in model.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == number:
+            return list(module)
+    raise FeatureError(f"{type(model).__name__}: expected a list of {number} layers in its base model, found none")
+
+
+class States:
+    """Pooled hidden states, float32 (n_layers, n_rows + 1, p), as they come; the last row of each layer is zero.
+
+    They lie in memory, or in a file in `scratch`. ``not_finite`` counts the rows with NaN or infinite values by layer.
+    """
+
+    def __init__(self, n_layers: int, n_rows: int, width: int, scratch: Path | None) -> None:
+        self.shape, self.filled = (n_layers, n_rows + 1, width), 0
+        self.not_finite = np.zeros(n_layers, dtype=np.int64)
+        size = 4 * math.prod(self.shape)
+        large = scratch is not None and size > IN_MEMORY
+        self._file = _reserved(scratch, size, n_layers) if scratch and large else None
+        self._memory = np.zeros((0, 0, 0) if large else self.shape, dtype=np.float32)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The array; of a file a new map each time, for what a map has touched stays in memory as long as it does."""
+        return np.memmap(self._file, np.float32, "r+", shape=self.shape) if self._file else self._memory
+
+    def add(self, block: np.ndarray) -> None:
+        """Take the next rows, (n_layers, n, p)."""
+        start, self.filled = self.filled, self.filled + block.shape[1]
+        self.not_finite += (~np.isfinite(block).all(axis=2)).sum(axis=1)
+        self.values[:, start : self.filled] = block
+
+
+def _reserved(folder: Path, size: int, n_layers: int) -> IO[bytes]:
+    """A file of `size` zeros without a name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free, needed = shutil.disk_usage(folder).free, f"{size / 1e9:.1f} GB for hidden states of {n_layers} layers"
+    expect(free >= size, str(folder), f"{free / 1e9:.1f} GB free", f"{needed} (features.layers: fewer)", FeatureError)
+    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    if hasattr(os, "posix_fallocate"):  # else a disk that fills up meanwhile would end the process without a word
+        os.posix_fallocate(file.fileno(), 0, size)
+    file.truncate(size)
+    return file
+
+
+@torch.inference_mode()
+def encode(
+    model: Any, passes: list[Pass], layers: list[int], pooling: str, states: States, max_tokens: int | None, say: Say
+) -> int:
+    """Pool the hidden states of all passes, in order; returns the most tokens of a batch at the end."""
+    blocks, device, name = blocks_of(model), model.device.type, model.name_or_path
+    budget = max_tokens or MAX_TOKENS.get(device, MAX_TOKENS["cpu"])
+    plan: dict[str, torch.Tensor] = {}
+    pooled: list[torch.Tensor] = []
+
+    def pool(hidden: torch.Tensor) -> None:
+        tokens = hidden[plan["row"], plan["column"]].float()
+        if pooling != "last":
+            # Sums in one order whatever the device, which index_add does not promise.
+            tokens = torch.segment_reduce(tokens, pooling, lengths=plan["lengths"])
+        pooled.append(tokens)
+
+    def before_block(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        pool(args[0] if args else kwargs["hidden_states"])
+
+    def read(batch: list[Pass]) -> np.ndarray | None:
+        """(n_layers, n_rows, p), or None when memory ran out."""
+        try:
+            plan.update({name: array.to(model.device) for name, array in _plan(batch, pooling).items()})
+            final = model.base_model(input_ids=plan["ids"], use_cache=False).last_hidden_state
+            if len(blocks) in layers:
+                pool(final)
+            return torch.stack(pooled).cpu().numpy()
+        except (RuntimeError, MemoryError) as error:
+            out = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            if not out and not any(said in str(error) for said in OUT_OF_MEMORY):
+                raise
+            return None
+
+    start = 0
+    with ExitStack() as hooks:
+        # What goes into block i is the output of block i - 1, or the embeddings; the model's own output
+        # comes after the final norm. So no hook has to know what else a block returns.
+        for block in (blocks[layer] for layer in layers if layer < len(blocks)):
+            hooks.callback(block.register_forward_pre_hook(before_block, with_kwargs=True).remove)
+        while start < len(passes):
+            batch = passes[start : start + _rows(passes, start, budget)]
+            found = read(batch)
+            # Outside the except clause: until it ends, the error keeps the tensors of the failed pass.
+            pooled.clear()
+            plan.clear()
+            if found is not None:
+                expect(len(found) == len(layers), name, f"{len(found)} hidden states", str(len(layers)), FeatureError)
+                states.add(found)
+                start += len(batch)
+                continue
+            longest = len(batch[0].ids)
+            expect(len(batch) > 1, name, f"no memory on {device} for {longest} tokens", "some", FeatureError)
+            budget = len(batch) * longest // 2
+            if device == "cuda":
+                torch.cuda.empty_cache()
+            say(f"{name}: memory ran out on {device}; now at most {budget} tokens a batch")
+    return budget
+
+
+def _rows(passes: list[Pass], start: int, budget: int) -> int:
+    """How many passes from `start`, longest first, make a batch of `budget` tokens, `PADDING` of it padding at most."""
+    longest = len(passes[start].ids)
+    most = passes[start : start + max(1, budget // longest)]
+    padding = np.cumsum([longest - len(item.ids) for item in most])
+    return int(np.searchsorted(padding, budget * PADDING, side="right"))
+
+
+def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
+    """Token ids (n_rows, n_columns), and where the pooled tokens of each text are in them."""
+    ids = np.zeros((len(batch), max(len(item.ids) for item in batch)), dtype=np.int64)
+    for row, item in enumerate(batch):
+        ids[row, : len(item.ids)] = item.ids
+    rows = np.repeat(np.arange(len(batch)), [item.spans.shape[1] for item in batch])
+    _, first, last = np.concatenate([item.spans for item in batch], axis=1)
+    plan = {"ids": ids, "row": rows, "column": last - 1}
+    if pooling != "last":
+        lengths = last - first
+        # The tokens of all texts one behind the other: position in this list, less where its text began.
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        column = np.repeat(first, lengths) + within
+        plan |= {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
+    return {name: torch.from_numpy(array) for name, array in plan.items()}

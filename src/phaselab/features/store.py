@@ -1,0 +1,66 @@
+"""What features are, in memory and on disk (Zarr)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+
+from phaselab.errors import PhaselabError
+from phaselab.lazy import Lazy
+from phaselab.stimuli import Stimulus
+
+
+class FeatureError(PhaselabError):
+    """Features that cannot be had or used; the message names the model, the layer or the run."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Hidden states of a stimulus, one row per text, the runs one after another.
+
+    Attributes
+    ----------
+    layers : layer -> float32 (n_texts, p), made when it is asked for; 0 is the embedding output, the last one is after
+        the final norm, as in the ``hidden_states`` of transformers (where those of Mamba leave the embeddings out).
+    runs : (n_texts,) name of the run of each text.
+    notes : counts: ``texts``; ``empty``, texts without a token; ``truncated``, texts with less context than asked for
+        (or cut themselves) because the model's is shorter; ``documents``, different ones; ``tokens``, that went
+        through the network; ``batch_tokens``, most tokens of a batch at the end, fewer if memory ran out.
+    """
+
+    layers: Mapping[int, np.ndarray]
+    runs: np.ndarray
+    notes: dict[str, int]
+
+
+def write_features(features: Features, stimulus: Stimulus, path: Path, **provenance: Any) -> None:
+    """Write features as Zarr, one layer after another: ``states`` (n_layers, n_texts, p), ``onsets`` (n_texts,) in s.
+
+    Attributes of the group: ``layers``, ``runs`` (pairs of name and number of texts), the ``notes``, and `provenance`.
+    """
+    group = zarr.open_group(path, mode="w")
+    layers = list(features.layers)
+    n_texts, width = features.layers[layers[0]].shape
+    shape, chunks = (len(layers), n_texts, width), (1, max(1, n_texts), width)
+    states = group.create_array("states", shape=shape, chunks=chunks, dtype="float32")
+    for number, layer in enumerate(layers):
+        states[number] = features.layers[layer]
+    group.create_array("onsets", data=np.concatenate([np.empty(0), *(run.onsets for run in stimulus.runs)]))
+    runs: Any = [[run.name, len(run.texts)] for run in stimulus.runs]
+    group.attrs.update({"layers": layers, "runs": runs, "notes": features.notes, **provenance})
+
+
+def read_features(path: Path) -> Features:
+    """What ``write_features`` wrote; a layer is read when it is asked for."""
+    group = zarr.open_group(path, mode="r")
+    attrs: dict[str, Any] = group.attrs.asdict()
+    states: Any = group["states"]
+    layers = [int(layer) for layer in attrs["layers"]]
+    names, counts = zip(*attrs["runs"], strict=True)
+    read = Lazy(layers, lambda layer: np.asarray(states[layers.index(layer)]))
+    return Features(read, np.repeat(np.array(names, dtype=str), counts), attrs["notes"])

@@ -1,0 +1,98 @@
+"""What was read or heard: runs of timed text, or of items without a time axis."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from phaselab.errors import expect
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scanning run of a stimulus, or one group of items.
+
+    Attributes
+    ----------
+    name : name of the run.
+    texts : (n_texts,) words, sentences or captions; what several annotators wrote of one moment has one onset.
+    onsets, offsets : (n_texts,) seconds from the start of the run's first TR, in order of onset.
+    tr, n_trs : repetition time, seconds; number of TRs.
+    labels : one row per text: what is known of it (for probes, nuisance and simulated brains).
+    starts : (n_texts,) True where a text begins anew, so that no left context is taken from before.
+    items : whether there is no time axis: response k belongs to text k, and the times mean nothing (see ``items``).
+    """
+
+    name: str
+    texts: tuple[str, ...]
+    onsets: np.ndarray
+    offsets: np.ndarray
+    tr: float
+    n_trs: int
+    labels: pd.DataFrame
+    starts: np.ndarray
+    items: bool = False
+
+    def __post_init__(self) -> None:
+        n = len(self.texts)
+        lengths = {name: len(getattr(self, name)) for name in ("onsets", "offsets", "labels", "starts")}
+        lengths |= {"n_trs": self.n_trs} if self.items else {}
+        for name, found in lengths.items():
+            expect(found == n, f"run {self.name}: {name}", found, f"{n}, as many as texts")
+        expect((np.diff(self.onsets) >= 0).all(), f"run {self.name}: onsets", "some in disorder", "ascending order")
+
+
+@dataclass(frozen=True)
+class Stimulus:
+    """What was read or heard: runs of text."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (16 digits) of texts, times, labels and TR grid."""
+        sha = hashlib.sha256()
+        for run in self.runs:
+            sha.update(repr((run.name, run.tr, run.n_trs, run.texts)).encode())
+            for array in (run.onsets, run.offsets):
+                sha.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+            sha.update(np.packbits(run.starts.astype(bool)).tobytes())
+            sha.update(run.labels.to_csv(index=False).encode())
+        return sha.hexdigest()[:16]
+
+    @property
+    def n_trs(self) -> int:
+        """TRs of all runs."""
+        return sum(run.n_trs for run in self.runs)
+
+    @property
+    def labels(self) -> pd.DataFrame:
+        """Labels of the texts of all runs, with a column ``run``; (n_texts, n_labels + 1)."""
+        return pd.concat([run.labels.assign(run=run.name) for run in self.runs], ignore_index=True)
+
+
+def items(name: str, table: pd.DataFrame) -> Stimulus:
+    """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
+
+    Folds of runs are then folds of groups: what belongs together is never in training and test. Each item is read
+    alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per
+    item: ``item``, its own name; ``text``; ``group``. All columns become labels, and so ``stimulus.labels["item"]`` is
+    the order of the responses: groups as they first appear, items as in the table.
+    """
+    needed = ["item", "text", "group"]
+    expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
+    empty = np.flatnonzero(table[needed].isna().any(axis=1)).tolist()
+    expect(not empty, f"items of {name}: rows", f"no item, text or group in {empty[:3]}", "all three in every row")
+    twice = table["item"][table["item"].duplicated()].tolist()
+    expect(not twice, f"items of {name}: item", f"{twice[:3]} more than once", "distinct names")
+    runs = []
+    for group, rows in table.groupby("group", sort=False):
+        onsets, texts = np.arange(float(len(rows))), tuple(rows["text"].astype(str))
+        labels, starts = rows.reset_index(drop=True), np.ones(len(rows), dtype=bool)
+        runs.append(Run(str(group), texts, onsets, onsets + 1, 1.0, len(rows), labels, starts, items=True))
+    return Stimulus(name, tuple(runs))
