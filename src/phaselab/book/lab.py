@@ -38,21 +38,18 @@ COMMON = ("study", "model", "results", "data", "device")
 def begin() -> Lab:
     """Check the parameters of the notebook that calls it, and return the ``Lab`` that they describe.
 
-    Annotated names of the notebook are its parameters; any other public name that is there already was given by
-    mistake (plain papermill only warns).
+    Annotated names are parameters; any other public name was given by mistake (plain papermill only warns).
     """
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()
     assert shell is not None, "begin() is for notebooks; in a program use Lab"
     space = shell.user_ns
+    public = {name: value for name, value in space.items() if not name.startswith("_")}
     given = {
         name: value
-        for name, value in space.items()
-        if not name.startswith("_")
-        and name not in shell.user_ns_hidden
-        and not callable(value)
-        and not isinstance(value, ModuleType)
+        for name, value in public.items()
+        if name not in shell.user_ns_hidden and not callable(value) and not isinstance(value, ModuleType)
     }
     values = check_parameters(inspect("\n".join(space["In"][:-1])), given, "this notebook")
     return Lab(
@@ -68,11 +65,8 @@ def begin() -> Lab:
 class Lab:
     """A study as a notebook sees it; what is missing of its results is computed when asked for.
 
-    Parameters
-    ----------
-    study, store, data, device : as in ``stages.Workbench``.
-    model : name of the model in focus; empty: the first of the study.
-    parameters : further parameters, for the provenance line.
+    `study`, `store`, `data` and `device` are as in ``stages.Workbench``; `model` names the model in focus (empty: the
+    first); `parameters` are further ones, for the provenance line.
     """
 
     def __init__(
@@ -86,6 +80,10 @@ class Lab:
     ) -> None:
         self.study, self.store, self.device = study, store, device
         self.model: Model = study.model(model)
+        #: Whether the brain is simulated; model name -> label for figures; the names alone.
+        self.simulated = study.simulated
+        self.labels = {model.name: model.label or model.name for model in study.models}
+        self.models = tuple(self.labels)
         self._said: set[str] = set()
         self.bench = Workbench(study, store, data, say=self._say, device=device)
         self.parameters = dict(parameters or {})
@@ -95,21 +93,6 @@ class Lab:
         if line not in self._said:
             self._said.add(line)
             print(line)
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Names of all models of the study."""
-        return tuple(model.name for model in self.study.models)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Model name -> label for figures."""
-        return {model.name: model.label or model.name for model in self.study.models}
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the brain is simulated."""
-        return self.study.simulated
 
     @property
     def brain(self) -> BrainData:
@@ -160,10 +143,7 @@ class Lab:
         return self.bench.items(self._chosen(model)[0])[task]
 
     def tasks(self, model: str | None = None) -> list[str]:
-        """Tasks in the languages of a model's training text; all tasks for a model that was found.
-
-        What a model cannot have learnt is measured too, but no mean over tasks is taken over it.
-        """
+        """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
         chosen = self._chosen(model)[0]
         languages = chosen.train.mix.split("+") if chosen.train else None
         items = self.bench.items(chosen)
@@ -198,25 +178,14 @@ class Lab:
             return {"folder": chosen.folder.name, "checkpoints": str(chosen.checkpoints)}
         family = hub_family(chosen)
         assert family is not None
-        facts = {
-            "family": chosen.family or "",
-            "repository": ", ".join(family.repositories),
-            "architecture": family.architecture,
-            "licence": family.licence,
-            "languages": " ".join(family.languages),
-            "tokens from": family.tokens_from,
-            "checkpoints": str(chosen.checkpoints),
-            "dtype": chosen.dtype,
-        }
+        facts = {"family": chosen.family or "", "repository": ", ".join(family.repositories)}
+        facts |= {"architecture": family.architecture, "licence": family.licence}
+        facts |= {"languages": " ".join(family.languages), "tokens from": family.tokens_from}
+        facts |= {"checkpoints": str(chosen.checkpoints), "dtype": chosen.dtype}
         return {name: fact for name, fact in facts.items() if fact}
 
-    # --------------------------------------------------------------------------------------------- what a page shows
-
     def within(self, exact: float, stage: str) -> float:
-        """How far a number that a page makes by itself may be from the table's.
-
-        `exact` where both were made in float32 on a CPU; .02 where a device or a type rounds differently.
-        """
+        """How far a page's own number may be from the table's: `exact` in float32 on a CPU, .02 elsewhere."""
         made_by = results.read_manifest(self.result(stage))["made_by"]["device"]
         return exact if (self.device, made_by, self.model.dtype) == ("cpu", "cpu", "float32") else 0.02
 
@@ -270,10 +239,7 @@ class Lab:
 
 
 def interactive(figure: Any, name: str, alt: str) -> Any:
-    """A plotly figure as HTML that needs no request: the book loads plotly once, from its own files.
-
-    `name` is the element's id, unique on its page; `alt` says what the figure shows to who cannot see it.
-    """
+    """A plotly figure as HTML without a request, with an id unique on its page and a text for who cannot see it."""
     from IPython.display import HTML
 
     figure.update_layout(height=figure.layout.height or 460, autosize=True, meta={"alt": alt})
@@ -285,13 +251,11 @@ def commit() -> str:
     """The commit of the checkout that this package runs from, ``+`` when files differ; else ``unknown``."""
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=10", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

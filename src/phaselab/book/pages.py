@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from phaselab import results
 from phaselab.book import runner
+from phaselab.errors import expect
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, digest_of
 
@@ -36,16 +37,9 @@ class Page:
 
 
 def pages(study: Study, sources: Path, given: Mapping[str, str]) -> list[Page]:
-    """All pages of a study, in order of their names; `given` are the parameters that all of them get.
-
-    Raises
-    ------
-    StudyError
-        When `sources` holds no notebooks.
-    """
+    """All pages of a study, in order of their names; `given` are the parameters that all of them get."""
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
-    if not found:
-        raise StudyError(f"{sources}: found no notebooks, expected files such as 01_name.md")
+    expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
     made = []
     for source in found:
         if source.stem == MODEL_PAGE:
@@ -56,10 +50,7 @@ def pages(study: Study, sources: Path, given: Mapping[str, str]) -> list[Page]:
 
 
 def results_digest(study: Study, store: Store, tables: Path) -> str:
-    """Digest of all that the notebooks of a study read: the manifests name inputs and outputs.
-
-    `tables` is the folder of published tables that come with the book.
-    """
+    """Digest of all that the notebooks of a study read: manifests, and the published tables in folder `tables`."""
     folder = store.study(study.name)
     manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
     published = results.digest_file(tables) if tables.is_dir() else ""
@@ -74,10 +65,7 @@ def _execute(page: Page, output: Path, digest: str) -> bool:
 def execute_pages(
     study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, bars: Progress
 ) -> Iterator[tuple[str, bool | Exception]]:
-    """Execute the pages whose sources or results have changed, `jobs` at once.
-
-    Yields the name of each page with whether it was run, or the error that it ended with.
-    """
+    """Execute what has changed, `jobs` at once; each page's name, and whether it was run or the error it ended with."""
     digest = results_digest(study, store, sources.parent / "book" / "data")
     folder = store.study(study.name) / "pages"
     wanted = pages(study, sources, given)
@@ -91,10 +79,7 @@ def execute_pages(
 
 
 def place_pages(study: Study, store: Store, root: Path) -> None:
-    """Copy the executed pages of a study to ``book/executed``; what belongs to another study goes.
-
-    Files that have not changed are left alone, so that the book need not read them again.
-    """
+    """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes."""
     source, target = store.study(study.name) / "pages", root / EXECUTED
     target.mkdir(parents=True, exist_ok=True)
     current = {p.relative_to(source) for p in source.rglob("*.ipynb") if not p.name.endswith(".failed.ipynb")}
@@ -112,15 +97,7 @@ def place_pages(study: Study, store: Store, root: Path) -> None:
 
 
 def build(root: Path, audience: Audience = "teacher") -> Path:
-    """Build the book strictly: a warning is an error. Returns the home page.
-
-    The student's book differs in one thing: solutions are not in it.
-
-    Raises
-    ------
-    subprocess.CalledProcessError
-        When Jupyter Book fails; its own output says why.
-    """
+    """Build the book strictly (a warning is an error), for students without solutions. Returns the home page."""
     output = root / "_build" / ("" if audience == "teacher" else audience)
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
     if audience == "student":

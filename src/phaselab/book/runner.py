@@ -64,14 +64,9 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """`given` with each value of its parameter's type.
+    """`given` with each value of its parameter's type; strings are read as the type asks (``"3"`` is an int).
 
-    Strings are read as the type asks (``"3"`` is an int), since a command line has nothing else.
-
-    Raises
-    ------
-    ParameterError
-        For an unknown name or a value of the wrong type; lists the right ones, types and defaults.
+    Raises ParameterError, with the list of the right ones, for an unknown name or a value of the wrong type.
     """
     listed = "\n".join(f"  {p.name}: {p.inferred_type_name} = {p.default}  {p.help}" for p in known.values())
     values: dict[str, Any] = {}
@@ -91,21 +86,11 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], n
 
 
 def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest: str = "") -> bool:
-    """Run a notebook with parameters; whether it had to be run.
+    """Run a notebook with parameters, checked before anything runs; whether it had to be run.
 
-    Parameters
-    ----------
-    source : notebook source; `output` : the executed copy, written whole or not at all.
-    given : values of parameters, checked before anything runs.
-    results_digest : digest of the results that it reads; when this, the source, the parameters and
-        the package are those of the copy that is there, nothing is run. Empty: always run.
-
-    Raises
-    ------
-    ParameterError
-        See ``check_parameters``.
-    papermill.PapermillExecutionError
-        When a cell fails; the executed copy up to there is kept beside `output` as ``*.failed.ipynb``.
+    `output` is written whole or not at all: a cell that fails raises papermill's PapermillExecutionError and leaves the
+    copy up to there as ``*.failed.ipynb``. With `results_digest`, of the results that it reads, nothing is run when
+    this, the source, the parameters and the package are those of the copy that is there.
     """
     import nbformat
     import papermill
@@ -130,8 +115,8 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
                 progress_bar=False,
                 kernel_name="python3",
                 cwd=str(Path.cwd()),
-                # Sockets that are files, and no ports: nobody else can listen. In a folder of this kernel's
-                # own, since kernels that start together would choose the same names.
+                # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels
+                # that start together would choose the same names.
                 config=Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}}),
             )
         except papermill.PapermillExecutionError:
@@ -164,9 +149,8 @@ def _clean(notebook: NotebookNode) -> None:
         cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
-        for item in cell.get("outputs", ()):
-            if item.get("output_type") == "stream":
-                item["text"] = item["text"].replace(root, ".")
+        for item in (o for o in cell.get("outputs", ()) if o.get("output_type") == "stream"):
+            item["text"] = item["text"].replace(root, ".")
 
 
 def kernel_environment() -> None:
