@@ -93,12 +93,13 @@ def digest_file(path: Path) -> str:
 
 
 def digest_code(*names: str) -> str:
-    """Digest of modules or sub-packages of phaselab: code that changes makes its results stale."""
+    """Digest of modules or sub-packages of phaselab, with their data in YAML; recorded beside results."""
     here = Path(__file__).parent
     sha = hashlib.sha256()
     for name in sorted(names):
         path = here / name
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+        files = (p for p in path.rglob("*") if p.suffix in (".py", ".yaml"))
+        for file in sorted(files) if path.is_dir() else [path.with_suffix(".py")]:
             sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
     return sha.hexdigest()[:16]
 
