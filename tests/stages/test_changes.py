@@ -93,7 +93,7 @@ def test_version_and_code_are_recorded_not_compared(store: Store, monkeypatch: p
     bench = Workbench(study, store)
     assert not stale(bench)
     table = status(bench).set_index(["model", "stage"])
-    assert table.loc[("one", "brain"), ["current", "stale", "made by other code"]].to_list() == [2, 0, 2]
+    assert table.loc[("one", "brain"), ["current", "stale", "other code"]].to_list() == [2, 0, 2]
 
 
 def test_a_raised_version_makes_that_stage_stale(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

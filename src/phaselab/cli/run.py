@@ -88,10 +88,12 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     from phaselab.sweep.status import COLUMNS, status
 
     rows = status(Workbench(load_study(study), Store(results), data_folder(data)))
-    table = Table(*COLUMNS, title=f"study {study}")
-    for row in rows.itertuples(index=False):
-        table.add_row(*(escape(str(value or "")) for value in row))
-    Console().print(table)
+    for model, own in rows.groupby("model", sort=False):
+        # A name that is cut off could be another's: it stands above its table and not in a column.
+        table = Table(*COLUMNS[1:], title=escape(str(model)), title_justify="left")
+        for row in own.drop(columns="model").itertuples(index=False):
+            table.add_row(*(escape(str(value or "")) for value in row))
+        Console().print(table)
 
 
 @app.command()

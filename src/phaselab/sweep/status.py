@@ -13,7 +13,7 @@ from phaselab.stages import STAGES, Workbench
 from phaselab.study import Model
 
 #: Columns of the table of states: numbers of results, and what changed for the stale ones.
-COLUMNS = ("model", "stage", "current", "stale", "missing", "damaged", "made by other code", "why")
+COLUMNS = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
 
 
 def status(bench: Workbench) -> pd.DataFrame:
@@ -49,7 +49,7 @@ def _of_model(bench: Workbench, model: Model) -> Iterator[dict[str, object]]:
             count[state.kind] += 1
             if state:
                 made_by = read_manifest(bench.place(stage, model, checkpoint)).get("made_by", {})
-                count["made by other code"] += made_by.get("code") != bench.code(stage)
+                count["other code"] += made_by.get("code") != bench.code(stage)
             elif state.kind != "missing":
                 whys.setdefault(stage.name, Counter())[state.why] += 1
     for name in (name for name in STAGES if name in kinds):
