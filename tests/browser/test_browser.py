@@ -209,7 +209,8 @@ def bad_images(visit: Visit) -> list[str]:
 def test_search_finds_ridge(chromium: Any) -> None:
     page = chromium.new_page(viewport=DESK)
     page.goto((BOOK / "search.html").as_uri() + "?q=ridge")
-    page.wait_for_selector("#search-results li a", timeout=15_000)
+    # Results come one by one.
+    page.wait_for_function("document.querySelector('#search-results')?.innerText.includes('finished')", timeout=15_000)
     found = page.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
     page.close()
     assert any("/glossary.html" in link for link in found), found
