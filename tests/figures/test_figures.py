@@ -569,6 +569,9 @@ def test_the_surface_view_is_small_and_asks_for_nothing():
     assert paints[0][10000] == paints[1][10000]  # bare cortex is the same in all maps
     assert maps.buttons[1].args[2] == (0,)  # the mesh alone, not the colour bar
     assert [view.label for view in views.buttons] == ["left", "right", "top", "back"]
+    # nilearn's camera may lie on its side: every view says where up is.
+    ups = [view.args[1]["scene.camera"]["up"] for view in views.buttons]
+    assert [*ups, figure.layout.scene.camera.up.to_plotly_json()] == [{"x": 0, "y": 0, "z": 1}] * 5
     assert mesh.x[:10242].max() < mesh.x[10242:].min() - 20
 
 

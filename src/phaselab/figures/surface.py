@@ -91,7 +91,9 @@ def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, labe
     mesh.x = mesh.x + np.repeat(np.array([0, APART], np.float32), HEMISPHERE)
     bar.colorbar.update(title={"text": label, "side": "right"}, thickness=14, len=0.7)
     paints = [{"vertexcolor": [one.data[0].vertexcolor]} for one in (fig, *others)]
-    cameras = [{"scene.camera": {"eye": dict(zip("xyz", eye, strict=True))}} for eye in EYES.values()]
+    # nilearn's own views may be turned about: z points up in all of these.
+    upright = {"up": {"x": 0, "y": 0, "z": 1}, "center": {"x": 0, "y": 0, "z": 0}}
+    cameras = [{"scene.camera": upright | {"eye": dict(zip("xyz", eye, strict=True))}} for eye in EYES.values()]
     views = menu(list(EYES), [{}] * len(EYES), cameras, y=0.0, yanchor="top", type="buttons", direction="right")
     scene = {"aspectmode": "data", "camera": cameras[0]["scene.camera"]}
     fig.update_layout(height=460, margin={"l": 0, "r": 0, "t": 55, "b": 50}, scene=scene)
