@@ -99,7 +99,7 @@ SHAPES = {"tall": (240, 40), "p is n_train": (120, 90), "wide": (90, 130)}
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scores_are_himalayas_in_float64(shape, kind):
     n, p = SHAPES[shape]
-    X, Y, X_test, Y_test = world(n, p, 40, kind)
+    X, Y, X_test, Y_test = world(n, p, 16, kind)
     contiguous, by_run = cv.contiguous(n, 4), cv.leave_one_run_out(runs_of(n))
     cases = product((contiguous, by_run), ("correlation", "r2"), (True, False))
     for folds, scoring, intercept in cases:
