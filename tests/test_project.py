@@ -16,14 +16,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: of the rebuild, 11,500 for all, is not reached yet, so they may only go down.
 BUDGET = {
     "behaviour": 790,
-    "book": 620,
+    "book": 550,
     "brains": 720,
     "checkpoints": 840,
     "cli": 640,
     "encoding": 3400,
     "features": 520,
     "figures": 1150,
-    "internals": 720,
+    "internals": 710,
     "phases": 1380,
     "stages": 980,
     "stimuli": 340,
@@ -32,7 +32,7 @@ BUDGET = {
     "training": 290,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_800, 600, 80
+PACKAGE, FILE, FUNCTION = 14_700, 600, 80
 
 
 def canonical(name: str) -> str:
