@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,3 +89,12 @@ def test_a_table_that_is_none_and_options_without_a_table(tmp_path: Path) -> Non
     result = phases("demo", "--x", "tokens")
     assert result.exit_code == 2
     assert "demo: found --x, expected them with a table" in result.output
+
+
+def test_a_library_of_an_extra_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jupytext", None)
+    source = Path(__file__).parents[1] / "notebooks" / "03_brain_alignment.md"
+    result = CliRunner().invoke(app, ["notebook", str(source)], env={"COLUMNS": "500"})
+    assert result.exit_code == 2
+    assert "jupytext" in result.output
+    assert "pip install 'phaselab[book,hub,tasks]'" in result.output

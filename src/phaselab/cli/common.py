@@ -43,6 +43,11 @@ def told(command: Callable[..., None]) -> Callable[..., None]:
         except (PhaselabError, FileNotFoundError) as error:
             console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
+        except ModuleNotFoundError as error:
+            console.print(
+                f"phaselab: {error}; an extra has it: pip install 'phaselab\\[book,hub,tasks]'", soft_wrap=True
+            )
+            raise typer.Exit(2) from error
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
             raise typer.Exit(130) from None
