@@ -44,6 +44,7 @@ CHANGES: dict[str, tuple[list[tuple[str, Any]], set[str]]] = {
     "trim": ([("features.trim", 3)], FITS),
     "seed of the brain": ([("brain.seed", 1)], {*FITS, "internal"}),
     "vertices of the brain": ([("brain.vertices", 30)], FITS),
+    "code of a repository": ([("models.0.trust_remote_code", True)], {*FITS, "internal", "behaviour"}),
     "dtype": ([("models.0.dtype", "bfloat16")], {*FITS, "internal", "behaviour"}),
 }
 

@@ -156,7 +156,7 @@ def permutation_p(
     ``pooled``) whose mean correlation is at least the observed one (Phipson and Smyth 2010).
     With several folds that are tested in turn and trained on otherwise, the permuted means are
     multiplied by the square root of 2 (`WIDENING`), which makes p slightly too large at worst;
-    book/encoding_maths.md has the reason, and ``benchmarks/significance.py`` the measured levels of each null.
+    notebooks/14_encoder_derived.md has the reason, and ``benchmarks/significance.py`` the measured levels of each null.
 
     Parameters
     ----------

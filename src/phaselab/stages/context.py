@@ -287,7 +287,8 @@ class Workbench:
         found: dict[str, Any] = {"version": stage.version, **fields(self.study, stage.reads)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}
         if "checkpoint" in stage.data:
-            found["dtype"] = model.dtype
+            # Which numbers and whose code a checkpoint is loaded with.
+            found |= {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code}
         if "task files" in stage.data:
             found |= self._task_digests
         if "text" in stage.data and ("task files" not in stage.data or len(self.task_files) < len(self.study.tasks)):

@@ -2,7 +2,7 @@
 
 Linear algebra on tensors: no files, no global state. Each step depends on as little as it can, so that as much as
 can be is shared: ``Splits`` by everything, ``Targets`` by all layers of all models, a ``Plan`` by all subjects of one
-stimulus; ``solve`` brings a plan and targets together. The page *The encoder, derived* (book/encoding_maths.md) has the
+stimulus; ``solve`` brings a plan and targets together. The page *The encoder, derived* has the
 mathematics, with the names that are used here.
 """
 

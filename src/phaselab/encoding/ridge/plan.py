@@ -3,7 +3,7 @@
 X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
 A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train,
 w = P (U'Y)_validation and M = P (U'U)_validation P' give the score of every alpha without a prediction, and
-K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see book/encoding_maths.md. Factorisations are float64;
+K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see *The encoder, derived*. Factorisations are float64;
 what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
