@@ -227,3 +227,13 @@ def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study,
     assert units(store) == before
     with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour"):
         sweep(study, store, fresh=frozenset({"nothing_such"}))
+
+
+def test_status_says_whole_names_and_reasons_on_a_narrow_screen(store: Store, tmp_path: Path) -> None:
+    changed = tmp_path / "tiny.yaml"
+    changed.write_text(yaml.safe_dump({**TINY, "tasks": [{**TINY["tasks"][0], "items": 9}, TINY["tasks"][1]]}))
+    options = ["status", str(changed), "--results", str(store.root)]
+    result = CliRunner().invoke(app, options, env={"COLUMNS": "80"})
+    assert result.exit_code == 0, result.output
+    assert result.output.count("behaviour: tasks.reading.items (8 -> 9) (3 times)") == 2
+    assert all(name in result.output.split() for name in ("one", "two"))

@@ -87,13 +87,14 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     from phaselab.stages import Workbench
     from phaselab.sweep.status import COLUMNS, status
 
-    rows = status(Workbench(load_study(study), Store(results), data_folder(data)))
-    for model, own in rows.groupby("model", sort=False):
-        # A name that is cut off could be another's: it stands above its table and not in a column.
-        table = Table(*COLUMNS[1:], title=escape(str(model)), title_justify="left")
-        for row in own.drop(columns="model").itertuples(index=False):
-            table.add_row(*(escape(str(value or "")) for value in row))
-        Console().print(table)
+    bench = Workbench(load_study(study), Store(results), data_folder(data))
+    for model, own in status(bench).groupby("model", sort=False):
+        # Names and reasons must not be cut off as in columns: they stand above and below the table.
+        table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
+        for row in own.to_dict("records"):
+            table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
+            whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
+        Console().print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
