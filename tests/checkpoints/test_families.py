@@ -89,7 +89,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, family: str, rows: list[tuple[str, ...]]) -> Path:
     path = folder / f"{family}.csv"
     with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([manifest.Row._fields, *rows])
+        csv.writer(stream).writerows([manifest._COLUMNS, *rows])
     return path
 
 

@@ -153,7 +153,9 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     assert [c.branch for c in known.checkpoints] == [False, False, False, True]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
     del server.repositories[family.early]
-    with pytest.warns(UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"):
+    with pytest.warns(
+        UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training .*Repository Not Found"
+    ):
         manifest.refresh(family)
     assert [c.step for c in manifest.listing(family).checkpoints] == [10_000, 10_009]
 
@@ -215,10 +217,10 @@ def test_the_commands_list_show_and_refresh(server: Hub, snapshots: dict[str, Pa
     [
         (
             "llm-jp-3-7.2b",
-            "yu-takagi/jv3-7: there is no such repository at .*whether its checkpoints are public",
+            "yu-takagi/jv3-7 .*Repository Not Found.*whether its checkpoints are public",
         ),
-        ("olmo2-7b", "allenai/OLMo-2-1124-7B: there is no such repository"),
-        ("org/gated", "org/gated: the repository is gated; ask for access .*HF_TOKEN"),
+        ("olmo2-7b", "allenai/OLMo-2-1124-7B .*Repository Not Found"),
+        ("org/gated", "org/gated .*Cannot access gated repo"),
     ],
 )
 def test_what_cannot_be_listed_is_one_sentence(server: Hub, family: str, said: str) -> None:
@@ -329,13 +331,13 @@ def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str,
         the("step11-tokens1B")
     first, last = the("step0-tokens0B"), the("step10-tokens1B")
     del server.repositories["org/tiny"].commits[first.commit]
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: no such revision at http"):
+    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B .*Revision Not Found"):
         hub.fetch(first)
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B: the repository is gated"):
+    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B .*gated"):
         hub.fetch(last)
     del server.repositories["org/tiny"]
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B: there is no such repository"):
+    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B .*Repository Not Found"):
         hub.fetch(last)
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
@@ -351,10 +353,10 @@ def test_a_hub_that_is_down_is_one_sentence(
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
     # huggingface_hub waits longer and longer between its attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: http://127.0.0.1:9 cannot be reached") as caught:
+    with pytest.raises(CheckpointError, match=r"step0-tokens0B .http://127.0.0.1:9, .*Connection refused") as caught:
         hub.fetch(checkpoint)
     assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="org/tiny: http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(CheckpointError, match="org/tiny .http://127.0.0.1:9, .*Connection refused"):
         manifest.refresh(of_repository("org/tiny"))
     assert "Retrying" not in capfd.readouterr().err  # what huggingface_hub logs of each attempt
 
@@ -366,18 +368,8 @@ def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert the("step10-tokens1B") == here
     load(here)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: not in the cache .*HF_HUB_OFFLINE is set"):
+    with pytest.raises(CheckpointError, match=r"step0-tokens0B .*offline mode is enabled"):
         hub.fetch(the("step0-tokens0B"))
-    # Another program leaves no listing of the files, and may leave a name for the commit.
-    shutil.rmtree(tmp_path / "home" / "phaselab")
-    monkeypatch.setattr("huggingface_hub._tree_cache._IN_MEMORY_TREE_CACHE", {})
-    (repository,) = (tmp_path / "home" / "hub").glob("models--*")
-    shutil.rmtree(repository / "trees")
-    load(here)
-    (repository / "refs").mkdir(exist_ok=True)
-    (repository / "refs" / "step10-tokens1B").write_text(here.commit)
-    assert hub.known_commit("org/tiny", "step10-tokens1B") == here.commit
-    assert hub.known_commit("org/tiny", "step0-tokens0B") == ""
     assert server.requests == []
 
 
@@ -402,7 +394,7 @@ def test_a_cache_that_may_only_be_read(server: Hub, tmp_path: Path, monkeypatch:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
         with present(checkpoint, keep=lambda: False) as here:
             load(here)
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: .*Read-only file system"):
+        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B .*Read-only file system"):
             hub.fetch(the("step0-tokens0B"))
     assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
 
@@ -426,7 +418,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Hub, monkeypatch: pytest.M
         checkpoint = the("step0-tokens0B")
         # Something else takes the room after it was looked at.
         monkeypatch.setattr(hub, "_require_room", lambda what, needed: (small / "more").write_bytes(b"x" * 60_000))
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: the disk of .*hub is full") as caught:
+        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B .*No space left on device") as caught:
             hub.fetch(checkpoint)
         assert "\n" not in str(caught.value)
         (small / "more").unlink()
@@ -622,12 +614,12 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     # What fails is one sentence, and leaves finished units as they are.
     before = {str(p): digest_file(p) for p in folders(store.root)}
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: the repository is gated"):
+    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B .*gated"):
         Workbench(study, store).make(model.model_copy(update={"dtype": "bfloat16"}), one)
     more = {**STUDY, "models": [*STUDY["models"], {"name": "gone", "repository": "org/gone"}]}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))
     options = ("--model", "gone", "--results", str(store.root), "--jobs", "1")
     code, said = command("run", str(tmp_path / "more.yaml"), *options)
     assert code == 1
-    assert "failed gone: org/gone: there is no such repository" in said
+    assert re.search("failed gone: org/gone .*Repository Not Found", said)
     assert {str(p): digest_file(p) for p in folders(store.root)} == before

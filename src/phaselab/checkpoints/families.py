@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from importlib import resources
+from pathlib import Path
 
 import yaml
 
@@ -64,9 +64,8 @@ class Family:
         return ", else ".join(ways) or "nothing: to be filled in the manifest"
 
 
-def read_families(text: str) -> dict[str, Family]:
-    """Name -> family, of the text of ``families.yaml``."""
-    entries = yaml.safe_load(text)["families"]
+def _read_families() -> dict[str, Family]:
+    entries = yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:
@@ -75,7 +74,7 @@ def read_families(text: str) -> dict[str, Family]:
 
 
 #: Name -> family.
-FAMILIES = read_families((resources.files("phaselab.checkpoints") / "families.yaml").read_text(encoding="utf-8"))
+FAMILIES = _read_families()
 #: Forms of names of all families, and that of transformers' Trainer: for runs that are in no entry.
 ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.names), "checkpoint-{step}")
 

@@ -1,9 +1,4 @@
-"""A checkpoint as a model that is ready to be read.
-
-Weights come from safetensors, or where a checkpoint has nothing else from ``pytorch_model*.bin`` through torch's
-``weights_only`` unpickler, which builds tensors and refuses everything else. Code of the model's own is not run unless
-a study asks for it.
-"""
+"""A checkpoint as a model that is ready to be read."""
 
 from __future__ import annotations
 
@@ -21,12 +16,12 @@ if TYPE_CHECKING:
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The causal language model of a checkpoint, in evaluation mode, and its tokenizer.
+    """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
-    One on a hub is downloaded first. `dtype` is what the weights are converted to: ``float32``, ``bfloat16`` or
-    ``float16``. `trust_remote_code`: modules that lie beside the weights may be run. A CheckpointError when a file is
-    missing or cannot be read, when a ``.bin`` file holds more than tensors, or when weights are missing or have another
-    shape than the configuration says (transformers would fill them with random numbers).
+    Weights are converted to `dtype`. They come from safetensors, or where there are none from ``pytorch_model*.bin``
+    through torch's ``weights_only`` unpickler, which refuses everything but tensors. `trust_remote_code`: modules that
+    lie beside them may be run. A CheckpointError when a file is missing or cannot be read, or weights are missing or
+    have another shape than the configuration says (transformers would fill them with random numbers).
     """
     known = dtype in ("float32", "bfloat16", "float16")
     expect(known, "dtype", repr(dtype), "one of float32, bfloat16, float16", CheckpointError)
@@ -46,7 +41,6 @@ def load(
         expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected, CheckpointError)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
     try:
         model, report = auto.from_pretrained(
@@ -63,9 +57,6 @@ def load(
         raise CheckpointError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
     expect(not absent, str(folder), found, "those that config.json says", CheckpointError)
