@@ -20,7 +20,7 @@ from scipy.linalg import toeplitz
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, standardise
 from phaselab.errors import expect
-from phaselab.stimuli import Run, Stimulus, convolve, tr_means
+from phaselab.stimuli import Run, Stimulus, convolve, resample
 from phaselab.stimuli.grid import convolve_events
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
@@ -197,7 +197,7 @@ def _responses(stimulus: Stimulus, source: np.ndarray, delay: float) -> np.ndarr
     """Sources (n_texts, d) on the TR grid of all runs, convolved, without drift; each column of unit power."""
     parts = np.split(source, np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
     of_runs = zip(parts, stimulus.runs, strict=True)
-    series = np.concatenate([_clean(convolve(tr_means(part, run), run.tr, delay), run) for part, run in of_runs])
+    series = np.concatenate([_clean(convolve(resample(part, run), run.tr, delay), run) for part, run in of_runs])
     return np.asarray(series * _inverse_root(series))
 
 
