@@ -27,7 +27,6 @@ from typer.testing import CliRunner
 from checkpoints.hub_server import Hub, serving, use
 from phaselab.checkpoints import (
     Checkpoint,
-    CheckpointError,
     chosen,
     find,
     hub,
@@ -37,6 +36,7 @@ from phaselab.checkpoints import (
     present,
 )
 from phaselab.cli import app
+from phaselab.errors import PhaselabError
 from phaselab.results import Store, digest_file, folders
 from phaselab.stages import Workbench
 from phaselab.study import Study
@@ -173,7 +173,7 @@ def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: 
 def test_tokens_that_were_filled_in_survive_a_refresh(server: Hub, snapshots: dict[str, Path]) -> None:
     server.add("LLM360/K2", "ckpt_001", snapshots["last"])
     path = manifest.refresh(find("k2-65b"))
-    with pytest.raises(CheckpointError, match="k2-65b: found no checkpoint whose tokens are known"):
+    with pytest.raises(PhaselabError, match="k2-65b: found no checkpoint whose tokens are known"):
         chosen(find("k2-65b"), "all")
     path.write_text(path.read_text().replace(",1,\n", ",1,4000\n"))
     server.add("LLM360/K2", "ckpt_002", snapshots["last"])
@@ -291,12 +291,12 @@ def test_a_cut_connection_is_taken_up(
 def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_path: Path) -> None:
     server.corrupt.add("model.safetensors")
     checkpoint = the("step0-tokens0B")
-    with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"):
+    with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"):
         hub.fetch(checkpoint)
     assert cached(tmp_path, "model.safetensors") == []
     server.corrupt = {"tokenizer.json"}
     shutil.rmtree(tmp_path / "home" / "hub")
-    with pytest.raises(CheckpointError, match=r"tokenizer.json: its digest"):
+    with pytest.raises(PhaselabError, match=r"tokenizer.json: its digest"):
         hub.fetch(checkpoint)
     server.corrupt.clear()
     server.requests.clear()
@@ -306,7 +306,7 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     blob = (hub.fetch(checkpoint) / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
     os.utime(blob, (1, 1))
-    with pytest.raises(CheckpointError, match=r"model.safetensors: its digest"):
+    with pytest.raises(PhaselabError, match=r"model.safetensors: its digest"):
         hub.fetch(checkpoint)
     load(checkpoint)
 
@@ -316,7 +316,7 @@ def test_a_cache_without_links_is_checked_by_the_list_of_the_hub(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
     server.corrupt.add("model.safetensors")
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: model.safetensors: its digest is not the one"):
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B: model.safetensors: its digest is not the one"):
         hub.fetch(the("step0-tokens0B"))
     assert cached(tmp_path, "model.safetensors") == []
     server.corrupt.clear()
@@ -327,22 +327,22 @@ def test_a_cache_without_links_is_checked_by_the_list_of_the_hub(
 
 
 def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str, Path]) -> None:
-    with pytest.raises(CheckpointError, match="found 'step11-tokens1B', expected .*step0-tokens0B, step10"):
+    with pytest.raises(PhaselabError, match="found 'step11-tokens1B', expected .*step0-tokens0B, step10"):
         the("step11-tokens1B")
     first, last = the("step0-tokens0B"), the("step10-tokens1B")
     del server.repositories["org/tiny"].commits[first.commit]
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B .*Revision Not Found"):
+    with pytest.raises(PhaselabError, match="org/tiny step0-tokens0B .*Revision Not Found"):
         hub.fetch(first)
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B .*gated"):
+    with pytest.raises(PhaselabError, match="org/tiny step10-tokens1B .*gated"):
         hub.fetch(last)
     del server.repositories["org/tiny"]
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B .*Repository Not Found"):
+    with pytest.raises(PhaselabError, match="org/tiny step10-tokens1B .*Repository Not Found"):
         hub.fetch(last)
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
     server.add("org/bare", "step1-tokens1B", bare)
-    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md, expected config.json"):
+    with pytest.raises(PhaselabError, match=r"org/bare step1-tokens1B: found README.md, expected config.json"):
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 
@@ -353,10 +353,10 @@ def test_a_hub_that_is_down_is_one_sentence(
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
     # huggingface_hub waits longer and longer between its attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B .http://127.0.0.1:9, .*Connection refused") as caught:
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B .http://127.0.0.1:9, .*Connection refused") as caught:
         hub.fetch(checkpoint)
     assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="org/tiny .http://127.0.0.1:9, .*Connection refused"):
+    with pytest.raises(PhaselabError, match="org/tiny .http://127.0.0.1:9, .*Connection refused"):
         manifest.refresh(of_repository("org/tiny"))
     assert "Retrying" not in capfd.readouterr().err  # what huggingface_hub logs of each attempt
 
@@ -368,7 +368,7 @@ def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert the("step10-tokens1B") == here
     load(here)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B .*offline mode is enabled"):
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B .*offline mode is enabled"):
         hub.fetch(the("step0-tokens0B"))
     assert server.requests == []
 
@@ -394,7 +394,7 @@ def test_a_cache_that_may_only_be_read(server: Hub, tmp_path: Path, monkeypatch:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
         with present(checkpoint, keep=lambda: False) as here:
             load(here)
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B .*Read-only file system"):
+        with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B .*Read-only file system"):
             hub.fetch(the("step0-tokens0B"))
     assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
 
@@ -405,7 +405,7 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     checkpoint = the("step0-tokens0B")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match=r"found 1 kB free in .*hub, expected [\d.]+ kB for the"):
+    with pytest.raises(PhaselabError, match=r"found 1 kB free in .*hub, expected [\d.]+ kB for the"):
         hub.fetch(checkpoint)
     assert server.asked("GET", "model.safetensors") == []
 
@@ -418,7 +418,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Hub, monkeypatch: pytest.M
         checkpoint = the("step0-tokens0B")
         # Something else takes the room after it was looked at.
         monkeypatch.setattr(hub, "_require_room", lambda what, needed: (small / "more").write_bytes(b"x" * 60_000))
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B .*No space left on device") as caught:
+        with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B .*No space left on device") as caught:
             hub.fetch(checkpoint)
         assert "\n" not in str(caught.value)
         (small / "more").unlink()
@@ -452,7 +452,7 @@ def test_a_malicious_pickle_is_refused(server: Hub, snapshots: dict[str, Path], 
     shutil.copytree(snapshots["pickled"], bad)
     torch.save({"model.embed_tokens.weight": Malicious(tmp_path / "ran")}, bad / "pytorch_model.bin")
     server.add("org/bad", "step1-tokens1B", bad)
-    with pytest.raises(CheckpointError, match="a .bin file holds more than tensors"):
+    with pytest.raises(PhaselabError, match="a .bin file holds more than tensors"):
         load(the("step1-tokens1B", "org/bad"))
     assert not (tmp_path / "ran").exists()
 
@@ -475,7 +475,7 @@ def test_code_of_the_repository_runs_only_for_who_trusts_it(
     )
     server.add("org/own", "step1-tokens1B", own)
     checkpoint = the("step1-tokens1B", "org/own")
-    with pytest.raises(CheckpointError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(PhaselabError, match="cannot be loaded as a causal language model"):
         load(checkpoint)
     assert cached(tmp_path, "*.py") == []
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -614,7 +614,7 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     # What fails is one sentence, and leaves finished units as they are.
     before = {str(p): digest_file(p) for p in folders(store.root)}
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B .*gated"):
+    with pytest.raises(PhaselabError, match="org/tiny step0-tokens0B .*gated"):
         Workbench(study, store).make(model.model_copy(update={"dtype": "bfloat16"}), one)
     more = {**STUDY, "models": [*STUDY["models"], {"name": "gone", "repository": "org/gone"}]}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from phaselab.checkpoints.names import CheckpointError, Reading, read_name
+from phaselab.checkpoints.names import Reading, read_name
 from phaselab.errors import expect
 
 #: Stages that are one line of training, "" for a name without one. Another stage, such as those that begin several
@@ -80,10 +80,10 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 
 
 def find(name: str) -> Family:
-    """The family called `name`; a CheckpointError with the nearest ones when there is none."""
+    """The family called `name`; a PhaselabError with the nearest ones when there is none."""
     near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or FAMILIES)
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
-    expect(name in FAMILIES, "family", repr(name), expected, CheckpointError)
+    expect(name in FAMILIES, "family", repr(name), expected)
     return FAMILIES[name]
 
 

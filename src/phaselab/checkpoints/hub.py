@@ -28,8 +28,8 @@ from huggingface_hub.utils import logging as log
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from huggingface_hub.utils.tqdm import tqdm
 
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, needed
-from phaselab.errors import expect
+from phaselab.checkpoints.names import Checkpoint, needed
+from phaselab.errors import PhaselabError, expect
 from phaselab.results import amount, read_json, write_json
 
 _ABANDONED = 3600  # seconds after which what a killed download has left in the cache is taken for abandoned
@@ -37,14 +37,14 @@ _ABANDONED = 3600  # seconds after which what a killed download has left in the 
 
 @contextmanager
 def _in_one_sentence(what: object) -> Iterator[None]:
-    """Tell what a hub, the network or the disk does wrong as a CheckpointError about `what`, and log nothing of it."""
+    """Tell what a hub, the network or the disk does wrong as a PhaselabError about `what`, and log nothing of it."""
     said = log.get_verbosity()
     log.set_verbosity(logging.ERROR)
     try:
         yield
     except (OSError, RuntimeError, HTTPError, sqlite3.Error) as error:  # RuntimeError: what hf_xet raises
         said_by_it = " ".join(str(error).split()) or type(error).__name__
-        raise CheckpointError(f"{what} ({constants.ENDPOINT}, {constants.HF_HUB_CACHE}): {said_by_it}") from error
+        raise PhaselabError(f"{what} ({constants.ENDPOINT}, {constants.HF_HUB_CACHE}): {said_by_it}") from error
     finally:
         log.set_verbosity(said)
 
@@ -60,7 +60,7 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None]
     """Download what is missing of a checkpoint, check its digests, and give its folder in the cache.
 
     A dropped connection is taken up where it broke, and nothing that has been checked is downloaded or checked again.
-    `code`: also the repository's own modules. `say` receives a line when a download begins. A CheckpointError when it
+    `code`: also the repository's own modules. `say` receives a line when a download begins. A PhaselabError when it
     is not there or not accessible, the network or the disk fails, or a digest is not the hub's: the file is deleted.
     """
     of, commit = checkpoint.repository, checkpoint.commit
@@ -105,7 +105,7 @@ def _require_room(checkpoint: Checkpoint, size: int) -> None:
     free = shutil.disk_usage(next(p for p in (cache, *cache.parents) if p.is_dir())).free
     found, ways = f"{amount(free, 'kMGT')}B free in {cache}", "name another disk with HF_HOME, or --keep-downloads no"
     expected = f"{amount(size, 'kMGT')}B for the download; free some, {ways} to remove each checkpoint after use"
-    expect(free >= size, str(checkpoint), found, expected, CheckpointError)
+    expect(free >= size, str(checkpoint), found, expected)
 
 
 def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str], noted: bool) -> None:
@@ -120,7 +120,7 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str], not
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"
-            raise CheckpointError(f"{checkpoint}: {name}: {why}")
+            raise PhaselabError(f"{checkpoint}: {name}: {why}")
     if noted and now != before:
         write_json(now, marker)
 

@@ -22,8 +22,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose
-from phaselab.errors import expect
+from phaselab.checkpoints.names import Checkpoint, choose
+from phaselab.errors import PhaselabError, expect
 from phaselab.results import write_table
 
 Say = Callable[[str], None]
@@ -73,12 +73,12 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
     for repository in family.repositories:
         try:
             names = hub.revisions(repository)
-        except CheckpointError as error:
+        except PhaselabError as error:
             if repository == family.early and isinstance(error.__cause__, RepositoryNotFoundError):
                 say(f"{family.name}: without the beginning of its training: {error}")
                 continue
             unknown = "" if family.public else f" ({family.name}: whether its checkpoints are public is not known)"
-            raise CheckpointError(f"{error}{unknown}") from error
+            raise PhaselabError(f"{error}{unknown}") from error
         for name, commit in names.items():
             step, tokens, _ = bare.read(name) or (None, None, "")
             rows.append((repository, name, commit, step, filled.get((repository, name)) if tokens is None else tokens))
@@ -96,7 +96,7 @@ def listing(family: Family, pinned: bool = False, say: Say = _warn) -> Listing:
     path = path_of(family)
     if constants.is_offline_mode():
         found = f"no manifest in {path.parent}, and HF_HUB_OFFLINE is set"
-        expect(path.is_file(), family.name, found, f"'phaselab models refresh {family.name}' online", CheckpointError)
+        expect(path.is_file(), family.name, found, f"'phaselab models refresh {family.name}' online")
     elif not path.is_file() or (pinned and not all(row.commit for row in read_rows(path))):
         path = refresh(family, say=say)
     return sort_out(family, read_rows(path, family.repository))
@@ -110,11 +110,11 @@ def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> li
     known = listing(family, pinned=True, say=say)
     without = f"which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other names"
     found, expected = "no checkpoint whose tokens are known", f"them in column tokens of {path_of(family)}, {without}"
-    expect(known.checkpoints, family.name, found, expected, CheckpointError)
+    expect(known.checkpoints, family.name, found, expected)
     taken = choose(known.checkpoints, which)
     for checkpoint in taken:
         found, expected = "no commit that is known, and HF_HUB_OFFLINE is set", "'phaselab models refresh' online"
-        expect(checkpoint.commit, str(checkpoint), found, expected, CheckpointError)
+        expect(checkpoint.commit, str(checkpoint), found, expected)
     if left_out := [row.revision for row in (*known.uncounted, *known.strange)]:
         shown = f"{', '.join(left_out[:5])}{' ...' if len(left_out) > 5 else ''}"
         why = f"names without a step, or without tokens that are known ('phaselab models show {family.name}')"
@@ -131,17 +131,17 @@ def local_checkpoints(folder: str | Path, family: Family | None = None) -> list[
     listed in one warning; hidden ones are not looked at.
     """
     folder, table = Path(folder), Path(folder) / "checkpoints.csv"
-    expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}", CheckpointError)
+    expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}")
     stated = {row.revision: row.tokens for row in read_rows(table, columns=["revision", "tokens"])}
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     known = sort_out(family or of_repository(""), [Row(name, stated.get(name)) for name in names])
     for row in known.doubles:
-        raise CheckpointError(f"{folder / row.revision}: found another name of the same step, expected one of them")
+        raise PhaselabError(f"{folder / row.revision}: found another name of the same step, expected one of them")
     for row in known.uncounted:
         expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or (of a later stage) the first one"
-        raise CheckpointError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
+        raise PhaselabError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
     strange = ", ".join(sorted(row.revision for row in known.strange))
-    expect(known.checkpoints, str(folder), strange or "no checkpoints", _FOLDERS, CheckpointError)
+    expect(known.checkpoints, str(folder), strange or "no checkpoints", _FOLDERS)
     if strange:
         warnings.warn(f"{folder}: left out {strange}: not named as checkpoints are on a hub", stacklevel=2)
     return sorted(
@@ -184,15 +184,13 @@ def read_rows(path: Path, repository: str = "", columns: list[str] = _COLUMNS) -
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
     except ValueError as error:
-        raise CheckpointError(f"{path}: cannot be read as CSV: {error}") from error
-    expect(
-        {*columns} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(columns), CheckpointError
-    )
+        raise PhaselabError(f"{path}: cannot be read as CSV: {error}") from error
+    expect({*columns} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(columns))
     rows = []
     for said in table[columns].fillna("").to_dict("records"):
         revision, tokens = said["revision"], said["tokens"]
         where, good = f"{path}: {revision}: tokens", not tokens or tokens.isdecimal()
-        expect(good, where, repr(tokens), "a whole number or nothing", CheckpointError)
+        expect(good, where, repr(tokens), "a whole number or nothing")
         of = said.get("repository") or repository
         rows.append(Row(revision, int(tokens) if tokens else None, of, said.get("commit", "")))
     return rows

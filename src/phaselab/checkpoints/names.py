@@ -25,10 +25,6 @@ _TOKENIZER = re.compile(r"tokenizer.*|vocab\.(json|txt)|merges\.txt|spiece\.mode
 _CONFIGURATION = re.compile(r"(generation_)?config\.json|(special_tokens_map|added_tokens)\.json|chat_template\.jinja")
 
 
-class CheckpointError(PhaselabError):
-    """Checkpoints that cannot be found, chosen or loaded; the message names the folder or the argument."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint of a training run.
@@ -108,7 +104,7 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
     found = ", ".join(files) or "nothing"
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
-    expect("config.json" in more and tokenizer and weights, str(where), found, expected, CheckpointError)
+    expect("config.json" in more and tokenizer and weights, str(where), found, expected)
     return [*more, *tokenizer, *weights]
 
 
@@ -126,7 +122,7 @@ def identity(checkpoint: Checkpoint, stamps: Path) -> str:
 
 
 def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
-    """Some of the checkpoints of one training run, in ascending order; a CheckpointError for what is not there.
+    """Some of the checkpoints of one training run, in ascending order; a PhaselabError for what is not there.
 
     `which` is ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the first and the
     last (all of them when there are no more than twenty); or ``"every:3"``, the first, every third after it, and the
@@ -144,15 +140,15 @@ def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> l
         names = [part.strip() for part in which.split(",")] if isinstance(which, str) else which
         missing = [name for name in names if name not in known]
         found = repr(", ".join(missing) or "no revision")
-        expect(names and not missing, "checkpoints", found, right, CheckpointError)
+        expect(names and not missing, "checkpoints", found, right)
         return [c for c in ordered if c.revision in names]
     kind, number = match[1], int(match[2] or 1)
     low, high = read_amount(match[3] or "0"), read_amount(match[4] or "999T")
     if low is None or high is None or not line or number < (2 if kind == "log" else 1):
-        raise CheckpointError(f"checkpoints: found {match[0]!r}, expected {right}")
+        raise PhaselabError(f"checkpoints: found {match[0]!r}, expected {right}")
     within = [c for c in line if low <= c.tokens <= high]
     found, there = f"{match[0]!r}, a range without any checkpoint", f"{line[0].tokens:,} to {line[-1].tokens:,} tokens"
-    expect(within, "checkpoints", found, f"one within {there}", CheckpointError)
+    expect(within, "checkpoints", found, f"one within {there}")
     if kind == "log":
         return _evenly_in_log(within, number)
     return [c for i, c in enumerate(within) if i % number == 0 or i == len(within) - 1]
