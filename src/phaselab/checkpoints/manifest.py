@@ -24,7 +24,7 @@ from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
 from phaselab.checkpoints.names import Checkpoint, choose
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import write_table
+from phaselab.results import read_table, write_table
 
 Say = Callable[[str], None]
 _warn: Say = partial(warnings.warn, stacklevel=2)
@@ -181,12 +181,7 @@ def read_rows(path: Path, repository: str = "", columns: list[str] = _COLUMNS) -
     """Rows of a manifest; none without the file. One without a repository is of `repository`."""
     if not path.exists():
         return []
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
-    except ValueError as error:
-        raise PhaselabError(f"{path}: cannot be read as CSV: {error}") from error
-    expect({*columns} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(columns))
-    rows = []
+    table, rows = read_table(path, *columns, dtype=str, keep_default_na=False, skipinitialspace=True), []
     for said in table[columns].fillna("").to_dict("records"):
         revision, tokens = said["revision"], said["tokens"]
         where, good = f"{path}: {revision}: tokens", not tokens or tokens.isdecimal()

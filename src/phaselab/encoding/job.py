@@ -14,10 +14,10 @@ import pandas as pd
 
 from phaselab import encoding
 from phaselab.encoding.arrays import Array, Part, open_array
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.jobs import EncodeJob
 from phaselab.lazy import Lazy
-from phaselab.results import digest_code, digest_file, write_table
+from phaselab.results import digest_code, digest_file, read_table, write_table
 from phaselab.stimuli import convolve, delayed
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
@@ -62,19 +62,17 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         array, at = list(layers.values())[number]
         return Lazy(runs, lambda name: _moved(job, array[(*at, runs[name])]))
 
-    kept = {subject: voxels[(voxels["subject"] == subject) & (voxels["note"] == "")]["voxel"] for subject in subjects}
-    Y = {
-        subject: {name: Part(array, trs, kept[subject].to_numpy()) for name, trs in scored.items()}
-        for subject, array in subjects.items()
-    }
+    Y = {}
+    for subject, array in subjects.items():
+        kept = voxels.loc[(voxels["subject"] == subject) & (voxels["note"] == ""), "voxel"].to_numpy()
+        Y[subject] = {name: Part(array, trs, kept) for name, trs in scored.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = encoding.encode(Lazy(range(len(layers)), of_layer), Y, job, job.seed, progress, job.device)
     said = [*dict.fromkeys(str(warning.message) for warning in caught)]
     table = _table(job, voxels, list(layers), scores)
     write_table(table, job.out)
-    paths = [array.path for array in (*features, *responses, *ceilings)]
-    paths += [path for path in (job.runs, job.rois, job.out) if path]
+    paths = [*(array.path for array in (*features, *responses, *ceilings)), job.runs, job.rois, job.out]
     content = {
         "made_by": MADE_BY,
         "versions": {name: metadata.version(name) for name in ("phaselab", "numpy", "scipy", "torch", "himalaya")},
@@ -82,7 +80,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "options": job.model_dump(mode="json"),
         "layers": list(layers),
         "runs": {name: trs.stop - trs.start for name, trs in runs.items()},
-        "digests": {str(path): digest_file(path) for path in dict.fromkeys(paths)},
+        "digests": {str(path): digest_file(path) for path in dict.fromkeys(paths) if path},
         "warnings": notes + said,
     }
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -122,26 +120,19 @@ def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
         expected = f"(TRs, features) or (layers, TRs, features), with the TRs of {arrays[0].where}"
         expect(fits, array.where, f"shape {array.shape}", expected)
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
-        several = len(array.shape) == 3
-        for number in range(array.shape[0] if several else 1):
-            label = f"{prefix}{number}" if several else array.name
+        several = array.shape[:-2]
+        for number, label in enumerate([f"{prefix}{n}" for n in range(*several)] if several else [array.name]):
             expect(label not in found, "features", f"layer {label!r} twice", "distinct names: NAME=PATH")
-            found[label] = array, (number,) * several
+            found[label] = array, (number,) * len(several)
     return found
 
 
 def _read_table(path: Path, *needed: str) -> pd.DataFrame:
-    """A table of .csv or .tsv with the columns `needed`."""
+    """A table with a value in each cell of the columns `needed`."""
     texts = dict.fromkeys(("run", "roi", "subject"), str)
-    try:
-        sep = {".csv": ",", ".tsv": "\t"}[path.suffix.lower()]
-        table = pd.read_csv(path, sep=sep, dtype=texts, keep_default_na=False, skipinitialspace=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise PhaselabError(f"{path}: found no table (.csv or .tsv) that can be read ({error})") from error
-    expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", " and ".join(needed))
-    expect(
-        not (table[[*needed]] == "").any(axis=None), str(path), "an empty cell", f"a value in {' and '.join(needed)}"
-    )
+    table = read_table(path, *needed, dtype=texts, keep_default_na=False, skipinitialspace=True)
+    full = (table[[*needed]] != "").all(axis=None)
+    expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
     return table
 
 
@@ -169,12 +160,9 @@ def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], 
     if job.rois:
         table = _read_table(job.rois, "voxel", "roi")
         by = [name for name in ("subject", "voxel") if name in table]
-        wrong = table[
-            table.duplicated(by) | ~pd.MultiIndex.from_frame(table[by]).isin(pd.MultiIndex.from_frame(voxels[by]))
-        ]
-        expect(
-            wrong.empty, str(job.rois), f"rows {wrong[by].values.tolist()[:3]}", "voxels (from 0) that are there, once"
-        )
+        known, named = (pd.MultiIndex.from_frame(rows[by]) for rows in (voxels, table))
+        wrong = table.loc[named.duplicated() | ~named.isin(known), by].to_numpy().tolist()
+        expect(not wrong, str(job.rois), f"rows {wrong[:3]}", "voxels (from 0) that are there, once")
         voxels = voxels.drop(columns="roi").merge(table[[*by, "roi"]], on=by, how="left").fillna({"roi": ""})
     for array in ceilings:
         subject = next(iter(subjects)) if len(subjects) == 1 and not array.label else array.name
@@ -202,9 +190,7 @@ def _left_out(array: Array, runs: Mapping[str, slice]) -> np.ndarray:
 def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     notes = []
     if job.runs is None:
-        notes += [
-            "no runs: all TRs are taken as one; where the scanner stopped, delays and blocks reach over the break"
-        ]
+        notes += ["no runs: all TRs are taken as one; delays and blocks reach over breaks of the scanner"]
     if job.folds == "contiguous" and not job.gap:
         notes += ["gap 0: training TRs touch the tested ones and resemble them; scores may be too high"]
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], sort=False):
