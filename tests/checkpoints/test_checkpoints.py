@@ -259,8 +259,6 @@ def test_load_gives_the_saved_weights_ready_to_be_read(saved, capfd):
     assert model.dtype == torch.float32
     assert tokenizer("b a")["input_ids"] == [2, 1]
     assert load(Checkpoint(saved.name, 7, 14336, saved), dtype="bfloat16")[0].dtype == torch.bfloat16
-    with pytest.raises(PhaselabError, match="dtype: found 'float64', expected one of float32"):
-        load(Checkpoint(saved.name, 7, 14336, saved), dtype="float64")
 
 
 class Malicious:

@@ -1,14 +1,11 @@
 """Checkpoints on a hub: which revisions there are, downloading one, and removing it again.
 
-huggingface_hub does the work, and its variables (``HF_ENDPOINT``, ``HF_HOME``, ``HF_HUB_CACHE``, ``HF_TOKEN``,
-``HF_HUB_OFFLINE``) mean what they mean there. This module adds what a sweep over tens of revisions of 29 GB needs: an
-exact commit, no file that is not asked for, free disk checked before, digests checked after, removal that takes
-nothing from another process, and errors in one sentence.
+huggingface_hub does the work. This adds what a sweep over tens of revisions of 29 GB needs: an exact commit, no file
+that is not asked for, free disk checked before, digests checked after, removal that takes nothing from another process.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sqlite3
@@ -38,15 +35,12 @@ _ABANDONED = 3600  # seconds after which what a killed download has left in the 
 @contextmanager
 def _in_one_sentence(what: object) -> Iterator[None]:
     """Tell what a hub, the network or the disk does wrong as a PhaselabError about `what`, and log nothing of it."""
-    said = log.get_verbosity()
-    log.set_verbosity(logging.ERROR)
+    log.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
     except (OSError, RuntimeError, HTTPError, sqlite3.Error) as error:  # RuntimeError: what hf_xet raises
-        said_by_it = " ".join(str(error).split()) or type(error).__name__
-        raise PhaselabError(f"{what} ({constants.ENDPOINT}, {constants.HF_HUB_CACHE}): {said_by_it}") from error
-    finally:
-        log.set_verbosity(said)
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise PhaselabError(f"{what} ({constants.ENDPOINT}, {constants.HF_HUB_CACHE}): {said}") from error
 
 
 def revisions(repository: str) -> dict[str, str]:

@@ -23,8 +23,6 @@ def load(
     lie beside them may be run. A PhaselabError when a file is missing or cannot be read, or weights are missing or
     have another shape than the configuration says (transformers would fill them with random numbers).
     """
-    known = dtype in ("float32", "bfloat16", "float16")
-    expect(known, "dtype", repr(dtype), "one of float32, bfloat16, float16")
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
 
