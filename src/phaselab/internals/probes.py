@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phaselab.stats import pearson
 from phaselab.study import InternalSpec
 
 FOLDS = 5  #: fewer only if there are fewer narratives
@@ -145,11 +146,7 @@ def _best(tried: np.ndarray, true: np.ndarray, classes: int) -> int:
 
 def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
     """Accuracy of (n, classes) outputs, or correlation of (n, 1) ones (0 where they do not vary)."""
-    if classes:
-        return float((guess.argmax(1) == true).mean())
-    a, b = guess[:, 0] - guess.mean(), true - true.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0
+    return float((guess.argmax(1) == true).mean() if classes else pearson(guess[:, 0], true))
 
 
 class Ridge:
