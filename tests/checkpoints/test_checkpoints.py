@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
-from phaselab.checkpoints import Checkpoint, choose, find, identity, load, local_checkpoints
+from phaselab.checkpoints import Checkpoint, choose, identity, load, local_checkpoints
 from phaselab.checkpoints.families import ANY
 from phaselab.checkpoints.names import Reading, read_name
 from phaselab.errors import PhaselabError
@@ -131,13 +131,6 @@ def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: st
         (found,) = local_checkpoints(folders(tmp_path, table=table, encoding=encoding))
         assert (found.revision, found.step, found.tokens) == (name, read_name(name, ANY).step, 16777216)
         assert not found.branch
-
-
-def test_a_named_family_gives_its_tokens(tmp_path: Path) -> None:
-    folders(tmp_path, "ckpt_001", "main")
-    found = local_checkpoints(tmp_path, find("amber-7b"))
-    assert [(c.step, c.tokens) for c in found] == [(1, 6_995_166_667), (359, 1_259_130_000_000)]
-    assert found[1].path == tmp_path / "main"
 
 
 @pytest.mark.parametrize(

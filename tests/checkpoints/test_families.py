@@ -165,7 +165,7 @@ def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
 
 def test_offline_without_a_manifest_or_commits_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(PhaselabError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"):
-        manifest.listing(find("olmo2-7b"))
+        chosen(find("olmo2-7b"), "all")
     with pytest.raises(PhaselabError, match=r"pythia-70m step0: found no commit that is known, and HF_HUB_OFFLINE"):
         chosen(find("pythia-70m"), ("step0",))
 

@@ -147,6 +147,7 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     }.items():
         for name in names:
             server.add(repository, name, snapshots["last"])
+    manifest.refresh(family)
     known = manifest.listing(family)
     assert [c.step for c in known.checkpoints] == [0, 1000, 10_000, 10_009]
     assert [c.repository for c in known.checkpoints] == [family.early, family.early, *[family.repository] * 2]

@@ -88,26 +88,22 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
     return out
 
 
-def listing(family: Family, pinned: bool = False, say: Say = _warn) -> Listing:
-    """The checkpoints of a family, from its manifest; without one the hub is asked.
-
-    `pinned`: with commits; where a manifest lacks them the hub is asked. `say`: as for `refresh`.
-    """
-    path = path_of(family)
-    if constants.is_offline_mode():
-        found = f"no manifest in {path.parent}, and HF_HUB_OFFLINE is set"
-        expect(path.is_file(), family.name, found, f"'phaselab models refresh {family.name}' online")
-    elif not path.is_file() or (pinned and not all(row.commit for row in read_rows(path))):
-        path = refresh(family, say=say)
-    return sort_out(family, read_rows(path, family.repository))
+def listing(family: Family) -> Listing:
+    """The checkpoints in the manifest of a family."""
+    return sort_out(family, read_rows(path_of(family), family.repository))
 
 
 def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> list[Checkpoint]:
-    """Some checkpoints of a family, each with its commit.
+    """Some checkpoints of a family, each with its commit; without a manifest that has it the hub is asked.
 
-    `which`: as for `choose`. `say` receives a line when there are revisions that cannot be placed.
+    `which`: as for `choose`. `say` receives a line when revisions cannot be placed, and as for `refresh`.
     """
-    known = listing(family, pinned=True, say=say)
+    rows, offline = read_rows(path_of(family)), constants.is_offline_mode()
+    if not offline and not (rows and all(row.commit for row in rows)):
+        refresh(family, say=say)
+    found = f"no manifest in {path_of(family).parent}, and HF_HUB_OFFLINE is set"
+    expect(rows or not offline, family.name, found, f"'phaselab models refresh {family.name}' online")
+    known = listing(family)
     without = f"which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other names"
     found, expected = "no checkpoint whose tokens are known", f"them in column tokens of {path_of(family)}, {without}"
     expect(known.checkpoints, family.name, found, expected)
@@ -122,19 +118,18 @@ def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> li
     return taken
 
 
-def local_checkpoints(folder: str | Path, family: Family | None = None) -> list[Checkpoint]:
+def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
     """The checkpoints below `folder`, in ascending order of tokens, then of steps.
 
-    Each sub-folder is a revision, whose name is read by the forms of `family`, or of all families where none is named.
-    Tokens that it does not state come from a named family, or from the file ``checkpoints.csv`` in `folder` (columns
-    ``revision`` and ``tokens``, of all training before it), which wins over names. Sub-folders with other names are
-    listed in one warning; hidden ones are not looked at.
+    Each sub-folder is a revision, whose name is read by the forms of all families. Tokens that it does not state come
+    from the file ``checkpoints.csv`` in `folder` (columns ``revision`` and ``tokens``, of all training before it),
+    which wins over names. Sub-folders with other names are listed in one warning; hidden ones are not looked at.
     """
     folder, table = Path(folder), Path(folder) / "checkpoints.csv"
     expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}")
     stated = {row.revision: row.tokens for row in read_rows(table, columns=["revision", "tokens"])}
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    known = sort_out(family or of_repository(""), [Row(name, stated.get(name)) for name in names])
+    known = sort_out(of_repository(""), [Row(name, stated.get(name)) for name in names])
     for row in known.doubles:
         raise PhaselabError(f"{folder / row.revision}: found another name of the same step, expected one of them")
     for row in known.uncounted:
