@@ -33,7 +33,7 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
     content = content.replace("\r\n", "\n").replace("\r", "\n")
     tokens, line, at = (match for match in TOKEN.finditer(content) if match.lastindex), 1, 0
 
-    def take(kind: type[Kind], what: str) -> Kind:
+    def take(kind: type[Kind]) -> Kind:
         nonlocal line, at
         value: object = None
         if match := next(tokens, None):
@@ -41,22 +41,21 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
             value = match[1].replace('""', '"') if match.lastindex == 1 else float(match[2])
         if isinstance(value, kind):
             return value
-        raise PhaselabError(f"{path}: line {line}: found {value!r}, expected {what}")
+        raise PhaselabError(f"{path}: line {line}: found {value!r}, expected a {'text' if kind is str else 'number'}")
 
-    head = take(str, "ooTextFile"), take(str, "TextGrid")
+    head = take(str), take(str)
     expect(head == ("ooTextFile", "TextGrid"), f"{path}: line {line}", " ".join(head), "ooTextFile, TextGrid of Praat")
     tiers: dict[str, list[Interval]] = {}
-    _, _, n_tiers = (take(float, what) for what in ("xmin", "xmax", "the number of tiers"))
+    _, _, n_tiers = (take(float) for _ in ("xmin", "xmax", "size"))
     for _ in range(int(n_tiers)):
-        kind, name = take(str, "the class of a tier"), take(str, "the name of a tier")
+        kind, name = take(str), take(str)
         expect(name not in tiers, f"{path}: line {line}", f"a second tier {name!r}", "distinct names")
-        _, _, size = (take(float, f"{what} of tier {name!r}") for what in ("xmin", "xmax", "size"))
+        _, _, size = (take(float) for _ in ("xmin", "xmax", "size"))
         tier, before = list[Interval](), -math.inf
-        for number in range(1, int(size) + 1):
-            where = f"{number} of {size:g} of tier {name!r}"
-            start = take(float, f"the start of {where}")
-            end = take(float, f"the end of {where}") if kind == "IntervalTier" else start  # a point has no end
-            tier.append(Interval(start, end, take(str, f"the text of {where}").strip(), line))
+        for _ in range(int(size)):
+            start = take(float)
+            end = take(float) if kind == "IntervalTier" else start  # a point has no end
+            tier.append(Interval(start, end, take(str).strip(), line))
             found = f"an interval from {start} to {end} s after one that ends at {before} s"
             expect(before - 1e-6 <= start <= end, f"{path}: line {line}", found, "ascending times")
             before = end
