@@ -35,8 +35,6 @@ KEPT = ("r", "p", "significant", "alpha")
 class Scores:
     """Scores of one subject.
 
-    Attributes
-    ----------
     r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
     p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
     significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
@@ -64,8 +62,6 @@ def encode(
     Folds are those of `spec`; alpha is chosen for each voxel inside the training set of each fold. Subjects with the
     same runs share one fit: their voxels are columns of one matrix, read in batches and never joined in memory.
 
-    Parameters
-    ----------
     X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
     Y : subject -> run -> (n_trs, n_voxels) responses, numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all
         runs of `X`.
@@ -76,10 +72,8 @@ def encode(
     progress : called with (layers scored, layers) after each layer.
     device : torch device of ridge, correlations and permutations.
 
-    Returns
-    -------
-    Scores of each subject. A voxel that is constant in a fold scores 0 there, and a voxel that is
-    constant in all of them has r = 0 and p = 1; such voxels are counted in a warning.
+    A voxel that is constant in a fold scores 0 there, and a voxel that is constant in all of them has r = 0 and
+    p = 1; such voxels are counted in a warning.
     """
     fits = [_GroupFit(group, Y, spec, seed, device) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
@@ -123,8 +117,7 @@ class _GroupFit:
             refuse_not_finite(group, bad, Y)
         _report_constant(group, self.targets)
         tested = [runs[test] for _, test in self.folds]
-        drawn = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
-        self.permutations = drawn
+        self.permutations = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
@@ -138,7 +131,7 @@ class _GroupFit:
             r[columns] = np.mean([values if isinstance(values, np.ndarray) else values.cpu() for values in of_folds], 0)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
             counts.append(self.permutations.count(predicted, held))
-        return r, self.permutations.p(significance.Counts.join(counts), self.group.subject_of), alpha
+        return r, self.permutations.p(counts, self.group.subject_of), alpha
 
     def _here(self, values: np.ndarray) -> Any:
         """On a CPU numpy as it is, so that sums keep their order; a tensor on any other device."""
