@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of, refuse_not_finite
+from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
@@ -28,7 +28,7 @@ MIN_SHIFT = 20
 #: Voxels that himalaya is given at once, at most; it factorises the features again for each of them.
 HIMALAYA_AT_ONCE = 16384
 #: What is kept of each voxel.
-KEPT = ("r", "p", "significant", "alpha")
+KEPT = ("r", "p", "alpha", "significant")
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Scores:
 
     r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
     p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
-    significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     alpha : float32 (n_layers, n_voxels) geometric mean over outer folds of the chosen alphas.
+    significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     layers : (n_layers,) number of each layer.
     """
 
     r: np.ndarray
     p: np.ndarray
-    significant: np.ndarray
     alpha: np.ndarray
+    significant: np.ndarray
     layers: tuple[int, ...]
 
 
@@ -75,34 +75,29 @@ def encode(
     A voxel that is constant in a fold scores 0 there, and a voxel that is constant in all of them has r = 0 and
     p = 1; such voxels are counted in a warning.
     """
-    fits = [_GroupFit(group, Y, spec, seed, device) for group in groups_of(X, Y)]
+    fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
-    tables: dict[str, dict[str, list[np.ndarray]]] = {subject: {name: [] for name in KEPT} for subject in Y}
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {subject: [] for subject in Y}
     for number, layer in enumerate(layers, 1):
         of_layer = X[layer]  # a layer may be made only when it is asked for
         for fit in fits:
-            r, p, alpha = (fit.group.split(values) for values in fit.score(fit.group.features(of_layer)))
+            r, p, alpha = (
+                fit.group.split(values) for values in fit.score(fit.group.features(of_layer, f"layer {layer}"))
+            )
             for subject in fit.group.subjects:
                 significant = significance.discoveries(p[subject], spec.fdr)
-                values = (r[subject].astype(np.float32), p[subject].astype(np.float32), significant)
-                for name, value in zip(KEPT, (*values, alpha[subject].astype(np.float32)), strict=True):
-                    tables[subject][name].append(value)
+                own = (of[subject].astype(np.float32) for of in (r, p, alpha))
+                found[subject].append((*own, significant))
         if progress is not None:
             progress(number, len(layers))
-    return {
-        subject: Scores(**{name: np.array(rows) for name, rows in table.items()}, layers=layers)
-        for subject, table in tables.items()
-    }
-
-
-#: Predictions (n_test, b) less a mean, and alphas (b,).
-Fitted = tuple[np.ndarray, np.ndarray]
+    tables = {subject: map(np.array, zip(*rows, strict=True)) for subject, rows in found.items()}
+    return {subject: Scores(**dict(zip(KEPT, table, strict=True)), layers=layers) for subject, table in tables.items()}
 
 
 class _GroupFit:
     """Folds, responses and permutations of subjects with the same runs: all that no layer changes."""
 
-    def __init__(self, group: Group, Y: Responses, spec: EncodingSpec, seed: int, device: str) -> None:
+    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str) -> None:
         self.group, self.spec, self.device = group, spec, find_device(device)
         runs = group.runs
         self.folds = outer_folds(runs, spec)
@@ -114,8 +109,11 @@ class _GroupFit:
         ]
         bad = [i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE]
         if bad:
-            refuse_not_finite(group, bad, Y)
-        _report_constant(group, self.targets)
+            group.refuse(min(bad))
+        for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
+            if constant.any():
+                many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
+                warnings.warn(f"{many} are constant in a test fold, where they score r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
         self.permutations = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
 
@@ -137,8 +135,8 @@ class _GroupFit:
         """On a CPU numpy as it is, so that sums keep their order; a tensor on any other device."""
         return values if self.device.type == "cpu" else torch.as_tensor(values, device=self.device)
 
-    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, Sequence[Fitted]]]:
-        """Batches of voxels, each with what was fitted in every fold; the features are (n_trs, p)."""
+    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Batches of voxels, each with predictions (n_test, b), less a mean, and alphas (b,) of every fold."""
         n_trs, n_voxels = self.group.Y.shape
         memory, each_fold = self.spec.memory * 2**30, range(len(self.folds))
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
@@ -173,7 +171,7 @@ class _GroupFit:
         train, test = self.folds[k]
         return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
 
-    def _by_plan(self, plan: Plan, k: int, columns: slice) -> Fitted:
+    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
         assert fit.predictions is not None
         # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
@@ -181,7 +179,7 @@ class _GroupFit:
             fit.predictions[:, voxel], fit.alpha[voxel] = 0, self.alphas[0]
         return fit.predictions, fit.alpha
 
-    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> Fitted:
+    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         (train, test), part = self.folds[k], self.targets[k]
         out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
         kept = np.setdiff1d(np.arange(columns.stop - columns.start), out)
@@ -189,8 +187,8 @@ class _GroupFit:
         if len(kept):
             Y = self.group.Y[:, columns][train][:, kept]
             inner = list(part.splits.folds)
-            predicted, best, _ = reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
-            predictions[:, kept], alpha[kept] = predicted, best
+            fitted = reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
+            predictions[:, kept], alpha[kept] = fitted
         return predictions, alpha
 
 
@@ -204,26 +202,23 @@ def shuffled_stimulus(
     and responses as it is. (Rotating the responses and not the features is the same shift, and lets
     all `n` shuffles share one factorisation.) `seed` is that of shifts and permutations, the rest as for ``encode``.
     """
-    groups = groups_of(X, Y)
-    lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
-    used = {run for group in groups for run in group.lengths}
+    used = {run for of_run in Y.values() for run in of_run}
+    lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
         enough = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT or run not in used, f"run {run}", f"{n_trs} TRs", enough)
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", enough)
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):
-        shifts = {run: rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1) for run, n_trs in lengths.items() if run in used}
+        shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
-            shifted[f"{number}/{subject}"] = {run: Rolled(values, int(shifts[run])) for run, values in of_run.items()}
+            shifted[f"{number}/{subject}"] = {run: Rolled(values, shifts[run]) for run, values in of_run.items()}
     scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 
 def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndarray:
     """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below `floor`."""
-    r, ceiling = np.asarray(r), np.asarray(ceiling)
-    expect(r.shape[-1:] == ceiling.shape, "ceiling", f"shape {ceiling.shape}", f"({r.shape[-1]},) as in r")
     enough = ceiling >= floor
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
@@ -257,13 +252,10 @@ def by_region(
     Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions: ``all``, then each by name.
     ``stderr`` is the standard error over voxels, NaN for fewer than two of them.
     """
-    names, rows = np.asarray(rois).astype(str), []
+    rows, regions = [], regions_of(rois)
     for measure, values in measures.items():
-        expect(
-            names.shape == values.shape[1:], f"subject {subject}: rois", f"shape {names.shape}", f"{values.shape[1:]}"
-        )
         for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
-            for roi, inside in regions_of(names).items():
+            for roi, inside in regions.items():
                 known = of_layer[inside & ~np.isnan(of_layer)]
                 value = known.mean() if len(known) else np.nan
                 stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
@@ -286,7 +278,7 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
     for subject, score in scores.items():
         of_subject = group.create_group(subject)
         for name in KEPT:
-            of_subject.create_array(name, data=np.ascontiguousarray(getattr(score, name)))
+            of_subject.create_array(name, data=getattr(score, name))
         of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
 
 
@@ -296,25 +288,11 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
     group = zarr.open_group(path, mode="r")
     return {
-        subject: {
-            **{name: np.asarray(of_subject[name]) for name in KEPT},
-            "layers": np.asarray(of_subject.attrs["layers"]),
-        }
-        for subject, of_subject in sorted(group.groups())
+        subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}
+        for subject, own in sorted(group.groups())
     }
 
 
 def _batches(n_voxels: int, size: int) -> Iterator[slice]:
     for start in range(0, n_voxels, size):
         yield slice(start, min(start + size, n_voxels))
-
-
-def _report_constant(group: Group, targets: list[Targets]) -> None:
-    """Warn of voxels that are constant in the test set of a fold, and so score 0 in it."""
-    for subject, constant in group.split(np.any([part.test_constant for part in targets], axis=0)).items():
-        if constant.any():
-            warnings.warn(
-                f"subject {subject}: {constant.sum()} of {constant.size} voxels are constant in a test "
-                "fold, where they score r = 0",
-                stacklevel=4,
-            )

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from phaselab.encoding import folds
@@ -47,9 +48,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     (3,)
     """
 
-    def __init__(
-        self, alphas: Any = ALPHAS, *, cv: Any = None, device: str = "auto", dtype: str = "float32"
-    ) -> None:
+    def __init__(self, alphas: Any = ALPHAS, *, cv: Any = None, device: str = "auto", dtype: str = "float32") -> None:
         self.alphas = alphas
         self.cv = cv
         self.device = device
@@ -75,9 +74,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         plan = Plan(X, splits, self.alphas, None, self.dtype, self.device)
         fit = solve(plan, targets, weights=True)
         self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
-        basis = plan.basis
-        self.coef_ = (basis.V / basis.s).cpu().numpy() @ fit.weights
-        self.intercept_ = targets.mean - basis.mean.cpu().numpy() @ self.coef_
+        self.coef_ = (plan.V / plan.s).cpu().numpy() @ fit.weights
+        self.intercept_ = targets.mean - plan.mean.cpu().numpy() @ self.coef_
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -97,12 +95,14 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         return float(pearson(predicted[:, None], Y[:, None])[0]) if self._flat else pearson(predicted, Y)
 
     def _folds(self, n: int, runs: Any) -> list[folds.Fold]:
-        cv = self.cv
+        cv = min(N_FOLDS, n) if self.cv is None else self.cv
         if runs is not None:
             runs = np.asarray(runs)
             expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
-            if cv is None:
+            if self.cv is None:
                 return folds.leave_one_run_out(runs)
             if isinstance(cv, int):
                 return folds.group_folds(runs, cv)
-        return folds.as_folds(min(N_FOLDS, n) if cv is None else cv, n, runs)
+        mixed = getattr(cv, "shuffle", False) or "Shuffle" in type(cv).__name__
+        expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")
+        return list(check_cv(cv).split(np.empty((n, 1)), None, runs))

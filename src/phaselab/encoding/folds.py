@@ -7,9 +7,7 @@ of index arrays over the concatenated TRs.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +22,7 @@ Fold = tuple[np.ndarray, np.ndarray]
 
 
 def leave_one_run_out(runs: np.ndarray) -> list[Fold]:
-    """One fold per run of the (n,) `runs`, in the order of their first samples: it is tested, all others are trained."""
+    """A fold per run of the (n,) `runs`, in order of appearance: it is tested, all others are trained."""
     number, names = pd.factorize(np.asarray(runs))
     expect(len(names) >= 2, "runs", f"{len(names)} distinct", "at least 2 to leave one out")
     return list(LeaveOneGroupOut().split(number, groups=number))
@@ -60,24 +58,6 @@ def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
     """
     parts = _parts(np.random.default_rng(seed).permutation(n), n_folds)
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
-
-
-def as_folds(cv: Any, n: int, runs: np.ndarray | None = None) -> list[Fold]:
-    """The folds that a user's `cv` makes of `n` samples in order of time.
-
-    `cv` is a number of contiguous folds, a splitter of scikit-learn that does not shuffle, to which the (n,) `runs` are
-    handed as groups, or pairs of index arrays.
-    """
-    if isinstance(cv, int | np.integer):
-        return contiguous(n, int(cv))
-    known = not isinstance(cv, str) and (hasattr(cv, "split") or isinstance(cv, Iterable))
-    expect(known, "cv", repr(cv), "a number of folds, a splitter, or pairs of index arrays")
-    mixed = getattr(cv, "shuffle", False) or "Shuffle" in type(cv).__name__
-    expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")
-    with warnings.catch_warnings():
-        # Runs are offered to every splitter; that some have no use for them is nobody's mistake.
-        warnings.filterwarnings("ignore", "The groups parameter is ignored")
-        return list(cv.split(np.empty((n, 0)), None, runs) if hasattr(cv, "split") else cv)
 
 
 def check_folds(folds: Sequence[Fold], n: int) -> None:

@@ -35,7 +35,7 @@ class Permutations:
       would never move. A block should be longer than the autocorrelation.
     - ``circular``: the responses of each run of a fold are rotated by a lag of their own, which keeps all
       autocorrelation but at one seam. When a single run has fewer lags than `number`, each is used once. Lags near 0
-      belong to the null: without them it is too narrow, since the products of two centred series sum to 0 over all lags.
+      belong to the null: without them it is too narrow, for products of two centred series sum to 0 over all lags.
     - ``pooled``: the null of the paper's authors, for comparison: one shuffle of blocks, and the
       correlations of all targets of a pool are the null distribution of each of them.
 
@@ -65,9 +65,9 @@ class Permutations:
             lags = _lags(parts, number, rng)
             rows = [np.arange(len(run)) for run in runs]
             return cls(null, len(lags[0][0]) - 1, rows, list(zip(parts, lags, strict=True)))
-        blocks = [_blocks(run, block) for run in runs]
-        number = number if null == "block" else 1
-        orders = [_orders(len(b), number, rng) for b in blocks]
+        blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
+        same = [np.arange(len(b)) for b in blocks]
+        orders = [np.vstack([of, rng.permuted(np.tile(of, (number, 1)), axis=1)]) for of in same]
         return cls(null, number, [b.ravel() for b in blocks], orders)
 
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:
@@ -133,12 +133,6 @@ def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
     found = f"{block} TRs, with which a test fold of {len(runs)} TRs has {len(blocks)} whole blocks"
     expect(len(blocks) > 1, "block", found, "at least 2")
     return blocks
-
-
-def _orders(n_blocks: int, permutations: int, rng: np.random.Generator) -> np.ndarray:
-    """(1 + permutations, n_blocks) orders of blocks, the first as they are."""
-    same = np.arange(n_blocks)
-    return np.vstack([same, rng.permuted(np.tile(same, (permutations, 1)), axis=1)])
 
 
 def _permuted(A: torch.Tensor, B: torch.Tensor, orders: np.ndarray) -> torch.Tensor:

@@ -12,6 +12,7 @@ Zylberberg, Fyshe (2024), arXiv 2405.01012.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
 from typing import Literal
 
 import numpy as np
@@ -39,20 +40,17 @@ def summarise(
     pattern, and no row of ``rsa``.
     """
     rows = []
-    groups = groups_of(X, Y)
-    for measure in measures:
-        matrix = MATRICES[measure]
-        for group in groups:
-            far = far_pairs(group.runs)
-            layers = {layer: matrix(group.features(of_run), far) for layer, of_run in X.items()}
-            for number, subject in enumerate(group.subjects):
-                responses = group.Y[:, group.columns(number)].astype(np.float64)
-                for roi, inside in regions_of(rois[subject]).items():
-                    if measure == "rsa" and inside.sum() < 2:
-                        continue
-                    other = matrix(responses[:, inside], far)
-                    key = {"measure": measure, "subject": subject, "roi": roi, "stderr": float("nan")}
-                    rows += [key | {"layer": n, "value": float(np.vdot(own, other))} for n, own in layers.items()]
+    for measure, group in product(measures, groups_of(X, Y)):
+        matrix, far = MATRICES[measure], far_pairs(group.runs)
+        layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
+        for subject, at in zip(group.subjects, pairwise([0, *group.Y.ends]), strict=True):
+            responses = group.Y[:, slice(*at)].astype(np.float64)
+            for roi, inside in regions_of(rois[subject]).items():
+                if measure == "rsa" and inside.sum() < 2:
+                    continue
+                other = matrix(responses[:, inside], far)
+                key = {"measure": measure, "subject": subject, "roi": roi, "stderr": float("nan")}
+                rows += [key | {"layer": n, "value": float(np.vdot(own, other))} for n, own in layers.items()]
     return pd.DataFrame(rows, columns=["measure", "layer", "subject", "roi", "value", "stderr"])
 
 

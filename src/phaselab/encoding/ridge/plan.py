@@ -1,4 +1,4 @@
-"""Factorisations of the features of one layer: of the whole training set (``Basis``) and of each fold (``Plan``).
+"""Factorisations of the features of one layer: of the whole training set and of each fold.
 
 X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
 A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train,
@@ -33,47 +33,6 @@ STEEP = 16.0
 NEAR_ROWS = 64
 #: The paper's candidates.
 ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
-
-
-class Basis:
-    """Singular value decomposition of the features of a training set, centred, X = U S V'.
-
-    X : (n, p) features.
-    order : (n,) the order in which the rows are kept; None: as they are.
-    U : (n, r) in `dtype`, rows in `order`; r, the `rank`, leaves out directions that are rounding error.
-    s, V, mean : float64 (r,) singular values, ascending; (p, r) directions; (p,).
-    """
-
-    def __init__(self, X: Any, order: np.ndarray | None, dtype: torch.dtype, device: torch.device) -> None:
-        self.dtype, self.device = dtype, device
-        X = _features(X, "X", device)
-        self.n, self.p = X.shape
-        self.mean = X.mean(0)
-        X = X - self.mean
-        if order is not None:
-            X = X[torch.from_numpy(order).to(device)]
-        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
-        # the mean that was taken off.
-        size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
-        tolerance = max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size
-        if self.p <= self.n:
-            self.s, self.V = _right_singular(X.T @ X, lambda: X, tolerance)
-            self.exact = X @ (self.V / self.s)
-        else:
-            self.s, self.exact = _right_singular(X @ X.T, lambda: X.T, tolerance)
-            self.V = _orthonormal(X.T @ (self.exact / self.s))
-        self.rank = len(self.s)
-        self.U = self.exact.to(dtype)
-
-    def project(self, X: Any) -> torch.Tensor:
-        """(n_rows, r) of other features in the whitened directions: (X - mean) V / s, in `dtype`."""
-        X = _features(X, "X_test", self.device)
-        expect(X.shape[1] == self.p, "X_test", f"{X.shape[1]} features", f"{self.p} as in X")
-        return ((X - self.mean) @ (self.V / self.s)).to(self.dtype)
-
-    def shrinkage(self, alphas: torch.Tensor) -> torch.Tensor:
-        """g, float64 (n_alphas, r): how much of each direction is left by each alpha."""
-        return self.s**2 / (self.s**2 + alphas[:, None])
 
 
 @dataclass(frozen=True)
@@ -154,6 +113,10 @@ class Plan:
     dtype : ``float32`` or ``float64``, of the products with responses.
     device : torch device, or ``auto``.
 
+    s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
+    U : (n, r) in `dtype`, rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
+    F : (n_test, r) in `dtype`, the held-out features in the whitened directions, (X_test - mean) V / s; or None.
+
     Memory: about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made (float64), and
     `bytes` in the end, mostly ``itemsize (n r + n_test r + n_folds r (2 r + n_fold))``.
     """
@@ -166,28 +129,49 @@ class Plan:
         good = self.alphas.ndim == 1 and len(self.alphas) and ((self.alphas > 0) & self.alphas.isfinite()).all()
         expect(good, "alphas", alphas, "one or more finite numbers above 0")
         expect(len(X) == splits.n, "X", f"{len(X)} samples", f"{splits.n} as in the folds")
-        self.basis = Basis(X, splits.order, self.dtype, self.device)
-        self.F = None if X_test is None else self.basis.project(X_test)
-        U = self.basis.exact
+        X = _features(X, "X", self.device)
+        self.n, self.p = X.shape
+        self.mean = X.mean(0)
+        self.s, self.V, U = self._decomposed(X - self.mean)
+        self.rank, self.U, self.F = len(self.s), U.to(self.dtype), None
+        if X_test is not None:
+            held = _features(X_test, "X_test", self.device)
+            expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
+            self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
         parts = [U[rows] for rows in splits.slices]
         known = [(part.T @ part, part.sum(0)) for part in parts]
-        self.folds = [self._fold(*(self._set(k, role, known) for role in (TRAIN, VALIDATE))) for k in range(len(splits.folds))]
-        # In float64 it is needed no more, and it is as large as the features; a slice would keep it.
-        self.basis.exact = U.new_empty((0, self.basis.rank))
+        sets = [[self._set(U, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds))]
+        self.folds = [self._fold(train, validation) for train, validation in sets]
+
+    def _decomposed(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """s, V, and U in float64, of centred features."""
+        if self.splits.order is not None:
+            X = X[torch.from_numpy(self.splits.order).to(self.device)]
+        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
+        # the mean that was taken off.
+        size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        if self.p <= self.n:
+            s, V = _right_singular(X.T @ X, lambda: X, self._tolerance(size))
+            return s, V, X @ (V / s)
+        s, U = _right_singular(X @ X.T, lambda: X.T, self._tolerance(size))
+        return s, _orthonormal(X.T @ (U / s)), U
+
+    def _tolerance(self, size: float) -> float:
+        return float(max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size)
 
     def _narrow(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype).contiguous()
 
-    def _set(self, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]) -> _Set:
-        """The rows of a role in fold `k`, of U'U and the sum of U of each piece."""
+    def _set(self, U: torch.Tensor, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]) -> _Set:
+        """The rows of a role in fold `k`; `known` are U'U and the sum of U of each piece."""
         pieces = self.splits.pieces(k, role)
         total = torch.stack([known[i][1] for i in pieces]).sum(0)
         n, grams = len(self.splits.folds[k][role - 1]), [known[i][0] for i in pieces]
-        return _Set(self.basis.exact, self.splits.rows(k, role), pieces, n, total, grams)
+        return _Set(U, self.splits.rows(k, role), pieces, n, total, grams)
 
     def _fold(self, train: _Set, validation: _Set) -> FoldPlan:
         P, lam, left = self._directions(train)
-        direct = validation.n < self.basis.rank
+        direct = validation.n < self.rank
         if direct:
             to_w = self._narrow(P @ validation.centred().T)
             M = to_w @ to_w.T
@@ -200,7 +184,7 @@ class Plan:
         # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
         # sums, which rounding would spoil: these few are taken from the responses themselves.
         norms = torch.linalg.vector_norm(P, dim=1)
-        rare = norms**2 * (validation.n / self.basis.n) > STEEP**2 * M.diagonal()
+        rare = norms**2 * (validation.n / self.n) > STEEP**2 * M.diagonal()
         to_z = self._narrow(P if left is None else left.T)
         z = self._side(P, train, to_z, left is not None, norms > STEEP)
         w = self._side(P, validation, to_w, direct, rare)
@@ -215,19 +199,15 @@ class Plan:
 
     def _directions(self, train: _Set) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """P (r_k, r), eigenvalues (r_k,), and A_k (n_train, r_k) where there are fewer rows than directions."""
-        s = self.basis.s
-        if train.n >= self.basis.rank:
+        s = self.s
+        if train.n >= self.rank:
             H = (train.gram - train.n * torch.outer(train.mean, train.mean)).mul_(s).mul_(s[:, None])
-            root, Q = _right_singular(H, lambda: train.centred() * s, self._tolerance(H))
+            root, Q = _right_singular(H, lambda: train.centred() * s, self._tolerance(_size(H)))
             return (Q / root).T * s, root**2, None
         A = train.centred() * s
         kernel = A @ A.T
-        root, left = _right_singular(kernel, lambda: A.T, self._tolerance(kernel))
+        root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
-
-    def _tolerance(self, gram: torch.Tensor) -> float:
-        size = float(gram.diagonal().sum().clamp_min(0)) ** 0.5
-        return float(max(self.basis.n, self.basis.p) ** 0.5 * torch.finfo(torch.float64).eps * size)
 
     def _weights(self, lam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`numerator` and `denominator` of a ``FoldPlan``."""
@@ -268,15 +248,15 @@ class Plan:
     def batch_bytes(self, n_test: int) -> int:
         """Bytes that one target of a batch takes while it is solved."""
         widest, n_pieces = max(len(fold.K) for fold in self.folds), len(self.splits.roles)
-        numbers = 2 * self.splits.n + (n_pieces + 2) * self.basis.rank + 7 * widest + 5 * len(self.alphas) + 4 * n_test
-        return numbers * self.dtype.itemsize + 16 * n_pieces
+        numbers = 2 * self.splits.n + (n_pieces + 2) * self.rank + 7 * widest + 5 * len(self.alphas) + 4 * n_test
+        return int(numbers * self.dtype.itemsize + 16 * n_pieces)
 
     @property
     def bytes(self) -> int:
         """Bytes that the plan holds."""
-        own = [self.basis.U, self.basis.V] + ([self.F] if self.F is not None else [])
+        own = [self.U, self.V] + ([self.F] if self.F is not None else [])
         own += [tensor for fold in self.folds for tensor in fold.tensors]
-        return sum(tensor.numel() * tensor.element_size() for tensor in own)
+        return int(sum(tensor.nbytes for tensor in own))
 
 
 def find_device(device: str) -> torch.device:
@@ -284,14 +264,16 @@ def find_device(device: str) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        found = torch.device(device)
-        torch.ones(1, device=found).item()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise PhaselabError(
-            f"device: found {device!r}, expected auto, cpu or a CUDA device that is there "
-            f"({str(error).splitlines()[0]})"
-        ) from error
-    return found
+        return torch.ones(1, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        expected = f"auto, cpu or a CUDA device that is there ({reason})"
+        raise PhaselabError(f"device: found {device!r}, expected {expected}") from error
+
+
+def _size(gram: torch.Tensor) -> float:
+    """Norm of A, of A'A."""
+    return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
 
 def _right_singular(

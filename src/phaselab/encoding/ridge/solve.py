@@ -25,7 +25,7 @@ class Fit:
     test_score : float32 (n_targets,) correlation, or None without a test set.
     predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown
         predictions that hardly vary.
-    weights : (r, n_targets) when asked for, of the whitened directions of the plan's basis.
+    weights : (r, n_targets) when asked for, of the whitened directions of the plan.
     left_out : target -> why.
     """
 
@@ -58,11 +58,13 @@ def solve(
         cv_score=np.full(n_targets, np.nan, np.float32),
         test_score=np.full(n_targets, np.nan, np.float32) if n_test else None,
         predictions=np.full((n_test, n_targets), np.nan, numbers) if predictions else None,
-        weights=np.full((plan.basis.rank, n_targets), np.nan, numbers) if weights else None,
+        weights=np.full((plan.rank, n_targets), np.nan, numbers) if weights else None,
         left_out={i - columns.start: why for i, why in targets.left_out.items() if columns.start <= i < columns.stop},
     )
-    candidates, g = plan.alphas.cpu().numpy(), plan.basis.shrinkage(plan.alphas)
-    top = g.max(1).values if plan.basis.rank else torch.ones_like(plan.alphas)
+    candidates = plan.alphas.cpu().numpy()
+    # How much of each direction is left by each alpha, and at most.
+    g = plan.s**2 / (plan.s**2 + plan.alphas[:, None])
+    top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
     relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
     for part in targets.batches(_most(plan), plan.device, plan.dtype, columns):
         index, score, Z = _search(plan, part)
@@ -105,7 +107,7 @@ def _most(plan: Plan) -> int:
 def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
     Y = part.Y
-    C = [plan.basis.U[rows].T @ Y[rows] for rows in plan.splits.slices]
+    C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
     total = C[0].clone() if len(C) > 1 else C[0]
     for more in C[1:]:
         total += more

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from phaselab.encoding.folds import Fold, check_folds
@@ -37,7 +39,7 @@ class Splits:
         order = np.argsort(rank, kind="stable")
         self.order = order if (np.diff(order) < 0).any() else None
         ends = np.cumsum([0, *np.bincount(rank)]).tolist()
-        self.slices = [slice(*of) for of in zip(ends, ends[1:], strict=False)]
+        self.slices = [slice(*of) for of in pairwise(ends)]
 
     def pieces(self, fold: int, role: int) -> list[int]:
         """Pieces that have a role in a fold."""

@@ -27,7 +27,7 @@ class Source:
     def __init__(self, values: Any, rows: np.ndarray | None, name: str) -> None:
         shape = tuple(values.shape)
         expect(len(shape) == 2 and all(shape), name, f"shape {shape}", "(samples, targets), none of them 0")
-        self.values, self.rows, self.n_targets = values, rows, shape[1]
+        self.values, self.rows, self.n_targets = values, rows, int(shape[1])
         self.n = shape[0] if rows is None else len(rows)
 
     def read(self, columns: np.ndarray) -> np.ndarray:
@@ -125,12 +125,11 @@ class Targets:
             columns = np.arange(start, min(start + at_once, source.n_targets))
             held = None if held_out is None else held_out.read(columns)
             parts.append(_look(source.read(columns), held, splits))
-        known = {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
-        finite, constant = known.pop("finite"), known.pop("constant")
+        finite, constant, *known = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
         kept = np.setdiff1d(np.arange(source.n_targets), out)
-        return cls(source, held_out, splits, left_out, kept, **known)
+        return cls(source, held_out, splits, left_out, kept, *known)
 
     @property
     def n_targets(self) -> int:
@@ -175,8 +174,8 @@ class Targets:
         )
 
 
-def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> dict[str, np.ndarray]:
-    """What is known of some targets, (n, b) of training rows and (n_test, b); each array has them last."""
+def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.ndarray, ...]:
+    """Which of some targets, (n, b) and (n_test, b), are finite and constant; then the arrays of ``Targets``."""
     if splits.order is not None:
         raw = raw[splits.order]
     # Of each piece. NaN and infinite values show in them as well.
@@ -216,14 +215,5 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> dict[str,
             highest[rows].max(axis=0) == lowest[rows].min(axis=0) for rows in (mine, splits.pieces(fold, TRAIN))
         )
         squares[fold][flat] = 0
-    return {
-        "finite": finite,
-        "constant": spread == 0,
-        "mean": taken_off + sums.sum(axis=0) / splits.n / scale,
-        "scale": scale,
-        "taken_off": taken_off,
-        "sums": sums,
-        "squares": squares,
-        "silent": silent,
-        "test_constant": test_constant,
-    }
+    mean = taken_off + sums.sum(axis=0) / splits.n / scale
+    return finite, spread == 0, mean, scale, taken_off, sums, squares, silent, test_constant
