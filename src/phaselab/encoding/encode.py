@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.folds import inner_folds, outer_folds
@@ -85,7 +86,7 @@ def encode(
                 fit.group.split(values) for values in fit.score(fit.group.features(of_layer, f"layer {layer}"))
             )
             for subject in fit.group.subjects:
-                significant = significance.discoveries(p[subject], spec.fdr)
+                significant = false_discovery_control(p[subject]) <= spec.fdr  # Benjamini and Hochberg (1995)
                 own = (of[subject].astype(np.float32) for of in (r, p, alpha))
                 found[subject].append((*own, significant))
         if progress is not None:
@@ -122,13 +123,17 @@ class _GroupFit:
         n_voxels = self.group.Y.shape[1]
         r, alpha, counts = np.empty(n_voxels), np.empty(n_voxels), []
         for columns, fitted in self._fitted(X):
+            # A voxel that is constant in the training set cannot be fitted: its best prediction is its mean.
+            for part, (predicted, chosen) in zip(self.targets, fitted, strict=True):
+                out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
+                predicted[:, out], chosen[out] = 0, self.alphas[0]
             measured = self.group.Y[:, columns]  # kept since it was fitted
-            predicted = [self._here(prediction) for prediction, _ in fitted]
+            predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
-            of_folds = [pearson(a, b) for a, b in zip(predicted, held, strict=True)]
+            of_folds = [pearson(a, b) for a, b in zip(predictions, held, strict=True)]
             r[columns] = np.mean([values if isinstance(values, np.ndarray) else values.cpu() for values in of_folds], 0)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
-            counts.append(self.permutations.count(predicted, held))
+            counts.append(self.permutations.count(predictions, held))
         return r, self.permutations.p(counts, self.group.subject_of), alpha
 
     def _here(self, values: np.ndarray) -> Any:
@@ -174,22 +179,12 @@ class _GroupFit:
     def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
         assert fit.predictions is not None
-        # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
-        for voxel in fit.left_out:
-            fit.predictions[:, voxel], fit.alpha[voxel] = 0, self.alphas[0]
         return fit.predictions, fit.alpha
 
     def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        (train, test), part = self.folds[k], self.targets[k]
-        out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
-        kept = np.setdiff1d(np.arange(columns.stop - columns.start), out)
-        predictions, alpha = np.zeros((len(test), len(kept) + len(out))), np.full(len(kept) + len(out), self.alphas[0])
-        if len(kept):
-            Y = self.group.Y[:, columns][train][:, kept]
-            inner = list(part.splits.folds)
-            fitted = reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
-            predictions[:, kept], alpha[kept] = fitted
-        return predictions, alpha
+        (train, test), inner = self.folds[k], list(self.targets[k].splits.folds)
+        Y = self.group.Y[:, columns][train]
+        return reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
 
 
 def shuffled_stimulus(
@@ -227,19 +222,18 @@ def summarise(
     scores: dict[str, Scores],
     rois: dict[str, np.ndarray],
     ceiling: dict[str, np.ndarray] | None = None,
-    floor: float = 0.1,
 ) -> pd.DataFrame:
     """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
 
     Regions and noise ceilings are (n_voxels,) of each subject. Rows as of ``by_region``; measures: ``r``;
     ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known, over the voxels whose ceiling
-    reaches `floor` (NaN when none of a region does).
+    is high enough (NaN when none of a region's is).
     """
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}
         if ceiling is not None:
-            measures["r_normalised"] = normalise(score.r, ceiling[subject], floor)
+            measures["r_normalised"] = normalise(score.r, ceiling[subject])
         rows += by_region(measures, score.layers, subject, rois[subject])
     return pd.DataFrame(rows)
 

@@ -1,4 +1,4 @@
-"""Is a held-out correlation above chance? Permutation in time, and the false discovery rate."""
+"""Is a held-out correlation above chance? Permutation in time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from scipy.stats import false_discovery_control
 from torch.nn.functional import embedding_bag
 
 from phaselab.errors import expect
@@ -106,11 +105,6 @@ class Permutations:
             below = np.searchsorted(np.sort(shuffled[inside]), observed[inside])
             p[inside] = (1 + inside.sum() - below) / (1 + inside.sum())
         return p
-
-
-def discoveries(p: np.ndarray, fdr: float = 0.05) -> np.ndarray:
-    """Which (n,) p-values of one family are significant at a false discovery rate (Benjamini and Hochberg 1995)."""
-    return np.asarray(false_discovery_control(p, method="bh") <= fdr)
 
 
 def stretches_of(runs: np.ndarray) -> list[np.ndarray]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,7 +89,6 @@ class _Set:
     def mean(self) -> torch.Tensor:
         return self.total / self.n
 
-    @cached_property
     def gram(self) -> torch.Tensor:
         """U'U."""
         total = self.grams[0].clone()
@@ -140,7 +138,7 @@ class Plan:
             self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
         parts = [U[rows] for rows in splits.slices]
         known = [(part.T @ part, part.sum(0)) for part in parts]
-        sets = [[self._set(U, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds))]
+        sets = ((self._set(U, k, role, known) for role in (TRAIN, VALIDATE)) for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
 
     def _decomposed(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -178,7 +176,7 @@ class Plan:
         else:
             to_w = self._narrow(P)
             cross = torch.outer(validation.mean, validation.total)
-            about = validation.gram - cross - cross.T
+            about = validation.gram() - cross - cross.T
             about += validation.n * torch.outer(validation.mean, validation.mean)
             M = self._narrow(P @ about @ P.T)
         # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
@@ -201,7 +199,7 @@ class Plan:
         """P (r_k, r), eigenvalues (r_k,), and A_k (n_train, r_k) where there are fewer rows than directions."""
         s = self.s
         if train.n >= self.rank:
-            H = (train.gram - train.n * torch.outer(train.mean, train.mean)).mul_(s).mul_(s[:, None])
+            H = (train.gram() - train.n * torch.outer(train.mean, train.mean)).mul_(s).mul_(s[:, None])
             root, Q = _right_singular(H, lambda: train.centred() * s, self._tolerance(_size(H)))
             return (Q / root).T * s, root**2, None
         A = train.centred() * s
