@@ -148,7 +148,11 @@ class _GroupFit:
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
             for columns in _batches(n_voxels, int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))):
-                yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
+                Y, fitted = self.group.Y[:, columns], []
+                for (train, test), part in zip(self.folds, self.targets, strict=True):
+                    data = X[train], Y[train], X[test]
+                    fitted.append(reference.ridge(*data, self.alphas, part.splits.folds, self.device.type))
+                yield columns, fitted
             return
         n_test = max(part.n_test for part in self.targets)
         plan = self._plan(X, 0)
@@ -180,11 +184,6 @@ class _GroupFit:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
         assert fit.predictions is not None
         return fit.predictions, fit.alpha
-
-    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        (train, test), inner = self.folds[k], list(self.targets[k].splits.folds)
-        Y = self.group.Y[:, columns][train]
-        return reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
 
 
 def shuffled_stimulus(
@@ -219,9 +218,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndar
 
 
 def summarise(
-    scores: dict[str, Scores],
-    rois: dict[str, np.ndarray],
-    ceiling: dict[str, np.ndarray] | None = None,
+    scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
     """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ def backend(device: str = "cpu") -> Iterator[None]:
 
 
 def ridge(
-    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: list[Fold], device: str = "cpu"
+    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: Sequence[Fold], device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
@@ -44,6 +44,6 @@ def ridge(
     solver = KernelRidgeCV if X.shape[1] > len(X) else RidgeCV
     with backend(device):
         # A copy: torch takes no array that is read backwards.
-        model = solver(alphas.copy(), fit_intercept=True, cv=folds, solver_params=params)
+        model = solver(alphas.copy(), fit_intercept=True, cv=list(folds), solver_params=params)
         model.fit(X.astype(np.float64), Y.astype(np.float64))
         return model.predict(X_test.astype(np.float64)).cpu().numpy(), model.best_alphas_.cpu().numpy()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -74,30 +75,22 @@ class FoldPlan:
         return own + steep + [block for _, _, block in self.near]
 
 
-@dataclass(frozen=True, eq=False)
 class _Set:
-    """The `n` rows of U that have a role in a fold; `total` is their sum, `grams` are U'U of each piece."""
+    """The `n` rows of U that have a role in a fold, their sum and mean; of each piece U'U and the sum are `known`."""
 
-    U: torch.Tensor
-    rows: list[slice]
-    pieces: list[int]
-    n: int
-    total: torch.Tensor
-    grams: list[torch.Tensor]
-
-    @property
-    def mean(self) -> torch.Tensor:
-        return self.total / self.n
+    def __init__(
+        self, U: torch.Tensor, splits: Splits, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]
+    ) -> None:
+        self.rows, self.pieces, self.n = splits.rows(k, role), splits.pieces(k, role), len(splits.folds[k][role - 1])
+        self.total = torch.stack([known[i][1] for i in self.pieces]).sum(0)
+        self.mean, self._U, self._grams = self.total / self.n, U, [known[i][0] for i in self.pieces]
 
     def gram(self) -> torch.Tensor:
-        """U'U."""
-        total = self.grams[0].clone()
-        for more in self.grams[1:]:
-            total += more
-        return total
+        """U'U of the rows."""
+        return reduce(torch.add, self._grams)
 
     def centred(self) -> torch.Tensor:
-        return torch.cat([self.U[where] for where in self.rows]) - self.mean
+        return torch.cat([self._U[where] for where in self.rows]) - self.mean
 
 
 class Plan:
@@ -138,7 +131,7 @@ class Plan:
             self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
         parts = [U[rows] for rows in splits.slices]
         known = [(part.T @ part, part.sum(0)) for part in parts]
-        sets = ((self._set(U, k, role, known) for role in (TRAIN, VALIDATE)) for k in range(len(splits.folds)))
+        sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
 
     def _decomposed(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -159,13 +152,6 @@ class Plan:
 
     def _narrow(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype).contiguous()
-
-    def _set(self, U: torch.Tensor, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]) -> _Set:
-        """The rows of a role in fold `k`; `known` are U'U and the sum of U of each piece."""
-        pieces = self.splits.pieces(k, role)
-        total = torch.stack([known[i][1] for i in pieces]).sum(0)
-        n, grams = len(self.splits.folds[k][role - 1]), [known[i][0] for i in pieces]
-        return _Set(U, self.splits.rows(k, role), pieces, n, total, grams)
 
     def _fold(self, train: _Set, validation: _Set) -> FoldPlan:
         P, lam, left = self._directions(train)

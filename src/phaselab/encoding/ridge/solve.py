@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import torch
@@ -108,9 +109,7 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
     Y = part.Y
     C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
-    total = C[0].clone() if len(C) > 1 else C[0]
-    for more in C[1:]:
-        total += more
+    total = reduce(torch.add, C)
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
         z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
@@ -131,13 +130,9 @@ def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor)
         return _product(side.matrix, side.rows, part.Y)
     others = [i for i in range(len(C)) if i not in side.pieces]
     if len(others) < len(side.pieces):
-        summed = total
-        for i in others:
-            summed = summed - C[i]
+        summed = reduce(torch.sub, [C[i] for i in others], total)
     else:
-        summed = C[side.pieces[0]]
-        for i in side.pieces[1:]:
-            summed = summed + C[i]
+        summed = reduce(torch.add, [C[i] for i in side.pieces])
     out = side.matrix @ summed
     out.addr_(side.shift, part.sums[side.pieces].sum(0), alpha=-1)
     if side.steep is not None:

@@ -92,12 +92,7 @@ class Targets:
 
     @classmethod
     def survey(
-        cls,
-        Y: Any,
-        splits: Splits,
-        train: np.ndarray | None = None,
-        Y_test: Any = None,
-        test: np.ndarray | None = None,
+        cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
     ) -> Targets:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
@@ -111,14 +106,12 @@ class Targets:
         Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
         target.
         """
-        source = Source(Y, train, "Y")
-        if Y_test is None and test is not None:
-            Y_test = Y
-        held_out = None if Y_test is None else Source(Y_test, test, "Y_test")
+        source, held_out = Source(Y, train, "Y"), None
+        if Y_test is not None or test is not None:
+            held_out = Source(Y if Y_test is None else Y_test, test, "Y_test")
+            found = held_out.n_targets
+            expect(found == source.n_targets, "Y_test", f"{found} targets", f"{source.n_targets} as in Y")
         expect(source.n == splits.n, "Y", f"{source.n} samples", f"{splits.n} as in X")
-        if held_out is not None:
-            found, expected = held_out.n_targets, source.n_targets
-            expect(found == expected, "Y_test", f"{found} targets", f"{expected} as in Y")
         at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
         parts = []
         for start in range(0, source.n_targets, at_once):
