@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +15,6 @@ from torch.nn.functional import embedding_bag
 from phaselab.errors import expect
 from phaselab.stats import unit
 
-#: Null distributions of ``Permutations``.
-Null = Literal["block", "circular", "pooled"]
 #: Factor on the permuted means of folds that are trained and tested in turn (see ``Permutations``).
 WIDENING = np.sqrt(2)
 #: Numbers in a table of products of blocks: 2 MB, to lie in the cache while permutations read from it.
@@ -48,13 +46,13 @@ class Permutations:
     of the fold with (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
-    null: Null
+    null: str
     number: int
     rows: list[np.ndarray]
     moves: list[Any]
 
     @classmethod
-    def draw(cls, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: Null) -> Permutations:
+    def draw(cls, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> Permutations:
         """Of the (n_test,) run of each sample, a fold each; `block` TRs move together. With 0 every p is 1."""
         rng = np.random.default_rng(seed)
         if not number:
