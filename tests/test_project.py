@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 720,
     "checkpoints": 720,
     "cli": 640,
-    "encoding": 3400,
+    "encoding": 2180,
     "features": 480,
     "figures": 1150,
     "internals": 710,
