@@ -62,6 +62,10 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         array, at = list(layers.values())[number]
         return Lazy(runs, lambda name: _moved(job, array[(*at, runs[name])]))
 
+    # Before hours are spent on other layers.
+    for number, label in enumerate(layers):
+        for name, values in of_layer(number).items():
+            expect(np.isfinite(values).all(), f"features: layer {label}: run {name}", "NaN or infinite values", "none")
     Y = {}
     for subject, array in subjects.items():
         kept = voxels.loc[(voxels["subject"] == subject) & (voxels["note"] == ""), "voxel"].to_numpy()
