@@ -28,7 +28,7 @@ BUDGET = {
     "stages": 980,
     "stimuli": 340,
     "sweep": 400,
-    "texts": 870,
+    "texts": 680,
     "training": 290,
 }
 #: All of it, and what a file and a function may have.

@@ -117,14 +117,11 @@ def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
 
     A run begins with a new narrative and cuts its last one short. Labels are the world's, and `narrative`, its number.
     """
-    length, runs = n_trs * tr, []
-    # No narrative takes less than 9 s: six sentences, with the pauses after them.
-    told = iter(enumerate(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True)))
+    length, runs, told = n_trs * tr, [], enumerate(narratives(seed))
     for index in range(n_runs):
         clock, heard = 0.0, []
         while clock < length:
-            number, narrative = next(told)
-            labels = narrative.labels.drop(columns="language")
+            number, labels = next(told)
             seconds = labels["word"].map(lambda w: PAUSES.get(w, WORD_SECONDS + LETTER_SECONDS * len(w)))
             offset = clock + seconds.cumsum()
             timed = labels.assign(narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0)

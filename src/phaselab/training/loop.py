@@ -100,7 +100,7 @@ def _run(
     # One bar for every checkpoint written would drown the progress of training.
     bars: Any = transformers_logging
     bars.disable_progress_bar()
-    tokenizer = text.tokenizer()
+    tokenizer = text.tokenizer
     model: Any = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     parameters = dict(model.named_parameters())
     # Biases and the scales of norms are not drawn towards zero.
