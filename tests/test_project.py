@@ -29,7 +29,7 @@ BUDGET = {
     "stimuli": 340,
     "sweep": 400,
     "texts": 680,
-    "training": 290,
+    "training": 235,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 14_700, 600, 80

@@ -17,19 +17,7 @@ ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
 
 def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> PreTrainedModel:
-    """An untrained model of the shape and size of `training`, its weights drawn from the seed.
-
-    Parameters
-    ----------
-    training : the study's section ``train``.
-    vocabulary_size : number of tokens.
-    pad, bos, eos : ids of the special tokens.
-
-    Returns
-    -------
-    PreTrainedModel
-        float32, for at least twice the training context.
-    """
+    """An untrained float32 model, its weights drawn from the seed of `training`, for twice the training context."""
     # As in GPT-NeoX itself, only a part of each of its heads is turned.
     partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
     config = AutoConfig.for_model(
