@@ -66,16 +66,18 @@ def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
     """The TextGrid; time courses of all subjects, and then their motion in the same order."""
     folder = Path(data or "DATA") / "alice2016"
 
-    def found(place: str, pattern: str, many: bool = False) -> list[Path]:
+    def found(place: str, pattern: str) -> list[Path]:
         paths = [path for path in sorted((folder / place).glob(pattern)) if path.name[0] != "."]
         if data is None or not paths:
             raise DataMissing(f"{folder / place}: no {pattern}; {FETCH.format(folder=folder)}")
-        expect(many or len(paths) == 1, f"{folder / place}: {pattern}", f"{len(paths)} files", "one")
         return paths
 
-    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt", many=True)
-    motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt")[0] for path in responses]
-    return {"stimulus": found("alice_stim_shared", "*.TextGrid"), "responses": responses + motion}
+    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt")
+    motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt") for path in responses]
+    stimulus = found("alice_stim_shared", "*.TextGrid")
+    for paths in (stimulus, *motion):
+        expect(len(paths) == 1, ", ".join(map(str, paths)), f"{len(paths)} files", "one")
+    return {"stimulus": stimulus, "responses": responses + [paths[0] for paths in motion]}
 
 
 @brain("alice", AliceSpec, version=1, files=files)
@@ -137,9 +139,7 @@ def _read_numbers(file: Path, rows: int) -> np.ndarray:
         raise PhaselabError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
     expect(table.shape == (rows, 6), str(file), "{} rows of {}".format(*table.shape), f"{rows} rows of 6")
     for row, column in np.argwhere(~np.isfinite(table)):
-        raise PhaselabError(
-            f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number"
-        )
+        expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
     return table
 
 
@@ -165,23 +165,14 @@ def read_stimulus(file: Path) -> Run:
 def _labels(words: list[Interval]) -> pd.DataFrame:
     text = pd.Series([word.text for word in words], dtype="str")
     lower = text.str.lower()
-    letters = lower.str.replace(r"[^a-z]", "", regex=True).str.len()
-    times = lower.map(lower.value_counts())
     pos = pd.Series(np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content"), dtype="str")
-    silences = np.array([after.start - word.end for word, after in pairwise(words)])
-    stretch = np.concatenate([[0], np.cumsum(silences >= PAUSE)])
-    place = pd.Series(stretch).groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
-    labels = {
-        "word": text,
-        "pos_class": pos,
-        "previous_pos_class": pos.shift(fill_value="none"),
-        "word_length": _classes(letters, (3, 5), ("short", "medium", "long")),
-        "frequency": _classes(times, (3, 20), ("rare", "common", "frequent")),
-        "sentence_position": _classes(place, (1 / 3, 2 / 3), ("early", "mid", "late")),
-    }
-    return pd.DataFrame(labels)
-
-
-def _classes(values: pd.Series, bounds: tuple[float, float], names: tuple[str, str, str]) -> pd.Series:
-    """The first name up to and with the first bound, the second up to and with the second, else the third."""
-    return pd.Series(np.array(names)[np.searchsorted(bounds, values.to_numpy(dtype=float))], dtype="str")
+    stretch = pd.Series([0, *np.cumsum([after.start - word.end >= PAUSE for word, after in pairwise(words)])])
+    place = stretch.groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
+    labels = pd.DataFrame({"word": text, "pos_class": pos, "previous_pos_class": pos.shift(fill_value="none")})
+    for name, values, bounds, names in (
+        ("word_length", lower.str.count("[a-z]"), (3, 5), ("short", "medium", "long")),
+        ("frequency", lower.map(lower.value_counts()), (3, 20), ("rare", "common", "frequent")),
+        ("sentence_position", place, (1 / 3, 2 / 3), ("early", "mid", "late")),
+    ):
+        labels[name] = pd.cut(values, [-np.inf, *bounds, np.inf], labels=names).astype("str")
+    return labels
