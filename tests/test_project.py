@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 790,
     "book": 550,
-    "brains": 665,
+    "brains": 655,
     "checkpoints": 840,
     "cli": 640,
     "encoding": 3400,

@@ -24,7 +24,6 @@ from phaselab.errors import PhaselabError, expect
 from phaselab.results import DataMissing
 from phaselab.stimuli import Run, Stimulus, read_textgrid
 from phaselab.stimuli.grid import convolve_events
-from phaselab.stimuli.textgrid import Interval
 from phaselab.study import BrainSpec
 
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
@@ -158,21 +157,16 @@ def read_stimulus(file: Path) -> Run:
         where, found = f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s"
         expect(START <= word.start < END, where, found, f"words from {START:g} to {END:g} s")
     onsets, offsets = np.array([[word.start, word.end] for word in words]).T - START
-    texts, starts = tuple(word.text for word in words), np.arange(len(words)) == 0
-    return Run("alice", texts, onsets, offsets, TR, N_TRS, _labels(words), starts)
-
-
-def _labels(words: list[Interval]) -> pd.DataFrame:
-    text = pd.Series([word.text for word in words], dtype="str")
-    lower = text.str.lower()
-    pos = pd.Series(np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content"), dtype="str")
+    labels = pd.DataFrame({"word": [word.text for word in words]}, dtype="str")
+    lower = labels["word"].str.lower()
+    labels["pos_class"] = np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content")
+    labels["previous_pos_class"] = labels["pos_class"].shift(fill_value="none")
     stretch = pd.Series([0, *np.cumsum([after.start - word.end >= PAUSE for word, after in pairwise(words)])])
     place = stretch.groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
-    labels = pd.DataFrame({"word": text, "pos_class": pos, "previous_pos_class": pos.shift(fill_value="none")})
     for name, values, bounds, names in (
         ("word_length", lower.str.count("[a-z]"), (3, 5), ("short", "medium", "long")),
         ("frequency", lower.map(lower.value_counts()), (3, 20), ("rare", "common", "frequent")),
         ("sentence_position", place, (1 / 3, 2 / 3), ("early", "mid", "late")),
     ):
         labels[name] = pd.cut(values, [-np.inf, *bounds, np.inf], labels=names).astype("str")
-    return labels
+    return Run("alice", tuple(labels["word"]), onsets, offsets, TR, N_TRS, labels, np.arange(len(words)) == 0)
