@@ -111,7 +111,7 @@ def test_shapes_names_and_lengths(brain: BrainData) -> None:
             np.testing.assert_allclose(values.mean(axis=0), 0, atol=1e-5)
             np.testing.assert_allclose(values.std(axis=0), 1, atol=1e-4)
     for run in brain.stimulus.runs:
-        assert brain.nuisance[run.name].shape == (run.n_trs, len(brain.nuisance_names))
+        assert brain.nuisance[run.name].shape == (run.n_trs, 3)
         assert brain.latents[run.name].shape == (run.n_trs, sum(map(dimensions, simulated.LATENTS)))
 
 

@@ -33,8 +33,6 @@ DISCARDED = 10
 START, END = DISCARDED * TR, (DISCARDED + N_TRS) * TR
 #: Seconds: drift of a longer period is removed; a stretch of speech ends at a silence that is not shorter.
 CUTOFF, PAUSE = 128.0, 0.25
-#: Intervals of the TextGrid that are no words: pauses, and stretches left without a label.
-NOT_WORDS = ("sp", "")
 FETCH = (
     "fetch the data of Brennan et al. 2016 (CC BY 4.0; a public copy is the folder brain-data/syntax-in-rnng of "
     "https://github.com/daandouwe/Thesis at commit ec54039b), put alice_data_shared and alice_stim_shared in {folder}, "
@@ -65,18 +63,16 @@ def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
     """The TextGrid; time courses of all subjects, and then their motion in the same order."""
     folder = Path(data or "DATA") / "alice2016"
 
-    def found(place: str, pattern: str) -> list[Path]:
+    def found(place: str, pattern: str, many: bool = False) -> list[Path]:
         paths = [path for path in sorted((folder / place).glob(pattern)) if path.name[0] != "."]
         if data is None or not paths:
             raise DataMissing(f"{folder / place}: no {pattern}; {FETCH.format(folder=folder)}")
+        expect(many or len(paths) == 1, f"{folder / place}: {pattern}", f"{len(paths)} files", "one")
         return paths
 
-    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt")
-    motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt") for path in responses]
-    stimulus = found("alice_stim_shared", "*.TextGrid")
-    for paths in (stimulus, *motion):
-        expect(len(paths) == 1, ", ".join(map(str, paths)), f"{len(paths)} files", "one")
-    return {"stimulus": stimulus, "responses": responses + [paths[0] for paths in motion]}
+    responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt", many=True)
+    motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt")[0] for path in responses]
+    return {"stimulus": found("alice_stim_shared", "*.TextGrid"), "responses": responses + motion}
 
 
 @brain("alice", AliceSpec, version=1, files=files)
@@ -107,7 +103,6 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
         ceiling_kind="estimated, one value per region: mean leave-one-out inter-subject correlation, corrected for the "
         "noise in the mean of the others",
         nuisance={run.name: convolve_events(run, np.array([[1, len(text)] for text in run.texts], dtype=float))},
-        nuisance_names=("word rate", "letters"),
         notes=(*left_out, f"Leave-one-out inter-subject correlation, mean over subjects: {numbers}."),
     )
 
@@ -152,7 +147,7 @@ def read_stimulus(file: Path) -> Run:
     """
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")
-    words = [interval for interval in tiers["word"] if interval.text not in NOT_WORDS]
+    words = [interval for interval in tiers["word"] if interval.text not in ("sp", "")]  # pauses, and no label
     for word in words:
         where, found = f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s"
         expect(START <= word.start < END, where, found, f"words from {START:g} to {END:g} s")

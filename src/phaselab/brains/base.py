@@ -41,7 +41,6 @@ class BrainData:
     ceiling: dict[str, np.ndarray] | None = None  # noise ceiling as a correlation, float32; None when unknown
     ceiling_kind: str = ""  # how it is known, for captions
     nuisance: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k) of the stimulus: word rate ...
-    nuisance_names: tuple[str, ...] = ()  # of the k columns
     vertices: dict[str, np.ndarray] | None = None  # of fsaverage5: 0..10241 left, 10242..20483 right
     latents: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): simulated brains' true sources
     notes: tuple[str, ...] = ()  # what a reader must know: subjects left out, and why

@@ -102,7 +102,6 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
         ceiling={subject: ceiling for subject, (_, ceiling) in made.items()},
         ceiling_kind="known: the expected correlation of the simulated response with its noiseless part",
         nuisance={run.name: convolve_events(run, word_labels(run)[events].to_numpy(float)) for run in stimulus.runs},
-        nuisance_names=("word rate", "letters", "sentence onsets"),
         vertices=dict.fromkeys(made, vertices),
         latents=dict(zip(names, np.split(latents, len(names)), strict=True)),
         notes=(

@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
 WORLD: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8"))
-OBJECTS, MOODS, EVENTS, SLOTS, PUNCTUATION = (
-    WORLD[name] for name in ("objects", "moods", "events", "slots", "punctuation")
-)
 PLACES: dict[str, str] = WORLD["places"]
+OBJECTS, MOODS, EVENTS, SLOTS = WORLD["objects"], WORLD["moods"], WORLD["events"], WORLD["slots"]
+PUNCTUATION: list[str] = WORLD["punctuation"]
 LANGUAGES = tuple(WORLD["templates"])
 #: Name -> somebody of the world: name, gender and the constant facts.
 CHARACTERS: dict[str, Any] = {facts["name"]: SimpleNamespace(**facts) for facts in WORLD["characters"]}
@@ -69,10 +68,9 @@ class State(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something that happens: its class, who does it, and the state before and after."""
+    """Something that happens: its class, the state before and after, and an object that is only seen."""
 
     kind: str
-    subject: str
     before: State
     after: State
     decoy: str = ""
@@ -101,12 +99,12 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     events: list[Event] = []
     story = Story(hero, other, goal, thing, _elsewhere(rng, start), events)
     state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
-    events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", hero, State(), state))
+    events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", State(), state))
 
     holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal)
     # An object that does not belong to the goal is told of when somebody takes it.
     known = {"object": thing, "holder": holder} if holder else {}
-    events.append(Event(f"want_{goal}", hero, state, state._replace(goal=goal, **known)))
+    events.append(Event(f"want_{goal}", state, state._replace(goal=goal, **known)))
     while len(events) < sentences - 1:
         holds = _holds(story, events[-1].after)
         events.append(_event(rng, story, _pick(rng, [k for k, when in LOT if when <= holds and k != events[-1].kind])))
@@ -139,7 +137,7 @@ def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
         values["elsewhere"] = story.target if arrives else elsewhere
     changes = {"mood": rule.get("mood", state.mood)} | {field: values[value] for field, value in of.items()}
     decoy = _pick(rng, [o for o in OBJECTS if o != story.object]) if kind == "see" else ""
-    return Event(kind, values[rule.get("by", "hero")], state, state._replace(**changes), decoy)
+    return Event(kind, state, state._replace(**changes), decoy)
 
 
 def words(language: str) -> set[str]:
@@ -177,8 +175,9 @@ class _Teller:
         self.english, self.mentioned, self.hero = language == "en", set[str](), CHARACTERS[story.hero]
 
     def sentence(self, number: int, event: Event) -> list[Token]:
-        self.number, self.event, self.subject = number, event, CHARACTERS[event.subject]
-        self.partner = CHARACTERS[self.story.other] if self.subject is self.hero else self.hero
+        self.number, self.event, both = number, event, (self.hero, CHARACTERS[self.story.other])
+        # The other character does what `by` says so of.
+        self.subject, self.partner = both[::-1] if "by" in EVENTS.get(event.kind, {}) else both
         told: list[Token] = []
         kind, state = event.kind.split("_")[0], event.before
         for part in self.template().split():
