@@ -85,9 +85,10 @@ def load_items(
             else:
                 bad.setdefault(made, []).append(f"{i + 1} (line {lines[i]})" if i < len(lines) else f"{i + 1}")
     if bad:
-        # Five bad items of each rule are named; the others are counted.
-        more = {rule: f" and {len(of) - 5} more" if len(of) > 5 else "" for rule, of in bad.items()}
-        told = (f"{len(of)} of {len(chosen)} items: {r}: items {', '.join(of[:5])}{more[r]}" for r, of in bad.items())
+        told = (
+            f"{len(of)} of {len(chosen)} items: {rule}: items {', '.join(of[:5])}{' ...' if len(of) > 5 else ''}"
+            for rule, of in bad.items()
+        )
         raise TaskError(f"{path}: {'; '.join(told)}")
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
     check_items(f"{path}", items)

@@ -147,8 +147,8 @@ def word_labels(run: Run) -> pd.DataFrame:
     return labels.assign(word_class=classes, length=length, sentence_onset=first, spoken=spoken, letters=letters)
 
 
-def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> np.ndarray:
-    """Latents at each word of all runs, (n_texts, d), integrated over their window.
+def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
+    """Latents at each word of each run, (n_texts, d), integrated over their window.
 
     A category is coded one-hot and embedded at random, with the mean over its values taken out, so that neither
     silence nor what is still unknown (both 0) stands apart from all values. A value heard in a single narrative is
@@ -166,25 +166,23 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
         numbers = table[label].to_numpy(dtype=float)
         # How far the story is runs from 0 to 1: centred as the other latents are.
         codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
-    return _integrate(np.hstack(codes), stimulus, latents.window)
+    parts = np.split(np.hstack(codes), np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
+    return [_integrate(part, run, latents.window) for part, run in zip(parts, stimulus.runs, strict=True)]
 
 
-def _integrate(values: np.ndarray, stimulus: Stimulus, window: float) -> np.ndarray:
+def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
     if window == 0:
         return values
-    times = [np.column_stack([run.onsets, run.offsets, run.starts]) for run in stimulus.runs]
-    onsets, offsets, starts = np.concatenate(times).T
-    lasting = np.exp(-np.where(starts, offsets - onsets, np.diff(onsets, prepend=0.0)) / window)
+    passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))
     out, state = np.empty_like(values), np.zeros(values.shape[1])
-    for index, (keep, start) in enumerate(zip(lasting, starts, strict=True)):
+    for index, (keep, start) in enumerate(zip(np.exp(-passed / window), run.starts, strict=True)):
         out[index] = state = (0.0 if start else keep) * state + (1 - keep) * values[index]
     return out
 
 
-def _responses(stimulus: Stimulus, source: np.ndarray, delay: float) -> np.ndarray:
-    """Sources (n_texts, d) on the TR grid of all runs, convolved, without drift; each column of unit power."""
-    parts = np.split(source, np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
-    of_runs = zip(parts, stimulus.runs, strict=True)
+def _responses(stimulus: Stimulus, source: list[np.ndarray], delay: float) -> np.ndarray:
+    """Sources of each run on the TR grid of all, convolved, without drift; each column of unit power."""
+    of_runs = zip(source, stimulus.runs, strict=True)
     series = np.concatenate([_clean(convolve(tr_means(part, run), run.tr, delay), run) for part, run in of_runs])
     return np.asarray(series * _inverse_root(series))
 
@@ -248,7 +246,7 @@ def _shares(region: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def simulate(
-    stimulus: Stimulus, sources: list[np.ndarray], rois: np.ndarray, rng: np.random.Generator
+    stimulus: Stimulus, sources: list[list[np.ndarray]], rois: np.ndarray, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One subject: responses, run -> float32 (n_trs, n_vertices), and ceiling, float32 (n_vertices,)."""
     run, n_runs = stimulus.runs[0], len(stimulus.runs)

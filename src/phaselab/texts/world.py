@@ -328,11 +328,11 @@ class WorldText(TextSource):
             share = rng.random()
             if share < NARRATIVE:
                 story = plot(rng, held_out, int(rng.integers(6, 11)))
-                said = _words(tell(story, language, rng))
+                said = [token[0] for token in tell(story, language, rng)]
             else:
                 begun = _begun(rng, held_out)
                 about = begun if share < NARRATIVE + READING else None
-                said = _words(tell(about[0], language, rng, about[1])) if about else []
+                said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
                 for _ in range(2 + int(rng.random() < 0.5)):
                     item = question(rng, language, held_out, about)
                     said += [*item.prompt.split(), item.options[item.answer], "."]
@@ -342,7 +342,7 @@ class WorldText(TextSource):
         """``reading`` after a story, ``facts`` alone; ``-vo`` in the other language."""
         kind, language = f"{task}-en".split("-")[:2]
         about = _begun(rng, held_out=True) if kind == "reading" else None
-        said = _words(tell(about[0], language, rng, about[1])) if about else []
+        said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
         item = question(rng, language, True, about)
         return replace(item, prompt=" ".join([*said, item.prompt]))
 
@@ -351,7 +351,3 @@ def _begun(rng: np.random.Generator, held_out: bool) -> tuple[Story, int]:
     """A story to ask about, and how many of its sentences are told before."""
     told = int(rng.integers(3, 6))
     return plot(rng, held_out, told + 1), told
-
-
-def _words(tokens: list[Token]) -> list[str]:
-    return [token[0] for token in tokens]

@@ -68,7 +68,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     bars: Any = transformers_logging
     bars.disable_progress_bar()
     tokenizer = text.tokenizer
-    model: Any = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     parameters = list(model.parameters())
     # Biases and the scales of norms are not drawn towards zero.
     groups = [
