@@ -362,6 +362,12 @@ def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     assert "mmlu: cais/mmlu" in CliRunner().invoke(app, ["tasks", "list"]).output
 
 
+def test_examples_of_a_file_of_ones_own_are_its_first_questions(tmp_path: Path) -> None:
+    items = load_items(_own(tmp_path, docs=[DOC | {"question": f"Which {i}?"} for i in range(5)]), shots=2)
+    shown = "Which 0?\nAnswer: barn\n\nWhich 1?\nAnswer: barn\n\n"
+    assert [item.prompt for item in items] == [f"{shown}Which {i}?\nAnswer:" for i in (2, 3, 4)]
+
+
 def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

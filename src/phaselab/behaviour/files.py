@@ -193,6 +193,8 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     from lm_eval.tasks import TaskManager
 
     config: dict[str, Any] = {"include": str(file.path.resolve()), "task": str(file.fields["task"])}
+    # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
+    config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
     files = {split: Path(p) for split, p in data.items()} or file.data_files
     where = f"{file.path}" if data else file.at.get("dataset_kwargs")
     lines = {split: _lines(path, f"{where}: data of split {split!r}") for split, path in files.items()}
