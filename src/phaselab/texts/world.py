@@ -147,8 +147,7 @@ def words(language: str) -> set[str]:
     names = ("places", "objects", "moods", "foods", "jobs", "colours", "kinds", "adjectives", "form", "punctuation")
     groups = [*WORLD["templates"]["en"].values(), *WORLD["adverbials"]["en"], WORLD["questions"]["en"].values()]
     listed = [text.replace("*", "").split() for group in groups for text in group] + [WORLD[name] for name in names]
-    for lists in (WORLD["details"], WORLD["manners"], WORLD["pronouns"]["en"]):
-        listed += lists.values()
+    listed += [*WORLD["details"].values(), *WORLD["manners"].values(), *WORLD["pronouns"]["en"].values()]
     return {NOBODY, "near", "the", *CHARACTERS, *PLACES.values(), *chain(*listed)} - {*SLOTS, *NAMED}
 
 
@@ -249,10 +248,6 @@ def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(rows, columns=columns).assign(progress=np.linspace(0, 1, len(rows)))
 
 
-#: What is asked, of whom or what, the answer, what the story has mentioned, and all that could be asked for.
-Asked = tuple[str, str, str, Iterable[str], Iterable[str]]
-
-
 def question(rng: np.random.Generator, language: str, held_out: bool, about: tuple[Story, int] | None) -> Item:
     """A question about the state after the first so many events of a story, or (None) about what never changes.
 
@@ -270,7 +265,8 @@ def question(rng: np.random.Generator, language: str, held_out: bool, about: tup
     return Item("", " ".join(spoken), offered, options.index(answer), kind, language)
 
 
-def _of_story(rng: np.random.Generator, story: Story, told: int) -> Asked:
+def _of_story(rng: np.random.Generator, story: Story, told: int) -> tuple[str, str, str, list[str], Iterable[str]]:
+    """What is asked, of whom or what, the answer, what the story has mentioned, and all that could be the answer."""
     events = story.events[:told]
     now = events[-1].after
     met = now.other_place != UNKNOWN
@@ -289,14 +285,14 @@ def _of_story(rng: np.random.Generator, story: Story, told: int) -> Asked:
     return kind, story.other if other else story.hero, now.other_place if other else now.place, seen, PLACES
 
 
-def _of_facts(rng: np.random.Generator, held_out: bool) -> Asked:
-    """From the held-out eighth of option sets or from the rest."""
+def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, list[str], Iterable[str]]:
+    """The same, from the held-out eighth of option sets or from the rest."""
     while True:
         kind, who = _pick(rng, WORLD["facts"]), _pick(rng, CHARACTERS)
         answer, values = getattr(CHARACTERS[who], kind), WORLD[WORLD["facts"][kind]]
         wrong = [_pick(rng, values) for _ in range(2)]
         if len({answer, *wrong}) == 3 and is_held_out(kind, who, *sorted(wrong)) == held_out:
-            return kind, who, answer, (), wrong
+            return kind, who, answer, [], wrong
 
 
 class WorldText(TextSource):
