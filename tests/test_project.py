@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 642,
     "checkpoints": 840,
     "cli": 640,
-    "encoding": 3400,
+    "encoding": 2570,
     "features": 520,
     "figures": 1150,
     "internals": 710,
