@@ -15,9 +15,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is; the aim
 #: of the rebuild, 11,500 for all, is not reached yet, so they may only go down.
 BUDGET = {
-    "behaviour": 790,
+    "behaviour": 734,
     "book": 550,
-    "brains": 720,
+    "brains": 642,
     "checkpoints": 720,
     "cli": 640,
     "encoding": 2180,
@@ -28,8 +28,8 @@ BUDGET = {
     "stages": 980,
     "stimuli": 290,
     "sweep": 400,
-    "texts": 870,
-    "training": 290,
+    "texts": 666,
+    "training": 230,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 14_700, 600, 80

@@ -33,12 +33,12 @@ def validate(
     ] = None,
 ) -> None:
     """Check a task file and all its items, and show the first."""
-    from phaselab.behaviour.files import validate as check
+    from phaselab.behaviour.files import load_items
 
     for pair in data or []:
         expect("=" in pair, "--data", repr(pair), "split=FILE")
     given = {split: Path(path) for split, _, path in (pair.partition("=") for pair in data or [])}
-    items = check(file, given)
+    items = load_items(file, data=given)
     typer.echo(items[0].prompt)
     typer.echo(f"  options: {', '.join(items[0].options)}; right: {items[0].options[items[0].answer]}")
     typer.echo(f"{file}: {len(items)} items, all of them can be asked")

@@ -303,9 +303,9 @@ class Workbench:
     @cached_property
     def _brain_inputs(self) -> dict[str, dict[str, Any]]:
         """What stimulus and responses depend on: version, fields of the section, and bytes of the data's files."""
-        from phaselab.brains import registered
+        from phaselab.brains import BRAINS
 
-        brain = registered(self.study.brain)
+        brain = BRAINS[self.study.brain.name]
         files = brain.files(self.study.brain, self.data)
         stamped = {
             part: {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
