@@ -32,4 +32,4 @@ from phaselab.figures.models import *
 from phaselab.figures.stimulus import *
 from phaselab.figures.surface import *
 from phaselab.figures.training import *
-from phaselab.phases.text import phase_text, transitions_of
+from phaselab.phases import phase_text, transitions_of

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import expect
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Fit = tuple[Array, Array, Array]
+Where = tuple[float, ...]  # log10 tokens
 
 #: Most positions at which the search puts a change point (they are moved continuously afterwards), and most sets of
 #: them that are tried for one number of change points: fewer positions for many of them.
@@ -41,8 +42,7 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     The log-step is the gap between the first two different positive counts, or 1 (a decade) when there is but one.
     """
     counts = np.asarray(tokens, dtype=float)
-    if (counts < 0).any():
-        raise PhaselabError(f"tokens: found {counts.min():g}, expected counts of 0 or more")
+    expect(not (counts < 0).any(), "tokens", f"{counts.min(initial=0):g}", "counts of 0 or more")
     positive = np.unique(counts[counts > 0])
     if positive.size == 0:
         return np.zeros_like(counts)
@@ -85,7 +85,7 @@ class Grid(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
+def grid_of(where: Where, max_changes: int) -> Grid:
     """The grid of checkpoints at `where`, log10 tokens, for up to `max_changes` change points, or as many as fit."""
     x = (np.asarray(where) - where[0]) / (where[-1] - where[0])
     inner = x[2:-2]  # the outer pieces have three checkpoints at least: one alone is no piece
@@ -203,18 +203,23 @@ def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
     return fits
 
 
-def bic(rss: Array, n: int, changes: int, floor: float, penalty: float = COST) -> Array:
+def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float = COST) -> Array:
     """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
     variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
     return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
 
 
 class Paths(NamedTuple):
-    """B fitted curves, and the corners of their pieces: the change points between the first and last checkpoint."""
+    """B fitted curves, and what counts as the ends of their pieces between the first and last checkpoint."""
 
     knots: Array  # (B, k)
     coefficients: Array  # (B, 2 + k)
-    corners: Array  # (B, k + 2)
+    ends: Array  # (B, k)
+
+    @property
+    def corners(self) -> Array:
+        """`ends` with the first and the last checkpoint, (B, k + 2)."""
+        return np.pad(self.ends, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
 
     def heights(self, positions: Array) -> Array:
         """The curves at positions (B, m) or (1, m): (B, m)."""
@@ -237,11 +242,6 @@ class Paths(NamedTuple):
         part = np.clip((half - a) / np.where(b == a, 1.0, b - a), 0.0, 1.0)
         middle = start + (length * (after + part) / 100.0)[:, 0]
         return middle, sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0], height
-
-
-def with_ends(positions: Array) -> Array:
-    """Change points (B, k) with the first and the last checkpoint: corners (B, k + 2)."""
-    return np.pad(positions, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
 
 
 def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
