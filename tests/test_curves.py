@@ -46,7 +46,7 @@ def without(table: pd.DataFrame, tokens: int, **where: str) -> pd.DataFrame:
 
 def drawn(table: pd.DataFrame, panel: int = 0) -> tuple[np.ndarray, str]:
     """Heights of the thick line of a panel of the phase figure, and the line below the figure."""
-    figure = figures.three_perspectives(table, simulated=False)
+    figure = figures.perspectives(table, simulated=False)
     (line,) = [
         line for line in figure.axes[panel].lines if line.get_marker() in ("o", "s") and len(line.get_xdata()) > 2
     ]
