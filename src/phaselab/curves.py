@@ -297,9 +297,8 @@ def control_table(
         own = known[known["model"] == name]
         parts[name.removeprefix("control: ")] = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
     means = {c: part.groupby("subject", as_index=False)["value"].mean() for c, part in parts.items() if len(part)}
-    out = pd.concat(means, names=["condition"]).reset_index("condition").reset_index(drop=True)
-    out["order"] = out["condition"].map({condition: order for order, condition in enumerate(means)})
-    return out[["order", "condition", "subject", "value"]]
+    out: list[pd.DataFrame] = [mean.assign(order=order, condition=c) for order, (c, mean) in enumerate(means.items())]
+    return pd.concat(out, ignore_index=True).reindex(columns=["order", "condition", "subject", "value"])
 
 
 def families(study: Study) -> pd.DataFrame:
