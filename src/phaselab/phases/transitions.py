@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -136,63 +136,52 @@ def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
     return float(value) * unit, float(low) * unit, float(high) * unit
 
 
-class _Sampled(NamedTuple):
-    """A fit and its bootstrap samples on positions from 0 to 1, and how to say them in tokens and in the value."""
+def _described(
+    own: Paths, boot: Paths, place: Callable[[float], float], scale: float, per_decade: float
+) -> tuple[tuple[Segment, ...], tuple[Any, ...], tuple[tuple[float, float], ...]]:
+    """Segments, moves and intervals of change points of one fitted curve, by its bootstrap samples.
 
-    own: Paths  # one curve
-    boot: Paths  # (draws,) curves
-    tokens: Array
-    where: Array  # log10 of them
-    scale: float  # of the value
+    `place` : says a position as tokens; `scale`, `per_decade` : units of the value, and of slopes.
+    """
 
-    @property
-    def per_decade(self) -> float:
-        return self.scale / float(self.where[-1] - self.where[0])
+    def date(position: float, sample: Array) -> Estimate:
+        value, low, high = map(place, _estimate(position, sample))
+        return (value, low, high) if 0 < position < 1 else (value, nan, nan)
 
-    def date(self, position: float, sample: Array) -> Estimate:
-        """A position as tokens; the ends are the table's own, and no date."""
-
-        def place(position: float) -> float:
-            if 0 < position < 1:
-                return float(10 ** (self.where[0] + float(self.where[-1] - self.where[0]) * position))
-            return float(self.tokens[0 if position <= 0 else -1])
-
-        position, low, high = _estimate(position, sample)
-        return (place(position), place(low), place(high)) if 0 < position < 1 else (place(position), nan, nan)
-
-    def segments(self, dates: Sequence[Estimate]) -> tuple[Segment, ...]:
-        corners = self.own.corners[0]  # (k + 2,)
-        lengths = np.diff(corners)
-        changed = np.diff(self.own.heights(corners[None]), axis=1)[0]  # (k + 1,)
-        # A sample's slope of a piece is taken between its own matched corners; where those are out of order, between
-        # the fit's corners.
-        apart = np.diff(self.boot.corners, axis=1)
-        matching = np.diff(self.boot.heights(self.boot.corners), axis=1) / np.maximum(apart, 1e-9)
-        fixed = np.diff(self.boot.heights(corners[None]), axis=1) / lengths
-        slopes = np.where(apart > 1e-9, matching, fixed)  # (draws, k + 1)
-        segments = []
-        for i, own in enumerate(changed / lengths):
-            _, low, high = _estimate(own, slopes[:, i])
-            direction = "rising" if low > 1e-6 else "falling" if high < -1e-6 else "flat"
-            slope = _estimate(own, slopes[:, i], self.per_decade)
-            change = float(changed[i]) * self.scale
-            segments.append(Segment(dates[i][0], dates[i + 1][0], *slope, direction, change))
-        return tuple(segments)
-
-    def move(self, first: int, last: int, segments: Sequence[Segment], dates: Sequence[Estimate]) -> Any:
-        """The move that the segments from `first` to `last` make."""
-        rises = segments[first].direction == "rising"
-        own, boot = (paths.traced(first, last, 1.0 if rises else -1.0) for paths in (self.own, self.boot))
-        told = {
-            "onset": dates[first],
-            "liftoff": dates[max(range(first, last + 1), key=lambda i: abs(segments[i].slope))],
-            "midpoint": self.date(own[0][0], boot[0]),
-            "end": dates[last + 1],
-            "height": _estimate(own[2][0], boot[2], self.scale),
-            "steepness": _estimate(own[1][0], boot[1], self.per_decade),
-        }
-        numbers = {name + end: v for name, three in told.items() for end, v in zip(ENDS, three, strict=True)}
-        return SimpleNamespace(kind="rise" if rises else "fall", **numbers)
+    corners = own.corners[0]  # (k + 2,)
+    dates = [*map(date, corners, boot.corners.T)]
+    changed = np.diff(own.heights(corners[None]), axis=1)[0]  # (k + 1,)
+    # A sample's slope of a piece is taken between its own matched corners; where those are out of order, between the
+    # fit's corners.
+    apart = np.diff(boot.corners, axis=1)
+    matching = np.diff(boot.heights(boot.corners), axis=1) / np.maximum(apart, 1e-9)
+    fixed = np.diff(boot.heights(corners[None]), axis=1) / np.diff(corners)
+    slopes = np.where(apart > 1e-9, matching, fixed)  # (draws, k + 1)
+    segments = []
+    for i, steepness in enumerate(changed / np.diff(corners)):
+        slope, low, high = _estimate(steepness, slopes[:, i])
+        direction = "rising" if low > 1e-6 else "falling" if high < -1e-6 else "flat"
+        rates = slope * per_decade, low * per_decade, high * per_decade
+        segments.append(Segment(dates[i][0], dates[i + 1][0], *rates, direction, float(changed[i]) * scale))
+    moves = []
+    for direction, group in groupby(range(len(segments)), key=lambda i: segments[i].direction):
+        run, kind = [*group], {"rising": "rise", "falling": "fall"}.get(direction)
+        if kind:
+            paths = (path.traced(run[0], run[-1], 1.0 if kind == "rise" else -1.0) for path in (own, boot))
+            (middle, middles), (steepest, slopes), (height, heights) = zip(*paths, strict=True)
+            told = {
+                "onset": dates[run[0]],
+                "liftoff": dates[max(run, key=lambda i: abs(segments[i].slope))],
+                "midpoint": date(middle[0], middles),
+                "end": dates[run[-1] + 1],
+                "height": _estimate(height[0], heights, scale),
+                "steepness": _estimate(steepest[0], slopes, per_decade),
+            }
+            named = {
+                name + end: number for name, three in told.items() for end, number in zip(ENDS, three, strict=True)
+            }
+            moves.append(SimpleNamespace(kind=kind, **named))
+    return tuple(segments), tuple(moves), tuple(date[1:] for date in dates[1:-1])
 
 
 def fit_transitions(
@@ -242,11 +231,13 @@ def fit_transitions(
     noise = pieces.bootstrap_noise(residuals, degrees, *scaled, n_bootstrap, [0, n, changes])
     boot_knots, boot, _ = pieces.fit_exactly(grid, fitted + noise, changes, near=knots[0])
     pairs = pieces.matched(knots[0], coefficients[0, 2:], boot_knots, boot[:, 2:])
-    sampled = _Sampled(Paths(knots, coefficients, knots), Paths(boot_knots, boot, pairs), at, where, scale)
-    dates = [*map(sampled.date, sampled.own.corners[0], sampled.boot.corners.T)]
-    segments = sampled.segments(dates)
-    runs = [(d, [*run]) for d, run in groupby(range(len(segments)), key=lambda i: segments[i].direction)]
-    moves = tuple(sampled.move(run[0], run[-1], segments, dates) for d, run in runs if d != "flat")
+    paths, span = (Paths(knots, coefficients, knots), Paths(boot_knots, boot, pairs)), float(where[-1] - where[0])
+
+    def place(position: float) -> float:
+        inside = 0 < position < 1  # the ends are the table's own
+        return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
+
+    segments, moves, intervals = _described(*paths, place, scale, scale / span)
     return Transitions(
         True,
         at,
@@ -254,7 +245,7 @@ def fit_transitions(
         fitted * scale + centre,
         _sentence(segments, moves, axis),
         notes,
-        intervals=tuple(date[1:] for date in dates[1:-1]),
+        intervals=intervals,
         segments=segments,
         moves=moves,
         noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
