@@ -75,14 +75,12 @@ def each_row(frame: pd.DataFrame) -> Any:
 
 def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """The rows whose columns have the `wanted` values; NothingToDraw, with what there is, if none."""
-    rows = curves
     for column, value in wanted.items():
-        found = rows[rows[column] == value]
-        if found.empty:
-            there = ", ".join(map(str, sorted(rows[column].unique()))) or "no rows"
+        there = ", ".join(map(str, sorted(curves[column].unique()))) or "no rows"
+        curves = curves[curves[column] == value]
+        if curves.empty:
             raise NothingToDraw(f"curves: {column}: found {there}; expected {value!r}")
-        rows = found
-    return rows
+    return curves
 
 
 def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:

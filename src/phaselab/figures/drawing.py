@@ -114,11 +114,9 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
             try:
                 return function(*args, **kwargs)
             except NothingToDraw as error:
-                # On axes, though they are not seen: a notebook shows no figure that has none.
                 fig = new_figure(1.2)
-                ax = fig.add_subplot()
-                ax.set_axis_off()
-                ax.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
+                fig.add_subplot().set_axis_off()  # not seen, but a notebook shows no figure that has no axes
+                fig.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
                 return fig
 
     return inside
@@ -217,6 +215,7 @@ def panels(
     looks: Looks,
     *,
     columns: int = 1,
+    small: bool = False,
     room: float = 1.75,
     by: str = "tokens",
     x: str = TOKENS,
@@ -230,6 +229,7 @@ def panels(
 ) -> Figure:
     """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
+    small : panels of one y axis, three or two beside each other.
     by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
     legend : one for all panels above them, where it covers no data; left out if there is one line alone.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
@@ -237,6 +237,9 @@ def panels(
     """
     if not drawn:
         raise NothingToDraw("curves: found none of the measures that this figure shows")
+    if small:
+        columns, share_y, x = 2 if len(drawn) in (2, 4) else min(3, len(drawn)), True, "training tokens"
+        looks = {line: {**look, "markersize": 4} for line, look in looks.items()}
     count = -(-len(drawn) // columns)
     fig = new_figure(0.9 + room * count)
     every = fig.subplots(count, columns, sharex=True, sharey=share_y, squeeze=False).ravel()
@@ -268,10 +271,3 @@ def panels(
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
         fig.legend([handles[n] for n in names], names, loc="outside upper left", ncols=-(-len(names) // rows))
     return foot(fig, note, simulated, x)
-
-
-def grid(drawn: Sequence[Panel], looks: Looks, **how: Any) -> Figure:
-    """``panels`` that are small, three or two beside each other, with one y axis."""
-    columns = 2 if len(drawn) in (2, 4) else min(3, len(drawn))
-    small = {line: {**look, "markersize": 4} for line, look in looks.items()}
-    return panels(drawn, small, columns=columns, x="training tokens", share_y=True, **how)

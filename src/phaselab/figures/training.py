@@ -35,8 +35,6 @@ PROBES |= {"probe_control": "control: one label a word type", "probe_shuffled": 
 #: How seaborn draws points with given intervals.
 DOTS: dict[str, Any] = {"x": "y", "linestyle": "none", "markersize": 6, "linewidth": 2.2, **draw.GIVEN}
 
-# ------------------------------------------------------------------------------- one model
-
 
 def _task_looks(curves: pd.DataFrame) -> dict[Any, dict[str, Any]]:
     """The looks of all tasks of a table: the same on every page of a study."""
@@ -147,7 +145,7 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
         table = query.interval_of(own.dropna(subset=["line"]), by=("line", "tokens"))
         drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
     style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
-    return draw.grid(drawn, style, note=f"layer {layer}; bands: 95 % intervals over folds")
+    return draw.panels(drawn, style, small=True, note=f"layer {layer}; bands: 95 % intervals over folds")
 
 
 @draw.styled
@@ -187,7 +185,7 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     style = draw.looks(names, lines=["-"]) | {"all": {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}}
     n = query.subjects_text(len(whole.names), simulated)
     note = f"layer {whole.layer}; {n}, 95 % intervals; grey: all voxels"
-    return draw.grid(drawn, style, legend=False, note=note, simulated=simulated)
+    return draw.panels(drawn, style, small=True, legend=False, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -224,9 +222,6 @@ def controls_bars(
     ax.set(xlabel="correlation r of predicted and measured responses, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
     return draw.foot(fig, f"{n} (strokes), mean and 95 % interval", simulated)
-
-
-# -------------------------------------------------------------------------- several models
 
 
 @draw.styled
@@ -298,9 +293,6 @@ def final_scores(
         ax.set(xlabel=label, ylabel="")
     n = query.select(curves, perspective="brain")["subject"].nunique()
     return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
-
-
-# --------------------------------------------------------------------------- from anywhere
 
 
 def _places(fitted: FittedTable) -> dict[tuple[str, ...], tuple[str, str]]:
@@ -393,12 +385,12 @@ def _raster(
 ) -> Figure:
     """One row for each of `rows` (panel, line), panels apart.
 
-    `moves` : columns row, kind, start and stop (of a bar), low and high (of a whisker), tokens (of a marker), colour
-    and sure.
+    `moves` : columns row, kind, start, stop (of a bar), low, high (of a whisker), tokens (of a marker), colour, sure.
     """
-    order = list(dict.fromkeys(panel for panel, _ in rows))
-    ys = {row: number + 0.8 * order.index(row[0]) for number, row in enumerate(rows)}
-    fig = draw.new_figure(1.4 + room * (len(rows) + 0.8 * len(order)))
+    panels = pd.factorize(np.array([panel for panel, _ in rows], dtype=object))[0]
+    places, first = np.arange(len(rows)) + 0.8 * panels, np.diff(panels, prepend=-1) > 0
+    ys = dict(zip(rows, places, strict=True))
+    fig = draw.new_figure(1.4 + room * (len(rows) + 0.8 * len(set(panels))))
     ax = fig.subplots()
     for move in query.each_row(moves[moves["kind"] != "undecided"]):
         y = ys[move.row]
@@ -409,12 +401,11 @@ def _raster(
         ax.hlines(y, move.low, move.high, "black", linewidth=1.1)
         face = move.colour if move.sure else "white"
         ax.plot(move.tokens, y, draw.KINDS[move.kind], color=move.colour, markerfacecolor=face, markersize=6.5)
-    first = {panel: line for panel, line in reversed(rows)}
-    for panel in order[1:]:
-        ax.axhline(ys[panel, first[panel]] - 0.9, color="#BDBDBD", linewidth=0.8)
-    labels = [": ".join(filter(None, row if first[row[0]] == row[1] else row[1:])) for row in rows]
-    ax.set_yticks(list(ys.values()), labels, fontsize=9)
-    ax.set_ylim(max(ys.values(), default=0) + 0.7, -0.9)
+    for y in places[first][1:]:
+        ax.axhline(y - 0.9, color="#BDBDBD", linewidth=0.8)
+    labels = [": ".join(filter(None, row if new else row[1:])) for row, new in zip(rows, first, strict=True)]
+    ax.set_yticks(places, labels, fontsize=9)
+    ax.set_ylim(max(places, default=0) + 0.7, -0.9)
     ax.grid(axis="y", visible=False)
     draw.TokenAxis(tokens).decorate(ax)
     ax.set_xlabel(x)
