@@ -6,12 +6,10 @@ in the picture itself, so that a copied figure still says it. Colours are those 
 Universal Design"), told apart by markers and line styles as well; white behind them in light and in dark pages.
 """
 
-# ruff: noqa: F403  (each module lists its figures in its own __all__)
+# ruff: noqa: F401, F403  (each module lists its figures in its own __all__)
 from phaselab.curves import *
-from phaselab.figures.drawing import SIMULATED as SIMULATED
-from phaselab.figures.drawing import TokenAxis as TokenAxis
+from phaselab.figures.drawing import SIMULATED, TokenAxis
 from phaselab.figures.interactive import *
 from phaselab.figures.stimulus import *
 from phaselab.figures.training import *
-from phaselab.phases import phase_text as phase_text
-from phaselab.phases import transitions_of as transitions_of
+from phaselab.phases import phase_text, transitions_of

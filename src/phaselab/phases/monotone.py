@@ -80,18 +80,10 @@ def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
     return falls, rhos
 
 
-def curve_noise(grid: Grid, values: Array, floor: float) -> tuple[float, float]:
-    """Standard deviation, at least `floor`, and autocorrelation of the noise of one curve (n,) that is not constant."""
-    scale = float(np.ptp(values))
-    (sigma,), (rho,) = residual_noise(grid, values[None] / scale)
-    noise = max(float(sigma) * scale, floor)
-    return noise if noise > 1e-9 * scale else 0.0, float(rho)
-
-
 def move_p(values: Array, replicates: Array | None, sigma: float, rho: float, setting: tuple[Where, int]) -> float:
     """Test the hypothesis that a stretch of a curve (m,), in replicates (n_replicates, m), never falls.
 
-    `sigma`, `rho` : of the noise of the whole curve (`curve_noise`), whose grid has the arguments `setting`.
+    `sigma`, `rho` : of the noise of the whole curve (`residual_noise`), whose grid has the arguments `setting`.
     """
     if values.size < 4:
         return 1.0

@@ -268,18 +268,17 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is {verdict} in {result.model}. {row['why']}"]
     if np.isfinite(row["tokens"]):
         verb = "rise" if row["effect"] > 0 else "fall"
-        midpoint = _with_interval(row, "tokens", "low", "high", amount)
-        height = _with_interval(row, "effect", "effect_low", "effect_high", "{:+.3f}".format)
         parts.append(
-            f"The {verb} of the brain score goes from {amount(row['start'])} to {amount(row['stop'])} "
-            f"tokens, with its midpoint at {midpoint}; its height is {height}, as {unit}."
+            f"The {verb} of the brain score goes from {amount(row['start'])} to {amount(row['stop'])} tokens, with its "
+            f"midpoint at {amount(row['tokens'])} (95 % interval {amount(row['low'])} to {amount(row['high'])}); its "
+            f"height is {row['effect']:+.3f} (95 % interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f}), as "
+            f"{unit}."
         )
     if np.isfinite(row["lag"]):
-        times = {name: f"{10 ** row[name]:.2g}" for name in ("lag", "lag_low", "lag_high")}
+        lag, low, high = (f"{10 ** row[name]:.2g}" for name in ("lag", "lag_low", "lag_high"))
         parts.append(
-            f"The brain's midpoint comes at {times['lag']} times the tokens of the behaviour's (95 % "
-            f"interval {times['lag_low']} to {times['lag_high']}; a rise at a random time comes as close "
-            f"with p = {row['lag_p']:.2g})."
+            f"The brain's midpoint comes at {lag} times the tokens of the behaviour's (95 % interval {low} to {high}; "
+            f"a rise at a random time comes as close with p = {row['lag_p']:.2g})."
         )
         if row["lag_p"] > 0.05:
             parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
@@ -287,10 +286,3 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
         parts.append(f"Of the curves: {'; '.join(notes)}.")
     parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
     return " ".join(parts)
-
-
-def _with_interval(row: Any, value: str, low: str, high: str, show: Any) -> str:
-    """``value (low to high)``, or the value alone where the interval is not known."""
-    if np.isfinite(row[low]) and np.isfinite(row[high]):
-        return f"{show(row[value])} (95 % interval {show(row[low])} to {show(row[high])})"
-    return f"{show(row[value])}"

@@ -19,7 +19,7 @@ from phaselab.curves import amount
 from phaselab.errors import PhaselabError, expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Paths, log_tokens
-from phaselab.phases.monotone import curve_noise, move_p
+from phaselab.phases.monotone import move_p, residual_noise
 
 #: What a move is told by: each estimate has, as columns of its own, the ends of its 95 % interval.
 QUANTITIES, ENDS = ("onset", "liftoff", "midpoint", "end", "height", "steepness"), ("", "_low", "_high")
@@ -90,7 +90,11 @@ class Transitions:
 
     @cached_property
     def _noise(self) -> tuple[float, float]:
-        return curve_noise(pieces.grid_of(*self.grid), self.values, self.floor)
+        """Standard deviation, at least that which is known, and autocorrelation."""
+        scale = float(np.ptp(self.values))
+        (sigma,), (rho,) = residual_noise(pieces.grid_of(*self.grid), self.values[None] / scale)
+        noise = max(float(sigma) * scale, self.floor)
+        return noise if noise > 1e-9 * scale else 0.0, float(rho)
 
     def p(self, move: Any) -> float:
         """Test that the curve never moves so, from the opposite move before to the opposite one after."""
