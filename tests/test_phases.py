@@ -186,6 +186,14 @@ def test_too_little_is_undecided_and_says_why(tokens: np.ndarray, values: np.nda
     assert not [*fit.rises, *fit.falls, *fit.knots]
 
 
+def test_what_is_undecided_keeps_its_replicates() -> None:
+    several = np.arange(15.0).reshape(3, 5)
+    fit = fit_transitions(grid(5), several)
+    assert not fit.decided
+    assert fit.replicates is not None
+    assert fit.replicates.tolist() == several.tolist()
+
+
 def test_a_constant_curve_is_flat() -> None:
     fit = fit_transitions(grid(12), np.full(12, 0.3))
     assert fit.decided

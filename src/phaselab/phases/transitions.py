@@ -216,7 +216,7 @@ def fit_transitions(
     n = v.size
     if n < 6:
         why = f"Not decided: {n} checkpoints with values at distinct tokens; a change point needs at least 6."
-        return Transitions(False, at, v, np.full(n, nan), why, notes)
+        return Transitions(False, at, v, np.full(n, nan), why, notes, replicates=own)
     where = log_tokens(at)
     centre, scale = float(v.mean()), float(np.ptp(v))  # values on one scale make tolerances relative
     constant = scale <= 1e-12 * max(1.0, abs(centre))
