@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -115,8 +114,7 @@ def best_layer(curves: pd.DataFrame) -> int:
     return select_layer(select(curves, perspective="brain", measure=brain_measure(curves), roi="all"))
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A curve of one model in each of its replicates: a brain score in subjects, a behaviour in tasks.
 
     Each replicate has a value at each checkpoint, so that a mean is over the same ones all along the curve: one that
@@ -144,9 +142,9 @@ class Curve:
     @property
     def rows(self) -> pd.DataFrame:
         """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
-        tokens = np.tile(self.tokens.astype(int), len(self.names))
-        numbers = {"tokens": tokens, "value": self.values.ravel(), "stderr": self.errors.ravel()}
-        return pd.DataFrame({self.of: np.repeat(np.array(self.names, dtype=object), self.tokens.size)} | numbers)
+        places = pd.MultiIndex.from_product([self.names, self.tokens.astype(int)], names=[self.of, "tokens"])
+        numbers = {"value": self.values.ravel(), "stderr": self.errors.ravel()}
+        return pd.DataFrame(numbers, places).reset_index()
 
 
 def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
@@ -237,13 +235,14 @@ def brain_curve(
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
     """One curve of one model, columns of ``interval_over``.
 
-    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour, of which the mean over tasks
-    is taken.
+    `measure` is ``brain`` (best layer, all voxels), ``probes`` (score above that for shuffled labels in
+    ``internal_layer``, mean over labels; empty without probes) or a measure of behaviour (mean over tasks).
     """
     if measure == "brain":
         return brain_curve(curves)
     if measure == "probes":
-        return probe_advantage(curves)
+        rows = _above_shuffled(curves)
+        return interval_of(rows[rows["layer"] == select_layer(rows)])
     return interval_of(behaviour_by_task(curves, measure).rows)
 
 
@@ -256,21 +255,11 @@ def internal_layer(curves: pd.DataFrame) -> int:
     return select_layer(rows) if len(rows) else best_layer(curves)
 
 
-def probe_advantage(curves: pd.DataFrame) -> pd.DataFrame:
-    """Probe score above that for shuffled labels in ``internal_layer``, mean over labels: columns of ``interval_of``.
-
-    Empty where the study has no probes.
-    """
-    rows = _above_shuffled(curves)
-    return interval_of(rows[rows["layer"] == select_layer(rows)])
-
-
 def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of probes with what shuffled labels give taken off; standard errors added as independent."""
     keys = ["model", "tokens", "layer", "task"]
-    internal = curves[curves["perspective"] == "internal"]
-    score = internal[internal["measure"].isin(["probe_accuracy", "probe_correlation"])]
-    shuffled = internal[internal["measure"] == "probe_shuffled"]
+    score = curves[curves["measure"].isin(["probe_accuracy", "probe_correlation"])]
+    shuffled = curves[curves["measure"] == "probe_shuffled"]
     both = score.merge(shuffled[[*keys, "value", "stderr"]], on=keys, suffixes=("", "_shuffled"))
     value = both["value"] - both["value_shuffled"]
     return both.assign(value=value, stderr=np.hypot(both["stderr"], both["stderr_shuffled"]))

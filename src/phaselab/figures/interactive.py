@@ -34,7 +34,7 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     for measure in ("instruction_following", "accuracy"):
         if (curves["measure"] == measure).any():
             drawn["rest", measure.replace("_", " ")] = query.model_curve(curves, measure)
-    drawn["rest", "probes"] = query.probe_advantage(curves)
+    drawn["rest", "probes"] = query.model_curve(curves, "probes")
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
     parts = [table.merge(names, on="tokens").assign(panel=p, curve=c) for (p, c), table in drawn.items() if len(table)]
     return pd.concat(parts, ignore_index=True)

@@ -89,8 +89,8 @@ def perspectives(
         there = [m for m in ("instruction_following", "accuracy") if (own["measure"] == m).any()]
         drawn += [_behaviour(own, m, transitions, mean=True) for m in there]
         inner = query.internal_layer(own)
-        dimension = own[(own["measure"] == "intrinsic_dimension") & (own["layer"] == inner)]
-        states = {"probe_advantage": query.probe_advantage(own), "intrinsic_dimension": query.interval_of(dimension)}
+        dimension = query.interval_of(own[(own["measure"] == "intrinsic_dimension") & (own["layer"] == inner)])
+        states = {"probe_advantage": query.model_curve(own, "probes"), "intrinsic_dimension": dimension}
         for (name, rows), level in zip(states.items(), (0.0, np.nan), strict=True):
             if len(rows):
                 rows = rows.assign(line="_internal")

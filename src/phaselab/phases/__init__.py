@@ -2,9 +2,6 @@
 
 A curve is fitted by a continuous piecewise-linear function of log10 tokens whose number of change points is chosen by
 BIC (`fit_transitions`). The three phases are tests on such fits (`triple_phase_test`).
-
-Step 0 has no logarithm: it is placed one log-step (the gap between the first two positive token counts) before the
-first positive one, and no change point is ever placed before that one.
 """
 
 from phaselab.phases.fit import log_tokens

@@ -42,7 +42,6 @@ class TriplePhase(NamedTuple):
     """
 
     model: str
-    layer: int  # of the brain curve; -1: mean over layers, or none
     table: pd.DataFrame
     brain: Transitions
     form: Transitions
@@ -58,15 +57,15 @@ def holm(p: npt.ArrayLike) -> Array:
     return np.minimum(stepped, 1.0)[np.argsort(order)]
 
 
-def _fitted(ask: Callable[[], Curve], **options: Any) -> tuple[Transitions, int]:
-    """Fit of the curve that `ask` gives, and its layer; without a curve the fit says what there is."""
+def _fitted(ask: Callable[[], Curve], **options: Any) -> Transitions:
+    """Fit of the curve that `ask` gives; without one the fit says what there is."""
     try:
         curve = ask()
     except NothingToDraw as error:
-        return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}"), -1
+        return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
     several = curve.values if curve.of == "subject" and len(curve.names) > 1 else curve.mean
     fit = fit_transitions(curve.tokens, several, None if curve.of == "subject" else curve.error, **options)
-    return replace(fit, notes=(*curve.notes, *fit.notes)), curve.layer
+    return replace(fit, notes=(*curve.notes, *fit.notes))
 
 
 def falls_after_rise(fit: Transitions) -> list[Any]:
@@ -196,9 +195,9 @@ def triple_phase_test(
     expect(model in set(curves["model"]), "model", repr(model), f"one of {sorted(curves['model'].unique())}")
     own = curves[curves["model"] == model]
     options: dict[str, Any] = {"max_changes": max_changes, "n_bootstrap": n_bootstrap, "penalty": penalty}
-    brain, chosen = _fitted(partial(brain_by_subject, own, roi, layer, measure), **options)
+    brain = _fitted(partial(brain_by_subject, own, roi, layer, measure), **options)
     measures = "instruction_following", accuracy
-    form, right = (_fitted(partial(behaviour_by_task, own, m, tasks), **options)[0] for m in measures)
+    form, right = (_fitted(partial(behaviour_by_task, own, m, tasks), **options) for m in measures)
     tests: list[Callable[..., _Link]] = [_first, partial(_second, margin=margin), _third]
     rows = []
     for phase, (name, test) in enumerate(zip(PHASES, tests, strict=True), start=1):
@@ -213,7 +212,7 @@ def triple_phase_test(
     doubt = table["p_holm"].map(" Not beyond chance: p = {:.2g} after correction.".format)
     table["why"] += doubt.where(dated & ~table["found"], "")
     said = [f"{r.name} at {amount(r.tokens)} tokens" if r.found else f"no {r.name}" for r in each_row(table)]
-    return TriplePhase(model, chosen, table, brain, form, right, f"{model}: {', '.join(said)}.")
+    return TriplePhase(model, table, brain, form, right, f"{model}: {', '.join(said)}.")
 
 
 def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
