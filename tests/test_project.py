@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 720,
     "checkpoints": 840,
     "cli": 619,
-    "encoding": 3400,
+    "encoding": 2570,
     "features": 520,
     "figures": 1021,
     "internals": 710,
