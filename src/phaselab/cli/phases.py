@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,27 +13,21 @@ from phaselab.errors import expect
 from phaselab.results import Store, data_folder, write_table
 from phaselab.study import Study, StudyError, load_study
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-#: What `phases` reads as a table of curves, by the file's ending; anything else is a study.
-TABLES = (".csv", ".tsv", ".parquet")
+#: What `phases` reads as a table of curves, by the file's ending, and what separates columns; all else is a study.
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
 
 @app.command()
 @told
 def phases(
     source: Annotated[
-        str,
-        typer.Argument(help="A table of learning curves (.csv, .tsv, .parquet) with --x and --y; or a study."),
+        str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves with --x and --y; or a study.")
     ],
     x: Annotated[str, typer.Option(help="Table: column of training tokens or steps.")] = "",
     y: Annotated[str, typer.Option(help="Table: column of the measure.")] = "",
     by: Annotated[str, typer.Option(help="Table: columns that name a curve, with commas; none: it is one curve.")] = "",
     stderr: Annotated[str, typer.Option(help="Table: column of the measure's standard error.")] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Table: folder to write to; by default NAME_phases.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Table: folder; by default NAME_phases.")] = None,
     results: ResultsOption = Path("results"),
     data: DataOption = None,
 ) -> None:
@@ -51,25 +44,19 @@ def phases(
     _of_study(load_study(source), Store(results), data_folder(data))
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.phases import TableError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
-    kind = path.suffix.lower()
-    try:
-        return pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path, sep="," if kind == ".csv" else "\t")
-    except (ValueError, OSError) as error:
-        raise TableError(f"{path}: found no table that can be read ({error})") from error
-
-
-def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
     from phaselab import figures
     from phaselab.phases import TableError, fit_table
 
-    table = _read(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
+    try:
+        separator = TABLES[path.suffix.lower()]
+        table = pd.read_csv(path, sep=separator) if separator else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise TableError(f"{path}: found no table that can be read ({error})") from error
     for option, column in (("--x", x), ("--y", y)):
         expect(column, option, "nothing", f"a column of {path}: {', '.join(map(str, table.columns))}", TableError)
     try:
@@ -77,8 +64,7 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
     except TableError as error:
         raise TableError(f"{path}: --{error}") from error
     folder = out or Path(f"{path.stem}_phases")
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted.moves.to_csv(folder / "transitions.csv", index=False)
+    write_table(fitted.moves, folder / "transitions.csv")
     axis = f"{x} (log scale)"
     figures.fitted_curves(fitted, x=axis, y=y).savefig(folder / "curves.png")
     figures.move_raster(fitted, x=axis).savefig(folder / "raster.png")
@@ -92,26 +78,19 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
 def _of_study(study: Study, store: Store, data: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.phases import triple_phase_test
-
-    tables = []
-    for name, curves, tasks in _curves(study, store, data):
-        verdict = triple_phase_test(curves, name, tasks=tasks)
-        tables.append(verdict.table.assign(study=study.name, model=name))
-        typer.echo(f"{name}: {verdict.statement}")
-    path = store.study(study.name) / "phases.parquet"
-    write_table(pd.concat(tables, ignore_index=True), path)
-    typer.echo(path)
-
-
-def _curves(study: Study, store: Store, data: Path | None) -> Iterator[tuple[str, pd.DataFrame, list[str] | None]]:
-    """Name and curves of each model, and the tasks in the languages of its text (None: all); made where missing."""
     from phaselab.curves import gather
+    from phaselab.phases import triple_phase_test
     from phaselab.stages import Workbench
 
-    bench = Workbench(study, store, data, say=cache(typer.echo))
+    bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
     for model in study.models:
+        # The tasks in the languages of the model's text; all where those are not known.
         languages = model.train.mix.split("+") if model.train else None
         items = bench.items(model)
         tasks = [task for task, own in items.items() if languages is None or own[0].language in languages]
-        yield model.name, gather(bench.tables(model)), tasks or None
+        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks or None)
+        tables.append(verdict.table.assign(study=study.name, model=model.name))
+        typer.echo(f"{model.name}: {verdict.statement}")
+    path = store.study(study.name) / "phases.parquet"
+    write_table(pd.concat(tables, ignore_index=True), path)
+    typer.echo(path)
