@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app, told
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
 from phaselab.results import Store, data_folder, write_table
 from phaselab.study import Study, StudyError, load_study
 
@@ -48,21 +48,17 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
     import pandas as pd
 
     from phaselab import figures
-    from phaselab.phases import TableError, fit_table
+    from phaselab.phases import fit_table
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
     try:
         separator = TABLES[path.suffix.lower()]
         table = pd.read_csv(path, sep=separator) if separator else pd.read_parquet(path)
     except (ValueError, OSError) as error:
-        raise TableError(f"{path}: found no table that can be read ({error})") from error
-    for option, column in (("--x", x), ("--y", y)):
-        expect(column, option, "nothing", f"a column of {path}: {', '.join(map(str, table.columns))}", TableError)
+        raise PhaselabError(f"{path}: found no table that can be read ({error})") from error
     try:
         fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
-    except TableError as error:
-        raise TableError(f"{path}: --{error}") from error
+    except PhaselabError as error:
+        raise PhaselabError(f"{path}: --{error}") from error
     folder = out or Path(f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
     axis = f"{x} (log scale)"
