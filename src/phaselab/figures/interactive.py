@@ -48,10 +48,9 @@ def phase_interactive(
     transitions: pd.DataFrame | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> Any:
-    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off; by plotly.
+    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
 
-    Each point tells its checkpoint, step, tokens, value and interval when it is pointed at. `transitions` (as in
-    ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken; default: all.
+    `transitions` (as in ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken.
     """
     import plotly.express as px
 
@@ -80,7 +79,7 @@ def phase_interactive(
     ]
     for trace, visible in zip(fig.data, shown[0]["visible"], strict=True):
         trace.visible = visible
-    # Vertical lines at the transitions of each model, each in its panel: plotly counts panels from below.
+    # Plotly counts panels from below: the brain's is the second.
     line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     shapes: dict[str, list[Any]] = {model: [] for model in labels.index}
     for move in [] if transitions is None else query.each_row(transitions[transitions["model"].isin(labels.index)]):
@@ -117,9 +116,8 @@ def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: An
 
 
 def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
-    """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time; a plotly figure.
+    """Both hemispheres of the inflated fsaverage5 to turn around: 1.7 MB, and 0.2 MB for each further map.
 
-    All is in the figure itself (1.7 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
     `maps` : name of a button -> values as in ``surface``; `label` : what they are.
     """
     every = np.stack(list(maps.values()))
