@@ -26,7 +26,7 @@ HEMISPHERE = 10242
 
 @draw.styled
 def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> Figure:
-    """A dot for every voxel, region by region; `rois`, `values` : subject -> (n_voxels,) regions, and what `label` says."""
+    """A dot for every voxel, region by region; `rois`, `values` : subject -> (n_voxels,) regions, what `label` says."""
     table = pd.concat([pd.DataFrame({"roi": rois[s], "value": values[s]}) for s in values], ignore_index=True)
     names = sorted(table["roi"].unique())
     fig = draw.new_figure(3.0)

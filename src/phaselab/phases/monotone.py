@@ -80,7 +80,7 @@ def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
 
 
 def move_p(values: Array, replicates: Array | None, sigma: float, rho: float, setting: tuple[Where, int]) -> float:
-    """p of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
+    """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
 
     The null is simulated for noise as autocorrelated as the residuals: `sigma`, `rho` of the whole curve
     (`residual_noise`), whose grid has the arguments `setting`. With `MANY` replicates the fall must also hold in those

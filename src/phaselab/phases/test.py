@@ -73,7 +73,7 @@ def falls_after_rise(fit: Transitions) -> list[Any]:
 
 
 def fall_p(fit: Transitions, fall: Any) -> float:
-    """p of a fall, and of the rise before it."""
+    """P of a fall, and of the rise before it."""
     return max(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
 
 

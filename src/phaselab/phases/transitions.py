@@ -81,7 +81,7 @@ class Transitions:
         return noise if noise > 1e-9 * scale else 0.0, float(rho)
 
     def p(self, move: Any) -> float:
-        """p of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
+        """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
         others = [other for other in self.moves if other.kind != move.kind]
         start = max((other.onset for other in others if other.onset < move.onset), default=self.tokens[0])
         stop = min((other.end for other in others if other.end > move.end), default=self.tokens[-1])
@@ -126,7 +126,7 @@ def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
 
 def _described(
     own: Paths, boot: Paths, place: Callable[[float], float], scale: float, per_decade: float
-) -> dict[str, tuple[Any, ...]]:
+) -> dict[str, Any]:
     """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
 
     `place` : says a position as tokens; `scale`, `per_decade` : units of the value, and of slopes.
@@ -218,10 +218,10 @@ def fit_transitions(
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
     told = _described(*paths, place, scale, scale / span)
-    noise = float(np.sqrt(residuals @ residuals / degrees)) * scale
-    least = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
-    said, same = _sentence(told["kinds"], told["moves"], axis), {"noise": noise, "replicates": own, "floor": least}
-    return Transitions(True, at, v, fitted * scale + centre, said, notes, **told, **same, grid=setting)
+    told |= {"noise": float(np.sqrt(residuals @ residuals / degrees)) * scale, "replicates": own, "grid": setting}
+    told["floor"] = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
+    said = _sentence(told["kinds"], told["moves"], axis)
+    return Transitions(True, at, v, fitted * scale + centre, said, notes, **told)
 
 
 def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
@@ -254,7 +254,8 @@ class FittedTable(NamedTuple):
 
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
-    expect(column in table, role, f"no column {column!r}" if column else "nothing", f"one of {', '.join(map(str, table.columns))}")
+    found = f"no column {column!r}" if column else "nothing"
+    expect(column in table, role, found, f"one of {', '.join(map(str, table.columns))}")
     return table[column]
 
 
