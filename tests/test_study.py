@@ -88,3 +88,9 @@ def test_digest_follows_content_alone() -> None:
     study = load_study("demo")
     assert digest_of(study.brain) == digest_of(load_study("demo").brain)
     assert digest_of(study.brain) != digest_of(study.brain.model_copy(update={"seed": 1}))
+
+
+def test_null_is_a_field_of_the_section_encoding(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    path.write_text(f"{path.read_text()}encoding:\n  null: circular\n")
+    assert load_study(path).encoding.null == "circular"

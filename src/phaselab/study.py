@@ -1,8 +1,7 @@
 """The study file: what is compared with what, validated once, with errors that name the field.
 
-A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same
-file on the same data give the same tables. This module is the ground floor: it imports nothing
-else of phaselab.
+A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same file on the same data
+give the same tables.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
@@ -27,25 +25,36 @@ class StudyError(PhaselabError):
     """A study file that cannot be used; the message names the file, the field and what was expected."""
 
 
+def _wrong(found: Any, message: str, *names: str) -> ValidationError:
+    """An error at each of the fields `names` of the section that is validated."""
+    error = PydanticCustomError("extra_forbidden", "{message}", {"message": message})
+    lines = [InitErrorDetails(type=error, loc=(name,), input=found) for name in names]
+    return ValidationError.from_exception_data("section", lines)
+
+
 class Strict(BaseModel):
     """Base of all sections: an unknown field is an error, and nothing changes after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        content = {"null" if name is None else name: value for name, value in content.items()}  # as YAML reads null:
+        if unknown := [str(name) for name in content if name not in cls.model_fields]:
+            raise _wrong(content, f"unknown field; expected one of {', '.join(sorted(cls.model_fields))}", *unknown)
+        return content
 
 
 class Training(Strict):
     """A language model trained from scratch, with checkpoints.
 
-    Attributes
-    ----------
-    text : where the training text comes from (``phaselab.texts.base``).
-    mix : which mixture of that text; for ``world``: ``en`` (one language) or ``en+vo`` (two).
-    architecture : the shape of the network, built from a transformers configuration.
-    hidden_size, layers, heads, intermediate_size : the network's size.
-    vocabulary : number of tokens of the byte-pair encoding (``books``); ``world`` has one token per word.
-    context, batch : tokens of a training sequence; sequences of a step.
-    steps : optimiser steps; ``steps * batch * context`` tokens are seen in all.
-    checkpoints : number of checkpoints, evenly spaced in log steps, first and last included.
+    ``text``: the training text; ``mix``: which mixture of it, for ``world`` ``en`` (one language) or ``en+vo`` (two).
+    ``vocabulary``: tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens
+    of a sequence; ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``:
+    how many, evenly spaced in log steps, first and last included.
     """
 
     text: Literal["world", "books"]
@@ -68,11 +77,10 @@ class Training(Strict):
 class Model(Strict):
     """One language model with its checkpoints: trained here, or found in a folder or on a hub.
 
-    ``train``, ``folder`` (one sub-folder per checkpoint), ``family`` (a row of ``phaselab models list``) or
-    ``repository`` (any other one on the hub, as ``organisation/name``; ``tokens_per_step`` where the names
-    of its revisions do not tell the tokens): exactly one of them. ``checkpoints``: ``all``, ``log:20``,
-    ``every:3``, each also with a range of tokens (``log:20@1B-1T``), or a list of revisions.
-    ``trust_remote_code``: run the model's own modules, for an architecture that transformers lacks.
+    Exactly one of ``train``, ``folder`` (one sub-folder per checkpoint), ``family`` (a row of ``phaselab models list``)
+    and ``repository`` (any other one on the hub; ``tokens_per_step`` where the names of its revisions do not tell the
+    tokens). ``checkpoints``: ``all``, ``log:20``, ``every:3``, each also with a range of tokens (``log:20@1B-1T``), or
+    revisions. ``trust_remote_code``: run the model's own modules, for an architecture that transformers lacks.
     """
 
     name: Slug
@@ -91,19 +99,17 @@ class Model(Strict):
         origins = ("train", "folder", "family", "repository")
         given = [name for name in origins if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"expected exactly one of {', '.join(map(repr, origins))}, found {' and '.join(given) or 'none'}"
-            )
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected exactly one of {', '.join(map(repr, origins))}, found {found}")
         if self.tokens_per_step is not None and self.repository is None:
             raise ValueError("tokens_per_step: expected only with 'repository'")
         return self
 
 
 class BrainSpec(Strict):
-    """The brain data: the name of a data set, and fields of its own.
+    """The brain data: the name of a data set, and what its file of ``phaselab.brains`` adds to this section.
 
-    Each file of ``phaselab.brains`` extends this section by what its data set can be asked for; the fields
-    of one are unknown to another. ``seed``: of permutations and shuffles, and of a simulated brain.
+    ``seed``: of permutations and shuffles, and of a simulated brain.
     """
 
     name: Slug
@@ -120,28 +126,23 @@ def _brain(value: Any) -> Any:
         return value
     name = str(value.get("name"))
     if name not in BRAIN_SECTIONS:
-        # By name and not by an import statement: this is the ground floor, and brains stand on it. They are looked
-        # up when a study names one, so that whoever only reads other sections needs none of them.
+        # By name: this is the ground floor, and brains stand on it.
         importlib.import_module("phaselab.brains")
     if name not in BRAIN_SECTIONS:
-        wrong = PydanticCustomError("brain", "expected one of {known}", {"known": ", ".join(sorted(BRAIN_SECTIONS))})
-        line = InitErrorDetails(type=wrong, loc=("name",), input=value.get("name"))
-        raise ValidationError.from_exception_data("brain", [line])
+        raise _wrong(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name")
     return BRAIN_SECTIONS[name].model_validate(value)
 
 
 class FeatureSpec(Strict):
     """Hidden states, and how they become TRs.
 
-    ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last
-    ``seconds`` seconds) or ``words`` (a sliding window).
-    ``window``: words of left context at most; ``stride``: new words a forward pass.
-    ``pooling``: over the text's own tokens. ``layers``: ``all``, or numbers: 0 is the embedding output,
-    -1 the last layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value
-    of the text before it (``carry``).
-    ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
-    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs); ``none``
-    for items, which have no time axis: one row each, in order (``trim`` is then 0).
+    ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last ``seconds``
+    seconds) or ``words`` (a sliding window). ``window``: words of left context at most; ``stride``: new words a forward
+    pass. ``pooling``: over the text's own tokens. ``layers``: ``all``, or numbers: 0 is the embedding output, -1 the
+    last layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value of the text before it
+    (``carry``). ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
+    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs); ``none`` for
+    items, which have no time axis: one row each, in order (``trim`` is then 0).
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
@@ -170,12 +171,11 @@ class FeatureSpec(Strict):
 class EncodingSpec(Strict):
     """Ridge regression from features to responses, and its test.
 
-    ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or
-    ``contiguous``. ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the
-    single shuffle of the paper's authors. ``similarity``: also representational similarity and
-    centred kernel alignment of each layer with each region. ``solver``: phaselab's own ridge, or himalaya's,
-    which scores the same and takes longer. ``unique``: also what each layer explains beyond the nuisance
-    regressors of the stimulus.
+    ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or ``contiguous``.
+    ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the single shuffle of the
+    paper's authors. ``similarity``: also representational similarity and centred kernel alignment of each layer with
+    each region. ``solver``: phaselab's own ridge, or himalaya's, which scores the same and takes longer. ``unique``:
+    also what each layer explains beyond the nuisance regressors of the stimulus.
     """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
@@ -196,11 +196,10 @@ class EncodingSpec(Strict):
 class Task(Strict):
     """A task of the text source, of phaselab's library, or a file of one's own.
 
-    ``file``: a YAML file of lm-evaluation-harness; without it `name` is a task of the models' text, or
-    of the library (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each
-    question), ``permute`` (each item's choices in an order drawn with ``seed``), ``data`` (split -> JSON
-    file to read in place of a hub). ``generate``: tokens of a greedy answer, for the strict and the
-    lenient rule of instruction following; 0: nothing is generated.
+    ``file``: a YAML file of lm-evaluation-harness; without it `name` is a task of the models' text, or of the library
+    (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each question), ``permute`` (each
+    item's choices in an order drawn with ``seed``), ``data`` (split -> JSON file to read in place of a hub).
+    ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
     """
 
     name: Slug
@@ -216,12 +215,11 @@ class Task(Strict):
 class InternalSpec(Strict):
     """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
 
-    ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes
-    beside the linear ones, which cost some seconds a checkpoint. ``attention``: repeated random
-    sequences on which each head's induction and previous-token scores are measured; 0: none.
-    ``ngrams``: batches of training text that are counted for n-gram statistics, with which the model's
-    log-probabilities on held-out text are correlated, and held-out loss; 0: none of these.
-    ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
+    ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes beside the
+    linear ones, which cost some seconds a checkpoint. ``attention``: repeated random sequences on which each head's
+    induction and previous-token scores are measured; 0: none. ``ngrams``: batches of training text that are counted for
+    n-gram statistics, with which the model's log-probabilities on held-out text are correlated, and held-out loss; 0:
+    none of these. ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
     states of ``samples`` words are then kept with each unit.
     """
 
@@ -249,12 +247,9 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
-        for kind, names in (
-            ("models", [m.name for m in self.models]),
-            ("tasks", [t.name for t in self.tasks]),
-        ):
-            twice = sorted({n for n in names if names.count(n) > 1})
-            if twice:
+        for kind, named in {"models": self.models, "tasks": self.tasks}.items():
+            names = [one.name for one in named]
+            if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")
         return self
 
@@ -267,81 +262,42 @@ class Study(Strict):
         """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""
         if not name:
             return self.models[0]
-        for model in self.models:
-            if model.name == name:
-                return model
-        known = ", ".join(m.name for m in self.models)
-        raise StudyError(f"study {self.name}: model: found {name!r}, expected one of {known}")
+        known = {model.name: model for model in self.models}
+        expect(name in known, f"study {self.name}: model", repr(name), f"one of {', '.join(known)}", StudyError)
+        return known[name]
 
 
 def embedded() -> dict[str, Path]:
     """Name -> file of the studies that come with the package."""
-    folder = Path(str(resources.files("phaselab") / "studies"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted(Path(__file__).with_name("studies").glob("*.yaml"))}
 
 
 def load_study(name_or_path: str | Path) -> Study:
     """Read and validate a study: the name of an embedded one, or the path of a YAML file.
 
-    Raises
-    ------
-    StudyError
-        When there is no such study, or naming each field that is wrong, what was found and what
-        was expected.
+    A StudyError names each field that is wrong, what was found and what was expected.
     """
-    known = embedded()
-    path = known.get(str(name_or_path)) or Path(name_or_path)
-    if not path.is_file():
-        raise StudyError(f"study: found {str(name_or_path)!r}, expected a YAML file or one of {', '.join(known)}")
+    known, asked = embedded(), str(name_or_path)
+    path = known.get(asked, Path(asked))
+    expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise StudyError(f"{path}: found {type(content).__name__}, expected a mapping of fields")
+    expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
         return Study.model_validate(content)
     except ValidationError as error:
-        raise StudyError(f"{path}: {explain(error, content)}") from error
+        raise StudyError(f"{path}: " + "\n  ".join(map(_told, error.errors()))) from error
 
 
-def explain(error: ValidationError, content: dict[str, Any]) -> str:
-    """One line a wrong field: where it is, what was found, what was expected."""
-    lines = []
-    for item in error.errors():
-        at = item["loc"]
-        where = ".".join(str(part) for part in at) or "(whole file)"
-        if item["type"] == "extra_forbidden":
-            right = ", ".join(sorted(_fields_at(at[:-1], content)))
-            lines.append(f"{where}: unknown field; expected one of {right}")
-        elif item["type"] == "missing":
-            lines.append(f"{where}: missing; expected a value")
-        else:
-            found = "" if not at or isinstance(item["input"], dict) else f"found {item['input']!r}; "
-            lines.append(f"{where}: {found}{item['msg']}")
-    return "\n  ".join(lines)
-
-
-def _fields_at(location: tuple[int | str, ...], content: Any) -> set[str]:
-    """Names of the fields that the section at `location` may have."""
-    section: Any = Study
-    for part in location:
-        if isinstance(part, int):
-            continue
-        if section is Study and part == "brain":
-            section = BRAIN_SECTIONS.get(content["brain"].get("name"), BrainSpec)
-            continue
-        field = section.model_fields[part]
-        section = next(
-            (t for t in _types_of(field.annotation) if isinstance(t, type) and issubclass(t, BaseModel)),
-            Study,
-        )
-    return set(section.model_fields)
-
-
-def _types_of(annotation: Any) -> list[Any]:
-    inner = getattr(annotation, "__args__", ())
-    return [annotation, *(t for a in inner for t in _types_of(a))]
+def _told(wrong: Any) -> str:
+    """Where a wrong field is, what was found, what was expected."""
+    where = ".".join(map(str, wrong["loc"])) or "(whole file)"
+    if wrong["type"] == "missing":
+        return f"{where}: missing; expected a value"
+    found = "" if isinstance(wrong["input"], dict) else f"found {wrong['input']!r}; "
+    return f"{where}: {found}{wrong['msg']}"
 
 
 def digest_of(value: Any) -> str:
