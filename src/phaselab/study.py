@@ -247,8 +247,8 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
-        for kind, named in {"models": self.models, "tasks": self.tasks}.items():
-            names = [one.name for one in named]
+        named = {"models": [m.name for m in self.models], "tasks": [t.name for t in self.tasks]}
+        for kind, names in named.items():
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")
         return self

@@ -25,7 +25,7 @@ from phaselab.cli import app
 from phaselab.features import read_features
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
-from phaselab.stages.features import FILE as FEATURES
+from phaselab.stages.states import FEATURES
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TINY, TRAIN, sweep
