@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 from phaselab.study import embedded
 
 app = typer.Typer(
@@ -24,13 +25,26 @@ console = Console(stderr=True, emoji=False)
 
 StudyArgument = Annotated[str, typer.Argument(help=f"A study file, or one of: {', '.join(embedded())}.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of results.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of downloaded data; by default $PHASELAB_DATA.")
-]
+DataOption = Annotated[Path | None, typer.Option("--data", envvar="PHASELAB_DATA", help="Folder of downloaded data.")]
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."),
 ]
+
+
+def facts(title: str, rows: Mapping[str, object]) -> Table:
+    """A table of names and facts."""
+    table = Table(title=title, show_header=False)
+    for name, fact in rows.items():
+        table.add_row(name, escape(str(fact)))
+    return table
+
+
+def pairs(option: str, texts: Iterable[str] | None, form: str) -> dict[str, str]:
+    """The values of an option that is repeated, each of the form ``name=value``."""
+    for text in texts or ():
+        expect("=" in text, option, repr(text), form)
+    return {name: value for name, _, value in (text.partition("=") for text in texts or ())}
 
 
 def told(command: Callable[..., None]) -> Callable[..., None]:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from phaselab.cli.common import app, console, told
+from phaselab.cli.common import app, console, facts, told
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -53,13 +52,10 @@ def show_model(
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
-    from rich.table import Table
-
     from phaselab.checkpoints import choose, manifest
 
     row, path = _family(family), manifest.path_of(_family(family))
-    table = Table(title=row.name, show_header=False)
-    facts: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
@@ -69,16 +65,14 @@ def show_model(
     if path.is_file():
         known, *others = manifest.listing(row)
         line = [c for c in known if not c.branch]
-        facts["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
-        facts["branches, by name alone"] = [c.revision for c in known if c.branch]
-        for kind, rows in zip(("second names", "tokens not known", "other names"), others, strict=True):
-            facts[kind] = [row.revision for row in rows]
+        rows["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
+        rows["branches, by name alone"] = [c.revision for c in known if c.branch]
+        for kind, named in zip(("second names", "tokens not known", "other names"), others, strict=True):
+            rows[kind] = [one.revision for one in named]
         taken = choose(known, checkpoints) if known else []
-        facts[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
-    for name, fact in facts.items():
-        if fact:
-            table.add_row(name, escape(fact if isinstance(fact, str) else ", ".join(fact)))
-    Console().print(table)
+        rows[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
+    told = {name: fact if isinstance(fact, str) else ", ".join(fact) for name, fact in rows.items() if fact}
+    Console().print(facts(row.name, told))
 
 
 @models_app.command("refresh")

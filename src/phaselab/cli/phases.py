@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,7 @@ import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app, told
 from phaselab.errors import expect
-from phaselab.results import Store, data_folder, write_table
+from phaselab.results import Store, write_table
 from phaselab.study import Study, StudyError, load_study
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def phases(
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    _of_study(load_study(source), Store(results), data_folder(data))
+    _of_study(load_study(source), Store(results), data)
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -92,26 +91,15 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
 def _of_study(study: Study, store: Store, data: Path | None) -> None:
     import pandas as pd
 
+    from phaselab.curves import gather
     from phaselab.phases import triple_phase_test
+    from phaselab.stages import Workbench
 
-    tables = []
-    for name, curves, tasks in _curves(study, store, data):
-        verdict = triple_phase_test(curves, name, tasks=tasks)
-        tables.append(verdict.table.assign(study=study.name, model=name))
-        typer.echo(f"{name}: {verdict.statement}")
+    bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
+    for model in study.models:
+        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=bench.tasks(model) or None)
+        tables.append(verdict.table.assign(study=study.name, model=model.name))
+        typer.echo(f"{model.name}: {verdict.statement}")
     path = store.study(study.name) / "phases.parquet"
     write_table(pd.concat(tables, ignore_index=True), path)
     typer.echo(path)
-
-
-def _curves(study: Study, store: Store, data: Path | None) -> Iterator[tuple[str, pd.DataFrame, list[str] | None]]:
-    """Name and curves of each model, and the tasks in the languages of its text (None: all); made where missing."""
-    from phaselab.curves import gather
-    from phaselab.stages import Workbench
-
-    bench = Workbench(study, store, data, say=cache(typer.echo))
-    for model in study.models:
-        languages = model.train.mix.split("+") if model.train else None
-        items = bench.items(model)
-        tasks = [task for task, own in items.items() if languages is None or own[0].language in languages]
-        yield model.name, gather(bench.tables(model)), tasks or None

@@ -326,18 +326,17 @@ class Workbench:
             rows = stage.run(unit, aside)
             if rows is not None:
                 notes |= rows.attrs.get("notes", {})
-                known = {**unit.same, "perspective": stage.perspective}
-                known = {name: value for name, value in known.items() if name not in rows}
-                results.write_table(results.curve_table(rows.to_dict("records"), **known), aside / stage.table)
+                table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
+                results.write_table(table, aside / stage.table)
         self._current.add(folder)
 
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""
         return str(self.once(("code", stage.name), results.digest_code, *stage.rooms))
 
-    def trust(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage]) -> None:
-        """Take results for current that another process of this run has just made."""
-        self._current |= {self.place(stage, model, checkpoint) for stage in stages}
+    def trust(self, model: Model, checkpoint: Checkpoint | None) -> None:
+        """Take the results of a unit for current: another process of this run has just made them."""
+        self._current |= {self.place(stage, model, checkpoint) for stage in self.asked(model, checkpoint)}
 
     def result(self, name: str, model: Model, checkpoint: Checkpoint | None) -> Path:
         """The folder of a stage's current results, made when they are not there."""

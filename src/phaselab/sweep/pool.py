@@ -23,13 +23,12 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError
 from phaselab.results import Store
-from phaselab.stages import STAGES, Workbench, choose_device
+from phaselab.stages import Workbench, choose_device
 from phaselab.study import Model, Study
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait, so
@@ -56,16 +55,13 @@ class Outcome:
     seconds: float = 0.0
     curves: Path | None = None
 
-    def summary(self, study: Study) -> Table:
-        """A table of it, and where the curves table of the study is."""
-        rows: dict[str, Any] = {"models": len(study.models), "stages computed": self.computed}
+    def summary(self, study: Study) -> dict[str, object]:
+        """What is said of it, and where the curves table of the study is."""
+        rows: dict[str, object] = {"models": len(study.models), "stages computed": self.computed}
         rows |= {"stages reused": self.reused, "failed": len(self.failures), "seconds": f"{self.seconds:.1f}"}
         if self.curves or not self.failures:
             rows["curves table"] = self.curves or "not written: it is of all models and checkpoints of the study"
-        table = Table(title=f"study {study.name}", show_header=False)
-        for name, value in rows.items():
-            table.add_row(name, str(value))
-        return table
+        return rows
 
 
 def cores() -> int:
@@ -110,8 +106,8 @@ def _train(name: str) -> None:
     _bench.folder(_bench.study.model(name), lambda done, total: _messages.put(("train", f"train {name}", done, total)))
 
 
-def _make(name: str, checkpoint: Checkpoint | None, stages: list[str]) -> int:
-    return _bench.make(_bench.study.model(name), checkpoint, [STAGES[stage] for stage in stages])
+def _make(name: str, checkpoint: Checkpoint | None) -> int:
+    return _bench.make(_bench.study.model(name), checkpoint)
 
 
 # ----------------------------------------------------------------------------------------------------- the parent
@@ -192,24 +188,21 @@ class _Sweep:
     def make(self, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
         """Make the stale stages of the `units` of models of which nothing has failed: of checkpoints, or None."""
         failed = {name.partition(" ")[0] for name in self.outcome.failures}
-        tasks = []
-        for model in self.models:
+        tasks: list[tuple[Model, Checkpoint | None]] = []
+        for model in (model for model in self.models if model.name not in failed):
             with self._failing(model.name):
-                for at in units(model) if model.name not in failed else ():
+                for at in units(model):
                     stale = self.bench.stale(model, at)
                     self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
-                    tasks += [(model, at, stale)] if stale else []
-        waiting = {
-            self._submit(_make, model.name, at, [s.name for s in stale]): (model, at, stale)
-            for model, at, stale in tasks
-        }
+                    tasks += [(model, at)] if stale else []
+        waiting = {self._submit(_make, model.name, at): (model, at) for model, at in tasks}
         if waiting:
             self.told.advance("checkpoints", 0, len(waiting))
         for number, future in enumerate(as_completed(waiting), 1):
-            model, at, stale = waiting[future]
+            model, at = waiting[future]
             with self._failing(f"{model.name} {at.revision if at else 'compared'}"):
                 self.outcome.computed += future.result()
-                self.bench.trust(model, at, stale)
+                self.bench.trust(model, at)
             self.told.advance("checkpoints", number, len(waiting))
 
     @contextmanager
