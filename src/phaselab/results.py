@@ -82,13 +82,10 @@ def digest_file(path: Path) -> str:
 
 def digest_code(*names: str) -> str:
     """Digest of modules or sub-packages of phaselab, with their data in YAML; recorded beside results."""
-    here = Path(__file__).parent
-    sha = hashlib.sha256()
-    for name in sorted(names):
-        path = here / name
-        for file in _files(path).values() if path.is_dir() else [path.with_suffix(".py")]:
-            if file.suffix in (".py", ".yaml"):
-                sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
+    here, sha = Path(__file__).parent, hashlib.sha256()
+    files = {p for name in names for p in [*here.glob(f"{name}.py"), *(here / name).rglob("*")]}
+    for file in sorted(p for p in files if p.suffix in (".py", ".yaml")):
+        sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
     return sha.hexdigest()[:16]
 
 

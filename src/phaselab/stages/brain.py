@@ -22,7 +22,7 @@ def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.encoding import encode, summarise, write_voxels
 
     bench = unit.bench
-    scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.seed, device=bench.device)
+    scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.study.brain.seed, device=bench.device)
     write_voxels(scores, folder / "voxels.zarr")
     return summarise(scores, bench.brain.rois, bench.brain.ceiling)
 
@@ -37,8 +37,7 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.encoding import encode, shuffled_stimulus, summarise
 
     bench, brain, last = unit.bench, unit.bench.brain, unit.same["checkpoint"]
-    spec = bench.study.encoding
-    tables = []
+    spec, seed, tables = bench.study.encoding, bench.study.brain.seed, []
 
     def add(condition: str, checkpoint: str, scores: Any) -> None:
         rows = summarise(scores, brain.rois, brain.ceiling)
@@ -47,8 +46,8 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": brain.nuisance, "true latents": brain.latents}.items():
         if sources:
             X = {0: bench.trimmed(sources)}
-            add(condition, last, encode(X, bench.responses, spec, bench.seed, device=bench.device))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, bench.seed, bench.device)
+            add(condition, last, encode(X, bench.responses, spec, seed, device=bench.device))
+    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
     for number, scores in enumerate(shuffles):
         add("shuffled stimulus", f"shuffle-{number}", scores)
     return pd.concat(tables, ignore_index=True)
@@ -74,8 +73,6 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, rois = unit.bench, unit.bench.brain.rois
-    nuisance, spec = bench.trimmed(bench.brain.nuisance), bench.study.encoding
-    return unique_contribution(
-        unit.aligned, nuisance, bench.responses, spec, bench.seed, rois=rois, device=bench.device
-    )
+    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
+    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
+    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)

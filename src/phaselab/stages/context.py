@@ -125,11 +125,6 @@ class Workbench:
         """Arrays by run (n_trs, k) without the first ``trim`` TRs, as the responses."""
         return {run: values[self.study.features.trim :] for run, values in runs.items()}
 
-    @property
-    def seed(self) -> int:
-        """Seed of permutations and shuffles."""
-        return self.study.brain.seed
-
     def training_of(self, model: Model) -> Training:
         """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
         trained = model.train or next((m.train for m in self.study.models if m.train), None)

@@ -22,7 +22,15 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
@@ -103,7 +111,7 @@ def _end_with_parent() -> None:
 
 
 def _train(name: str) -> None:
-    _bench.folder(_bench.study.model(name), lambda done, total: _messages.put(("train", f"train {name}", done, total)))
+    _bench.folder(_bench.study.model(name), lambda done, total: _messages.put(("bar", f"train {name}", done, total)))
 
 
 def _make(name: str, checkpoint: Checkpoint | None) -> int:
@@ -143,7 +151,7 @@ def run(
     options["device"] = choose_device(device)
     chosen = [study.model(name) for name in models] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
-        bench = Workbench(study, store, data, told.line, **options)
+        bench = Workbench(study, store, data, told.say, **options)
         _say_older_layout(bench, chosen)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
             sweep.train()
@@ -197,13 +205,13 @@ class _Sweep:
                     tasks += [(model, at)] if stale else []
         waiting = {self._submit(_make, model.name, at): (model, at) for model, at in tasks}
         if waiting:
-            self.told.advance("checkpoints", 0, len(waiting))
+            self.told.bar("checkpoints", 0, len(waiting))
         for number, future in enumerate(as_completed(waiting), 1):
             model, at = waiting[future]
             with self._failing(f"{model.name} {at.revision if at else 'compared'}"):
                 self.outcome.computed += future.result()
                 self.bench.trust(model, at)
-            self.told.advance("checkpoints", number, len(waiting))
+            self.told.bar("checkpoints", number, len(waiting))
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
@@ -237,45 +245,40 @@ class _Sweep:
         os.environ.update(self.environment)
 
 
-class _Told:
+class _Told(Progress):
     """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
 
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
-        self.console = console
-        self.bars = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-        self.named: dict[str, Any] = {}
+        super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        self.bars: dict[str, TaskID] = {}
         self.lines: set[str] = set()
         self.messages: Any = None
 
-    def __enter__(self) -> _Told:
-        self.bars.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
         if self.messages is not None:
             self.messages.put(None)
             self.thread.join(timeout=5)
-        self.bars.stop()
+        super().stop()
 
-    def line(self, line: str) -> None:
+    def say(self, line: str) -> None:
         # What concerns the whole study is said by each worker.
         if line not in self.lines:
             self.lines.add(line)
             self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
 
-    def advance(self, name: str, done: int, total: int) -> None:
+    def bar(self, name: str, done: int, total: int) -> None:
         """How many of `total` are done; a log file, which has no bar that moves, gets a line at each tenth."""
-        if name not in self.named:
-            self.named[name] = self.bars.add_task(name, total=total)
-        self.bars.update(self.named[name], completed=done, total=total)
+        if name not in self.bars:
+            self.bars[name] = self.add_task(name)
+        self.update(self.bars[name], completed=done, total=total)
         if not self.console.is_terminal and done and 10 * done // total > 10 * (done - 1) // total:
-            left = timedelta(seconds=round(self.bars.tasks[self.named[name]].time_remaining or 0))
+            left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
             about = f", about {left} left" if left else ""
             self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
 
     def listen(self, context: Any) -> Any:
-        """A queue for the messages of workers, ``("say", line)`` or ``("train", name, done, total)``."""
+        """A queue for the messages of workers, ``("say", line)`` or ``("bar", name, done, total)``."""
         self.messages = context.Queue()
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
@@ -283,4 +286,4 @@ class _Told:
 
     def _listen(self) -> None:
         for kind, *rest in iter(self.messages.get, None):
-            (self.line if kind == "say" else self.advance)(*rest)
+            (self.say if kind == "say" else self.bar)(*rest)
