@@ -22,15 +22,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
@@ -251,7 +243,7 @@ class _Told(Progress):
     def __init__(self, console: Console) -> None:
         columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
         super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-        self.bars: dict[str, TaskID] = {}
+        self.bars: dict[str, Any] = {}
         self.lines: set[str] = set()
         self.messages: Any = None
 
