@@ -11,7 +11,7 @@ import typer
 from rich.markup import escape
 from typer.core import TyperCommand
 
-from phaselab.cli.common import app, console, told
+from phaselab.cli.common import app, console
 
 #: How a value is written, by its type.
 METAVARS = {int: "N", float: "X", Path: "PATH"}
@@ -38,7 +38,10 @@ class Late(TyperCommand):
             metavar = title or "|".join(choices) or next((told for t, told in METAVARS.items() if t in types), "TEXT")
             option = typer.Option(*names, metavar=metavar, help=field.description, show_default=shown or False)
             asked[name] = Annotated[kind | None, option]
-        run = told(lambda job, **options: _run(job, {k: v for k, v in options.items() if v is not None}))
+
+        def run(job: Path | None, **options: Any) -> None:
+            _run(job, {k: v for k, v in options.items() if v is not None})
+
         only = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature(
             [inspect.Parameter(n, only, default=None, annotation=a) for n, a in asked.items()]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from phaselab.cli.common import app, console, facts, told
+from phaselab.cli.common import app, console, facts
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ _say = partial(console.print, highlight=False, soft_wrap=True)
 
 
 @models_app.command("list")
-@told
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     from rich import box
@@ -40,13 +39,12 @@ def list_models() -> None:
     for family in FAMILIES.values():
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
-        facts = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
-        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", facts)
+        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     Console().print(table)
 
 
 @models_app.command("show")
-@told
 def show_model(
     family: FamilyArgument,
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
@@ -71,12 +69,10 @@ def show_model(
             rows[kind] = [one.revision for one in named]
         taken = choose(known, checkpoints) if known else []
         rows[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
-    told = {name: fact if isinstance(fact, str) else ", ".join(fact) for name, fact in rows.items() if fact}
-    Console().print(facts(row.name, told))
+    Console().print(facts(row.name, {name: fact for name, fact in rows.items() if fact}))
 
 
 @models_app.command("refresh")
-@told
 def refresh_model(
     family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
@@ -87,7 +83,6 @@ def refresh_model(
 
 
 @models_app.command("fetch")
-@told
 def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:

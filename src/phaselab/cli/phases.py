@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from phaselab.cli.common import DataOption, ResultsOption, app, told
+from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import expect
 from phaselab.results import Store, write_table
 from phaselab.study import Study, StudyError, load_study
@@ -21,7 +21,6 @@ TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
-@told
 def phases(
     source: Annotated[
         str,

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, pairs, told
+from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, pairs
 from phaselab.errors import expect
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
@@ -42,7 +42,6 @@ def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> No
 
 
 @app.command()
-@told
 def run(
     study: StudyArgument,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
@@ -65,7 +64,6 @@ def run(
 
 
 @app.command()
-@told
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench
@@ -82,7 +80,6 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
 
 
 @app.command()
-@told
 def train(
     study: StudyArgument,
     model: Annotated[str, typer.Option("--model", "-m", help="A model of the study; empty: the first.")] = "",
@@ -104,7 +101,6 @@ def train(
 
 
 @app.command()
-@told
 def notebook(
     source: Annotated[Path, typer.Argument(help="A notebook: notebooks/NN_name.md, or an .ipynb.")],
     parameter: Annotated[
@@ -123,7 +119,6 @@ def notebook(
 
 
 @app.command()
-@told
 def book(
     study: StudyArgument = "demo",
     results: ResultsOption = Path("results"),
@@ -149,7 +144,6 @@ def book(
 
 
 @app.command()
-@told
 def doctor(data: DataOption = None) -> None:
     """Say what of this machine a study would use, and which data are there."""
     import importlib.metadata as metadata

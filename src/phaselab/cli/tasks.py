@@ -7,14 +7,13 @@ from typing import Annotated
 
 import typer
 
-from phaselab.cli.common import app, pairs, told
+from phaselab.cli.common import app, pairs
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
 app.add_typer(tasks_app, name="tasks")
 
 
 @tasks_app.command("list")
-@told
 def list_tasks() -> None:
     """Name the tasks that come with phaselab, and their data."""
     from phaselab.behaviour.files import library, read
@@ -24,7 +23,6 @@ def list_tasks() -> None:
 
 
 @tasks_app.command()
-@told
 def validate(
     file: Annotated[Path, typer.Argument(help="A YAML file of lm-evaluation-harness.")],
     data: Annotated[
