@@ -189,8 +189,8 @@ def test_auto_takes_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        ({"name": "raeding"}, r"tasks: raeding: expected .* texts: facts, facts-vo, reading, reading-vo"),
-        ({"name": "reading", "shots": 2}, r"tasks: reading: shots: expected only with a task file"),
+        ({"name": "raeding"}, r"tasks: found 'raeding', expected .* texts: facts, facts-vo, reading, reading-vo"),
+        ({"name": "reading", "shots": 2}, r"tasks: reading: found shots, expected it only with a task file"),
     ],
 )
 def test_a_task_that_is_nobodys_is_refused(task: dict[str, object], expected: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,29 +22,15 @@ from phaselab.study import Study, StudyError, digest_of
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
-EXECUTED = Path("book", "executed")
 
 
-@dataclass(frozen=True)
-class Page:
-    """A notebook to be executed: source, executed copy below ``pages/``, parameters."""
-
-    source: Path
-    name: str
-    parameters: dict[str, str]
-
-
-def pages(study: Study, sources: Path, given: Mapping[str, str]) -> list[Page]:
-    """All pages of a study, in order of their names; `given` are the parameters that all of them get."""
+def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Name of the executed copy -> source and parameters, of all pages of a study; `given` are parameters of all."""
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
     expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
-    made = []
-    for source in found:
-        if source.stem == MODEL_PAGE:
-            made += [Page(source, f"models/{m.name}.ipynb", {**given, "model": m.name}) for m in study.models]
-        else:
-            made.append(Page(source, f"{source.stem}.ipynb", dict(given)))
-    return made
+    made = {f"{source.stem}.ipynb": (source, dict(given)) for source in found if source.stem != MODEL_PAGE}
+    source = sources / f"{MODEL_PAGE}.md"
+    return made | {f"models/{m.name}.ipynb": (source, {**given, "model": m.name}) for m in study.models}
 
 
 def results_digest(study: Study, store: Store, tables: Path) -> str:
@@ -63,8 +48,8 @@ def execute_pages(
     folder, whole = store.study(study.name) / "pages", True
     with Progress(console=console) as bars, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {
-            pool.submit(runner.execute, page.source, folder / page.name, page.parameters, digest): page.name
-            for page in pages(study, sources, given)
+            pool.submit(runner.execute, source, folder / name, parameters, digest): name
+            for name, (source, parameters) in pages(study, sources, given).items()
         }
         for future in bars.track(as_completed(futures), total=len(futures), description="pages"):
             if error := future.exception():
@@ -78,8 +63,8 @@ def execute_pages(
 
 def place_pages(study: Study, store: Store, root: Path) -> None:
     """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes."""
-    target = root / EXECUTED
-    names = {page.name for page in pages(study, root / "notebooks", {})}
+    target = root / "book" / "executed"
+    names = pages(study, root / "notebooks", {})
     for old in target.rglob("*.ipynb"):
         if old.relative_to(target).as_posix() not in names:
             old.unlink()
@@ -93,11 +78,8 @@ def place_pages(study: Study, store: Store, root: Path) -> None:
 def build(root: Path, student: bool = False) -> Path:
     """Build the book strictly (a warning is an error), for students without solutions. Returns the home page."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
-    if not student:
-        subprocess.run(command, cwd=root, check=True)
-        return root / "_build" / "html" / "index.html"
-    output = root / "_build" / "student"
+    output = root / "_build" / "student" if student else root
     # Read by book/_ext/phaselab_book.py.
-    hidden = {**os.environ, "PHASELAB_STUDENT": "1"}
-    subprocess.run([*command, "--path-output", str(output)], cwd=root, check=True, env=hidden)
+    environment = {**os.environ, **({"PHASELAB_STUDENT": "1"} if student else {})}
+    subprocess.run([*command, "--path-output", str(output)], cwd=root, check=True, env=environment)
     return output / "_build" / "html" / "index.html"

@@ -153,8 +153,8 @@ class Workbench:
     def items(self, model: Model) -> dict[str, list[Item]]:
         """Task name -> items, for the tasks of files and those that the text of `model` has.
 
-        A TaskError for a task file that cannot be used. A StudyError for a task that is neither of a file nor of any
-        text of the study, and for options of task files that are given to a task of a text.
+        A TaskError for a file that cannot be used; a StudyError for a task of no file and no text of the study, and for
+        options of task files that are given to a task of a text.
         """
         from phaselab.behaviour.files import load_items
 
@@ -164,16 +164,16 @@ class Workbench:
                 how = (file, task.items, task.seed, task.shots, task.permute, task.data)
                 found[task.name] = self.once(("items", task.name), load_items, *how)
                 continue
-            where = f"study {self.study.name}: tasks: {task.name}"
-            known = sorted({name for m in self.study.models for name in self.source(m).tasks})
-            if task.name not in known:
-                raise StudyError(
-                    f"{where}: expected a task of the library (phaselab tasks list), a task with 'file', or one "
-                    f"of the study's texts: {', '.join(known)}"
-                )
-            for option in ("shots", "permute", "data"):
-                if getattr(task, option):
-                    raise StudyError(f"{where}: {option}: expected only with a task file, not with a task of a text")
+            where, known = (
+                f"study {self.study.name}: tasks",
+                {t for m in self.study.models for t in self.source(m).tasks},
+            )
+            told = (
+                f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
+            )
+            expect(task.name in known, where, repr(task.name), f"a task of {told}", StudyError)
+            given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+            expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
             if task.name in (source := self.source(model)).tasks:
                 found[task.name] = source.items(task.name, task.items, task.seed)
         return found
