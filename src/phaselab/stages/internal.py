@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
@@ -11,19 +11,13 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-def _versions() -> Mapping[str, int]:
-    from phaselab.internals import versions
-
-    return versions()
-
-
 @stage(
     "internal",
     version=1,
     reads=("internals.probes", "internals.samples", "internals.sparse", "internals.logistic"),
     data=("checkpoint", "stimulus"),
     perspective="internal",
-    parts=_versions,
+    parts=lambda: import_module("phaselab.internals").versions(),
 )
 def internal(unit: Unit, folder: Path) -> pd.DataFrame:
     """All registered measures and the probes of the study, layer by layer."""

@@ -33,13 +33,8 @@ from phaselab.study import Model, Study
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait, so
 #: that two workers do not fight over two cores.
-THREADS = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "OMP_WAIT_POLICY": "PASSIVE",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 
 
 @dataclass
@@ -147,9 +142,9 @@ def run(
         _say_older_layout(bench, chosen)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
             sweep.train()
-            sweep.make(lambda model: reversed(bench.checkpoints(model, checkpoints)))
+            sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
             if checkpoints is None:
-                sweep.make(lambda model: [None])
+                sweep.make("models", lambda model: [None])
     outcome = sweep.outcome
     if not models and checkpoints is None and not outcome.failures:
         files = [file for model in chosen for file in bench.tables(model)]
@@ -185,7 +180,7 @@ class _Sweep:
             with self._failing(waiting[future]):
                 future.result()
 
-    def make(self, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
+    def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
         """Make the stale stages of the `units` of models of which nothing has failed: of checkpoints, or None."""
         failed = {name.partition(" ")[0] for name in self.outcome.failures}
         tasks: list[tuple[Model, Checkpoint | None]] = []
@@ -197,13 +192,13 @@ class _Sweep:
                     tasks += [(model, at)] if stale else []
         waiting = {self._submit(_make, model.name, at): (model, at) for model, at in tasks}
         if waiting:
-            self.told.bar("checkpoints", 0, len(waiting))
+            self.told.bar(what, 0, len(waiting))
         for number, future in enumerate(as_completed(waiting), 1):
             model, at = waiting[future]
             with self._failing(f"{model.name} {at.revision if at else 'compared'}"):
                 self.outcome.computed += future.result()
                 self.bench.trust(model, at)
-            self.told.bar("checkpoints", number, len(waiting))
+            self.told.bar(what, number, len(waiting))
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
