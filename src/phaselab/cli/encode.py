@@ -38,17 +38,13 @@ class Late(TyperCommand):
             metavar = title or "|".join(choices) or next((told for t, told in METAVARS.items() if t in types), "TEXT")
             option = typer.Option(*names, metavar=metavar, help=field.description, show_default=shown or False)
             asked[name] = Annotated[kind | None, option]
-
-        def run(job: Path | None, **options: Any) -> None:
-            _run(job, {k: v for k, v in options.items() if v is not None})
-
         only = inspect.Parameter.KEYWORD_ONLY
         signature = inspect.Signature(
             [inspect.Parameter(n, only, default=None, annotation=a) for n, a in asked.items()]
         )
-        run.__signature__, run.__annotations__ = signature, asked  # type: ignore[attr-defined]
+        _run.__signature__, _run.__annotations__ = signature, asked  # type: ignore[attr-defined]
         alone = typer.Typer(add_completion=False)
-        alone.command()(run)
+        alone.command()(_run)
         return typer.main.get_command(alone)
 
     def get_params(self, ctx: Any) -> Any:
@@ -73,17 +69,19 @@ def encode() -> None:
     """
 
 
-def _run(path: Path | None, options: dict[str, Any]) -> None:
+def _run(job: Path | None, **options: Any) -> None:
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     from phaselab.encoding import job as scores
+
+    given = {name: value for name, value in options.items() if value is not None}
 
     def say(line: str, style: str = "") -> None:
         console.print(f"{style}{escape(line)}", highlight=False, soft_wrap=True)
 
     columns = SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeElapsedColumn()
     try:
-        found = scores.plan(scores.EncodeJob.read(path, options), say)
+        found = scores.plan(scores.EncodeJob.read(job, given), say)
         known = len(found.warnings)
         for warning in found.warnings:
             say(warning, "[yellow]note:[/] ")
