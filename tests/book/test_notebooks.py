@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
 import jupytext
 import papermill
 import pytest
+from rich.console import Console
 
+from phaselab.book import pages
 from phaselab.book.lab import Lab
 from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of
 from phaselab.results import Store
@@ -127,6 +130,30 @@ def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Pat
         execute(source, output, {"model": "nobody"})
     assert output.read_bytes() == before
     assert output.with_suffix(".failed.ipynb").is_file()
+
+
+def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_first", pages.MODEL_PAGE):
+        (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
+    demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
+    study = demo.model_copy(update={"models": demo.models[:1]})
+    for _ in range(2):
+        assert pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    model = f"models/{study.models[0].name}.ipynb"
+    assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
+        "executed 01_first.ipynb",
+        f"executed {model}",
+    ]
+    placed = tmp_path / "book" / "executed"
+    placed.mkdir(parents=True)
+    (placed / "old.ipynb").touch()
+    pages.place_pages(study, store, tmp_path)
+    assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
+    broken = tmp_path / "notebooks" / "01_first.md"
+    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0"))
+    assert not pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    assert "failed 01_first.ipynb" in said.getvalue()
 
 
 @pytest.mark.parametrize(
