@@ -368,18 +368,16 @@ class Unit:
 
         assert self.checkpoint is not None
         bench, model = self.bench, self.model
-        keep = bench.keep_downloads
-        here = self.stack.enter_context(present(self.checkpoint, lambda: keep, model.trust_remote_code, bench.say))
-        return load(here, bench.device, model.dtype, model.trust_remote_code)
+        there = present(self.checkpoint, lambda: bench.keep_downloads, model.trust_remote_code, bench.say)
+        return load(self.stack.enter_context(there), bench.device, model.dtype, model.trust_remote_code)
 
     @cached_property
     def features(self) -> Features:
         """Hidden states of the stimulus."""
         from phaselab.features import extract
 
-        bench = self.bench
-        spec, scratch = bench.study.features, bench.store.root
-        return extract(*self.loaded, bench.brain.stimulus, spec, scratch=scratch, say=bench.say)
+        study, stimulus, scratch = self.bench.study, self.bench.brain.stimulus, self.bench.store.root
+        return extract(*self.loaded, stimulus, study.features, scratch=scratch, say=self.bench.say)
 
     @cached_property
     def aligned(self) -> Mapping[int, Mapping[str, np.ndarray]]:
