@@ -56,12 +56,10 @@ def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFr
     """Rows of the curves table with all its columns and types; `constant` and ``ABSENT`` are of columns they lack."""
     frame = pd.DataFrame(list(rows))
     frame = frame.assign(**{name: value for name, value in {**ABSENT, **constant}.items() if name not in frame})
-    if frame.empty:
-        frame = frame.reindex(columns=list(CURVE_COLUMNS))
-    unknown, missing = set(map(str, frame)) - set(CURVE_COLUMNS), set(CURVE_COLUMNS) - set(map(str, frame))
-    found = f"unknown columns {sorted(unknown)}, missing columns {sorted(missing)}"
-    expect(not unknown | missing, "curves table", found, ", ".join(CURVE_COLUMNS))
-    return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
+    wrong = sorted(set(map(str, frame)) ^ set(CURVE_COLUMNS))
+    found = f"unknown or missing columns {', '.join(wrong)}"
+    expect(frame.empty or not wrong, "curves table", found, ", ".join(CURVE_COLUMNS))
+    return frame.reindex(columns=list(CURVE_COLUMNS)).astype(CURVE_TYPES)
 
 
 def _files(path: Path) -> dict[str, Path]:

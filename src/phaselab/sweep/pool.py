@@ -121,6 +121,8 @@ def run(
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table; failures are in the outcome, by unit.
 
+    A PhaselabError when the device is not there, or a stage to be made anew is none.
+
     Parameters
     ----------
     models : names; empty: all models of the study.
@@ -128,11 +130,6 @@ def run(
     jobs : workers, by default as `workers` says.
     device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
     options : of ``Workbench``: ``keep_downloads``, ``keep_features``, ``fresh``.
-
-    Raises
-    ------
-    PhaselabError
-        When the device is not there, or a stage to be made anew is none.
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
