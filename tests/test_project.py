@@ -16,23 +16,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: of the rebuild, 11,500 for all, is not reached yet, so they may only go down.
 BUDGET = {
     "behaviour": 790,
-    "book": 550,
+    "book": 444,
     "brains": 720,
     "checkpoints": 840,
-    "cli": 640,
+    "cli": 587,
     "encoding": 3400,
     "features": 520,
     "figures": 1150,
     "internals": 710,
     "phases": 1380,
-    "stages": 980,
+    "stages": 763,
     "stimuli": 340,
-    "sweep": 400,
+    "sweep": 322,
     "texts": 870,
     "training": 290,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_700, 600, 80
+PACKAGE, FILE, FUNCTION = 14_150, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -74,7 +74,8 @@ def digest_file(path: Path) -> str:
     for name, file in _files(path).items():
         sha.update(f"{name}\0".encode())
         with file.open("rb") as stream:
-            hashlib.file_digest(stream, lambda: sha)
+            while chunk := stream.read(1 << 20):
+                sha.update(chunk)
     return sha.hexdigest()
 
 
