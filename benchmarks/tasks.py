@@ -10,12 +10,7 @@ a checkpoint of the study demo, against its encoding. The two of a pair take tur
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +21,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 import torch
+from _table import Row, arguments, finish
 
 from phaselab import encoding, internals
 from phaselab.behaviour import score_tasks
@@ -85,13 +81,12 @@ def interleaved(one: Callable[[], Any], other: Callable[[], Any], turns: int) ->
     return float(np.median(a)), float(np.median(b)), float(np.median(a / b))
 
 
-def measure(quick: bool) -> list[dict[str, Any]]:
+def measure(quick: bool) -> list[Row]:
     n, turns = (200, 2) if quick else (1000, 3)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
     def row(name: str, value: float, unit: str, goal: float | None = None) -> None:
-        met = None if goal is None else value <= goal
-        rows.append({"name": name, "value": round(value, 3), "unit": unit, "goal": goal, "met": met})
+        rows.append(Row(name, value, unit, *(() if goal is None else (f"<= {goal}", value <= goal))))
 
     model, tokenizer = model_and_tokenizer()
     for words, kind in ((1, "one token"), (3, "three tokens")):
@@ -131,39 +126,7 @@ def measure(quick: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="200 items, two turns")
-    parser.add_argument("--json", type=Path, help="write the table, the machine and the commit here")
-    parser.add_argument("--check", action="store_true", help="exit 1 when a goal is not met")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-    rows = measure(given.quick)
-    width = max(len(r["name"]) for r in rows)
-    for r in rows:
-        goal = "" if r["goal"] is None else f"goal {r['goal']:g}: {'met' if r['met'] else 'NOT MET'}"
-        print(f"{r['name']:<{width}}  {r['value']:>8.3f} {r['unit']:<6} {goal}")
-    if given.json:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parent,
-            check=False,
-        )
-        machine = {
-            "system": platform.platform(),
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "load": [round(x, 2) for x in os.getloadavg()],
-        }
-        found = {"commit": commit.stdout.strip(), "quick": given.quick, "machine": machine, "rows": rows}
-        given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return int(given.check and any(r["met"] is False for r in rows))
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    given = arguments(__doc__ or "")
+    torch.set_num_threads(1)
+    finish("tasks", measure(given.quick), given, torch=torch.__version__)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
-    Olmo2Config,
-    Olmo2ForCausalLM,
     PreTrainedTokenizerFast,
 )
 from typer.testing import CliRunner
@@ -81,9 +81,10 @@ def _network(family: str, vocabulary: int = 50, context: int = 128) -> Any:
         "bos_token_id": 1,
         "eos_token_id": 2,
     }
-    if family == "olmo2":
-        return Olmo2ForCausalLM(Olmo2Config(**shape)).eval()
-    return GPTNeoXForCausalLM(GPTNeoXConfig(**shape)).eval()
+    # Learned places (OPT, GPT-2), a bias for distance (BLOOM), turns (the others).
+    own = {"opt": {"ffn_dim": 32, "word_embed_proj_dim": 16}, "bloom": {"n_layer": 2, "n_head": 2}}
+    config = AutoConfig.for_model(family, **shape, **own.get(family, {}))
+    return AutoModelForCausalLM.from_config(config).eval()
 
 
 @torch.no_grad()
@@ -97,7 +98,7 @@ def _plainly(model: Any, request: scoring.Request) -> list[tuple[float, bool]]:
     return found
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "olmo2"])
+@pytest.mark.parametrize("family", ["gpt_neox", "olmo2", "opt", "gpt2", "bloom"])
 @pytest.mark.parametrize("shared", [0, 30])
 @pytest.mark.parametrize("longest", [1, 3])
 def test_shared_prompts_score_as_each_alone(family: str, shared: int, longest: int) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import Ridge, RidgeClassifier
+from sklearn.linear_model import Ridge as RidgeOfSklearn
+from sklearn.linear_model import RidgeClassifier
 
 from phaselab import internals
 from phaselab.errors import PhaselabError
@@ -195,15 +196,27 @@ def test_control_labels_belong_to_word_types_so_that_only_the_word_gives_them() 
 @pytest.mark.parametrize("p", [20, 90])
 def test_ridge_equals_scikit_learn_with_fewer_and_with_more_features_than_words(p: int) -> None:
     rng = np.random.default_rng(6)
-    x, z, codes = rng.normal(size=(60, p)) * 3 + 1, rng.normal(size=(15, p)), rng.integers(0, 3, 60)
-    guess = probes._ridge(x, np.eye(3)[codes], z, np.array([0.01, 1.0]))
-    mean, spread = x.mean(0), x.std(0)
-    for i, penalty in enumerate((0.01, 1.0)):
-        alpha = penalty * 60 * p / min(60, p)
-        plain = Ridge(alpha=alpha).fit((x - mean) / spread, np.eye(3)[codes]).predict((z - mean) / spread)
-        np.testing.assert_allclose(guess[i], plain, atol=1e-10)
-        classifier = RidgeClassifier(alpha=alpha).fit((x - mean) / spread, codes)
-        np.testing.assert_array_equal(guess[i].argmax(1), classifier.predict((z - mean) / spread))
+    x, codes, fold = rng.normal(size=(100, p)) * 3 + 1, rng.integers(0, 3, 100), np.repeat(range(4), 25)
+    x[:, 3], x[fold > 1, 4] = 7.0, -2.0  # constant everywhere, and in the words of the fit
+    ridge = probes.Ridge(x, np.eye(3)[codes], fold)
+    for without, fitted in (((0,), fold != 0), ((0, 1), fold > 1)):
+        guess = ridge.predict(without, 0, np.array([0.01, 1.0]))
+        n, z = fitted.sum(), x[fold == 0]
+        mean, spread = x[fitted].mean(0), x[fitted].std(0)
+        kept = spread > 1e-6
+        own, z = ((values[:, kept] - mean[kept]) / spread[kept] for values in (x[fitted], z))
+        for i, penalty in enumerate((0.01, 1.0)):
+            alpha = penalty * n * kept.sum() / (n if p > n else kept.sum())
+            plain = RidgeOfSklearn(alpha=alpha).fit(own, np.eye(3)[codes[fitted]]).predict(z)
+            np.testing.assert_allclose(guess[i], plain, atol=1e-10)
+            classifier = RidgeClassifier(alpha=alpha).fit(own, codes[fitted])
+            np.testing.assert_array_equal(guess[i].argmax(1), classifier.predict(z))
+
+
+def test_a_layer_in_which_nothing_varies_gives_the_most_frequent_class() -> None:
+    fold = np.repeat(range(5), 20)
+    ridge = probes.Ridge(np.full((100, 6), 3.0), np.eye(2)[(np.arange(100) % 3 == 0) * 1], fold)
+    assert set(ridge.predict((0,), 0, probes.PENALTIES).argmax(2).ravel()) == {0}
 
 
 def test_folds_are_contiguous_and_keep_narratives_whole() -> None:

@@ -99,11 +99,9 @@ def score_tasks(
         check_items(task, of_task)
     with quiet():
         lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
-        asked = [
-            (task, item, scoring.request(lm, item.prompt, item.options))
-            for task, of_task in items.items()
-            for item in of_task
-        ]
+        listed = [(task, item) for task, of_task in items.items() for item in of_task]
+        requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
+        asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
         room = lm.max_length
         fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
         for task in items:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from phaselab.stats import pearson
 from phaselab.study import Training
 from phaselab.texts.base import TextSource
 
@@ -88,16 +89,9 @@ def measure(model: Any, source: TextSource, training: Training, counts: Counts) 
     rows = [("loss", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
     own = of_token[:, ORDER - 2 :]
     for n, theirs in enumerate(log_probabilities(counts, ids), 1):
-        a, b = own - own.mean(), theirs - theirs.mean()
         # The jackknife over rows, since tokens of a row are not independent.
-        left = [_correlation(np.delete(a, row, axis=0), np.delete(b, row, axis=0)) for row in range(len(a))]
-        rows.append((f"ngram_{n}", _correlation(own, theirs), float(np.sqrt((len(left) - 1) * np.var(left)))))
+        rest = ~np.eye(len(own), dtype=bool)
+        whole, *left = (float(pearson(own[kept].ravel(), theirs[kept].ravel())) for kept in (slice(None), *rest))
+        rows.append((f"ngram_{n}", whole, float(np.sqrt((len(left) - 1) * np.var(left)))))
     frame = pd.DataFrame(rows, columns=["measure", "value", "stderr"])
     return frame.assign(layer=-1, task="")[["layer", "measure", "task", "value", "stderr"]]
-
-
-def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Pearson correlation over all elements; 0 where one of them does not vary."""
-    a, b = x - x.mean(), y - y.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum() / scale) if scale > 0 else 0.0

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phaselab.stats import pearson
 from phaselab.study import InternalSpec
 
 FOLDS = 5  #: fewer only if there are fewer narratives
@@ -91,22 +92,26 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
     n_folds = int(fold.max()) + 1
     # One-hot columns of classes, values as one column; all in one matrix (m, all outputs).
     outputs = [np.eye(t.classes)[c] if t.classes else c[:, None] for t in group for c in t.codes]
-    ends, y = np.cumsum([o.shape[1] for o in outputs])[:-1], np.concatenate(outputs, axis=1)
+    ends, ridge = np.cumsum([o.shape[1] for o in outputs])[:-1], Ridge(x, np.concatenate(outputs, axis=1), fold)
     scores: list[dict[str, list[float]]] = [{} for _ in group]
     for test in range(n_folds):
-        outer, choose = fold != test, fold == (test + 1) % n_folds
+        choose = (test + 1) % n_folds
         # The penalty is chosen on the next fold, by a fit that saw neither that one nor the test fold; of two folds
         # the one that is fitted must do, for the test fold may not choose.
-        inner = outer & ~choose if n_folds > 2 else outer
-        tried = iter(np.split(_ridge(x[inner], y[inner], x[choose], PENALTIES), ends, axis=2))
-        fitted = iter(np.split(_ridge(x[outer], y[outer], x[~outer], PENALTIES), ends, axis=2))
+        inner = (test, choose) if n_folds > 2 else (test,)
+        tried = iter(np.split(ridge.predict(inner, choose, PENALTIES), ends, axis=2))
+        best = [_best(next(tried), codes[fold == choose], t.classes) for t in group for codes in t.codes]
+        # Only penalties that were chosen are fitted again.
+        chosen, of = np.unique(best, return_inverse=True)
+        fitted = np.split(ridge.predict((test,), test, PENALTIES[chosen]), ends, axis=2)
+        guesses = iter([outputs[k] for outputs, k in zip(fitted, of, strict=True)])
+        outer, within = fold != test, ~np.isin(fold, inner)
         for target, of_target in zip(group, scores, strict=True):
             classes, codes = target.classes, target.codes[0]
-            guesses = [_best(next(tried), next(fitted), c[choose], classes) for c in target.codes]
-            found = _scores_of_fold(target, guesses, ~outer)
+            found = _scores_of_fold(target, [next(guesses) for _ in target.codes], ~outer)
             if classes and spec.logistic:
-                found["probe_logistic"] = _logistic(x, codes, inner, choose, outer)
-                found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], inner, choose, outer)
+                found["probe_logistic"] = _logistic(x, codes, within, fold == choose, outer)
+                found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], within, fold == choose, outer)
             if classes and spec.sparse:
                 sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
                 found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
@@ -133,55 +138,83 @@ def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray)
     return found | {"probe_shuffled": shuffled, "probe_chance": chance}
 
 
-def _best(tried: np.ndarray, fitted: np.ndarray, true: np.ndarray, classes: int) -> np.ndarray:
-    """Of outputs (n_penalties, n, q) those `fitted` with the penalty whose `tried` ones are best, the largest such."""
+def _best(tried: np.ndarray, true: np.ndarray, classes: int) -> int:
+    """Which penalty's outputs (n_penalties, n, q) are best, the largest such."""
     quality = [_score(guess, true, classes) for guess in tried]
-    return np.asarray(fitted[len(quality) - 1 - int(np.argmax(quality[::-1]))])
+    return len(quality) - 1 - int(np.argmax(quality[::-1]))
 
 
 def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
     """Accuracy of (n, classes) outputs, or correlation of (n, 1) ones (0 where they do not vary)."""
-    if classes:
-        return float((guess.argmax(1) == true).mean())
-    a, b = guess[:, 0] - guess.mean(), true - true.mean()
-    scale = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / scale) if scale > 0 else 0.0
+    return float((guess.argmax(1) == true).mean() if classes else pearson(guess[:, 0], true))
 
 
-def _ridge(x: np.ndarray, y: np.ndarray, z: np.ndarray, penalties: np.ndarray) -> np.ndarray:
-    """Ridge predictions (n_penalties, n_test, n_outputs) for `z` from a fit of `y` on `x`.
+class Ridge:
+    """Ridge regressions of y (m, q) on x (m, p), each fitted on the words of all folds but some.
 
-    With x (n, p) standardised and y (n, q) centred, x'x = V diag(l) V', the prediction is z V diag(1 / (l + a)) V' x'y;
-    for p > n the eigenvectors come from x x' instead. Each penalty is a multiple of the mean eigenvalue.
+    With x standardised and y centred by the words of the fit, coefficients are (x'x + a)^-1 x'y, and for p > n
+    x'(x x' + a)^-1 y; each penalty a is a multiple of the mean eigenvalue. For p <= n all of a fit is read from
+    products of (x, y, 1) with themselves: those of all words less those of the folds left out.
     """
-    mean, spread = x.mean(0), x.std(0)
-    kept = spread > 1e-6 * spread.max()
-    x, z = (x[:, kept] - mean[kept]) / spread[kept], (z[:, kept] - mean[kept]) / spread[kept]
-    offset = y.mean(0)
-    y = y - offset
-    n, p = x.shape
-    if p == 0:
-        return np.broadcast_to(offset, (len(penalties), len(z), len(offset)))
-    values, vectors = np.linalg.eigh(x.T @ x if p <= n else x @ x.T)
-    onto = vectors.T @ (x.T @ y if p <= n else y)  # (k, q)
-    to = (z if p <= n else z @ x.T) @ vectors  # (n_test, k)
-    values = values.clip(0)
-    return np.stack([to @ (onto / (values + a * values.mean())[:, None]) + offset for a in penalties])
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:
+        self.x, self.y, self.fold = x - x.mean(0), y, fold
+        parts = [np.hstack([self.x[of], y[of], np.ones((of.sum(), 1))]) for of in fold == np.unique(fold)[:, None]]
+        tall = x.shape[1] <= len(x) - sum(sorted(map(len, parts))[-2:])
+        products = np.stack([part.T @ part for part in parts]) if tall else None
+        self.products = None if products is None else (products.sum(0), products)
+
+    def predict(self, without: tuple[int, ...], test: int, penalties: np.ndarray) -> np.ndarray:
+        """Outputs (n_penalties, n_test, q) for the fold `test` of fits on all folds but those `without`."""
+        from scipy.linalg import cho_factor, cho_solve
+
+        p, z = self.x.shape[1], self.x[self.fold == test]
+        if self.products is None:
+            fitted = ~np.isin(self.fold, without)
+            x, offset = self.x[fitted], self.y[fitted].mean(0)
+            mean, spread = x.mean(0), _divisor(x.std(0))
+            x, right = (x - mean) / spread, self.y[fitted] - offset
+            gram, z = x @ x.T, (z - mean) / spread @ x.T
+        else:
+            whole, of_fold = self.products
+            total = whole - of_fold[list(without)].sum(0)
+            n, means = total[-1, -1], total[-1, :-1] / total[-1, -1]
+            about = total[:-1, :-1] - n * means[:, None] * means
+            spread, offset = _divisor(np.sqrt(about.diagonal()[:p].clip(0) / n)), means[p:]
+            gram, right = about[:p, :p] / spread[:, None] / spread, about[:p, p:] / spread[:, None]
+            z = (z - means[:p]) / spread
+        kept = np.flatnonzero(gram.diagonal())
+        gram, right, z = gram[np.ix_(kept, kept)], right[kept], z[:, kept]
+        own, found = gram.diagonal().copy(), np.tile(offset, (len(penalties), len(z), 1))
+        for guess, penalty in zip(found, penalties, strict=True):
+            np.fill_diagonal(gram, own + penalty * own.sum() / max(len(own), 1))
+            guess += z @ cho_solve(cho_factor(gram, check_finite=False), right, check_finite=False)
+        return found
+
+
+def _divisor(spread: np.ndarray) -> np.ndarray:
+    """Standard deviations (p,) to divide by: a feature that does not vary becomes zero, and tells nothing."""
+    return np.where(spread > 1e-6 * spread.max(), spread, np.inf)
 
 
 def _sparse(
     x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: Sequence[int]
 ) -> dict[int, np.ndarray]:
     """Size k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
-    spread = x.std(0)
+    mean, spread = x.mean(0), _divisor(x.std(0))
+    x, z = (x - mean) / spread, (z - mean) / spread
     found = {k: np.zeros((len(z), classes)) for k in sizes}
-    for c in range(classes):
+    for c in np.unique(codes) if np.ptp(codes) else ():
         inside = codes == c
-        if inside.any() and not inside.all():
-            apart = np.abs(x[inside].mean(0) - x[~inside].mean(0)) / np.where(spread > 0, spread, np.inf)
-            order, y = np.argsort(-apart, kind="stable"), inside[:, None] * 1.0
-            for k, best in ((k, order[:k]) for k in sizes):
-                found[k][:, c] = _ridge(x[:, best], y, z[:, best], np.array([SPARSE_PENALTY]))[0, :, 0]
+        share = inside.mean()
+        cross = (inside - share) @ x  # (p,), in proportion to the difference of the means within and outside the class
+        order = np.argsort(-np.abs(cross), kind="stable")[: max(sizes)]
+        gram = x[:, order].T @ x[:, order]
+        for k in sizes:
+            best, own = order[:k], gram[:k, :k]
+            penalty = SPARSE_PENALTY * own.trace() / len(best) or 1.0
+            weights = np.linalg.solve(own + penalty * np.eye(len(best)), cross[best])
+            found[k][:, c] = z[:, best] @ weights + share
     return found
 
 
