@@ -90,11 +90,11 @@ class Clock:
         return time.process_time() - began
 
 
-def ours(X, Y, X_test, Y_test, folds, device="cpu", subjects=1, dtype="float32", intercept=False):
+def ours(X, Y, X_test, Y_test, folds, device="cpu", subjects=1):
     """Fits of as many subjects, all of them with the same responses, from one plan."""
     splits = Splits(len(X), tuple(folds))
-    plan = Plan(X, splits, ALPHAS, X_test, intercept=intercept, dtype=dtype, device=device)
-    return [solve(plan, Targets.survey(Y, splits, Y_test=Y_test, intercept=intercept)) for _ in range(subjects)]
+    plan = Plan(X, splits, ALPHAS, X_test, device=device)
+    return [solve(plan, Targets.survey(Y, splits, Y_test=Y_test)) for _ in range(subjects)]
 
 
 def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="float32", batches=True):
@@ -105,7 +105,9 @@ def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="flo
     with warnings.catch_warnings():
         # Of the kernel on a shape where it is not the fastest: the comparison that was asked for.
         warnings.simplefilter("ignore")
-        model = (KernelRidgeCV if kernel else RidgeCV)(np.array(ALPHAS), cv=folds, solver_params=params)
+        model = (KernelRidgeCV if kernel else RidgeCV)(
+            np.array(ALPHAS), fit_intercept=True, cv=folds, solver_params=params
+        )
         model.fit(X.astype(dtype), Y.astype(dtype))
         predicted = model.predict(X_test.astype(dtype))
     scores = correlation_score(torch.as_tensor(Y_test.astype(dtype)), predicted.cpu())
@@ -171,7 +173,7 @@ def wide(quick: bool, device: str, goals: dict[str, float]) -> list[Row]:
 
 def products(plan: Plan) -> float:
     """Multiplications and additions of a target, in the products of `solve`."""
-    sizes = [plan.basis.U.numel()] + ([plan.F.numel()] if plan.F is not None else [])
+    sizes = [plan.U.numel()] + ([plan.F.numel()] if plan.F is not None else [])
     sizes += [part.numel() for fold in plan.folds for part in fold.tensors]
     return 2.0 * sum(sizes)
 
@@ -189,8 +191,8 @@ def rates(data, folds, device: str = "cpu") -> list[Row]:
     X, Y, X_test, Y_test = data
     splits = Splits(len(X), tuple(folds))
     plans, targets = [], []
-    planning = clock(lambda: plans.append(Plan(X, splits, ALPHAS, X_test, intercept=False, device=device)))
-    survey = clock(lambda: targets.append(Targets.survey(Y, splits, Y_test=Y_test, intercept=False)))
+    planning = clock(lambda: plans.append(Plan(X, splits, ALPHAS, X_test, device=device)))
+    survey = clock(lambda: targets.append(Targets.survey(Y, splits, Y_test=Y_test)))
     solving = clock(lambda: solve(plans[0], targets[0]))
     rate, best = products(plans[0]) * Y.shape[1] / solving / 1e9, peak(torch.float32, device) / 1e9
     return [
@@ -224,8 +226,8 @@ def agreement(quick: bool, device: str) -> list[Row]:
         gap = np.zeros(len(alphas))
         splits = Splits(n, tuple(folds))
         for alpha in {*fit.alpha[other], *alphas[other]}:
-            plan = Plan(X, splits, [alpha], None, intercept=False, dtype="float64")
-            score = solve(plan, Targets.survey(Y, splits, intercept=False)).cv_score
+            plan = Plan(X, splits, [alpha], None, "float64")
+            score = solve(plan, Targets.survey(Y, splits)).cv_score
             gap += np.where(other & (alphas == alpha), score, 0) - np.where(other & (fit.alpha == alpha), score, 0)
         far = np.abs(fit.test_score - test) > 1e-4
         error = float(np.abs(fit.cv_score - cv_scores).max())

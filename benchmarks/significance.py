@@ -23,7 +23,6 @@ from scipy.signal import lfilter
 from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import encode, significance
-from phaselab.encoding.significance import permutation_p
 from phaselab.study import EncodingSpec
 
 PERMUTATIONS = 1000
@@ -53,7 +52,7 @@ def blocks_of(n: int) -> np.ndarray:
 
 
 def draw(n_blocks: int, permutations: int, seed: int = 0) -> np.ndarray:
-    """The orders of blocks that permutation_p draws."""
+    """The orders of blocks that ``Permutations`` draws."""
     return np.random.default_rng(seed).permuted(np.tile(np.arange(n_blocks), (permutations, 1)), axis=1)
 
 
@@ -77,9 +76,15 @@ def careful(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
     return sum(np.einsum("tv,tv->v", a, b[blocks[order].ravel()]) >= observed for order in orders)
 
 
+def permutation_p(a: np.ndarray, b: np.ndarray, block: int, permutations: int, seed=0, null="block") -> np.ndarray:
+    """p of one test set, counted in batches as large as those of ``encode``."""
+    drawn = significance.Permutations.draw([np.zeros(len(a))], block, permutations, seed, null)
+    batches = [slice(start, start + 512) for start in range(0, a.shape[1], 512)]
+    return drawn.p([drawn.count([a[:, at]], [b[:, at]]) for at in batches], np.zeros(a.shape[1], int))
+
+
 def ours(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    p = permutation_p([a], [b], [np.zeros(len(a))], BLOCK, PERMUTATIONS)
-    return np.rint(p * (1 + PERMUTATIONS) - 1)
+    return np.rint(permutation_p(a, b, BLOCK, PERMUTATIONS) * (1 + PERMUTATIONS) - 1)
 
 
 def seconds(task: Callable[[], object]) -> float:
@@ -138,7 +143,7 @@ def held_out(rng: np.random.Generator, phi: float, null: str, repeats: int, bloc
     p = []
     for seed in range(repeats):
         X, W, Y = ar(rng, 400, 24, phi), rng.standard_normal((24, 200)), ar(rng, 400, 200, phi)
-        p.append(permutation_p([X @ W], [Y], [np.zeros(400)], block, 200, seed, null=null))
+        p.append(permutation_p(X @ W, Y, block, 200, seed, null))
     return np.array(p)
 
 
@@ -171,7 +176,7 @@ def mixed(rng: np.random.Generator, repeats: int) -> tuple[np.ndarray, np.ndarra
     for seed in range(repeats):
         predicted = ar(rng, 400, 24, 0.8) @ rng.standard_normal((24, 400))
         Y = np.hstack([ar(rng, 400, 200, 0.0), ar(rng, 400, 200, 0.8)])
-        p.append(permutation_p([predicted], [Y], [np.zeros(400)], BLOCK, 200, seed, null="pooled"))
+        p.append(permutation_p(predicted, Y, BLOCK, 200, seed, "pooled"))
     return np.array(p)[:, :200], np.array(p)[:, 200:]
 
 

@@ -40,7 +40,7 @@ def model_and_tokenizer() -> tuple[Any, Any]:
     """An untrained network of the demo's size and its tokenizer: costs do not depend on weights."""
     training = load_study("demo").models[0].train
     assert training is not None
-    tokenizer = source(training, None).tokenizer()
+    tokenizer = source(training, None).tokenizer
     return build(Training.model_validate(training), len(tokenizer), 0, 1, 2).eval(), tokenizer
 
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from phaselab.behaviour import TaskError, answers, digest, library, load_items, score_tasks, scoring, validate
+from phaselab.behaviour import TaskError, answers, digest, library, load_items, score_tasks, scoring
 from phaselab.cli import app
 from phaselab.texts.base import Item
 
@@ -353,7 +353,7 @@ def _own(folder: Path, text: str = OWN, docs: list[dict[str, Any]] | None = None
 
 
 def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
-    items = validate(_own(tmp_path))
+    items = load_items(_own(tmp_path))
     assert items[0] == Item("mine-0", "Where is hay?\nAnswer:", ("sea", "barn"), 1, "", "en")
     rows, _ = score_tasks(_network("olmo2", 300), _letters(), {"mine": items})
     assert rows["value"].notna().all()
@@ -361,6 +361,12 @@ def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "2 items, all of them can be asked" in done.output
     assert "mmlu: cais/mmlu" in CliRunner().invoke(app, ["tasks", "list"]).output
+
+
+def test_examples_of_a_file_of_ones_own_are_its_first_questions(tmp_path: Path) -> None:
+    items = load_items(_own(tmp_path, docs=[DOC | {"question": f"Which {i}?"} for i in range(5)]), shots=2)
+    shown = "Which 0?\nAnswer: barn\n\nWhich 1?\nAnswer: barn\n\n"
+    assert [item.prompt for item in items] == [f"{shown}Which {i}?\nAnswer:" for i in (2, 3, 4)]
 
 
 def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +377,7 @@ def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     choices = ("sea", "barn", "the barn", "a")
     docs = [{"question": f"Where is{' hay' * i}?", "choices": choices[: 2 + i % 3], "answer": i % 2} for i in range(9)]
-    items = validate(_own(tmp_path, docs=docs))
+    items = load_items(_own(tmp_path, docs=docs))
     model, tokenizer = _network("olmo2", 300), _letters()
     _, per_item = score_tasks(model, tokenizer, {"mine": items}, batch_size=4)
 
@@ -395,8 +401,8 @@ def test_reading_a_file_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixt
 def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -> None:
     docs = [DOC | {"question": "One\u2028two\x85three?"}, DOC | {"answer": 5}]
     with pytest.raises(TaskError, match=r"1 of 2 items: .* items 2 \(line 2\)"):
-        validate(_own(tmp_path, docs=docs))
-    assert validate(_own(tmp_path, docs=docs[:1]))[0].prompt == "One\u2028two\x85three?\nAnswer:"
+        load_items(_own(tmp_path, docs=docs))
+    assert load_items(_own(tmp_path, docs=docs[:1]))[0].prompt == "One\u2028two\x85three?\nAnswer:"
 
 
 @pytest.mark.parametrize(
@@ -422,12 +428,12 @@ def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -
             "target_delimiter: ''\noutput_type",
             r"mine.yaml:5: target_delimiter: found '', expected ' '",
         ),
-        ("task: mine", "include: mine.yaml\ntask: mine", "the file includes itself"),
+        ("task: mine", "include: mine.yaml\ntask: mine", r"include: found the file itself"),
     ],
 )
 def test_a_bad_file_is_told_with_its_line(old: str, new: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(TaskError, match=says):
-        validate(_own(tmp_path, OWN.replace(old, new, 1)))
+        load_items(_own(tmp_path, OWN.replace(old, new, 1)))
 
 
 def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
@@ -440,12 +446,12 @@ def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
         DOC | {"choices": ["x"]},
     ]
     with pytest.raises(TaskError) as told:
-        validate(_own(tmp_path, docs=docs))
+        load_items(_own(tmp_path, docs=docs))
     assert "1 of 6 items: doc_to_choice: found 0 options, expected at least 2: items 2 (line 2)" in str(told.value)
     assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(told.value)
     (tmp_path / "questions.jsonl").write_text(json.dumps(DOC) + "\n{oh", encoding="utf-8")
     with pytest.raises(TaskError, match=r"questions.jsonl:2: not JSON"):
-        validate(tmp_path / "mine.yaml")
+        load_items(tmp_path / "mine.yaml")
     done = CliRunner().invoke(app, ["tasks", "validate", str(tmp_path / "mine.yaml")])
     assert done.exit_code == 2
 

@@ -33,7 +33,7 @@ def untrained(study: Study) -> tuple[Any, Any]:
     """The first model of the demo before its first step, and its tokenizer."""
     training = study.models[0].train
     assert training is not None
-    tokenizer = source(training, None).tokenizer()
+    tokenizer = source(training, None).tokenizer
     special = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     return build(training, len(tokenizer), *special).eval(), tokenizer
 

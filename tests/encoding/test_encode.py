@@ -82,8 +82,6 @@ def test_inner_folds_by_run():
         (lambda: cv.contiguous(10, 1), "n_folds: found 1"),
         (lambda: cv.contiguous(3, 4), "n: found 3"),
         (lambda: cv.contiguous(20, 2, 10), "gap: found 10"),
-        (lambda: cv.contiguous(20, 2, -1), "gap: found -1"),
-        (lambda: cv.contiguous(4, 2, 0, np.array([0, 2, 1, 3])), "times: "),
     ],
 )
 def test_folds_that_cannot_be_name_the_argument(make, message):
@@ -94,11 +92,17 @@ def test_folds_that_cannot_be_name_the_argument(make, message):
 # ------------------------------------------------------------------------------------ significance
 
 
+def permutation_p(a, b, block, number, seed=0):
+    """p of one test set."""
+    drawn = significance.Permutations.draw([np.zeros(len(a))], block, number, seed, "block")
+    return drawn.p([drawn.count([a], [b])], np.zeros(a.shape[1], int))
+
+
 def test_permutation_p_agrees_with_a_plain_loop():
     rng = np.random.default_rng(6)
     predicted, measured = smooth(rng, 67, 5), smooth(rng, 67, 5)
     measured[:, 0] += predicted[:, 0]
-    got = significance.permutation_p([predicted], [measured], [np.zeros(67)], 10, 99, seed=8)
+    got = permutation_p(predicted, measured, 10, 99, 8)
     order = np.random.default_rng(8).permuted(np.tile(np.arange(6), (99, 1)), axis=1)
     blocks = measured[:60].reshape(6, 10, 5)
     for voxel in range(5):
@@ -117,12 +121,12 @@ def test_blocks_stay_inside_runs_and_folds():
 def test_p_is_uniform_for_white_noise_and_few_pass_the_false_discovery_rate():
     rng = np.random.default_rng(7)
     a, b = rng.standard_normal((2, 200, 3000))
-    p = significance.permutation_p([a], [b], [np.zeros(200)], 10, 400, 1)
+    p = permutation_p(a, b, 10, 400, 1)
     assert p.min() >= 1 / 401
     # p has steps of 1/401: within one of them it is spread evenly before it is compared.
     spread = p - rng.uniform(0, 1 / 401, p.size)
     assert stats.kstest(spread, "uniform").pvalue > 0.01
-    assert not significance.discoveries(p).any()
+    assert not (stats.false_discovery_control(p) <= 0.05).any()
 
 
 @pytest.mark.parametrize("width", [1, 4])
@@ -144,21 +148,14 @@ def test_p_holds_its_level_for_folds_that_are_trained_and_tested_in_turn(kind, w
 def test_p_is_not_too_small_under_autocorrelation_shorter_than_a_block():
     rng = np.random.default_rng(9)
     a, b = smooth(rng, 300, 1500, 4), smooth(rng, 300, 1500, 4)
-    p = significance.permutation_p([a], [b], [np.zeros(300)], 20, 200)
+    p = permutation_p(a, b, 20, 200)
     assert 0.03 < (p <= 0.05).mean() < 0.08
-
-
-def test_discoveries_are_benjamini_and_hochbergs():
-    p = np.array([0.01, 0.04, 0.03, 0.005, 0.2])
-    # sorted .005 .01 .03 .04 .2 against .01 .02 .03 .04 .05
-    assert significance.discoveries(p, 0.05).tolist() == [True, True, True, True, False]
-    assert significance.discoveries(p, 0.03).tolist() == [True, False, False, True, False]
 
 
 def test_no_permutation_gives_p_of_1():
     rng = np.random.default_rng(0)
     a = rng.standard_normal((40, 3))
-    assert significance.permutation_p([a], [a], [np.zeros(40)], 10, 0).tolist() == [1, 1, 1]
+    assert permutation_p(a, a, 10, 0).tolist() == [1, 1, 1]
 
 
 # ------------------------------------------------------------------------------------------ encode
@@ -301,18 +298,18 @@ def test_one_run_in_contiguous_folds_with_few_voxels_a_subject():
             r"subject two: runs: found \['other'.*'run-2'\], expected some of .*'run-3'\]",
         ),
         (lambda X, Y: Y["two"].clear(), r"subject two: runs: found \[\], expected some of"),
-        (lambda X, Y: X[1].pop("run-3"), r"layer 1: runs: found .*'run-2'\], expected .*'run-3'\]"),
+        (lambda X, Y: X[1].pop("run-3"), r"layer 1: runs: found .*'run-2'\], expected .*'run-3'\] as well"),
         (
             lambda X, Y: X[1].update({"run-0": X[1]["run-0"][1:]}),
-            r"run run-0: layer 1: found .*109.*expected 110",
+            r"run run-0: layer 1: found .*109.*expected .110",
         ),
         (
             lambda X, Y: Y["one"].update({"run-1": Y["one"]["run-1"] * np.nan}),
-            "run run-1: subject one: found 2700 NaN",
+            "run run-1: subject one: found NaN",
         ),
         (
             lambda X, Y: Y["one"].update({"run-1": Y["one"]["run-1"][:, 1:]}),
-            "run run-1: subject one: found 29 columns",
+            r"run run-1: subject one: found shape \(90, 29\)",
         ),
         (lambda X, Y: X.clear(), "X: found no layer"),
         (lambda X, Y: Y.clear(), "Y: found no subject"),
@@ -332,8 +329,6 @@ def test_encode_names_the_run_that_does_not_fit(world, spoil, message):
 def test_normalise():
     got = normalise(np.array([[0.2, 0.3, 0.1]]), np.array([0.4, 0.05, np.nan]))
     np.testing.assert_allclose(got, [[0.5, np.nan, np.nan]])
-    with pytest.raises(ValueError, match="ceiling: found shape"):
-        normalise(np.zeros((2, 3)), np.ones(2))
 
 
 def test_summary_is_ready_for_the_curves_table(world, scores):
@@ -354,5 +349,3 @@ def test_summary_is_ready_for_the_curves_table(world, scores):
     assert np.isnan(one.loc[("r_normalised", "none"), "value"])
     assert one.loc[("significant", "front"), "value"] == scores["one"].significant[1, :10].mean()
     assert "r_normalised" not in set(summarise(scores, rois).measure)
-    with pytest.raises(ValueError, match="subject one: rois: found shape"):
-        summarise(scores, {s: np.array(["a"]) for s in scores})

@@ -21,11 +21,6 @@ from phaselab.encoding.estimator import RidgeCV
 from phaselab.encoding.ridge import Plan, Splits, Targets, solve
 from phaselab.errors import PhaselabError
 
-#: Checks of scikit-learn that are not met, and why.
-NOT_MET = {
-    "check_dtype_object": "an object array is refused by a message that names Y, not by 'Unknown label type'",
-}
-
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -33,7 +28,7 @@ def _one_thread():
         yield
 
 
-@parametrize_with_checks([RidgeCV(device="cpu")], expected_failed_checks=lambda _: NOT_MET)
+@parametrize_with_checks([RidgeCV(device="cpu")])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 
@@ -49,22 +44,17 @@ def test_docstring():
     assert doctest.testmod(estimator).attempted >= 6
 
 
-@pytest.mark.parametrize("scoring", ["correlation", "r2"])
-@pytest.mark.parametrize("return_coef", [True, False])
-def test_scores_are_those_of_the_solver(scoring, return_coef):
+def test_scores_are_those_of_the_solver():
     X, Y = data()
     runs = np.repeat(["a", "b", "c"], 30)
-    model = RidgeCV(scoring=scoring, return_coef=return_coef, dtype="float64").fit(X[:90], Y[:90], runs=runs)
+    model = RidgeCV(dtype="float64").fit(X[:90], Y[:90], runs=runs)
     splits = Splits(90, tuple(cv.leave_one_run_out(runs)))
-    plan = Plan(X[:90], splits, model.alphas, X[90:], scoring, dtype="float64")
-    fit = solve(plan, Targets.survey(Y[:90], splits, Y_test=Y[90:]))
+    fit = solve(Plan(X[:90], splits, model.alphas, X[90:], "float64"), Targets.survey(Y[:90], splits, Y_test=Y[90:]))
     np.testing.assert_array_equal(model.best_alphas_, fit.alpha)
     np.testing.assert_allclose(model.cv_scores_, fit.cv_score)
     np.testing.assert_allclose(model.score(X[90:], Y[90:]), fit.test_score, atol=1e-6)
-    assert hasattr(model, "coef_") == return_coef
-    if return_coef:
-        assert model.coef_.shape == (12, 9)
-        np.testing.assert_allclose(model.predict(X[90:]), X[90:] @ model.coef_ + model.intercept_)
+    assert model.coef_.shape == (12, 9)
+    np.testing.assert_allclose(model.predict(X[90:]), X[90:] @ model.coef_ + model.intercept_)
 
 
 def test_folds():
@@ -75,16 +65,16 @@ def test_folds():
         np.testing.assert_array_equal(RidgeCV(cv=same).fit(X, Y).cv_scores_, one.cv_scores_)
     with pytest.raises(PhaselabError, match=r"runs: found shape \(3,\), expected \(120,\)"):
         RidgeCV().fit(X, Y, runs=[1, 2, 3])
-    with pytest.raises(ValueError, match="cv: found 'five'"):
+    with pytest.raises(ValueError, match="Expected `?cv`? as an integer"):
         RidgeCV(cv="five").fit(X, Y)
     runs = np.repeat(list("abcd"), 30)
     by_run = RidgeCV(cv=2).fit(X, Y, runs=runs)
     same = RidgeCV(cv=cv.group_folds(runs, 2)).fit(X, Y, runs=runs)
     np.testing.assert_array_equal(same.cv_scores_, by_run.cv_scores_)
     assert (by_run.cv_scores_ != RidgeCV(cv=cv.contiguous(120, 3)).fit(X, Y).cv_scores_).any()
-    with pytest.raises(ValueError, match="cv: found folds in which .* expected whole runs"):
+    with pytest.raises(ValueError, match=r"cv: found KFold.*, expected folds of whole runs"):
         RidgeCV(cv=KFold(4, shuffle=True, random_state=0)).fit(X, Y)
-    assert RidgeCV(cv=cv.Shuffled(4)).fit(X, Y).cv_scores_.shape == (9,)
+    assert RidgeCV(cv=cv.shuffled(120, 4)).fit(X, Y).cv_scores_.shape == (9,)
     with pytest.raises(ValueError, match="found 1 distinct, expected at least 2"):
         RidgeCV().fit(X, Y, runs=np.zeros(120))
 
@@ -92,12 +82,12 @@ def test_folds():
 def test_targets_left_out_are_named_and_are_nan_in_predictions_alone():
     X, Y = data()
     Y[:, 4], Y[7, 6] = 2.0, np.nan
-    with pytest.warns(UserWarning, match=r"2 of 9 targets left out: 6 \(NaN .*\); 4 \(constant"):
+    with pytest.warns(UserWarning, match=r"2 of 9 targets left out, such as {4: 'constant.*, 6: 'NaN"):
         model = RidgeCV().fit(X, Y)
     assert set(model.left_out_) == {4, 6}
     assert list(np.flatnonzero(np.isnan(model.predict(X)).all(0))) == [4, 6]
     assert list(np.flatnonzero(np.isnan(model.score(X, data()[1])))) == [4, 6]
-    with pytest.raises(PhaselabError, match="Y: found no target that can be fitted"):
+    with pytest.raises(PhaselabError, match="Y: found 2 of 2 targets left out, .*, expected one target at least"):
         RidgeCV().fit(X, np.ones((120, 2)))
 
 
@@ -110,26 +100,13 @@ def test_it_works_in_a_pipeline_and_is_cloned():
     assert isinstance(flat.score(X, Y[:, 0]), float)
 
 
-def test_predictions_are_of_the_last_fit_and_not_of_parameters_set_since():
-    X, Y = data()
-    model = RidgeCV(return_coef=True).fit(X, Y)
-    expected = model.predict(X)
-    model.set_params(return_coef=False)
-    np.testing.assert_array_equal(model.predict(X), expected)
-    model.fit(X, Y)
-    assert not hasattr(model, "coef_")
-    model.set_params(return_coef=True, fit_intercept=False)
-    np.testing.assert_allclose(model.predict(X), expected, atol=1e-4)
-
-
 def test_it_is_searched_over_and_kept_in_a_file(tmp_path):
     X, Y = data()
     np.save(tmp_path / "Y.npy", Y)
     mapped = np.load(tmp_path / "Y.npy", mmap_mode="r")
-    for return_coef in (True, False):
-        model = RidgeCV(return_coef=return_coef).fit(X, mapped)
-        joblib.dump(model, tmp_path / "model")
-        np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict(X), model.predict(X))
+    model = RidgeCV().fit(X, mapped)
+    joblib.dump(model, tmp_path / "model")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict(X), model.predict(X))
     search = GridSearchCV(RidgeCV(), {"alphas": [[1e-3], [1.0], [1e9]]}, scoring="r2", cv=KFold(3))
     assert search.fit(X, Y).best_params_["alphas"] != [1e9]
     frame = pd.DataFrame(X, columns=[f"f{i}" for i in range(12)])

@@ -61,7 +61,6 @@ def test_subjects_are_grouped_by_their_runs_in_the_order_of_the_features(world) 
     for columns in (slice(0, 37), slice(20, 30), slice(24, 25), slice(30, 37), slice(31, 33)):
         np.testing.assert_array_equal(first.Y[:, columns], whole[:, columns])
     assert first.subject_of.tolist() == [0] * 25 + [1] * 12
-    np.testing.assert_array_equal(first.Y[:, first.columns(1)], whole[:, 25:])
 
 
 def test_groups_score_as_if_each_were_alone(world) -> None:
@@ -165,15 +164,14 @@ def test_himalaya_scores_the_same(world) -> None:
 
 
 @pytest.mark.parametrize("p", [30, 200])
-def test_cv_scores_are_himalayas(p) -> None:
+def test_alphas_are_himalayas(p) -> None:
     rng = np.random.default_rng(p)
     X, X_test = rng.standard_normal((120, p)), rng.standard_normal((40, p))
     Y = X @ rng.standard_normal((p, 15)) / p**0.5 + rng.standard_normal((120, 15))
     folds, alphas = cv.contiguous(120, 3), np.logspace(-1, 5, 7)[::-1]
-    predicted, best, scores = reference.ridge(X, Y, X_test, alphas, folds)
+    predicted, best = reference.ridge(X, Y, X_test, alphas, folds)
     splits = Splits(120, tuple(folds))
     fit = solve(Plan(X, splits, alphas), Targets.survey(Y, splits))
-    np.testing.assert_allclose(fit.cv_score, scores, atol=1e-5)
     assert predicted.shape == (40, 15)
     assert np.isclose(fit.alpha, best).mean() > 0.9
     assert len(ALPHAS) == 25

@@ -79,12 +79,10 @@ def test_a_constant_voxel_has_no_variance_to_explain(planted) -> None:
 
 def test_what_does_not_fit_is_named(planted) -> None:
     X, nuisance, Y, rois = planted
-    with pytest.raises(ValueError, match=r"nuisance: runs: found \['b'\], expected \['a', 'b', 'c'\]"):
+    with pytest.raises(ValueError, match=r"nuisance: runs: found \['b'\], expected \['a', 'c'\] as well"):
         unique_contribution(X, {"b": nuisance["b"]}, Y, SPEC, rois=rois)
-    with pytest.raises(ValueError, match=r"run a: nuisance: found shape \(9, 8\), expected 200 TRs as in X"):
+    with pytest.raises(ValueError, match=r"run a: nuisance: found shape \(9, 8\), expected \(200 TRs"):
         unique_contribution(X, nuisance | {"a": nuisance["a"][:9]}, Y, SPEC, rois=rois)
-    with pytest.raises(ValueError, match=r"subject t: rois: found shape \(0,\), expected \(20,\)"):
-        unique_contribution({1: X[1]}, nuisance, Y, SPEC, rois=rois | {"t": rois["s"][:0]})
     bad = {run: np.where(values == values[3, 3], np.nan, values) for run, values in Y["t"].items()}
-    with pytest.raises(ValueError, match="run b: subject t: found 1 NaN or infinite values"):
+    with pytest.raises(ValueError, match="run b: subject t: found NaN or infinite values"):
         unique_contribution({1: X[1]}, nuisance, Y | {"t": Y["t"] | {"b": bad["b"]}}, SPEC, rois=rois)

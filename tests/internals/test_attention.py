@@ -169,7 +169,7 @@ def test_a_model_of_one_order_correlates_with_that_order(order: int) -> None:
 def test_an_untrained_network_is_at_the_loss_of_guessing() -> None:
     training = Training(text="world", architecture="gpt_neox", hidden_size=32, layers=1, heads=2, intermediate_size=64)
     text = source(training, None)
-    tokenizer = text.tokenizer()
+    tokenizer = text.tokenizer
     model = build(training, len(tokenizer), 0, 1, 2).eval()
     counts = ngrams.count(text, training, 2, len(tokenizer))
     frame = ngrams.measure(model, text, training, counts).set_index("measure")

@@ -190,5 +190,5 @@ def test_a_trained_model_is_found_without_training(trained: Path, tmp_path: Path
 
 
 def test_finding_a_trained_model_needs_no_network_library() -> None:
-    code = "import sys, phaselab.training.folder, phaselab.texts.worldtext; sys.exit('torch' in sys.modules)"
+    code = "import sys, phaselab.training.folder, phaselab.texts.world; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

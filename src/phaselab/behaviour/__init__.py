@@ -1,7 +1,7 @@
 """Behaviour: multiple-choice tasks in files of lm-evaluation-harness, scored as it scores them."""
 
-from phaselab.behaviour.files import digest, library, load_items, validate
+from phaselab.behaviour.files import digest, library, load_items
 from phaselab.behaviour.items import TaskError
 from phaselab.behaviour.score import GENERATED, MEASURES, score_tasks
 
-__all__ = ["GENERATED", "MEASURES", "TaskError", "digest", "library", "load_items", "score_tasks", "validate"]
+__all__ = ["GENERATED", "MEASURES", "TaskError", "digest", "library", "load_items", "score_tasks"]

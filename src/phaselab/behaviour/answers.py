@@ -14,25 +14,17 @@ _LETTER = re.compile(
 
 
 def strict(said: str, options: Sequence[str]) -> str:
-    """The option that `said` is, white space around it apart, or an empty string.
-
-    >>> [strict(said, "ABCD") for said in ("B", " B", "B)", "b", "E", "")]
-    ['B', 'B', '', '', '', '']
-    """
-    bare = said.strip()
-    return bare if bare in options else ""
+    """The option that `said` is, white space around it apart, or an empty string: for B, nothing but "B" or " B"."""
+    return said.strip() if said.strip() in options else ""
 
 
 def lenient(said: str, options: Sequence[str]) -> str:
-    """The one option that `said` names, whatever stands around it, or an empty string.
+    """The one option that `said` names, whatever stands around it ("The answer is B."), or an empty string ("A or B").
 
     Options that are single capitals may be said in small where nothing but punctuation is beside
     them; within a sentence only a capital that stands alone counts, and a sentence that names two
     letters, or one that is no option, names none. Other options are looked for as whole words,
     whatever the case; of two of which one contains the other the longer one is meant.
-
-    >>> [lenient(said, "ABCD") for said in ("B)", "The answer is B", "b", "E", "A or B", "A dog")]
-    ['B', 'B', 'B', '', '', '']
     """
     said = unicodedata.normalize("NFKC", said).strip()
     if said in options:

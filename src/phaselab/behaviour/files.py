@@ -35,8 +35,8 @@ from phaselab.errors import expect
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
-#: Bad items named in an error; the others are counted.
-NAMED = 5
+#: Split -> file.
+Data = Mapping[str, Path]
 
 
 def library() -> dict[str, Path]:
@@ -45,43 +45,23 @@ def library() -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.glob("*.yaml")) if not p.name.startswith("_")}
 
 
-def digest(path: Path, data: Mapping[str, Path]) -> str:
-    """Digest of what the items of a task file depend on: the file, what it includes, local data.
-
-    Data of a hub are in it by name alone.
-    """
+def digest(path: Path, data: Data) -> str:
+    """Digest of what the items of a task file depend on: the file, what it includes, local data (a hub's by name)."""
     task = read(path)
     local = [Path(p) for p in data.values()] or [p for p in task.data_files.values() if p.is_file()]
     return digest_of([zlib.crc32(p.read_bytes()) for p in [*task.files, *local]])
 
 
-def validate(path: Path, data: Mapping[str, Path] | None = None) -> list[Item]:
-    """All items of a task file; raises TaskError for a file or items that cannot be used."""
-    items = load_items(path, data=data)
-    check_items(str(path), items)
-    return items
-
-
 def load_items(
-    path: Path,
-    n: int | None = None,
-    seed: int = 0,
-    shots: int = 0,
-    permute: bool = False,
-    data: Mapping[str, Path] | None = None,
+    path: Path, n: int | None = None, seed: int = 0, shots: int = 0, permute: bool = False, data: Data | None = None
 ) -> list[Item]:
-    """The items of a task file.
+    """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
 
-    Parameters
-    ----------
-    path : the YAML file.
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
     shots : examples before each question, 0 to 5: the first of the file's ``fewshot_split``; where it has none, the
         first of the questions, which are then not asked.
     permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
-
-    Raises TaskError naming the file, the line and the harness's rule; or the rule that items break, and which do.
     """
     file = read(path)
     _check_fields(file)
@@ -105,17 +85,14 @@ def load_items(
             else:
                 bad.setdefault(made, []).append(f"{i + 1} (line {lines[i]})" if i < len(lines) else f"{i + 1}")
     if bad:
-        told = (f"{len(of)} of {len(chosen)} items: {rule}: items {_first(of)}" for rule, of in bad.items())
+        told = (
+            f"{len(of)} of {len(chosen)} items: {rule}: items {', '.join(of[:5])}{' ...' if len(of) > 5 else ''}"
+            for rule, of in bad.items()
+        )
         raise TaskError(f"{path}: {'; '.join(told)}")
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
+    check_items(f"{path}", items)
     return items
-
-
-def _first(items: list[str]) -> str:
-    return ", ".join(items[:NAMED]) + (f" and {len(items) - NAMED} more" if len(items) > NAMED else "")
-
-
-# --- The file ----------------------------------------------------------------------------------------
 
 
 class TaskFile(NamedTuple):
@@ -149,30 +126,27 @@ _Loader.add_constructor("!function", lambda _, node: str(node.value))
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
     """A YAML file and those that it includes; raises TaskError with the line at which one cannot be read."""
     path = Path(path)
-    if not path.is_file():
-        raise TaskError(f"{path}: not there, expected a YAML file of lm-evaluation-harness")
-    if path.resolve() in seen:
-        raise TaskError(f"{path}: include: the file includes itself")
+    expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness", TaskError)
+    expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files", TaskError)
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(path.read_bytes())
         node: Any = loader.get_single_node()
         content: Any = loader.construct_document(node) if node else None
-    except UnicodeDecodeError as error:
-        raise TaskError(f"{path}: not UTF-8: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         raise TaskError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
     expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields", TaskError)
-    fields, at, files = dict[str, Any](), dict[str, str](), [path]
+    found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
     for name in included if isinstance(included, list) else [included]:
         inner = read(path.parent / name, (*seen, path.resolve()))
-        fields |= inner.fields
-        at |= inner.at
-        files += inner.files
-    at |= {key.value: f"{path}:{key.start_mark.line + 1}" for key, _ in node.value}
-    return TaskFile(path, fields | content, at, files)
+        found.fields.update(inner.fields)
+        found.at.update(inner.at)
+        found.files.extend(inner.files)
+    found.fields.update(content)
+    found.at.update({key.value: f"{path}:{key.start_mark.line + 1}" for key, _ in node.value})
+    return found
 
 
 def _check_fields(file: TaskFile) -> None:
@@ -214,21 +188,16 @@ def _told(file: TaskFile) -> Iterator[None]:
         raise TaskError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
 
 
-# --- The data and the items --------------------------------------------------------------------------
-
-
-def _build(file: TaskFile, folder: Path, data: Mapping[str, Path], shots: int) -> tuple[Any, list[int]]:
+def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[int]]:
     """The harness's task, and the line of each item where the data are JSON lines."""
     from lm_eval.tasks import TaskManager
 
     config: dict[str, Any] = {"include": str(file.path.resolve()), "task": str(file.fields["task"])}
+    # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
+    config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
     files = {split: Path(p) for split, p in data.items()} or file.data_files
-    lines = {}
-    for split, path in files.items():
-        if not path.is_file():
-            where = f"{file.path}" if data else file.at["dataset_kwargs"]
-            raise TaskError(f"{where}: data of split {split!r}: {path} is not there")
-        lines[split] = _lines(path)
+    where = f"{file.path}" if data else file.at.get("dataset_kwargs")
+    lines = {split: _lines(path, f"{where}: data of split {split!r}") for split, path in files.items()}
     if files:
         data_files = {split: str(path.resolve()) for split, path in files.items()}
         kwargs = {"data_files": data_files, "cache_dir": str(folder / "cache"), "keep_in_memory": True}
@@ -244,18 +213,19 @@ def _build(file: TaskFile, folder: Path, data: Mapping[str, Path], shots: int) -
     return task, lines.get(str(file.split), [])
 
 
-def _lines(path: Path) -> list[int]:
+def _lines(path: Path, where: str) -> list[int]:
     """Line of each item of a file of JSON lines, none for one array; TaskError with the line that is neither."""
+    if not path.is_file():
+        raise TaskError(f"{where}: {path} is not there")
     text = path.read_text(encoding="utf-8")
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]
     for number, line in lines:
         try:
-            found = json.loads(line)
+            kind = type(json.loads(line)).__name__
         except json.JSONDecodeError as error:
             raise TaskError(f"{path}:{number + error.lineno - 1}: not JSON: {error.msg}") from error
-        kind = type(found).__name__
         expect(array or kind == "dict", f"{path}:{number}", kind, "an object a line", TaskError)
     return [] if array else [number for number, _ in lines]
 
@@ -265,10 +235,8 @@ def _permuted(doc: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
     choices, answer = doc.get("choices"), doc.get("answer")
     if not isinstance(choices, list) or not isinstance(answer, int):
         raise TaskError(f"permute: found columns {', '.join(doc)}, expected choices (a list) and answer (a number) too")
-    if not 0 <= answer < len(choices):
-        return doc
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()
-    return doc | {"choices": [choices[i] for i in order], "answer": order.index(answer)}
+    return doc | {"choices": [choices[i] for i in order], "answer": order.index(answer) if answer in order else -1}
 
 
 def _item(task: Any, doc: dict[str, Any], index: int, shots: int) -> Item | str:
@@ -281,11 +249,10 @@ def _item(task: Any, doc: dict[str, Any], index: int, shots: int) -> Item | str:
     target = task.doc_to_target(doc)
     if isinstance(target, str) and target in options:
         target = options.index(target)
-    if not isinstance(target, int) or isinstance(target, bool) or not 0 <= target < len(options):
+    if type(target) is not int or not 0 <= target < len(options):
         return "doc_to_target: answer outside the options"
     prompt = task.fewshot_context(doc, num_fewshot=shots)
     if not isinstance(prompt, str):
         return "doc_to_text: found several prompts, expected one"
-    language = str((task.config.metadata or {}).get("language", "en"))
-    kind = str(doc.get("kind") or "")
+    language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")
     return Item(f"{task.config.task}-{index}", prompt, tuple(map(str, options)), target, kind, language)

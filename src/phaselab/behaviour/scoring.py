@@ -43,6 +43,8 @@ def requests(lm: Any, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Reques
 
 def _encoded(lm: Any, texts: Sequence[str]) -> list[list[int]]:
     """What ``lm.tok_encode`` gives for each text; all at once where it does nothing but call a fast tokenizer."""
+    if not texts:  # a study without tasks may have a tokenizer without a first token
+        return []
     fast, bos = getattr(lm.tokenizer, "backend_tokenizer", None), lm.tokenizer.decode(lm.prefix_token_id)
     if fast is None or lm.add_bos_token is not None or any(text.startswith(bos) for text in texts):
         return [lm.tok_encode(text) for text in texts]

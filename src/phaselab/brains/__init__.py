@@ -3,10 +3,10 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
-from phaselab.brains.base import BRAINS, BrainData, Group, brain, load_brain, registered
+from phaselab.brains.base import BRAINS, BrainData, Group, brain, load_brain
 from phaselab.results import DataMissing
 
-__all__ = ["BRAINS", "BrainData", "DataMissing", "Group", "brain", "load_brain", "registered"]
+__all__ = ["BRAINS", "BrainData", "DataMissing", "Group", "brain", "load_brain"]
 
 for _found in iter_modules(__path__):
     import_module(f"{__name__}.{_found.name}")

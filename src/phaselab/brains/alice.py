@@ -24,7 +24,6 @@ from phaselab.errors import PhaselabError, expect
 from phaselab.results import DataMissing
 from phaselab.stimuli import Run, Stimulus, read_textgrid
 from phaselab.stimuli.grid import convolve_events
-from phaselab.stimuli.textgrid import Interval
 from phaselab.study import BrainSpec
 
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
@@ -34,8 +33,6 @@ DISCARDED = 10
 START, END = DISCARDED * TR, (DISCARDED + N_TRS) * TR
 #: Seconds: drift of a longer period is removed; a stretch of speech ends at a silence that is not shorter.
 CUTOFF, PAUSE = 128.0, 0.25
-#: Intervals of the TextGrid that are no words: pauses, and stretches left without a label.
-NOT_WORDS = ("sp", "")
 FETCH = (
     "fetch the data of Brennan et al. 2016 (CC BY 4.0; a public copy is the folder brain-data/syntax-in-rnng of "
     "https://github.com/daandouwe/Thesis at commit ec54039b), put alice_data_shared and alice_stim_shared in {folder}, "
@@ -106,7 +103,6 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
         ceiling_kind="estimated, one value per region: mean leave-one-out inter-subject correlation, corrected for the "
         "noise in the mean of the others",
         nuisance={run.name: convolve_events(run, np.array([[1, len(text)] for text in run.texts], dtype=float))},
-        nuisance_names=("word rate", "letters"),
         notes=(*left_out, f"Leave-one-out inter-subject correlation, mean over subjects: {numbers}."),
     )
 
@@ -137,9 +133,7 @@ def _read_numbers(file: Path, rows: int) -> np.ndarray:
         raise PhaselabError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
     expect(table.shape == (rows, 6), str(file), "{} rows of {}".format(*table.shape), f"{rows} rows of 6")
     for row, column in np.argwhere(~np.isfinite(table)):
-        raise PhaselabError(
-            f"{file}: row {row + 1}, column {column + 1}: found {table[row, column]}, expected a number"
-        )
+        expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
     return table
 
 
@@ -153,35 +147,21 @@ def read_stimulus(file: Path) -> Run:
     """
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")
-    words = [interval for interval in tiers["word"] if interval.text not in NOT_WORDS]
+    words = [interval for interval in tiers["word"] if interval.text not in ("sp", "")]  # pauses, and no label
     for word in words:
         where, found = f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s"
         expect(START <= word.start < END, where, found, f"words from {START:g} to {END:g} s")
     onsets, offsets = np.array([[word.start, word.end] for word in words]).T - START
-    texts, starts = tuple(word.text for word in words), np.arange(len(words)) == 0
-    return Run("alice", texts, onsets, offsets, TR, N_TRS, _labels(words), starts)
-
-
-def _labels(words: list[Interval]) -> pd.DataFrame:
-    text = pd.Series([word.text for word in words], dtype="str")
-    lower = text.str.lower()
-    letters = lower.str.replace(r"[^a-z]", "", regex=True).str.len()
-    times = lower.map(lower.value_counts())
-    pos = pd.Series(np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content"), dtype="str")
-    silences = np.array([after.start - word.end for word, after in pairwise(words)])
-    stretch = np.concatenate([[0], np.cumsum(silences >= PAUSE)])
-    place = pd.Series(stretch).groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
-    labels = {
-        "word": text,
-        "pos_class": pos,
-        "previous_pos_class": pos.shift(fill_value="none"),
-        "word_length": _classes(letters, (3, 5), ("short", "medium", "long")),
-        "frequency": _classes(times, (3, 20), ("rare", "common", "frequent")),
-        "sentence_position": _classes(place, (1 / 3, 2 / 3), ("early", "mid", "late")),
-    }
-    return pd.DataFrame(labels)
-
-
-def _classes(values: pd.Series, bounds: tuple[float, float], names: tuple[str, str, str]) -> pd.Series:
-    """The first name up to and with the first bound, the second up to and with the second, else the third."""
-    return pd.Series(np.array(names)[np.searchsorted(bounds, values.to_numpy(dtype=float))], dtype="str")
+    labels = pd.DataFrame({"word": [word.text for word in words]}, dtype="str")
+    lower = labels["word"].str.lower()
+    labels["pos_class"] = np.where(lower.isin(FUNCTION_WORDS.split()), "function", "content")
+    labels["previous_pos_class"] = labels["pos_class"].shift(fill_value="none")
+    stretch = pd.Series([0, *np.cumsum([after.start - word.end >= PAUSE for word, after in pairwise(words)])])
+    place = stretch.groupby(stretch).transform(lambda s: (np.arange(len(s)) + 0.5) / len(s))
+    for name, values, bounds, names in (
+        ("word_length", lower.str.count("[a-z]"), (3, 5), ("short", "medium", "long")),
+        ("frequency", lower.map(lower.value_counts()), (3, 20), ("rare", "common", "frequent")),
+        ("sentence_position", place, (1 / 3, 2 / 3), ("early", "mid", "late")),
+    ):
+        labels[name] = pd.cut(values, [-np.inf, *bounds, np.inf], labels=names).astype("str")
+    return Run("alice", tuple(labels["word"]), onsets, offsets, TR, N_TRS, labels, np.arange(len(words)) == 0)

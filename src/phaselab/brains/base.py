@@ -29,38 +29,21 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class BrainData:
-    """Responses of some subjects to one stimulus.
-
-    Attributes
-    ----------
-    name, simulated, description : what it is; `simulated` is shown on every figure.
-    stimulus : what the subjects read or heard.
-    groups : subjects with the runs that they share; another group may have other runs of the stimulus.
-    read : (subject, run) -> array-like (n_trs, n_voxels), called whenever `responses` is: best a memory map.
-    rois : subject -> (n_voxels,) name of the region of each voxel.
-    ceiling : subject -> float32 (n_voxels,) noise ceiling as a correlation, or None when unknown.
-    ceiling_kind : how the ceiling is known, for captions.
-    nuisance : run -> (n_trs, k) regressors of no interest that belong to the stimulus (word rate ...).
-    nuisance_names : names of the k columns.
-    vertices : subject -> (n_voxels,) vertex of fsaverage5 (0..10241 left, 10242..20483 right), if any.
-    latents : run -> (n_trs, k) the true sources of a simulated brain, already convolved; empty for real brains.
-    notes : what a reader must know: subjects left out, and why.
-    """
+    """Responses of some subjects to one stimulus; by subject, `rois`, `ceiling` and `vertices` are (n_voxels,)."""
 
     name: str
     simulated: bool
     description: str
-    stimulus: Stimulus
-    groups: tuple[Group, ...]
-    read: Callable[[str, str], Array]
-    rois: dict[str, np.ndarray]
-    ceiling: dict[str, np.ndarray] | None = None
-    ceiling_kind: str = ""
-    nuisance: dict[str, np.ndarray] = field(default_factory=dict)
-    nuisance_names: tuple[str, ...] = ()
-    vertices: dict[str, np.ndarray] | None = None
-    latents: dict[str, np.ndarray] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    stimulus: Stimulus  # what the subjects read or heard
+    groups: tuple[Group, ...]  # another group may have other runs of the stimulus
+    read: Callable[[str, str], Array]  # (subject, run) -> (n_trs, n_voxels) whenever it is asked: best a memory map
+    rois: dict[str, np.ndarray]  # name of the region of each voxel
+    ceiling: dict[str, np.ndarray] | None = None  # noise ceiling as a correlation, float32; None when unknown
+    ceiling_kind: str = ""  # how it is known, for captions
+    nuisance: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k) of the stimulus: word rate ...
+    vertices: dict[str, np.ndarray] | None = None  # of fsaverage5: 0..10241 left, 10242..20483 right
+    latents: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): simulated brains' true sources
+    notes: tuple[str, ...] = ()  # what a reader must know: subjects left out, and why
 
     def __post_init__(self) -> None:
         known = [run.name for run in self.stimulus.runs]
@@ -117,7 +100,6 @@ Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
 class Registered(NamedTuple):
     """A registered data set; see `brain`."""
 
-    section: type[BrainSpec]
     version: int
     stimulus: tuple[str, ...]
     files: Files
@@ -131,34 +113,23 @@ BRAINS: dict[str, Registered] = {}
 def brain(
     name: str, section: type[BrainSpec], *, version: int, stimulus: tuple[str, ...] = (), files: Files = lambda *_: {}
 ) -> Callable[[Load], Load]:
-    """Register a function that gives the data of a study's section ``brain: {name: ...}``.
+    """Register a function that gives the data of a study's section ``brain: {name: ...}``, whose fields `section` has.
 
-    Parameters
-    ----------
-    name : in studies.
-    section : a subclass of ``BrainSpec`` with the fields that the data set knows.
-    version : raised by hand when its numbers change.
-    stimulus : fields of the section that change the stimulus: what needs it alone does not depend on the others.
-    files : what is read, and decides by its bytes whether results are current. It may raise ``DataMissing``.
+    `version` is raised by hand when its numbers change. What needs the stimulus alone depends on the fields `stimulus`
+    of the section, and no others. The bytes of `files` decide whether results are current; it may raise DataMissing.
     """
     unknown = sorted(set(stimulus) - set(section.model_fields))
     expect(not unknown, f"brain {name}: stimulus", ", ".join(unknown), "fields of its section")
     expect(name not in BRAINS, "brain", f"a second {name!r}", "distinct names")
 
     def register(load: Load) -> Load:
-        BRAINS[name] = Registered(section, version, stimulus, files, load)
+        BRAINS[name] = Registered(version, stimulus, files, load)
         BRAIN_SECTIONS[name] = section
         return load
 
     return register
 
 
-def registered(spec: BrainSpec) -> Registered:
-    """The data set of a study's section ``brain``."""
-    expect(spec.name in BRAINS, "brain.name", repr(spec.name), f"one of {', '.join(sorted(BRAINS))}")
-    return BRAINS[spec.name]
-
-
 def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:
     """The data of a study's section ``brain``, below the folder `data`; ``DataMissing`` says what to fetch."""
-    return registered(spec).load(spec, data)
+    return BRAINS[spec.name].load(spec, data)

@@ -6,20 +6,18 @@ import numpy as np
 
 
 def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
-    """Constant and slow cosines (discrete cosine transform II) below 1 / `cutoff` Hz, orthonormal.
+    """Constant and slow cosines (discrete cosine transform II) of `cutoff` seconds and longer, orthonormal.
 
-    `tr` and `cutoff` are in seconds (128 is the field's habit). Returns (n_trs, 1 + floor(2 * n_trs * tr / cutoff)).
+    (n_trs, 1 + floor(2 * n_trs * tr / cutoff)); a cutoff of 128 s is the field's habit.
     """
-    order = int(np.floor(2 * n_trs * tr / cutoff))
-    times = (np.arange(n_trs) + 0.5) / n_trs
-    basis = np.cos(np.pi * times[:, None] * np.arange(order + 1))
+    times, orders = (np.arange(n_trs) + 0.5) / n_trs, np.arange(int(2 * n_trs * tr / cutoff) + 1)
+    basis = np.cos(np.pi * times[:, None] * orders)
     return np.asarray(basis / np.linalg.norm(basis, axis=0))
 
 
 def regress_out(series: np.ndarray, regressors: np.ndarray) -> np.ndarray:
     """Residuals of (n_trs, n_voxels) after least squares on (n_trs, k) `regressors`; float64."""
-    weights, *_ = np.linalg.lstsq(regressors, series, rcond=None)
-    return np.asarray(series - regressors @ weights)
+    return np.asarray(series - regressors @ np.linalg.lstsq(regressors, series, rcond=None)[0])
 
 
 def standardise(series: np.ndarray) -> np.ndarray:
@@ -46,14 +44,12 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     of a single subject has a standard error that makes scores divided by it worthless where it is small by chance. It
     is 0 where responses do not correlate between subjects: there is no shared response.
     """
-    stack = _stack(responses)
-    n_subjects = len(stack)
+    total, n = _stack(responses).sum(axis=0), len(responses)
     # The variance of the sum of z-scored series is n + n (n - 1) r.
-    between = (stack.sum(axis=0).var(axis=0) - n_subjects) / (n_subjects * (n_subjects - 1))
+    between = (total.var(axis=0) - n) / (n * (n - 1))
     leave_one_out = inter_subject_correlation(responses).mean(axis=0)
     shared = (between > 0) & (leave_one_out > 0)
-    others = n_subjects - 1
-    reliability = others * between / (1 + (others - 1) * between)
+    reliability = (n - 1) * between / (1 + (n - 2) * between)
     return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
 
 

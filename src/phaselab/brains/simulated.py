@@ -67,10 +67,6 @@ LATENTS = (
 #: The last region is the negative control, which carries no signal and has the vertices that are left.
 REGIONS = tuple(f"sim-{name}" for name in (*(latents.name for latents in LATENTS), "noise"))
 NOISE_SEED = (36.0, 36.0, 34.0)
-NOTES = (
-    "Simulated: the regions' names say which latents they follow, not what the cortex does there.",
-    "sim-noise carries no signal: its scores show what chance gives.",
-)
 
 
 @brain("simulated", SimulatedSpec, version=1, stimulus=("seed", "runs", "minutes", "tr"))
@@ -93,6 +89,7 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
     random = {f"sub-{number + 1:02d}": np.random.default_rng([seed, 2, number]) for number in range(section.subjects)}
     made = {subject: simulate(stimulus, sources, rois, rng) for subject, rng in random.items()}
     latents = np.hstack([_responses(stimulus, source, 0.0) for source in sources]).astype(np.float32)
+    events = ["spoken", "letters", "sentence_onset"]
     return BrainData(
         name="simulated",
         simulated=True,
@@ -104,11 +101,13 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
         rois=dict.fromkeys(made, rois),
         ceiling={subject: ceiling for subject, (_, ceiling) in made.items()},
         ceiling_kind="known: the expected correlation of the simulated response with its noiseless part",
-        nuisance={run.name: convolve_events(run, _amplitudes(run)) for run in stimulus.runs},
-        nuisance_names=("word rate", "letters", "sentence onsets"),
+        nuisance={run.name: convolve_events(run, word_labels(run)[events].to_numpy(float)) for run in stimulus.runs},
         vertices=dict.fromkeys(made, vertices),
         latents=dict(zip(names, np.split(latents, len(names)), strict=True)),
-        notes=NOTES,
+        notes=(
+            "Simulated: the regions' names say which latents they follow, not what the cortex does there.",
+            "sim-noise carries no signal: its scores show what chance gives.",
+        ),
     )
 
 
@@ -117,14 +116,11 @@ def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
 
     A run begins with a new narrative and cuts its last one short. Labels are the world's, and `narrative`, its number.
     """
-    length, runs = n_trs * tr, []
-    # No narrative takes less than 9 s: six sentences, with the pauses after them.
-    told = iter(enumerate(narratives(n_runs * int(np.ceil(length / 9)), seed, language="en", held_out=True)))
+    length, runs, told = n_trs * tr, [], enumerate(narratives(seed))
     for index in range(n_runs):
         clock, heard = 0.0, []
         while clock < length:
-            number, narrative = next(told)
-            labels = narrative.labels.drop(columns="language")
+            number, labels = next(told)
             seconds = labels["word"].map(lambda w: PAUSES.get(w, WORD_SECONDS + LETTER_SECONDS * len(w)))
             offset = clock + seconds.cumsum()
             timed = labels.assign(narrative=number, onset=offset - seconds, offset=offset, start=labels.index == 0)
@@ -136,9 +132,9 @@ def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
     return Stimulus("simulated", tuple(runs))
 
 
-def _word_labels(labels: pd.DataFrame) -> pd.DataFrame:
-    """What the word latents follow: `word_class`, and numbers of about unit size; 0 for punctuation."""
-    word = labels["word"]
+def word_labels(run: Run) -> pd.DataFrame:
+    """Labels of a run, and what the word latents follow: `word_class`, and numbers of about unit size."""
+    labels, word = run.labels, run.labels["word"]
     spoken = ~word.isin(PUNCTUATION)
     classes = pd.Series("other", index=labels.index, dtype="str")
     for name, label in (("place", "place"), ("object", "object"), ("mood", "mood"), ("name", "who")):
@@ -146,27 +142,20 @@ def _word_labels(labels: pd.DataFrame) -> pd.DataFrame:
     classes = classes.mask(labels["pronoun"], "pronoun").mask(~spoken, UNKNOWN)
     columns = labels[["sentence", "narrative"]]
     first = (columns != columns.shift()).any(axis=1).astype(float)
-    length = ((word.str.len() - 4.0) / 2.0).where(spoken, 0.0)
-    numbers = {"length": length, "pronoun": labels["pronoun"].astype(float), "sentence_onset": first}
-    return pd.DataFrame({"word_class": classes, **numbers})
+    letters = word.str.len().where(spoken, 0)
+    length = ((letters - 4.0) / 2.0).where(spoken, 0.0)
+    return labels.assign(word_class=classes, length=length, sentence_onset=first, spoken=spoken, letters=letters)
 
 
-def _amplitudes(run: Run) -> np.ndarray:
-    """(n_texts, 3): one for each spoken word, its letters, one for the first word of a sentence."""
-    spoken = ~run.labels["word"].isin(PUNCTUATION)
-    letters = run.labels["word"].str.len().where(spoken, 0)
-    return np.column_stack([spoken, letters, _word_labels(run.labels)["sentence_onset"]]).astype(float)
-
-
-def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> np.ndarray:
-    """Latents at each word of all runs, (n_texts, d), integrated over their window.
+def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
+    """Latents at each word of each run, (n_texts, d), integrated over their window.
 
     A category is coded one-hot and embedded at random, with the mean over its values taken out, so that neither
     silence nor what is still unknown (both 0) stands apart from all values. A value heard in a single narrative is
     coded 0 too: it would be that narrative's own mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a =
     exp(-dt / window)``, begins anew with each narrative.
     """
-    table, codes = pd.concat([run.labels.assign(**_word_labels(run.labels)) for run in stimulus.runs]), []
+    table, codes = pd.concat(map(word_labels, stimulus.runs)), []
     for label, dimensions in latents.categories.items():
         heard = table.groupby(label)["narrative"].nunique()
         values = sorted(set(heard[heard >= 2].index) - {UNKNOWN})
@@ -177,32 +166,29 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
         numbers = table[label].to_numpy(dtype=float)
         # How far the story is runs from 0 to 1: centred as the other latents are.
         codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
-    return _integrate(np.hstack(codes), stimulus, latents.window)
+    parts = np.split(np.hstack(codes), np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
+    return [_integrate(part, run, latents.window) for part, run in zip(parts, stimulus.runs, strict=True)]
 
 
-def _integrate(values: np.ndarray, stimulus: Stimulus, window: float) -> np.ndarray:
+def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
     if window == 0:
         return values
-    times = [(run.onsets, run.offsets, run.starts) for run in stimulus.runs]
-    onsets, offsets, starts = (np.concatenate(of_runs) for of_runs in zip(*times, strict=True))
-    passed = np.where(starts, offsets - onsets, np.diff(onsets, prepend=0.0))
-    keep, new = np.where(starts, 0.0, np.exp(-passed / window)), 1 - np.exp(-passed / window)
+    passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))
     out, state = np.empty_like(values), np.zeros(values.shape[1])
-    for index in range(len(values)):
-        out[index] = state = keep[index] * state + new[index] * values[index]
+    for index, (keep, start) in enumerate(zip(np.exp(-passed / window), run.starts, strict=True)):
+        out[index] = state = (0.0 if start else keep) * state + (1 - keep) * values[index]
     return out
 
 
-def _responses(stimulus: Stimulus, source: np.ndarray, delay: float) -> np.ndarray:
-    """Sources (n_texts, d) on the TR grid of all runs, convolved, without drift; each column of unit power."""
-    parts = np.split(source, np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
-    of_runs = zip(parts, stimulus.runs, strict=True)
+def _responses(stimulus: Stimulus, source: list[np.ndarray], delay: float) -> np.ndarray:
+    """Sources of each run on the TR grid of all, convolved, without drift; each column of unit power."""
+    of_runs = zip(source, stimulus.runs, strict=True)
     series = np.concatenate([_clean(convolve(tr_means(part, run), run.tr, delay), run) for part, run in of_runs])
     return np.asarray(series * _inverse_root(series))
 
 
 def _clean(series: np.ndarray, run: Run) -> np.ndarray:
-    """Series of a run without its mean and slow cosines."""
+    """Series of runs such as `run`, (..., n_trs, d), without their means and slow cosines."""
     basis = drift_basis(run.n_trs, run.tr, CUTOFF)
     return np.asarray(series - basis @ (basis.T @ series.astype(float)))
 
@@ -222,41 +208,24 @@ def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
     from nilearn.datasets import load_fsaverage  # here: it takes a second; the surface comes with it
 
     meshes = load_fsaverage("fsaverage5")
-    pial, sphere = meshes["pial"].parts, meshes["sphere"].parts
-    n_side, fewest = len(pial["left"].coordinates), 2 * len(REGIONS)
+    pial, sphere = ([meshes[name].parts[side].coordinates for side in ("left", "right")] for name in ("pial", "sphere"))
+    n_side, fewest = len(pial[0]), 2 * len(REGIONS)
     expect(fewest <= n_vertices <= 2 * n_side, "brain.vertices", n_vertices, f"{fewest} to {2 * n_side}")
+    # Whole numbers in proportion to the shares, at least 1 each, by largest remainder.
     shares = [latents.share for latents in LATENTS]
-    sizes = _apportion(n_vertices, np.repeat([*shares, 1 - sum(shares)], 2) / 2)
-    vertices, taken = [], np.zeros(2 * n_side, dtype=bool)
-    patch = product((*(latents.seed for latents in LATENTS), NOISE_SEED), enumerate(("left", "right")))
-    for (seed, (side, hemisphere)), size in zip(patch, sizes, strict=True):
-        mirrored = np.array(seed) * (1 if hemisphere == "right" else -1, 1, 1)
-        centre = np.argmin(np.linalg.norm(pial[hemisphere].coordinates - mirrored, axis=1))
-        on_sphere = sphere[hemisphere].coordinates
-        distance = np.linalg.norm(on_sphere - on_sphere[centre], axis=1)
-        distance[taken[side * n_side : (side + 1) * n_side]] = np.inf
-        vertices.append(np.sort(np.argsort(distance, kind="stable")[:size]) + side * n_side)
-        taken[vertices[-1]] = True
+    each = np.repeat([*shares, 1 - sum(shares)], 2) / 2
+    rest = (n_vertices - len(each)) * each / each.sum()
+    sizes = 1 + np.floor(rest).astype(int)
+    sizes[np.argsort(np.floor(rest) - rest, kind="stable")[: n_vertices - sizes.sum()]] += 1
+    vertices, taken = [], np.zeros((2, n_side), dtype=bool)
+    places = product((*(latents.seed for latents in LATENTS), NOISE_SEED), (0, 1))
+    for (seed, side), size in zip(places, sizes, strict=True):
+        centre = np.argmin(np.linalg.norm(pial[side] - np.array(seed) * (2 * side - 1, 1, 1), axis=1))
+        distance = np.linalg.norm(sphere[side] - sphere[side][centre], axis=1)
+        patch = np.sort(np.argsort(np.where(taken[side], np.inf, distance), kind="stable")[:size])
+        taken[side][patch] = True
+        vertices.append(patch + side * n_side)
     return np.concatenate(vertices), np.repeat(np.repeat(np.array(REGIONS), 2), sizes)
-
-
-def _apportion(total: int, shares: np.ndarray) -> np.ndarray:
-    """Whole numbers that add up to `total`, at least 1 each, by largest remainder."""
-    rest = (total - len(shares)) * shares / shares.sum()
-    sizes: np.ndarray = 1 + np.floor(rest).astype(int)
-    sizes[np.argsort(np.floor(rest) - rest, kind="stable")[: total - sizes.sum()]] += 1
-    return sizes
-
-
-def shares_of(region: str, rng: np.random.Generator) -> np.ndarray:
-    """Share of a vertex's signal variance by latents, (n,), sum 1; zeros in the noise region."""
-    own, shares = REGIONS.index(region), np.zeros(len(LATENTS))
-    if own == len(LATENTS):
-        return shares
-    shares[own] = rng.uniform(*DOMINANT)
-    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in REGIONS[:-1]])
-    weights[own] = 0
-    return np.asarray(shares + (1 - shares[own]) * weights / weights.sum())
 
 
 def noise_covariance(n_trs: int, tr: float, autocorrelation: float) -> np.ndarray:
@@ -266,30 +235,37 @@ def noise_covariance(n_trs: int, tr: float, autocorrelation: float) -> np.ndarra
     return np.asarray(ar + np.outer(slope, slope) + n_trs * 0.1 * cosines @ cosines.T)
 
 
+def _shares(region: str, rng: np.random.Generator) -> np.ndarray:
+    """Share of a vertex's signal variance by latents, (n,), sum 1; zeros in the noise region."""
+    if region == REGIONS[-1]:
+        return np.zeros(len(LATENTS))
+    own, dominant = np.array(REGIONS[:-1]) == region, rng.uniform(*DOMINANT)
+    weights = np.array([WORD_REST if name == "sim-word" else rng.uniform(0.5, 1.5) for name in REGIONS[:-1]])
+    rest = np.where(own, 0, weights)
+    return np.where(own, dominant, (1 - dominant) * rest / rest.sum())
+
+
 def simulate(
-    stimulus: Stimulus, sources: list[np.ndarray], rois: np.ndarray, rng: np.random.Generator
+    stimulus: Stimulus, sources: list[list[np.ndarray]], rois: np.ndarray, rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """One subject: responses, run -> float32 (n_trs, n_vertices), and ceiling, float32 (n_vertices,)."""
+    run, n_runs = stimulus.runs[0], len(stimulus.runs)
     delay, autocorrelation = float(rng.normal(0, DELAY_SD)), float(rng.uniform(0.15, 0.35))
     heard = [_responses(stimulus, source, delay) for source in sources]
-    shares = np.array([shares_of(region, rng) for region in rois])  # (n_vertices, n_latents)
+    shares = np.array([_shares(region, rng) for region in rois])  # (n_vertices, n_latents)
     target = rng.uniform(*CEILINGS, size=len(rois))
     whole = np.zeros((stimulus.n_trs, len(rois)))
     for of, share in zip(heard, shares.T, strict=True):
         part = of @ rng.standard_normal((of.shape[1], len(rois)))
         whole += np.sqrt(share) * _inverse_root(part) * part
-    signal = np.split(whole, len(stimulus.runs))
-    expected, noise = [], []
-    for run in stimulus.runs:
-        covariance, basis = noise_covariance(run.n_trs, run.tr, autocorrelation), drift_basis(run.n_trs, run.tr, CUTOFF)
-        drawn = np.linalg.cholesky(covariance) @ rng.standard_normal((run.n_trs, len(rois)))
-        noise.append(_clean(drawn, run))
-        expected.append((np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / run.n_trs)
-    power_s = np.array([(part**2).mean(axis=0) for part in signal])  # (n_runs, n_vertices)
-    mean_s, power_n = power_s.mean(axis=0), np.array(expected)[:, None]
+    signal = whole.reshape(n_runs, run.n_trs, len(rois))
+    covariance, basis = noise_covariance(run.n_trs, run.tr, autocorrelation), drift_basis(run.n_trs, run.tr, CUTOFF)
+    noise = _clean(np.linalg.cholesky(covariance) @ rng.standard_normal(signal.shape), run)
+    power_s = (signal**2).mean(axis=1)  # (n_runs, n_vertices)
+    power_n = (np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / run.n_trs
     # Noise of the size that gives the target over all runs; any size will do where there is no signal.
-    size = np.where(mean_s > 0, mean_s * (1 / target**2 - 1) / power_n.mean(), 1.0)
+    mean_s = power_s.mean(axis=0)
+    size = np.where(mean_s > 0, mean_s * (1 / target**2 - 1) / power_n, 1.0)
     ceiling = np.sqrt(power_s / (power_s + size * power_n)).mean(axis=0)
-    parts = zip(stimulus.runs, signal, noise, strict=True)
-    responses = {run.name: standardise(own + np.sqrt(size) * other) for run, own, other in parts}
-    return responses, ceiling.astype(np.float32)
+    responses = map(standardise, signal + np.sqrt(size) * noise)
+    return dict(zip([run.name for run in stimulus.runs], responses, strict=True)), ceiling.astype(np.float32)

@@ -30,9 +30,9 @@ def validate(
     ] = None,
 ) -> None:
     """Check a task file and all its items, and show the first."""
-    from phaselab.behaviour.files import validate as check
+    from phaselab.behaviour.files import load_items
 
-    items = check(file, {split: Path(path) for split, path in pairs("--data", data, "split=FILE").items()})
+    items = load_items(file, data={split: Path(path) for split, path in pairs("--data", data, "split=FILE").items()})
     first = items[0]
     typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
     typer.echo(f"{file}: {len(items)} items, all of them can be asked")

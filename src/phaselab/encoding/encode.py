@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of, refuse_not_finite
+from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
@@ -28,26 +29,24 @@ MIN_SHIFT = 20
 #: Voxels that himalaya is given at once, at most; it factorises the features again for each of them.
 HIMALAYA_AT_ONCE = 16384
 #: What is kept of each voxel.
-KEPT = ("r", "p", "significant", "alpha")
+KEPT = ("r", "p", "alpha", "significant")
 
 
 @dataclass(frozen=True)
 class Scores:
     """Scores of one subject.
 
-    Attributes
-    ----------
     r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
     p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
-    significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     alpha : float32 (n_layers, n_voxels) geometric mean over outer folds of the chosen alphas.
+    significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
     layers : (n_layers,) number of each layer.
     """
 
     r: np.ndarray
     p: np.ndarray
-    significant: np.ndarray
     alpha: np.ndarray
+    significant: np.ndarray
     layers: tuple[int, ...]
 
 
@@ -64,8 +63,6 @@ def encode(
     Folds are those of `spec`; alpha is chosen for each voxel inside the training set of each fold. Subjects with the
     same runs share one fit: their voxels are columns of one matrix, read in batches and never joined in memory.
 
-    Parameters
-    ----------
     X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
     Y : subject -> run -> (n_trs, n_voxels) responses, numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all
         runs of `X`.
@@ -76,39 +73,32 @@ def encode(
     progress : called with (layers scored, layers) after each layer.
     device : torch device of ridge, correlations and permutations.
 
-    Returns
-    -------
-    Scores of each subject. A voxel that is constant in a fold scores 0 there, and a voxel that is
-    constant in all of them has r = 0 and p = 1; such voxels are counted in a warning.
+    A voxel that is constant in a fold scores 0 there, and a voxel that is constant in all of them has r = 0 and
+    p = 1; such voxels are counted in a warning.
     """
-    fits = [_GroupFit(group, Y, spec, seed, device) for group in groups_of(X, Y)]
+    fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
-    tables: dict[str, dict[str, list[np.ndarray]]] = {subject: {name: [] for name in KEPT} for subject in Y}
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {subject: [] for subject in Y}
     for number, layer in enumerate(layers, 1):
         of_layer = X[layer]  # a layer may be made only when it is asked for
         for fit in fits:
-            r, p, alpha = (fit.group.split(values) for values in fit.score(fit.group.features(of_layer)))
+            r, p, alpha = (
+                fit.group.split(values) for values in fit.score(fit.group.features(of_layer, f"layer {layer}"))
+            )
             for subject in fit.group.subjects:
-                significant = significance.discoveries(p[subject], spec.fdr)
-                values = (r[subject].astype(np.float32), p[subject].astype(np.float32), significant)
-                for name, value in zip(KEPT, (*values, alpha[subject].astype(np.float32)), strict=True):
-                    tables[subject][name].append(value)
+                significant = false_discovery_control(p[subject]) <= spec.fdr  # Benjamini and Hochberg (1995)
+                own = (of[subject].astype(np.float32) for of in (r, p, alpha))
+                found[subject].append((*own, significant))
         if progress is not None:
             progress(number, len(layers))
-    return {
-        subject: Scores(**{name: np.array(rows) for name, rows in table.items()}, layers=layers)
-        for subject, table in tables.items()
-    }
-
-
-#: Predictions (n_test, b) less a mean, and alphas (b,).
-Fitted = tuple[np.ndarray, np.ndarray]
+    tables = {subject: map(np.array, zip(*rows, strict=True)) for subject, rows in found.items()}
+    return {subject: Scores(**dict(zip(KEPT, table, strict=True)), layers=layers) for subject, table in tables.items()}
 
 
 class _GroupFit:
     """Folds, responses and permutations of subjects with the same runs: all that no layer changes."""
 
-    def __init__(self, group: Group, Y: Responses, spec: EncodingSpec, seed: int, device: str) -> None:
+    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str) -> None:
         self.group, self.spec, self.device = group, spec, find_device(device)
         runs = group.runs
         self.folds = outer_folds(runs, spec)
@@ -120,39 +110,49 @@ class _GroupFit:
         ]
         bad = [i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE]
         if bad:
-            refuse_not_finite(group, bad, Y)
-        _report_constant(group, self.targets)
+            group.refuse(min(bad))
+        for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
+            if constant.any():
+                many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
+                warnings.warn(f"{many} are constant in a test fold, where they score r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
-        drawn = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
-        self.permutations = drawn
+        self.permutations = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
         n_voxels = self.group.Y.shape[1]
         r, alpha, counts = np.empty(n_voxels), np.empty(n_voxels), []
         for columns, fitted in self._fitted(X):
+            # A voxel that is constant in the training set cannot be fitted: its best prediction is its mean.
+            for part, (predicted, chosen) in zip(self.targets, fitted, strict=True):
+                out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
+                predicted[:, out], chosen[out] = 0, self.alphas[0]
             measured = self.group.Y[:, columns]  # kept since it was fitted
-            predicted = [self._here(prediction) for prediction, _ in fitted]
+            predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
-            of_folds = [pearson(a, b) for a, b in zip(predicted, held, strict=True)]
+            of_folds = [pearson(a, b) for a, b in zip(predictions, held, strict=True)]
             r[columns] = np.mean([values if isinstance(values, np.ndarray) else values.cpu() for values in of_folds], 0)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
-            counts.append(self.permutations.count(predicted, held))
-        return r, self.permutations.p(significance.Counts.join(counts), self.group.subject_of), alpha
+            counts.append(self.permutations.count(predictions, held))
+        return r, self.permutations.p(counts, self.group.subject_of), alpha
 
     def _here(self, values: np.ndarray) -> Any:
         """On a CPU numpy as it is, so that sums keep their order; a tensor on any other device."""
         return values if self.device.type == "cpu" else torch.as_tensor(values, device=self.device)
 
-    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, Sequence[Fitted]]]:
-        """Batches of voxels, each with what was fitted in every fold; the features are (n_trs, p)."""
+    def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
+        """Batches of voxels, each with predictions (n_test, b), less a mean, and alphas (b,) of every fold."""
         n_trs, n_voxels = self.group.Y.shape
         memory, each_fold = self.spec.memory * 2**30, range(len(self.folds))
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
             for columns in _batches(n_voxels, int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))):
-                yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
+                Y, fitted = self.group.Y[:, columns], []
+                for (train, test), part in zip(self.folds, self.targets, strict=True):
+                    data = X[train], Y[train], X[test]
+                    fitted.append(reference.ridge(*data, self.alphas, part.splits.folds, self.device.type))
+                yield columns, fitted
             return
         n_test = max(part.n_test for part in self.targets)
         plan = self._plan(X, 0)
@@ -180,25 +180,10 @@ class _GroupFit:
         train, test = self.folds[k]
         return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
 
-    def _by_plan(self, plan: Plan, k: int, columns: slice) -> Fitted:
+    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
         assert fit.predictions is not None
-        # A voxel that is constant in the training set was not fitted: its best prediction is its mean.
-        for voxel in fit.left_out:
-            fit.predictions[:, voxel], fit.alpha[voxel] = 0, self.alphas[0]
         return fit.predictions, fit.alpha
-
-    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> Fitted:
-        (train, test), part = self.folds[k], self.targets[k]
-        out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
-        kept = np.setdiff1d(np.arange(columns.stop - columns.start), out)
-        predictions, alpha = np.zeros((len(test), len(kept) + len(out))), np.full(len(kept) + len(out), self.alphas[0])
-        if len(kept):
-            Y = self.group.Y[:, columns][train][:, kept]
-            inner = list(part.splits.folds)
-            predicted, best, _ = reference.ridge(X[train], Y, X[test], self.alphas, inner, str(self.device))
-            predictions[:, kept], alpha[kept] = predicted, best
-        return predictions, alpha
 
 
 def shuffled_stimulus(
@@ -211,47 +196,41 @@ def shuffled_stimulus(
     and responses as it is. (Rotating the responses and not the features is the same shift, and lets
     all `n` shuffles share one factorisation.) `seed` is that of shifts and permutations, the rest as for ``encode``.
     """
-    groups = groups_of(X, Y)
-    lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
-    used = {run for group in groups for run in group.lengths}
+    used = {run for of_run in Y.values() for run in of_run}
+    lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
         enough = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT or run not in used, f"run {run}", f"{n_trs} TRs", enough)
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", enough)
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):
-        shifts = {run: rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1) for run, n_trs in lengths.items() if run in used}
+        shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
-            shifted[f"{number}/{subject}"] = {run: Rolled(values, int(shifts[run])) for run, values in of_run.items()}
+            shifted[f"{number}/{subject}"] = {run: Rolled(values, shifts[run]) for run, values in of_run.items()}
     scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 
 def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndarray:
     """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below `floor`."""
-    r, ceiling = np.asarray(r), np.asarray(ceiling)
-    expect(r.shape[-1:] == ceiling.shape, "ceiling", f"shape {ceiling.shape}", f"({r.shape[-1]},) as in r")
     enough = ceiling >= floor
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
 
 def summarise(
-    scores: dict[str, Scores],
-    rois: dict[str, np.ndarray],
-    ceiling: dict[str, np.ndarray] | None = None,
-    floor: float = 0.1,
+    scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
     """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
 
     Regions and noise ceilings are (n_voxels,) of each subject. Rows as of ``by_region``; measures: ``r``;
     ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known, over the voxels whose ceiling
-    reaches `floor` (NaN when none of a region does).
+    is high enough (NaN when none of a region's is).
     """
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}
         if ceiling is not None:
-            measures["r_normalised"] = normalise(score.r, ceiling[subject], floor)
+            measures["r_normalised"] = normalise(score.r, ceiling[subject])
         rows += by_region(measures, score.layers, subject, rois[subject])
     return pd.DataFrame(rows)
 
@@ -264,13 +243,10 @@ def by_region(
     Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions: ``all``, then each by name.
     ``stderr`` is the standard error over voxels, NaN for fewer than two of them.
     """
-    names, rows = np.asarray(rois).astype(str), []
+    rows, regions = [], regions_of(rois)
     for measure, values in measures.items():
-        expect(
-            names.shape == values.shape[1:], f"subject {subject}: rois", f"shape {names.shape}", f"{values.shape[1:]}"
-        )
         for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
-            for roi, inside in regions_of(names).items():
+            for roi, inside in regions.items():
                 known = of_layer[inside & ~np.isnan(of_layer)]
                 value = known.mean() if len(known) else np.nan
                 stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
@@ -293,7 +269,7 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
     for subject, score in scores.items():
         of_subject = group.create_group(subject)
         for name in KEPT:
-            of_subject.create_array(name, data=np.ascontiguousarray(getattr(score, name)))
+            of_subject.create_array(name, data=getattr(score, name))
         of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
 
 
@@ -303,25 +279,11 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
     group = zarr.open_group(path, mode="r")
     return {
-        subject: {
-            **{name: np.asarray(of_subject[name]) for name in KEPT},
-            "layers": np.asarray(of_subject.attrs["layers"]),
-        }
-        for subject, of_subject in sorted(group.groups())
+        subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}
+        for subject, own in sorted(group.groups())
     }
 
 
 def _batches(n_voxels: int, size: int) -> Iterator[slice]:
     for start in range(0, n_voxels, size):
         yield slice(start, min(start + size, n_voxels))
-
-
-def _report_constant(group: Group, targets: list[Targets]) -> None:
-    """Warn of voxels that are constant in the test set of a fold, and so score 0 in it."""
-    for subject, constant in group.split(np.any([part.test_constant for part in targets], axis=0)).items():
-        if constant.any():
-            warnings.warn(
-                f"subject {subject}: {constant.sum()} of {constant.size} voxels are constant in a test "
-                "fold, where they score r = 0",
-                stacklevel=4,
-            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from phaselab.encoding.folds import Fold
 
 #: Targets and alphas that himalaya works on at once: its defaults take all of them.
-BATCHES = {"n_targets_batch": 1000, "n_targets_batch_refit": 1000, "n_alphas_batch": 5}
+BATCHES: dict[str, Any] = {"n_targets_batch": 1000, "n_targets_batch_refit": 1000, "n_alphas_batch": 5}
 
 
 @contextmanager
@@ -28,31 +28,22 @@ def backend(device: str = "cpu") -> Iterator[None]:
 
 
 def ridge(
-    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: list[Fold], device: str = "cpu"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, alphas: np.ndarray, folds: Sequence[Fold], device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
-    Parameters
-    ----------
-    X, Y, X_test : (n, p) and (n, n_targets) training set; (n_test, p) features of held-out rows.
-    alphas : candidates; of equally good ones the first is taken.
-    folds : (train, validation) rows of the training set.
-
-    Returns
-    -------
-    float64: predictions (n_test, n_targets), chosen alphas and CV scores (n_targets,).
+    Of a training set (n, p) and (n, n_targets), features (n_test, p) of held-out rows, candidates, of which the first
+    of equally good ones is taken, and (train, validation) rows of the training set: predictions (n_test, n_targets) and
+    chosen alphas (n_targets,), float64.
     """
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV
     from himalaya.scoring import correlation_score
 
-    # In order: torch takes no array that is read backwards.
-    alphas = np.array(list(alphas))
-    params: dict[str, Any] = {"score_func": correlation_score, **BATCHES}
+    params = {"score_func": correlation_score, **BATCHES}
+    solver = KernelRidgeCV if X.shape[1] > len(X) else RidgeCV
     with backend(device):
-        kernel = X.shape[1] > len(X)
-        model = (KernelRidgeCV if kernel else RidgeCV)(alphas, fit_intercept=True, cv=folds, solver_params=params)
+        # A copy: torch takes no array that is read backwards.
+        model = solver(alphas.copy(), fit_intercept=True, cv=list(folds), solver_params=params)
         model.fit(X.astype(np.float64), Y.astype(np.float64))
-        found = model.predict(X_test.astype(np.float64)), model.best_alphas_, model.cv_scores_
-        predicted, best, scores = (values.cpu().numpy() for values in found)
-    return predicted, best, scores
+        return model.predict(X_test.astype(np.float64)).cpu().numpy(), model.best_alphas_.cpu().numpy()

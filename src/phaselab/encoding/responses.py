@@ -21,11 +21,11 @@ class Columns:
     The columns that were read last are kept, so that training and test rows of a batch are read once.
     """
 
-    def __init__(self, subjects: Sequence[Mapping[str, Any]], runs: Sequence[str]) -> None:
-        self._parts = [[of_run[run] for run in runs] for of_run in subjects]
-        self.ends = np.cumsum([parts[0].shape[1] for parts in self._parts])
-        self.shape = (sum(part.shape[0] for part in self._parts[0]), int(self.ends[-1]))
-        self.dtype = np.result_type(*(part.dtype for parts in self._parts for part in parts))
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self._parts = parts  # of each subject, those of each run
+        self.ends = np.cumsum([of_subject[0].shape[1] for of_subject in parts])
+        self.shape = (sum(part.shape[0] for part in parts[0]), int(self.ends[-1]))
+        self.dtype = np.result_type(*(part.dtype for of_subject in parts for part in of_subject))
         self._kept = slice(0, 0), np.empty((self.shape[0], 0), self.dtype)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
@@ -51,7 +51,7 @@ class Rolled:
 
     def __init__(self, values: Any, shift: int) -> None:
         self._values, self._shift = values, shift
-        self.shape, self.dtype, self.ndim = values.shape, values.dtype, 2
+        self.shape, self.dtype = values.shape, values.dtype
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
         return np.roll(np.asarray(self._values[:, key[1]]), self._shift, axis=0)
@@ -59,14 +59,7 @@ class Rolled:
 
 @dataclass(frozen=True)
 class Group:
-    """Subjects with the same runs.
-
-    Attributes
-    ----------
-    subjects : their names.
-    lengths : run -> TRs, in the order of the features.
-    Y : their responses.
-    """
+    """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""
 
     subjects: tuple[str, ...]
     lengths: dict[str, int]
@@ -82,60 +75,51 @@ class Group:
         """(n_voxels,) number of the subject of each column."""
         return np.searchsorted(self.Y.ends, np.arange(self.Y.shape[1]), side="right")
 
-    def columns(self, number: int) -> slice:
-        """Columns of a subject."""
-        return slice(int(self.Y.ends[number - 1]) if number else 0, int(self.Y.ends[number]))
-
-    def features(self, of_layer: Mapping[str, np.ndarray]) -> np.ndarray:
-        """float64 (n_trs, p), of run -> (n_trs, p) of all runs."""
-        return np.concatenate([of_layer[run] for run in self.lengths]).astype(np.float64)
+    def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
+        """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
+        values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
+        bad = np.count_nonzero(~np.isfinite(values))
+        expect(not bad, who, f"{bad} NaN or infinite values", "none")
+        return values
 
     def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Subject -> its columns of (..., n_voxels)."""
         return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
 
+    def refuse(self, column: int) -> None:
+        """Say of which subject and run there are values in a column that are not finite."""
+        bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
+        run = list(self.lengths)[self.runs[bad][0]]
+        where = f"run {run}: subject {self.subjects[self.subject_of[column]]}"
+        raise PhaselabError(f"{where}: found NaN or infinite values, expected none")
+
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
-    """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject or layer."""
+    """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
     expect(X, "X", "no layer", "at least one")
     expect(Y, "Y", "no subject", "at least one")
-    first = next(iter(X))
-    lengths = {run: len(values) for run, values in X[first].items()}
-    as_in = f"as in layer {first}"
-    # Not a dictionary: one layer at a time is in memory.
-    for layer, runs in X.items():
-        expect(set(runs) == set(lengths), f"layer {layer}: runs", sorted(runs), f"{sorted(lengths)} {as_in}")
-        for run, values in check_runs(f"layer {layer}", runs, lengths, as_in):
-            bad = np.count_nonzero(~np.isfinite(values))
-            expect(not bad, f"run {run}: layer {layer}", f"{bad} NaN or infinite values", "none")
+    lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
     found: dict[tuple[str, ...], list[str]] = {}
     for subject, of_run in Y.items():
         known = of_run and set(of_run) <= set(lengths)
-        expect(known, f"subject {subject}: runs", sorted(of_run), f"some of {sorted(lengths)} {as_in}")
-        for _ in check_runs(f"subject {subject}", of_run, lengths, as_in):
-            pass
+        expect(known, f"subject {subject}: runs", sorted(of_run), f"some of {sorted(lengths)} as in the features")
         found.setdefault(tuple(run for run in lengths if run in of_run), []).append(subject)
-    return [
-        Group(tuple(subjects), {run: lengths[run] for run in runs}, Columns([Y[s] for s in subjects], runs))
-        for runs, subjects in found.items()
-    ]
+    groups = []
+    for runs, subjects in found.items():
+        own = {run: lengths[run] for run in runs}
+        groups.append(Group(tuple(subjects), own, Columns([_checked(f"subject {s}", Y[s], own) for s in subjects])))
+    return groups
 
 
-def check_runs(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int], as_in: str) -> Any:
-    """Runs with their arrays, (n_trs, k) with the TRs of `lengths` and the same k; refuses others."""
-    width = 0
-    for run, values in of_run.items():
-        where, shape = f"run {run}: {who}", tuple(values.shape)
-        expect(len(shape) == 2 and shape[0] == lengths[run], where, f"shape {shape}", f"{lengths[run]} TRs {as_in}")
-        width = width or shape[1]
-        expect(width and shape[1] == width, where, f"{shape[1]} columns", f"{width or 'at least 1'}")
-        yield run, values
-
-
-def refuse_not_finite(group: Group, columns: Sequence[int], Y: Responses) -> None:
-    """Say in which run of which subject there are values that are not finite, of those that have them."""
-    subject = group.subjects[group.subject_of[min(columns)]]
-    for run in group.lengths:
-        bad = np.count_nonzero(~np.isfinite(np.asarray(Y[subject][run][:, :])))
-        if bad:
-            raise PhaselabError(f"run {run}: subject {subject}: found {bad} NaN or infinite values, expected none")
+def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) -> list[Any]:
+    """The arrays of the runs of `lengths`, (n_trs, k) with that many TRs and the same k."""
+    missing = sorted({*lengths} - {*of_run})
+    expect(not missing, f"{who}: runs", sorted(of_run), f"{missing} as well")
+    parts = {run: of_run[run] for run in lengths}
+    width = parts[next(iter(parts))].shape[1:]
+    for run, part in parts.items():
+        good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
+        expect(
+            good, f"run {run}: {who}", f"shape {tuple(part.shape)}", f"({lengths[run]} TRs, the same columns in all)"
+        )
+    return list(parts.values())

@@ -10,8 +10,7 @@ import pandas as pd
 from phaselab.encoding import reference
 from phaselab.encoding.encode import by_region
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, check_runs, groups_of, refuse_not_finite
-from phaselab.errors import expect
+from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
 
 #: Random ratios of the two penalties that are tried.
@@ -34,46 +33,34 @@ def unique_contribution(
     (Dupré la Tour et al. 2022, NeuroImage 264, 119728), less R^2 of the model of the nuisance alone (de Heer et al.
     2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0.
 
-    Parameters
-    ----------
     X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
     seed : of the search for penalties.
     rois : subject -> (n_voxels,) region of each voxel.
-    device : torch device.
 
-    Returns
-    -------
     Rows as of ``summarise``; measures, means over voxels: ``r2_unique`` and ``r2_joint``.
     """
-    groups = groups_of(X, Y)
-    lengths = {run: len(values) for run, values in next(iter(X.values())).items()}
-    expect(set(nuisance) == set(lengths), "nuisance: runs", sorted(nuisance), f"{sorted(lengths)} as in X")
-    list(check_runs("nuisance", nuisance, lengths, "as in X"))
     layers, rows = tuple(sorted(X)), []
-    for group in groups:
-        aside = group.features(nuisance)
-        alone = _explained([aside], group, Y, spec, seed, device)
-        joint = np.array([_explained([group.features(X[i]), aside], group, Y, spec, seed, device) for i in layers])
-        parts = group.split(joint - alone), group.split(joint)
+    for group in groups_of(X, Y):
+        aside = group.features(nuisance, "nuisance")
+        alone = _explained([aside], group, spec, seed, device)
+        spaces = ([group.features(X[layer], f"layer {layer}"), aside] for layer in layers)
+        joint = np.array([_explained(both, group, spec, seed, device) for both in spaces])
+        unique, whole = group.split(joint - alone), group.split(joint)
         for subject in group.subjects:
-            measures = {name: part[subject] for name, part in zip(("r2_unique", "r2_joint"), parts, strict=True)}
+            measures = {"r2_unique": unique[subject], "r2_joint": whole[subject]}
             rows += by_region(measures, layers, subject, rois[subject])
     return pd.DataFrame(rows)
 
 
-def _explained(
-    spaces: list[np.ndarray], group: Group, Y: Responses, spec: EncodingSpec, seed: int, device: str
-) -> np.ndarray:
+def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed: int, device: str) -> np.ndarray:
     """R^2 of the model of these spaces, (n_trs, p) each; mean over folds, (n_voxels,); 0 where nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
     runs, (n_trs, n_voxels) = group.runs, group.Y.shape
     folds = outer_folds(runs, spec)
-    inner = [inner_folds(train, runs, spec) for train, _ in folds]
-    alphas, several = np.logspace(*spec.log10_alphas), len(spaces) > 1
-    params = reference.BATCHES | {"n_iter": ITERATIONS if several else 1, "alphas": alphas}
-    params |= {"progress_bar": False, "warn": False}
+    params = reference.BATCHES | {"n_iter": ITERATIONS if len(spaces) > 1 else 1, "progress_bar": False, "warn": False}
+    params["alphas"] = np.logspace(*spec.log10_alphas)
     # Weights and their refits, and responses with their predictions, float64.
     each = 8 * (3 * sum(values.shape[1] for values in spaces) + 8 * n_trs)
     size = max(1, int(spec.memory * 2**30 / each))
@@ -82,11 +69,11 @@ def _explained(
         for start in range(0, n_voxels, size):
             columns = slice(start, min(start + size, n_voxels))
             responses = group.Y[:, columns].astype(np.float64)
-            bad = np.flatnonzero(~np.isfinite(responses).all(axis=0))
-            if len(bad):
-                refuse_not_finite(group, [start + int(i) for i in bad], Y)
+            for bad in np.flatnonzero(~np.isfinite(responses).all(axis=0)):
+                group.refuse(start + int(bad))
             for k, (train, test) in enumerate(folds):
-                model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=inner[k], random_state=seed)
+                cv = inner_folds(train, runs, spec)
+                model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv, random_state=seed)
                 model.fit([values[train] for values in spaces], responses[train])
                 predicted = model.predict([values[test] for values in spaces]).cpu().numpy()
                 f, y = (values - values.mean(0) for values in (predicted, responses[test]))

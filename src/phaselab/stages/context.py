@@ -262,9 +262,9 @@ class Workbench:
     @cached_property
     def _brain_inputs(self) -> dict[str, dict[str, Any]]:
         """What stimulus and responses depend on: version, fields of the section, and bytes of the data's files."""
-        from phaselab.brains import registered
+        from phaselab.brains import BRAINS
 
-        brain = registered(self.study.brain)
+        brain = BRAINS[self.study.brain.name]
         heard = fields(self.study, ["brain.name", *(f"brain.{name}" for name in brain.stimulus)])
         heard["version of the brain"], seen = brain.version, fields(self.study, ["brain"])
         for part, paths in brain.files(self.study.brain, self.data).items():

@@ -15,18 +15,10 @@ VERSION = {"world": 1, "books": 1}
 
 
 def source(training: Training, data: Path | None) -> TextSource:
-    """The text that `training` names; `data` is the folder of downloaded data, needed by ``books`` alone.
-
-    Raises
-    ------
-    phaselab.results.DataMissing
-        When the books are not there: says what to fetch and where to put it.
-    phaselab.errors.PhaselabError
-        When the text has no such mix.
-    """
+    """The text that `training` names; the folder `data` is for ``books`` alone, DataMissing says what to put there."""
     # Imported here so that each text needs nothing of what the other needs.
     if training.text == "world":
-        from phaselab.texts.worldtext import WorldText
+        from phaselab.texts.world import WorldText
 
         return WorldText(training.mix, training.seed)
     from phaselab.texts.books import BooksText
@@ -40,6 +32,6 @@ def key(training: Training, data: Path | None, stamps: Path) -> str:
     if training.text == "books":
         from phaselab.texts.books import manifest_of
 
-        folder = manifest_of(data).parent
-        named |= {"vocabulary": training.vocabulary, "books": stamped_digest(folder, stamps)}
+        books = stamped_digest(manifest_of(data).parent, stamps)
+        named |= {"vocabulary": training.vocabulary, "books": books}
     return digest_of(named)

@@ -7,9 +7,11 @@ so training that was interrupted goes on as if it had not been.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,14 +28,9 @@ STREAMS = {"training": 11, "held out": 12, "items": 13}
 
 @dataclass(frozen=True)
 class Item:
-    """A question with listed options.
+    """A question with listed options, in the order listed; the continuation of `prompt` is a space and an option.
 
-    Attributes
-    ----------
-    id : name of the item, unique in its task.
-    prompt : text up to where the answer begins; the continuation is a space and an option.
-    options, answer : the options in the order listed; ``options[answer]`` is right.
-    kind, language : what is asked, a finer division than the task; the language of prompt and options.
+    `id` is unique in the task; ``options[answer]`` is right; `kind` is what is asked, a finer division than the task.
     """
 
     id: str
@@ -44,52 +41,69 @@ class Item:
     language: str
 
 
-class TextSource(Protocol):
-    """What the training loop and the tasks need of a text."""
+class TextSource(ABC):
+    """What the training loop and the tasks need of a text; what is abstract is each text's own, as its attributes."""
 
     digest: str
     tasks: tuple[str, ...]
+    seed: int
 
+    @abstractmethod
+    def _tokens(self) -> Tokenizer: ...
+
+    @abstractmethod
+    def _documents(self, rng: np.random.Generator, stream: str, row: int, context: int) -> Iterator[list[int]]:
+        """Token ids of document after document, with which row `row` of a stream is filled."""
+
+    @abstractmethod
+    def _item(self, task: str, rng: np.random.Generator) -> Item:
+        """A held-out question, without its id."""
+
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer; pad, bos and eos tokens are set."""
+        """The tokenizer, as transformers has it."""
+        from transformers import PreTrainedTokenizerFast
+
+        fast: Any = PreTrainedTokenizerFast
+        special = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNK}
+        made: PreTrainedTokenizerFast = fast(tokenizer_object=self._tokens(), **special)
+        return made
 
     def batch(self, step: int, batch: int, context: int) -> np.ndarray:
         """Token ids of one optimiser step, int64 (batch, context); depends on its arguments alone."""
+        return self._rows("training", self.seed, step, batch, context)
 
     def held_out(self, batch: int, context: int) -> np.ndarray:
-        """Token ids of text that training never sees, int64 (batch, context)."""
+        """Token ids of text that training never sees, int64 (batch, context); the same for every seed."""
+        return self._rows("held out", 0, 0, batch, context)
+
+    def _rows(self, stream: str, seed: int, step: int, batch: int, context: int) -> np.ndarray:
+        draws = (np.random.default_rng([seed, STREAMS[stream], step, row]) for row in range(batch))
+        rows = (self._documents(rng, stream, step * batch + row, context) for row, rng in enumerate(draws))
+        return np.stack([first(context, row) for row in rows])
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:
-        """`n` different held-out questions. Raises PhaselabError for a task that the source has not."""
+        """`n` held-out questions with different prompts; raises PhaselabError for a task that the text has not."""
+        expect(task in self.tasks, "task", repr(task), f"one of {', '.join(self.tasks)}")
+        rng = np.random.default_rng([seed, STREAMS["items"]])
+        items: dict[str, Item] = {}
+        misses = 0
+        while len(items) < n:
+            item = self._item(task, rng)
+            misses = misses + 1 if item.prompt in items else 0
+            expect(misses < 1000, f"task {task}: items", n, f"at most about {len(items)}")
+            items.setdefault(item.prompt, replace(item, id=f"{task}-{seed}-{len(items)}"))
+        return list(items.values())
+
+
+def first(context: int, documents: Iterator[list[int]]) -> np.ndarray:
+    """The first `context` token ids of `documents`, the last one cut off; int64 (context,)."""
+    ids: list[int] = []
+    while len(ids) < context:
+        ids += next(documents)
+    return np.array(ids[:context], dtype=np.int64)
 
 
 def is_held_out(*combination: str) -> bool:
     """Whether a combination belongs to the held-out eighth of all; the same on every machine."""
     return hashlib.sha256(" ".join(combination).encode()).digest()[0] % 8 == 0
-
-
-def with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """A tokenizer as transformers has it."""
-    from transformers import PreTrainedTokenizerFast
-
-    fast: Any = PreTrainedTokenizerFast
-    made: PreTrainedTokenizerFast = fast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS, unk_token=UNK
-    )
-    return made
-
-
-def distinct_items(
-    n: int, task: str, tasks: tuple[str, ...], draw: Callable[[np.random.Generator, int], Item], seed: int
-) -> list[Item]:
-    """`n` items with different prompts from `draw(rng, index)`; `task` must be one of the `tasks` of the text."""
-    expect(task in tasks, "task", repr(task), f"one of {', '.join(tasks)}")
-    rng = np.random.default_rng([seed, STREAMS["items"]])
-    items: dict[str, Item] = {}
-    misses = 0
-    while len(items) < n:
-        item = draw(rng, len(items))
-        misses = misses + 1 if item.prompt in items else 0
-        expect(misses < 1000, f"task {task}: items", n, f"at most about {len(items)}")
-        items.setdefault(item.prompt, item)
-    return list(items.values())

@@ -15,6 +15,7 @@ import csv
 import hashlib
 import re
 from collections import Counter
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,10 +25,10 @@ import numpy as np
 from phaselab.errors import expect
 from phaselab.results import DataMissing
 from phaselab.study import digest_of
-from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, distinct_items, is_held_out, with_special_tokens
+from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, first, is_held_out
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
 
 FETCH = (
     "fetch English books as UTF-8 text (Project Gutenberg's, say), put them as <slug>.txt in the folder "
@@ -35,43 +36,34 @@ FETCH = (
     "--data or PHASELAB_DATA"
 )
 WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
+#: Share of rows that are cloze questions, and of rows without punctuation.
+CLOZE, SPOKEN = 0.15, 0.4
+#: Words of a cloze passage, least and greatest.
+PASSAGE = (20, 45)
+#: Characters from the middle of each training book on which encoding and word counts are made.
+SAMPLE = 15_000
+#: A cloze answer is one of so many frequent words of three letters or more; a wrong option's rank
+#: in that list is at most so far from the answer's.
+FREQUENT, NEAR = 500, 20
 
 
 def manifest_of(data: Path | None) -> Path:
     """The manifest of the books in a folder of data; raises DataMissing when it is not there."""
-    if data is None:
-        raise DataMissing(f"books: no folder of data given; {FETCH}")
-    manifest = Path(data) / "books" / "MANIFEST.csv"
-    if not manifest.is_file():
+    manifest = (data or Path("DATA")) / "books" / "MANIFEST.csv"
+    if data is None or not manifest.is_file():
         raise DataMissing(f"{manifest}: not there; {FETCH}")
     return manifest
 
 
-class BooksText:
+class BooksText(TextSource):
     """Windows of books, a part of them as a transcript of speech would have them, and cloze questions.
 
-    Raises DataMissing when the folder, its manifest or a book is not there, PhaselabError when a book's digest
-    is not the manifest's.
-
-    Parameters
-    ----------
-    mix : ``en``, the one there is.
-    seed : of the training stream.
-    vocabulary : number of tokens of the byte-level byte-pair encoding.
-    data : folder that has ``books`` in it.
+    `mix` is ``en``; `vocabulary` the number of tokens of a byte-level byte-pair encoding; `data` the folder that has
+    ``books`` in it. Raises DataMissing when that, its manifest or a book is not there, PhaselabError when a book's
+    digest is not the manifest's.
     """
 
-    #: Share of rows that are cloze questions, and of rows without punctuation.
-    CLOZE, SPOKEN = 0.15, 0.4
-    #: Words of a cloze passage, least and greatest.
-    PASSAGE = (20, 45)
-    #: Characters from the middle of each training book on which encoding and word counts are made.
-    SAMPLE = 15_000
-    #: A cloze answer is one of so many frequent words of three letters or more; a wrong option's rank
-    #: in that list is at most so far from the answer's.
-    FREQUENT, NEAR = 500, 20
-
-    tasks: tuple[str, ...] = ("cloze",)
+    tasks = ("cloze",)
 
     def __init__(self, mix: str, seed: int, vocabulary: int, data: Path | None) -> None:
         expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")
@@ -98,25 +90,24 @@ class BooksText:
         return texts
 
     @cached_property
-    def _ends(self) -> dict[str, np.ndarray]:
-        """Where each book ends in all of them laid end to end, characters; (n_books,) a stream."""
-        return {stream: np.cumsum([len(t) for t in texts]) for stream, texts in self._texts.items()}
+    def _joined(self) -> dict[str, tuple[str, np.ndarray]]:
+        """Of each stream, all books laid end to end, and where each of them ends; (n_books,)."""
+        return {stream: ("".join(texts), np.cumsum([len(t) for t in texts])) for stream, texts in self._texts.items()}
 
     @cached_property
     def _sample(self) -> list[str]:
-        middles = ((text, max(0, (len(text) - self.SAMPLE) // 2)) for text in self._texts["training"])
-        return [text[start : start + self.SAMPLE] for text, start in middles]
+        middles = ((text, max(0, (len(text) - SAMPLE) // 2)) for text in self._texts["training"])
+        return [text[start : start + SAMPLE] for text, start in middles]
 
     @cached_property
     def _frequent(self) -> dict[str, int]:
         """The most frequent lower-case words of three letters or more, with their ranks from 0."""
-        counts = Counter(word for text in self._sample for word in text.split() if len(word) > 2 and word.isascii())
-        words = [word for word in counts if word.isalpha() and word.islower()]
-        ranked = sorted(words, key=lambda word: (-counts[word], word))[: self.FREQUENT]
+        counts = Counter(word for text in self._sample for word in re.findall(r"(?<!\S)[a-z]{3,}(?!\S)", text))
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))[:FREQUENT]
         return {word: rank for rank, word in enumerate(ranked)}
 
-    @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerFast:
+    def _tokens(self) -> Tokenizer:
+        """Byte-level byte-pair encoding, learned from the middles of the training books."""
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
@@ -129,66 +120,50 @@ class BooksText:
             show_progress=False,
         )
         tokenizer.train_from_iterator(self._sample, trainer)
-        return with_special_tokens(tokenizer)
-
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Byte-level byte-pair encoding, learned from the middles of the training books."""
-        return self._tokenizer
-
-    def batch(self, step: int, batch: int, context: int) -> np.ndarray:
-        """Rows of running text, or of cloze questions; int64 (batch, context)."""
-        draws = (np.random.default_rng([self.seed, STREAMS["training"], step, row]) for row in range(batch))
-        return np.stack([self._row(rng, "training", context, rng.random()) for rng in draws])
+        return tokenizer
 
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        return np.stack([self._row(rng, "held out", context, self.CLOZE) for _ in range(batch)])
+        return np.stack([first(context, self._documents(rng, "held out", row, context, CLOZE)) for row in range(batch)])
 
-    def _row(self, rng: np.random.Generator, stream: str, context: int, share: float) -> np.ndarray:
-        """A row of the kind that lies at `share` of all: first those of cloze questions, last the spoken ones."""
-        cloze, spoken = share < self.CLOZE, share >= 1 - self.SPOKEN
-        encode, bos, eos = self._tokenizer.encode, self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        ids: list[int] = []
-        while len(ids) < context:
-            if cloze:
+    def _documents(
+        self, rng: np.random.Generator, stream: str, row: int, context: int, share: float | None = None
+    ) -> Iterator[list[int]]:
+        """What lies at `share` (drawn for None) of all rows: first cloze questions, then running text, last speech."""
+        share = rng.random() if share is None else share
+        while True:
+            if share < CLOZE:
                 prompt, options, answer = self._cloze(rng, stream)
-                ids += [bos, *encode(f"{prompt} {options[answer]}"), eos]
-                continue
-            # More characters than there are tokens to fill: a token has at least one byte.
-            text, ended = self._window(rng, stream, 8 * context)
-            text = " ".join(WORD.findall(text)) if spoken else text
-            ids += [*encode(text), *([eos, bos] if ended else [])]
-        return np.array(ids[:context], dtype=np.int64)
+                said = f"{BOS}{prompt} {options[answer]}{EOS}"
+            else:
+                # More characters than there are tokens to fill: a token has at least one byte.
+                text, ended = self._window(rng, stream, 8 * context)
+                said = " ".join(WORD.findall(text)) if share >= 1 - SPOKEN else text
+                said += (EOS + BOS) * ended
+            yield self.tokenizer.encode(said)
 
     def _window(self, rng: np.random.Generator, stream: str, length: int) -> tuple[str, bool]:
         """`length` characters from anywhere in the books, cut at a space, and whether the book ends there."""
-        ends = self._ends[stream]
-        at = int(rng.integers(ends[-1]))
-        book = int(np.searchsorted(ends, at, side="right"))
-        text = self._texts[stream][book]
-        start = at - int(ends[book]) + len(text)
+        text, ends = self._joined[stream]
+        start = int(rng.integers(ends[-1]))
+        end = int(ends[np.searchsorted(ends, start, side="right")])
+        window = text[start : min(start + length, end)]
         # The first word is cut: begin with the space after it.
-        window = text[start : start + length]
-        return window[max(0, window.find(" ")) :], start + length >= len(text)
+        return window[max(0, window.find(" ")) :], start + length >= end
 
     def _cloze(self, rng: np.random.Generator, stream: str) -> tuple[str, tuple[str, ...], int]:
         """A question about a passage that stops before a frequent word, three options, and which is right."""
         rank, at = self._frequent, 0
         while not at:
             words = self._window(rng, stream, 500)[0].split()
-            least = int(rng.integers(self.PASSAGE[0], self.PASSAGE[1] + 1))
+            least = int(rng.integers(PASSAGE[0], PASSAGE[1] + 1))
             at = next((i for i in range(least, len(words)) if words[i] in rank), 0)
         answer = words[at]
-        near = [w for w in rank if w != answer and abs(rank[w] - rank[answer]) <= self.NEAR]
+        near = [w for w in rank if w != answer and abs(rank[w] - rank[answer]) <= NEAR]
         options = tuple(str(o) for o in rng.permutation([answer, *rng.permutation(near)[:2]]))
         question = f"question : which word comes next ? options : {' , '.join(options)} answer :"
         return f"{' '.join(words[:at])}\n{question}", options, options.index(answer)
 
-    def items(self, task: str, n: int, seed: int) -> list[Item]:
-        """Cloze questions from the held-out books."""
-
-        def draw(rng: np.random.Generator, index: int) -> Item:
-            return Item(f"cloze-{seed}-{index}", *self._cloze(rng, "held out"), "cloze", "en")
-
-        return distinct_items(n, task, self.tasks, draw, seed)
+    def _item(self, task: str, rng: np.random.Generator) -> Item:
+        return Item("", *self._cloze(rng, "held out"), "cloze", "en")

@@ -1,89 +1,54 @@
 """A small world, told in two languages: stories whose every word has a known latent state.
 
-Ten characters live in it. Five things about each never change (home, food, job, colour, kind); what
-else is true (where the hero is, who holds the story's object, how the hero feels, how the other
-characters fare) changes from sentence to sentence and mostly has to be carried along from earlier
-sentences. A story is a plot (`plot`: events with the state after each) and its telling (`tell`:
-words), so that one plot can be told in ``en``, which looks like English, or in ``vo``, a constructed
-language with words of its own, verbs at the end of the clause and particles after nouns for cases.
-Characters' names and punctuation are common to both. What there is to tell, and how, stands in ``world.yaml``.
+Five things about each character never change; what else is true (where the hero is, who holds the story's object,
+how the hero feels, how the other characters fare) changes from sentence to sentence and mostly has to be carried along
+from earlier ones. A story is a plot (`plot`: events with the state after each) and its telling (`tell`: words), so
+that one plot can be told in ``en``, which looks like English, or in ``vo``, a constructed language with words of its
+own, verbs at the end of the clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
 
-Held-out stories differ from training stories by their random stream and by what they are about:
-the combination of hero, goal and object decides by a digest (`is_held_out`) on which side a story
-lies, so no held-out combination is ever told in training. Questions about constant facts are divided
+Held-out stories differ from training stories by their random stream and by what they are about: the combination of
+hero, goal and object decides (`is_held_out`) on which side a story lies. Questions about constant facts are divided
 in the same way, by what is asked and which options are listed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, count
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import yaml
 
 from phaselab.errors import expect
-from phaselab.texts.base import is_held_out
+from phaselab.study import digest_of
+from phaselab.texts.base import BOS, EOS, PAD, UNK, Item, TextSource, is_held_out
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
-
-
-@cache
-def contents() -> dict[str, Any]:
-    """What ``world.yaml`` holds, its lists as tuples."""
-
-    def frozen(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: frozen(inner) for key, inner in value.items()}
-        return tuple(map(frozen, value)) if isinstance(value, list) else value
-
-    found: dict[str, Any] = frozen(yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8")))
-    return found
-
-
-MOODS: dict[str, float] = contents()["moods"]
-PLACES: dict[str, str] = contents()["places"]
-DETAILS, MANNERS, EVENTS = contents()["details"], contents()["manners"], contents()["events"]
-OBJECTS, GOALS, FOODS, JOBS = (contents()[name] for name in ("objects", "goals", "foods", "jobs"))
-COLOURS, KINDS, ADJECTIVES, FACTS = (contents()[name] for name in ("colours", "kinds", "adjectives", "facts"))
-PUNCTUATION: tuple[str, ...] = contents()["punctuation"]
-LANGUAGES: tuple[str, ...] = tuple(contents()["templates"])
-LABELS = (
-    *("word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"),
-    *("progress", "language"),
-)
+WORLD: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8"))
+PLACES: dict[str, str] = WORLD["places"]
+OBJECTS, MOODS, EVENTS, SLOTS = WORLD["objects"], WORLD["moods"], WORLD["events"], WORLD["slots"]
+PUNCTUATION: list[str] = WORLD["punctuation"]
+LANGUAGES = tuple(WORLD["templates"])
+#: Name -> somebody of the world: name, gender and the constant facts.
+CHARACTERS: dict[str, Any] = {facts["name"]: SimpleNamespace(**facts) for facts in WORLD["characters"]}
 #: Share of sentences, as far as the state is known, that tell a detail or a manner.
 DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
+#: Shares of the kinds of document: stories, and stories with questions; the others are questions about facts.
+NARRATIVE, READING = 0.3, 0.5
 #: The lot from which events are drawn, with what must hold for each.
-LOT = [(kind, frozenset(rule.get("when", ()))) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
-#: Slots of templates: how each is filled, with what of a `_Scene`, and the form of a person or pronoun.
-SLOTS = {
-    slot: (how, attrgetter(what), form[0] if form else 0) for slot, (how, what, *form) in contents()["slots"].items()
-}
+LOT = [(kind, {*rule.get("when", ())}) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
 #: Slots of questions: a character, the object.
 NAMED = ("N", "X")
-
-
-@dataclass(frozen=True)
-class Character:
-    """Somebody of the world, with what never changes about them."""
-
-    name: str
-    gender: str
-    home: str
-    food: str
-    job: str
-    colour: str
-    kind: str
-
-
-CHARACTERS = {facts["name"]: Character(**facts) for facts in contents()["characters"]}
 
 
 def _pick(rng: np.random.Generator, options: Iterable[T]) -> T:
@@ -91,16 +56,8 @@ def _pick(rng: np.random.Generator, options: Iterable[T]) -> T:
     return listed[int(rng.random() * len(listed))]
 
 
-# --- Plots -----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class State:
-    """What has been told so far; ``unknown`` until it has been said.
-
-    ``place`` and ``mood`` are the hero's; ``holder`` is who has the story's object; ``other_place`` is
-    where the other character was last seen.
-    """
+class State(NamedTuple):
+    """What has been told so far, or ``unknown``: of the hero, of who has the story's object, of the other character."""
 
     place: str = UNKNOWN
     object: str = UNKNOWN
@@ -110,19 +67,16 @@ class State:
     other_place: str = UNKNOWN
 
 
-@dataclass(frozen=True)
-class Event:
-    """Something that happens: its class, who does it, and the state before and after."""
+class Event(NamedTuple):
+    """Something that happens: its class, the state before and after, and an object that is only seen."""
 
     kind: str
-    subject: str
     before: State
     after: State
     decoy: str = ""
 
 
-@dataclass(frozen=True)
-class Story:
+class Story(NamedTuple):
     """A plot: who wants what, and the events in order."""
 
     hero: str
@@ -130,41 +84,35 @@ class Story:
     goal: str
     object: str
     target: str
-    events: tuple[Event, ...] = ()
+    events: list[Event]
 
 
 def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     """Draw a story of `sentences` events about a held-out combination, or about one of training."""
     while True:
-        hero, goal, thing = _pick(rng, CHARACTERS), _pick(rng, GOALS), _pick(rng, OBJECTS)
+        hero, goal, thing = _pick(rng, CHARACTERS), _pick(rng, WORLD["goals"]), _pick(rng, OBJECTS)
         if is_held_out(hero, goal, thing) == held_out:
             break
     # Hero and other differ in gender, so that every pronoun has one possible meaning.
     other = _pick(rng, [c.name for c in CHARACTERS.values() if c.gender != CHARACTERS[hero].gender])
     start = _pick(rng, PLACES)
-    story = Story(hero, other, goal, thing, _elsewhere(rng, start))
+    events: list[Event] = []
+    story = Story(hero, other, goal, thing, _elsewhere(rng, start), events)
     state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
-    events = [Event("begin" if state.mood == UNKNOWN else "begin_mood", hero, State(), state)]
+    events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", State(), state))
 
     holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal)
     # An object that does not belong to the goal is told of when somebody takes it.
     known = {"object": thing, "holder": holder} if holder else {}
-    events.append(Event(f"want_{goal}", hero, state, replace(state, goal=goal, **known)))
+    events.append(Event(f"want_{goal}", state, state._replace(goal=goal, **known)))
     while len(events) < sentences - 1:
-        state = events[-1].after
-        holds = _holds(story, state)
-        kind = _pick(rng, [kind for kind, when in LOT if when <= holds and kind != events[-1].kind])
-        events.append(_event(rng, story, kind, state))
+        holds = _holds(story, events[-1].after)
+        events.append(_event(rng, story, _pick(rng, [k for k, when in LOT if when <= holds and k != events[-1].kind])))
     state = events[-1].after
-    reached = {
-        "find": state.holder == hero,
-        "keep": state.holder == hero,
-        "bring": state.holder == other,
-        "reach": state.place == story.target,
-        "help": any(e.kind == "help" for e in events),
-    }[goal]
-    events.append(_event(rng, story, "succeed" if reached else "fail", state))
-    return replace(story, events=tuple(events))
+    reached = {"reach": state.place == story.target, "help": any(e.kind == "help" for e in events)}
+    reached |= {"find": state.holder == hero, "keep": state.holder == hero, "bring": state.holder == other}
+    events.append(_event(rng, story, "succeed" if reached[goal] else "fail"))
+    return story
 
 
 def _elsewhere(rng: np.random.Generator, place: str) -> str:
@@ -178,48 +126,35 @@ def _holds(story: Story, state: State) -> set[str]:
     return found | ({"mood"} if state.mood != UNKNOWN else set()) | ({"helping"} if story.goal == "help" else set())
 
 
-def _event(rng: np.random.Generator, story: Story, kind: str, state: State) -> Event:
-    """An event of a class that may happen in `state`, its open ends drawn."""
-    rule = EVENTS[kind]
+def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
+    """The next event of a story, of a class that may happen, its open ends drawn."""
+    rule, state = EVENTS[kind], story.events[-1].after
     values = {"hero": story.hero, "other": story.other, "object": story.object, "nobody": NOBODY, "here": state.place}
-    changes, decoy = {"mood": rule.get("mood", state.mood)}, ""
-    for field, value in rule.get("set", {}).items():
-        if value == "elsewhere":
-            arrives = kind == "move" and story.goal == "reach" and state.place != story.target and rng.random() < 0.4
-            elsewhere = _elsewhere(rng, state.place)
-            changes[field] = story.target if arrives else elsewhere
-        else:
-            changes[field] = values[value]
-    if kind == "see":
-        decoy = _pick(rng, [o for o in OBJECTS if o != story.object])
-    return Event(kind, values[rule.get("by", "hero")], state, replace(state, **changes), decoy)
+    if "elsewhere" in (of := rule.get("set", {})).values():
+        may_arrive = kind == "move" and story.goal == "reach" and state.place != story.target
+        arrives = may_arrive and rng.random() < 0.4
+        elsewhere = _elsewhere(rng, state.place)
+        values["elsewhere"] = story.target if arrives else elsewhere
+    changes = {"mood": rule.get("mood", state.mood)} | {field: values[value] for field, value in of.items()}
+    decoy = _pick(rng, [o for o in OBJECTS if o != story.object]) if kind == "see" else ""
+    return Event(kind, state, state._replace(**changes), decoy)
 
 
-# --- Languages -------------------------------------------------------------------------------------
-
-
-@cache
-def words(language: str) -> tuple[str, ...]:
-    """All words of a language, sorted."""
-    expect(language in LANGUAGES, "language", repr(language), f"one of {', '.join(LANGUAGES)}")
-    world = contents()
+def words(language: str) -> set[str]:
+    """All words of a language."""
     if language == "vo":
-        return tuple(sorted({*world["lexicon"].values(), *PUNCTUATION, *CHARACTERS}))
-    listed = (*DETAILS.values(), *MANNERS.values(), *world["pronouns"]["en"].values())
-    found = {NOBODY, "near", "the", *(word for some in listed for word in some)}
-    for names in ("places", "objects", "moods", "foods", "jobs", "colours", "kinds", "adjectives", "form"):
-        found |= {*world[names]}
-    texts = [*world["templates"]["en"].values(), *world["adverbials"]["en"], world["questions"]["en"].values()]
-    told = {word.rstrip("*") for group in texts for text in group for word in text.split()}
-    return tuple(sorted(found | (told - {*SLOTS, *NAMED}) | {*PUNCTUATION, *CHARACTERS, *PLACES.values()}))
+        return {*WORLD["lexicon"].values(), *PUNCTUATION, *CHARACTERS}
+    names = ("places", "objects", "moods", "foods", "jobs", "colours", "kinds", "adjectives", "form", "punctuation")
+    groups = [*WORLD["templates"]["en"].values(), *WORLD["adverbials"]["en"], WORLD["questions"]["en"].values()]
+    listed = [text.replace("*", "").split() for group in groups for text in group] + [WORLD[name] for name in names]
+    listed += [*WORLD["details"].values(), *WORLD["manners"].values(), *WORLD["pronouns"]["en"].values()]
+    return {NOBODY, "near", "the", *CHARACTERS, *PLACES.values(), *chain(*listed)} - {*SLOTS, *NAMED}
 
 
 def translate(word: str, language: str) -> str:
     """A word of the world (an option of a question, say) in `language`."""
-    return word if language == "en" else contents()["lexicon"].get(word, word)
+    return word if language == "en" else WORLD["lexicon"].get(word, word)
 
-
-# --- Telling ---------------------------------------------------------------------------------------
 
 #: A word and what is known at it: sentence, class of event, character referred to, is a pronoun, state.
 Token = tuple[str, int, str, str, bool, State]
@@ -227,36 +162,28 @@ Token = tuple[str, int, str, str, bool, State]
 
 def tell(story: Story, language: str, rng: np.random.Generator, sentences: int | None = None) -> list[Token]:
     """Words of the first `sentences` events (all when None) with what is known at each."""
-    mentioned: set[str] = set()
-    scenes = (_Scene(story, e, n, language, rng, mentioned) for n, e in enumerate(story.events[:sentences]))
-    return [token for scene in scenes for token in scene.tokens()]
+    teller = _Teller(story, language, rng)
+    return [token for n, event in enumerate(story.events[:sentences]) for token in teller.sentence(n, event)]
 
 
-@dataclass
-class _Scene:
-    """One event of a story, to be told in one sentence; `mentioned` are the characters so far."""
+class _Teller:
+    """Tells the events of a story, a sentence each; `mentioned` are the characters so far."""
 
-    story: Story
-    event: Event
-    number: int
-    language: str
-    rng: np.random.Generator
-    mentioned: set[str]
+    def __init__(self, story: Story, language: str, rng: np.random.Generator) -> None:
+        self.story, self.language, self.rng = story, language, rng
+        self.english, self.mentioned, self.hero = language == "en", set[str](), CHARACTERS[story.hero]
 
-    def __post_init__(self) -> None:
-        self.english = self.language == "en"
-        self.hero, self.subject = CHARACTERS[self.story.hero], CHARACTERS[self.event.subject]
-        self.partner = CHARACTERS[self.story.other] if self.subject is self.hero else self.hero
-
-    def tokens(self) -> list[Token]:
-        """The words of the sentence, with what is known at each."""
+    def sentence(self, number: int, event: Event) -> list[Token]:
+        self.number, self.event, both = number, event, (self.hero, CHARACTERS[self.story.other])
+        # The other character does what `by` says so of.
+        self.subject, self.partner = both[::-1] if "by" in EVENTS.get(event.kind, {}) else both
         told: list[Token] = []
-        kind, state = self.event.kind.split("_")[0], self.event.before
+        kind, state = event.kind.split("_")[0], event.before
         for part in self.template().split():
             said, who, pronoun = self.fill(part.rstrip("*"))
-            rows = [(translate(word, self.language), self.number, kind, who, pronoun, state) for word in said]
+            rows = [(translate(word, self.language), number, kind, who, pronoun, state) for word in said]
             if part.endswith("*"):
-                state = self.event.after
+                state = event.after
                 rows[-1] = (*rows[-1][:-1], state)
             told += rows
         return told
@@ -264,10 +191,10 @@ class _Scene:
     def template(self) -> str:
         """A template with the adverbials that it is told with."""
         mood = self.event.after.mood
-        templates = contents()["templates"][self.language][self.event.kind]
+        templates = WORLD["templates"][self.language][self.event.kind]
         chosen = _pick(self.rng, [t for t in templates if mood != UNKNOWN or " M" not in t])
         if self.number == 0 or self.rng.random() < 0.35:
-            chosen = f"{_pick(self.rng, contents()['adverbials'][self.language][self.number > 0])} {chosen}"
+            chosen = f"{_pick(self.rng, WORLD['adverbials'][self.language][self.number > 0])} {chosen}"
         added = []
         if self.subject is self.hero and self.rng.random() < DETAIL_SHARE:
             added.append("near the D" if self.english else "D near")
@@ -278,141 +205,145 @@ class _Scene:
 
     def fill(self, slot: str) -> tuple[list[str], str, bool]:
         """What is said for a part of a template, whom it refers to, and whether by a pronoun."""
-        if slot not in SLOTS:
-            return [slot], self.subject.name, False
-        how, of, form = SLOTS[slot]
-        named = of(self)
-        if how in ("person", "pronoun"):
-            return self.person(named, form, how == "pronoun")
-        if how in ("detail", "manner"):
-            said = [_pick(self.rng, (DETAILS if how == "detail" else MANNERS)[named])]
+        how, what, *form = SLOTS.get(slot, ("as it is", "subject"))
+        named = attrgetter(what)(self)
+        if form:
+            return self.person(named, form[0], how == "pronoun")
+        if how in WORLD:
+            said = [_pick(self.rng, WORLD[how][named])]
+        elif how in ("noun", "place"):
+            described = [_pick(self.rng, WORLD["adjectives"])] if self.rng.random() < 0.15 else []
+            said = ["the", *described, named] if self.english else [named, *described]
         else:
-            said = [named] if how == "word" else self.noun(named)
+            said = [named if how == "word" else slot]
         if how == "place":
             said = [PLACES[named], *said] if self.english else [*said, "AT"]
         return said, self.subject.name, False
 
-    def noun(self, word: str) -> list[str]:
-        described = [_pick(self.rng, ADJECTIVES)] if self.rng.random() < 0.15 else []
-        return ["the", *described, word] if self.english else [word, *described]
-
-    def person(self, who: Character, form: int, pronoun: bool) -> tuple[list[str], str, bool]:
+    def person(self, who: Any, form: int, pronoun: bool) -> tuple[list[str], str, bool]:
         """A character as subject, object or owner, by name, kind or pronoun."""
         pronoun = pronoun or (who.name in self.mentioned and self.rng.random() < 0.5)
         self.mentioned.add(who.name)
         said = [who.name]
         if pronoun:
-            said = [contents()["pronouns"][self.language][who.gender][form]]
+            said = [WORLD["pronouns"][self.language][who.gender][form]]
         elif form == 0 and self.number > 0 and self.rng.random() < 0.06:
             said = ["the", who.kind] if self.english else [who.kind]
         particle = [] if self.english else [["TOP"], [], ["OF"]][form]
         return [*said, *particle], who.name, pronoun
 
 
-@dataclass(frozen=True)
-class Narrative:
-    """A told story. ``labels`` has one row per word and the columns of `LABELS`."""
+def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
+    """Held-out stories of six to ten sentences without end, one row a word; a seed has the same plots in each language.
 
-    words: tuple[str, ...]
-    labels: pd.DataFrame
-
-
-def narratives(
-    n: int, seed: int, language: str = "en", held_out: bool = False, sentences: tuple[int, int] = (6, 10)
-) -> list[Narrative]:
-    """Tell `n` stories with labels; the same seed gives the same plots in both languages.
-
-    A word is labelled with the state that holds once it has been said; ``unknown`` stands for what has not
-    been told yet, with valence 0. ``progress`` runs from 0 at the first word to 1 at the last.
-
-    Parameters
-    ----------
-    n, seed : number of stories; seed of the plots and their telling.
-    language : ``en`` or ``vo``.
-    held_out : from the combinations never told in training, or from those of training.
-    sentences : least and greatest number of sentences.
+    Beside the word: sentence, class of event, who is referred to (by a pronoun?), and the state once it has been said,
+    ``unknown`` where nothing has been told (valence 0); ``progress`` runs from 0 at the first word to 1 at the last.
     """
-    words(language)
-    result = []
-    for index in range(n):
-        events = np.random.default_rng([seed, int(held_out), index, 0])
-        wording = np.random.default_rng([seed, int(held_out), index, 1 + LANGUAGES.index(language)])
-        length = int(events.integers(sentences[0], sentences[1] + 1))
-        told = tell(plot(events, held_out, length), language, wording)
+    columns = ["word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"]
+    for index in count():
+        events = np.random.default_rng([seed, 1, index, 0])
+        wording = np.random.default_rng([seed, 1, index, 1 + LANGUAGES.index(language)])
+        told = tell(plot(events, True, int(events.integers(6, 11))), language, wording)
         rows = [(*known, s.place, s.object, s.holder, s.mood, MOODS.get(s.mood, 0.0), s.goal) for *known, s in told]
-        labels = pd.DataFrame(rows, columns=list(LABELS[:11]))
-        labels["progress"] = np.linspace(0, 1, len(labels))
-        labels["language"] = language
-        result.append(Narrative(tuple(labels["word"]), labels))
-    return result
+        yield pd.DataFrame(rows, columns=columns).assign(progress=np.linspace(0, 1, len(rows)))
 
 
-# --- Questions -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Question:
-    """Words up to and with the answer mark, three options in the order listed, and which is right."""
-
-    words: tuple[str, ...]
-    options: tuple[str, ...]
-    answer: int
-    kind: str
-
-
-def reading_question(story: Story, sentences: int, language: str, rng: np.random.Generator) -> Question:
-    """A question about the state after the first `sentences` events of a story.
+def question(rng: np.random.Generator, language: str, held_out: bool, about: tuple[Story, int] | None) -> Item:
+    """A question about the state after the first so many events of a story, or (None) about what never changes.
 
     Where it can, one of the wrong options is a thing that the story has mentioned (a former place or
     mood, another character, an object seen), so that naming what was mentioned is not enough.
     """
-    events = story.events[:sentences]
+    kind, named, answer, seen, others = _of_story(rng, *about) if about else _of_facts(rng, held_out)
+    pool = rng.permutation(sorted({*seen} - {answer, UNKNOWN, ""})).tolist()[:1]
+    pool += rng.permutation([o for o in others if o != answer and o not in pool]).tolist()
+    options = rng.permutation([answer, *pool[:2]]).tolist()
+    asked = [named if w in NAMED else w for w in WORLD["questions"][language][kind].split()]
+    question, listed, right = WORLD["form"]
+    said = [question, ":", *asked, listed, ":", options[0], ",", options[1], ",", options[2], right, ":"]
+    spoken, offered = (tuple(translate(w, language) for w in group) for group in (said, options))
+    return Item("", " ".join(spoken), offered, options.index(answer), kind, language)
+
+
+def _of_story(rng: np.random.Generator, story: Story, told: int) -> tuple[str, str, str, list[str], Iterable[str]]:
+    """What is asked, of whom or what, the answer, what the story has mentioned, and all that could be the answer."""
+    events = story.events[:told]
     now = events[-1].after
     met = now.other_place != UNKNOWN
     kinds = ["where", "where"]
     kinds += ["mood", "mood"] * (now.mood != UNKNOWN) + ["holder", "holder"] * (now.holder != UNKNOWN)
-    kinds += ["object"] * (now.holder in CHARACTERS)
-    kind = _pick(rng, kinds)
-    if kind == "where":
-        other = met and rng.random() < 0.2
-        named, answer = (story.other, now.other_place) if other else (story.hero, now.place)
-        seen = [place for e in events for place in (e.after.place, e.after.other_place)]
-        seen += [story.target] * (now.goal == "reach")
-        return _question(kind, named, answer, seen, PLACES, language, rng)
+    kind = _pick(rng, kinds + ["object"] * (now.holder in CHARACTERS))
     if kind == "mood":
-        return _question(kind, story.hero, now.mood, [e.after.mood for e in events], MOODS, language, rng)
+        return kind, story.hero, now.mood, [e.after.mood for e in events], MOODS
     if kind == "holder":
-        seen = [story.hero, NOBODY, *[story.other] * met]
-        return _question(kind, now.object, now.holder, seen, CHARACTERS, language, rng)
-    return _question(kind, now.holder, now.object, [e.decoy for e in events], OBJECTS, language, rng)
+        return kind, now.object, now.holder, [story.hero, NOBODY, *[story.other] * met], CHARACTERS
+    if kind == "object":
+        return kind, now.holder, now.object, [e.decoy for e in events], OBJECTS
+    other = met and rng.random() < 0.2
+    seen = [place for e in events for place in (e.after.place, e.after.other_place)]
+    seen += [story.target] * (now.goal == "reach")
+    return kind, story.other if other else story.hero, now.other_place if other else now.place, seen, PLACES
 
 
-def fact_question(held_out: bool, language: str, rng: np.random.Generator) -> Question:
-    """A question about what never changes, from the held-out eighth of option sets or from the rest."""
-    values = {"home": tuple(PLACES), "food": FOODS, "job": JOBS, "colour": COLOURS, "kind": KINDS}
+def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, list[str], Iterable[str]]:
+    """The same, from the held-out eighth of option sets or from the rest."""
     while True:
-        kind, who = _pick(rng, FACTS), _pick(rng, CHARACTERS)
-        answer = getattr(CHARACTERS[who], kind)
-        wrong = [_pick(rng, values[kind]) for _ in range(2)]
+        kind, who = _pick(rng, WORLD["facts"]), _pick(rng, CHARACTERS)
+        answer, values = getattr(CHARACTERS[who], kind), WORLD[WORLD["facts"][kind]]
+        wrong = [_pick(rng, values) for _ in range(2)]
         if len({answer, *wrong}) == 3 and is_held_out(kind, who, *sorted(wrong)) == held_out:
-            return _question(kind, who, answer, (), wrong, language, rng)
+            return kind, who, answer, [], wrong
 
 
-def _question(
-    kind: str,
-    named: str,
-    answer: str,
-    seen: Iterable[str],
-    others: Iterable[str],
-    language: str,
-    rng: np.random.Generator,
-) -> Question:
-    """List the answer with two wrong options: one of those `seen` if there is one, then any of `others`."""
-    pool = [str(o) for o in rng.permutation(sorted({*seen} - {answer, UNKNOWN, ""}))][:1]
-    pool += [str(o) for o in rng.permutation([o for o in others if o != answer and o not in pool])]
-    options = [str(o) for o in rng.permutation([answer, *pool[:2]])]
-    asked = [named if w in NAMED else w for w in contents()["questions"][language][kind].split()]
-    question, listed, right = contents()["form"]
-    said = [question, ":", *asked, listed, ":", options[0], ",", options[1], ",", options[2], right, ":"]
-    spoken, offered = (tuple(translate(w, language) for w in group) for group in (said, options))
-    return Question(spoken, offered, options.index(answer), kind)
+class WorldText(TextSource):
+    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language."""
+
+    tasks = ("reading", "facts", "reading-vo", "facts-vo")
+
+    def __init__(self, mix: str, seed: int) -> None:
+        expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
+        self.languages, self.seed = mix.split("+"), seed
+        # One vocabulary for every mix, so that each model can be asked in each language.
+        both = sorted(words("en") | words("vo"))
+        self.ids = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *both))}
+        self.digest = digest_of({"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)})
+
+    def _tokens(self) -> Tokenizer:
+        """One token per word, words divided by spaces; a text begins with bos, as documents do in training."""
+        from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+        tokenizer = Tokenizer(models.WordLevel(self.ids, unk_token=UNK))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        special = [(BOS, self.ids[BOS])]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=special)
+        return tokenizer
+
+    def _documents(self, rng: np.random.Generator, stream: str, row: int, context: int) -> Iterator[list[int]]:
+        language, held_out = self.languages[row % len(self.languages)], stream == "held out"
+        while True:
+            share = rng.random()
+            if share < NARRATIVE:
+                story = plot(rng, held_out, int(rng.integers(6, 11)))
+                said = [token[0] for token in tell(story, language, rng)]
+            else:
+                begun = _begun(rng, held_out)
+                about = begun if share < NARRATIVE + READING else None
+                said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
+                for _ in range(2 + int(rng.random() < 0.5)):
+                    item = question(rng, language, held_out, about)
+                    said += [*item.prompt.split(), item.options[item.answer], "."]
+            yield [self.ids[word] for word in (BOS, *said, EOS)]
+
+    def _item(self, task: str, rng: np.random.Generator) -> Item:
+        """``reading`` after a story, ``facts`` alone; ``-vo`` in the other language."""
+        kind, language = f"{task}-en".split("-")[:2]
+        about = _begun(rng, held_out=True) if kind == "reading" else None
+        said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
+        item = question(rng, language, True, about)
+        return replace(item, prompt=" ".join([*said, item.prompt]))
+
+
+def _begun(rng: np.random.Generator, held_out: bool) -> tuple[Story, int]:
+    """A story to ask about, and how many of its sentences are told before."""
+    told = int(rng.integers(3, 6))
+    return plot(rng, held_out, told + 1), told

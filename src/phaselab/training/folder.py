@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from phaselab.results import Store, check, stamped_digest
 from phaselab.study import Training, digest_of
@@ -19,7 +19,6 @@ from phaselab.texts import TextSource, source
 
 #: Raised by hand when a recipe gives other weights than before: models are then trained again.
 VERSION = 1
-LOG, TRAINER = "training.json", "trainer"
 
 
 def checkpoint_steps(steps: int, n: int) -> list[int]:
@@ -35,26 +34,32 @@ def checkpoint_steps(steps: int, n: int) -> list[int]:
     return found if n > 2 else [0, steps]
 
 
-def revisions(training: Training) -> dict[int, str]:
-    """Step -> name of each checkpoint."""
-    steps = checkpoint_steps(training.steps, training.checkpoints)
-    return {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
+class Place(NamedTuple):
+    """Where a model lies; what decides its weights; step -> revision, of all and of those not there and undamaged."""
+
+    folder: Path
+    inputs: dict[str, Any]
+    revisions: dict[int, str]
+    missing: dict[int, str]
+
+    @property
+    def log(self) -> Path:
+        """Step, tokens and loss of each revision; the last file to be written."""
+        return self.folder / "training.json"
 
 
-def inputs_of(training: Training, text: TextSource) -> dict[str, Any]:
-    """What decides the weights: another recipe, text or version is another folder."""
+def place(name: str, training: Training, store: Store, text: TextSource) -> Place:
+    """Of a model to be trained on `text`: another recipe, text or version is another folder."""
     versions = {"version of text": TEXT_VERSION[training.text], "version of training": VERSION}
-    return {"training": training.model_dump(mode="json"), "text": text.digest, **versions}
-
-
-def missing(folder: Path, training: Training, inputs: dict[str, Any], store: Store) -> dict[int, str]:
-    """The `revisions` that are not there, whole and undamaged."""
-    digest = partial(stamped_digest, stamps=store.stamps)
-    return {step: name for step, name in revisions(training).items() if not check(folder / name, inputs, digest)}
+    inputs = {"training": training.model_dump(mode="json"), "text": text.digest, **versions}
+    folder, digest = store.trained(name, digest_of(inputs)), partial(stamped_digest, stamps=store.stamps)
+    steps = checkpoint_steps(training.steps, training.checkpoints)
+    revisions = {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
+    missing = {step: name for step, name in revisions.items() if not check(folder / name, inputs, digest)}
+    return Place(folder, inputs, revisions, missing)
 
 
 def trained(name: str, training: Training, store: Store, data: Path | None) -> Path | None:
     """The folder of a model that has been trained, or None; raises as `phaselab.texts.source` does."""
-    inputs = inputs_of(training, source(training, data))
-    folder = store.trained(name, digest_of(inputs))
-    return folder if (folder / LOG).is_file() and not missing(folder, training, inputs, store) else None
+    found = place(name, training, store, source(training, data))
+    return found.folder if found.log.is_file() and not found.missing else None

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from phaselab.study import Training
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 #: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
 ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
 
-def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> PreTrainedModel:
-    """An untrained model of the shape and size of `training`, its weights drawn from the seed.
-
-    Parameters
-    ----------
-    training : the study's section ``train``.
-    vocabulary_size : number of tokens.
-    pad, bos, eos : ids of the special tokens.
-
-    Returns
-    -------
-    PreTrainedModel
-        float32, for at least twice the training context.
-    """
+def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> Any:
+    """An untrained float32 model, its weights drawn from the seed of `training`, for twice the training context."""
     # As in GPT-NeoX itself, only a part of each of its heads is turned.
     partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
     config = AutoConfig.for_model(
@@ -53,5 +38,4 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
     # transformers draws weights from the global generator: give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        model: PreTrainedModel = auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    return model
+        return auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)

@@ -9,50 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-Doc = dict[str, Any]
-Asked = tuple[str, list[str], int]
 
+def _of_docs(question: str, choices: tuple[str, ...], answer: str, labels: str = "") -> Callable[[Any], Any]:
+    """A function of a data set: `question` is a text with columns in braces, `choices` one column or one for each.
 
-def _of_docs(to: Callable[[Doc], Asked]) -> Callable[[Any], Any]:
-    """A function of one item, as one of the whole data set."""
+    The column `answer` has one of `labels`, the choices' in order (from the first again where they have two kinds), or
+    of those that the choices bring with them.
+    """
 
-    def one(doc: Doc) -> Doc:
-        question, choices, answer = to(doc)
-        return {"question": question, "choices": choices, "answer": answer, "kind": doc.get("subject") or ""}
+    def one(doc: dict[str, Any]) -> dict[str, Any]:
+        listed, names = [doc[column] for column in choices if column in doc], list(labels)
+        if len(listed) == 1:
+            (listed,) = listed
+        if isinstance(listed, dict):
+            listed, names = listed["text"], listed["label"]
+        right = str(doc[answer])
+        number = names.index(right) % len(listed) if right in names else -1
+        kind = doc.get("subject") or ""
+        return {"question": question.format(**doc), "choices": list(map(str, listed)), "answer": number, "kind": kind}
 
     # A column may change its type on the way, as ARC's choices do, so none is kept.
     return lambda docs: docs.map(one, remove_columns=docs.column_names, load_from_cache_file=False)
 
 
-def _number(names: list[str], name: object) -> int:
-    return names.index(str(name)) if str(name) in names else -1
-
-
-@_of_docs
-def mmlu(doc: Doc) -> Asked:
-    """MMLU and JMMLU: question, choices and the answer's number, or columns A to D and its letter."""
-    choices = doc["choices"] if "choices" in doc else [str(doc[letter]) for letter in "ABCD"]
-    answer = doc["answer"]
-    return doc["question"], choices, answer if isinstance(answer, int) else _number(list("ABCD"), answer)
-
-
-@_of_docs
-def hellaswag(doc: Doc) -> Asked:
-    """HellaSwag: activity_label, ctx, endings and label, the right ending's number as a text."""
-    number = _number([str(i) for i in range(len(doc["endings"]))], doc["label"])
-    return f"{doc['activity_label']}: {doc['ctx']} ...", doc["endings"], number
-
-
-@_of_docs
-def winogrande(doc: Doc) -> Asked:
-    """WinoGrande: sentence with a blank, option1, option2 and answer, "1" or "2"."""
-    question = f"{doc['sentence']}\nWhat belongs in the blank?"
-    return question, [doc["option1"], doc["option2"]], _number(["1", "2"], doc["answer"])
-
-
-#: CommonsenseQA and ARC: choices {text, label} and answerKey, one of the labels (A to E, or 1 to 5).
-labelled = _of_docs(lambda d: (d["question"], d["choices"]["text"], _number(d["choices"]["label"], d["answerKey"])))
-#: PIQA: goal, sol1, sol2 and label, 0 or 1.
-piqa = _of_docs(lambda d: (d["goal"], [d["sol1"], d["sol2"]], int(d["label"])))
-#: JCommonsenseQA: question, choice0 to choice4 and label, 0 to 4.
-jcommonsenseqa = _of_docs(lambda d: (d["question"], [d[f"choice{i}"] for i in range(5)], int(d["label"])))
+#: MMLU and JMMLU have the choices in a list or in columns A to D, and the answer's number or letter.
+mmlu = _of_docs("{question}", ("choices", *"ABCD"), "answer", "0123ABCD")
+hellaswag = _of_docs("{activity_label}: {ctx} ...", ("endings",), "label", "0123")
+winogrande = _of_docs("{sentence}\nWhat belongs in the blank?", ("option1", "option2"), "answer", "12")
+#: CommonsenseQA and ARC: choices are {text, label}, with labels A to E or 1 to 5.
+labelled = _of_docs("{question}", ("choices",), "answerKey")
+piqa = _of_docs("{goal}", ("sol1", "sol2"), "label", "01")
+jcommonsenseqa = _of_docs("{question}", tuple(f"choice{i}" for i in range(5)), "label", "01234")

@@ -6,11 +6,9 @@ stimulus; ``solve`` brings a plan and targets together. The page *The encoder, d
 mathematics, with the names that are used here.
 """
 
-from phaselab.encoding.ridge.plan import ALPHAS, Basis, Plan, Scoring, find_device
-from phaselab.encoding.ridge.solve import Fit, batch_size, predict, solve
+from phaselab.encoding.ridge.plan import ALPHAS, Plan, find_device
+from phaselab.encoding.ridge.solve import Fit, batch_size, solve
 from phaselab.encoding.ridge.splits import Splits
 from phaselab.encoding.ridge.targets import Targets
 
-__all__ = [
-    "ALPHAS", "Basis", "Fit", "Plan", "Scoring", "Splits", "Targets", "batch_size", "find_device", "predict", "solve",
-]  # fmt: skip
+__all__ = ["ALPHAS", "Fit", "Plan", "Splits", "Targets", "batch_size", "find_device", "solve"]

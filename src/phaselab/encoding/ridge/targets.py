@@ -22,50 +22,33 @@ NOT_FINITE, CONSTANT = "NaN or infinite values", "constant in the training set"
 
 
 class Source:
-    """Columns of an array that may be larger than memory, some of its rows alone."""
+    """Some `rows` (None: all) of an array that may be larger than memory, read by columns."""
 
     def __init__(self, values: Any, rows: np.ndarray | None, name: str) -> None:
-        shape = tuple(getattr(values, "shape", ()))
+        shape = tuple(values.shape)
         expect(len(shape) == 2 and all(shape), name, f"shape {shape}", "(samples, targets), none of them 0")
-        if isinstance(values, torch.Tensor):
-            values = values.detach()
-        elif hasattr(values, "iloc"):
-            # Of pandas: its columns are not those of an array.
-            values = np.asarray(values)
-        check_real(values, name)
-        self.values, self.rows = values, rows
+        self.values, self.rows, self.n_targets = values, rows, int(shape[1])
         self.n = shape[0] if rows is None else len(rows)
-        self.n_targets = shape[1]
 
-    def read(self, columns: slice | np.ndarray) -> torch.Tensor:
-        """(n, n_columns): on the source's device, in its precision if that is float32, else float64."""
-        if isinstance(columns, np.ndarray) and len(columns) == columns[-1] - columns[0] + 1:
-            columns = slice(int(columns[0]), int(columns[-1]) + 1)
-        if isinstance(self.values, torch.Tensor):
-            index = columns if isinstance(columns, slice) else torch.as_tensor(columns, device=self.values.device)
-            part = self.values[:, index]
-            if part.dtype not in (torch.float32, torch.float64):
-                part = part.to(torch.float64)
-            return part if self.rows is None else part[torch.as_tensor(self.rows, device=part.device)]
+    def read(self, columns: np.ndarray) -> np.ndarray:
+        """(n, n_columns), float32 or float64; `columns` ascend."""
         # Zarr and HDF5 read ranges well and scattered columns badly.
-        whole = columns if isinstance(columns, slice) else slice(int(columns[0]), int(columns[-1]) + 1)
-        read = np.asarray(self.values[:, whole])
-        if not isinstance(columns, slice):
-            read = read[:, columns - whole.start]
+        first, last = int(columns[0]), int(columns[-1]) + 1
+        values = np.asarray(self.values[:, first:last])
+        if len(columns) < last - first:
+            values = values[:, columns - first]
         if self.rows is not None:
-            read = read[self.rows]
-        if read.dtype not in (np.float32, np.float64):
-            read = read.astype(np.float64)
-        return torch.from_numpy(np.require(read, requirements=["C", "W"]))
+            values = values[self.rows]
+        kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
+        return np.require(values, kind, ["C", "W"])
 
 
 @dataclass(frozen=True)
 class Batch:
     """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b).
 
-    All of them times the scale of the target and less the mean of the training set, rounded, which a model
-    without intercept must still explain: `mean` (b,) is then what was taken off, and None with an intercept.
-    `silent` (n_folds, b) says where nothing is to be learned, constant in a training set with an intercept;
+    All of them times the scale of the target and less the mean of the training set, rounded.
+    `silent` (n_folds, b) says where nothing is to be learned, constant in a training set;
     None: nowhere. `test_constant` (b,) says which are constant in the test set.
     """
 
@@ -74,7 +57,6 @@ class Batch:
     Y_test: torch.Tensor | None
     sums: torch.Tensor
     squares: torch.Tensor
-    mean: torch.Tensor | None
     silent: torch.Tensor | None
     test_constant: torch.Tensor
 
@@ -83,8 +65,6 @@ class Batch:
 class Targets:
     """Responses, and what of them does not depend on features; made by ``Targets.survey``.
 
-    Attributes
-    ----------
     source, held_out : the training rows, and the test rows or None; read in batches of columns.
     left_out : target -> why; not finite, or constant in the training set. They are not fitted.
     kept : (n_kept,) numbers of the other targets.
@@ -100,8 +80,6 @@ class Targets:
     source: Source
     held_out: Source | None
     splits: Splits
-    intercept: bool
-    name: str
     left_out: dict[int, str]
     kept: np.ndarray
     mean: np.ndarray
@@ -114,104 +92,84 @@ class Targets:
 
     @classmethod
     def survey(
-        cls,
-        Y: Any,
-        splits: Splits,
-        train: np.ndarray | None = None,
-        Y_test: Any = None,
-        test: np.ndarray | None = None,
-        intercept: bool = True,
-        name: str = "Y",
+        cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
     ) -> Targets:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
-        Parameters
-        ----------
-        Y : (n_rows, n_targets) responses: a numpy array or memory map, a Zarr or HDF5 array, or a tensor on any
-            device. Read in batches of columns and never copied as a whole.
+        Y : (n_rows, n_targets) responses: a numpy array or memory map, a Zarr or HDF5 array. Read in batches of
+            columns and never copied as a whole.
         splits : roles of the training rows.
         train : (splits.n,) rows of `Y` that are the training set, ascending; None: all.
         Y_test, test : held-out responses and their rows, in the same way; `Y_test` None: `Y` when `test` is
             given, nothing otherwise.
-        intercept : whether the model has an intercept, as in `Plan`.
-        name : what messages call `Y`.
 
         Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
         target.
         """
-        source = Source(Y, train, name)
-        if Y_test is None and test is not None:
-            Y_test = Y
-        held_out = None if Y_test is None else Source(Y_test, test, f"{name}_test")
-        expect(source.n == splits.n, name, f"{source.n} samples", f"{splits.n} as in X")
-        if held_out is not None:
-            found, expected = held_out.n_targets, source.n_targets
-            expect(found == expected, f"{name}_test", f"{found} targets", f"{expected} as in {name}")
+        source, held_out = Source(Y, train, "Y"), None
+        if Y_test is not None or test is not None:
+            held_out = Source(Y if Y_test is None else Y_test, test, "Y_test")
+            found = held_out.n_targets
+            expect(found == source.n_targets, "Y_test", f"{found} targets", f"{source.n_targets} as in Y")
+        expect(source.n == splits.n, "Y", f"{source.n} samples", f"{splits.n} as in X")
         at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
         parts = []
         for start in range(0, source.n_targets, at_once):
-            columns = slice(start, min(start + at_once, source.n_targets))
-            held = None if held_out is None else held_out.read(columns).cpu().numpy()
-            parts.append(_look(source.read(columns).cpu().numpy(), held, splits, intercept))
-        known = {key: np.concatenate([part[key] for part in parts], axis=-1) for key in parts[0]}
-        finite, constant = known.pop("finite"), known.pop("constant")
+            columns = np.arange(start, min(start + at_once, source.n_targets))
+            held = None if held_out is None else held_out.read(columns)
+            parts.append(_look(source.read(columns), held, splits))
+        finite, constant, *known = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
         kept = np.setdiff1d(np.arange(source.n_targets), out)
-        return cls(source, held_out, splits, intercept, name, left_out, kept, **known)
+        return cls(source, held_out, splits, left_out, kept, *known)
 
     @property
     def n_targets(self) -> int:
         """Number of targets, those that are left out included."""
-        return int(self.source.n_targets)
+        return self.source.n_targets
 
     @property
     def n_test(self) -> int:
         """Number of test rows."""
         return 0 if self.held_out is None else self.held_out.n
 
-    def batches(
-        self, size: int, device: torch.device, dtype: torch.dtype, columns: slice | None = None
-    ) -> Iterator[Batch]:
-        """Batches of the kept targets, of those in `columns` alone; training rows piece after piece."""
-        kept = self.kept
-        if columns is not None:
-            kept = kept[np.searchsorted(kept, columns.start) : np.searchsorted(kept, columns.stop)]
+    def batches(self, size: int, device: torch.device, dtype: torch.dtype, columns: slice) -> Iterator[Batch]:
+        """Batches of the kept targets in `columns`; training rows piece after piece."""
+        kept = self.kept[np.searchsorted(self.kept, columns.start) : np.searchsorted(self.kept, columns.stop)]
         for start in range(0, len(kept), size):
             yield self._batch(kept[start : start + size], device, dtype)
 
     def _batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
-        mean, scale = (torch.as_tensor(of[columns]) for of in (self.taken_off, self.scale))
-        scaled = bool((scale != 1).any())
+        mean, scale = self.taken_off[columns], self.scale[columns]
 
         def ready(source: Source) -> torch.Tensor:
             # A mean that is large against the variance must go before rounding.
-            values = source.read(columns)
+            values = torch.from_numpy(source.read(columns))
             values = values.to(torch.promote_types(values.dtype, dtype))
-            values = values - mean.to(values.device, values.dtype)
-            if scaled:
-                values *= scale.to(values.device, values.dtype)
+            values = values - torch.from_numpy(mean).to(values.dtype)
+            if (scale != 1).any():
+                values *= torch.from_numpy(scale).to(values.dtype)
             return values.to(device, dtype)
 
         Y = ready(self.source)
-        if self.splits.reordered:
-            Y = Y[torch.as_tensor(self.splits.order, device=Y.device)]
-        silent = self.intercept and self.silent[:, columns].any()
+        if self.splits.order is not None:
+            Y = Y[torch.from_numpy(self.splits.order).to(device)]
+        silent = self.silent[:, columns]
         return Batch(
             columns=columns,
             Y=Y,
             Y_test=None if self.held_out is None else ready(self.held_out),
-            sums=torch.as_tensor(self.sums[:, columns]).to(device, dtype),
-            squares=torch.as_tensor(self.squares[:, columns]).to(device, dtype),
-            mean=None if self.intercept else (mean * scale).to(device, dtype),
-            silent=torch.as_tensor(self.silent[:, columns], device=device) if silent else None,
-            test_constant=torch.as_tensor(self.test_constant[columns], device=device),
+            sums=torch.from_numpy(self.sums[:, columns]).to(device, dtype),
+            squares=torch.from_numpy(self.squares[:, columns]).to(device, dtype),
+            silent=torch.from_numpy(silent).to(device) if silent.any() else None,
+            test_constant=torch.from_numpy(self.test_constant[columns]).to(device),
         )
 
 
-def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits, intercept: bool) -> dict[str, np.ndarray]:
-    """What is known of some targets, (n, b) of training rows and (n_test, b); each array has them last."""
-    if splits.reordered:
+def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.ndarray, ...]:
+    """Which of some targets, (n, b) and (n_test, b), are finite and constant; then the arrays of ``Targets``."""
+    if splits.order is not None:
         raw = raw[splits.order]
     # Of each piece. NaN and infinite values show in them as well.
     highest, lowest = (
@@ -232,8 +190,7 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits, intercept: b
     # In the precision of the responses, so that every batch takes off exactly this.
     taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
     values -= taken_off
-    # A model without intercept must explain the mean as well.
-    power = np.frexp(spread if intercept else np.maximum(spread, np.abs(taken_off)))[1]
+    power = np.frexp(spread)[1]
     usual = (power >= UNSCALED[0]) & (power <= UNSCALED[1]) | ~finite | (spread == 0)
     scale = np.ldexp(1.0, np.where(usual, 0, -power.clip(-1000, 1000)))
     if not usual.all():
@@ -251,21 +208,5 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits, intercept: b
             highest[rows].max(axis=0) == lowest[rows].min(axis=0) for rows in (mine, splits.pieces(fold, TRAIN))
         )
         squares[fold][flat] = 0
-    return {
-        "finite": finite,
-        "constant": spread == 0,
-        "mean": taken_off + sums.sum(axis=0) / splits.n / scale,
-        "scale": scale,
-        "taken_off": taken_off,
-        "sums": sums,
-        "squares": squares,
-        "silent": silent,
-        "test_constant": test_constant,
-    }
-
-
-def check_real(values: Any, name: str) -> None:
-    """Refuse what are not real numbers, of numpy, torch, Zarr or HDF5."""
-    dtype = getattr(values, "dtype", type(values).__name__)
-    real = not dtype.is_complex if isinstance(dtype, torch.dtype) else getattr(dtype, "kind", "O") in "fiub"
-    expect(real, name, f"type {dtype}", "real numbers")
+    mean = taken_off + sums.sum(axis=0) / splits.n / scale
+    return finite, spread == 0, mean, scale, taken_off, sums, squares, silent, test_constant
