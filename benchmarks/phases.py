@@ -166,11 +166,7 @@ def coverage(simulations: int) -> list[Row]:
         inside, fits = 0.0, 0
         for _ in range(simulations):
             curves = shape(t, *corners) + sd * noise(rng, subjects, n, rho)
-            fit = (
-                fit_transitions(t, None, replicates=curves, max_changes=4)
-                if subjects > 1
-                else fit_transitions(t, curves[0], max_changes=4)
-            )
+            fit = fit_transitions(t, curves, max_changes=4)
             if len(fit.knots) == len(corners):
                 low, high = np.log10(np.maximum(fit.intervals, 1.0)).T
                 inside += float(((low <= at) & (at <= high)).mean())

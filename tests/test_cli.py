@@ -49,6 +49,15 @@ def test_a_table_gives_a_table_and_figures(table: Path, tmp_path: Path) -> None:
         assert (out / name).read_bytes().startswith(b"\x89PNG")
 
 
+def test_without_names_a_table_is_one_curve(table: Path, tmp_path: Path) -> None:
+    one = pd.read_csv(table).query("model == 'late'")
+    one.to_csv(tmp_path / "one.csv", index=False)
+    result = phases(tmp_path / "one.csv", *COLUMNS, "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "one.csv: The curve rises from" in result.output
+    assert (tmp_path / "out" / "raster.png").is_file()
+
+
 def test_parquet_and_tabs_give_the_same(table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table)
     frame.to_parquet(tmp_path / "same.parquet")

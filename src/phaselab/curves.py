@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from phaselab import results
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, Store
-from phaselab.results import amount as amount
+from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
 from phaselab.study import Study, digest_of
+
+__all__ = ["MEASURES", "NothingToDraw", "amount", "best_layer", "brain_curve", "brain_measure", "chance_level"]
+__all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
+__all__ += ["of_tasks", "select", "subjects_text"]
 
 PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
 
@@ -55,17 +56,10 @@ def gather(files: Iterable[Path]) -> pd.DataFrame:
     """
     tables = [pd.read_parquet(file) for file in files]
     if not tables:
-        return results.curve_table([])
+        return curve_table([])
     order = ["study", "model", "tokens", "checkpoint", "perspective", "measure", "task", "layer", "subject", "roi"]
     table = pd.concat(tables, ignore_index=True)[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
     return table.sort_values(order, kind="stable", ignore_index=True)
-
-
-def write(table: pd.DataFrame, store: Store, study: Study) -> Path:
-    """Write ``curves.parquet`` of a study; the path."""
-    path = store.curves(study.name)
-    results.write_table(table, path)
-    return path
 
 
 def subjects_text(n: int, simulated: bool) -> str:
@@ -80,14 +74,12 @@ def each_row(frame: pd.DataFrame) -> Any:
 
 def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """The rows whose columns have the `wanted` values; NothingToDraw, with what there is, if none."""
-    rows = curves
     for column, value in wanted.items():
-        found = rows[rows[column] == value]
-        if found.empty:
-            there = ", ".join(map(str, sorted(rows[column].unique()))) or "no rows"
+        there = ", ".join(map(str, sorted(curves[column].unique()))) or "no rows"
+        curves = curves[curves[column] == value]
+        if curves.empty:
             raise NothingToDraw(f"curves: {column}: found {there}; expected {value!r}")
-        rows = found
-    return rows
+    return curves
 
 
 def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
@@ -117,13 +109,12 @@ def select_layer(brain: pd.DataFrame) -> int:
     return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
 
 
-def best_layer(curves: pd.DataFrame, measure: str | None = None, roi: str = "all") -> int:
+def best_layer(curves: pd.DataFrame) -> int:
     """The layer with the highest brain score over all checkpoints and subjects (``select_layer``)."""
-    return select_layer(select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi))
+    return select_layer(select(curves, perspective="brain", measure=brain_measure(curves), roi="all"))
 
 
-@dataclass(frozen=True)
-class Curve:
+class Curve(NamedTuple):
     """A curve of one model in each of its replicates: a brain score in subjects, a behaviour in tasks.
 
     Each replicate has a value at each checkpoint, so that a mean is over the same ones all along the curve: one that
@@ -151,9 +142,9 @@ class Curve:
     @property
     def rows(self) -> pd.DataFrame:
         """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
-        tokens = np.tile(self.tokens.astype(int), len(self.names))
-        numbers = {"tokens": tokens, "value": self.values.ravel(), "stderr": self.errors.ravel()}
-        return pd.DataFrame({self.of: np.repeat(np.array(self.names, dtype=object), self.tokens.size)} | numbers)
+        places = pd.MultiIndex.from_product([self.names, self.tokens.astype(int)], names=[self.of, "tokens"])
+        numbers = {"value": self.values.ravel(), "stderr": self.errors.ravel()}
+        return pd.DataFrame(numbers, places).reset_index()
 
 
 def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
@@ -177,20 +168,18 @@ def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
 
 
 def brain_by_subject(
-    curves: pd.DataFrame, roi: str = "all", layer: int | float | str | None = None, measure: str | None = None
+    curves: pd.DataFrame, roi: str = "all", layer: int | float | str = "best", measure: str | None = None
 ) -> Curve:
     """The brain score of one model in each subject: what figures draw and the test of the phases tests.
 
-    `layer` is ``"best"`` or None (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a
-    relative depth as a float from 0.0 (first) to 1.0 (last); `measure` is that of ``brain_measure`` unless given.
+    `layer` is ``"best"`` (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a relative
+    depth as a float from 0.0 (first) to 1.0 (last); `measure` is that of ``brain_measure`` unless given.
     """
     measure = measure or brain_measure(curves)
     rows = select(curves, perspective="brain", measure=measure, roi=roi)
     layers = sorted(int(i) for i in rows["layer"].unique() if i >= 0)
-    if layer in (None, "best"):
-        chosen = select_layer(rows)
-    elif layer == "mean":
-        chosen = -1
+    if layer in ("best", "mean"):
+        chosen = select_layer(rows) if layer == "best" else -1
     elif isinstance(layer, float) and 0 <= layer <= 1:
         chosen = layers[round(layer * (len(layers) - 1))]
     else:
@@ -214,18 +203,14 @@ def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.Dat
     Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With one row the
     interval is that row's own ``stderr`` times 1.96, or NaN without it.
     """
-    return _intervals(rows, by, scatter=True)
+    return interval_of(rows, by, scatter=True)
 
 
-def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:
     """The same over rows whose ``stderr`` are known and independent: items of tasks, folds of probes.
 
     The standard error of the mean of n rows is ``sqrt(sum(stderr**2)) / n``; the interval is 1.96 of it to both sides.
     """
-    return _intervals(rows, by, scatter=False)
-
-
-def _intervals(rows: pd.DataFrame, by: Sequence[str], scatter: bool) -> pd.DataFrame:
     from scipy import stats
 
     out = []
@@ -241,7 +226,7 @@ def _intervals(rows: pd.DataFrame, by: Sequence[str], scatter: bool) -> pd.DataF
 
 
 def brain_curve(
-    curves: pd.DataFrame, roi: str = "all", layer: int | None = None, measure: str | None = None
+    curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str | None = None
 ) -> pd.DataFrame:
     """``brain_by_subject`` by tokens: the mean over subjects with its 95 % interval."""
     return interval_over(brain_by_subject(curves, roi, layer, measure).rows)
@@ -250,13 +235,14 @@ def brain_curve(
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
     """One curve of one model, columns of ``interval_over``.
 
-    `measure` is ``brain`` (best layer, all voxels), ``probes`` or a measure of behaviour (``behaviour_by_task``),
-    of which the mean over tasks is taken.
+    `measure` is ``brain`` (best layer, all voxels), ``probes`` (score above that for shuffled labels in
+    ``internal_layer``, mean over labels; empty without probes) or a measure of behaviour (mean over tasks).
     """
     if measure == "brain":
         return brain_curve(curves)
     if measure == "probes":
-        return probe_advantage(curves)
+        rows = _above_shuffled(curves)
+        return interval_of(rows[rows["layer"] == select_layer(rows)])
     return interval_of(behaviour_by_task(curves, measure).rows)
 
 
@@ -269,37 +255,18 @@ def internal_layer(curves: pd.DataFrame) -> int:
     return select_layer(rows) if len(rows) else best_layer(curves)
 
 
-def probe_advantage(curves: pd.DataFrame, layer: int | None = None) -> pd.DataFrame:
-    """Probe score above that for shuffled labels, mean over labels; columns of ``interval_of``.
-
-    Empty where the study has no probes. `layer` is that of ``internal_layer`` unless given.
-    """
-    rows = _above_shuffled(curves)
-    if rows.empty:
-        return pd.DataFrame(columns=["tokens", "value", "low", "high", "n"])
-    return interval_of(rows[rows["layer"] == (internal_layer(curves) if layer is None else layer)])
-
-
 def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of probes with what shuffled labels give taken off; standard errors added as independent."""
     keys = ["model", "tokens", "layer", "task"]
-    internal = curves[curves["perspective"] == "internal"]
-    score = internal[internal["measure"].isin(["probe_accuracy", "probe_correlation"])]
-    shuffled = internal[internal["measure"] == "probe_shuffled"]
+    score = curves[curves["measure"].isin(["probe_accuracy", "probe_correlation"])]
+    shuffled = curves[curves["measure"] == "probe_shuffled"]
     both = score.merge(shuffled[[*keys, "value", "stderr"]], on=keys, suffixes=("", "_shuffled"))
     value = both["value"] - both["value_shuffled"]
     return both.assign(value=value, stderr=np.hypot(both["stderr"], both["stderr_shuffled"]))
 
 
-def monotone(values: Sequence[float] | np.ndarray | pd.Series) -> np.ndarray:
-    """The closest curve that never falls, by least squares (isotonic regression); (n,)."""
-    from scipy.optimize import isotonic_regression
-
-    return np.asarray(isotonic_regression(np.asarray(values, dtype=float)).x)
-
-
 def control_table(
-    curves: pd.DataFrame, controls: pd.DataFrame, ceiling: Mapping[str, float] | None = None, roi: str = "all"
+    curves: pd.DataFrame, controls: pd.DataFrame, ceiling: Mapping[str, float] | None = None
 ) -> pd.DataFrame:
     """Trained and untrained model, ceiling and controls in correlation units: order, condition, subject, value.
 
@@ -307,11 +274,9 @@ def control_table(
     shuffles are averaged. Controls of a study that has none are left out.
     """
     layer = best_layer(curves)
-    rows = select(curves, perspective="brain", measure="r", roi=roi, layer=layer)
-    known = controls[(controls["measure"] == "r") & (controls["roi"] == roi)]
-    parts: dict[str, pd.DataFrame] = {}
-    if ceiling:
-        parts["noise ceiling"] = pd.DataFrame({"subject": list(ceiling), "value": list(ceiling.values())})
+    rows = select(curves, perspective="brain", measure="r", roi="all", layer=layer)
+    known = controls[(controls["measure"] == "r") & (controls["roi"] == "all")]
+    parts = {"noise ceiling": pd.DataFrame((ceiling or {}).items(), columns=["subject", "value"])}
     parts["true latents"] = known[known["model"] == "control: true latents"]
     parts[f"trained model, layer {layer}"] = rows[rows["tokens"] == rows["tokens"].max()]
     parts[f"untrained model, layer {layer}"] = rows[rows["tokens"] == 0]
@@ -329,20 +294,20 @@ def families(study: Study) -> pd.DataFrame:
     Models of one `group` differ in their seed alone; its name is their label without the seed. A
     model that was found and not trained here is a group of its own.
     """
-    rows: list[dict[str, str]] = []
-    names: dict[str, str] = {}
+    rows = []
     for model in study.models:
         spec, label = model.train, model.label or model.name
-        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "group": label}
+        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "key": model.name}
         if spec is not None:
             row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
-            key = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
-            row["group"] = names.setdefault(key, re.sub(r"[\s,;(]*seed \d+\)?$", "", label))
-            if any(other["group"] == row["group"] for other in rows) and list(names.values()).count(row["group"]) > 1:
-                # Two groups whose labels tell no difference are told apart by a model's name.
-                row["group"] = names[key] = f"{row['group']} ({model.name})"
-        rows.append(row)
-    return pd.DataFrame(rows)
+            row["key"] = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
+        rows.append(row | {"group": re.sub(r"[\s,;(]*seed \d+\)?$", "", label) if spec else label})
+    table = pd.DataFrame(rows)
+    firsts = table.groupby("key", sort=False)[["model", "group"]].first()
+    # Models, and groups, whose labels tell no difference are told apart by a model's name.
+    firsts["group"] = firsts["group"].mask(firsts["group"].duplicated(), firsts["group"] + " (" + firsts["model"] + ")")
+    twice, longer = table["label"].duplicated(keep=False), table["label"] + " (" + table["model"] + ")"
+    return table.assign(label=table["label"].mask(twice, longer), group=table.pop("key").map(firsts["group"]))
 
 
 def comparison(
@@ -357,13 +322,12 @@ def comparison(
         own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
         if own.empty:
             continue
-        brain, curve = brain_by_subject(own), brain_curve(own)["value"]
-        entry: dict[str, Any] = {"model": row.label, "tokens": amount(own["tokens"].max()), "best layer": brain.layer}
-        entry |= {"brain, first": round(curve.iloc[0], 3), "brain, last": round(curve.iloc[-1], 3)}
-        last = {
-            key: key.replace("_", " ") for key in ("instruction_following", "accuracy") if key in set(own["measure"])
-        }
-        last |= {"probes": "probes above shuffled"} if len(probe_advantage(own)) else {}
-        entry |= {name: round(float(model_curve(own, key)["value"].iloc[-1]), 3) for key, name in last.items()}
+        ends = brain_curve(own)["value"].iloc[[0, -1]].round(3)
+        entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "best layer": best_layer(own)}
+        entry |= {"brain, first": ends.iloc[0], "brain, last": ends.iloc[1]}
+        for measure in ("instruction_following", "accuracy", "probes"):
+            if measure in set(own["measure"]) or (measure == "probes" and len(_above_shuffled(own))):
+                name = "probes above shuffled" if measure == "probes" else measure.replace("_", " ")
+                entry[name] = round(float(model_curve(own, measure)["value"].iloc[-1]), 3)
         out.append(entry)
     return pd.DataFrame(out)

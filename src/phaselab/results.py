@@ -264,3 +264,17 @@ def amount(count: float, letters: str = "kMBT") -> str:
         if count >= 1000**power:
             return f"{count / 1000**power:.3g} {letters[power - 1]}"
     return f"{count:.3g}"
+
+
+def read_table(path: Path, *needed: str, **how: Any) -> pd.DataFrame:
+    """A table of .csv, .tsv or .parquet that has the columns `needed`; `how` goes to the reader of pandas."""
+    kind = path.suffix.lower()
+    try:
+        if kind not in (".csv", ".tsv", ".parquet"):
+            raise ValueError("it ends in none of .csv, .tsv, .parquet")
+        how |= {"sep": "\t"} if kind == ".tsv" else {}
+        table = pd.read_parquet(path, **how) if kind == ".parquet" else pd.read_csv(path, **how)
+    except (OSError, ValueError) as error:
+        raise PhaselabError(f"{path}: found no table that can be read ({error})") from error
+    expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(needed))
+    return table

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
@@ -18,6 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect
 
+Section = TypeVar("Section", bound=BaseModel)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -280,15 +281,21 @@ def load_study(name_or_path: str | Path) -> Study:
     known, asked = embedded(), str(name_or_path)
     path = known.get(asked, Path(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
+    return read_section(path, Study)
+
+
+def read_section(path: Path | None, section: type[Section], **given: Any) -> Section:
+    """The section that is the content of a YAML file (None: empty), with the fields `given` in place of its own."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise StudyError(f"{path}: not YAML: {error}") from error
     expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
-        return Study.model_validate(content)
+        return section.model_validate(content | given)
     except ValidationError as error:
-        raise StudyError(f"{path}: " + "\n  ".join(map(_told, error.errors()))) from error
+        where = f"{path}: " if path else ""
+        raise StudyError(where + "\n  ".join(map(_told, error.errors()))) from error
 
 
 def _told(wrong: Any) -> str:

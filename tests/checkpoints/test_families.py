@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from phaselab.checkpoints import FAMILIES, CheckpointError, chosen, find, manifest, of_repository
+from phaselab.checkpoints import FAMILIES, chosen, find, manifest, of_repository
 from phaselab.checkpoints.names import Reading
+from phaselab.errors import PhaselabError
 from phaselab.study import StudyError, load_study
 
 B = 10**9
@@ -65,7 +66,7 @@ def test_every_family_has_a_reading_and_its_facts() -> None:
 
 
 def test_a_family_that_is_none_names_the_nearest() -> None:
-    with pytest.raises(CheckpointError, match=r"family: found 'olmo-7b', expected one of .*olmo2-7b"):
+    with pytest.raises(PhaselabError, match=r"family: found 'olmo-7b', expected one of .*olmo2-7b"):
         find("olmo-7b")
 
 
@@ -89,7 +90,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(folder: Path, family: str, rows: list[tuple[str, ...]]) -> Path:
     path = folder / f"{family}.csv"
     with path.open("w", newline="") as stream:
-        csv.writer(stream).writerows([manifest.Row._fields, *rows])
+        csv.writer(stream).writerows([manifest._COLUMNS, *rows])
     return path
 
 
@@ -149,23 +150,23 @@ def test_a_refreshed_manifest_wins_and_nothing_is_dropped_in_silence(folder: Pat
 def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
     family = find("k2-65b")
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", ""), ("", "ckpt_002", "b" * 40, "2", "")])
-    with pytest.raises(CheckpointError, match=r"k2-65b: found no checkpoint .*column tokens of .*2 checkpoints"):
+    with pytest.raises(PhaselabError, match=r"k2-65b: found no checkpoint .*column tokens of .*2 checkpoints"):
         chosen(family, "all")
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", "4000"), ("", "ckpt_002", "b" * 40, "2", "")])
     with pytest.warns(UserWarning, match="left out ckpt_002"):
         assert [c.tokens for c in chosen(family, "all")] == [4000]
     write(folder, "k2-65b", [("", "ckpt_001", "a" * 40, "1", "4 B")])
-    with pytest.raises(CheckpointError, match=r"k2-65b.csv: ckpt_001: tokens: found '4 B', expected a whole"):
+    with pytest.raises(PhaselabError, match=r"k2-65b.csv: ckpt_001: tokens: found '4 B', expected a whole"):
         manifest.listing(family)
     (folder / "k2-65b.csv").write_text("revision,tokens\nckpt_001,4\n")
-    with pytest.raises(CheckpointError, match=r"k2-65b.csv: found columns .*expected repository, revision"):
+    with pytest.raises(PhaselabError, match=r"k2-65b.csv: found columns .*expected repository, revision"):
         manifest.listing(family)
 
 
 def test_offline_without_a_manifest_or_commits_says_what_to_do(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"):
-        manifest.listing(find("olmo2-7b"))
-    with pytest.raises(CheckpointError, match=r"pythia-70m step0: found no commit that is known, and HF_HUB_OFFLINE"):
+    with pytest.raises(PhaselabError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"):
+        chosen(find("olmo2-7b"), "all")
+    with pytest.raises(PhaselabError, match=r"pythia-70m step0: found no commit that is known, and HF_HUB_OFFLINE"):
         chosen(find("pythia-70m"), ("step0",))
 
 

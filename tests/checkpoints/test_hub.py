@@ -27,7 +27,6 @@ from typer.testing import CliRunner
 from checkpoints.hub_server import Hub, serving, use
 from phaselab.checkpoints import (
     Checkpoint,
-    CheckpointError,
     chosen,
     find,
     hub,
@@ -38,6 +37,7 @@ from phaselab.checkpoints import (
 )
 from phaselab.cli import app
 from phaselab.cli.common import facts
+from phaselab.errors import PhaselabError
 from phaselab.results import Store, digest_file, folders
 from phaselab.stages import Workbench
 from phaselab.study import Study
@@ -148,13 +148,16 @@ def test_a_family_of_two_repositories_is_one_line(server: Hub, snapshots: dict[s
     }.items():
         for name in names:
             server.add(repository, name, snapshots["last"])
+    manifest.refresh(family)
     known = manifest.listing(family)
     assert [c.step for c in known.checkpoints] == [0, 1000, 10_000, 10_009]
     assert [c.repository for c in known.checkpoints] == [family.early, family.early, *[family.repository] * 2]
     assert [c.branch for c in known.checkpoints] == [False, False, False, True]
     assert all(len(c.commit) == 40 for c in known.checkpoints)
     del server.repositories[family.early]
-    with pytest.warns(UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training: th"):
+    with pytest.warns(
+        UserWarning, match="olmo2-1b: without the beginning of its training: .*early-training .*Repository Not Found"
+    ):
         manifest.refresh(family)
     assert [c.step for c in manifest.listing(family).checkpoints] == [10_000, 10_009]
 
@@ -172,7 +175,7 @@ def test_committed_names_get_their_commits_from_the_hub(server: Hub, snapshots: 
 def test_tokens_that_were_filled_in_survive_a_refresh(server: Hub, snapshots: dict[str, Path]) -> None:
     server.add("LLM360/K2", "ckpt_001", snapshots["last"])
     path = manifest.refresh(find("k2-65b"))
-    with pytest.raises(CheckpointError, match="k2-65b: found no checkpoint whose tokens are known"):
+    with pytest.raises(PhaselabError, match="k2-65b: found no checkpoint whose tokens are known"):
         chosen(find("k2-65b"), "all")
     path.write_text(path.read_text().replace(",1,\n", ",1,4000\n"))
     server.add("LLM360/K2", "ckpt_002", snapshots["last"])
@@ -216,10 +219,10 @@ def test_the_commands_list_show_and_refresh(server: Hub, snapshots: dict[str, Pa
     [
         (
             "llm-jp-3-7.2b",
-            "yu-takagi/jv3-7: there is no such repository at .*whether its checkpoints are public",
+            "yu-takagi/jv3-7 .*Repository Not Found.*whether its checkpoints are public",
         ),
-        ("olmo2-7b", "allenai/OLMo-2-1124-7B: there is no such repository"),
-        ("org/gated", "org/gated: the repository is gated; ask for access .*HF_TOKEN"),
+        ("olmo2-7b", "allenai/OLMo-2-1124-7B .*Repository Not Found"),
+        ("org/gated", "org/gated .*Cannot access gated repo"),
     ],
 )
 def test_what_cannot_be_listed_is_one_sentence(server: Hub, family: str, said: str) -> None:
@@ -290,12 +293,12 @@ def test_a_cut_connection_is_taken_up(
 def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_path: Path) -> None:
     server.corrupt.add("model.safetensors")
     checkpoint = the("step0-tokens0B")
-    with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"):
+    with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B: model.safetensors: its digest is not"):
         hub.fetch(checkpoint)
     assert cached(tmp_path, "model.safetensors") == []
     server.corrupt = {"tokenizer.json"}
     shutil.rmtree(tmp_path / "home" / "hub")
-    with pytest.raises(CheckpointError, match=r"tokenizer.json: its digest"):
+    with pytest.raises(PhaselabError, match=r"tokenizer.json: its digest"):
         hub.fetch(checkpoint)
     server.corrupt.clear()
     server.requests.clear()
@@ -305,7 +308,7 @@ def test_a_corrupted_file_is_found_deleted_and_fetched_again(server: Hub, tmp_pa
     blob = (hub.fetch(checkpoint) / "model.safetensors").resolve()
     blob.write_bytes(blob.read_bytes()[:-1] + b"x")
     os.utime(blob, (1, 1))
-    with pytest.raises(CheckpointError, match=r"model.safetensors: its digest"):
+    with pytest.raises(PhaselabError, match=r"model.safetensors: its digest"):
         hub.fetch(checkpoint)
     load(checkpoint)
 
@@ -315,7 +318,7 @@ def test_a_cache_without_links_is_checked_by_the_list_of_the_hub(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_SYMLINKS", True)
     server.corrupt.add("model.safetensors")
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: model.safetensors: its digest is not the one"):
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B: model.safetensors: its digest is not the one"):
         hub.fetch(the("step0-tokens0B"))
     assert cached(tmp_path, "model.safetensors") == []
     server.corrupt.clear()
@@ -326,22 +329,22 @@ def test_a_cache_without_links_is_checked_by_the_list_of_the_hub(
 
 
 def test_a_revision_or_repository_that_is_gone(server: Hub, snapshots: dict[str, Path]) -> None:
-    with pytest.raises(CheckpointError, match="found 'step11-tokens1B', expected .*step0-tokens0B, step10"):
+    with pytest.raises(PhaselabError, match="found 'step11-tokens1B', expected .*step0-tokens0B, step10"):
         the("step11-tokens1B")
     first, last = the("step0-tokens0B"), the("step10-tokens1B")
     del server.repositories["org/tiny"].commits[first.commit]
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: no such revision at http"):
+    with pytest.raises(PhaselabError, match="org/tiny step0-tokens0B .*Revision Not Found"):
         hub.fetch(first)
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B: the repository is gated"):
+    with pytest.raises(PhaselabError, match="org/tiny step10-tokens1B .*gated"):
         hub.fetch(last)
     del server.repositories["org/tiny"]
-    with pytest.raises(CheckpointError, match="org/tiny step10-tokens1B: there is no such repository"):
+    with pytest.raises(PhaselabError, match="org/tiny step10-tokens1B .*Repository Not Found"):
         hub.fetch(last)
     (bare := snapshots["last"].parent / "bare").mkdir()
     (bare / "README.md").write_text("Nothing else.")
     server.add("org/bare", "step1-tokens1B", bare)
-    with pytest.raises(CheckpointError, match=r"org/bare step1-tokens1B: found README.md, expected config.json"):
+    with pytest.raises(PhaselabError, match=r"org/bare step1-tokens1B: found README.md, expected config.json"):
         hub.fetch(the("step1-tokens1B", "org/bare"))
 
 
@@ -352,10 +355,10 @@ def test_a_hub_that_is_down_is_one_sentence(
     use(monkeypatch, "http://127.0.0.1:9", tmp_path / "home")
     # huggingface_hub waits longer and longer between its attempts.
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: http://127.0.0.1:9 cannot be reached") as caught:
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B .http://127.0.0.1:9, .*Connection refused") as caught:
         hub.fetch(checkpoint)
     assert "\n" not in str(caught.value)
-    with pytest.raises(CheckpointError, match="org/tiny: http://127.0.0.1:9 cannot be reached"):
+    with pytest.raises(PhaselabError, match="org/tiny .http://127.0.0.1:9, .*Connection refused"):
         manifest.refresh(of_repository("org/tiny"))
     assert "Retrying" not in capfd.readouterr().err  # what huggingface_hub logs of each attempt
 
@@ -367,18 +370,8 @@ def test_offline_works_from_the_cache(server: Hub, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert the("step10-tokens1B") == here
     load(here)
-    with pytest.raises(CheckpointError, match=r"step0-tokens0B: not in the cache .*HF_HUB_OFFLINE is set"):
+    with pytest.raises(PhaselabError, match=r"step0-tokens0B .*offline mode is enabled"):
         hub.fetch(the("step0-tokens0B"))
-    # Another program leaves no listing of the files, and may leave a name for the commit.
-    shutil.rmtree(tmp_path / "home" / "phaselab")
-    monkeypatch.setattr("huggingface_hub._tree_cache._IN_MEMORY_TREE_CACHE", {})
-    (repository,) = (tmp_path / "home" / "hub").glob("models--*")
-    shutil.rmtree(repository / "trees")
-    load(here)
-    (repository / "refs").mkdir(exist_ok=True)
-    (repository / "refs" / "step10-tokens1B").write_text(here.commit)
-    assert hub.known_commit("org/tiny", "step10-tokens1B") == here.commit
-    assert hub.known_commit("org/tiny", "step0-tokens0B") == ""
     assert server.requests == []
 
 
@@ -403,7 +396,7 @@ def test_a_cache_that_may_only_be_read(server: Hub, tmp_path: Path, monkeypatch:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(home)], check=True)
         with present(checkpoint, keep=lambda: False) as here:
             load(here)
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: .*Read-only file system"):
+        with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B .*Read-only file system"):
             hub.fetch(the("step0-tokens0B"))
     assert cached(tmp_path, "model.safetensors") == ["model.safetensors"]
 
@@ -414,7 +407,7 @@ def test_a_disk_without_room_is_told_before_anything_is_downloaded(
     checkpoint = the("step0-tokens0B")
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(CheckpointError, match=r"found 1 kB free in .*hub, expected [\d.]+ kB for the"):
+    with pytest.raises(PhaselabError, match=r"found 1 kB free in .*hub, expected [\d.]+ kB for the"):
         hub.fetch(checkpoint)
     assert server.asked("GET", "model.safetensors") == []
 
@@ -427,7 +420,7 @@ def test_a_disk_that_fills_up_is_one_sentence(server: Hub, monkeypatch: pytest.M
         checkpoint = the("step0-tokens0B")
         # Something else takes the room after it was looked at.
         monkeypatch.setattr(hub, "_require_room", lambda what, needed: (small / "more").write_bytes(b"x" * 60_000))
-        with pytest.raises(CheckpointError, match=r"org/tiny step0-tokens0B: the disk of .*hub is full") as caught:
+        with pytest.raises(PhaselabError, match=r"org/tiny step0-tokens0B .*No space left on device") as caught:
             hub.fetch(checkpoint)
         assert "\n" not in str(caught.value)
         (small / "more").unlink()
@@ -461,7 +454,7 @@ def test_a_malicious_pickle_is_refused(server: Hub, snapshots: dict[str, Path], 
     shutil.copytree(snapshots["pickled"], bad)
     torch.save({"model.embed_tokens.weight": Malicious(tmp_path / "ran")}, bad / "pytorch_model.bin")
     server.add("org/bad", "step1-tokens1B", bad)
-    with pytest.raises(CheckpointError, match="a .bin file holds more than tensors"):
+    with pytest.raises(PhaselabError, match="a .bin file holds more than tensors"):
         load(the("step1-tokens1B", "org/bad"))
     assert not (tmp_path / "ran").exists()
 
@@ -484,7 +477,7 @@ def test_code_of_the_repository_runs_only_for_who_trusts_it(
     )
     server.add("org/own", "step1-tokens1B", own)
     checkpoint = the("step1-tokens1B", "org/own")
-    with pytest.raises(CheckpointError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(PhaselabError, match="cannot be loaded as a causal language model"):
         load(checkpoint)
     assert cached(tmp_path, "*.py") == []
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
@@ -623,12 +616,12 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     # What fails is one sentence, and leaves finished units as they are.
     before = {str(p): digest_file(p) for p in folders(store.root)}
     server.repositories["org/tiny"].gated = True
-    with pytest.raises(CheckpointError, match="org/tiny step0-tokens0B: the repository is gated"):
+    with pytest.raises(PhaselabError, match="org/tiny step0-tokens0B .*gated"):
         Workbench(study, store).make(model.model_copy(update={"dtype": "bfloat16"}), one)
     more = {**STUDY, "models": [*STUDY["models"], {"name": "gone", "repository": "org/gone"}]}
     (tmp_path / "more.yaml").write_text(yaml.safe_dump(more))
     options = ("--model", "gone", "--results", str(store.root), "--jobs", "1")
     code, said = command("run", str(tmp_path / "more.yaml"), *options)
     assert code == 1
-    assert "failed gone: org/gone: there is no such repository" in said
+    assert re.search("failed gone: org/gone .*Repository Not Found", said)
     assert {str(p): digest_file(p) for p in folders(store.root)} == before

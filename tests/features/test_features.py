@@ -35,7 +35,8 @@ from transformers import (
 
 from phaselab import stimuli
 from phaselab.encoding import encode
-from phaselab.features import FeatureError, Features, extract, pooling, read_features, to_trs, write_features
+from phaselab.errors import PhaselabError
+from phaselab.features import Features, extract, pooling, read_features, to_trs, write_features
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import EncodingSpec
@@ -303,7 +304,9 @@ def test_broken_weights_are_refused_with_layer_and_model():
     model.name_or_path = "somewhere/step8-tokens9"
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[0, 0] = torch.inf
-    with pytest.raises(FeatureError, match=r"somewhere/step8-tokens9: layer 2: .*not finite for 6 of 6"):
+    with pytest.raises(
+        PhaselabError, match=r"somewhere/step8-tokens9: layers .2.*: found hidden states that are not finite"
+    ):
         extract(model, tokenizer, Stimulus("s", (run("a", WORDS[:6]),)), Spec(window=2, stride=1))
     # A failure leaves no hook behind.
     assert not any(block._forward_pre_hooks for block in model.model.layers)
@@ -392,7 +395,7 @@ def test_layers_can_be_chosen():
         some.layers[2]
     only = extract(model, tokenizer, stimulus, Spec(layers=(0,)))
     assert np.array_equal(only.layers[0], every.layers[0])
-    with pytest.raises(FeatureError, match=r"features.layers: found 4, expected 0 to 3 \(or -1"):
+    with pytest.raises(PhaselabError, match=r"features.layers: found 4, expected 0 to 3 \(or -1"):
         extract(model, tokenizer, stimulus, Spec(layers=(0, 4)))
 
 
@@ -438,7 +441,7 @@ def test_out_of_memory_halves_the_batches_and_says_so(error, text):
 
     model = network("gpt_neox")
     limited(model, 15, error, text)
-    with pytest.raises(FeatureError, match="no memory on cpu for 20 tokens"):
+    with pytest.raises(PhaselabError, match="no memory on cpu for 20 tokens"):
         extract(model, tokenizer, stimulus, Spec(context="text"), max_tokens=200)
 
 
@@ -457,7 +460,7 @@ def test_a_slow_tokenizer_serves_where_no_offsets_are_needed():
     for i in (0, 2):
         ids = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
         assert_close(stacked(found)[:, i], hidden_states(model, ids).mean(axis=1))
-    with pytest.raises(FeatureError, match=r"ByT5Tokenizer: found no character offsets .*context: text"):
+    with pytest.raises(PhaselabError, match=r"ByT5Tokenizer: found no character offsets .*context: text"):
         extract(model, tokenizer, stimulus, Spec(context="seconds"))
 
 
@@ -471,7 +474,7 @@ def test_large_results_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
         assert np.array_equal(memory.layers[layer], file.layers[layer])
     assert list(tmp_path.rglob("*.*")) == []  # it has no name
     monkeypatch.setattr(pooling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(FeatureError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
+    with pytest.raises(PhaselabError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
         extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
 
 
@@ -559,9 +562,9 @@ def test_features_reach_the_tr_grid_run_by_run(haemodynamics):
     expected = stimuli.align(found.layers[2][20:], stimulus.runs[1], spec)[4:]
     assert np.array_equal(grid[2]["b"], expected)
     assert grid[2]["b"].dtype == np.float32
-    with pytest.raises(FeatureError, match="run a: trim: found 12, expected fewer than its 12 TRs"):
+    with pytest.raises(PhaselabError, match="run a: trim: found 12, expected fewer than its 12 TRs"):
         to_trs(found, stimulus, spec.model_copy(update={"trim": 12}))
     with pytest.raises(
-        FeatureError, match="features: texts by run: found {.a.: 19, .b.: 30}, expected {.a.: 20, .b.: 30} of s"
+        PhaselabError, match="features: texts by run: found {.a.: 19, .b.: 30}, expected {.a.: 20, .b.: 30} of s"
     ):
         to_trs(replace(found, runs=found.runs[1:]), stimulus, spec)

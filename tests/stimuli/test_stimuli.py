@@ -34,7 +34,7 @@ def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
     run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
     values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
     expected = [[2, 20], [5, 50], [0, 0], [7, 70], [0, 0]]
-    found = grid.tr_means(values, run)
+    found = grid.resample(values, run)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.float32
 
@@ -42,7 +42,7 @@ def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
 def test_a_sum_grows_with_the_texts_and_is_zero_without_any() -> None:
     run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
     values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
-    found = grid.tr_sums(values, run)
+    found = grid.resample(values, run, "sum")
     np.testing.assert_array_equal(found, [[4, 40], [5, 50], [0, 0], [7, 70], [0, 0]])
     assert found.dtype == np.float32
 
@@ -51,11 +51,11 @@ def test_texts_of_one_moment_are_averaged_before_moments_are() -> None:
     # Three annotators at second 0, one at second 1, and a TR of 2 s: mean over annotators, then seconds.
     run = make_run([0.0, 0.0, 0.0, 1.0, 2.0, 2.0], n_trs=2)
     values = np.array([[3.0], [6.0], [9.0], [2.0], [1.0], [5.0]])
-    np.testing.assert_array_equal(grid.tr_means(values, run), [[4], [3]])
-    np.testing.assert_array_equal(grid.tr_sums(values, run), [[8], [3]])
+    np.testing.assert_array_equal(grid.resample(values, run), [[4], [3]])
+    np.testing.assert_array_equal(grid.resample(values, run, "sum"), [[8], [3]])
     one = make_run([0.0, 1.0, 2.0], n_trs=2)
     means = np.array([[6.0], [2.0], [3.0]])
-    np.testing.assert_allclose(grid.tr_lanczos(values, run), grid.tr_lanczos(means, one), rtol=1e-6)
+    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), grid.resample(means, one, "lanczos"), rtol=1e-6)
 
 
 def test_lanczos_is_the_written_formula() -> None:
@@ -69,7 +69,7 @@ def test_lanczos_is_the_written_formula() -> None:
             if abs(x) < 3:
                 lobes = 3 * np.sin(np.pi * x) * np.sin(np.pi * x / 3) / (np.pi * x) ** 2 if x else 1.0
                 expected[k] += lobes * values[i]
-    np.testing.assert_allclose(grid.tr_lanczos(values, run), expected, atol=1e-5)
+    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), expected, atol=1e-5)
 
 
 def test_lanczos_keeps_what_is_on_the_grid_and_drops_what_is_too_fast_for_it() -> None:
@@ -77,14 +77,14 @@ def test_lanczos_keeps_what_is_on_the_grid_and_drops_what_is_too_fast_for_it() -
     values = np.random.default_rng(0).standard_normal((40, 2))
     onsets = np.arange(40) * 2.0
     run = Run("r", ("w",) * 40, onsets, onsets + 2, 2.0, 40, pd.DataFrame({"word": ["w"] * 40}), onsets == 0)
-    np.testing.assert_allclose(grid.tr_lanczos(values, run), values, atol=1e-6)
+    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), values, atol=1e-6)
     # Eight texts a TR: a slow wave passes, at the rate of texts; one of four times Nyquist does not.
     fine = np.arange(320) / 4
     run = Run("r", ("w",) * 320, fine, fine + 0.25, 2.0, 40, pd.DataFrame({"word": ["w"] * 320}), fine == 0)
     middles, trs = fine + 0.125, np.arange(40) * 2.0 + 1
     for frequency, gain in ((1 / 40, 8.0), (1.0, 0.0)):
         wave = np.sin(2 * np.pi * frequency * middles)[:, None]
-        found = grid.tr_lanczos(wave, run)[4:-4, 0]
+        found = grid.resample(wave, run, "lanczos")[4:-4, 0]
         np.testing.assert_allclose(found, gain * np.sin(2 * np.pi * frequency * trs)[4:-4], atol=0.25)
 
 
@@ -159,7 +159,7 @@ def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
     np.testing.assert_array_equal(found, [[1, 0], [0, 0], [0, 0], [0, 0]])
 
 
-@pytest.mark.parametrize("resample", grid.RESAMPLERS)
+@pytest.mark.parametrize("resample", ["mean", "sum", "lanczos"])
 @pytest.mark.parametrize("kind", ["hrf", "average", "stack"])
 def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str, resample: str) -> None:
     spec = FeatureSpec(hemodynamics=kind, delays=(1, 2, 3), resample=resample)
@@ -295,19 +295,19 @@ def test_the_short_format_and_utf_16_are_read_alike(tmp_path: Path) -> None:
     ("old", "new", "message"),
     [
         ('"ooTextFile"', '"other"', "line 2: found other TextGrid, expected .*ooTextFile"),
-        ("xmax = 1.25", "xmax = 1,25", r"line 18: found 'sp', expected the end of 1 of 3 of tier 'word'"),
+        ("xmax = 1.25", "xmax = 1,25", r"line 18: found 'sp', expected a number"),
         ("xmin = 1.25", "xmin = 0.5", r"line 22: found an interval from 0.5 to 2.0 s after one that ends at 1.25"),
         ("xmin = 2\n            xmax = 3e0", "xmin = 2\n            xmax = 1", r"line 26: .*ascending times"),
         (
             "intervals: size = 3",
             "intervals: size = 4",
-            r"line 28: found 'TextTier', expected the start of 4 of 4 of tier",
+            r"line 28: found 'TextTier', expected a number",
         ),
-        ("intervals: size = 3", "intervals: size = 2", r"line 24: found 2.0, expected the class of a tier"),
-        ('            text = ""', "", r"line 30: found 0\.0, expected the name of a tier"),
+        ("intervals: size = 3", "intervals: size = 2", r"line 24: found 2.0, expected a text"),
+        ('            text = ""', "", r"line 30: found 0\.0, expected a text"),
         ('name = "clicks"', 'name = "word"', r"line 29: found a second tier 'word', expected distinct names"),
-        ("size = 2\nitem", "size = 3\nitem", r"line 35: found the end, expected the class of a tier"),
-        ('class = "IntervalTier"', 'class = "TextTier"', "found 1.25, expected the text of 1 of 3"),
+        ("size = 2\nitem", "size = 3\nitem", r"line 35: found None, expected a text"),
+        ('class = "IntervalTier"', 'class = "TextTier"', "found 1.25, expected a text"),
         ("say", "naïve \udcff", "utf-8.* expected UTF-8 or UTF-16"),
     ],
 )
@@ -361,8 +361,8 @@ def test_items_and_time_do_not_mix() -> None:
     ("change", "message"),
     [
         (lambda t: t.drop(columns="group"), "columns: found item, text, cond, expected also item, text, group"),
-        (lambda t: t.assign(item="i1"), r"item: found \['i1', 'i1', 'i1'\] more than once"),
-        (lambda t: t.assign(text=["a", None, "c", None]), r"rows: found no item, text or group in \[1, 3\]"),
+        (lambda t: t.assign(item="i1"), r"rows \[1, 2, 3\]: found nothing, or an item again"),
+        (lambda t: t.assign(text=["a", None, "c", None]), r"rows \[1, 3\]: found nothing, or"),
     ],
 )
 def test_a_table_of_items_that_cannot_be_used_is_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]

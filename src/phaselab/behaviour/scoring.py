@@ -43,12 +43,13 @@ def requests(lm: Any, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Reques
 
 def _encoded(lm: Any, texts: Sequence[str]) -> list[list[int]]:
     """What ``lm.tok_encode`` gives for each text; all at once where it does nothing but call a fast tokenizer."""
-    if not texts:  # a study without tasks may have a tokenizer without a first token
-        return []
-    fast, bos = getattr(lm.tokenizer, "backend_tokenizer", None), lm.tokenizer.decode(lm.prefix_token_id)
-    if fast is None or lm.add_bos_token is not None or any(text.startswith(bos) for text in texts):
+    tokenizer, begin = lm.tokenizer, lm.prefix_token_id
+    fast = getattr(tokenizer, "backend_tokenizer", None) if lm.add_bos_token is None else None
+    if begin is None:  # neither a first nor a last token: the harness would look for one
+        return [tokenizer.encode(text) for text in texts]
+    if fast is None or any(text.startswith(tokenizer.decode(begin)) for text in texts):
         return [lm.tok_encode(text) for text in texts]
-    lm.tok_encode("")  # leaves the fast tokenizer without truncation and padding
+    tokenizer.encode("")  # leaves the fast tokenizer without truncation and padding
     return [encoding.ids for encoding in fast.encode_batch_fast(texts)]
 
 

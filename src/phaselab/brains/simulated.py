@@ -20,7 +20,7 @@ from scipy.linalg import toeplitz
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, standardise
 from phaselab.errors import expect
-from phaselab.stimuli import Run, Stimulus, convolve, tr_means
+from phaselab.stimuli import Run, Stimulus, convolve, resample
 from phaselab.stimuli.grid import convolve_events
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
@@ -183,7 +183,7 @@ def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
 def _responses(stimulus: Stimulus, source: list[np.ndarray], delay: float) -> np.ndarray:
     """Sources of each run on the TR grid of all, convolved, without drift; each column of unit power."""
     of_runs = zip(source, stimulus.runs, strict=True)
-    series = np.concatenate([_clean(convolve(tr_means(part, run), run.tr, delay), run) for part, run in of_runs])
+    series = np.concatenate([_clean(convolve(resample(part, run), run.tr, delay), run) for part, run in of_runs])
     return np.asarray(series * _inverse_root(series))
 
 

@@ -4,12 +4,11 @@ from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
 from phaselab.checkpoints.hub import present
 from phaselab.checkpoints.load import load
 from phaselab.checkpoints.manifest import chosen, local_checkpoints
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, choose, identity
+from phaselab.checkpoints.names import Checkpoint, choose, identity
 
 __all__ = [
     "FAMILIES",
     "Checkpoint",
-    "CheckpointError",
     "Family",
     "choose",
     "chosen",

@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from importlib import resources
+from pathlib import Path
 
 import yaml
 
-from phaselab.checkpoints.names import CheckpointError, Reading, read_name
+from phaselab.checkpoints.names import Reading, read_name
 from phaselab.errors import expect
 
 #: Stages that are one line of training, "" for a name without one. Another stage, such as those that begin several
@@ -64,9 +64,8 @@ class Family:
         return ", else ".join(ways) or "nothing: to be filled in the manifest"
 
 
-def read_families(text: str) -> dict[str, Family]:
-    """Name -> family, of the text of ``families.yaml``."""
-    entries = yaml.safe_load(text)["families"]
+def _read_families() -> dict[str, Family]:
+    entries = yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:
@@ -75,16 +74,16 @@ def read_families(text: str) -> dict[str, Family]:
 
 
 #: Name -> family.
-FAMILIES = read_families((resources.files("phaselab.checkpoints") / "families.yaml").read_text(encoding="utf-8"))
+FAMILIES = _read_families()
 #: Forms of names of all families, and that of transformers' Trainer: for runs that are in no entry.
 ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.names), "checkpoint-{step}")
 
 
 def find(name: str) -> Family:
-    """The family called `name`; a CheckpointError with the nearest ones when there is none."""
+    """The family called `name`; a PhaselabError with the nearest ones when there is none."""
     near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or FAMILIES)
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
-    expect(name in FAMILIES, "family", repr(name), expected, CheckpointError)
+    expect(name in FAMILIES, "family", repr(name), expected)
     return FAMILIES[name]
 
 

@@ -1,9 +1,4 @@
-"""A checkpoint as a model that is ready to be read.
-
-Weights come from safetensors, or where a checkpoint has nothing else from ``pytorch_model*.bin`` through torch's
-``weights_only`` unpickler, which builds tensors and refuses everything else. Code of the model's own is not run unless
-a study asks for it.
-"""
+"""A checkpoint as a model that is ready to be read."""
 
 from __future__ import annotations
 
@@ -11,8 +6,8 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.names import Checkpoint, CheckpointError, needed
-from phaselab.errors import expect
+from phaselab.checkpoints.names import Checkpoint, needed
+from phaselab.errors import PhaselabError, expect
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,15 +16,13 @@ if TYPE_CHECKING:
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The causal language model of a checkpoint, in evaluation mode, and its tokenizer.
+    """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
-    One on a hub is downloaded first. `dtype` is what the weights are converted to: ``float32``, ``bfloat16`` or
-    ``float16``. `trust_remote_code`: modules that lie beside the weights may be run. A CheckpointError when a file is
-    missing or cannot be read, when a ``.bin`` file holds more than tensors, or when weights are missing or have another
-    shape than the configuration says (transformers would fill them with random numbers).
+    Weights are converted to `dtype`. They come from safetensors, or where there are none from ``pytorch_model*.bin``
+    through torch's ``weights_only`` unpickler, which refuses everything but tensors. `trust_remote_code`: modules that
+    lie beside them may be run. A PhaselabError when a file is missing or cannot be read, or weights are missing or
+    have another shape than the configuration says (transformers would fill them with random numbers).
     """
-    known = dtype in ("float32", "bfloat16", "float16")
-    expect(known, "dtype", repr(dtype), "one of float32, bfloat16, float16", CheckpointError)
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
 
@@ -43,10 +36,9 @@ def load(
         # transformers reads such a model with two packages, and without them blames a third one.
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
         expected = "the packages that read it: pip install sentencepiece protobuf"
-        expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected, CheckpointError)
+        expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
     try:
         model, report = auto.from_pretrained(
@@ -60,15 +52,12 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     except pickle.UnpicklingError as error:
         found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
-        raise CheckpointError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
+        raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
-    finally:
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
-    expect(not absent, str(folder), found, "those that config.json says", CheckpointError)
+    expect(not absent, str(folder), found, "those that config.json says")
     if checkpoint.repository:
         model.name_or_path = str(checkpoint)  # and not a folder of the cache, in what is said of it later
     return model.to(device).eval(), tokenizer

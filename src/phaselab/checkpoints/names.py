@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
@@ -25,20 +25,10 @@ _TOKENIZER = re.compile(r"tokenizer.*|vocab\.(json|txt)|merges\.txt|spiece\.mode
 _CONFIGURATION = re.compile(r"(generation_)?config\.json|(special_tokens_map|added_tokens)\.json|chat_template\.jinja")
 
 
-class CheckpointError(PhaselabError):
-    """Checkpoints that cannot be found, chosen or loaded; the message names the folder or the argument."""
-
-
-class NotPublicError(CheckpointError):
-    """A repository that is not there, or not for everybody."""
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint of a training run.
 
-    Attributes
-    ----------
     revision : its name, as on a hub: ``step1000-tokens4B``.
     step : optimiser steps taken; where a source counts none, the number of the checkpoint.
     tokens : training tokens seen; as exact as its source, a name like ``tokens4B`` being rounded.
@@ -102,8 +92,7 @@ def read_amount(text: str) -> int | None:
 def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]:
     """Which of these files a model is loaded from: configuration, tokenizer and, last, one set of weights.
 
-    Safetensors where there are some, else ``pytorch_model*.bin``. `code`: also modules of the checkpoint's own, for a
-    study that trusts them. A CheckpointError, which begins with `where`, when one of the three is not there.
+    Safetensors where there are some, else ``pytorch_model*.bin``. `code`: also modules of the checkpoint's own.
     """
     files = sorted(names)
     weights: list[str] = []
@@ -115,15 +104,14 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
     found = ", ".join(files) or "nothing"
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
-    expect("config.json" in more and tokenizer and weights, str(where), found, expected, CheckpointError)
+    expect("config.json" in more and tokenizer and weights, str(where), found, expected)
     return [*more, *tokenizer, *weights]
 
 
 def identity(checkpoint: Checkpoint, stamps: Path) -> str:
-    """What a checkpoint is, known without loading it: its commit on a hub, or a digest of the files that it has.
+    """What a checkpoint is, known without loading it: its commit on a hub, or a digest of the files that it needs.
 
-    Files of a local folder are read once: their digests are stamped in the folder `stamps` (``stamped_digest``). Those
-    that no model is loaded from do not count. A CheckpointError when one that it needs is not there.
+    Those are read once: their digests are stamped in the folder `stamps` (``stamped_digest``).
     """
     folder = checkpoint.path
     if checkpoint.repository or folder is None:
@@ -134,55 +122,43 @@ def identity(checkpoint: Checkpoint, stamps: Path) -> str:
 
 
 def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
-    """Some of the checkpoints of one training run, in ascending order.
+    """Some of the checkpoints of one training run, in ascending order; a PhaselabError for what is not there.
 
-    Parameters
-    ----------
-    checkpoints : the checkpoints there are.
-    which : ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the first and the
-        last (all of them when there are no more than twenty); ``"every:3"``, the first, every third after it, and the
-        last. Each may be followed by a range of tokens, both ends in it: ``"log:20@1B-1T"``, ``"all@-100B"``,
-        ``"every:5@10B-"``; first and last are then those of the range. Or revisions: a tuple of them, or one string
-        with commas; branches are taken by name alone.
-
-    Raises
-    ------
-    CheckpointError
-        When `which` is none of these, names a revision that is not there, or a range without any.
+    `which` is ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the first and the
+    last (all of them when there are no more than twenty); or ``"every:3"``, the first, every third after it, and the
+    last. Each may be followed by a range of tokens, both ends in it, to which first and last then belong:
+    ``"log:20@1B-1T"``, ``"all@-100B"``. Or it is revisions, a tuple or one string with commas; branches are taken by
+    name alone.
     """
     ordered = sorted(checkpoints)
+    known, line = [c.revision for c in ordered], [c for c in ordered if not c.branch]
+    kinds = "'all', 'log:N' with N >= 2 or 'every:N' with N >= 1, each also with a range of tokens as in 'log:20@1B-1T'"
+    shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:3])} ... {known[-1]}"
+    right = f"{kinds}, or some of the revisions {shown}"
     match = _CHOICE.fullmatch(which) if isinstance(which, str) else None
     if match is None:
         names = [part.strip() for part in which.split(",")] if isinstance(which, str) else which
-        missing = [name for name in names if name not in {c.revision for c in ordered}]
-        if missing or not names:
-            raise _wrong(ordered, ", ".join(missing) or "no revision")
+        missing = [name for name in names if name not in known]
+        found = repr(", ".join(missing) or "no revision")
+        expect(names and not missing, "checkpoints", found, right)
         return [c for c in ordered if c.revision in names]
     kind, number = match[1], int(match[2] or 1)
-    line = [c for c in ordered if not c.branch]
     low, high = read_amount(match[3] or "0"), read_amount(match[4] or "999T")
-    if number < (2 if kind == "log" else 1) or low is None or high is None or not line:
-        raise _wrong(ordered, match[0])
+    if low is None or high is None or not line or number < (2 if kind == "log" else 1):
+        raise PhaselabError(f"checkpoints: found {match[0]!r}, expected {right}")
     within = [c for c in line if low <= c.tokens <= high]
     found, there = f"{match[0]!r}, a range without any checkpoint", f"{line[0].tokens:,} to {line[-1].tokens:,} tokens"
-    expect(within, "checkpoints", found, f"one within {there}", CheckpointError)
+    expect(within, "checkpoints", found, f"one within {there}")
     if kind == "log":
         return _evenly_in_log(within, number)
     return [c for i, c in enumerate(within) if i % number == 0 or i == len(within) - 1]
 
 
-def _wrong(checkpoints: Sequence[Checkpoint], found: str) -> CheckpointError:
-    known = [c.revision for c in checkpoints]
-    shown = ", ".join(known) if len(known) <= 30 else f"{', '.join(known[:3])} ... {known[-1]}"
-    kinds = "'all', 'log:N' with N >= 2 or 'every:N' with N >= 1, each also with a range of tokens as in 'log:20@1B-1T'"
-    return CheckpointError(f"checkpoints: found {found!r}, expected {kinds}, or some of the revisions {shown}")
-
-
-def _evenly_in_log(checkpoints: Sequence[Checkpoint], number: int) -> list[Checkpoint]:
+def _evenly_in_log(checkpoints: list[Checkpoint], number: int) -> list[Checkpoint]:
     from scipy.optimize import linear_sum_assignment  # which takes a second
 
     if len(checkpoints) <= number:
-        return list(checkpoints)
+        return checkpoints
     first, last = checkpoints[0], checkpoints[-1]
     # No tokens have no logarithm: such a checkpoint is kept when it is the first one, and the even spacing then begins
     # at the first checkpoint that has seen some.

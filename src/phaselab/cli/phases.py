@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,26 +13,20 @@ from phaselab.errors import expect
 from phaselab.results import Store, write_table
 from phaselab.study import Study, StudyError, load_study
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-#: What `phases` reads as a table of curves, by the file's ending; anything else is a study.
-TABLES = (".csv", ".tsv", ".parquet")
+#: What `phases` reads as a table of curves, by the file's ending, and what separates columns; all else is a study.
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
 
 @app.command()
 def phases(
     source: Annotated[
-        str,
-        typer.Argument(help="A table of learning curves (.csv, .tsv, .parquet) with --x and --y; or a study."),
+        str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves with --x and --y; or a study.")
     ],
     x: Annotated[str, typer.Option(help="Table: column of training tokens or steps.")] = "",
     y: Annotated[str, typer.Option(help="Table: column of the measure.")] = "",
     by: Annotated[str, typer.Option(help="Table: columns that name a curve, with commas; none: it is one curve.")] = "",
     stderr: Annotated[str, typer.Option(help="Table: column of the measure's standard error.")] = "",
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Table: folder to write to; by default NAME_phases.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Table: folder; by default NAME_phases.")] = None,
     results: ResultsOption = Path("results"),
     data: DataOption = None,
 ) -> None:
@@ -49,25 +43,19 @@ def phases(
     _of_study(load_study(source), Store(results), data)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.phases import TableError
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
-    kind = path.suffix.lower()
-    try:
-        return pd.read_parquet(path) if kind == ".parquet" else pd.read_csv(path, sep="," if kind == ".csv" else "\t")
-    except (ValueError, OSError) as error:
-        raise TableError(f"{path}: found no table that can be read ({error})") from error
-
-
-def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
     from phaselab import figures
     from phaselab.phases import TableError, fit_table
 
-    table = _read(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
+    try:
+        separator = TABLES[path.suffix.lower()]
+        table = pd.read_csv(path, sep=separator) if separator else pd.read_parquet(path)
+    except (ValueError, OSError) as error:
+        raise TableError(f"{path}: found no table that can be read ({error})") from error
     for option, column in (("--x", x), ("--y", y)):
         expect(column, option, "nothing", f"a column of {path}: {', '.join(map(str, table.columns))}", TableError)
     try:
@@ -75,8 +63,7 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
     except TableError as error:
         raise TableError(f"{path}: --{error}") from error
     folder = out or Path(f"{path.stem}_phases")
-    folder.mkdir(parents=True, exist_ok=True)
-    fitted.moves.to_csv(folder / "transitions.csv", index=False)
+    write_table(fitted.moves, folder / "transitions.csv")
     axis = f"{x} (log scale)"
     figures.fitted_curves(fitted, x=axis, y=y).savefig(folder / "curves.png")
     figures.move_raster(fitted, x=axis).savefig(folder / "raster.png")
@@ -96,7 +83,8 @@ def _of_study(study: Study, store: Store, data: Path | None) -> None:
 
     bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
     for model in study.models:
-        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=bench.tasks(model) or None)
+        tasks = bench.tasks(model) or None
+        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks)
         tables.append(verdict.table.assign(study=study.name, model=model.name))
         typer.echo(f"{model.name}: {verdict.statement}")
     path = store.study(study.name) / "phases.parquet"

@@ -9,8 +9,8 @@ import numpy as np
 
 from phaselab.errors import expect
 from phaselab.features.passes import Document, documents_of, passes_of
-from phaselab.features.pooling import Say, States, blocks_of, encode
-from phaselab.features.store import FeatureError, Features
+from phaselab.features.pooling import Say, blocks_of, encode, room_for
+from phaselab.features.store import Features
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
@@ -27,24 +27,19 @@ def extract(
 ) -> Features:
     """Hidden states of every layer, or of some, one row per text of the stimulus.
 
-    With ``spec.context == "text"`` each text is read alone. With ``"seconds"`` it is read after the texts of its
-    narrative that began in the last ``seconds`` seconds and at an earlier moment than it (what several annotators write
-    of one moment is not context of each other), joined by single spaces. With ``"words"`` the texts between two
-    ``starts`` of a run are so joined and read in passes: the first ``window + stride`` together, then ``stride`` new
-    ones at a time after the ``window`` before them, so that each has at least ``window`` others on its left, as far as
-    its narrative has them. What occurs twice is read once.
+    With ``spec.context == "text"`` each text is read alone; with ``"seconds"`` after the texts of its narrative that
+    began in the last ``seconds`` seconds and at an earlier moment than it, joined by single spaces. With ``"words"``
+    the texts between two ``starts`` of a run are so joined and read in passes: the first ``window + stride`` together,
+    then ``stride`` new ones at a time after the ``window`` before them. What occurs twice is read once.
 
-    A text's value is taken from its own tokens, whatever context they were read in: the last one, their mean or their
-    maximum. Blanks around a text are dropped; a text without a token has the value zero, or with ``spec.empty ==
-    "carry"`` that of the text before it in its narrative. Tokens that the tokenizer puts before a text (such as BOS)
-    begin every pass and are never pooled; those that it puts behind are left out. A pass that is longer than the
-    model's context loses tokens on its left, but no more than half of that context: beyond, it takes fewer new texts.
+    A text's value is taken from its own tokens: the last one, their mean or their maximum. Blanks around a text are
+    dropped; one without a token has the value zero, or with ``spec.empty == "carry"`` that of the text before it in its
+    narrative. Tokens that the tokenizer puts before a text (such as BOS) begin every pass and are never pooled; those
+    that it puts behind are left out. A pass that is longer than the model's context loses tokens on its left, but no
+    more than half of that context: beyond, it takes fewer new texts.
 
-    Parameters
-    ----------
     model : causal language model of transformers in evaluation mode, on any device.
     tokenizer : its tokenizer; for a context of several texts a fast one, whose offsets tell which token is whose.
-    stimulus : the texts.
     spec : the fields ``FeatureSpec.STATES`` are used.
     max_tokens : tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on CUDA. A longer pass makes
         a batch of its own. When memory runs out it is halved, and the batch tried again.
@@ -65,15 +60,12 @@ def extract(
     context = getattr(config, "max_position_embeddings", None)  # None for an architecture without a limit
     passes, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
     order = np.concatenate([np.empty(0, dtype=np.int64), *(item.spans[0] for item in passes)])
-    row_of = np.full(n_texts, -1)  # -1 is a row of zeros
+    row_of = np.full(n_texts, -1)  # the last row, of zeros
     row_of[order] = np.arange(len(order))
     rows = row_of[source]
     layers = _chosen(spec.layers, len(blocks_of(model)), model.name_or_path)
-    states = States(len(layers), len(order), config.hidden_size, scratch)
+    states = room_for((len(layers), len(order) + 1, config.hidden_size), scratch)
     budget = encode(model, passes, layers, spec.pooling, states, max_tokens, say)
-    worst = int(np.argmax(states.not_finite > 0))
-    told = f"hidden states that are not finite for {states.not_finite[worst]} of {len(order)} texts"
-    expect(not states.not_finite.any(), f"{model.name_or_path}: layer {layers[worst]}", told, "numbers", FeatureError)
     tokens = sum(len(item.ids) for item in passes)
     notes = {"texts": len(source), "empty": int((rows < 0).sum()), "truncated": int(truncated[source].sum())}
     notes |= {"documents": len(documents), "tokens": tokens, "batch_tokens": budget}
@@ -83,7 +75,7 @@ def extract(
     if spec.empty == "carry":
         rows = _carried(rows, stimulus)
     runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
-    return Features(Lazy(layers, lambda layer: np.asarray(states.values[layers.index(layer)][rows])), runs, notes)
+    return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, notes)
 
 
 def _carried(rows: np.ndarray, stimulus: Stimulus) -> np.ndarray:
@@ -99,5 +91,5 @@ def _chosen(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int
     wanted = tuple(every) if isinstance(wanted, str) else wanted
     for layer in wanted:
         inside, right = -len(every) <= layer <= n_blocks, f"0 to {n_blocks} (or -1, the last one, to {-len(every)})"
-        expect(inside, f"{name}: features.layers", layer, right, FeatureError)
+        expect(inside, f"{name}: features.layers", layer, right)
     return sorted({every[layer] for layer in wanted})

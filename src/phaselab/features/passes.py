@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from phaselab.errors import expect
-from phaselab.features.store import FeatureError
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
 
@@ -58,7 +57,7 @@ def passes_of(
         return [], truncated
     prefix = _prefix(tokenizer, _joined(readable[0][0]))
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
-    expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}", FeatureError)
+    expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
     passes = []
     for document, text, ids, first, last in _tokens(readable, tokenizer, spec):
         texts = np.flatnonzero(last > first)
@@ -88,7 +87,7 @@ def _tokens(
     alone = spec.context == "text"
     found = f"no character offsets with features.context: {spec.context}"
     fast = "a fast tokenizer (tokenizer.json), or features.context: text"
-    expect(alone or tokenizer.is_fast, f"tokenizer {type(tokenizer).__name__}", found, fast, FeatureError)
+    expect(alone or tokenizer.is_fast, f"tokenizer {type(tokenizer).__name__}", found, fast)
     asked = {"add_special_tokens": False, "return_offsets_mapping": not alone, "return_attention_mask": False}
     for start in range(0, len(readable), TOKENISED):
         part = readable[start : start + TOKENISED]

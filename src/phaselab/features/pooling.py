@@ -14,14 +14,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
 
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
 from phaselab.features.passes import Pass
-from phaselab.features.store import FeatureError
 
 #: Tokens of a batch, padding included, by type of device: more gain no speed there.
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -40,52 +39,39 @@ def blocks_of(model: Any) -> list[torch.nn.Module]:
     for module in model.base_model.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == number:
             return list(module)
-    raise FeatureError(f"{type(model).__name__}: expected a list of {number} layers in its base model, found none")
+    raise PhaselabError(f"{type(model).__name__}: expected a list of {number} layers in its base model, found none")
 
 
-class States:
-    """Pooled hidden states, float32 (n_layers, n_rows + 1, p), as they come; the last row of each layer is zero.
+def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.ndarray]:
+    """Gives float32 zeros of `shape` (layers first): in memory, or a map of a file without a name in `scratch`.
 
-    They lie in memory, or in a file in `scratch`. ``not_finite`` counts the rows with NaN or infinite values by layer.
+    Of a file it is a new map each time, for what a map has touched stays in memory as long as it does.
     """
-
-    def __init__(self, n_layers: int, n_rows: int, width: int, scratch: Path | None) -> None:
-        self.shape, self.filled = (n_layers, n_rows + 1, width), 0
-        self.not_finite = np.zeros(n_layers, dtype=np.int64)
-        size = 4 * math.prod(self.shape)
-        large = scratch is not None and size > IN_MEMORY
-        self._file = _reserved(scratch, size, n_layers) if scratch and large else None
-        self._memory = np.zeros((0, 0, 0) if large else self.shape, dtype=np.float32)
-
-    @property
-    def values(self) -> np.ndarray:
-        """The array; of a file a new map each time, for what a map has touched stays in memory as long as it does."""
-        return np.memmap(self._file, np.float32, "r+", shape=self.shape) if self._file else self._memory
-
-    def add(self, block: np.ndarray) -> None:
-        """Take the next rows, (n_layers, n, p)."""
-        start, self.filled = self.filled, self.filled + block.shape[1]
-        self.not_finite += (~np.isfinite(block).all(axis=2)).sum(axis=1)
-        self.values[:, start : self.filled] = block
-
-
-def _reserved(folder: Path, size: int, n_layers: int) -> IO[bytes]:
-    """A file of `size` zeros without a name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(folder).free, f"{size / 1e9:.1f} GB for hidden states of {n_layers} layers"
-    expect(free >= size, str(folder), f"{free / 1e9:.1f} GB free", f"{needed} (features.layers: fewer)", FeatureError)
-    file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+    size = 4 * math.prod(shape)
+    if scratch is None or size <= IN_MEMORY:
+        values = np.zeros(shape, dtype=np.float32)
+        return lambda: values
+    scratch.mkdir(parents=True, exist_ok=True)
+    free, expected = shutil.disk_usage(scratch).free, f"{size / 1e9:.1f} GB for hidden states of {shape[0]} layers"
+    expect(free >= size, str(scratch), f"{free / 1e9:.1f} GB free", f"{expected} (features.layers: fewer)")
+    file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
     if hasattr(os, "posix_fallocate"):  # else a disk that fills up meanwhile would end the process without a word
         os.posix_fallocate(file.fileno(), 0, size)
     file.truncate(size)
-    return file
+    return lambda: np.memmap(file, np.float32, "r+", shape=shape)
 
 
 @torch.inference_mode()
 def encode(
-    model: Any, passes: list[Pass], layers: list[int], pooling: str, states: States, max_tokens: int | None, say: Say
+    model: Any,
+    passes: list[Pass],
+    layers: list[int],
+    pooling: str,
+    states: Callable[[], np.ndarray],
+    max_tokens: int | None,
+    say: Say,
 ) -> int:
-    """Pool the hidden states of all passes, in order; returns the most tokens of a batch at the end."""
+    """Pool all passes in order into `states` (n_layers, n_rows, p); returns the most tokens of a batch at the end."""
     blocks, device, name = blocks_of(model), model.device.type, model.name_or_path
     budget = max_tokens or MAX_TOKENS.get(device, MAX_TOKENS["cpu"])
     plan: dict[str, torch.Tensor] = {}
@@ -110,12 +96,11 @@ def encode(
                 pool(final)
             return torch.stack(pooled).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
-            out = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            if not out and not any(said in str(error) for said in OUT_OF_MEMORY):
+            if isinstance(error, RuntimeError) and not any(said in str(error) for said in OUT_OF_MEMORY):
                 raise
             return None
 
-    start = 0
+    start = row = 0
     with ExitStack() as hooks:
         # What goes into block i is the output of block i - 1, or the embeddings; the model's own output
         # comes after the final norm. So no hook has to know what else a block returns.
@@ -128,12 +113,14 @@ def encode(
             pooled.clear()
             plan.clear()
             if found is not None:
-                expect(len(found) == len(layers), name, f"{len(found)} hidden states", str(len(layers)), FeatureError)
-                states.add(found)
-                start += len(batch)
+                expect(len(found) == len(layers), name, f"{len(found)} hidden states", str(len(layers)))
+                bad = [layer for layer, rows in zip(layers, found, strict=True) if not np.isfinite(rows).all()]
+                expect(not bad, f"{name}: layers {bad}", "hidden states that are not finite", "numbers")
+                states()[:, row : row + found.shape[1]] = found
+                start, row = start + len(batch), row + found.shape[1]
                 continue
             longest = len(batch[0].ids)
-            expect(len(batch) > 1, name, f"no memory on {device} for {longest} tokens", "some", FeatureError)
+            expect(len(batch) > 1, name, f"no memory on {device} for {longest} tokens", "some")
             budget = len(batch) * longest // 2
             if device == "cuda":
                 torch.cuda.empty_cache()

@@ -1,7 +1,8 @@
-"""What features are, in memory and on disk (Zarr)."""
+"""What features are: in memory, on disk (Zarr), and on the TRs of the responses."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +11,17 @@ from typing import Any
 import numpy as np
 import zarr
 
-from phaselab.errors import PhaselabError
+from phaselab import stimuli
+from phaselab.errors import expect
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
-
-
-class FeatureError(PhaselabError):
-    """Features that cannot be had or used; the message names the model, the layer or the run."""
+from phaselab.study import FeatureSpec
 
 
 @dataclass(frozen=True)
 class Features:
     """Hidden states of a stimulus, one row per text, the runs one after another.
 
-    Attributes
-    ----------
     layers : layer -> float32 (n_texts, p), made when it is asked for; 0 is the embedding output, the last one is after
         the final norm, as in the ``hidden_states`` of transformers (where those of Mamba leave the embeddings out).
     runs : (n_texts,) name of the run of each text.
@@ -60,7 +57,27 @@ def read_features(path: Path) -> Features:
     group = zarr.open_group(path, mode="r")
     attrs: dict[str, Any] = group.attrs.asdict()
     states: Any = group["states"]
-    layers = [int(layer) for layer in attrs["layers"]]
+    layers = attrs["layers"]
     names, counts = zip(*attrs["runs"], strict=True)
     read = Lazy(layers, lambda layer: np.asarray(states[layers.index(layer)]))
     return Features(read, np.repeat(np.array(names, dtype=str), counts), attrs["notes"])
+
+
+def to_trs(features: Features, stimulus: Stimulus, spec: FeatureSpec) -> Mapping[int, dict[str, np.ndarray]]:
+    """Features on the TR grid, haemodynamics included, each run by itself; of items, one row each.
+
+    Gives layer -> run -> float32 (n_trs - trim, p), or p times the number of delays where they are stacked; the first
+    ``spec.trim`` TRs of each run are dropped. A layer is computed when it is asked for, and only one is in memory.
+    """
+    names = [run.name for run in stimulus.runs for _ in run.texts]
+    same, found = list(features.runs) == names, dict(Counter(map(str, features.runs)))
+    expect(same, "features: texts by run", found, f"{dict(Counter(names))} of stimulus {stimulus.name}")
+    for run in stimulus.runs:
+        expect(run.n_trs > spec.trim, f"run {run.name}: trim", spec.trim, f"fewer than its {run.n_trs} TRs")
+
+    def aligned(layer: int) -> dict[str, np.ndarray]:
+        parts = np.split(features.layers[layer], np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
+        of_run = zip(stimulus.runs, parts, strict=True)
+        return {run.name: stimuli.align(part, run, spec)[spec.trim :] for run, part in of_run}
+
+    return Lazy(features.layers, aligned)

@@ -7,29 +7,9 @@ Universal Design"), told apart by markers and line styles as well; white behind 
 """
 
 # ruff: noqa: F401, F403  (each module lists its figures in its own __all__)
-from phaselab.curves import (
-    MEASURES,
-    NothingToDraw,
-    amount,
-    best_layer,
-    brain_curve,
-    brain_measure,
-    chance_level,
-    comparison,
-    control_table,
-    families,
-    internal_layer,
-    interval_of,
-    interval_over,
-    model_curve,
-    of_tasks,
-    select,
-    subjects_text,
-)
-from phaselab.figures.drawing import COLOURS, SIMULATED, TokenAxis
+from phaselab.curves import *
+from phaselab.figures.drawing import SIMULATED, TokenAxis
 from phaselab.figures.interactive import *
-from phaselab.figures.models import *
 from phaselab.figures.stimulus import *
-from phaselab.figures.surface import *
 from phaselab.figures.training import *
-from phaselab.phases.text import phase_text, transitions_of
+from phaselab.phases import phase_text, transitions_of

@@ -10,6 +10,7 @@ from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
@@ -34,7 +35,8 @@ KINDS = {"rise": "^", "fall": "v"}
 #: Measures whose axis goes from 0 to 1.
 SHARES = ("instruction_following", "accuracy", "accuracy_greedy")
 TOKENS = "training tokens (log scale)"
-SIMULATED = "SIMULATED BRAIN"
+#: The mark of a simulated brain, and its two colours.
+SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
 WIDTH = 7.2
 #: How the thin lines of a panel are drawn, and points instead of them.
 HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
@@ -55,27 +57,17 @@ STYLE: dict[Any, Any] = {
 }
 
 
-@dataclass(frozen=True)
 class TokenAxis:
-    """Training tokens on a logarithmic axis with a place for step 0, which has no logarithm.
+    """Training tokens (n,) on a logarithmic axis with a place for step 0, which has no logarithm.
 
     A linear stretch (symlog), `gap` decades wide and marked as a break, leads from 0 to the first positive count.
     """
 
-    first: float
-    last: float
-    gap: float
-    has_zero: bool
-
-    @classmethod
-    def of(cls, tokens: Sequence[float] | np.ndarray | pd.Series) -> TokenAxis:
-        """The axis for these counts of tokens, (n,), each >= 0; ValueError for a negative one."""
+    def __init__(self, tokens: npt.ArrayLike) -> None:
         counts = np.asarray(tokens, dtype=float)
-        if (counts < 0).any():
-            raise ValueError(f"tokens: found {counts.min():g}, expected counts of 0 or more")
         positive = counts[counts > 0] if (counts > 0).any() else np.array([1.0, 10.0])
-        gap = max(0.12 * float(np.log10(positive.max() / positive.min())), 0.2)
-        return cls(float(positive.min()), float(positive.max()), gap, bool((counts == 0).any()))
+        self.first, self.last, self.has_zero = float(positive.min()), float(positive.max()), bool((counts == 0).any())
+        self.gap = max(0.12 * float(np.log10(self.last / self.first)), 0.2)
 
     def ticks(self, most: int = 9) -> list[float]:
         """Counts with a label: 0, at most `most` powers of ten and, if these are few, their threefold or the ends."""
@@ -90,13 +82,11 @@ class TokenAxis:
     def decorate(self, ax: Axes, most: int = 9) -> None:
         """Set the scale, limits and ticks of the x axis, and mark the break after 0."""
         margin = 0.03 * (np.log10(self.last / self.first) + self.gap)
-        ax.set_xscale("symlog", linthresh=self.first, linscale=0.9 * self.gap)
+        subs = range(2, 10) if self.last / self.first < 1e5 else [1]
+        ax.set_xscale("symlog", linthresh=self.first, linscale=0.9 * self.gap, subs=subs)
         ax.set_xlim(self.first * (1 - self.has_zero - margin / self.gap), self.last * 10**margin)
         ticks = self.ticks(most)
         ax.set_xticks(ticks, [amount(tick) for tick in ticks])
-        steps = np.arange(2, 10) if self.last / self.first < 1e5 else np.ones(1)
-        minor = np.outer(steps, 10.0 ** np.arange(int(np.log10(self.last)) + 1)).ravel()
-        ax.set_xticks(minor[(minor >= self.first) & (minor <= self.last)], minor=True)
         if self.has_zero:
             at = self.first * (0.5 + np.array([-0.25, 0.25]) * margin / self.gap)
             look: dict[str, Any] = {"linestyle": "none", "marker": [(-0.5, -1), (0.5, 1)], "markersize": 8}
@@ -122,11 +112,9 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
             try:
                 return function(*args, **kwargs)
             except NothingToDraw as error:
-                # On axes, though they are not seen: a notebook shows no figure that has none.
                 fig = new_figure(1.2)
-                ax = fig.add_subplot()
-                ax.set_axis_off()
-                ax.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
+                fig.add_subplot().set_axis_off()  # not seen, but a notebook shows no figure that has no axes
+                fig.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
                 return fig
 
     return inside
@@ -141,25 +129,22 @@ def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "") -> F
     fig.text(0.5, (line + 0.04) / height, x, fontsize=mpl.rcParams["axes.labelsize"], ha="center", va="bottom")
     fig.text(0.99, 0.07 / height, note, fontsize=9, color=GREY, ha="right", va="bottom")
     if simulated:
-        box = {"boxstyle": "round,pad=0.25", "facecolor": "#FFF3E0", "edgecolor": "#7A3B00", "linewidth": 0.8}
-        look: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": "#7A3B00", "bbox": box}
+        box = {"boxstyle": "round,pad=0.25", "facecolor": MARK[0], "edgecolor": MARK[1], "linewidth": 0.8}
+        look: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARK[1], "bbox": box}
         fig.text(0.015, 0.07 / height, SIMULATED, va="bottom", **look)
     return fig
 
 
-def looks(names: Iterable[Any], colours: Sequence[Any] = COLOURS) -> dict[Any, dict[str, Any]]:
+def looks(names: Iterable[Any], colours: Any = COLOURS, lines: Sequence[str] = LINES) -> dict[Any, dict[str, Any]]:
     """Name -> colour, marker and line style, each taken in turn."""
-    return {
-        name: {"color": colours[k % len(colours)], "marker": MARKERS[k % len(MARKERS)], "linestyle": LINES[k % 4]}
-        for k, name in enumerate(names)
-    }
+    turns = {"color": colours, "marker": MARKERS, "linestyle": lines}
+    return {name: {what: own[k % len(own)] for what, own in turns.items()} for k, name in enumerate(names)}
 
 
-def layer_looks(layers: Iterable[int]) -> Looks:
+def layer_looks(layers: pd.Series) -> Looks:
     """The looks of layers, "layer 0" ..., from dark (early) to light, without viridis' pale end."""
-    names = [f"layer {layer}" for layer in sorted(set(layers))]
-    shades = list(mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names))))
-    return {name: {**look, "linestyle": "-"} for name, look in looks(names, shades).items()}
+    names = [f"layer {layer}" for layer in sorted(layers.unique())]
+    return looks(names, mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names))), ["-"])
 
 
 def layer_names(layers: Iterable[int]) -> list[str]:
@@ -167,31 +152,22 @@ def layer_names(layers: Iterable[int]) -> list[str]:
     return ["0 (embedding)" if layer == 0 else str(layer) for layer in layers]
 
 
-def distinct(models: pd.DataFrame) -> pd.DataFrame:
-    """The models with labels that tell each from the others: with its name behind where two are the same."""
-    twice = models["label"].duplicated(keep=False)
-    return models.assign(label=models["label"].mask(twice, models["label"] + " (" + models["model"] + ")"))
-
-
 def spread(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of value, low and high as three rows of ``y``, of which seaborn draws value and interval (``GIVEN``)."""
     known = [name for name in ("low", "value", "high") if name in table]
-    return table.melt([name for name in table if name not in known], known, var_name="end", value_name="y")
+    return table.melt([name for name in table if name not in known], known, value_name="y")
 
 
 @dataclass(frozen=True)
 class Panel:
     """What one panel of a figure of curves shows.
 
-    Attributes
-    ----------
-    rows : columns line, tokens, value and, where they are known, low and high. A line whose name begins with "_"
-        is not in the legend.
-    title, unit : above the panel, and of its y axis.
+    rows : columns line, tokens, value and, where they are known, low and high. A line whose name begins with "_" is not
+        in the legend.
+    title, unit : above the panel, and of its y axis. limits : of the y axis.
     thin : columns line (whose colour it takes), unit (each a thin line of its own), tokens, value.
     level, level_name : a dotted line across, and its name in the legend.
     moves : transitions, columns kind, tokens, low, high: lines down, with bars along the bottom for the intervals.
-    limits : of the y axis.
     """
 
     rows: pd.DataFrame
@@ -216,10 +192,9 @@ class Panel:
         """Draw the lines, in the order of `looks`, the level, and the transitions."""
         for line, look in looks.items():
             for rows, more in ((self.thin, {"units": "unit", "estimator": None, **hair}), (self.rows, {})):
-                own = pd.DataFrame() if rows is None else rows[rows["line"] == line]
-                if len(own):
+                if rows is not None and (rows["line"] == line).any():
                     look = {"label": line, "markeredgewidth": 0.5, **look}
-                    sns.lineplot(spread(own), y="y", ax=ax, **GIVEN | how | look | more)
+                    sns.lineplot(spread(rows[rows["line"] == line]), y="y", ax=ax, **GIVEN | how | look | more)
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
         ax.set(title=self.title, xlabel="", ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16))
@@ -230,7 +205,7 @@ class Panel:
         for move in [] if self.moves is None else each_row(self.moves):
             ax.axvline(move.tokens, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
             ax.plot([move.low, move.high], [0.06, 0.06], linewidth=3, alpha=0.55, solid_capstyle="butt", **low)
-            ax.plot(move.tokens, 0.06, marker=KINDS.get(move.kind, "o"), **mark)
+            ax.plot(move.tokens, 0.06, marker=KINDS[move.kind], **mark)
 
 
 def panels(
@@ -238,6 +213,7 @@ def panels(
     looks: Looks,
     *,
     columns: int = 1,
+    small: bool = False,
     room: float = 1.75,
     by: str = "tokens",
     x: str = TOKENS,
@@ -249,36 +225,42 @@ def panels(
     simulated: bool = False,
     **how: Any,
 ) -> Figure:
-    """A figure of `drawn` panels that share their x axis, `columns` beside each other.
+    """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
-    Parameters
-    ----------
-    room : inches of height for a row of panels.
+    small : panels of one y axis, three or two beside each other.
     by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
-    legend : above all panels, where it covers no data; one for all, left out if there is one line alone.
+    legend : one for all panels above them, where it covers no data; left out if there is one line alone.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
     hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """
     if not drawn:
         raise NothingToDraw("curves: found none of the measures that this figure shows")
+    if small:
+        columns, share_y, x = 2 if len(drawn) in (2, 4) else min(3, len(drawn)), True, "training tokens"
+        looks = {line: {**look, "markersize": 4} for line, look in looks.items()}
     count = -(-len(drawn) // columns)
     fig = new_figure(0.9 + room * count)
-    grid = fig.subplots(count, columns, sharex=True, sharey=share_y, squeeze=False).ravel()
-    handles: dict[str, Any] = {}
-    for number, (ax, panel) in enumerate(zip(grid, drawn, strict=False)):
+    every = fig.subplots(count, columns, sharex=True, sharey=share_y, squeeze=False).ravel()
+    axes, handles = every[: len(drawn)], dict[str, Any]()
+    for ax in every[len(drawn) :]:
+        ax.remove()
+    for number, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
         panel.draw(ax, looks, hair, x=by, **how)
         handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         ax.tick_params(labelbottom=number + columns >= len(drawn))
         if number % columns:
             ax.set_ylabel("")
-    for ax in grid[len(drawn) :]:
-        ax.remove()
     if by == "tokens":
-        axis = TokenAxis.of(pd.concat([panel.rows[by] for panel in drawn]))
-        for ax in grid[: len(drawn)]:
+        axis = TokenAxis(pd.concat([panel.rows[by] for panel in drawn]))
+        for ax in axes:
             axis.decorate(ax, most=9 if columns == 1 else 3)
-    if phases is not None:
-        _shade_phases(grid[: len(drawn)], phases)
+    for row in [] if phases is None else each_row(phases[phases["found"].astype(bool)]):
+        for ax in axes:
+            ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
+        middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
+        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
+        look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
+        axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if legend and len(names) > 1:
         parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
@@ -287,21 +269,3 @@ def panels(
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
         fig.legend([handles[n] for n in names], names, loc="outside upper left", ncols=-(-len(names) // rows))
     return foot(fig, note, simulated, x)
-
-
-def grid(drawn: Sequence[Panel], looks: Looks, **how: Any) -> Figure:
-    """``panels`` that are small, three or two beside each other, with one y axis."""
-    columns = 2 if len(drawn) in (2, 4) else min(3, len(drawn))
-    small = {line: {**look, "markersize": 4} for line, look in looks.items()}
-    return panels(drawn, small, columns=columns, x="training tokens", share_y=True, **how)
-
-
-def _shade_phases(axes: Any, phases: pd.DataFrame) -> None:
-    """Shade the phases that were found over all panels, named at the top of the first."""
-    for row in each_row(phases[phases["found"].astype(bool)]):
-        for ax in axes:
-            ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
-        middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
-        look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
-        look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
-        axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)

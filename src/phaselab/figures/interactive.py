@@ -1,4 +1,4 @@
-"""The phase figure to explore, by plotly: it holds all that it needs and asks for nothing."""
+"""Figures to explore, by plotly: each holds all that it needs and asks for nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from phaselab import curves as query
-from phaselab.figures.drawing import COLOURS, SIMULATED, TOKENS, TokenAxis, distinct
+from phaselab.figures.drawing import COLOURS, GREY, MARK, SIMULATED, TOKENS, TokenAxis
+from phaselab.figures.stimulus import HEMISPHERE, inflated
 
-__all__ = ["phase_interactive"]
+__all__ = ["phase_interactive", "surface_interactive"]
 
 #: Colours of the curves that are no region's; no region has the whole brain's.
 FIXED = {"whole brain": COLOURS[1], "instruction following": COLOURS[0], "accuracy": COLOURS[5], "probes": COLOURS[2]}
@@ -19,18 +20,21 @@ HOVER = (
     "<b>%{fullData.name}</b>: %{y:.3f} (%{customdata[3]} to %{customdata[4]})<br>"
     "%{customdata[0]}<br>step %{customdata[1]}, %{customdata[2]} tokens<extra></extra>"
 )
+#: Millimetres between the hemispheres of the cortex, so that both can be seen from the inside too.
+APART = 24
+EYES = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), "back": (0, -2.1, 0.3)}
 
 
 def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     """Every curve of one model that the figure shows: columns panel, curve, checkpoint, step and those of intervals."""
     layer = query.best_layer(curves)
+    rois = sorted(set(curves.loc[curves["perspective"] == "brain", "roi"]) - {"all"})
     drawn = {("brain", "whole brain"): query.brain_curve(curves)}
-    for roi in sorted(set(curves.loc[curves["perspective"] == "brain", "roi"]) - {"all"}):
-        drawn["brain", roi] = query.brain_curve(curves, roi, layer)
+    drawn |= {("brain", roi): query.brain_curve(curves, roi, layer) for roi in rois}
     for measure in ("instruction_following", "accuracy"):
         if (curves["measure"] == measure).any():
             drawn["rest", measure.replace("_", " ")] = query.model_curve(curves, measure)
-    drawn["rest", "probes"] = query.probe_advantage(curves)
+    drawn["rest", "probes"] = query.model_curve(curves, "probes")
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
     parts = [table.merge(names, on="tokens").assign(panel=p, curve=c) for (p, c), table in drawn.items() if len(table)]
     return pd.concat(parts, ignore_index=True)
@@ -51,13 +55,13 @@ def phase_interactive(
     """
     import plotly.express as px
 
-    axis = TokenAxis.of(curves["tokens"])
+    axis = TokenAxis(curves["tokens"])
     zero = float(np.log10(axis.first)) - axis.gap
 
     def place(tokens: Any) -> Any:
         return np.log10(np.maximum(tokens, 10**zero))
 
-    labels = distinct(models[models["model"].isin(curves["model"])]).set_index("model")["label"]
+    labels = models[models["model"].isin(curves["model"])].set_index("model")["label"]
     own = {model: query.of_tasks(curves[curves["model"] == model], (tasks or {}).get(model)) for model in labels.index}
     table = pd.concat([_curves_of(rows).assign(model=model) for model, rows in own.items()], ignore_index=True)
     table = table.assign(at=place(table["tokens"]), amount=table["tokens"].map(query.amount))
@@ -76,7 +80,12 @@ def phase_interactive(
     ]
     for trace, visible in zip(fig.data, shown[0]["visible"], strict=True):
         trace.visible = visible
-    shapes = [{"shapes": _lines(transitions, model, place)} for model in labels.index]
+    # Vertical lines at the transitions of each model, each in its panel: plotly counts panels from below.
+    line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
+    shapes: dict[str, list[Any]] = {model: [] for model in labels.index}
+    for move in [] if transitions is None else query.each_row(transitions[transitions["model"].isin(labels.index)]):
+        x, panel = place(move.tokens), "y2 domain" if move.perspective == "brain" else "y domain"
+        shapes[move.model].append(line | {"x0": x, "x1": x, "xref": "x", "yref": panel})
     ticks = axis.ticks()
     fig.update_xaxes(tickvals=place(ticks), ticktext=[query.amount(t) for t in ticks], zeroline=False, title="")
     fig.update_xaxes(title=TOKENS, row=1)
@@ -85,36 +94,51 @@ def phase_interactive(
     fig.update_layout(
         margin={"l": 55, "r": 10, "t": 50, "b": 40},
         legend={"orientation": "h", "y": -0.14, "yanchor": "top", "entrywidth": 105, "title": ""},
-        shapes=shapes[0]["shapes"],
-        updatemenus=[menu(labels.tolist(), shown, shapes)],
+        shapes=shapes[labels.index[0]],
+        updatemenus=[_menu(labels, shown, [{"shapes": own} for own in shapes.values()])],
     )
-    fig.layout.annotations = mark(simulated, yref="y2 domain")  # instead of the names of the panels
+    fig.layout.annotations = _mark(simulated, yref="y2 domain")  # instead of the names of the panels
     return fig
 
 
-def _lines(transitions: pd.DataFrame | None, model: str, place: Any) -> list[dict[str, Any]]:
-    """Vertical lines at the transitions of a model, each in its panel: plotly counts panels from below."""
-    if transitions is None:
-        return []
-    own = transitions[transitions["model"] == model]
-    panels = np.where(own["perspective"] == "brain", "y2 domain", "y domain")
-    style = {"type": "line", "y0": 0, "y1": 1, "line": {"color": "#5A5A5A", "width": 1, "dash": "dot"}, "xref": "x"}
-    return [{**style, "x0": x, "x1": x, "yref": panel} for x, panel in zip(place(own["tokens"]), panels, strict=True)]
-
-
-def mark(simulated: bool, yref: str) -> list[dict[str, Any]]:
+def _mark(simulated: bool, yref: str) -> list[dict[str, Any]]:
     """The mark of a simulated brain, in the lower right corner of a panel (``y2 domain``) or the figure."""
     place = {"xref": "paper", "yref": yref, "x": 1, "y": 0, "xanchor": "right", "yanchor": "bottom", "xshift": -4}
-    frame = {"yshift": 4, "showarrow": False, "bgcolor": "#FFF3E0", "bordercolor": "#7A3B00", "borderpad": 2}
-    text = {"text": f"<b>{SIMULATED}</b>", "font": {"size": 11, "color": "#7A3B00"}}
-    return [{**text, **place, **frame}] if simulated else []
+    frame = {"yshift": 4, "showarrow": False, "bgcolor": MARK[0], "bordercolor": MARK[1], "borderpad": 2}
+    text = {"text": f"<b>{SIMULATED}</b>", "font": {"size": 11, "color": MARK[1]}}
+    return [text | place | frame] if simulated else []
 
 
-def menu(names: Sequence[str], changes: Any, layouts: Any = (), traces: Any = None, **more: Any) -> dict[str, Any]:
+def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: Any) -> dict[str, Any]:
     """A list of plotly: each name with the change of traces (all, unless given) and of the layout that it makes."""
-    steps = zip(changes, layouts or [{}] * len(names), strict=True)
-    buttons = [
-        {"label": name, "method": "update", "args": [*step, *([traces] if traces else [])]}
-        for name, step in zip(names, steps, strict=True)
-    ]
+    steps = zip(names, changes, layouts, strict=True)
+    buttons = [{"label": name, "method": "update", "args": [*step, *traces]} for name, *step in steps]
     return {"buttons": buttons, "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", **more}
+
+
+def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
+    """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time; a plotly figure.
+
+    All is in the figure itself (1.7 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
+    `maps` : name of a button -> values as in ``surface``; `label` : what they are.
+    """
+    every = np.stack(list(maps.values()))
+    limits = min(0.0, float(np.nanmin(every))), float(np.nanmax(every))
+    how = {"hemi": "both", "engine": "plotly", "title_font_size": 12, "cbar_tick_format": ".2f"}
+    fig, *others = [inflated(values, limits, **how).figure for values in maps.values()]
+    mesh, bar = fig.data
+    mesh.x = mesh.x + np.repeat(np.array([0, APART], np.float32), HEMISPHERE)
+    bar.colorbar.update(title={"text": label, "side": "right"}, thickness=14, len=0.7)
+    paints = [{"vertexcolor": [one.data[0].vertexcolor]} for one in (fig, *others)]
+    # nilearn's own views may be turned about: z points up in all of these.
+    upright = {"up": {"x": 0, "y": 0, "z": 1}, "center": {"x": 0, "y": 0, "z": 0}}
+    cameras = [{"scene.camera": upright | {"eye": dict(zip("xyz", eye, strict=True))}} for eye in EYES.values()]
+    views = _menu(EYES, [{}] * len(EYES), cameras, y=0.0, yanchor="top", type="buttons", direction="right")
+    fig.update_layout(
+        height=460,
+        margin={"l": 0, "r": 0, "t": 55, "b": 50},
+        scene={"aspectmode": "data", "camera": cameras[0]["scene.camera"]},
+        updatemenus=[_menu(maps, paints, [{}] * len(maps), [0]), views],
+        annotations=_mark(simulated, "paper"),
+    )
+    return fig

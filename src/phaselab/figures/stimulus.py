@@ -1,4 +1,4 @@
-"""The text and the responses before any training: words in time, voxels by region, layers."""
+"""Text and responses before any training, layers, and values on the cortex (fsaverage5 as it comes with nilearn)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import seaborn.objects as so
+from matplotlib import cm, colors
 from matplotlib.figure import Figure
+from scipy.spatial import cKDTree
 
 from phaselab.curves import subjects_text
 from phaselab.figures import drawing as draw
+from phaselab.stimuli import Run
 
-__all__ = ["by_layer", "by_region", "similarity_matrices", "time_courses", "words_on_grid"]
+__all__ = ["by_layer", "by_region", "on_surface", "similarity_matrices", "surface", "time_courses", "words_on_grid"]
 
 Arrays = Mapping[str, np.ndarray]
+#: Vertices of one hemisphere of fsaverage5.
+HEMISPHERE = 10242
 
 
 @draw.styled
@@ -48,8 +53,10 @@ def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> F
 
     `series` : name -> (n_trs,) in standard deviations; `label` : what they have in common, for the note below.
     """
-    tables = {n: pd.DataFrame({"time": np.arange(len(v)) * tr, "value": v, "line": n}) for n, v in series.items()}
-    drawn = [draw.Panel(table, name, "s.d.") for name, table in tables.items()]
+    drawn = [
+        draw.Panel(pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own, "line": name}), name, "s.d.")
+        for name, own in series.items()
+    ]
     style = {name: {"color": look["color"], "linewidth": 1.2} for name, look in draw.looks(series).items()}
     how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "legend": False, "share_y": True}
     return draw.panels(drawn, style, room=0.95, note=label, simulated=simulated, **how)
@@ -57,41 +64,37 @@ def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> F
 
 @draw.styled
 def words_on_grid(
-    texts: Sequence[str],
-    onsets: np.ndarray,
-    tr: float,
+    run: Run,
     first: float,
-    last: float,
     before: np.ndarray,
     after: np.ndarray,
-    *,
     names: tuple[str, str] = ("words in the TR", "the same after the haemodynamic response"),
 ) -> Figure:
     """Words at their onsets over the TR grid, and one regressor before and after the haemodynamic response.
 
-    `texts`, `onsets` : words and when they begin; `tr`, `first`, `last` : of the TRs and of the stretch that is shown,
-    all in seconds; `before`, `after` : (n_trs,) the regressor of the run.
+    `first` : second of the run with which the 20 s begin that are shown; `before`, `after` : (n_trs,) the regressor.
     """
-    fig = draw.new_figure(3.9)
+    fig, last = draw.new_figure(3.9), first + 20
     words, series = fig.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
-    for number, (text, onset) in enumerate((t, o) for t, o in zip(texts, onsets, strict=True) if first <= o < last):
+    said = [(text, onset) for text, onset in zip(run.texts, run.onsets, strict=True) if first <= onset < last]
+    for number, (text, onset) in enumerate(said):
         words.vlines(onset, 0, 5.75 - number % 6, "#B0B0B0", linewidth=0.7)
         words.text(onset, 6 - number % 6, text, fontsize=9, va="center")
     words.set(ylim=(0, 6.8), yticks=[], ylabel="words")
-    times = np.arange(len(before)) * tr
-    inside = (times >= first - tr) & (times <= last)
+    times = np.arange(len(before)) * run.tr
+    inside = (times >= first - run.tr) & (times <= last)
     series.step(times[inside], before[inside], where="post", color=draw.GREY, linewidth=1.2, label=names[0])
     scaled = after * (np.nanmax(before[inside]) / max(float(np.nanmax(after[inside])), 1e-12))
-    series.plot(times[inside] + tr / 2, scaled[inside], "o-", color=draw.COLOURS[1], label=f"{names[1]} (scaled)")
+    series.plot(times[inside] + run.tr / 2, scaled[inside], "o-", color=draw.COLOURS[1], label=f"{names[1]} (scaled)")
     series.set(xlim=(first, last), ylabel="value in the TR", xlabel="seconds from the start of the run")
     if (before >= 0).all():
         series.set_ylim(0, None)
     for ax in (words, series):
         ax.grid(axis="x", visible=False)
-        for edge in np.arange(np.ceil(first / tr) * tr, last, tr):
+        for edge in np.arange(np.ceil(first / run.tr) * run.tr, last, run.tr):
             ax.axvline(edge, color="#D8D8D8", linewidth=0.8, zorder=0)
     fig.legend(loc="outside upper left", ncols=2)
-    return draw.foot(fig, f"vertical lines: TRs of {tr:g} s")
+    return draw.foot(fig, f"vertical lines: TRs of {run.tr:g} s")
 
 
 @draw.styled
@@ -123,4 +126,54 @@ def similarity_matrices(
         ax.set(title=title, xlabel=axis, anchor="E")
         ax.tick_params(axis="y", rotation=0)
     axes[0].set_ylabel(axis)
+    return draw.foot(fig, note, simulated)
+
+
+def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
+    """Values of sampled vertices of all subjects spread to the whole of fsaverage5: (20484,), left hemisphere first.
+
+    Each vertex of the surface takes the mean of the sampled ones that are nearest to it among those
+    within `reach` mm (in a straight line) on the white surface; farther from any sample it is NaN. For looking at only.
+    `vertices`, `values` : subject -> (n,) vertex numbers (right hemisphere from 10242) and their values.
+    """
+    from nilearn.datasets import load_fsaverage
+
+    table = pd.concat([pd.DataFrame({"vertex": vertices[s], "value": values[s]}) for s in values])
+    mean = table.groupby("vertex")["value"].mean()
+    out = np.full((2, HEMISPHERE), np.nan, dtype=np.float32)
+    for side, hemi in enumerate(("left", "right")):
+        places = load_fsaverage("fsaverage5")["white_matter"].parts[hemi].coordinates
+        own = mean[mean.index // HEMISPHERE == side]
+        if len(own):
+            nearest = cKDTree(places[own.index % HEMISPHERE]).query(places, distance_upper_bound=reach)[1]
+            out[side] = np.append(own, np.nan)[nearest]  # one past the end: none within reach
+    return out.ravel()
+
+
+def inflated(values: np.ndarray, limits: tuple[float, float], **how: Any) -> Any:
+    """The inflated surface by nilearn: values over cortex that is grey by the depth of its sulci."""
+    from nilearn import datasets, plotting, surface
+
+    mesh = datasets.load_fsaverage("fsaverage5")["inflated"]
+    image = surface.SurfaceImage(mesh, dict(zip(("left", "right"), np.split(values.astype(float), 2), strict=True)))
+    sulci = datasets.load_fsaverage_data("fsaverage5", mesh_type="inflated", data_type="sulcal")
+    return plotting.plot_surf(mesh, image, bg_map=sulci, cmap="cividis", vmin=limits[0], vmax=limits[1], **how)
+
+
+@draw.styled
+def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") -> Figure:
+    """Values on the inflated fsaverage5 surface: lateral and medial views of both hemispheres.
+
+    `values` : (20484,) left hemisphere first, NaN is drawn as bare cortex; `label` : what they are.
+    """
+    limits = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
+    fig = draw.new_figure(4.9)
+    axes = fig.subplots(2, 2, subplot_kw={"projection": "3d"})
+    for (row, column), ax in np.ndenumerate(axes):
+        view, hemi = ("lateral", "medial")[row], ("left", "right")[column]
+        inflated(values, limits, hemi=hemi, view=view, engine="matplotlib", axes=ax, figure=fig, colorbar=False)
+        ax.set_title(f"{hemi}, {view}", loc="center", y=0.98)
+        ax.set_box_aspect(None, zoom=1.75)
+    scale = cm.ScalarMappable(colors.Normalize(*limits), "cividis")
+    fig.colorbar(scale, ax=axes, label=label, shrink=0.6, pad=0.02).outline.set_visible(False)
     return draw.foot(fig, note, simulated)

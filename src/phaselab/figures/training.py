@@ -1,22 +1,24 @@
-"""What one model does over its training: brain score, behaviour and internal states on one axis of tokens."""
+"""Curves over training, on one axis of tokens: of one model, of several side by side, and from anywhere."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from scipy.optimize import isotonic_regression
 
 from phaselab import curves as query
 from phaselab.figures import drawing as draw
+from phaselab.phases import FittedTable
 
-__all__ = ["behaviour_curves", "internals_curves", "perspective_pair", "probe_curves", "three_perspectives"]
-__all__ += ["controls_bars", "layer_checkpoint_heatmap", "roi_curves", "significance_curves"]
+__all__ = ["across_models", "behaviour_curves", "controls_bars", "final_scores", "fitted_curves", "internals_curves"]
+__all__ += ["layer_checkpoint_heatmap", "loss_curve", "move_raster", "perspectives", "power_curve", "probe_curves"]
+__all__ += ["roi_curves", "significance_curves", "transition_raster"]
 
 BEHAVIOUR, BRAIN, INTERNAL = draw.COLOURS[:3]
 MONOTONE = "closest curve that never falls"
@@ -30,7 +32,8 @@ MEANS: dict[str, dict[str, Any]] = {
 TASK_COLOURS = (*draw.COLOURS[3:6], *draw.COLOURS[2::-1], draw.COLOURS[6])
 PROBES = {"probe_accuracy": "probe", "probe_correlation": "probe"}
 PROBES |= {"probe_control": "control: one label a word type", "probe_shuffled": "control: shuffled labels"}
-MOVES_NOTE = "95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
+#: How seaborn draws points with given intervals.
+DOTS: dict[str, Any] = {"x": "y", "linestyle": "none", "markersize": 6, "linewidth": 2.2, **draw.GIVEN}
 
 
 def _task_looks(curves: pd.DataFrame) -> dict[Any, dict[str, Any]]:
@@ -38,69 +41,22 @@ def _task_looks(curves: pd.DataFrame) -> dict[Any, dict[str, Any]]:
     return draw.looks(sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"])), TASK_COLOURS)
 
 
-def _brain(curves: pd.DataFrame, transitions: pd.DataFrame | None) -> tuple[draw.Panel, int]:
-    """The panel of the brain score in its best layer, with thin lines for few subjects; the number of subjects."""
-    measure = query.brain_measure(curves)
-    layer = query.best_layer(curves, measure)
-    rows = query.brain_by_subject(curves, layer=layer, measure=measure).rows
-    rows = rows.assign(line="mean over subjects", unit=rows["subject"])
-    n = rows["subject"].nunique()
-    mean, thin = query.interval_over(rows, by=("line", "tokens")), rows if n <= 6 else None
-    return draw.Panel.of(measure, mean, f", layer {layer}", transitions, thin=thin), n
-
-
 def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = None, mean: bool = False) -> draw.Panel:
     """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside accuracy."""
     rows = query.select(curves, perspective="behaviour", measure=measure).sort_values("tokens")
     rows = rows.assign(line=rows["task"], unit=rows["task"])
     level = query.chance_level(curves) if measure.startswith("accuracy") else np.nan
-    more: dict[str, Any] = {"level": level, "level_name": "chance", "moves": moves}
+    thin = rows if mean and rows["task"].nunique() > 1 else None
     if mean:
-        more["thin"] = rows if rows["task"].nunique() > 1 else None
         rows = query.behaviour_by_task(curves, measure).rows.assign(line="mean of tasks")
-    return draw.Panel.of(measure, query.interval_of(rows, by=("line", "tokens")), **more)
+    table = query.interval_of(rows, by=("line", "tokens"))
+    return draw.Panel.of(measure, table, moves=moves, thin=thin, level=level, level_name="chance")
 
 
 @draw.styled
-def three_perspectives(
+def perspectives(
     curves: pd.DataFrame,
-    *,
-    simulated: bool,
-    transitions: pd.DataFrame | None = None,
-    phases: pd.DataFrame | None = None,
-    tasks: Sequence[str] | None = None,
-) -> Figure:
-    """The phase figure: brain, behaviour and internal states of one model on one token axis.
-
-    Parameters
-    ----------
-    curves : rows of one model.
-    transitions : what ``transitions_of`` gives; their midpoints and intervals are drawn.
-    phases : ``TriplePhase.table``; from ``start`` to ``stop`` of each phase that was found is shaded.
-    tasks : the tasks of which the mean is taken; default: all.
-    """
-    own = query.of_tasks(curves, tasks)
-    brain, n = _brain(own, transitions)
-    inner = query.internal_layer(own)
-    drawn = [brain]
-    for measure in ("instruction_following", "accuracy"):
-        if (own["measure"] == measure).any():
-            drawn.append(_behaviour(own, measure, transitions, mean=True))
-    dimension = own[(own["measure"] == "intrinsic_dimension") & (own["layer"] == inner)]
-    states = {"probe_advantage": query.probe_advantage(own), "intrinsic_dimension": query.interval_of(dimension)}
-    for (measure, rows), level in zip(states.items(), (0.0, np.nan), strict=True):
-        if len(rows):
-            rows = rows.assign(line="_internal")
-            drawn.append(draw.Panel.of(measure, rows, f", layer {inner}", transitions, level=level))
-    note = f"{query.subjects_text(n, simulated)}; {MOVES_NOTE}"
-    style = MEANS | _task_looks(curves)
-    return draw.panels(drawn, style, phases=phases, room=1.45, note=note, simulated=simulated)
-
-
-@draw.styled
-def perspective_pair(
-    curves: pd.DataFrame,
-    measure: str,
+    measure: str = "",
     *,
     simulated: bool,
     transitions: pd.DataFrame | None = None,
@@ -108,20 +64,40 @@ def perspective_pair(
     tasks: Sequence[str] | None = None,
     best_monotone: bool = False,
 ) -> Figure:
-    """The brain curve above one measure of behaviour, task by task: what a phase is claimed to tie together.
+    """The phase figure: brain, behaviour and internal states of one model on one token axis.
 
-    `best_monotone` : draw, with the brain curve, the closest curve that never falls (isotonic regression, weights
-    equal): what lies below it is the fall that has to be explained. The rest as in ``three_perspectives``.
+    curves : rows of one model.
+    measure : one measure of behaviour, task by task: it alone is drawn below the brain, whose tie a phase claims.
+    transitions : what ``transitions_of`` gives; their midpoints and intervals are drawn.
+    phases : ``TriplePhase.table``; from ``start`` to ``stop`` of each phase that was found is shaded.
+    tasks : the tasks of which the mean is taken; default: all.
+    best_monotone : draw, with the brain curve, the closest curve that never falls (isotonic regression, weights equal):
+        what lies below it is the fall that has to be explained.
     """
     own = query.of_tasks(curves, tasks)
-    brain, n = _brain(own, transitions)
+    curve = query.brain_by_subject(own)
+    rows = curve.rows.assign(line="mean over subjects", unit=curve.rows["subject"])
+    mean, n = query.interval_over(rows, by=("line", "tokens")), len(curve.names)
     if best_monotone:
-        closest = brain.rows[["tokens"]].assign(value=query.monotone(brain.rows["value"]), line=MONOTONE)
-        brain = replace(brain, rows=pd.concat([brain.rows, closest]))
-    drawn = [brain, _behaviour(own, measure, transitions)]
-    note = f"{query.subjects_text(n, simulated)}; {MOVES_NOTE}"
-    style = MEANS | _task_looks(curves)
-    return draw.panels(drawn, style, phases=phases, room=2.1, note=note, simulated=simulated)
+        closest = mean[["tokens"]].assign(value=isotonic_regression(mean["value"]).x, line=MONOTONE)
+        mean = pd.concat([mean, closest])
+    which, thin = query.brain_measure(own), rows if n <= 6 else None
+    drawn = [draw.Panel.of(which, mean, f", layer {curve.layer}", transitions, thin=thin)]
+    if measure:
+        drawn.append(_behaviour(own, measure, transitions))
+    else:
+        there = [m for m in ("instruction_following", "accuracy") if (own["measure"] == m).any()]
+        drawn += [_behaviour(own, m, transitions, mean=True) for m in there]
+        inner = query.internal_layer(own)
+        dimension = query.interval_of(own[(own["measure"] == "intrinsic_dimension") & (own["layer"] == inner)])
+        states = {"probe_advantage": query.model_curve(own, "probes"), "intrinsic_dimension": dimension}
+        for (name, rows), level in zip(states.items(), (0.0, np.nan), strict=True):
+            if len(rows):
+                rows = rows.assign(line="_internal")
+                drawn.append(draw.Panel.of(name, rows, f", layer {inner}", transitions, level=level))
+    note = f"{query.subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
+    how: dict[str, Any] = {"phases": phases, "room": 2.1 if measure else 1.45, "note": note, "simulated": simulated}
+    return draw.panels(drawn, MEANS | _task_looks(curves), **how)
 
 
 @draw.styled
@@ -153,25 +129,23 @@ def internals_curves(
 
 
 @draw.styled
-def probe_curves(curves: pd.DataFrame, layer: int | None = None) -> Figure:
-    """A panel for each probed label: the probe, its two controls and chance, by tokens.
+def probe_curves(curves: pd.DataFrame) -> Figure:
+    """A panel for each probed label: the probe in ``internal_layer``, its two controls and chance, by tokens.
 
-    `layer` : that of ``internal_layer`` unless given. Labels that are classes are scored by
-    accuracy, values by correlation; the panel's title says which.
+    Labels that are classes are scored by accuracy, values by correlation; the panel's title says which.
     """
-    layer = query.internal_layer(curves) if layer is None else layer
-    rows = curves[(curves["perspective"] == "internal") & (curves["layer"] == layer)]
-    rows = rows.assign(line=rows["measure"].map(PROBES))[rows["measure"].str.startswith("probe_")]
+    layer = query.internal_layer(curves)
+    rows = curves[(curves["layer"] == layer) & curves["measure"].str.startswith("probe_")]
     if rows.empty:
         raise query.NothingToDraw("curves: found no 'probe_...'; expected probes in the study (internals.probes)")
     drawn = []
-    for label, own in rows.groupby("task"):
+    for label, own in rows.assign(line=rows["measure"].map(PROBES)).groupby("task"):
         score = "correlation" if (own["measure"] == "probe_correlation").any() else "accuracy"
         chance = own.loc[own["measure"] == "probe_chance", "value"].mean()
         table = query.interval_of(own.dropna(subset=["line"]), by=("line", "tokens"))
         drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
     style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
-    return draw.grid(drawn, style, note=f"layer {layer}; bands: 95 % intervals over folds")
+    return draw.panels(drawn, style, small=True, note=f"layer {layer}; bands: 95 % intervals over folds")
 
 
 @draw.styled
@@ -199,22 +173,19 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure
 
 
 @draw.styled
-def roi_curves(curves: pd.DataFrame, *, simulated: bool, layer: int | None = None) -> Figure:
+def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     """A panel for each region: its brain score by tokens, with the mean of all voxels in grey."""
-    measure = query.brain_measure(curves)
-    layer = query.best_layer(curves, measure) if layer is None else layer
-    rows = query.select(curves, perspective="brain", measure=measure, layer=layer).dropna(subset=["value"])
-    by_roi = [query.brain_curve(curves, roi, layer, measure).assign(line=roi) for roi in rows["roi"].unique()]
-    table = pd.concat(by_roi, ignore_index=True)
-    whole = table["line"] == "all"
-    table.loc[whole, ["low", "high"]] = np.nan
-    names = sorted(table.loc[~whole, "line"].unique())
-    drawn = [draw.Panel(table[whole | (table["line"] == n)], n, query.MEASURES[measure][1]) for n in names]
-    style = {name: {**look, "linestyle": "-"} for name, look in draw.looks(names).items()}
-    style["all"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
-    n = query.subjects_text(len(query.brain_by_subject(curves, layer=layer, measure=measure).names), simulated)
-    note = f"layer {layer}; {n}, 95 % intervals; grey: all voxels"
-    return draw.grid(drawn, style, legend=False, note=note, simulated=simulated)
+    whole, measure = query.brain_by_subject(curves), query.brain_measure(curves)
+    rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
+    names = sorted(set(rows["roi"]) - {"all"})
+    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line="all")
+    by_roi = {name: query.brain_curve(curves, name, whole.layer).assign(line=name) for name in names}
+    unit = query.MEASURES[measure][1]
+    drawn = [draw.Panel(pd.concat([grey, table]), name, unit) for name, table in by_roi.items()]
+    style = draw.looks(names, lines=["-"]) | {"all": {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}}
+    n = query.subjects_text(len(whole.names), simulated)
+    note = f"layer {whole.layer}; {n}, 95 % intervals; grey: all voxels"
+    return draw.panels(drawn, style, small=True, legend=False, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -239,11 +210,10 @@ def controls_bars(
     summary = query.interval_over(table.assign(stderr=np.nan), by=("order", "condition"))
     fig = draw.new_figure(1.15 + 0.36 * len(summary))
     ax = fig.subplots()
-    colours = np.where(summary["condition"].str.startswith("trained"), BRAIN, draw.GREY)
-    palette = dict(zip(summary["condition"], colours, strict=True))
+    palette = {name: BRAIN if name.startswith("trained") else draw.GREY for name in summary["condition"]}
     how: dict[str, Any] = {"y": "condition", "hue": "condition", "palette": palette, "ax": ax, "legend": False}
     sns.stripplot(table, x="value", jitter=False, marker="|", size=9, linewidth=1.3, alpha=0.7, **how)
-    sns.pointplot(draw.spread(summary), x="y", linestyle="none", markersize=6, linewidth=2.2, **how | draw.GIVEN)
+    sns.pointplot(draw.spread(summary), **how | DOTS)
     for y, value in enumerate(summary["value"]):
         ax.annotate(f"{value:.3f}", (value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5)
     ax.axvline(0, color="black", linewidth=1)
@@ -252,3 +222,191 @@ def controls_bars(
     ax.set(xlabel="correlation r of predicted and measured responses, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
     return draw.foot(fig, f"{n} (strokes), mean and 95 % interval", simulated)
+
+
+@draw.styled
+def loss_curve(losses: Mapping[str, pd.DataFrame]) -> Figure:
+    """Loss on held-out text by tokens, one line per model: label -> DataFrame of tokens and loss (nats per token)."""
+    rows = pd.concat([frame.rename(columns={"loss": "value"}).assign(line=name) for name, frame in losses.items()])
+    return draw.panels([draw.Panel(rows, unit="loss on held-out text\n(nats per token)")], draw.looks(losses), room=2.1)
+
+
+@draw.styled
+def across_models(
+    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
+) -> Figure:
+    """Brain score, instruction following and accuracy of every model on one token axis.
+
+    Models that differ in their seed alone share a colour; each has a marker of its own. `models` : what ``families``
+    gives; `tasks` : those to take the mean of, which all models can have learnt; default: all.
+    """
+    curves, models = query.of_tasks(curves, tasks), models[models["model"].isin(curves["model"])]
+    colours = draw.looks(models["group"].unique())
+    style = draw.looks(models["label"], [colours[group]["color"] for group in models["group"]])
+    drawn = []
+    for measure in ("brain", "instruction_following", "accuracy"):
+        if measure == "brain" or (curves["measure"] == measure).any():
+            rows = _of_models(curves, models, measure).rename(columns={"label": "line"})
+            level = query.chance_level(curves) if measure == "accuracy" else np.nan
+            name, more = (query.brain_measure(curves), ", best layer") if measure == "brain" else (measure, "")
+            drawn.append(draw.Panel.of(name, rows, more, level=level, level_name="chance"))
+    n = query.select(curves, perspective="brain")["subject"].nunique()
+    asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
+    note = f"{query.subjects_text(n, simulated)}, 95 % intervals{'; tasks: ' if asked else ''}{', '.join(asked)}"
+    return draw.panels(drawn, style, room=1.9, note=note, simulated=simulated)
+
+
+def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """``model_curve`` of every model, with its label and group."""
+    tables = [
+        query.model_curve(curves[curves["model"] == row.model], measure).assign(label=row.label, group=row.group)
+        for row in query.each_row(models)
+    ]
+    return pd.concat(tables)
+
+
+@draw.styled
+def final_scores(
+    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
+) -> Figure:
+    """The last checkpoint of every model: a dot per model with its interval, groups side by side.
+
+    The spread within a group is the seeds' spread; a difference between groups that is no larger
+    says nothing about families or mixes.
+    """
+    curves = query.of_tasks(curves, tasks)
+    names = {
+        "brain": ("r", f"brain score\n({query.MEASURES[query.brain_measure(curves)][1]})"),
+        "accuracy": ("accuracy", "accuracy\n(share of items)"),
+        "probes": ("probe_shuffled", "probes above\nshuffled labels"),
+    }
+    drawn = {panel: label for panel, (needed, label) in names.items() if (curves["measure"] == needed).any()}
+    fig = draw.new_figure(1.2 + 0.34 * len(models))
+    axes = fig.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
+    style = pd.DataFrame(draw.looks(models["group"].unique())).T
+    how = DOTS | {"palette": style["color"].to_dict(), "markers": style["marker"].tolist()}
+    for ax, (panel, label) in zip(axes, drawn.items(), strict=True):
+        last = _of_models(curves, models, panel).groupby("label", sort=False).tail(1)
+        sns.pointplot(draw.spread(last), y="label", hue="group", ax=ax, **how)
+        ax.grid(axis="y", visible=False)
+        ax.xaxis.set_major_locator(MaxNLocator(3))
+        ax.set(xlabel=label, ylabel="")
+    n = query.select(curves, perspective="brain")["subject"].nunique()
+    return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
+
+
+def _places(fitted: FittedTable) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Key of a curve -> its panel and line, panel by panel: the last part of a key is its panel, the rest its line.
+
+    Curves that one column alone names are lines of one panel without a name.
+    """
+    places = {key: (key[-1], ", ".join(key[:-1])) if len(key) > 1 else ("", "".join(key)) for key in fitted.fits}
+    order = list(dict.fromkeys(panel for panel, _ in places.values()))
+    return dict(sorted(places.items(), key=lambda item: order.index(item[1][0])))
+
+
+@draw.styled
+def fitted_curves(fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value") -> Figure:
+    """Learning curves with the lines fitted to them: a panel for each value of the last column of `by`.
+
+    `fitted` : what ``phases.fit_table`` gives; a curve that could not be decided has points alone.
+    """
+    points, lines = [], []
+    for key, (panel, line) in _places(fitted).items():
+        fit, same = fitted.fits[key], {"panel": panel, "line": line, "unit": line}
+        where = np.unique([*fit.tokens, *fit.knots])
+        points.append(pd.DataFrame({"tokens": fit.tokens, "value": fit.values, **same}))
+        lines.append(pd.DataFrame({"tokens": where, "value": fit.at(where) if fit.decided else np.nan, **same}))
+    seen, drawn = pd.concat(points), pd.concat(lines)
+    names, style = (
+        seen["panel"].unique(),
+        draw.looks(seen["line"].unique(), lines=[line for line in draw.LINES for _ in draw.COLOURS]),
+    )
+    for look in style.values():
+        look |= {"linewidth": 1.3, "markevery": []}  # the legend shows the marker; the fit itself has those of points
+    shown = [draw.Panel(drawn[drawn["panel"] == p], p, y, thin=seen[seen["panel"] == p]) for p in names]
+    how: dict[str, Any] = {"columns": min(3, len(names)), "room": 2.4 if len(names) == 1 else 1.75}
+    note = "points: checkpoints; lines: piecewise-linear fits"
+    return draw.panels(shown, style, x=x, hair=draw.POINTS, note=note, **how)
+
+
+@draw.styled
+def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
+    """How often an effect is found in simulated curves: a panel a number of checkpoints, a line a number of subjects.
+
+    `table` : as ``phases.detachment_power`` gives; `label` : of the depth, with its unit.
+    """
+    names = {k: f"{k} subject{'s' if k != 1 else ''}" for k in sorted(table["subjects"].unique())}
+    rows = table.rename(columns={"power": "value"}).assign(line=table["subjects"].map(names))
+    several = rows["checkpoints"].nunique() > 1
+    drawn = [
+        draw.Panel(own, f"{n} checkpoints" if several else "", "share of curves", level=0.8, limits=(-0.05, 1.05))
+        for n, own in rows.groupby("checkpoints")
+    ]
+    how: dict[str, Any] = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
+    return draw.panels(drawn, draw.looks(names.values()), columns=len(drawn), room=2.1, share_y=True, note=note, **how)
+
+
+@draw.styled
+def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS) -> Figure:
+    """When every curve of ``phases.fit_table`` rises and falls: a row per curve, a bar per move, from onset to end.
+
+    ▲ and ▼ stand at the midpoints of rises and falls, the black whisker is the 95 % interval of the lift-off, where
+    the steepest piece begins. A move that could be autocorrelated noise (q > .05) has a hollow marker and a pale bar.
+    A grey line is a curve without moves; a row without anything could not be decided. `x` : what the axis counts.
+    """
+    places = _places(fitted)
+    names = {"midpoint": "tokens", "onset": "start", "end": "stop", "liftoff_low": "low", "liftoff_high": "high"}
+    moves = fitted.moves.assign(colour=np.where(fitted.moves["kind"] == "rise", *draw.COLOURS[:2]))
+    moves = moves.assign(sure=moves["q"] <= 0.05).rename(columns=names)
+    moves["row"] = [places[key] for key in moves[[*fitted.by]].itertuples(index=False, name=None)]
+    note = "▲ rise, ▼ fall (hollow: q > 0.05); black: 95 % interval of the lift-off"
+    tokens = np.concatenate([fit.tokens for fit in fitted.fits.values()])
+    return _raster(moves, list(places.values()), tokens, x, note=note)
+
+
+@draw.styled
+def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: Any, *, simulated: bool) -> Figure:
+    """When each curve of each model changes: a marker a transition, a bar for its 95 % interval.
+
+    `transitions` : ``transitions_of`` all models; `models` : what ``families`` gives; `tokens` : of all checkpoints.
+    """
+    colours = dict(zip(("brain", "instruction_following", "accuracy"), draw.COLOURS, strict=False))
+    moves = transitions.merge(models[["model", "label"]]).rename(columns={"low": "start", "high": "stop"})
+    moves = moves.assign(sure=True, low=np.nan, high=np.nan, colour=moves["measure"].map(colours))
+    moves["row"] = [*zip(moves["label"], moves["measure"].str.replace("_", " "), strict=True)]
+    there = [m.replace("_", " ") for m in colours if (moves["measure"] == m).any()]
+    rows = [(label, measure) for label in models["label"] for measure in there]
+    return _raster(moves, rows, tokens, room=0.22, note="▲ rise, ▼ fall; bars: 95 % intervals", simulated=simulated)
+
+
+def _raster(
+    moves: pd.DataFrame, rows: list[tuple[str, str]], tokens: Any, x: str = draw.TOKENS, room: float = 0.17, **how: Any
+) -> Figure:
+    """One row for each of `rows` (panel, line), panels apart.
+
+    `moves` : columns row, kind, start, stop (of a bar), low, high (of a whisker), tokens (of a marker), colour, sure.
+    """
+    panels = pd.factorize(np.array([panel for panel, _ in rows], dtype=object))[0]
+    places, first = np.arange(len(rows)) + 0.8 * panels, np.diff(panels, prepend=-1) > 0
+    ys = dict(zip(rows, places, strict=True))
+    fig = draw.new_figure(1.4 + room * (len(rows) + 0.8 * len(set(panels))))
+    ax = fig.subplots()
+    for move in query.each_row(moves[moves["kind"] != "undecided"]):
+        y = ys[move.row]
+        if move.kind == "flat":
+            ax.axhline(y, color=draw.PALE, linewidth=0.9)
+            continue
+        ax.hlines(y, move.start, move.stop, move.colour, linewidth=4, alpha=0.45 if move.sure else 0.2)
+        ax.hlines(y, move.low, move.high, "black", linewidth=1.1)
+        face = move.colour if move.sure else "white"
+        ax.plot(move.tokens, y, draw.KINDS[move.kind], color=move.colour, markerfacecolor=face, markersize=6.5)
+    for y in places[first][1:]:
+        ax.axhline(y - 0.9, color="#BDBDBD", linewidth=0.8)
+    labels = [": ".join(filter(None, row if new else row[1:])) for row, new in zip(rows, first, strict=True)]
+    ax.set_yticks(places, labels, fontsize=9)
+    ax.set_ylim(max(places, default=0) + 0.7, -0.9)
+    ax.grid(axis="y", visible=False)
+    draw.TokenAxis(tokens).decorate(ax)
+    ax.set_xlabel(x)
+    return draw.foot(fig, **how)

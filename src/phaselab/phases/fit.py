@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import expect
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 Fit = tuple[Array, Array, Array]
+Where = tuple[float, ...]  # log10 tokens
 
 #: Most positions at which the search puts a change point (they are moved continuously afterwards), and most sets of
 #: them that are tried for one number of change points: fewer positions for many of them.
@@ -41,8 +42,7 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     The log-step is the gap between the first two different positive counts, or 1 (a decade) when there is but one.
     """
     counts = np.asarray(tokens, dtype=float)
-    if (counts < 0).any():
-        raise PhaselabError(f"tokens: found {counts.min():g}, expected counts of 0 or more")
+    expect(not (counts < 0).any(), "tokens", f"{counts.min(initial=0):g}", "counts of 0 or more")
     positive = np.unique(counts[counts > 0])
     if positive.size == 0:
         return np.zeros_like(counts)
@@ -51,41 +51,35 @@ def log_tokens(tokens: npt.ArrayLike) -> Array:
     return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
 
 
-class Level(NamedTuple):
-    """All sets of k candidate change points, each with the one direction that it adds to its parent (that without its
-    last one): a set explains what its parent does plus one squared dot product with that unit vector, so that one
-    matrix product a level scores every set on every curve.
-    """
-
-    knots: Index  # (n_sets, k) indices into the candidates
-    parent: Index  # (n_sets,)
-    added: Array  # (n_sets, n)
-
-
 class Grid(NamedTuple):
-    """What the search needs of the checkpoints' positions alone: shared by all curves on them."""
+    """What the search needs of the checkpoints' positions alone: shared by all curves on them.
+
+    `levels` : for k = 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
+    without its last one; and the unit vector (n_sets, n) that it adds to its parent. A set explains what its parent
+    does plus one squared dot product with that vector: one matrix product a level scores every set on every curve.
+    """
 
     x: Array  # (n,) positions, 0 to 1
     candidates: Array  # (m,) positions for change points
     base: Array  # (2, n) orthonormal basis of the straight lines
-    levels: tuple[Level, ...]  # for 1, 2, ... change points
+    levels: tuple[tuple[Index, Index, Array], ...]
 
     def starts(self, changes: int, sets: Index) -> Array:
         """Positions (B, changes) of the change points of `sets` (B,)."""
-        return self.candidates[self.levels[changes - 1].knots[sets]] if changes else np.empty((len(sets), 0))
+        return self.candidates[self.levels[changes - 1][0][sets]] if changes else np.empty((len(sets), 0))
 
     def gains(self, rest: Array) -> Iterator[Array]:
         """What each set of 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
         gain = np.zeros((len(rest), 1))
-        for level in self.levels:
-            dots = rest @ level.added.T
+        for _, parent, added in self.levels:
+            dots = rest @ added.T
             dots *= dots  # in place: these are the largest arrays of all
-            dots += gain[:, level.parent]
+            dots += gain[:, parent]
             yield (gain := dots)
 
 
 @lru_cache(maxsize=16)
-def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
+def grid_of(where: Where, max_changes: int) -> Grid:
     """The grid of checkpoints at `where`, log10 tokens, for up to `max_changes` change points, or as many as fit."""
     x = (np.asarray(where) - where[0]) / (where[-1] - where[0])
     inner = x[2:-2]  # the outer pieces have three checkpoints at least: one alone is no piece
@@ -96,7 +90,7 @@ def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
     base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     hinges = np.maximum(x[None, :] - inner[:, None], 0.0)  # (m, n)
     knots, spans = np.zeros((1, 0), dtype=np.intp), base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
-    levels: list[Level] = []
+    levels = []
     for _ in range(max_changes):
         last = knots[:, -1] if knots.shape[1] else np.full(1, -1, dtype=np.intp)
         parent = np.repeat(np.arange(len(knots)), inner.size - 1 - last)
@@ -109,7 +103,7 @@ def grid_of(where: tuple[float, ...], max_changes: int) -> Grid:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         knots = np.concatenate([knots[parent], new[:, None]], axis=1)
         spans = np.concatenate([spans[parent], vectors[:, None, :]], axis=1)
-        levels.append(Level(knots, parent, vectors))
+        levels.append((knots, parent, vectors))
     return Grid(x, inner, base, tuple(levels))
 
 
@@ -119,7 +113,7 @@ def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     total = np.einsum("bn,bn->b", rest, rest)
     found = [(total, np.zeros(len(curves), dtype=np.intp))]
     found += [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
-    chunk = max(1, CHUNK // (len(grid.levels[-1].parent) if grid.levels else 1))
+    chunk = max(1, CHUNK // (len(grid.levels[-1][1]) if grid.levels else 1))
     for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
         for (rss, sets), gain in zip(found[1:], grid.gains(rest[rows]), strict=True):
             sets[rows] = gain.argmax(axis=1)
@@ -153,9 +147,9 @@ def linear(x: Array, curves: Array, knots: Array) -> Fit:
     return coefficients, residuals, np.einsum("bn,bn->b", residuals, residuals)
 
 
-def _better(less: npt.NDArray[np.bool_], new: Sequence[Array], old: Sequence[Array]) -> list[Array]:
+def _better(less: npt.NDArray[np.bool_], new: tuple[Array, ...], old: tuple[Array, ...]) -> tuple[Array, ...]:
     """Arrays (B, ...) of `new` for the curves for which it is `less`, of `old` for the others."""
-    return [np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True)]
+    return tuple(np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True))
 
 
 def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
@@ -165,11 +159,8 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
     """
     coefficients, residuals, rss = linear(x, curves, knots)
-    k = knots.shape[1]
-    if k == 0:
-        return knots, coefficients, rss
-    apart, damping = 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
-    for _ in range(rounds):
+    k, apart, damping = knots.shape[1], 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
+    for _ in range(rounds if k else 0):
         right = (x[None, :, None] > knots[:, None, :]).astype(float)
         jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
         moved = np.clip(knots + _solve(jacobian, residuals, damping)[:, 2 + k :], x[2], x[-3])
@@ -181,13 +172,12 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     return knots, coefficients, rss
 
 
-def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Fit:
+def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> tuple[Array, ...]:
     """Fit of exactly `changes` change points to curves (B, n), from the best set of the search or from `near`."""
     best = search(grid._replace(levels=grid.levels[:changes]), curves)[changes][1]
     one = refine(grid.x, curves, grid.starts(changes, best))
     other = refine(grid.x, curves, np.repeat(near[None], len(curves), axis=0))
-    knots, coefficients, rss = _better(other[2] < one[2], other, one)
-    return knots, coefficients, rss
+    return _better(other[2] < one[2], other, one)
 
 
 def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
@@ -203,18 +193,23 @@ def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
     return fits
 
 
-def bic(rss: Array, n: int, changes: int, floor: float, penalty: float = COST) -> Array:
+def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float = COST) -> Array:
     """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
     variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
     return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
 
 
 class Paths(NamedTuple):
-    """B fitted curves, and the corners of their pieces: the change points between the first and last checkpoint."""
+    """B fitted curves, and what counts as the ends of their pieces between the first and last checkpoint."""
 
     knots: Array  # (B, k)
     coefficients: Array  # (B, 2 + k)
-    corners: Array  # (B, k + 2)
+    ends: Array  # (B, k)
+
+    @property
+    def corners(self) -> Array:
+        """`ends` with the first and the last checkpoint, (B, k + 2)."""
+        return np.pad(self.ends, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
 
     def heights(self, positions: Array) -> Array:
         """The curves at positions (B, m) or (1, m): (B, m)."""
@@ -237,11 +232,6 @@ class Paths(NamedTuple):
         part = np.clip((half - a) / np.where(b == a, 1.0, b - a), 0.0, 1.0)
         middle = start + (length * (after + part) / 100.0)[:, 0]
         return middle, sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0], height
-
-
-def with_ends(positions: Array) -> Array:
-    """Change points (B, k) with the first and the last checkpoint: corners (B, k + 2)."""
-    return np.pad(positions, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
 
 
 def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:

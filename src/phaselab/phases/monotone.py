@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from phaselab.phases.fit import PER_CHANGE, Array, Grid, bic, grid_of, linear, log_tokens, refine, search
-
-if TYPE_CHECKING:
-    from phaselab.phases.transitions import Transitions
-
-Direction = Literal["rising", "flat", "falling"]
+from phaselab.phases.fit import Array, Grid, Where, bic, grid_of, linear, refine, search
 
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
@@ -70,14 +64,14 @@ def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float)
 
 
 @lru_cache(maxsize=16)
-def _null(where: tuple[float, ...], max_changes: int, seed: int) -> tuple[Array, Array]:
+def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
     """Deepest falls and estimated autocorrelations, (n_rhos, NULLS), of flat curves with AR(1) noise.
 
     Of all curves that never fall the flat one lets noise make the deepest falls: any difference of means between an
     earlier and a later window is the noise's own plus something not positive. So a p-value against the flat curve
     bounds that against every monotone one, the best (isotonic) included.
     """
-    grid, rng = grid_of(where, max_changes), np.random.default_rng([seed, len(where), max_changes])
+    grid, rng = grid_of(where, max_changes), np.random.default_rng([0, len(where), max_changes])
     falls, rhos = np.empty((len(RHOS), NULLS)), np.empty((len(RHOS), NULLS))
     for i, rho in enumerate(RHOS):
         noise = autocorrelated(rng, (NULLS, len(where)), rho)
@@ -86,48 +80,22 @@ def _null(where: tuple[float, ...], max_changes: int, seed: int) -> tuple[Array,
     return falls, rhos
 
 
-class Monotone(NamedTuple):
-    """One mean curve, ready to be tested against all curves that never fall (or never rise)."""
+def move_p(values: Array, replicates: Array | None, sigma: float, rho: float, setting: tuple[Where, int]) -> float:
+    """Test the hypothesis that a stretch of a curve (m,), in replicates (n_replicates, m), never falls.
 
-    where: tuple[float, ...]  # log10 tokens
-    most: int  # change points
-    tokens: Array  # (n,)
-    values: Array  # (n,)
-    replicates: Array | None  # (n_replicates, n)
-    sigma: float
-    rho: float
-    seed: int
-
-    @classmethod
-    def of(cls, fit: Transitions, replicates: Array | None, stderr: Array | None, most: int, seed: int) -> Monotone:
-        """The curve of a fit, its noise at least the root mean square of `stderr` where that is known."""
-        tokens, values = np.asarray(fit.tokens), np.asarray(fit.values)
-        where, most = tuple(log_tokens(tokens).tolist()), min(most, tokens.size // PER_CHANGE)
-        scale = float(np.ptp(values))
-        if scale <= 1e-12 * max(1.0, float(np.abs(values).max())):
-            return cls(where, most, tokens, values * 0.0, None, 1.0, 0.0, seed)
-        known = stderr is not None and np.isfinite(stderr).any()
-        floor = float(np.sqrt(np.nanmean(stderr**2))) if known and stderr is not None else 0.0
-        (sigma,), (rho,) = residual_noise(grid_of(where, most), values[None] / scale)
-        noise = max(float(sigma) * scale, floor)
-        noise = noise if noise > 1e-9 * scale else 0.0
-        return cls(where, most, tokens, values, replicates, noise, float(rho), seed)
-
-    def p(self, direction: Direction, start: float, stop: float) -> float:
-        """Test the hypothesis that the curve never moves in `direction` between two token counts."""
-        inside = (self.tokens >= start) & (self.tokens <= stop)
-        if inside.sum() < 4:
-            return 1.0
-        sign = -1.0 if direction == "rising" else 1.0
-        fall = float(deepest_fall(sign * self.values[None, inside])[0])
-        if self.sigma == 0:
-            return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
-        falls, rhos = _null(self.where, self.most, self.seed)
-        at = (1.0 + (falls >= fall / self.sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-        if self.replicates is not None and len(self.replicates) >= MANY:
-            return max(float(np.interp(self.rho, RHOS, at)), _left_out(sign * self.replicates[:, inside]))
-        looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
-        return float(np.interp(np.interp(self.rho, looks, RHOS), RHOS, at))
+    `sigma`, `rho` : of the noise of the whole curve (`residual_noise`), whose grid has the arguments `setting`.
+    """
+    if values.size < 4:
+        return 1.0
+    fall = float(deepest_fall(values[None])[0])
+    if sigma == 0:
+        return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
+    falls, rhos = _null(*setting)
+    at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
+    if replicates is not None and len(replicates) >= MANY:
+        return max(float(np.interp(rho, RHOS, at)), _left_out(replicates))
+    looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
+    return float(np.interp(np.interp(rho, looks, RHOS), RHOS, at))
 
 
 def _left_out(curves: Array) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import nan
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import Curve, behaviour_by_task
+from phaselab.curves import behaviour_by_task
 from phaselab.phases.fit import Array, log_tokens
-from phaselab.phases.monotone import autocorrelated
-from phaselab.phases.test import MARGIN, Side, TriplePhase, triple_phase_test
+from phaselab.phases.test import ALPHA, MARGIN, fall_p, falls_after_rise, triple_phase_test
+from phaselab.phases.transitions import fit_transitions
 
 
 def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFrame:
@@ -26,54 +25,43 @@ def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFram
     base = triple_phase_test(curves, model, **options)
     own = curves[curves["model"] == model]
     brain = own[own["perspective"] == "brain"]
-    margin = float(options.get("margin", MARGIN))
     choices: dict[str, Sequence[Any]] = {
         "layer": ("best", "mean", 0.5, 1.0),
         "measure": [c for c in ("r", "r_normalised", "significant") if c in set(brain["measure"])],
         "roi": sorted(brain["roi"].unique()),
         "penalty": (2.0, 3.0, 4.0),
         "max_changes": (4, 6),
-        "margin": (margin / 2, margin * 2),
+        "margin": (MARGIN / 2, MARGIN * 2),
     }
     variants = [(varied, str(choice), {varied: choice}) for varied, own in choices.items() for choice in own]
     if (own["measure"] == "log_probability").any() and base.accuracy.decided:
         curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
-        scaled = margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
-        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": scaled}))
-    rows = _compared(base, base, "", "")
-    for varied, choice, change in variants:
-        rows += _compared(base, triple_phase_test(curves, model, **(options | change)), varied, choice)
-    return pd.DataFrame(rows)
-
-
-def _compared(base: TriplePhase, test: TriplePhase, varied: str, choice: str) -> list[dict[str, Any]]:
-    """The rows of one variant, set against the verdict under the given options."""
-    rows = []
-    for row, first in zip(test.table.to_dict("records"), base.table["found"], strict=True):
-        lost = varied == "accuracy" and bool(first) and not row["found"]
-        told = {k: row[k] for k in ("phase", "found", "tokens", "p_holm")}
-        said = {"agrees": row["found"] == first, "note": "found in the discontinuous measure alone" if lost else ""}
-        rows.append({"varied": varied, "choice": choice} | told | said)
-    return rows
+        margin = MARGIN * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
+        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": margin}))
+    parts = []
+    for varied, choice, change in [("", "", {}), *variants]:
+        verdict = triple_phase_test(curves, model, **(options | change)) if change else base
+        table = verdict.table[["phase", "found", "tokens", "p_holm"]]
+        table = table.assign(agrees=table["found"] == base.table["found"], note="")
+        if varied == "accuracy":
+            table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
+        parts.append(pd.DataFrame({"varied": varied, "choice": choice}, table.index).join(table))
+    return pd.concat(parts, ignore_index=True)
 
 
 def detachment_power(
     depths: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0),
     checkpoints: Sequence[int] = (12, 20, 40),
     subjects: Sequence[int] = (1, 3, 6),
-    *,
-    autocorrelation: float = 0.0,
     n_simulations: int = 100,
-    alpha: float = 0.05,
     seed: int = 0,
 ) -> pd.DataFrame:
     """How often a fall of the brain curve is found, by simulation: a row a combination.
 
     Simulated curves rise by 10 standard deviations of one subject's noise at one checkpoint, then fall by `depths`
-    (in the same unit) for a third of the log-token axis, and return. Noise is each subject's own, AR(1) along the
-    checkpoints, and the same for all depths. The first checkpoint is step 0, the rest are evenly spaced in log tokens
-    over four decades. At depth 0 the power is the false-positive rate; low and high are Wilson's 95 % interval of the
-    simulation's own error.
+    (in the same unit) for a third of the log-token axis, and return. White noise is each subject's own, and the same
+    for all depths. The first checkpoint is step 0, the rest are evenly spaced in log tokens over four decades. At depth
+    0 the power is the false-positive rate; low and high are Wilson's 95 % interval of the simulation's own error.
     """
     rows = []
     for n in checkpoints:
@@ -86,20 +74,18 @@ def detachment_power(
             found = np.zeros(len(depths), dtype=int)
             rng = np.random.default_rng([seed, n, count])
             for _ in range(n_simulations):
-                noise = autocorrelated(rng, (count, n), autocorrelation)
-                found += [fall_found(tokens, rise + depth * dip + noise, alpha) for depth in depths]
+                noise = rng.standard_normal((count, n))
+                found += [fall_found(tokens, rise + depth * dip + noise) for depth in depths]
             for depth, hits in zip(depths, found, strict=True):
                 interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
                 rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
 
 
-def fall_found(tokens: Array, subjects: Array, alpha: float) -> bool:
+def fall_found(tokens: Array, subjects: Array) -> bool:
     """Whether the brain's part of phase 2 is found in curves (n_subjects, n)."""
-    names = tuple(map(str, range(len(subjects))))
-    curve = Curve("subject", names, tokens, subjects, np.full(subjects.shape, nan))
-    brain = Side.of("brain", lambda: curve, max_changes=6, seed=0, n_bootstrap=60)
-    return any(brain.fall_p(fall) <= alpha for fall in brain.falls_after_rise)
+    fit = fit_transitions(tokens, subjects, max_changes=6, n_bootstrap=60)
+    return any(fall_p(fit, fall) <= ALPHA for fall in falls_after_rise(fit))
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
@@ -108,17 +94,7 @@ def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
     `depth` is linearly interpolated where the power first passes `target`; NaN where no depth of the table reaches it.
     """
     rows = []
-    for (checkpoints, subjects), own in power.groupby(["checkpoints", "subjects"], sort=True):
-        own = own.sort_values("depth")
-        depths = own["depth"].to_numpy(dtype=float)
-        shares = np.maximum.accumulate(own["power"].to_numpy(dtype=float))
-        if shares[-1] < target:
-            depth = nan
-        elif shares[0] >= target:
-            depth = float(depths[0])
-        else:
-            after = int(np.argmax(shares >= target))
-            part = (target - shares[after - 1]) / (shares[after] - shares[after - 1])
-            depth = float(depths[after - 1] + part * (depths[after] - depths[after - 1]))
-        rows.append((checkpoints, subjects, depth))
+    for (checkpoints, subjects), own in power.sort_values("depth").groupby(["checkpoints", "subjects"]):
+        own = own.assign(power=own["power"].cummax()).drop_duplicates("power")
+        rows.append((checkpoints, subjects, np.interp(target, own["power"], own["depth"], right=np.nan)))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth"])

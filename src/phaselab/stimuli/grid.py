@@ -19,83 +19,48 @@ EVENT_OVERSAMPLING = 16
 
 
 def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
-    """Features of the texts of one run as features of its TRs, haemodynamics included; float32 (n_trs, p).
+    """Features (n_texts, p) of the texts of one run as features of its TRs, haemodynamics included; float32 (n_trs, p).
 
-    Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes by
-    ``spec.resample`` the ``mean`` or the ``sum`` of the moments that lie in it, or zeros when there is none; or all
-    moments by a filter (``lanczos``). As in the paper's method the step from stimulus to response is then either a
-    canonical response or shifts by whole TRs; ``stack`` gives (n_trs, p * n_delays), a finite impulse response, first
-    delay first. Nothing of one run can reach another. Items stay as they are.
-
-    Parameters
-    ----------
-    values : (n_texts, p), one row per text of `run`.
-    run : gives onsets (seconds) and the TR grid.
-    spec : `resample`, `hemodynamics` and `delays` are used; the caller drops `trim` TRs here and of the responses.
+    As in the paper's method the step from stimulus to response is a canonical response, or shifts by whole TRs;
+    ``stack`` gives (n_trs, p * n_delays), a finite impulse response, first delay first. The caller drops ``spec.trim``
+    TRs here and of the responses. Items stay as they are.
     """
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
+    fits = values.ndim == 2 and len(values) == len(run.texts)
+    expect(fits, f"run {run.name}: values", f"shape {values.shape}", f"({len(run.texts)}, n_features)")
     if spec.hemodynamics == "none":
-        return _checked(values, run).astype(np.float32)
-    grid = RESAMPLERS[spec.resample](values, run)
+        return values.astype(np.float32)
+    grid = resample(values, run, spec.resample)
     return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
 
 
-def tr_means(values: np.ndarray, run: Run) -> np.ndarray:
-    """Mean of the moments (see `align`) of (n_texts, p) whose onset lies in each TR; float32 (n_trs, p), 0 for none."""
-    moments, at, _ = _moments(values, run)
-    counts = np.bincount(at, minlength=run.n_trs)
-    return (_added(moments, at, run) / np.maximum(counts, 1)[:, None]).astype(np.float32)
+def resample(values: np.ndarray, run: Run, how: Literal["mean", "sum", "lanczos"] = "mean") -> np.ndarray:
+    """Features (n_texts, p) on the TR grid; float32 (n_trs, p).
 
-
-def tr_sums(values: np.ndarray, run: Run) -> np.ndarray:
-    """As ``tr_means``, the sum of the moments: it grows with their rate."""
-    moments, at, _ = _moments(values, run)
-    return _added(moments, at, run).astype(np.float32)
-
-
-def tr_lanczos(values: np.ndarray, run: Run) -> np.ndarray:
-    """Moments low-pass filtered to what the TR grid can carry, and read at the middle of each TR; float32 (n_trs, p).
-
-    A moment adds to a TR ``sinc(x) sinc(x / 3)`` of itself for ``|x| < 3``, x being the time in TRs from the middle of
-    the text to the middle of the TR: a Lanczos filter of three lobes with its cut-off at the Nyquist frequency of the
-    grid, 1 / (2 TR), as in Huth et al. 2016 (doi:10.1038/nature17637) and the code of that group. Like a sum it grows
-    with the rate of texts; and it is not causal: a text reaches up to three TRs into its past.
+    Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes the
+    ``mean`` or the ``sum`` of the moments that begin in it, zeros when there is none; or all moments by a low-pass
+    filter (``lanczos``): one adds ``sinc(x) sinc(x / 3)`` of itself for ``|x| < 3``, x being the time in TRs from the
+    middle of the text to the middle of the TR. That is a Lanczos filter of three lobes with its cut-off at the Nyquist
+    frequency of the grid, 1 / (2 TR), as in Huth et al. 2016 (doi:10.1038/nature17637) and the code of that group. Like
+    a sum it grows with the rate of texts; and it is not causal: a text reaches up to three TRs into its past.
     """
-    moments, _, middles = _moments(values, run)
-    x = np.arange(run.n_trs)[:, None] + 0.5 - middles / run.tr
-    weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0)
-    return np.asarray(sparse.csr_array(weights) @ moments).astype(np.float32)
-
-
-#: ``features.resample`` -> from (n_texts, p) of a run to float32 (n_trs, p).
-RESAMPLERS = {"mean": tr_means, "sum": tr_sums, "lanczos": tr_lanczos}
-
-
-def _checked(values: np.ndarray, run: Run) -> np.ndarray:
-    values = np.asarray(values)
-    fits = values.ndim == 2 and len(values) == len(run.texts)
-    expect(fits, f"run {run.name}: values", f"shape {values.shape}", f"({len(run.texts)}, n_features)")
-    return values
-
-
-def _moments(values: np.ndarray, run: Run) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Means of the texts with one onset, float64 (n_moments, p); the TR of each; its middle, seconds."""
-    values, at = _checked(values, run).astype(np.float64), tr_of_texts(run)
-    onsets, offsets = np.asarray(run.onsets, dtype=float), np.asarray(run.offsets, dtype=float)
-    middles = (onsets + offsets) / 2
-    _, first, group, counts = np.unique(onsets, return_index=True, return_inverse=True, return_counts=True)
-    if len(first) == len(onsets):
-        return values, at, middles
-    together = sparse.csr_array((1 / counts[group], (group, np.arange(len(group)))))
-    return np.asarray(together @ values), at[first], together @ middles
-
-
-def _added(values: np.ndarray, at: np.ndarray, run: Run) -> np.ndarray:
-    """Sum of the rows of (n, p) in each TR; float64 (n_trs, p)."""
-    ones = np.ones(len(at)), (at, np.arange(len(at)))
-    return np.asarray(sparse.csr_array(ones, shape=(run.n_trs, len(at))) @ values)
+    moments, at = values.astype(np.float64), tr_of_texts(run)
+    middles = (np.asarray(run.onsets, dtype=float) + run.offsets) / 2
+    _, first, group, counts = np.unique(run.onsets, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) < len(at):
+        together = sparse.csr_array((1 / counts[group], (group, np.arange(len(group)))))
+        moments, at, middles = together @ moments, at[first], together @ middles
+    if how == "lanczos":
+        x = np.arange(run.n_trs)[:, None] + 0.5 - middles / run.tr
+        weights = sparse.csr_array(np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0))
+    else:
+        weights = sparse.csr_array((np.ones(len(at)), (at, np.arange(len(at)))), shape=(run.n_trs, len(at)))
+    grid = np.asarray(weights @ moments)
+    if how == "mean":
+        grid /= np.maximum(np.bincount(at, minlength=run.n_trs), 1)[:, None]
+    return grid.astype(np.float32)
 
 
 def tr_of_texts(run: Run) -> np.ndarray:
@@ -147,9 +112,8 @@ def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
     Weight k says what a stimulus that lasts through TR 0 adds to the response at the start of TR k: the mean of the
-    response from k - 1 to k TR after an onset, so weight 0 is 0. It is evaluated finely and averaged, because points
-    2 s apart would miss its peak. So the word rate of the Alice stimulus reproduces the published predictor, and
-    correlates with the responses more than with Glover's form or with times half a TR later.
+    response from k - 1 to k TR after an onset, so weight 0 is 0; points 2 s apart would miss its peak. So the word rate
+    of the Alice stimulus reproduces the published predictor, more than with Glover's form or times half a TR later.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 

@@ -16,9 +16,6 @@ from phaselab.errors import expect
 class Run:
     """One scanning run of a stimulus, or one group of items.
 
-    Attributes
-    ----------
-    name : name of the run.
     texts : (n_texts,) words, sentences or captions; what several annotators wrote of one moment has one onset.
     onsets, offsets : (n_texts,) seconds from the start of the run's first TR, in order of onset.
     tr, n_trs : repetition time, seconds; number of TRs.
@@ -39,10 +36,9 @@ class Run:
 
     def __post_init__(self) -> None:
         n = len(self.texts)
-        lengths = {name: len(getattr(self, name)) for name in ("onsets", "offsets", "labels", "starts")}
-        lengths |= {"n_trs": self.n_trs} if self.items else {}
-        for name, found in lengths.items():
-            expect(found == n, f"run {self.name}: {name}", found, f"{n}, as many as texts")
+        found = {name: len(getattr(self, name)) for name in ("onsets", "offsets", "labels", "starts")}
+        found |= {"n_trs": self.n_trs} if self.items else {}
+        expect({*found.values()} == {n}, f"run {self.name}", found, f"{n} of each, as many as texts")
         expect((np.diff(self.onsets) >= 0).all(), f"run {self.name}: onsets", "some in disorder", "ascending order")
 
 
@@ -79,17 +75,17 @@ class Stimulus:
 def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
-    Folds of runs are then folds of groups: what belongs together is never in training and test. Each item is read
-    alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per
-    item: ``item``, its own name; ``text``; ``group``. All columns become labels, and so ``stimulus.labels["item"]`` is
-    the order of the responses: groups as they first appear, items as in the table.
+    Each item is read alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``. `table`
+    has one row per item: ``item``, its own name; ``text``; ``group``, whose items are never in training and test of one
+    fold. All columns become labels, and ``stimulus.labels["item"]`` is the order of the responses: groups as they first
+    appear, items as in the table.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
-    empty = np.flatnonzero(table[needed].isna().any(axis=1)).tolist()
-    expect(not empty, f"items of {name}: rows", f"no item, text or group in {empty[:3]}", "all three in every row")
-    twice = table["item"][table["item"].duplicated()].tolist()
-    expect(not twice, f"items of {name}: item", f"{twice[:3]} more than once", "distinct names")
+    wrong = np.flatnonzero(table[needed].isna().any(axis=1) | table["item"].duplicated()).tolist()
+    expect(
+        not wrong, f"items of {name}: rows {wrong[:3]}", "nothing, or an item again", "distinct items with all three"
+    )
     runs = []
     for group, rows in table.groupby("group", sort=False):
         onsets, texts = np.arange(float(len(rows))), tuple(rows["text"].astype(str))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -26,50 +25,40 @@ class Interval(NamedTuple):
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:
     """The interval tiers of a Praat TextGrid (text formats, UTF-8 or UTF-16): tier name -> intervals in order."""
-    tokens, line = _tokens(path), 1
+    raw = path.read_bytes()
+    try:
+        content = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise PhaselabError(f"{path}: found {error}, expected UTF-8 or UTF-16") from error
+    content = content.replace("\r\n", "\n").replace("\r", "\n")
+    tokens, line, at = (match for match in TOKEN.finditer(content) if match.lastindex), 1, 0
 
-    def take(kind: type[Kind], what: str) -> Kind:
-        nonlocal line
-        line, value = next(tokens, (line, None))
+    def take(kind: type[Kind]) -> Kind:
+        nonlocal line, at
+        value: object = None
+        if match := next(tokens, None):
+            line, at = line + content.count("\n", at, match.start()), match.start()
+            value = match[1].replace('""', '"') if match.lastindex == 1 else float(match[2])
         if isinstance(value, kind):
             return value
-        told = "the end" if value is None else repr(value)
-        raise PhaselabError(f"{path}: line {line}: found {told}, expected {what}")
+        raise PhaselabError(f"{path}: line {line}: found {value!r}, expected a {'text' if kind is str else 'number'}")
 
-    head = take(str, "ooTextFile"), take(str, "TextGrid")
+    head = take(str), take(str)
     expect(head == ("ooTextFile", "TextGrid"), f"{path}: line {line}", " ".join(head), "ooTextFile, TextGrid of Praat")
     tiers: dict[str, list[Interval]] = {}
-    _, _, n_tiers = (take(float, what) for what in ("xmin", "xmax", "the number of tiers"))
+    _, _, n_tiers = (take(float) for _ in ("xmin", "xmax", "size"))
     for _ in range(int(n_tiers)):
-        kind, name = take(str, "the class of a tier"), take(str, "the name of a tier")
+        kind, name = take(str), take(str)
         expect(name not in tiers, f"{path}: line {line}", f"a second tier {name!r}", "distinct names")
-        _, _, size = (take(float, f"{what} of tier {name!r}") for what in ("xmin", "xmax", "size"))
-        tier = tiers.setdefault(name, []) if kind == "IntervalTier" else None
-        before = -math.inf
-        for number in range(1, int(size) + 1):
-            where = f"{number} of {size:g} of tier {name!r}"
-            start = take(float, f"the start of {where}")
-            end = start if tier is None else take(float, f"the end of {where}")  # a point has no end
-            text = take(str, f"the text of {where}").strip()
+        _, _, size = (take(float) for _ in ("xmin", "xmax", "size"))
+        tier, before = list[Interval](), -math.inf
+        for _ in range(int(size)):
+            start = take(float)
+            end = take(float) if kind == "IntervalTier" else start  # a point has no end
+            tier.append(Interval(start, end, take(str).strip(), line))
             found = f"an interval from {start} to {end} s after one that ends at {before} s"
             expect(before - 1e-6 <= start <= end, f"{path}: line {line}", found, "ascending times")
             before = end
-            if tier is not None:
-                tier.append(Interval(start, end, text, line))
+        tiers |= {name: tier} if kind == "IntervalTier" else {}
     expect(tiers, str(path), "no interval tier", "at least one")
     return tiers
-
-
-def _tokens(path: Path) -> Iterator[tuple[int, str | float]]:
-    """Line and value of each text and number."""
-    raw = path.read_bytes()
-    encoding = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        content = raw.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise PhaselabError(f"{path}: found {error}, expected UTF-8 or UTF-16") from error
-    line, at = 1, 0
-    for match in TOKEN.finditer(content):
-        line, at = line + content.count("\n", at, match.start()), match.start()
-        if match.lastindex:
-            yield line, match[1].replace('""', '"') if match.lastindex == 1 else float(match[2])

@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError
-from phaselab.results import Store
+from phaselab.results import Store, write_table
 from phaselab.stages import Workbench, choose_device
 from phaselab.study import Model, Study
 
@@ -145,7 +145,8 @@ def run(
     outcome = sweep.outcome
     if not models and checkpoints is None and not outcome.failures:
         files = [file for model in chosen for file in bench.tables(model)]
-        outcome.curves = curves.write(curves.gather(files), store, study)
+        outcome.curves = store.curves(study.name)
+        write_table(curves.gather(files), outcome.curves)
     outcome.seconds = time.monotonic() - began
     return outcome
 

@@ -1,0 +1,63 @@
+"""What ``phaselab encode`` can be asked: one declaration of its options, of job files and of what provenance keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from phaselab.errors import expect
+from phaselab.study import EncodingSpec
+
+Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
+Files = Annotated[Texts, Field(min_length=1)]
+Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
+Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
+Power = Annotated[float, Field(ge=-300, le=300)]
+Grid = tuple[Power, Power, Annotated[int, Field(ge=1)]]
+Hemodynamics = Literal["none", "hrf", "average", "stack"]
+
+
+class EncodeJob(EncodingSpec):
+    """The options, with their help; paths are relative to the current folder."""
+
+    # What means nothing here of a study's section.
+    shuffles: ClassVar[int] = 0  # type: ignore[misc]
+    similarity: ClassVar[tuple[Literal["rsa", "cka"], ...]] = ()  # type: ignore[misc]
+    unique: ClassVar[bool] = False  # type: ignore[misc]
+
+    features: Files = Field(description="(TRs, features) or (layers, TRs, features); repeatable.")
+    responses: Files = Field(description="(TRs, voxels); repeat it, with names, for more subjects.")
+    out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
+    runs: Path | None = Field(None, description="Table: a row per TR (run) or a run (run,n_trs), for all subjects.")
+    folds: Literal["runs", "groups", "contiguous"] = Field("runs", description="Runs, --n-folds groups, or stretches.")
+    gap: int = Field(10, ge=0, description="TRs left out beside a contiguous fold.")
+    log10_alphas: Grid = Field((-12, 12, 25), description="Log10 of lowest, highest penalty; number.")
+    hemodynamics: Hemodynamics = Field("none", description="In each run: canonical, average or stack over --delays.")
+    delays: Delays = Field((), description="TRs from stimulus to response, with commas: 2,3,4.")
+    tr: float | None = Field(None, gt=0, description="Seconds a TR, for --hemodynamics hrf.")
+    trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
+    permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
+    null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
+    fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
+    rois: Path | None = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
+    ceiling: Texts = Field((), description="(voxels,) noise ceiling as a correlation.")
+    seed: int = Field(0, ge=0, description="Of the permutations.")
+    device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folds_of_known_runs(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {"folds": "runs" if content.get("runs") else "contiguous", **content}
+
+    @model_validator(mode="after")
+    def _options_together(self) -> EncodeJob:
+        low, high, _ = self.log10_alphas
+        expect(low <= high, "alphas", f"{low:g} to {high:g}", "the lowest before the highest")
+        how, distinct = f"{self.delays} with hemodynamics {self.hemodynamics}", {*self.delays}
+        fits = len(distinct) == len(self.delays) and bool(distinct) == (self.hemodynamics in ("average", "stack"))
+        expect(fits, "delays", how, "distinct numbers of TRs, such as 2,3,4, with average or stack alone")
+        fits = (self.tr is not None) == (self.hemodynamics == "hrf")
+        expect(fits, "tr", f"{self.tr} with hemodynamics {self.hemodynamics}", "seconds, with hrf alone")
+        return self
