@@ -25,7 +25,7 @@ from phaselab.cli import app
 from phaselab.features import read_features
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
-from phaselab.stages.features import FILE as FEATURES
+from phaselab.stages.states import FEATURES
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TINY, TRAIN, sweep
@@ -189,8 +189,8 @@ def test_auto_takes_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        ({"name": "raeding"}, r"tasks: raeding: expected .* texts: facts, facts-vo, reading, reading-vo"),
-        ({"name": "reading", "shots": 2}, r"tasks: reading: shots: expected only with a task file"),
+        ({"name": "raeding"}, r"tasks: found 'raeding', expected .* texts: facts, facts-vo, reading, reading-vo"),
+        ({"name": "reading", "shots": 2}, r"tasks: reading: found shots, expected it only with a task file"),
     ],
 )
 def test_a_task_that_is_nobodys_is_refused(task: dict[str, object], expected: str, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study,
     outcome = sweep(study, store, fresh=frozenset({"internal"}))
     assert (outcome.computed, outcome.reused) == (2 * 3, 2 * MODEL - 2 * 3)
     assert units(store) == before
-    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour"):
+    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: behaviour, brain, controls"):
         sweep(study, store, fresh=frozenset({"nothing_such"}))
 
 

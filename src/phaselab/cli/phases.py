@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from phaselab.cli.common import DataOption, ResultsOption, app, told
+from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import Store, data_folder, write_table
+from phaselab.results import Store, read_table, write_table
 from phaselab.study import Study, StudyError, load_study
 
-#: What `phases` reads as a table of curves, by the file's ending, and what separates columns; all else is a study.
-TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
+#: Endings of what `phases` reads as a table of curves; all else is a study.
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
-@told
 def phases(
     source: Annotated[
         str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves with --x and --y; or a study.")
@@ -41,20 +39,14 @@ def phases(
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    _of_study(load_study(source), Store(results), data_folder(data))
+    _of_study(load_study(source), Store(results), data)
 
 
 def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
-    import pandas as pd
-
     from phaselab import figures
     from phaselab.phases import fit_table
 
-    try:
-        separator = TABLES[path.suffix.lower()]
-        table = pd.read_csv(path, sep=separator) if separator else pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise PhaselabError(f"{path}: found no table that can be read ({error})") from error
+    table = read_table(path)
     try:
         fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
     except PhaselabError as error:
@@ -74,19 +66,13 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
 def _of_study(study: Study, store: Store, data: Path | None) -> None:
     import pandas as pd
 
-    from phaselab.curves import gather
-    from phaselab.phases import triple_phase_test
-    from phaselab.stages import Workbench
+    from phaselab.book.lab import Lab
 
-    bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
-    for model in study.models:
-        # The tasks in the languages of the model's text; all where those are not known.
-        languages = model.train.mix.split("+") if model.train else None
-        items = bench.items(model)
-        tasks = [task for task, own in items.items() if languages is None or own[0].language in languages]
-        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks or None)
-        tables.append(verdict.table.assign(study=study.name, model=model.name))
-        typer.echo(f"{model.name}: {verdict.statement}")
+    lab, tables = Lab(study, store, data), []
+    for model in lab.models:
+        verdict = lab.phases(model)
+        tables.append(verdict.table.assign(study=study.name))
+        typer.echo(f"{model}: {verdict.statement}")
     path = store.study(study.name) / "phases.parquet"
     write_table(pd.concat(tables, ignore_index=True), path)
     typer.echo(path)
