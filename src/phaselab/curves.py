@@ -102,7 +102,7 @@ def select_layer(brain: pd.DataFrame) -> int:
     layer. `brain` has columns layer and value; -1 if it is empty.
     """
     means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
-    return int(means.idxmax()) if len(means) else -1
+    return int(means.index[means.argmax()]) if len(means) else -1
 
 
 def best_layer(curves: pd.DataFrame) -> int:
