@@ -59,7 +59,7 @@ def gather(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def subjects_text(n: int, simulated: bool) -> str:
-    """How many subjects, and that they are simulated where they are: ``"n = 3 simulated subjects"``."""
+    """``n = 3 subjects``, or ``n = 3 simulated subjects``."""
     return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
 
 
@@ -102,7 +102,7 @@ def select_layer(brain: pd.DataFrame) -> int:
     layer. `brain` has columns layer and value; -1 if it is empty.
     """
     means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
-    return int(means.index[means.argmax()]) if len(means) else -1
+    return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
 
 
 def best_layer(curves: pd.DataFrame) -> int:

@@ -31,11 +31,8 @@ LINES = ("-", "--", "-.", ":")
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
 GREY, PALE = "#5A5A5A", "#9A9A9A"
 KINDS = {"rise": "^", "fall": "v"}
-#: Measures whose axis goes from 0 to 1.
-SHARES = ("instruction_following", "accuracy", "accuracy_greedy")
 TOKENS = "training tokens (log scale)"
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
-WIDTH = 7.2  # inches
 #: How the thin lines of a panel are drawn, and points instead of them.
 HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
 POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha": 0.55, "markevery": None}
@@ -91,7 +88,7 @@ class TokenAxis:
             ax.plot(at, [0, 0], "k", transform=ax.get_xaxis_transform(), clip_on=False, zorder=5, **look)
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
+def new_figure(height: float, width: float = 7.2) -> Figure:
     """An empty figure, `width` by `height` inches, known to nobody else."""
     fig = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(fig)  # made through pyplot so that a notebook knows how to show it, closed so that it shows it once
@@ -172,7 +169,7 @@ class Panel:
         title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
         if moves is not None:
             moves = moves[moves["measure"] == ("brain" if measure in ("r", "r_normalised") else measure)]
-        limits = (-0.05, 1.05) if measure in SHARES else None
+        limits = (-0.05, 1.05) if unit == "share of items" else None
         return cls(rows, title + more, unit, limits=limits, moves=moves, **rest)
 
     def draw(self, ax: Axes, looks: Looks, hair: Mapping[str, Any], **how: Any) -> None:

@@ -31,10 +31,8 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     rois = sorted(set(curves.loc[curves["perspective"] == "brain", "roi"]) - {"all"})
     drawn = {("brain", "whole brain"): query.brain_curve(curves)}
     drawn |= {("brain", roi): query.brain_curve(curves, roi, layer) for roi in rois}
-    for measure in ("instruction_following", "accuracy"):
-        if (curves["measure"] == measure).any():
-            drawn["rest", measure.replace("_", " ")] = query.model_curve(curves, measure)
-    drawn["rest", "probes"] = query.model_curve(curves, "probes")
+    there = [m for m in ("instruction_following", "accuracy") if (curves["measure"] == m).any()]
+    drawn |= {("rest", m.replace("_", " ")): query.model_curve(curves, m) for m in [*there, "probes"]}
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
     parts = [table.merge(names, on="tokens").assign(panel=p, curve=c) for (p, c), table in drawn.items() if len(table)]
     return pd.concat(parts, ignore_index=True)
@@ -77,8 +75,6 @@ def phase_interactive(
         {"visible": [t.customdata[0][5] == m and ("legendonly" if t.name in regions else True) for t in fig.data]}
         for m in labels.index
     ]
-    for trace, visible in zip(fig.data, shown[0]["visible"], strict=True):
-        trace.visible = visible
     # Plotly counts panels from below: the brain's is the second.
     line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     shapes: dict[str, list[Any]] = {model: [] for model in labels.index}
@@ -96,6 +92,7 @@ def phase_interactive(
         shapes=shapes[labels.index[0]],
         updatemenus=[_menu(labels, shown, [{"shapes": own} for own in shapes.values()])],
     )
+    fig.plotly_restyle(shown[0])
     fig.layout.annotations = _mark(simulated, yref="y2 domain")  # instead of the names of the panels
     return fig
 

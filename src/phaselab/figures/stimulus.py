@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import seaborn.objects as so
 from matplotlib import cm, colors
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
@@ -28,17 +28,14 @@ HEMISPHERE = 10242
 def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> Figure:
     """A dot for every voxel, region by region; `rois`, `values` : subject -> (n_voxels,) regions, what `label` says."""
     table = pd.concat([pd.DataFrame({"roi": rois[s], "value": values[s]}) for s in values], ignore_index=True)
-    names = sorted(table["roi"].unique())
-    fig = draw.new_figure(3.0)
+    fig, regions, rng = draw.new_figure(3.0), table.groupby("roi")["value"], np.random.default_rng(7)
     ax = fig.subplots()
-    scale = so.Nominal({name: look["color"] for name, look in draw.looks(names).items()}, order=names)
-    plot = so.Plot(table, x="roi", y="value", color="roi").scale(x=so.Nominal(order=names), color=scale)
-    plot = plot.add(so.Dot(pointsize=3, alpha=0.55, edgewidth=0), so.Jitter(0.6, seed=7), legend=False)
-    plot = plot.add(so.Dash(color="black", width=0.72, linewidth=2), so.Agg("median"), legend=False)
-    plot.label(x="", y=label).on(ax).plot()
-    ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    for x, (colour, (_, own)) in enumerate(zip(cycle(draw.COLOURS), regions, strict=False)):
+        ax.scatter(x + rng.uniform(-0.3, 0.3, len(own)), own, 9, colour, alpha=0.55, linewidth=0)
+        ax.hlines(own.median(), x - 0.36, x + 0.36, "black", linewidth=2)
+    ax.set_xticks(range(len(regions)), [str(name).replace(" ", "\n", 1) for name in regions.groups])
     ax.grid(axis="x", visible=False)
-    ax.set_ylim(min(0.0, float(table["value"].min())) - 0.02, None)
+    ax.set(ylabel=label, ylim=(min(0.0, float(table["value"].min())) - 0.02, None))
     sizes = sorted({len(own) for own in values.values()})
     voxels = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
     return draw.foot(fig, f"{subjects_text(len(values), simulated)}, {voxels} voxels each; bar: median", simulated)
@@ -105,7 +102,7 @@ def similarity_matrices(
 ) -> Figure:
     """Similarities between 0 and 1: title -> (k, k), at most three; `names` : of rows and columns, which are `axis`."""
     count = len(matrices)
-    fig = draw.new_figure(0.8 + draw.WIDTH / count * 0.8) if count > 1 else draw.new_figure(4.4, width=5.2)
+    fig = draw.new_figure(0.8 + 5.76 / count) if count > 1 else draw.new_figure(4.4, width=5.2)
     *axes, bar = fig.subplots(1, count + 1, width_ratios=[1] * count + [0.06])
     how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f", "xticklabels": names}
     how |= {"annot": len(names) <= 8, "annot_kws": {"size": 9}, "cbar_ax": bar, "cbar_kws": {"label": label}}

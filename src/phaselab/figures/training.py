@@ -236,7 +236,7 @@ def across_models(
     drawn = []
     for measure in ("brain", "instruction_following", "accuracy"):
         if measure == "brain" or (curves["measure"] == measure).any():
-            rows = _of_models(curves, models, measure).rename(columns={"label": "line"})
+            rows = _of_models(curves, models, measure)
             level = query.chance_level(curves) if measure == "accuracy" else np.nan
             name, more = (query.brain_measure(curves), ", best layer") if measure == "brain" else (measure, "")
             drawn.append(draw.Panel.of(name, rows, more, level=level, level_name="chance"))
@@ -247,11 +247,9 @@ def across_models(
 
 
 def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """``model_curve`` of every model, with its label and group."""
-    tables = [
-        query.model_curve(curves[curves["model"] == row.model], measure).assign(label=row.label, group=row.group)
-        for row in query.each_row(models)
-    ]
+    """``model_curve`` of every model, with its label (line) and group."""
+    own = {row: curves[curves["model"] == row.model] for row in query.each_row(models)}
+    tables = (query.model_curve(c, measure).assign(line=row.label, group=row.group) for row, c in own.items())
     return pd.concat(tables)
 
 
@@ -272,8 +270,8 @@ def final_scores(
     style = pd.DataFrame(draw.looks(models["group"].unique())).T
     how = DOTS | {"palette": style["color"].to_dict(), "markers": style["marker"].tolist()}
     for ax, (panel, label) in zip(axes, drawn.items(), strict=True):
-        last = _of_models(curves, models, panel).groupby("label", sort=False).tail(1)
-        sns.pointplot(draw.spread(last), y="label", hue="group", ax=ax, **how)
+        last = _of_models(curves, models, panel).groupby("line", sort=False).tail(1)
+        sns.pointplot(draw.spread(last), y="line", hue="group", ax=ax, **how)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set(xlabel=label, ylabel="")
