@@ -53,10 +53,7 @@ STYLE: dict[Any, Any] = {
 
 
 class TokenAxis:
-    """Training tokens (n,) on a logarithmic axis with a place for step 0, which has no logarithm.
-
-    A linear stretch (symlog), `gap` decades wide and marked as a break, leads from 0 to the first positive count.
-    """
+    """Training tokens (n,) on a log axis with a linear stretch (symlog), `gap` decades wide, from 0 to the first."""
 
     def __init__(self, tokens: npt.ArrayLike) -> None:
         counts = np.asarray(tokens, dtype=float)

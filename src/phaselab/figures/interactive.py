@@ -71,10 +71,8 @@ def phase_interactive(
     fig = px.line(table.round({"low": 3, "high": 3}), x="at", y="value", error_y="up", error_y_minus="down", **how)
     fig.update_traces(error_y={"thickness": 0.8, "width": 0}, marker_size=7, hovertemplate=HOVER)
     fig.update_traces(showlegend=True, legendgroup=None)
-    shown = [
-        {"visible": [t.customdata[0][5] == m and ("legendonly" if t.name in regions else True) for t in fig.data]}
-        for m in labels.index
-    ]
+    states = [(trace.customdata[0][5], "legendonly" if trace.name in regions else True) for trace in fig.data]
+    shown = [{"visible": [own == model and state for own, state in states]} for model in labels.index]
     # Plotly counts panels from below: the brain's is the second.
     line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     shapes: dict[str, list[Any]] = {model: [] for model in labels.index}

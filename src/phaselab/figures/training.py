@@ -282,7 +282,7 @@ def final_scores(
 def _places(fitted: FittedTable) -> dict[tuple[str, ...], tuple[str, str]]:
     """Key of a curve -> its panel (the last of several parts) and line (the rest), panel by panel."""
     places = {key: (key[-1], ", ".join(key[:-1])) if len(key) > 1 else ("", "".join(key)) for key in fitted.fits}
-    order = list(dict.fromkeys(panel for panel, _ in places.values()))
+    order = [panel for panel, _ in places.values()]
     return dict(sorted(places.items(), key=lambda item: order.index(item[1][0])))
 
 

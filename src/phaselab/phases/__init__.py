@@ -1,7 +1,6 @@
 """Transitions of learning curves: found, dated with intervals, and tested.
 
-A curve is fitted by a continuous piecewise-linear function of log10 tokens whose number of change points is chosen by
-BIC (`fit_transitions`). The three phases are tests on such fits (`triple_phase_test`).
+`fit_transitions` fits one curve, `fit_table` a table of them; `triple_phase_test` tests the phases on such fits.
 """
 
 from phaselab.phases.fit import log_tokens

@@ -12,8 +12,7 @@ from phaselab.phases.fit import Array, Grid, Where, bic, grid_of, linear, refine
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
-#: an estimate is read as this quantile of its distribution under the true one. Replicates answer for their own
-#: autocorrelated noise, and with them the estimate is taken as it is.
+#: an estimate is read as this quantile of its distribution under the true one, unless there are replicates.
 CAUTION = 0.02
 MANY = 3
 

@@ -243,9 +243,8 @@ class FittedTable(NamedTuple):
     """The transitions of every curve of a table: values of the columns `by` -> fit, and a table of their moves.
 
     `moves` has a row a rise or fall, the columns of `by` and `MOVE_COLUMNS` (see `Transitions`). A curve without moves
-    has one row of kind ``flat`` or ``undecided``. ``p`` is of the hypothesis that the curve never moves in that
-    direction, whatever the noise's first-order autocorrelation (see `triple_phase_test`); ``q`` is p after Benjamini
-    and Hochberg's correction over all curves and both directions.
+    has one row of kind ``flat`` or ``undecided``. ``p`` is that of `Transitions.p`; ``q`` is p after Benjamini and
+    Hochberg's correction over all curves and both directions.
     """
 
     by: tuple[str, ...]
