@@ -163,9 +163,7 @@ def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
     return Curve(of, names, at.index[at].to_numpy(dtype=float), values, errors, layer, tuple(notes))
 
 
-def brain_by_subject(
-    curves: pd.DataFrame, roi: str = "all", layer: int | float | str = "best", measure: str | None = None
-) -> Curve:
+def brain_by_subject(curves: pd.DataFrame, roi: str = "all", layer: float | str = "best", measure: str = "") -> Curve:
     """The brain score of one model in each subject: what figures draw and the test of the phases tests.
 
     `layer` is ``"best"`` (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a relative
@@ -217,9 +215,7 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
 interval_over = partial(interval_of, scatter=True)
 
 
-def brain_curve(
-    curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str | None = None
-) -> pd.DataFrame:
+def brain_curve(curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str = "") -> pd.DataFrame:
     """``brain_by_subject`` by tokens: the mean over subjects with its 95 % interval."""
     return interval_over(brain_by_subject(curves, roi, layer, measure).rows)
 
@@ -300,10 +296,7 @@ def families(study: Study) -> pd.DataFrame:
 def comparison(
     curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """One row per model: brain score first and last, its best layer, behaviour and probes at the end.
-
-    Parameters as in ``phase_interactive``.
-    """
+    """A row per model: brain first and last, best layer, behaviour (of `tasks` by model) and probes at the end."""
     out = []
     for row in each_row(models[models["model"].isin(curves["model"])]):
         own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))

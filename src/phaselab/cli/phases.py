@@ -10,7 +10,7 @@ import typer
 from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import Store, read_table, write_table
-from phaselab.study import Study, StudyError, load_study
+from phaselab.study import StudyError, load_study
 
 #: Endings of what `phases` reads as a table of curves; all else is a study.
 TABLES = (".csv", ".tsv", ".parquet")
@@ -36,10 +36,22 @@ def phases(
     """
     if Path(source).suffix.lower() in TABLES:
         return _of_table(Path(source), x, y, by, stderr, out)
+    import pandas as pd
+
+    from phaselab.book.lab import Lab
+
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    _of_study(load_study(source), Store(results), data)
+    study, store = load_study(source), Store(results)
+    lab, tables = Lab(study, store, data), []
+    for model in lab.models:
+        verdict = lab.phases(model)
+        tables.append(verdict.table.assign(study=study.name))
+        typer.echo(f"{model}: {verdict.statement}")
+    path = store.study(study.name) / "phases.parquet"
+    write_table(pd.concat(tables, ignore_index=True), path)
+    typer.echo(path)
 
 
 def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
@@ -61,18 +73,3 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
         typer.echo(f"{', '.join(key) or path.name}: {fit.statement}{notes}")
     for name in ("transitions.csv", "curves.png", "raster.png"):
         typer.echo(folder / name)
-
-
-def _of_study(study: Study, store: Store, data: Path | None) -> None:
-    import pandas as pd
-
-    from phaselab.book.lab import Lab
-
-    lab, tables = Lab(study, store, data), []
-    for model in lab.models:
-        verdict = lab.phases(model)
-        tables.append(verdict.table.assign(study=study.name))
-        typer.echo(f"{model}: {verdict.statement}")
-    path = store.study(study.name) / "phases.parquet"
-    write_table(pd.concat(tables, ignore_index=True), path)
-    typer.echo(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from phaselab import curves as query
@@ -121,8 +121,7 @@ def internals_curves(
     fig = draw.panels(drawn, draw.layer_looks(rows["layer"]), room=2.1, note=note)
     for ax in fig.axes:
         ax.set_yscale("log")
-        ticks = {"major_formatter": ScalarFormatter(), "minor_formatter": NullFormatter()}
-        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), **ticks)
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     return fig
 
 
