@@ -224,7 +224,7 @@ def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study,
     outcome = sweep(study, store, fresh=frozenset({"internal"}))
     assert (outcome.computed, outcome.reused) == (2 * 3, 2 * MODEL - 2 * 3)
     assert units(store) == before
-    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: behaviour, brain, controls"):
+    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour, brain"):
         sweep(study, store, fresh=frozenset({"nothing_such"}))
 
 
