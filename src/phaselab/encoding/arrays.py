@@ -49,20 +49,6 @@ class Array:
             raise PhaselabError(f"{self.where}: found a part that cannot be read ({error})") from error
 
 
-class Part:
-    """Some `rows` and ascending `columns` of an (n, m) array on disk, read as ``part[:, start:stop]``."""
-
-    def __init__(self, array: Array, rows: slice, columns: np.ndarray) -> None:
-        self._array, self._rows, self._columns = array, rows, columns
-        self.shape, self.dtype = (rows.stop - rows.start, len(columns)), array.dtype
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        chosen = self._columns[key[1]]
-        # Neither Zarr nor HDF5 takes any choice of columns: what lies between the outermost ones is read.
-        values = self._array[self._rows, chosen[0] : chosen[-1] + 1]
-        return values if values.shape[1] == len(chosen) else values[:, chosen - chosen[0]]
-
-
 def open_array(text: str, option: str) -> Array:
     """Open the array that a user writes as ``[label=]path[:array]`` for an `option`.
 

@@ -17,10 +17,11 @@ from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of
+from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
+from phaselab.lazy import View
 from phaselab.stats import pearson
 from phaselab.study import EncodingSpec
 
@@ -206,7 +207,7 @@ def shuffled_stimulus(
     for number in range(n):
         shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
-            shifted[f"{number}/{subject}"] = {run: Rolled(values, shifts[run]) for run, values in of_run.items()}
+            shifted[f"{number}/{subject}"] = {run: View(values, shift=shifts[run]) for run, values in of_run.items()}
     scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 

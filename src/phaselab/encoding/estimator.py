@@ -67,13 +67,13 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         splits = Splits(len(X), tuple(self._folds(len(X), runs)))
         targets = Targets.survey(np.asarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
-        left_out = f"{len(targets.left_out)} of {targets.n_targets} targets left out, such as {some}"
+        left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
         if targets.left_out:
             warnings.warn(f"Y: {left_out}", stacklevel=2)
         plan = Plan(X, splits, self.alphas, None, self.dtype, self.device)
         fit = solve(plan, targets, weights=True)
-        self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
+        self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, targets.left_out
         self.coef_ = (plan.V / plan.s).cpu().numpy() @ fit.weights
         self.intercept_ = targets.mean - plan.mean.cpu().numpy() @ self.coef_
         return self

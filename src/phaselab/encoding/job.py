@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from phaselab import encoding
-from phaselab.encoding.arrays import Array, Part, open_array
+from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.jobs import EncodeJob
-from phaselab.lazy import Lazy
+from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, read_table, write_table
 from phaselab.stimuli import convolve, delayed
 
@@ -69,7 +69,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     Y = {}
     for subject, array in subjects.items():
         kept = voxels.loc[(voxels["subject"] == subject) & (voxels["note"] == ""), "voxel"].to_numpy()
-        Y[subject] = {name: Part(array, trs, kept) for name, trs in scored.items()}
+        Y[subject] = {name: View(array, trs, kept) for name, trs in scored.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = encoding.encode(Lazy(range(len(layers)), of_layer), Y, job, job.seed, progress, job.device)

@@ -46,17 +46,6 @@ class Columns:
         return out
 
 
-class Rolled:
-    """An array (n_trs, n_voxels) rotated in time by `shift` TRs, when it is read."""
-
-    def __init__(self, values: Any, shift: int) -> None:
-        self._values, self._shift = values, shift
-        self.shape, self.dtype = values.shape, values.dtype
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        return np.roll(np.asarray(self._values[:, key[1]]), self._shift, axis=0)
-
-
 @dataclass(frozen=True)
 class Group:
     """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""

@@ -195,11 +195,9 @@ class Plan:
 
     def _weights(self, lam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`numerator` and `denominator` of a ``FoldPlan``."""
-        if not len(lam):
-            return (self._narrow(lam.new_zeros((len(self.alphas), 0))),) * 2
         ratio = lam / (lam + self.alphas[:, None])
-        relative = ratio / ratio.max(1, keepdim=True).values
-        denominator = torch.cat([2 * relative * (1 - lam / lam.max()), relative**2], 1)
+        relative = ratio / ratio[:, -1:]  # of the largest
+        denominator = torch.cat([2 * relative * (1 - lam / lam[-1:]), relative**2], 1)
         return self._narrow(relative), self._narrow(denominator)
 
     def _kernels(
@@ -207,8 +205,6 @@ class Plan:
     ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
         """K, and M near the diagonal as blocks, of M in `dtype`; `lam` ascending."""
         r = len(lam)
-        if not r:
-            return M, []
         # In ascending order near ones are neighbours: the first and the last of each.
         within = 1 - NEAR[self.dtype]
         first = torch.searchsorted(lam, lam * within, right=True)
@@ -222,11 +218,6 @@ class Plan:
             near = (number >= first[rows, None]) & (number < last[rows, None])
             K[rows, columns] = torch.where(near, 0, K[rows, columns])
             blocks.append((rows, columns, torch.where(near, M[rows, columns], 0)))
-        if sum(block.numel() for _, _, block in blocks) > r * r // 2:
-            whole = torch.zeros_like(K)
-            for rows, columns, block in blocks:
-                whole[rows, columns] = block
-            blocks = [(slice(0, r), slice(0, r), whole)]
         return K, blocks
 
     def batch_bytes(self, n_test: int) -> int:
