@@ -15,7 +15,7 @@ from torch.nn.functional import embedding_bag
 from phaselab.errors import expect
 from phaselab.stats import unit
 
-#: Factor on the permuted means of folds that are trained and tested in turn (see ``Permutations``).
+#: Factor on the permuted means of folds that are trained and tested in turn.
 WIDENING = np.sqrt(2)
 #: Numbers in a table of products of blocks: 2 MB, to lie in the cache while permutations read from it.
 TABLE = 2**19
@@ -25,22 +25,17 @@ TABLE = 2**19
 class Permutations:
     """Permutations in time of the test responses of some folds, drawn once for all targets.
 
-    Three null distributions:
+    - ``block``: blocks of TRs, longer than the autocorrelation, change places within a test fold, never across the
+      end of a run. Observed and permuted values are both taken over whole blocks: TRs that fill none would never move.
+    - ``circular``: the responses of each run of a fold are rotated by a lag of their own. When a single run has fewer
+      lags than `number`, each is used once. Lags near 0 belong to the null: without them it is too narrow, for products
+      of two centred series sum to 0 over all lags.
+    - ``pooled``, of the paper's authors: one shuffle of blocks, and the correlations of all targets of a pool are the
+      null distribution of each of them.
 
-    - ``block``: blocks of TRs, which never cross the end of a run or of a fold, change places within a test
-      fold. Observed and permuted values are both taken over whole blocks: the last TRs of a run that do not fill one
-      would never move. A block should be longer than the autocorrelation.
-    - ``circular``: the responses of each run of a fold are rotated by a lag of their own, which keeps all
-      autocorrelation but at one seam. When a single run has fewer lags than `number`, each is used once. Lags near 0
-      belong to the null: without them it is too narrow, for products of two centred series sum to 0 over all lags.
-    - ``pooled``: the null of the paper's authors, for comparison: one shuffle of blocks, and the
-      correlations of all targets of a pool are the null distribution of each of them.
-
-    p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for
-    ``pooled``) whose mean correlation is at least the observed one (Phipson and Smyth 2010).
-    With several folds that are tested in turn and trained on otherwise, the permuted means are
-    multiplied by the square root of 2 (`WIDENING`), which makes p slightly too large at worst;
-    notebooks/14_encoder_derived.md has the reason, and ``benchmarks/significance.py`` the measured levels of each null.
+    p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for ``pooled``) whose
+    mean correlation is at least the observed one (Phipson and Smyth 2010). With several folds the permuted means are
+    multiplied by `WIDENING`, which makes p slightly too large at worst: see notebooks/14_encoder_derived.md.
 
     `rows` are, a fold each, the TRs that take part; `moves` (1 + number, n_blocks) orders of blocks, or the stretches
     of the fold with (1 + number,) lags for each of them, of which the first is what is observed.
@@ -95,10 +90,10 @@ class Permutations:
         `pool` (n_targets,) says which targets share a null distribution, ``pooled``: the subject of each voxel.
         """
         observed, shuffled, reached, flat = np.concatenate(counts, axis=1)
-        p = np.ones(len(pool))
-        if self.number and self.null != "pooled":
+        if self.null != "pooled":
             return np.asarray((1 + reached) / (1 + self.number))
-        for name in np.unique(pool) if self.number else ():
+        p = np.ones(len(pool))
+        for name in np.unique(pool):
             inside = (pool == name) & (flat == 0)
             below = np.searchsorted(np.sort(shuffled[inside]), observed[inside])
             p[inside] = (1 + inside.sum() - below) / (1 + inside.sum())
