@@ -94,7 +94,7 @@ def test_folds_that_cannot_be_name_the_argument(make, message):
 
 def permutation_p(a, b, block, number, seed=0):
     """p of one test set."""
-    drawn = significance.Permutations.draw([np.zeros(len(a))], block, number, seed, "block")
+    drawn = significance.Permutations([np.zeros(len(a))], block, number, seed, "block")
     return drawn.p([drawn.count([a], [b])], np.zeros(a.shape[1], int))
 
 

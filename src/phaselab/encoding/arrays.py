@@ -20,10 +20,9 @@ _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hdf5))/?(?::/?(
 
 @dataclass(frozen=True)
 class Array:
-    """An array of real numbers on disk, read where it is indexed.
+    """An array of real numbers on disk, read where it is indexed, as `dtype`.
 
-    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, or a handle of Zarr
-    or HDF5, whose values are given as `dtype`: float32 where that holds them exactly, else float64.
+    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, Zarr or HDF5 array.
     """
 
     where: str
@@ -50,11 +49,7 @@ class Array:
 
 
 def open_array(text: str, option: str) -> Array:
-    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`.
-
-    A PhaselabError when it is not there, cannot be read, is one of several and not named, or does not hold real numbers
-    (object arrays are pickled, and never read).
-    """
+    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`, or say why not."""
     where, match = f"{option}: {text}", _WRITTEN.fullmatch(text)
     if match is None:
         raise PhaselabError(f"{where}: expected [LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5")
@@ -71,7 +66,7 @@ def open_array(text: str, option: str) -> Array:
         expect(numbers, "values", f"{found.dtype} of shape {found.shape}", "real numbers, at least 1 along each axis")
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
-    kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64
+    kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64  # whatever holds them exactly
     return Array(where, match[1] or "", Path(match[2]), found, np.dtype(kind))
 
 

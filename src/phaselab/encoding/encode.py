@@ -27,8 +27,6 @@ from phaselab.study import EncodingSpec
 
 #: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
 MIN_SHIFT = 20
-#: Voxels that himalaya is given at once, at most; it factorises the features again for each of them.
-HIMALAYA_AT_ONCE = 16384
 #: What is kept of each voxel.
 KEPT = ("r", "p", "alpha", "significant")
 
@@ -108,7 +106,7 @@ class _GroupFit:
                 many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
                 warnings.warn(f"{many} are constant in a test fold, where they score r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
-        self.permutations = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
+        self.permutations = significance.Permutations(tested, spec.block, spec.permutations, seed, spec.null)
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
@@ -139,7 +137,7 @@ class _GroupFit:
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
-            for columns in _batches(n_voxels, int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))):
+            for columns in _batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
                 Y, fitted = self.group.Y[:, columns], []
                 for (train, test), part in zip(self.folds, self.targets, strict=True):
                     data = X[train], Y[train], X[test]
@@ -257,10 +255,9 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
 
     group = zarr.open_group(path, mode="w")
     for subject, score in scores.items():
-        of_subject = group.create_group(subject)
+        of_subject = group.create_group(subject, attributes={"layers": [*map(int, score.layers)]})
         for name in KEPT:
             of_subject.create_array(name, data=getattr(score, name))
-        of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
 
 
 def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -21,7 +20,6 @@ WIDENING = np.sqrt(2)
 TABLE = 2**19
 
 
-@dataclass(frozen=True)
 class Permutations:
     """Permutations in time of the test responses of some folds, drawn once for all targets.
 
@@ -37,30 +35,22 @@ class Permutations:
     mean correlation is at least the observed one (Phipson and Smyth 2010). With several folds the permuted means are
     multiplied by `WIDENING`, which makes p slightly too large at worst: see notebooks/14_encoder_derived.md.
 
-    `rows` are, a fold each, the TRs that take part; `moves` (1 + number, n_blocks) orders of blocks, or the stretches
-    of the fold with (1 + number,) lags for each of them, of which the first is what is observed.
+    Of each fold, rows : TRs that take part; moves : (1 + number, n_blocks) orders of blocks, or its stretches with
+    (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
-    null: str
-    number: int
-    rows: list[np.ndarray]
-    moves: list[Any]
-
-    @classmethod
-    def draw(cls, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> Permutations:
+    def __init__(self, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> None:
         """Of the (n_test,) run of each sample, a fold each; `block` TRs move together. With 0 every p is 1."""
-        rng = np.random.default_rng(seed)
-        if not number:
-            return cls(null, 0, [], [])
-        if null == "circular":
-            parts = [stretches_of(run) for run in runs]
-            lags = _lags(parts, number, rng)
-            rows = [np.arange(len(run)) for run in runs]
-            return cls(null, len(lags[0][0]) - 1, rows, list(zip(parts, lags, strict=True)))
-        blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
-        same = [np.arange(len(b)) for b in blocks]
-        orders = [np.vstack([of, rng.permuted(np.tile(of, (number, 1)), axis=1)]) for of in same]
-        return cls(null, number, [b.ravel() for b in blocks], orders)
+        rng, moves = np.random.default_rng(seed), list[Any]()
+        if number and null == "circular":
+            self.rows, parts = [np.arange(len(run)) for run in runs], [stretches_of(run) for run in runs]
+            moves = list(zip(parts, _lags(parts, number, rng), strict=True))
+            number = len(moves[0][1][0]) - 1
+        elif number:
+            blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
+            self.rows, orders = [b.ravel() for b in blocks], [np.arange(len(b)) for b in blocks]
+            moves = [np.vstack([order, rng.permuted(np.tile(order, (number, 1)), axis=1)]) for order in orders]
+        self.null, self.number, self.moves = null, number, moves
 
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:
         """Of a batch of targets: a fold each, (n_test, n_targets), all numpy arrays or all tensors on one device.

@@ -1,4 +1,4 @@
-"""What the network reads: documents, inside which context flows, cut into passes that give the values of some texts.
+"""What the network reads: documents, cut into passes that give the values of some texts.
 
 A document is a text (``context: text``), a text with those of the seconds before it (``seconds``), or a narrative.
 """
@@ -110,10 +110,9 @@ def _prefix(tokenizer: Any, text: str) -> np.ndarray:
 
 
 def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First token of each text, and the one behind its last; equal for a text without a token.
+    """First token of each text, and the one behind its last; of the (n_tokens, 2) offsets in `_joined`.
 
-    A token belongs to a text when it has a character of it or of the space before it: tokenizers put that space into
-    a word's first token, or make a token of it, or drop it. `offsets` is (n_tokens, 2), in characters of `_joined`.
+    A token belongs to a text when it has a character of it or of the space before it, which tokenizers may put there.
     """
     lengths = np.array([len(text) for text in document])
     stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)

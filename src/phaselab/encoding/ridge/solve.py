@@ -12,8 +12,7 @@ from phaselab.encoding.ridge.plan import FoldPlan, Plan, Side
 from phaselab.encoding.ridge.targets import Batch, Targets
 from phaselab.errors import PhaselabError, expect
 
-#: Targets of a batch at least, where memory is scarce, and at most, where it is not: larger ones leave
-#: the cache of a CPU.
+#: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
 SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
 
 
@@ -24,8 +23,7 @@ class Fit:
     alpha : float64 (n_targets,) the chosen alphas.
     cv_score : float32 (n_targets,) mean over folds of the correlation with that alpha.
     test_score : float32 (n_targets,) correlation, or None without a test set.
-    predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown
-        predictions that hardly vary.
+    predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown them.
     weights : (r, n_targets) when asked for, of the whitened directions of the plan.
     """
 
@@ -84,8 +82,7 @@ def solve(
 def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, more: int = 0) -> int:
     """Targets of a batch that fit into `memory` bytes beside plans that are held together.
 
-    One plan at a time solves a batch; `n_test` are the test rows of the one with the most, `more` the bytes per target
-    that the caller needs beside those of ``Plan.batch_bytes``.
+    `n_test` are the test rows of the one with the most, `more` the bytes per target that the caller needs himself.
     """
     each, own = more + max(plan.batch_bytes(n_test) for plan in plans), sum(plan.bytes for plan in plans)
     least = min(SMALLEST_BATCH, n_targets)
