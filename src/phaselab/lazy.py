@@ -47,7 +47,7 @@ class View:
         values = np.asarray(self._values[self._rows, chosen[0] : chosen[-1] + 1])
         if values.shape[1] > len(chosen):
             values = values[:, chosen - chosen[0]]
-        return (np.roll(values, self._shift, axis=0) if self._shift else values)[key[0]]
+        return np.asarray((np.roll(values, self._shift, axis=0) if self._shift else values)[key[0]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:, :].astype(dtype or self.dtype, copy=False)

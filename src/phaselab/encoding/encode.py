@@ -41,11 +41,11 @@ class Scores:
     significant : Benjamini-Hochberg over the voxels of a layer.
     """
 
+    layers: tuple[int, ...]
     r: np.ndarray
     p: np.ndarray
     alpha: np.ndarray
     significant: np.ndarray
-    layers: tuple[int, ...]
 
 
 def encode(
@@ -82,7 +82,7 @@ def encode(
                 found[subject].append((*own.astype(np.float32), significant))
         if progress is not None:
             progress(number, len(layers))
-    return {subject: Scores(*map(np.array, zip(*rows, strict=True)), layers=layers) for subject, rows in found.items()}
+    return {subject: Scores(layers, *map(np.array, zip(*rows, strict=True))) for subject, rows in found.items()}
 
 
 class _GroupFit:
@@ -98,9 +98,8 @@ class _GroupFit:
             Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec))), train, test=test)
             for train, test in self.folds
         ]
-        bad = [i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE]
-        if bad:
-            group.refuse(min(bad))
+        for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
+            group.refuse(bad)
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
                 many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
@@ -120,7 +119,7 @@ class _GroupFit:
             measured = self.group.Y[:, columns]  # kept since it was fitted
             predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
-            of_folds = [torch.as_tensor(pearson(*pair)).cpu() for pair in zip(predictions, held, strict=True)]
+            of_folds = [torch.as_tensor(pearson(*pair)).cpu().numpy() for pair in zip(predictions, held, strict=True)]
             r[columns] = np.mean(of_folds, axis=0)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
             counts.append(self.permutations.count(predictions, held))
@@ -226,10 +225,9 @@ def summarise(
 def by_region(
     measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Means of (n_layers, n_voxels) measures over the voxels of each region, those that are NaN left out.
+    """Means and standard errors of (n_layers, n_voxels) measures over the voxels of each region that are not NaN.
 
-    Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions: ``all``, then each by name.
-    ``stderr`` is the standard error over voxels, NaN for fewer than two of them.
+    Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``; for fewer than two voxels it is NaN.
     """
     rows, regions = [], regions_of(rois)
     for measure, values in measures.items():

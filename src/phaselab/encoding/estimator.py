@@ -32,14 +32,6 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     Responses may be a Zarr or HDF5 array: they are read in batches. `score` gives one value per target; a search over
     parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
-
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((80, 5))
-    >>> Y = X @ rng.standard_normal((5, 3)) + rng.standard_normal((80, 3))
-    >>> model = RidgeCV().fit(X[:60], Y[:60], runs=np.repeat([1, 2, 3], 20))
-    >>> model.score(X[60:], Y[60:]).shape
-    (3,)
     """
 
     def __init__(self, alphas: Any = ALPHAS, *, cv: Any = None, device: str = "auto", dtype: str = "float32") -> None:

@@ -84,8 +84,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "warnings": notes + said,
     }
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for line in [*(f"note: {note}" for note in said), summary(table)]:
-        say(line)
+    say("\n".join([*(f"note: {note}" for note in said), summary(table)]))
     return [job.out, beside]
 
 

@@ -53,10 +53,10 @@ class Permutations:
         self.null, self.number, self.moves = null, number, moves
 
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:
-        """Of a batch of targets: a fold each, (n_test, n_targets), all numpy arrays or all tensors on one device.
+        """(4, n_targets), of a batch of targets: a fold each, (n_test, n_targets), numpy or tensors on one device.
 
-        (4, n_targets): the sum over folds of the correlations, as measured and in the first permutation; the number of
-        permutations whose sum is at least the observed one; whether response or prediction is constant in every fold.
+        The sum over folds of the correlations, as measured and in the first permutation; the number of permutations
+        whose sum is at least the observed one; whether response or prediction is constant in every fold.
         """
         if not self.number:
             return np.zeros((4, targets[0].shape[1]))

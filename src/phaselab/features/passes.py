@@ -55,7 +55,10 @@ def passes_of(
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
     if not readable:
         return [], truncated
-    prefix = _prefix(tokenizer, _joined(readable[0][0]))
+    # Special tokens that the tokenizer puts before a text, such as BOS.
+    encoded = tokenizer(_joined(readable[0][0]), return_special_tokens_mask=True, verbose=False)
+    special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
+    prefix = np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
     expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
     passes = []
@@ -100,13 +103,6 @@ def _tokens(
             else:
                 offsets = np.array(encoded["offset_mapping"][number], dtype=np.int64).reshape(-1, 2)
                 yield document, text, ids, *_spans(document, offsets)
-
-
-def _prefix(tokenizer: Any, text: str) -> np.ndarray:
-    """Ids of the special tokens that the tokenizer puts before `text`, such as BOS."""
-    encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
-    special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
-    return np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
 
 
 def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

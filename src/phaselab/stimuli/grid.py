@@ -26,7 +26,7 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    if run.items:
+    if spec.hemodynamics == "none":
         return values.astype(np.float32)
     grid = resample(values, run, spec.resample)
     return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)

@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Stimulus:
-    """What was read or heard: runs of text."""
+    """What was read or heard."""
 
     name: str
     runs: tuple[Run, ...]

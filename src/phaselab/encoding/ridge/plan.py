@@ -64,13 +64,6 @@ class FoldPlan:
     numerator: torch.Tensor
     denominator: torch.Tensor
 
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """The large ones."""
-        steep = [side.steep[1] for side in (self.z, self.w) if side.steep is not None]
-        own = [self.z.matrix, self.w.matrix, self.K, self.numerator, self.denominator]
-        return own + steep + [block for _, _, block in self.near]
-
 
 class _Set:
     """The `n` rows of U that have a role in a fold, their sum and mean; of each piece U'U and the sum are `known`."""
@@ -220,7 +213,9 @@ class Plan:
     def bytes(self) -> int:
         """Bytes that the plan holds."""
         own = [self.U, self.V] + ([self.F] if self.F is not None else [])
-        own += [tensor for fold in self.folds for tensor in fold.tensors]
+        for fold in self.folds:
+            own += [fold.K, fold.numerator, fold.denominator, *(block for _, _, block in fold.near)]
+            own += [fold.z.matrix, fold.w.matrix, *(side.steep[1] for side in (fold.z, fold.w) if side.steep)]
         return int(sum(tensor.nbytes for tensor in own))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from phaselab.encoding.ridge.plan import FoldPlan, Plan, Side
 from phaselab.encoding.ridge.targets import Batch, Targets
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 
 #: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
 SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
@@ -60,7 +60,8 @@ def solve(
     g = plan.s**2 / (plan.s**2 + plan.alphas[:, None])
     top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
     relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
-    kept, size = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))], _most(plan)
+    kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
+    size = LARGEST_BATCH[plan.device.type]
     for start in range(0, len(kept), size):
         part = targets.batch(kept[start : start + size], plan.device, plan.dtype)
         index, score, Z = _search(plan, part)
@@ -70,8 +71,8 @@ def solve(
         shrunk = relative[index].T * Z
         if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
-            score = _correlation(predicted, part.Y_test).cpu().numpy()
-            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, score)
+            test_score = _correlation(predicted, part.Y_test).cpu().numpy()
+            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, test_score)
             if fit.predictions is not None:
                 fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
         if fit.weights is not None:
@@ -87,16 +88,10 @@ def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, mo
     each, own = more + max(plan.batch_bytes(n_test) for plan in plans), sum(plan.bytes for plan in plans)
     least = min(SMALLEST_BATCH, n_targets)
     fitting = int((memory - own) // each)
-    if fitting < least:
-        raise PhaselabError(
-            f"memory: found {memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes "
-            f"({own} for the factorised features and {each} per target); expected as many bytes at least"
-        )
-    return min(_most(plans[0]), fitting)
-
-
-def _most(plan: Plan) -> int:
-    return LARGEST_BATCH.get(plan.device.type, LARGEST_BATCH["cpu"])
+    found = f"{memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes"
+    parts = f"as many bytes at least ({own} for the factorised features and {each} per target)"
+    expect(fitting >= least, "memory", found, parts)
+    return min(LARGEST_BATCH[plans[0].device.type], fitting)
 
 
 def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -91,8 +91,8 @@ class Targets:
         source, held_out = Source(Y, train, "Y"), None
         if Y_test is not None or test is not None:
             held_out = Source(Y if Y_test is None else Y_test, test, "Y_test")
-            found, wanted = held_out.n_targets, source.n_targets
-            expect(found == wanted, "Y_test", f"{found} targets", f"{wanted} as in Y")
+            found = held_out.n_targets
+            expect(found == source.n_targets, "Y_test", f"{found} targets", f"{source.n_targets} as in Y")
         expect(source.n == splits.n, "Y", f"{source.n} samples", f"{splits.n} as in X")
         at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
         parts = []
@@ -125,16 +125,10 @@ class Targets:
         Y = ready(self.source)
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
-        silent = self.silent[:, columns]
+        held = None if self.held_out is None else ready(self.held_out)
+        silent = torch.from_numpy(self.silent[:, columns]).to(device) if self.silent[:, columns].any() else None
         sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
-        return Batch(
-            columns,
-            Y,
-            None if self.held_out is None else ready(self.held_out),
-            sums,
-            squares,
-            torch.from_numpy(silent).to(device) if silent.any() else None,
-        )
+        return Batch(columns, Y, held, sums, squares, silent)
 
 
 def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.ndarray, ...]:
