@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -71,9 +72,10 @@ def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> Non
     raise nodes.SkipNode
 
 
-def add_plotly_to_static(app: Sphinx, config: Config) -> None:
-    """Have Sphinx copy plotly.min.js into _static with the other files."""
+def settle(app: Sphinx, config: Config) -> None:
+    """Have Sphinx copy plotly.min.js into _static with the other files; hide solutions in the student's build."""
     config.html_static_path.append(str(PLOTLY))
+    config.hide_solutions = config.hide_solutions or "PHASELAB_STUDENT" in os.environ
 
 
 def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -140,7 +142,7 @@ def hide_solutions_in_sources(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
-    app.connect("config-inited", add_plotly_to_static)
+    app.connect("config-inited", settle)
     app.connect("source-read", name_the_model)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)

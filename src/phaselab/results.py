@@ -1,9 +1,8 @@
 """Where results lie, how they are written, and what counts as up to date.
 
-A unit of work writes one folder: data files and ``manifest.json``, which names the inputs and the
-digest of each output. The folder is made aside and renamed when it is whole, so a half-written one
-never exists. A folder is up to date when its manifest names the wanted inputs and every output has
-its digest; one that was damaged since is found, said, and made again.
+A unit of work writes one folder: data files and ``manifest.json``, which names the inputs and the digest of each
+output. It is made aside and renamed when it is whole, so a half-written one never exists. It is up to date when its
+manifest names the wanted inputs and every output has its digest; one that was damaged since is found and made again.
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ CURVE_TYPES = {
     "stderr": "float64",
 }
 CURVE_COLUMNS = tuple(CURVE_TYPES)
-#: What stands where a column does not apply: layer -1, and an empty string elsewhere.
-NO_LAYER = -1
+#: What stands where a column does not apply.
+ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
 
 MANIFEST = "manifest.json"
 #: Seconds after which a half-written folder is taken for abandoned: no unit takes two days.
@@ -53,39 +52,27 @@ class DataMissing(PhaselabError, FileNotFoundError):
     """Data that are not there; the message says what to fetch and where to put it."""
 
 
-def data_folder(option: Path | None) -> Path | None:
-    """The folder of downloaded data: `option`, else ``$PHASELAB_DATA``, else None."""
-    if option is not None:
-        return option
-    named = os.environ.get("PHASELAB_DATA", "")
-    return Path(named) if named else None
-
-
 def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFrame:
-    """Rows of the curves table with all its columns and types.
+    """Rows of the curves table with all its columns and types; `constant` and ``ABSENT`` are of columns they lack."""
+    frame = pd.DataFrame(list(rows))
+    frame = frame.assign(**{name: value for name, value in {**ABSENT, **constant}.items() if name not in frame})
+    wrong = sorted(set(map(str, frame)) ^ set(CURVE_COLUMNS))
+    found = f"unknown or missing columns {', '.join(wrong)}"
+    expect(frame.empty or not wrong, "curves table", found, ", ".join(CURVE_COLUMNS))
+    return frame.reindex(columns=list(CURVE_COLUMNS)).astype(CURVE_TYPES)
 
-    `rows` give the columns that vary, `constant` those that do not; ``task``, ``subject`` and
-    ``roi`` default to an empty string, ``layer`` to -1 and ``stderr`` to NaN.
-    """
-    frame = pd.DataFrame(list(rows)).assign(**constant)
-    absent: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": NO_LAYER, "stderr": float("nan")}
-    for name, default in absent.items():
-        if name not in frame:
-            frame[name] = default
-    if frame.empty:
-        frame = frame.reindex(columns=list(CURVE_COLUMNS))
-    unknown, missing = set(map(str, frame)) - set(CURVE_COLUMNS), set(CURVE_COLUMNS) - set(map(str, frame))
-    found = f"unknown columns {sorted(unknown)}, missing columns {sorted(missing)}"
-    expect(not unknown | missing, "curves table", found, ", ".join(CURVE_COLUMNS))
-    return frame[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
+
+def _files(path: Path) -> dict[str, Path]:
+    """Relative name -> path of all files in a folder, in order; of a file that one."""
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    return {file.relative_to(path).as_posix(): file for file in files}
 
 
 def digest_file(path: Path) -> str:
     """SHA-256 of a file, or of a folder: the relative names and the bytes of all files in it."""
     sha = hashlib.sha256()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        sha.update(f"{file.relative_to(path).as_posix()}\0".encode())
+    for name, file in _files(path).items():
+        sha.update(f"{name}\0".encode())
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 sha.update(chunk)
@@ -94,22 +81,16 @@ def digest_file(path: Path) -> str:
 
 def digest_code(*names: str) -> str:
     """Digest of modules or sub-packages of phaselab, with their data in YAML; recorded beside results."""
-    here = Path(__file__).parent
-    sha = hashlib.sha256()
-    for name in sorted(names):
-        path = here / name
-        files = (p for p in path.rglob("*") if p.suffix in (".py", ".yaml"))
-        for file in sorted(files) if path.is_dir() else [path.with_suffix(".py")]:
-            sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
+    here, sha = Path(__file__).parent, hashlib.sha256()
+    files = {p for name in names for p in [*here.glob(f"{name}.py"), *(here / name).rglob("*")]}
+    for file in sorted(p for p in files if p.suffix in (".py", ".yaml")):
+        sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
     return sha.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
 class State:
-    """What a folder of results is worth: ``current`` alone is used as it is.
-
-    `why` says what is wrong with another; of a stale one, the inputs that changed with their old and new values.
-    """
+    """What a folder of results is worth; of a stale one `why` has the inputs that changed, with old and new values."""
 
     kind: Literal["current", "missing", "stale", "damaged"]
     why: str = ""
@@ -140,10 +121,8 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
         return State("stale", told)
     for name, wanted in manifest.get("outputs", {}).items():
         path = folder / name
-        if not path.exists():
-            return State("damaged", f"{path}: missing")
-        if digest(path) != wanted:
-            return State("damaged", f"{path}: its digest is not the one in {MANIFEST}")
+        if not path.exists() or digest(path) != wanted:
+            return State("damaged", f"{path}: missing, or its digest is not the one in {MANIFEST}")
     return State("current")
 
 
@@ -163,9 +142,8 @@ def folders(root: Path) -> list[Path]:
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all.
 
-    Yields a folder beside the final place; when the block ends, the manifest is added, everything
-    is flushed to disk and the folder renamed over what was there. On an exception, or when the
-    process is killed, the final place is as it was before.
+    Yields a folder beside the final place; when the block ends, the manifest is added, everything is flushed to disk
+    and the folder renamed over what was there. After an exception or a kill the final place is as it was before.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
@@ -180,20 +158,18 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
         _flush(aside)
+        old = aside.with_suffix(".old")
         if folder.exists():
             # A rename cannot replace a folder with files in it, so the old one steps aside first.
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".old", dir=folder.parent))
-            os.replace(folder, old / "was")
-            os.replace(aside, folder)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            os.replace(aside, folder)
+            os.replace(folder, old)
+        os.replace(aside, folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
-    for path in [*(p for p in folder.rglob("*")), folder]:
+    for path in [*folder.rglob("*"), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -201,15 +177,34 @@ def _flush(folder: Path) -> None:
             os.close(handle)
 
 
+@contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: yields a path beside it, which is renamed when the block ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    yield aside
+    os.replace(aside, path)
+
+
 def write_table(frame: pd.DataFrame, path: Path) -> None:
     """Write a table as Parquet, or CSV by the name's ending; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.partial")
-    if path.suffix == ".csv":
-        frame.to_csv(aside, index=False)
-    else:
-        frame.to_parquet(aside, index=False)
-    os.replace(aside, path)
+    with write_file(path) as aside:
+        frame.to_csv(aside, index=False) if path.suffix == ".csv" else frame.to_parquet(aside, index=False)
+
+
+def write_json(value: Mapping[str, Any], path: Path) -> None:
+    """Write a small file of notes, whole or not at all."""
+    with write_file(path) as aside:
+        aside.write_text(json.dumps(value), encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A small file of notes; empty when there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def stamped_digest(path: Path, stamps: Path) -> str:
@@ -231,26 +226,8 @@ def stamped_digest(path: Path, stamps: Path) -> str:
 
 
 def _sizes_and_times(path: Path) -> dict[str, list[int]]:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    status = {file.relative_to(path).as_posix(): file.stat() for file in files}
+    status = {name: file.stat() for name, file in _files(path).items()}
     return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A small file of notes; empty when there is none that can be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def write_json(value: Mapping[str, Any], path: Path) -> None:
-    """Write a small file of notes, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_text(json.dumps(value), encoding="utf-8")
-    os.replace(aside, path)
 
 
 @dataclass(frozen=True)
@@ -263,13 +240,9 @@ class Store:
         """The folder of a study."""
         return self.root / study
 
-    def unit(self, study: str, model: str, checkpoint: str) -> Path:
-        """The folder of a checkpoint, with one folder per stage."""
-        return self.root / study / model / checkpoint
-
     def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
         """Results of a stage; of a whole model for no checkpoint (no revision begins with an underscore)."""
-        return self.unit(study, model, "_model" if checkpoint is None else checkpoint) / stage
+        return self.root / study / model / ("_model" if checkpoint is None else checkpoint) / stage
 
     def curves(self, study: str) -> Path:
         """The curves table of a study."""

@@ -8,10 +8,7 @@ import numpy as np
 
 
 def unit(values: Any) -> Any:
-    """Columns (n, k) centred and divided by their norm, in float64; a constant column becomes 0.
-
-    Of a numpy array a numpy array; of a torch tensor a tensor on its device.
-    """
+    """Columns (n, k) centred and divided by their norm, in float64, numpy or torch; a constant column becomes 0."""
     if hasattr(values, "amax"):
         values = values.double()
         centred = values - values.mean(0)
@@ -26,10 +23,7 @@ def unit(values: Any) -> Any:
 
 
 def pearson(a: Any, b: Any) -> Any:
-    """Pearson correlation of each column of (n, k) with the same of (n, k), float64 (k,); numpy or torch.
-
-    0, not NaN, where either column is constant; NaN where either has NaN.
-    """
+    """Pearson correlation of columns of (n, k), float64 (k,); 0 where either is constant, NaN where either has NaN."""
     return (unit(a) * unit(b)).sum(0)
 
 

@@ -179,7 +179,7 @@ Closing words.
 """
 
 
-def build(folder: Path, page: str, student: bool) -> tuple[str, str, str]:
+def build(folder: Path, page: str) -> tuple[str, str, str]:
     """Build a book of one model page; its HTML, its source as offered for download, and the warnings."""
     from io import StringIO
 
@@ -201,7 +201,6 @@ def build(folder: Path, page: str, student: bool) -> tuple[str, str, str]:
         "html_math_renderer": "mathml",
         "myst_enable_extensions": ["dollarmath"],
         "nb_execution_mode": "off",
-        "hide_solutions": student,
     }
     warnings = StringIO()
     with docutils_namespace():
@@ -222,7 +221,7 @@ def build(folder: Path, page: str, student: bool) -> tuple[str, str, str]:
 
 
 def test_extension_in_the_teachers_build(tmp_path: Path) -> None:
-    html, offered, warnings = build(tmp_path, PAGE, student=False)
+    html, offered, warnings = build(tmp_path, PAGE)
     assert warnings == ""
     assert html.count("<math ") == 2
     assert 'alttext="y = X w"' in html
@@ -234,8 +233,9 @@ def test_extension_in_the_teachers_build(tmp_path: Path) -> None:
     assert "plotly" not in html
 
 
-def test_extension_in_the_students_build(tmp_path: Path) -> None:
-    html, offered, warnings = build(tmp_path, PAGE, student=True)
+def test_extension_in_the_students_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PHASELAB_STUDENT", "1")
+    html, offered, warnings = build(tmp_path, PAGE)
     assert warnings == ""
     assert "Question." in html
     assert "Closing words" in html
@@ -249,7 +249,7 @@ def test_extension_in_the_students_build(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("latex", [r"\nosuchcommand x", r"\begin{aligned} x &= y \end{aligned}"])
 def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Path) -> None:
-    _, _, warnings = build(tmp_path, f"# Page\n\n${latex}$\n", student=False)
+    _, _, warnings = build(tmp_path, f"# Page\n\n${latex}$\n")
     assert latex in warnings
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from pathlib import Path
 
+import jupytext
 import papermill
 import pytest
+from rich.console import Console
 
+from phaselab.book import pages
 from phaselab.book.lab import Lab
-from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of, read_source
+from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of
 from phaselab.results import Store
 from phaselab.study import Study, load_study
 
@@ -56,13 +60,13 @@ def printed(path: Path) -> str:
 
 
 def test_parameters_are_read_with_type_default_and_help(source: Path) -> None:
-    known = parameters_of(read_source(source), "nb")
+    known = parameters_of(jupytext.read(source), "nb")
     assert list(known) == ["study", "model", "top", "share"]
     assert (known["top"].inferred_type_name, known["top"].default, known["top"].help) == ("int", "3", "how many")
 
 
 def test_strings_are_read_as_the_type_asks(source: Path) -> None:
-    known = parameters_of(read_source(source), "nb")
+    known = parameters_of(jupytext.read(source), "nb")
     assert check_parameters(known, {"top": "7", "share": "0.25", "model": "3"}, "nb") == {
         "top": 7,
         "share": 0.25,
@@ -83,7 +87,7 @@ def test_strings_are_read_as_the_type_asks(source: Path) -> None:
     ],
 )
 def test_unknown_or_mistyped_is_refused_with_the_list(source: Path, given: dict[str, object], expected: str) -> None:
-    known = parameters_of(read_source(source), "nb")
+    known = parameters_of(jupytext.read(source), "nb")
     with pytest.raises(ParameterError, match=expected) as caught:
         check_parameters(known, given, "nb")
     assert all(name in str(caught.value) for name in known)
@@ -93,7 +97,7 @@ def test_no_parameters_cell_is_said(tmp_path: Path) -> None:
     path = tmp_path / "nb.md"
     path.write_text(NOTEBOOK.replace("parameters]", "other]"))
     with pytest.raises(ValueError, match=r"nb: no cell with the tag 'parameters'"):
-        parameters_of(read_source(path), "nb")
+        parameters_of(jupytext.read(path), "nb")
 
 
 def test_executed_copy_has_the_values_and_no_traces_of_the_machine(source: Path, tmp_path: Path) -> None:
@@ -128,13 +132,35 @@ def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Pat
     assert output.with_suffix(".failed.ipynb").is_file()
 
 
+def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_first", pages.MODEL_PAGE):
+        (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
+    demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
+    study = demo.model_copy(update={"models": demo.models[:1]})
+    for _ in range(2):
+        assert pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    model = f"models/{study.models[0].name}.ipynb"
+    assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
+        "executed 01_first.ipynb",
+        f"executed {model}",
+    ]
+    placed = tmp_path / "book" / "executed"
+    placed.mkdir(parents=True)
+    (placed / "old.ipynb").touch()
+    pages.place_pages(study, store, tmp_path)
+    assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
+    broken = tmp_path / "notebooks" / "01_first.md"
+    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0"))
+    assert not pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    assert "failed 01_first.ipynb" in said.getvalue()
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [({"modle": "x"}, "unknown parameter 'modle'"), ({"top": "many"}, "found 'many' .str., expected int")],
 )
 def test_plain_papermill_is_refused_too(source: Path, tmp_path: Path, given: dict[str, str], expected: str) -> None:
-    import jupytext
-
     raw = tmp_path / "nb.ipynb"
     jupytext.write(jupytext.read(source), raw)
     with pytest.raises(papermill.PapermillExecutionError, match=expected):
@@ -143,7 +169,7 @@ def test_plain_papermill_is_refused_too(source: Path, tmp_path: Path, given: dic
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)
 def test_every_notebook_has_the_common_parameters(path: Path) -> None:
-    known = parameters_of(read_source(path), path.name)
+    known = parameters_of(jupytext.read(path), path.name)
     assert {"study", "model", "results", "data", "device"} <= set(known)
     assert all(p.inferred_type_name in ("str", "int", "float", "bool") and p.help for p in known.values())
 

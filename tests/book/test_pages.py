@@ -106,7 +106,6 @@ def test_page_is_executed_and_says_what_the_tables_say(
     source: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)  # from where some pages read published tables and kept results
-    runner.kernel_environment()
     given = {"study": str(folder / "tiny.yaml"), "results": str(folder / "results")}
     if source.stem.startswith("13"):
         published = pd.read_csv(ROOT / "book" / "data" / "pythia" / "zero_shot.csv")

@@ -36,6 +36,7 @@ from phaselab.checkpoints import (
     present,
 )
 from phaselab.cli import app
+from phaselab.cli.common import facts
 from phaselab.errors import PhaselabError
 from phaselab.results import Store, digest_file, folders
 from phaselab.stages import Workbench
@@ -586,12 +587,12 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     assert outcome.failures == {}
     # A log file has no bar that moves: it gets lines.
     assert "checkpoints: 2 of 2\n" in seen.file.getvalue()
-    seen.print(outcome.summary(study))
+    seen.print(facts(study.name, outcome.summary(study)))
     assert outcome.curves == store.curves(study.name)
     assert str(outcome.curves) in seen.file.getvalue()
     # A part of a study does not replace the table of all of it, and says so.
     part = pool.run(study, store, checkpoints="step0-tokens0B", jobs=1, console=seen)
-    seen.print(part.summary(study))
+    seen.print(facts(study.name, part.summary(study)))
     assert (part.curves, part.computed) == (None, 0)
     assert "not written: it is of all models and checkpoints of the study" in seen.file.getvalue()
     assert cached(tmp_path) == []

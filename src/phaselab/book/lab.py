@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping
-from functools import cached_property
+from contextlib import ExitStack
+from functools import cache
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +21,8 @@ import pandas as pd
 
 from phaselab import __version__, curves, results
 from phaselab.book.runner import check_parameters, inspect
-from phaselab.results import Store, data_folder
-from phaselab.stages import STAGES, Workbench, choose_device, hub_family
+from phaselab.results import Store
+from phaselab.stages import STAGES, Unit, Workbench, choose_device, hub_family
 from phaselab.study import Model, Study, digest_of, load_study
 
 if TYPE_CHECKING:
@@ -45,17 +47,14 @@ def begin() -> Lab:
     shell = get_ipython()
     assert shell is not None, "begin() is for notebooks; in a program use Lab"
     space = shell.user_ns
-    public = {name: value for name, value in space.items() if not name.startswith("_")}
-    given = {
-        name: value
-        for name, value in public.items()
-        if name not in shell.user_ns_hidden and not callable(value) and not isinstance(value, ModuleType)
-    }
+    own = [name for name in space if not name.startswith("_") and name not in shell.user_ns_hidden]
+    given = {name: space[name] for name in own if not callable(space[name]) and not isinstance(space[name], ModuleType)}
     values = check_parameters(inspect("\n".join(space["In"][:-1])), given, "this notebook")
+    data = values.get("data") or os.environ.get("PHASELAB_DATA")
     return Lab(
         load_study(values["study"]),
         Store(Path(values.get("results", "results"))),
-        data_folder(Path(values["data"]) if values.get("data") else None),
+        Path(data) if data else None,
         values.get("model", ""),
         {name: value for name, value in values.items() if name not in COMMON},
         choose_device(values.get("device", "cpu")),
@@ -66,7 +65,8 @@ class Lab:
     """A study as a notebook sees it; what is missing of its results is computed when asked for.
 
     `study`, `store`, `data` and `device` are as in ``stages.Workbench``; `model` names the model in focus (empty: the
-    first); `parameters` are further ones, for the provenance line.
+    first), which methods are about unless another is named; `parameters` are further ones, for the provenance line.
+    A `checkpoint` that is not given is the last.
     """
 
     def __init__(
@@ -78,121 +78,97 @@ class Lab:
         parameters: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.study, self.store, self.device = study, store, device
+        self.study, self.device, self.parameters = study, device, dict(parameters or {})
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label for figures; the names alone.
         self.simulated = study.simulated
         self.labels = {model.name: model.label or model.name for model in study.models}
         self.models = tuple(self.labels)
-        self._said: set[str] = set()
-        self.bench = Workbench(study, store, data, say=self._say, device=device)
-        self.parameters = dict(parameters or {})
-
-    def _say(self, line: str) -> None:
         # What is asked for in several cells is said in the first of them.
-        if line not in self._said:
-            self._said.add(line)
-            print(line)
+        self.bench = Workbench(study, store, data, say=cache(print), device=device)
 
     @property
     def brain(self) -> BrainData:
         """Stimulus, responses, regions and ceilings."""
         return self.bench.brain
 
-    def _chosen(self, model: str | None) -> list[Model]:
-        if model == "all":
-            return list(self.study.models)
-        return [self.study.model(model) if model else self.model]
+    def _chosen(self, model: str) -> Model:
+        return self.study.model(model) if model else self.model
 
-    def checkpoints(self, model: str | None = None) -> list[Checkpoint]:
-        """Checkpoints of a model (default: the one in focus), in order of tokens."""
-        return self.bench.checkpoints(self._chosen(model)[0])
+    def checkpoints(self, model: str = "") -> list[Checkpoint]:
+        """Checkpoints of a model, in order of tokens."""
+        return self.bench.checkpoints(self._chosen(model))
 
-    def load(self, checkpoint: Checkpoint | None = None, model: str | None = None) -> tuple[Any, Any]:
-        """Network and tokenizer of a checkpoint (default: the last), on the device and in the model's dtype."""
-        from phaselab.checkpoints import load, present
+    def load(self, checkpoint: Checkpoint | None = None) -> tuple[Any, Any]:
+        """Network and tokenizer of a checkpoint, on the device and in the model's dtype."""
+        with ExitStack() as stack:
+            return Unit(self.bench, self.model, checkpoint or self.checkpoints()[-1], stack).loaded
 
-        chosen = self._chosen(model)[0]
-        wanted = checkpoint or self.checkpoints(model)[-1]
-        with present(wanted, lambda: True, chosen.trust_remote_code, self._say) as here:
-            return load(here, self.device, chosen.dtype, chosen.trust_remote_code)
+    def result(self, stage: str, checkpoint: Checkpoint | None = None, model: str = "") -> Path:
+        """Folder of the results of a stage (``brain``, ``behaviour``, ...) of a checkpoint."""
+        return self.bench.result(stage, self._chosen(model), checkpoint or self.checkpoints(model)[-1])
 
-    def result(self, stage: str, checkpoint: Checkpoint | None = None, model: str | None = None) -> Path:
-        """Folder of the results of a stage (``brain``, ``behaviour``, ...) of a checkpoint (default: the last)."""
-        return self.bench.result(stage, self._chosen(model)[0], checkpoint or self.checkpoints(model)[-1])
+    def curves(self, model: str = "") -> pd.DataFrame:
+        """The curves table of a model, or of ``"all"``."""
+        models = self.study.models if model == "all" else [self._chosen(model)]
+        return curves.gather(file for chosen in models for file in self.bench.tables(chosen))
 
-    def curves(self, model: str | None = None) -> pd.DataFrame:
-        """The curves table of a model (default: the one in focus), or of ``"all"``."""
-        return curves.gather(file for chosen in self._chosen(model) for file in self.bench.tables(chosen))
+    def controls(self) -> pd.DataFrame:
+        """The table of controls; same columns, ``task`` names the model."""
+        return curves.gather([self.result("controls") / STAGES["controls"].table])
 
-    def controls(self, model: str | None = None) -> pd.DataFrame:
-        """The table of controls of a model; same columns, ``task`` names the model."""
-        names = [chosen.name for chosen in self._chosen(model)]
-        return curves.gather(self.result("controls", model=name) / STAGES["controls"].table for name in names)
-
-    def voxels(
-        self, checkpoint: Checkpoint | None = None, model: str | None = None
-    ) -> dict[str, dict[str, np.ndarray]]:
+    def voxels(self, checkpoint: Checkpoint | None = None) -> dict[str, dict[str, np.ndarray]]:
         """Per-voxel scores: subject -> {r, p, significant, alpha: (n_layers, n_voxels), layers}."""
         from phaselab.encoding import read_voxels
 
-        return read_voxels(self.result("brain", checkpoint, model) / "voxels.zarr")
+        return read_voxels(self.result("brain", checkpoint) / "voxels.zarr")
 
-    def items(self, task: str, model: str | None = None) -> list[Item]:
+    def items(self, task: str) -> list[Item]:
         """The items of a task."""
-        return self.bench.items(self._chosen(model)[0])[task]
+        return self.bench.items(self.model)[task]
 
-    def tasks(self, model: str | None = None) -> list[str]:
+    def tasks(self, model: str = "") -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
-        chosen = self._chosen(model)[0]
-        languages = chosen.train.mix.split("+") if chosen.train else None
-        items = self.bench.items(chosen)
-        return [task for task, own in items.items() if languages is None or own[0].language in languages]
+        return self.bench.tasks(self._chosen(model))
 
-    def outcomes(self, checkpoint: Checkpoint | None = None, model: str | None = None) -> pd.DataFrame:
+    def outcomes(self, checkpoint: Checkpoint | None = None) -> pd.DataFrame:
         """What a checkpoint answered, one row per item."""
-        return pd.read_parquet(self.result("behaviour", checkpoint, model) / "items.parquet")
+        return pd.read_parquet(self.result("behaviour", checkpoint) / "items.parquet")
 
-    def loss(self, model: str | None = None) -> pd.DataFrame:
+    def loss(self) -> pd.DataFrame:
         """Loss on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""
-        chosen = self._chosen(model)[0]
-        record = self.bench.folder(chosen) / "training.json" if chosen.train or chosen.folder else None
-        if record is None or not record.is_file():
-            return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
-        return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
+        if self.model.train or self.model.folder:
+            record = self.bench.folder(self.model) / "training.json"
+            if record.is_file():
+                return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
+        return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
 
-    def phases(self, model: str | None = None) -> TriplePhase:
+    def phases(self, model: str = "") -> TriplePhase:
         """The test of the three phases for a model."""
         from phaselab.phases import triple_phase_test
 
-        chosen = self._chosen(model)[0]
-        return triple_phase_test(self.curves(chosen.name), chosen.name, tasks=self.tasks(chosen.name) or None)
+        name = self._chosen(model).name
+        return triple_phase_test(self.curves(name), name, tasks=self.tasks(name) or None)
 
-    def origin(self, model: str | None = None) -> dict[str, str]:
-        """Where a model comes from, by the study: how it was trained, or its folder or repository."""
-        chosen = self._chosen(model)[0]
-        if chosen.train:
-            return {name: str(value) for name, value in chosen.train.model_dump(mode="json").items()}
-        if chosen.folder:
-            # The folder above it is a matter of this machine.
-            return {"folder": chosen.folder.name, "checkpoints": str(chosen.checkpoints)}
-        family = hub_family(chosen)
-        assert family is not None
-        facts = {"family": chosen.family or "", "repository": ", ".join(family.repositories)}
-        facts |= {"architecture": family.architecture, "licence": family.licence}
-        facts |= {"languages": " ".join(family.languages), "tokens from": family.tokens_from}
-        facts |= {"checkpoints": str(chosen.checkpoints), "dtype": chosen.dtype}
-        return {name: fact for name, fact in facts.items() if fact}
+    def origin(self) -> dict[str, str]:
+        """Where the model comes from, by the study: how it was trained, or its folder or repository."""
+        model = self.model
+        facts: dict[str, Any] = {"checkpoints": model.checkpoints}
+        if model.train:
+            facts = model.train.model_dump(mode="json")
+        elif model.folder:
+            facts = {"folder": model.folder.name, **facts}  # the folder above it is a matter of this machine
+        elif family := hub_family(model):
+            of = {"family": model.family or "", "repository": ", ".join(family.repositories)}
+            of |= {"architecture": family.architecture, "licence": family.licence}
+            of |= {"languages": " ".join(family.languages), "tokens from": family.tokens_from}
+            facts = {**of, **facts, "dtype": model.dtype}
+        return {name: str(fact) for name, fact in facts.items() if fact != ""}
 
     def within(self, exact: float, stage: str) -> float:
         """How far a page's own number may be from the table's: `exact` in float32 on a CPU, .02 elsewhere."""
         made_by = results.read_manifest(self.result(stage))["made_by"]["device"]
         return exact if (self.device, made_by, self.model.dtype) == ("cpu", "cpu", "float32") else 0.02
-
-    @cached_property
-    def digest(self) -> str:
-        """Digest of stimulus and responses."""
-        return digest_of([self.brain.stimulus.digest, self.brain.digest])
 
     def about(self) -> Any:
         """The head of a page: which data, simulated or not, and which model."""
@@ -211,18 +187,16 @@ class Lab:
         """What the brain score of a curves table counts: ``correlation r``, or ``share of the ceiling``."""
         return curves.MEASURES[curves.brain_measure(table)][1]
 
-    def provenance(self) -> str:
-        """One line that says where a page's numbers come from."""
-        given = {"study": self.study.name, "model": self.model.name, **self.parameters}
-        parts = [f"{name} {value}" for name, value in given.items()]
-        kind = "simulated brain" if self.simulated else "real fMRI"
-        return f"phaselab {__version__}, commit {commit()}; {', '.join(parts)}; data {self.digest} ({kind})"
-
     def stamp(self) -> Any:
-        """The provenance line; the last call of a notebook."""
+        """The line that says where a page's numbers come from; the last call of a notebook."""
         from IPython.display import HTML
 
-        return HTML(f'<p class="provenance">Provenance: {escape(self.provenance())}</p>')
+        given = {"study": self.study.name, "model": self.model.name, **self.parameters}
+        parts = ", ".join(f"{name} {value}" for name, value in given.items())
+        data = digest_of([self.brain.stimulus.digest, self.brain.digest])
+        kind = "simulated brain" if self.simulated else "real fMRI"
+        line = f"Provenance: phaselab {__version__}, commit {commit()}; {parts}; data {data} ({kind})"
+        return HTML(f'<p class="provenance">{escape(line)}</p>')
 
     def glue(self, name: str, value: Any) -> None:
         """Keep a value under a name for ``{glue:text}`` in the text of the same page."""
@@ -249,13 +223,9 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
 
 def commit() -> str:
     """The commit of the checkout that this package runs from, ``+`` when files differ; else ``unknown``."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
+    describe = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "--short=10", "HEAD") + ("+" if changed else "")
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return done.stdout.strip()

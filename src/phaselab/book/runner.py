@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -30,15 +28,6 @@ class ParameterError(PhaselabError):
     """A parameter that a notebook does not have, or a value of the wrong type."""
 
 
-def read_source(path: Path) -> NotebookNode:
-    """A notebook source (.md by jupytext, or .ipynb) as a notebook node."""
-    import jupytext
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there; expected a notebook (.md or .ipynb)")
-    return cast("NotebookNode", jupytext.read(path))
-
-
 def inspect(source: str) -> dict[str, Parameter]:
     """Parameters that Python source declares (``name: type = default  # help``), as papermill reads them."""
     from papermill.translators import PythonTranslator
@@ -53,14 +42,6 @@ def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
         if "parameters" in cell.metadata.get("tags", ()):
             return inspect(cell.source)
     raise ParameterError(f"{name}: no cell with the tag 'parameters'; expected one")
-
-
-def pair(text: str) -> tuple[str, str]:
-    """``name=value`` of a command line, taken apart."""
-    name, sign, value = text.partition("=")
-    if not sign:
-        raise ParameterError(f"--parameter: found {text!r}, expected name=value")
-    return name, value
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -92,57 +73,41 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     copy up to there as ``*.failed.ipynb``. With `results_digest`, of the results that it reads, nothing is run when
     this, the source, the parameters and the package are those of the copy that is there.
     """
+    import jupytext
     import nbformat
     import papermill
     from traitlets.config import Config
 
-    notebook = read_source(source)
+    notebook = jupytext.read(source)
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([source.read_text(encoding="utf-8"), values, results_digest, results.digest_code(".")])
-    if results_digest and _key_of(output) == key:
+    made = {"key": key, "source": source.name, "parameters": values}
+    if results_digest and results.read_json(output).get("metadata", {}).get("phaselab") == made:
         return False
 
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, results.write_file(output) as aside:
         raw, done = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(notebook, raw)
+        # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
+        # together would choose the same names.
+        config = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}})
+        how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
         try:
-            papermill.execute_notebook(
-                raw,
-                done,
-                parameters=values,
-                progress_bar=False,
-                kernel_name="python3",
-                cwd=str(Path.cwd()),
-                # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels
-                # that start together would choose the same names.
-                config=Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}}),
-            )
+            papermill.execute_notebook(raw, done, parameters=values, **how)
         except papermill.PapermillExecutionError:
-            if done.exists():
-                os.replace(done, output.with_suffix(".failed.ipynb"))
+            os.replace(done, output.with_suffix(".failed.ipynb"))
             raise
         executed = nbformat.read(done, as_version=4)
-    _clean(executed)
-    executed.metadata["phaselab"] = {"key": key, "source": source.name, "parameters": values}
-    aside = output.with_name(f".{output.name}.partial")
-    nbformat.write(executed, aside)
-    os.replace(aside, output)
+        _clean(executed)
+        executed.metadata["phaselab"] = made
+        nbformat.write(executed, aside)
     return True
-
-
-def _key_of(output: Path) -> str:
-    try:
-        return str(json.loads(output.read_text(encoding="utf-8"))["metadata"]["phaselab"]["key"])
-    except (OSError, ValueError, KeyError):
-        return ""
 
 
 def _clean(notebook: NotebookNode) -> None:
     """Take out timestamps, machine paths and the cell that papermill injected, in place."""
     notebook.metadata.pop("papermill", None)
-    root = str(Path.cwd())
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
         cell.metadata.pop("papermill", None)
@@ -150,9 +115,4 @@ def _clean(notebook: NotebookNode) -> None:
         if "injected-parameters" in cell.metadata.get("tags", ()):
             cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
         for item in (o for o in cell.get("outputs", ()) if o.get("output_type") == "stream"):
-            item["text"] = item["text"].replace(root, ".")
-
-
-def kernel_environment() -> None:
-    """Let kernels start from this interpreter's environment, whatever the shell's PATH is."""
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+            item["text"] = item["text"].replace(str(Path.cwd()), ".")

@@ -64,8 +64,9 @@ class Family:
         return ", else ".join(ways) or "nothing: to be filled in the manifest"
 
 
-def _read_families() -> dict[str, Family]:
-    entries = yaml.safe_load(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))["families"]
+def read_families(text: str) -> dict[str, Family]:
+    """Name -> family, of a text such as that of ``families.yaml``."""
+    entries = yaml.safe_load(text)["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:
@@ -74,7 +75,7 @@ def _read_families() -> dict[str, Family]:
 
 
 #: Name -> family.
-FAMILIES = _read_families()
+FAMILIES = read_families(Path(__file__).with_name("families.yaml").read_text(encoding="utf-8"))
 #: Forms of names of all families, and that of transformers' Trainer: for runs that are in no entry.
 ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.names), "checkpoint-{step}")
 

@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 from phaselab.study import embedded
 
+# Without emoji, or :a: in what is printed, as in a path, would become one.
+console = Console(stderr=True, emoji=False)
+
+
+class Told(TyperGroup):
+    """Errors that the user can mend are told in a sentence, without a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (PhaselabError, FileNotFoundError) as error:
+            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+        except ModuleNotFoundError as error:
+            extra = "an extra has it: pip install 'phaselab[book,hub,tasks]'"
+            console.print(f"phaselab: {error}; {extra}", markup=False, soft_wrap=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
+    cls=Told,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="How language models come to resemble the brain while they train.",
 )
-# Without emoji, or :a: in what is printed, as in a path, would become one.
-console = Console(stderr=True, emoji=False)
 
 StudyArgument = Annotated[str, typer.Argument(help=f"A study file, or one of: {', '.join(embedded())}.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of results.")]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", help="Folder of downloaded data; by default $PHASELAB_DATA.")
-]
+DataOption = Annotated[Path | None, typer.Option("--data", envvar="PHASELAB_DATA", help="Folder of downloaded data.")]
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."),
 ]
 
 
-def told(command: Callable[..., None]) -> Callable[..., None]:
-    """Errors that the user can mend are told in a sentence, without a traceback."""
+def facts(title: str, rows: Mapping[str, object]) -> Table:
+    """A table of names and facts; of several the list."""
+    table = Table(title=title, show_header=False)
+    for name, fact in rows.items():
+        table.add_row(name, escape(", ".join(fact) if isinstance(fact, (list, tuple)) else str(fact)))
+    return table
 
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (PhaselabError, FileNotFoundError) as error:
-            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from error
-        except ModuleNotFoundError as error:
-            console.print(
-                f"phaselab: {error}; an extra has it: pip install 'phaselab\\[book,hub,tasks]'", soft_wrap=True
-            )
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt:
-            console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
-            raise typer.Exit(130) from None
 
-    return wrapped
+def pairs(option: str, texts: Iterable[str] | None, form: str) -> dict[str, str]:
+    """The values of an option that is repeated, each of the form ``name=value``."""
+    for text in texts or ():
+        expect("=" in text, option, repr(text), form)
+    return {name: value for name, _, value in (text.partition("=") for text in texts or ())}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from phaselab.cli.common import app, console, told
+from phaselab.cli.common import app, console
 from phaselab.jobs import EncodeJob
 from phaselab.study import read_section
 
@@ -19,7 +19,6 @@ _WRITTEN = {"delays": "N,N,...", "log10_alphas": "LOW HIGH N"}
 _WRITTEN |= dict.fromkeys(("features", "responses", "ceiling"), "[NAME=]PATH[:ARRAY]")
 
 
-@told
 def encode(job: Annotated[Path | None, _job] = None, **options: Any) -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from phaselab.cli.common import app, console, told
+from phaselab.cli.common import app, console, facts
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ _say = partial(console.print, highlight=False, soft_wrap=True)
 
 
 @models_app.command("list")
-@told
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     from rich import box
@@ -41,25 +39,21 @@ def list_models() -> None:
     for family in FAMILIES.values():
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
-        facts = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
-        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", facts)
+        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     Console().print(table)
 
 
 @models_app.command("show")
-@told
 def show_model(
     family: FamilyArgument,
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
-    from rich.table import Table
-
     from phaselab.checkpoints import choose, manifest
 
     row, path = _family(family), manifest.path_of(_family(family))
-    table = Table(title=row.name, show_header=False)
-    facts: dict[str, Any] = {
+    rows: dict[str, Any] = {
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
@@ -69,20 +63,16 @@ def show_model(
     if path.is_file():
         known, *others = manifest.listing(row)
         line = [c for c in known if not c.branch]
-        facts["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
-        facts["branches, by name alone"] = [c.revision for c in known if c.branch]
-        for kind, rows in zip(("second names", "tokens not known", "other names"), others, strict=True):
-            facts[kind] = [row.revision for row in rows]
+        rows["checkpoints"] = f"{len(line)}, {sum(bool(c.commit) for c in line)} of them with their commit"
+        rows["branches, by name alone"] = [c.revision for c in known if c.branch]
+        for kind, named in zip(("second names", "tokens not known", "other names"), others, strict=True):
+            rows[kind] = [one.revision for one in named]
         taken = choose(known, checkpoints) if known else []
-        facts[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
-    for name, fact in facts.items():
-        if fact:
-            table.add_row(name, escape(fact if isinstance(fact, str) else ", ".join(fact)))
-    Console().print(table)
+        rows[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
+    Console().print(facts(row.name, {name: fact for name, fact in rows.items() if fact}))
 
 
 @models_app.command("refresh")
-@told
 def refresh_model(
     family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
@@ -93,7 +83,6 @@ def refresh_model(
 
 
 @models_app.command("fetch")
-@told
 def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from phaselab.cli.common import DataOption, ResultsOption, app, told
+from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import expect
-from phaselab.results import Store, data_folder, write_table
+from phaselab.results import Store, write_table
 from phaselab.study import Study, StudyError, load_study
 
 #: What `phases` reads as a table of curves, by the file's ending, and what separates columns; all else is a study.
@@ -18,7 +18,6 @@ TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
 
 @app.command()
-@told
 def phases(
     source: Annotated[
         str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves with --x and --y; or a study.")
@@ -41,7 +40,7 @@ def phases(
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    _of_study(load_study(source), Store(results), data_folder(data))
+    _of_study(load_study(source), Store(results), data)
 
 
 def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
@@ -84,11 +83,8 @@ def _of_study(study: Study, store: Store, data: Path | None) -> None:
 
     bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
     for model in study.models:
-        # The tasks in the languages of the model's text; all where those are not known.
-        languages = model.train.mix.split("+") if model.train else None
-        items = bench.items(model)
-        tasks = [task for task, own in items.items() if languages is None or own[0].language in languages]
-        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks or None)
+        tasks = bench.tasks(model) or None
+        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks)
         tables.append(verdict.table.assign(study=study.name, model=model.name))
         typer.echo(f"{model.name}: {verdict.statement}")
     path = store.study(study.name) / "phases.parquet"

@@ -12,28 +12,29 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, told
-from phaselab.results import Store, data_folder
-from phaselab.study import StudyError, load_study
+from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, pairs
+from phaselab.errors import expect
+from phaselab.results import Store
+from phaselab.study import Study, StudyError, load_study
 
-ModelsOption = Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")]
 DeviceOption = Annotated[
     str, typer.Option(help="Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto.")
 ]
-FreshOption = Annotated[
-    list[str] | None,
-    typer.Option("--fresh", metavar="STAGE", help="Make the results of this stage anew; may be repeated; or 'all'."),
-]
+_CHOICE = (
+    "Other checkpoints than the study's: all, log:20, every:3, each also with a range of tokens (log:20@1B-1T), or "
+    "revisions with commas."
+)
+_COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
+_KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
+_FEATURES = "Write the hidden states of each checkpoint (Zarr) as well."
+_FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
-def _sweep(study: str, results: Path, data: Path | None, fresh: list[str] | None = None, **options: Any) -> None:
-    from phaselab.stages import STAGES
+def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> None:
     from phaselab.sweep import pool
 
-    loaded, folder = load_study(study), data_folder(data)
-    anew = frozenset(STAGES if "all" in (fresh or ()) else fresh or ())
-    outcome = pool.run(loaded, Store(results), folder, console=console, fresh=anew, **options)
-    console.print(outcome.summary(loaded))
+    outcome = pool.run(study, Store(results), data, console=console, **options)
+    console.print(facts(f"study {study.name}", outcome.summary(study)))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     if outcome.failures:
@@ -41,54 +42,35 @@ def _sweep(study: str, results: Path, data: Path | None, fresh: list[str] | None
 
 
 @app.command()
-@told
 def run(
     study: StudyArgument,
-    model: ModelsOption = None,
-    checkpoints: Annotated[
-        str | None,
-        typer.Option(
-            help="Other checkpoints than the study's: all, log:20, every:3, each also with a range of tokens "
-            "(log:20@1B-1T), or revisions with commas."
-        ),
-    ] = None,
-    keep_downloads: Annotated[
-        Literal["yes", "no"],
-        typer.Option(help="no: remove each checkpoint of a hub from the cache when its stages are done."),
-    ] = "yes",
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
+    checkpoints: Annotated[str | None, typer.Option(help=_CHOICE)] = None,
+    keep_downloads: Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)] = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
-    keep_features: Annotated[
-        bool, typer.Option("--keep-features", help="Write the hidden states of each checkpoint (Zarr) as well.")
-    ] = False,
-    fresh: FreshOption = None,
+    keep_features: Annotated[bool, typer.Option("--keep-features", help=_FEATURES)] = False,
+    fresh: Annotated[list[str] | None, typer.Option("--fresh", metavar="STAGE", help=_FRESH)] = None,
 ) -> None:
     """Make all results of a study that are missing or stale: models, stages of each checkpoint, the curves table."""
-    _sweep(
-        study,
-        results,
-        data,
-        fresh,
-        models=tuple(model or ()),
-        checkpoints=checkpoints,
-        jobs=jobs,
-        keep_downloads=keep_downloads == "yes",
-        device=device,
-        keep_features=keep_features,
-    )
+    from phaselab.stages import STAGES
+
+    what: dict[str, Any] = {"models": tuple(model or ()), "checkpoints": checkpoints, "jobs": jobs, "device": device}
+    what |= {"keep_downloads": keep_downloads == "yes", "keep_features": keep_features}
+    anew = STAGES if "all" in (fresh or ()) else fresh or ()
+    _sweep(load_study(study), results, data, fresh=frozenset(anew), **what)
 
 
 @app.command()
-@told
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench
     from phaselab.sweep.status import COLUMNS, status
 
-    bench = Workbench(load_study(study), Store(results), data_folder(data))
-    for model, own in status(bench).groupby("model", sort=False):
+    found = status(Workbench(load_study(study), Store(results), data))
+    for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
         table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
         for row in own.to_dict("records"):
@@ -98,7 +80,6 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
 
 
 @app.command()
-@told
 def train(
     study: StudyArgument,
     model: Annotated[str, typer.Option("--model", "-m", help="A model of the study; empty: the first.")] = "",
@@ -114,37 +95,30 @@ def train(
     chosen = loaded.model(model)
     with Progress(console=console) as bars:
         bar = bars.add_task(f"train {chosen.name}", total=None)
-        folder = Workbench(loaded, Store(results), data_folder(data)).folder(
-            chosen, lambda done, total: bars.update(bar, completed=done, total=total)
-        )
+        bench = Workbench(loaded, Store(results), data)
+        folder = bench.folder(chosen, lambda done, total: bars.update(bar, completed=done, total=total))
     typer.echo(folder)
 
 
 @app.command()
-@told
 def notebook(
     source: Annotated[Path, typer.Argument(help="A notebook: notebooks/NN_name.md, or an .ipynb.")],
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", help="name=value; may be repeated.")
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Executed copy; by default results/notebooks/NAME.ipynb."),
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help=_COPY)] = None,
     device: Annotated[str, typer.Option(help="The notebook's parameter 'device': cpu, cuda, cuda:N, or auto.")] = "",
 ) -> None:
     """Run one notebook with parameters; what it needs and is not there is computed on the way."""
     from phaselab.book import runner
 
-    given = dict(runner.pair(text) for text in parameter or ()) | ({"device": device} if device else {})
+    given = pairs("--parameter", parameter, "name=value") | ({"device": device} if device else {})
     to = output or Path("results", "notebooks", f"{source.stem}.ipynb")
-    runner.kernel_environment()
     runner.execute(source, to, given)
     typer.echo(to)
 
 
 @app.command()
-@told
 def book(
     study: StudyArgument = "demo",
     results: ResultsOption = Path("results"),
@@ -155,33 +129,21 @@ def book(
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book."""
-    from rich.progress import Progress
-
     from phaselab.book import pages
     from phaselab.sweep.pool import cores
 
-    if not (root / "_toc.yml").is_file():
-        raise StudyError(f"--root: found no _toc.yml in {root.resolve()}, expected a checkout of phaselab")
-    _sweep(study, results, data, jobs=jobs, device=device)
+    found = f"no _toc.yml in {root.resolve()}"
+    expect((root / "_toc.yml").is_file(), "--root", found, "a checkout of phaselab", StudyError)
     loaded, store = load_study(study), Store(results)
-    given = {"study": study, "results": str(results), "data": str(data_folder(data) or ""), "device": device}
-    failed = []
-    with Progress(console=console) as bars:
-        for name, outcome in pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), bars):
-            if isinstance(outcome, Exception):
-                failed.append(name)
-                console.print(f"[red]failed[/] {name}: {escape(str(outcome))}", highlight=False, soft_wrap=True)
-            elif outcome:
-                console.print(f"executed {name}")
-    if failed:
+    _sweep(loaded, results, data, jobs=jobs, device=device)
+    given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
+    if not pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
         raise typer.Exit(1)
     pages.place_pages(loaded, store, root)
-    home = pages.build(root.resolve(), "student" if student else "teacher")
-    typer.echo(f"The book: {home.as_uri()}")
+    typer.echo(f"The book: {pages.build(root.resolve(), student).as_uri()}")
 
 
 @app.command()
-@told
 def doctor(data: DataOption = None) -> None:
     """Say what of this machine a study would use, and which data are there."""
     import importlib.metadata as metadata
@@ -191,19 +153,19 @@ def doctor(data: DataOption = None) -> None:
 
     from phaselab.sweep.pool import cores
 
-    table = Table(title="phaselab doctor", show_header=False)
-    table.add_row("python", f"{platform.python_version()} ({sys.executable})")
-    table.add_row("machine", f"{platform.system()} {platform.machine()}, {cores()} cores")
-    table.add_row("accelerator", torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: CPU")
+    rows = {
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
+        "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: CPU",
+    }
     for name in ("phaselab", "torch", "transformers", "himalaya", "lm_eval", "nilearn", "jupyter-book"):
         try:
-            table.add_row(name, metadata.version(name))
+            rows[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            table.add_row(name, "not installed")
-    folder = data_folder(data)
-    table.add_row("data", str(folder or "no --data and no PHASELAB_DATA"))
+            rows[name] = "not installed"
+    rows["data"] = str(data or "no --data and no PHASELAB_DATA")
     for part in ("alice2016", "books"):
-        there = folder is not None and (folder / part).is_dir()
-        table.add_row(f"  {part}", "there" if there else "not there (needed by alice-small alone)")
-    table.add_row("HF_HOME", os.environ.get("HF_HOME", "not set"))
-    Console().print(table)
+        there = data is not None and (data / part).is_dir()
+        rows[f"  {part}"] = "there" if there else "not there (needed by alice-small alone)"
+    rows["HF_HOME"] = os.environ.get("HF_HOME", "not set")
+    Console().print(facts("phaselab doctor", rows))

@@ -1,4 +1,4 @@
-"""Scores of attention heads on repeated random sequences."""
+"""Attention heads on repeated random sequences."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from phaselab.stages.registry import stage
     "attention",
     version=1,
     reads=("internals.attention",),
-    rooms=("checkpoints/load", "internals"),
     perspective="internal",
     asked=lambda study, model: study.internals.attention > 0,
 )
 def attention(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Induction and previous-token scores of each layer."""
+    """Induction and previous-token scores of attention heads on repeated random sequences, layer by layer."""
     from phaselab.internals.attention import head_scores
 
     return head_scores(*unit.loaded, unit.bench.study.internals.attention)

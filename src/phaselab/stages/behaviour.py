@@ -11,14 +11,7 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-@stage(
-    "behaviour",
-    version=1,
-    reads=("tasks",),
-    data=("checkpoint", "text", "task files"),
-    rooms=("behaviour", "checkpoints/load", "texts"),
-    perspective="behaviour",
-)
+@stage("behaviour", version=1, reads=("tasks",), data=("checkpoint", "text", "task files"), perspective="behaviour")
 def behaviour(unit: Unit, folder: Path) -> pd.DataFrame:
     """Scores of each task; ``items.parquet`` keeps what the checkpoint answered, one row per item."""
     from phaselab.behaviour import score_tasks

@@ -2,50 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from phaselab.stages.context import Unit
-from phaselab.stages.registry import STAGES, STATES, stage
-from phaselab.study import Model, Study
+from phaselab.stages.registry import STAGES, stage
 
-FILE = "states.safetensors"
-
-
-def _asked(study: Study, model: Model) -> bool:
-    return study.internals.compare
+SAMPLED = "states.safetensors"
 
 
 @stage(
     "states",
     version=1,
-    reads=(*STATES, "internals.samples"),
+    reads=("internals.samples",),
     data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/load", "features", "stimuli"),
-    asked=_asked,
+    asked=lambda study, model: study.internals.compare,
 )
 def states(unit: Unit, folder: Path) -> None:
-    """Hidden states of ``internals.samples`` words, float32 (n_words, p) for each layer."""
+    """Those of ``internals.samples`` words, float32 (n_words, p) for each layer."""
     from safetensors.numpy import save_file
 
     from phaselab.internals import sampled
 
     words = sampled(len(unit.bench.brain.stimulus.labels), unit.bench.study.internals)
-    save_file({str(layer): values[words] for layer, values in unit.features.layers.items()}, folder / FILE)
+    save_file({str(layer): values[words] for layer, values in unit.features.layers.items()}, folder / SAMPLED)
 
 
 @stage(
     "compare",
     version=1,
     data=(),
-    rooms=("internals",),
     perspective="internal",
     scope="model",
     after="states",
-    asked=_asked,
+    asked=lambda study, model: study.internals.compare,
 )
 def compare(unit: Unit, folder: Path) -> pd.DataFrame:
     """Alignment and drift of each checkpoint with the last one and with the one before."""
@@ -53,22 +46,15 @@ def compare(unit: Unit, folder: Path) -> pd.DataFrame:
 
     from phaselab import internals
 
-    bench, model = unit.bench, unit.model
-
-    def read(at: int) -> dict[int, np.ndarray]:
-        kept = bench.place(STAGES["states"], model, checkpoints[at]) / FILE
+    def read(one: Unit) -> dict[int, np.ndarray]:
+        kept = one.bench.place(STAGES["states"], one.model, one.checkpoint) / SAMPLED
         return {int(layer): values for layer, values in load_file(kept).items()}
 
-    checkpoints = bench.checkpoints(model)
-    final, before, tables = read(-1), None, []
-    for at, checkpoint in enumerate(checkpoints):
-        own = read(at)
+    units = [replace(unit, checkpoint=checkpoint) for checkpoint in unit.bench.checkpoints(unit.model)]
+    final, before, tables = read(units[-1]), None, []
+    for one in units:
+        own = read(one)
         others = {"final": final} | ({} if before is None else {"previous": before})
-        place: dict[str, Any] = {
-            "checkpoint": checkpoint.revision,
-            "step": checkpoint.step,
-            "tokens": checkpoint.tokens,
-        }
-        tables += [internals.compare(own, other, to).assign(**place) for to, other in others.items()]
+        tables += [internals.compare(own, other, to).assign(**one.same) for to, other in others.items()]
         before = own
     return pd.concat(tables, ignore_index=True)

@@ -13,13 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from phaselab import __version__, results
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
+from phaselab.errors import expect
 from phaselab.results import State
 from phaselab.stages.registry import STAGES, Stage, fields
-from phaselab.study import Model, Study, StudyError, Task, digest_of
+from phaselab.study import Model, Study, StudyError, Training, digest_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from phaselab.brains import BrainData
     from phaselab.features import Features
     from phaselab.texts.base import Item, TextSource
-
-Say = Callable[[str], None]
 
 
 @contextlib.contextmanager
@@ -54,13 +51,7 @@ def one_thread(device: str = "cpu") -> Iterator[None]:
 
 
 def choose_device(name: str) -> str:
-    """The torch device that `name` means; ``auto`` is a CUDA device if there is one, else the CPU.
-
-    Raises
-    ------
-    PhaselabError
-        When it is no such name, or torch does not see the device.
-    """
+    """The torch device that `name` means (``auto``: CUDA if there is one); PhaselabError if torch does not see it."""
     if name == "cpu":
         return name  # without a second for torch
     from phaselab.encoding.ridge import find_device
@@ -81,8 +72,7 @@ class Workbench:
 
     Parameters
     ----------
-    study : a validated study.
-    store : where results lie.
+    study, store : a validated study, and where its results lie.
     data : folder of downloaded data, or None.
     say : receives a line when something unusual happens (a damaged result is made again).
     keep_downloads : whether a checkpoint from a hub stays in the cache after its stages.
@@ -95,31 +85,30 @@ class Workbench:
     study: Study
     store: results.Store
     data: Path | None = None
-    say: Say = field(default=lambda line: None)
+    say: Callable[[str], None] = field(default=lambda line: None)
     keep_downloads: bool = True
     device: str = "cpu"
     keep_features: bool = False
     fresh: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if unknown := sorted(self.fresh - set(STAGES)):
-            raise StudyError(f"--fresh: found {', '.join(unknown)}, expected stages: {', '.join(STAGES)}")
+        unknown = sorted(self.fresh - set(STAGES))
+        expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
         self._current: set[Path] = set()
-        self._sources: dict[str, TextSource] = {}
-        self._items: dict[str, list[Item]] = {}
         self._trained: dict[str, Path] = {}
-        self._last: dict[str, str] = {}
-        self._codes: dict[str, str] = {}
-        self._identities: dict[tuple[str, str], str] = {}
-        self._inputs: dict[tuple[str, str], dict[str, Any]] = {}
-        #: What stages keep from one checkpoint to the next, by their own keys.
-        self.kept: dict[Any, Any] = {}
+        self._made: dict[Any, Any] = {}
+
+    def once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
+        """What ``make(*arguments)`` gave when it was first asked for under this key."""
+        if key not in self._made:
+            self._made[key] = make(*arguments)
+        return self._made[key]
 
     # ---------------------------------------------------------------------------------------- brain, text, tasks
 
     @cached_property
     def brain(self) -> BrainData:
-        """Stimulus, responses, regions and ceilings; loaded when first asked for."""
+        """Stimulus, responses, regions and ceilings."""
         from threadpoolctl import threadpool_limits
 
         from phaselab.brains import load_brain
@@ -132,12 +121,11 @@ class Workbench:
         """Subject -> run -> responses (n_trs, n_voxels) without the first ``trim`` TRs, read when asked for."""
         return self.brain.scored(self.study.features.trim)
 
-    @property
-    def seed(self) -> int:
-        """Seed of permutations and shuffles."""
-        return self.study.brain.seed
+    def trimmed(self, runs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by run (n_trs, k) without the first ``trim`` TRs, as the responses."""
+        return {run: values[self.study.features.trim :] for run, values in runs.items()}
 
-    def training_of(self, model: Model) -> Any:
+    def training_of(self, model: Model) -> Training:
         """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
         trained = model.train or next((m.train for m in self.study.models if m.train), None)
         if trained is None:
@@ -150,9 +138,8 @@ class Workbench:
 
         training = self.training_of(model)
         key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))
-        if key not in self._sources:
-            self._sources[key] = source(training, self.data)
-        return self._sources[key]
+        text: TextSource = self.once(key, source, training, self.data)
+        return text
 
     @cached_property
     def task_files(self) -> dict[str, Path]:
@@ -166,81 +153,59 @@ class Workbench:
     def items(self, model: Model) -> dict[str, list[Item]]:
         """Task name -> items, for the tasks of files and those that the text of `model` has.
 
-        Raises
-        ------
-        phaselab.behaviour.TaskError
-            For a task file that cannot be used.
-        StudyError
-            For a task that is neither of a file nor of any text of the study, and for options of task files that
-            are given to a task of a text.
+        A TaskError for a file that cannot be used; a StudyError for a task of no file and no text of the study, and for
+        options of task files that are given to a task of a text.
         """
         from phaselab.behaviour.files import load_items
 
         found = {}
         for task in self.study.tasks:
-            if task.name in self.task_files:
-                if task.name not in self._items:
-                    self._items[task.name] = load_items(
-                        self.task_files[task.name], task.items, task.seed, task.shots, task.permute, task.data
-                    )
-                found[task.name] = self._items[task.name]
+            if file := self.task_files.get(task.name):
+                how = (file, task.items, task.seed, task.shots, task.permute, task.data)
+                found[task.name] = self.once(("items", task.name), load_items, *how)
                 continue
-            self._check_text_task(task)
+            where, known = (
+                f"study {self.study.name}: tasks",
+                {t for m in self.study.models for t in self.source(m).tasks},
+            )
+            told = (
+                f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
+            )
+            expect(task.name in known, where, repr(task.name), f"a task of {told}", StudyError)
+            given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+            expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
             if task.name in (source := self.source(model)).tasks:
                 found[task.name] = source.items(task.name, task.items, task.seed)
         return found
 
-    def _check_text_task(self, task: Task) -> None:
-        where = f"study {self.study.name}: tasks: {task.name}"
-        known = sorted({name for m in self.study.models for name in self.source(m).tasks})
-        if task.name not in known:
-            raise StudyError(
-                f"{where}: expected a task of the library (phaselab tasks list), a task with 'file', or one "
-                f"of the study's texts: {', '.join(known)}"
-            )
-        for option in ("shots", "permute", "data"):
-            if getattr(task, option):
-                raise StudyError(f"{where}: {option}: expected only with a task file, not with a task of a text")
+    def tasks(self, model: Model) -> list[str]:
+        """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
+        languages = model.train.mix.split("+") if model.train else None
+        items = self.items(model)
+        return [task for task, own in items.items() if languages is None or own[0].language in languages]
 
     # ------------------------------------------------------------------------------------------------ checkpoints
 
     def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
-        """The folder of the checkpoints of `model`; trains the model when it is not there.
+        """The folder of the checkpoints of `model`, trained when it is not there; StudyError for a model on a hub."""
+        if model.train is not None and not self.there(model):
+            from phaselab.training.loop import train
 
-        Raises
-        ------
-        StudyError
-            For a model on a hub, whose checkpoints come one by one.
-        """
-        if model.train is None:
-            if model.folder is None:
-                raise StudyError(
-                    f"study {self.study.name}: {model.name}: found a model on a hub, expected one with "
-                    "'train' or 'folder'"
-                )
-            return model.folder
-        if model.name not in self._trained:
-            from phaselab.training.folder import trained
-
-            folder = trained(model.name, model.train, self.store, self.data)
-            if folder is None:
-                from phaselab.training.loop import train
-
-                with one_thread():
-                    folder = train(model.name, model.train, self.store, self.data, progress)
-            self._trained[model.name] = folder
-        return self._trained[model.name]
+            with one_thread():
+                self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
+        if (folder := self._trained.get(model.name, model.folder)) is None:
+            where = f"study {self.study.name}: {model.name}"
+            raise StudyError(f"{where}: found a model on a hub, expected one with 'train' or 'folder'")
+        return folder
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
-        if model.train is None or model.name in self._trained:
-            return True
-        from phaselab.training.folder import trained
+        if model.train is not None and model.name not in self._trained:
+            from phaselab.training.folder import trained
 
-        if (folder := trained(model.name, model.train, self.store, self.data)) is None:
-            return False
-        self._trained[model.name] = folder
-        return True
+            if folder := trained(model.name, model.train, self.store, self.data):
+                self._trained[model.name] = folder
+        return model.train is None or model.name in self._trained
 
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
         """The checkpoints of `model` that the study (or `wanted`) asks for, in order of tokens."""
@@ -252,12 +217,10 @@ class Workbench:
 
     def asked(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
         """The stages that the study asks for, of a checkpoint of `model`, or of the whole model for None."""
-        scopes = {"model"} if checkpoint is None else {"checkpoint"}
+        scopes = {"model"}
         if checkpoint is not None:
-            if model.name not in self._last:
-                self._last[model.name] = self.checkpoints(model)[-1].revision
-            if checkpoint.revision == self._last[model.name]:
-                scopes.add("last")
+            last = self.once(("last", model.name), lambda: self.checkpoints(model)[-1].revision)
+            scopes = {"checkpoint", "last"} if checkpoint.revision == last else {"checkpoint"}
         kept = {"features"} if self.keep_features else set()
         return [s for s in STAGES.values() if s.scope in scopes and (s.name in kept or s.asked(self.study, model))]
 
@@ -268,23 +231,19 @@ class Workbench:
 
     def inputs(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> dict[str, Any]:
         """What the results of a stage depend on, flat; they are current while all of it is the same."""
-        if (key := (stage.name, model.name)) not in self._inputs:
-            self._inputs[key] = self._shared_inputs(stage, model)
-        found = dict(self._inputs[key])
+        found = dict(self.once(("inputs", stage.name, model.name), self._shared_inputs, stage, model))
         if checkpoint is None:
             folders = [self.place(STAGES[stage.after], model, c) for c in self.checkpoints(model)]
             found[stage.after] = digest_of([results.read_manifest(folder).get("outputs") for folder in folders])
         elif "checkpoint" in stage.data:
-            named = (model.name, checkpoint.revision)
-            if named not in self._identities:
-                self._identities[named] = identity(checkpoint, self.store.stamps)
-            found["checkpoint"] = self._identities[named]
+            key = ("identity", model.name, checkpoint.revision)
+            found["checkpoint"] = self.once(key, identity, checkpoint, self.store.stamps)
             found["position"] = [checkpoint.revision, checkpoint.step, checkpoint.tokens]
         return found
 
     def _shared_inputs(self, stage: Stage, model: Model) -> dict[str, Any]:
         """Inputs that all checkpoints of a model share."""
-        found: dict[str, Any] = {"version": stage.version, **fields(self.study, stage.reads)}
+        found = {"version": stage.version, **stage.fields(self.study)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}
         if "checkpoint" in stage.data:
             # Which numbers and whose code a checkpoint is loaded with.
@@ -306,17 +265,12 @@ class Workbench:
         from phaselab.brains import BRAINS
 
         brain = BRAINS[self.study.brain.name]
-        files = brain.files(self.study.brain, self.data)
-        stamped = {
-            part: {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
-            for part, paths in {"stimulus": (), "responses": (), **files}.items()
-        }
-        stimulus = fields(self.study, ("brain.name", *(f"brain.{name}" for name in brain.stimulus)))
-        about = {"version of the brain": brain.version}
-        return {
-            "stimulus": about | stimulus | stamped["stimulus"],
-            "responses": about | fields(self.study, ("brain",)) | stamped["stimulus"] | stamped["responses"],
-        }
+        heard = fields(self.study, ["brain.name", *(f"brain.{name}" for name in brain.stimulus)])
+        heard["version of the brain"], seen = brain.version, fields(self.study, ["brain"])
+        for part, paths in brain.files(self.study.brain, self.data).items():
+            stamps = {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
+            (heard if part == "stimulus" else seen).update(stamps)
+        return {"stimulus": heard, "responses": heard | seen}
 
     @cached_property
     def _task_digests(self) -> dict[str, str]:
@@ -339,53 +293,45 @@ class Workbench:
 
     def stale(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
         """The stages of a unit whose results are to be made; what is damaged is said."""
-        found = []
-        for stage in self.asked(model, checkpoint):
-            state = self.state(stage, model, checkpoint)
+        states = {stage.name: self.state(stage, model, checkpoint) for stage in self.asked(model, checkpoint)}
+        for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
-            if not state:
-                found.append(stage)
-        return found
+        return [STAGES[name] for name, state in states.items() if not state]
 
-    def make(self, model: Model, checkpoint: Checkpoint | None, stages: list[Stage] | None = None) -> int:
+    def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
         The checkpoint is downloaded and loaded only when a stage asks for it, and once for all of them.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
-        if not stale:
-            return 0
-        with one_thread(self.device), contextlib.ExitStack() as stack:
-            unit = Unit(self, model, checkpoint, stack)
-            for stage in stale:
-                self._run(stage, unit)
+        if stale:
+            with one_thread(self.device), contextlib.ExitStack() as stack:
+                unit = Unit(self, model, checkpoint, stack)
+                for stage in stale:
+                    self._run(stage, unit)
         return len(stale)
 
     def _run(self, stage: Stage, unit: Unit) -> None:
-        model, checkpoint = unit.model, unit.checkpoint
-        folder, inputs = self.place(stage, model, checkpoint), self.inputs(stage, model, checkpoint)
+        folder = self.place(stage, unit.model, unit.checkpoint)
+        inputs = self.inputs(stage, unit.model, unit.checkpoint)
         made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
             rows = stage.run(unit, aside)
             if rows is not None:
                 notes |= rows.attrs.get("notes", {})
-                table = results.curve_table(rows.to_dict("records"), **unit.columns(stage, rows))
+                table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
         self._current.add(folder)
 
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""
-        if stage.name not in self._codes:
-            package, _, module = stage.run.__module__.partition(".")
-            own = [module.replace(".", "/")] if package == "phaselab" else []
-            self._codes[stage.name] = results.digest_code(*own, *stage.rooms)
-        return self._codes[stage.name]
+        return str(self.once(("code", stage.name), results.digest_code, *stage.rooms))
 
-    def trust(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[str]) -> None:
-        """Take results for current that another process of this run has just made."""
-        self._current |= {self.place(STAGES[stage], model, checkpoint) for stage in stages}
+    def trust(self, model: Model, checkpoint: Checkpoint | None) -> None:
+        """Take the results of a unit for current: another process of this run has just made them."""
+        self._current |= {self.place(stage, model, checkpoint) for stage in self.asked(model, checkpoint)}
 
     def result(self, name: str, model: Model, checkpoint: Checkpoint | None) -> Path:
         """The folder of a stage's current results, made when they are not there."""
@@ -395,15 +341,12 @@ class Workbench:
 
     def tables(self, model: Model) -> list[Path]:
         """The files that hold the curves of `model`, all of them current; what is missing is made."""
-        units: list[Checkpoint | None] = [*self.checkpoints(model), None]
-        for unit in units:
+        found = []
+        for unit in (*self.checkpoints(model), None):
             self.make(model, unit)
-        return [
-            self.place(stage, model, unit) / stage.table
-            for unit in units
-            for stage in self.asked(model, unit)
-            if stage.perspective and stage.scope != "last"
-        ]
+            stages = [s for s in self.asked(model, unit) if s.perspective and s.scope != "last"]
+            found += [self.place(stage, model, unit) / stage.table for stage in stages]
+        return found
 
 
 @dataclass
@@ -425,18 +368,16 @@ class Unit:
 
         assert self.checkpoint is not None
         bench, model = self.bench, self.model
-        keep = bench.keep_downloads
-        here = self.stack.enter_context(present(self.checkpoint, lambda: keep, model.trust_remote_code, bench.say))
-        return load(here, bench.device, model.dtype, model.trust_remote_code)
+        there = present(self.checkpoint, lambda: bench.keep_downloads, model.trust_remote_code, bench.say)
+        return load(self.stack.enter_context(there), bench.device, model.dtype, model.trust_remote_code)
 
     @cached_property
     def features(self) -> Features:
         """Hidden states of the stimulus."""
         from phaselab.features import extract
 
-        bench = self.bench
-        spec, scratch = bench.study.features, bench.store.root
-        return extract(*self.loaded, bench.brain.stimulus, spec, scratch=scratch, say=bench.say)
+        study, stimulus, scratch = self.bench.study, self.bench.brain.stimulus, self.bench.store.root
+        return extract(*self.loaded, stimulus, study.features, scratch=scratch, say=self.bench.say)
 
     @cached_property
     def aligned(self) -> Mapping[int, Mapping[str, np.ndarray]]:
@@ -447,19 +388,8 @@ class Unit:
 
     @property
     def same(self) -> dict[str, Any]:
-        """What all rows of this checkpoint have in common."""
-        assert self.checkpoint is not None
-        return {
-            "study": self.bench.study.name,
-            "model": self.model.name,
-            "checkpoint": self.checkpoint.revision,
-            "step": self.checkpoint.step,
-            "tokens": self.checkpoint.tokens,
-        }
-
-    def columns(self, stage: Stage, rows: pd.DataFrame) -> dict[str, Any]:
-        """Columns that the rows of a stage do not bring with them."""
-        known = {"study": self.bench.study.name, "model": self.model.name, "perspective": stage.perspective}
-        if self.checkpoint is not None:
-            known |= self.same
-        return {name: value for name, value in known.items() if name not in rows}
+        """What all rows have in common: study, model and, of a checkpoint, its name and its place in the training."""
+        found: dict[str, Any] = {"study": self.bench.study.name, "model": self.model.name}
+        if (at := self.checkpoint) is not None:
+            found |= {"checkpoint": at.revision, "step": at.step, "tokens": at.tokens}
+        return found

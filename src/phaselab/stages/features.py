@@ -1,28 +1,18 @@
-"""Hidden states that are kept, as Zarr: for work beyond the stages, and only where asked for (``--keep-features``)."""
+"""Hidden states of all words, kept for work beyond the stages."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from phaselab.stages.context import Unit
-from phaselab.stages.registry import STATES, stage
-
-FILE = "features.zarr"
+from phaselab.stages.registry import stage
 
 
-@stage(
-    "features",
-    version=1,
-    reads=STATES,
-    data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/load", "features", "stimuli"),
-    asked=lambda study, model: False,
-)
+@stage("features", version=1, data=("checkpoint", "stimulus"), asked=lambda study, model: False)
 def features(unit: Unit, folder: Path) -> None:
-    """One chunk per layer, with what they are in the attributes (``phaselab.features.read_features``)."""
+    """All of them, for work beyond the stages and where asked for alone: ``phaselab.features.read_features``."""
     from phaselab.features import write_features
 
-    spec = unit.bench.study.features.model_dump(mode="json")
-    write_features(
-        unit.features, unit.bench.brain.stimulus, folder / FILE, unit=unit.same, device=unit.bench.device, spec=spec
-    )
+    bench, path = unit.bench, folder / "features.zarr"
+    spec = bench.study.features.model_dump(mode="json")
+    write_features(unit.features, bench.brain.stimulus, path, unit=unit.same, device=bench.device, spec=spec)

@@ -1,29 +1,23 @@
-"""Internal states: geometry of the hidden states and probes of what is told."""
+"""Internal states: registered measures and probes of hidden states."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 
 from phaselab.stages.context import Unit
-from phaselab.stages.registry import STATES, stage
-
-
-def _versions() -> dict[str, int]:
-    from phaselab.internals import versions
-
-    return versions()
+from phaselab.stages.registry import stage
 
 
 @stage(
     "internal",
     version=1,
-    reads=(*STATES, "internals.probes", "internals.samples", "internals.sparse", "internals.logistic"),
+    reads=("internals.probes", "internals.samples", "internals.sparse", "internals.logistic"),
     data=("checkpoint", "stimulus"),
-    rooms=("checkpoints/load", "features", "internals", "stimuli"),
     perspective="internal",
-    parts=_versions,
+    parts=lambda: import_module("phaselab.internals").versions(),
 )
 def internal(unit: Unit, folder: Path) -> pd.DataFrame:
     """All registered measures and the probes of the study, layer by layer."""

@@ -1,4 +1,4 @@
-"""What n-gram statistics of the training text explain of the log-probabilities of a model, and its held-out loss."""
+"""Log-probabilities beside n-grams of the training text."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from phaselab.stages.registry import stage
     version=1,
     reads=("internals.ngrams",),
     data=("checkpoint", "text"),
-    rooms=("checkpoints/load", "internals", "texts"),
     perspective="internal",
     asked=lambda study, model: study.internals.ngrams > 0 and model.train is not None,
 )
 def ngrams(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Correlations with 1-, 2- and 3-grams of the text that the model was trained on."""
-    from phaselab.internals import ngrams as counts
+    """What 1-, 2- and 3-grams of the training text explain of a model's log-probabilities, and its held-out loss."""
+    from phaselab.internals import ngrams
 
     bench, model = unit.bench, unit.model
     assert model.train is not None
     network, tokenizer = unit.loaded
-    source, key = bench.source(model), ("ngrams", model.name)
-    if key not in bench.kept:
-        bench.kept[key] = counts.count(source, model.train, bench.study.internals.ngrams, len(tokenizer))
-    return counts.measure(network, source, model.train, bench.kept[key])
+    source, batches = bench.source(model), bench.study.internals.ngrams
+    counts = bench.once(("ngrams", model.name), ngrams.count, source, model.train, batches, len(tokenizer))
+    return ngrams.measure(network, source, model.train, counts)

@@ -1,4 +1,4 @@
-"""Representational similarity and kernel alignment of each layer with each region."""
+"""Representational similarity (RSA) and centred kernel alignment (CKA) of layers with regions."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from phaselab.stages.brain import ROOMS
+from phaselab.stages.brain import ALIKE
 from phaselab.stages.context import Unit
-from phaselab.stages.registry import GRID, STATES, stage
+from phaselab.stages.registry import stage
 
 
 @stage(
     "similarity",
     version=1,
-    reads=(*STATES, *GRID, "encoding.similarity"),
-    data=("checkpoint", "stimulus", "responses"),
-    rooms=ROOMS,
-    perspective="brain",
+    reads=("encoding.similarity",),
     asked=lambda study, model: bool(study.encoding.similarity),
+    **ALIKE,
 )
 def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
-    """The measures that ``encoding.similarity`` names."""
+    """Representational similarity and kernel alignment of each layer with each region, as the study asks for."""
     from phaselab.encoding import similarity as measures
 
     bench = unit.bench

@@ -1,4 +1,4 @@
-"""What a layer explains beyond nuisance: banded ridge of both together against the nuisance alone."""
+"""Unique contributions: what a layer explains beyond nuisance regressors of the stimulus."""
 
 from __future__ import annotations
 
@@ -6,27 +6,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from phaselab.stages.brain import ROOMS
+from phaselab.stages.brain import ALIKE, RIDGE
 from phaselab.stages.context import Unit
-from phaselab.stages.registry import GRID, RIDGE, STATES, stage
+from phaselab.stages.registry import stage
 
 
-@stage(
-    "unique",
-    version=1,
-    reads=(*STATES, *GRID, *RIDGE),
-    data=("checkpoint", "stimulus", "responses"),
-    rooms=ROOMS,
-    perspective="brain",
-    asked=lambda study, model: study.encoding.unique,
-)
+@stage("unique", version=1, reads=RIDGE, asked=lambda study, model: study.encoding.unique, **ALIKE)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, trim = unit.bench, unit.bench.study.features.trim
-    nuisance = {run: values[trim:] for run, values in bench.brain.nuisance.items()}
-    spec, rois = bench.study.encoding, bench.brain.rois
-    return unique_contribution(
-        unit.aligned, nuisance, bench.responses, spec, bench.seed, rois=rois, device=bench.device
-    )
+    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
+    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
+    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)
