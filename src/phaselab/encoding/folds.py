@@ -29,8 +29,7 @@ def leave_one_run_out(runs: np.ndarray) -> list[Fold]:
 
 def group_folds(groups: np.ndarray, n_folds: int) -> list[Fold]:
     """`n_folds` folds made of whole (n,) `groups` (titles, runs), balanced by number of samples."""
-    # By number in order of appearance, so that names do not decide between groups of the same size.
-    number, names = pd.factorize(np.asarray(groups))
+    number, names = pd.factorize(np.asarray(groups))  # names do not decide between groups of the same size
     expect(len(names) >= n_folds, "groups", f"{len(names)} distinct", f"at least n_folds = {n_folds}")
     return list(GroupKFold(n_folds).split(number, groups=number))
 

@@ -30,7 +30,7 @@ def extract(
     The context of ``seconds`` are the texts of a narrative that began in the last ``seconds`` seconds and at an earlier
     moment. With ``words`` the texts between two ``starts`` of a run are read in passes: the first ``window + stride``
     together, then ``stride`` new ones at a time after the ``window`` before them. Texts are joined by single spaces,
-    and what occurs twice is read once. A narrative is what ``carry`` does not reach beyond.
+    and what occurs twice is read once.
 
     Tokens that the tokenizer puts before a text (such as BOS) begin every pass and are never pooled; those that it puts
     behind are left out. A pass that is longer than the model's context loses tokens on its left, but no more than half

@@ -105,8 +105,7 @@ def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
     Weight k says what a stimulus that lasts through TR 0 adds to the response at the start of TR k: the mean of the
-    response from k - 1 to k TR after an onset, so weight 0 is 0. So the word rate of the Alice stimulus reproduces the
-    published predictor, more than with Glover's form or times half a TR later.
+    response from k - 1 to k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 

@@ -120,7 +120,9 @@ class Targets:
             values = torch.from_numpy(source.read(columns))
             values = values.to(torch.promote_types(values.dtype, dtype))
             values = values - torch.from_numpy(mean).to(values.dtype)
-            return values.mul_(torch.from_numpy(scale).to(values.dtype)).to(device, dtype)
+            if (scale != 1).any():
+                values *= torch.from_numpy(scale).to(values.dtype)
+            return values.to(device, dtype)
 
         Y = ready(self.source)
         if self.splits.order is not None:
@@ -153,8 +155,10 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.
     taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
     values -= taken_off
     # Powers of 2, which is exact: fourth powers of a response in tesla, or in units of 1e10, are not float32 numbers.
-    scale = np.ldexp(1.0, -np.frexp(np.where(finite, spread, 0))[1].clip(-1000, 1000))
-    values *= scale
+    power = np.frexp(np.where(finite, spread, 0))[1]
+    scale = np.ldexp(1.0, np.where(abs(power) > 12, -power.clip(-1000, 1000), 0))
+    if (scale != 1).any():
+        values *= scale
     parts = [values[rows] for rows in splits.slices]
     sums = np.stack([part.sum(axis=0) for part in parts])
     piece_squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
