@@ -78,7 +78,7 @@ def careful(a: np.ndarray, b: np.ndarray, orders: np.ndarray) -> np.ndarray:
 
 def permutation_p(a: np.ndarray, b: np.ndarray, block: int, permutations: int, seed=0, null="block") -> np.ndarray:
     """p of one test set, counted in batches as large as those of ``encode``."""
-    drawn = significance.Permutations.draw([np.zeros(len(a))], block, permutations, seed, null)
+    drawn = significance.Permutations([np.zeros(len(a))], block, permutations, seed, null)
     batches = [slice(start, start + 512) for start in range(0, a.shape[1], 512)]
     return drawn.p([drawn.count([a[:, at]], [b[:, at]]) for at in batches], np.zeros(a.shape[1], int))
 

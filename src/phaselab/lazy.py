@@ -29,21 +29,25 @@ class Lazy(Mapping[Key, Value]):
         return len(self._keys)
 
 
-class Rows:
-    """Rows of an array of Zarr or HDF5 from `start` on, read where they are sliced: such arrays have no views."""
+class View:
+    """Some rows and ascending columns of an (n, m) array, rotated by `shift` rows; read where it is indexed in both.
 
-    def __init__(self, values: Any, start: int) -> None:
-        self._values, self._rows = values, range(start, values.shape[0])
-        self.shape, self.dtype, self.ndim = (len(self._rows), *values.shape[1:]), values.dtype, values.ndim
+    Zarr and HDF5 arrays have no views, and take ranges of columns well and scattered ones badly.
+    """
 
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(
+        self, values: Any, rows: slice = slice(None), columns: np.ndarray | None = None, shift: int = 0
+    ) -> None:
+        self._values, self._shift, (n, m) = values, shift, values.shape
+        self._rows, self._columns = slice(*rows.indices(n)), np.arange(m) if columns is None else columns
+        self.shape, self.dtype = (self._rows.stop - self._rows.start, len(self._columns)), values.dtype
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        row, *columns = key if isinstance(key, tuple) else (key,)
-        rows = self._rows[row]
-        at = slice(rows.start, rows.stop, rows.step) if isinstance(rows, range) else rows
-        return np.asarray(self._values[(at, *columns)])
+    def __getitem__(self, key: tuple[Any, slice]) -> np.ndarray:
+        chosen = self._columns[key[1]]
+        values = np.asarray(self._values[self._rows, chosen[0] : chosen[-1] + 1])
+        if values.shape[1] > len(chosen):
+            values = values[:, chosen - chosen[0]]
+        return np.asarray((np.roll(values, self._shift, axis=0) if self._shift else values)[key[0]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
+        return self[:, :].astype(dtype or self.dtype, copy=False)

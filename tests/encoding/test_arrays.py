@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phaselab.encoding import arrays
-from phaselab.encoding.arrays import Part, open_array
+from phaselab.encoding.arrays import open_array
 from phaselab.errors import PhaselabError
+from phaselab.lazy import View
 
 VALUES = np.arange(30 * 7, dtype=np.float32).reshape(30, 7)
 
@@ -83,7 +84,7 @@ def test_a_part_is_indexed_as_an_array(tmp_path_factory: Any, columns: tuple[int
         with h5py.File(folder / "X.h5", "w") as file:
             file["X"] = VALUES
     kept = np.array([0, 2, 3, 4, 6])
-    part, whole = Part(opened(f"{folder}/X.{source}"), slice(5, 25), kept), VALUES[5:25][:, kept]
+    part, whole = View(opened(f"{folder}/X.{source}"), slice(5, 25), kept), VALUES[5:25][:, kept]
     assert (part.shape, part.dtype) == (whole.shape, whole.dtype)
     chosen = slice(columns[0], columns[0] + columns[1])
     np.testing.assert_array_equal(part[:, chosen], whole[:, chosen])
@@ -91,7 +92,7 @@ def test_a_part_is_indexed_as_an_array(tmp_path_factory: Any, columns: tuple[int
 
 def test_columns_side_by_side_are_a_view_of_the_map() -> None:
     np.save("X.npy", VALUES)
-    assert not Part(opened("X.npy"), slice(5, 25), np.array([1, 2, 6]))[:, :2].flags.owndata
+    assert not View(opened("X.npy"), slice(5, 25), np.array([1, 2, 6]))[:, :2].flags.owndata
 
 
 class Planted:

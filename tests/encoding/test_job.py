@@ -332,6 +332,7 @@ def test_voxels_that_cannot_be_scored_are_told_and_have_a_note(here: Path) -> No
     np.testing.assert_allclose(table.loc[~out, "r"], before.loc[~out, "r"], atol=1e-6)
     content = json.loads(Path("scores.json").read_text())
     assert content["warnings"] == said
+    assert content["left_out"] == 3
 
 
 def test_what_encode_warns_of_is_told_and_kept(here: Path) -> None:

@@ -14,8 +14,9 @@ from threadpoolctl import threadpool_limits
 from phaselab.encoding import encode, read_voxels, reference, shuffled_stimulus, write_voxels
 from phaselab.encoding import folds as cv
 from phaselab.encoding.estimator import RidgeCV
-from phaselab.encoding.responses import Columns, Rolled, groups_of
+from phaselab.encoding.responses import Columns, groups_of
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
+from phaselab.lazy import View
 from phaselab.study import EncodingSpec
 
 LENGTHS = {"a": 60, "b": 50, "c": 70, "d": 55}
@@ -94,7 +95,7 @@ def test_responses_in_files_score_as_in_memory(world, tmp_path) -> None:
     same(encode(X, stored, SPEC), encode(X, Y, SPEC))
     for one, two in zip(shuffled_stimulus(X, stored, SPEC, 2), shuffled_stimulus(X, Y, SPEC, 2), strict=True):
         same(one, two)
-    np.testing.assert_array_equal(Rolled(stored["two"]["a"], 7)[:, 3:9], np.roll(Y["two"]["a"], 7, axis=0)[:, 3:9])
+    np.testing.assert_array_equal(View(stored["two"]["a"], shift=7)[:, 3:9], np.roll(Y["two"]["a"], 7, axis=0)[:, 3:9])
 
 
 def test_a_batch_is_read_once_for_all_folds(world, monkeypatch) -> None:

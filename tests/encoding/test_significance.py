@@ -30,7 +30,7 @@ def r(a: np.ndarray, b: np.ndarray) -> float:
 
 def permutation_p(predictions, targets, runs, block=10, permutations=1000, seed=0, null="block", pool=None, size=512):
     """p of (n_test, n_targets) a fold, counted in batches of `size` targets."""
-    drawn, n = significance.Permutations.draw(runs, block, permutations, seed, null), targets[0].shape[1]
+    drawn, n = significance.Permutations(runs, block, permutations, seed, null), targets[0].shape[1]
     batches = [slice(start, start + size) for start in range(0, n, size)]
     counts = [drawn.count([a[:, at] for a in predictions], [b[:, at] for b in targets]) for at in batches]
     return drawn.p(counts, np.zeros(n, int) if pool is None else pool)
@@ -186,9 +186,9 @@ def test_encode_takes_the_null_of_the_study(null) -> None:
 
 def test_what_does_not_fit_is_named() -> None:
     with pytest.raises(ValueError, match="block: found 40 TRs"):
-        significance.Permutations.draw([np.zeros(60)], 40, 10, 0, "block")
+        significance.Permutations([np.zeros(60)], 40, 10, 0, "block")
     with pytest.raises(ValueError, match="null: circular: found a run of 1 TR"):
-        significance.Permutations.draw([np.arange(60)], 10, 10, 0, "circular")
+        significance.Permutations([np.arange(60)], 10, 10, 0, "circular")
 
 
 # ----------------------------------------------------------------------------------------- tensors
@@ -201,7 +201,7 @@ def test_tensors_are_counted_as_arrays_are(null) -> None:
     pairs = [(ar(rng, n, 40, 0.5).astype(np.float32), ar(rng, n, 40, 0.5)) for n in (83, 61)]
     pairs[0][0][:, 3] = pairs[1][0][:, 3] = 0.1
     runs = [np.repeat([0, 1], [40, 43]), np.zeros(61)]
-    drawn = significance.Permutations.draw(runs, 5, 50, 3, null)
+    drawn = significance.Permutations(runs, 5, 50, 3, null)
     arrays = drawn.count(*zip(*pairs, strict=True))
     tensors = drawn.count(*zip(*(map(torch.from_numpy, pair) for pair in pairs), strict=True))
     np.testing.assert_allclose(tensors[:2], arrays[:2], atol=1e-6)

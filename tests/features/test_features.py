@@ -564,7 +564,5 @@ def test_features_reach_the_tr_grid_run_by_run(haemodynamics):
     assert grid[2]["b"].dtype == np.float32
     with pytest.raises(PhaselabError, match="run a: trim: found 12, expected fewer than its 12 TRs"):
         to_trs(found, stimulus, spec.model_copy(update={"trim": 12}))
-    with pytest.raises(
-        PhaselabError, match="features: texts by run: found {.a.: 19, .b.: 30}, expected {.a.: 20, .b.: 30} of s"
-    ):
+    with pytest.raises(PhaselabError, match="features: found other texts by run, expected those of stimulus s"):
         to_trs(replace(found, runs=found.runs[1:]), stimulus, spec)

@@ -180,11 +180,6 @@ def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> No
     assert early[12] > 1.5 * late[12], "an early onset rises first"
 
 
-def test_values_of_another_number_of_texts_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"run one: values: found shape \(3, 1\), expected \(2, n_features\)"):
-        grid.align(np.ones((3, 1)), make_run([0.0, 1.0]), HRF)
-
-
 @pytest.mark.parametrize("onset", [-0.5, 80.0])
 def test_an_onset_outside_the_run_is_refused(onset: float) -> None:
     run = make_run(sorted([1.0, onset]))
@@ -351,8 +346,6 @@ def test_items_and_time_do_not_mix() -> None:
         grid.align(np.ones((2, 1)), run, HRF)
     with pytest.raises(PhaselabError, match=r"run one: features\.hemodynamics: found none, expected hrf, average or"):
         grid.align(np.ones((2, 1)), timed, ITEMS)
-    with pytest.raises(PhaselabError, match=r"values: found shape \(3, 1\), expected \(2, n_features\)"):
-        grid.align(np.ones((3, 1)), run, ITEMS)
     with pytest.raises(ValueError, match="trim: found 5 with hemodynamics: none, expected 0"):
         FeatureSpec(hemodynamics="none")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from phaselab.errors import expect
-from phaselab.lazy import Lazy, Rows
+from phaselab.lazy import Lazy, View
 from phaselab.stimuli import Stimulus
 from phaselab.study import BRAIN_SECTIONS, BrainSpec
 
@@ -73,7 +73,7 @@ class BrainData:
 
         def kept(subject: str, run: str) -> Array:
             values = self.responses(subject, run)
-            return values[trim:] if isinstance(values, np.ndarray) else Rows(values, trim)
+            return values[trim:] if isinstance(values, np.ndarray) else View(values, slice(trim, None))
 
         return {subject: Lazy(runs, partial(kept, subject)) for subjects, runs in self.groups for subject in subjects}
 

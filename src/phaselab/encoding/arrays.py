@@ -20,10 +20,9 @@ _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hdf5))/?(?::/?(
 
 @dataclass(frozen=True)
 class Array:
-    """An array of real numbers on disk, read where it is indexed.
+    """An array of real numbers on disk, read where it is indexed, as `dtype`.
 
-    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, or a handle of Zarr
-    or HDF5, whose values are given as `dtype`: float32 where that holds them exactly, else float64.
+    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, Zarr or HDF5 array.
     """
 
     where: str
@@ -49,26 +48,8 @@ class Array:
             raise PhaselabError(f"{self.where}: found a part that cannot be read ({error})") from error
 
 
-class Part:
-    """Some `rows` and ascending `columns` of an (n, m) array on disk, read as ``part[:, start:stop]``."""
-
-    def __init__(self, array: Array, rows: slice, columns: np.ndarray) -> None:
-        self._array, self._rows, self._columns = array, rows, columns
-        self.shape, self.dtype = (rows.stop - rows.start, len(columns)), array.dtype
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        chosen = self._columns[key[1]]
-        # Neither Zarr nor HDF5 takes any choice of columns: what lies between the outermost ones is read.
-        values = self._array[self._rows, chosen[0] : chosen[-1] + 1]
-        return values if values.shape[1] == len(chosen) else values[:, chosen - chosen[0]]
-
-
 def open_array(text: str, option: str) -> Array:
-    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`.
-
-    A PhaselabError when it is not there, cannot be read, is one of several and not named, or does not hold real numbers
-    (object arrays are pickled, and never read).
-    """
+    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`, or say why not."""
     where, match = f"{option}: {text}", _WRITTEN.fullmatch(text)
     if match is None:
         raise PhaselabError(f"{where}: expected [LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5")
@@ -85,7 +66,7 @@ def open_array(text: str, option: str) -> Array:
         expect(numbers, "values", f"{found.dtype} of shape {found.shape}", "real numbers, at least 1 along each axis")
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
-    kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64
+    kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64  # whatever holds them exactly
     return Array(where, match[1] or "", Path(match[2]), found, np.dtype(kind))
 
 

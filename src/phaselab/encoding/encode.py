@@ -17,37 +17,35 @@ from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, Rolled, groups_of
+from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
+from phaselab.lazy import View
 from phaselab.stats import pearson
 from phaselab.study import EncodingSpec
 
 #: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
 MIN_SHIFT = 20
-#: Voxels that himalaya is given at once, at most; it factorises the features again for each of them.
-HIMALAYA_AT_ONCE = 16384
 #: What is kept of each voxel.
 KEPT = ("r", "p", "alpha", "significant")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject.
+    """Scores of one subject, (n_layers, n_voxels) each.
 
-    r : float32 (n_layers, n_voxels) Pearson correlation over the held-out TRs, mean over outer folds.
-    p : float32 (n_layers, n_voxels) one-sided permutation p-value, of the study's ``encoding.null``.
-    alpha : float32 (n_layers, n_voxels) geometric mean over outer folds of the chosen alphas.
-    significant : bool (n_layers, n_voxels) Benjamini-Hochberg over the voxels of a layer.
-    layers : (n_layers,) number of each layer.
+    r : float32 Pearson correlation over the held-out TRs, mean over outer folds.
+    p : float32 one-sided permutation p-value, of the study's ``encoding.null``.
+    alpha : float32 geometric mean over outer folds of the chosen alphas.
+    significant : Benjamini-Hochberg over the voxels of a layer.
     """
 
+    layers: tuple[int, ...]
     r: np.ndarray
     p: np.ndarray
     alpha: np.ndarray
     significant: np.ndarray
-    layers: tuple[int, ...]
 
 
 def encode(
@@ -60,21 +58,17 @@ def encode(
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
-    Folds are those of `spec`; alpha is chosen for each voxel inside the training set of each fold. Subjects with the
-    same runs share one fit: their voxels are columns of one matrix, read in batches and never joined in memory.
+    Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit:
+    their voxels are columns of one matrix, read in batches and never joined in memory. A voxel that is constant in a
+    fold scores 0 there, which a warning counts; one that is so in all of them has p = 1.
 
     X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
-    Y : subject -> run -> (n_trs, n_voxels) responses, numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all
-        runs of `X`.
-    spec : the study's section ``encoding``. The factorised features of a layer and a batch of voxels take ``memory``
-        GiB at most, beside about 100 bytes per voxel and fold; while features are factorised they are there in
-        float64 as well. Where those of all folds do not fit together, predictions wait in a temporary file.
-    seed : of the permutations.
+    Y : subject -> run -> (n_trs, n_voxels) numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all runs of `X`.
+    spec : the factorised features of a layer and a batch of voxels take ``memory`` GiB at most, beside about 100 bytes
+        per voxel and fold; float64 features come on top while they are factorised. Where those of all folds do not fit
+        together, predictions wait in a temporary file.
     progress : called with (layers scored, layers) after each layer.
     device : torch device of ridge, correlations and permutations.
-
-    A voxel that is constant in a fold scores 0 there, and a voxel that is constant in all of them has r = 0 and
-    p = 1; such voxels are counted in a warning.
     """
     fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
@@ -82,17 +76,13 @@ def encode(
     for number, layer in enumerate(layers, 1):
         of_layer = X[layer]  # a layer may be made only when it is asked for
         for fit in fits:
-            r, p, alpha = (
-                fit.group.split(values) for values in fit.score(fit.group.features(of_layer, f"layer {layer}"))
-            )
-            for subject in fit.group.subjects:
-                significant = false_discovery_control(p[subject]) <= spec.fdr  # Benjamini and Hochberg (1995)
-                own = (of[subject].astype(np.float32) for of in (r, p, alpha))
-                found[subject].append((*own, significant))
+            scored = fit.score(fit.group.features(of_layer, f"layer {layer}"))
+            for subject, own in fit.group.split(np.array(scored)).items():
+                significant = false_discovery_control(own[1]) <= spec.fdr  # Benjamini and Hochberg (1995)
+                found[subject].append((*own.astype(np.float32), significant))
         if progress is not None:
             progress(number, len(layers))
-    tables = {subject: map(np.array, zip(*rows, strict=True)) for subject, rows in found.items()}
-    return {subject: Scores(**dict(zip(KEPT, table, strict=True)), layers=layers) for subject, table in tables.items()}
+    return {subject: Scores(layers, *map(np.array, zip(*rows, strict=True))) for subject, rows in found.items()}
 
 
 class _GroupFit:
@@ -108,15 +98,14 @@ class _GroupFit:
             Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec))), train, test=test)
             for train, test in self.folds
         ]
-        bad = [i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE]
-        if bad:
-            group.refuse(min(bad))
+        for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
+            group.refuse(bad)
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
                 many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
                 warnings.warn(f"{many} are constant in a test fold, where they score r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
-        self.permutations = significance.Permutations.draw(tested, spec.block, spec.permutations, seed, spec.null)
+        self.permutations = significance.Permutations(tested, spec.block, spec.permutations, seed, spec.null)
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
@@ -130,8 +119,8 @@ class _GroupFit:
             measured = self.group.Y[:, columns]  # kept since it was fitted
             predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
-            of_folds = [pearson(a, b) for a, b in zip(predictions, held, strict=True)]
-            r[columns] = np.mean([values if isinstance(values, np.ndarray) else values.cpu() for values in of_folds], 0)
+            of_folds = [torch.as_tensor(pearson(*pair)).cpu().numpy() for pair in zip(predictions, held, strict=True)]
+            r[columns] = np.mean(of_folds, axis=0)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
             counts.append(self.permutations.count(predictions, held))
         return r, self.permutations.p(counts, self.group.subject_of), alpha
@@ -147,7 +136,7 @@ class _GroupFit:
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
-            for columns in _batches(n_voxels, int(np.clip(memory // (more + 64 * n_trs), 1, HIMALAYA_AT_ONCE))):
+            for columns in _batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
                 Y, fitted = self.group.Y[:, columns], []
                 for (train, test), part in zip(self.folds, self.targets, strict=True):
                     data = X[train], Y[train], X[test]
@@ -191,10 +180,9 @@ def shuffled_stimulus(
 ) -> list[dict[str, Scores]]:
     """Control: the same features against responses to another moment of the stimulus.
 
-    In each run the responses of all subjects are rotated in time by a random number of TRs, at
-    least 20 in either direction around the circle, which leaves the autocorrelation of features
-    and responses as it is. (Rotating the responses and not the features is the same shift, and lets
-    all `n` shuffles share one factorisation.) `seed` is that of shifts and permutations, the rest as for ``encode``.
+    In each run the responses of all subjects are rotated in time by a random number of TRs, at least `MIN_SHIFT` in
+    either direction, which leaves the autocorrelation of both as it is. (To rotate the features would be the same
+    shift, but then `n` shuffles would not share one factorisation.) `seed` is that of shifts and permutations.
     """
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
@@ -206,14 +194,14 @@ def shuffled_stimulus(
     for number in range(n):
         shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
-            shifted[f"{number}/{subject}"] = {run: Rolled(values, shifts[run]) for run, values in of_run.items()}
+            shifted[f"{number}/{subject}"] = {run: View(values, shift=shifts[run]) for run, values in of_run.items()}
     scores = encode(X, shifted, spec, seed, device=device) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 
-def normalise(r: np.ndarray, ceiling: np.ndarray, floor: float = 0.1) -> np.ndarray:
-    """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below `floor`."""
-    enough = ceiling >= floor
+def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
+    """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below 0.1."""
+    enough = ceiling >= 0.1
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
 
@@ -223,8 +211,7 @@ def summarise(
     """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
 
     Regions and noise ceilings are (n_voxels,) of each subject. Rows as of ``by_region``; measures: ``r``;
-    ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known, over the voxels whose ceiling
-    is high enough (NaN when none of a region's is).
+    ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known.
     """
     rows = []
     for subject, score in scores.items():
@@ -238,10 +225,9 @@ def summarise(
 def by_region(
     measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Means of (n_layers, n_voxels) measures over the voxels of each region, those that are NaN left out.
+    """Means and standard errors of (n_layers, n_voxels) measures over the voxels of each region that are not NaN.
 
-    Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions: ``all``, then each by name.
-    ``stderr`` is the standard error over voxels, NaN for fewer than two of them.
+    Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``; for fewer than two voxels it is NaN.
     """
     rows, regions = [], regions_of(rois)
     for measure, values in measures.items():
@@ -267,10 +253,9 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
 
     group = zarr.open_group(path, mode="w")
     for subject, score in scores.items():
-        of_subject = group.create_group(subject)
+        of_subject = group.create_group(subject, attributes={"layers": [*map(int, score.layers)]})
         for name in KEPT:
             of_subject.create_array(name, data=getattr(score, name))
-        of_subject.attrs["layers"] = [int(layer) for layer in score.layers]
 
 
 def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -15,37 +15,23 @@ from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
 from phaselab.errors import expect
 from phaselab.stats import pearson
 
-#: Folds where neither `cv` nor `runs` is given: the paper's number.
-N_FOLDS = 4
-
 
 class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[misc]
     """Ridge regression with one alpha per target, chosen by cross-validation over contiguous time.
 
-    Alphas and scores are those of ``himalaya.ridge.RidgeCV`` in float64, up to rounding: for each target the alpha with
-    the highest correlation, averaged over folds; of equally good ones the first.
+    As himalaya's ``RidgeCV``: the alpha with the highest correlation, averaged over folds; of equal ones the first.
 
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
     cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a splitter of scikit-learn that does not shuffle; or pairs of row numbers, such as
-        ``folds.inner_folds`` or ``folds.shuffled`` makes.
-    device : ``auto``, ``cpu``, ``cuda`` ...
-    dtype : ``float32`` or ``float64``, of products with responses; factorisations are in float64.
+        (with runs: of whole runs); a splitter of scikit-learn that does not shuffle; or pairs of row numbers.
+    device, dtype : as of ``Plan``.
 
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
     left_out_ : target -> why it was not fitted: it is constant, or not finite.
     coef_, intercept_ : float64 (n_features, n_targets) and (n_targets,).
 
-    Responses may be a memory map, or a Zarr or HDF5 array larger than memory: they are read in batches. `score` gives
-    one value per target; a search over parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
-
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> X = rng.standard_normal((80, 5))
-    >>> Y = X @ rng.standard_normal((5, 3)) + rng.standard_normal((80, 3))
-    >>> model = RidgeCV().fit(X[:60], Y[:60], runs=np.repeat([1, 2, 3], 20))
-    >>> model.score(X[60:], Y[60:]).shape
-    (3,)
+    Responses may be a Zarr or HDF5 array: they are read in batches. `score` gives one value per target; a search over
+    parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
     """
 
     def __init__(self, alphas: Any = ALPHAS, *, cv: Any = None, device: str = "auto", dtype: str = "float32") -> None:
@@ -67,13 +53,13 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         splits = Splits(len(X), tuple(self._folds(len(X), runs)))
         targets = Targets.survey(np.asarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
-        left_out = f"{len(targets.left_out)} of {targets.n_targets} targets left out, such as {some}"
+        left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
         if targets.left_out:
             warnings.warn(f"Y: {left_out}", stacklevel=2)
         plan = Plan(X, splits, self.alphas, None, self.dtype, self.device)
         fit = solve(plan, targets, weights=True)
-        self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, fit.left_out
+        self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, targets.left_out
         self.coef_ = (plan.V / plan.s).cpu().numpy() @ fit.weights
         self.intercept_ = targets.mean - plan.mean.cpu().numpy() @ self.coef_
         return self
@@ -95,14 +81,12 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         return float(pearson(predicted[:, None], Y[:, None])[0]) if self._flat else pearson(predicted, Y)
 
     def _folds(self, n: int, runs: Any) -> list[folds.Fold]:
-        cv = min(N_FOLDS, n) if self.cv is None else self.cv
+        cv = min(4, n) if self.cv is None else self.cv
         if runs is not None:
             runs = np.asarray(runs)
             expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
-            if self.cv is None:
-                return folds.leave_one_run_out(runs)
-            if isinstance(cv, int):
-                return folds.group_folds(runs, cv)
+            if self.cv is None or isinstance(cv, int):
+                return folds.leave_one_run_out(runs) if self.cv is None else folds.group_folds(runs, cv)
         mixed = getattr(cv, "shuffle", False) or "Shuffle" in type(cv).__name__
         expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")
         return list(check_cv(cv).split(np.empty((n, 1)), None, runs))

@@ -1,8 +1,7 @@
 """Folds for time series: whole runs, or contiguous stretches with a gap; shuffled only by name.
 
-Neighbouring TRs resemble each other whatever the stimulus, so a test sample whose neighbours are
-trained on is not held out (Feghhi et al. 2024 show what it does to scores). Every fold here is a pair
-of index arrays over the concatenated TRs.
+Neighbouring TRs resemble each other whatever the stimulus, so a test sample whose neighbours are trained on is not held
+out (Feghhi et al. 2024 show what it does to scores).
 """
 
 from __future__ import annotations
@@ -30,8 +29,7 @@ def leave_one_run_out(runs: np.ndarray) -> list[Fold]:
 
 def group_folds(groups: np.ndarray, n_folds: int) -> list[Fold]:
     """`n_folds` folds made of whole (n,) `groups` (titles, runs), balanced by number of samples."""
-    # By number in order of appearance, so that names do not decide between groups of the same size.
-    number, names = pd.factorize(np.asarray(groups))
+    number, names = pd.factorize(np.asarray(groups))  # names do not decide between groups of the same size
     expect(len(names) >= n_folds, "groups", f"{len(names)} distinct", f"at least n_folds = {n_folds}")
     return list(GroupKFold(n_folds).split(number, groups=number))
 
@@ -54,24 +52,10 @@ def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = No
 def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
     """Folds of samples drawn at random: for samples that are independent of each other, never for TRs.
 
-    Right for single sentences or trials in random order. For time series it tests a model on moments
-    whose neighbours it was trained on; ``autocorrelation_only`` shows how much that gives away.
+    For time series it tests a model on moments whose neighbours it was trained on (see ``autocorrelation_only``).
     """
     parts = _parts(np.random.default_rng(seed).permutation(n), n_folds)
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
-
-
-def check_folds(folds: Sequence[Fold], n: int) -> None:
-    """Two sets of distinct rows each, neither empty, of `n` rows, none of them in both."""
-    expect(len(folds), "cv", "no fold", "at least 1 (two sets of rows)")
-    for number, fold in enumerate(folds):
-        where = f"cv: fold {number}"
-        for name, rows in zip(("training", "validation"), map(np.asarray, fold), strict=True):
-            expect(rows.size, where, f"an empty {name} set", "rows")
-            good = rows.dtype.kind in "iu" and rows.min() >= 0 and rows.max() < n and len(np.unique(rows)) == rows.size
-            expect(good, where, f"{name} rows {rows}", f"numbers from 0 to {n - 1}, each once")
-        both = np.intersect1d(*fold)
-        expect(not len(both), where, f"{len(both)} rows that train and validate, such as {both[:1]}", "none")
 
 
 def outer_folds(runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
@@ -87,10 +71,9 @@ def outer_folds(runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
     """Folds within a training set, to choose alpha; indices are positions in `train`.
 
-    By run: each training run is left out once; when there is a single one, its two halves are.
-    By groups of runs: ``n_folds - 1`` of them (at least 2, at most the runs); a single run as above.
-    Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time. `train` (n_train,) ascends;
-    `runs` (n,) are those of all samples.
+    By run each is left out once; by groups of runs there are ``n_folds - 1`` (at least 2, at most the runs); of a
+    single run its two halves. Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time. `train`
+    (n_train,) ascends; `runs` (n,) are those of all samples.
     """
     fewer = max(2, spec.n_folds - 1)
     if spec.folds == "contiguous":
@@ -107,12 +90,9 @@ def autocorrelation_only(
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
     The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples
-    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths, 0 beyond. With shuffled
-    folds it may beat a language model; with whole runs, or contiguous folds and a gap of four widths, it scores 0
-    (Feghhi et al. 2024). A score far from 0 says that the folds give the responses away.
-
-    Y, runs : (n, n_voxels) responses in order of time; (n,) their runs, None for a single one.
-    folds, width : (train, test) indices; standard deviation of the kernel, TRs.
+    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths (in TRs), 0 beyond. With
+    whole runs, or contiguous folds and a gap of four widths, it scores 0 (Feghhi et al. 2024); far from 0 the folds
+    give the responses away. `Y` (n, n_voxels) are in order of time; `runs` (n,) None for a single one.
     """
     Y = np.asarray(Y, dtype=np.float64)
     runs = np.zeros(len(Y), int) if runs is None else np.asarray(runs)

@@ -13,19 +13,15 @@ import numpy as np
 import pandas as pd
 
 from phaselab import encoding
-from phaselab.encoding.arrays import Array, Part, open_array
+from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.jobs import EncodeJob
-from phaselab.lazy import Lazy
+from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, read_table, write_table
 from phaselab.stimuli import convolve, delayed
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
 COLUMNS = ["subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note"]
-#: Why a voxel is left out, as its ``note`` says.
-NOT_FINITE, CONSTANT = "NaN or infinite", "constant"
-#: Lowest ceiling that scores are divided by.
-LOWEST_CEILING = 0.1
 #: What the JSON beside a table says of itself.
 MADE_BY = "phaselab encode"
 #: Bytes of responses that are looked through at once; and rows of the summary at most.
@@ -35,9 +31,8 @@ PIECE, LONG = 64 * 2**20, 60
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths.
 
-    Columns of the table are ``COLUMNS``. ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left
-    out; ``p`` is NaN as well when there are no permutations, and ``r_normalised`` where there is no ceiling of at least
-    0.1. `say` receives what was understood, what the user must know, and a summary.
+    ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left out; ``p`` as well when there are no
+    permutations. `say` receives what was understood, what the user must know, and a summary.
     """
     beside = _check_out(job)
     features, responses, ceilings = (
@@ -69,7 +64,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     Y = {}
     for subject, array in subjects.items():
         kept = voxels.loc[(voxels["subject"] == subject) & (voxels["note"] == ""), "voxel"].to_numpy()
-        Y[subject] = {name: Part(array, trs, kept) for name, trs in scored.items()}
+        Y[subject] = {name: View(array, trs, kept) for name, trs in scored.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         scores = encoding.encode(Lazy(range(len(layers)), of_layer), Y, job, job.seed, progress, job.device)
@@ -85,11 +80,11 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "layers": list(layers),
         "runs": {name: trs.stop - trs.start for name, trs in runs.items()},
         "digests": {str(path): digest_file(path) for path in dict.fromkeys(paths) if path},
+        "left_out": int((voxels["note"] != "").sum()),
         "warnings": notes + said,
     }
     beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    for line in [*(f"note: {note}" for note in said), summary(table)]:
-        say(line)
+    say("\n".join([*(f"note: {note}" for note in said), summary(table)]))
     return [job.out, beside]
 
 
@@ -186,7 +181,8 @@ def _left_out(array: Array, runs: Mapping[str, slice]) -> np.ndarray:
         for start in range(trs.start, trs.stop, step):
             values = array[start : min(start + step, trs.stop)]
             low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
-    notes = np.where(~np.isfinite(low) | ~np.isfinite(high), NOT_FINITE, np.where(low == high, CONSTANT, ""))
+    finite = np.isfinite(low) & np.isfinite(high)
+    notes = np.where(finite, np.where(low == high, "constant", ""), "NaN or infinite")
     expect((notes == "").any(), array.where, "each voxel constant, NaN or infinite", "at least one to score")
     return notes
 
@@ -225,7 +221,7 @@ def _table(
     table = pd.concat(parts, ignore_index=True)
     if not job.permutations:
         table["p"] = np.float32(np.nan)
-    normalised = encoding.normalise(table["r"].to_numpy(), table["ceiling"].to_numpy(), LOWEST_CEILING)
+    normalised = encoding.normalise(table["r"].to_numpy(), table["ceiling"].to_numpy())
     table = table.assign(significant=table["significant"].eq(True), r_normalised=normalised.astype(np.float32))
     kinds = {"layer": pd.CategoricalDtype(layers, True), "subject": pd.CategoricalDtype(list(scores), True)}
     return table.astype(kinds | {"roi": "category", "note": "category"})[COLUMNS]

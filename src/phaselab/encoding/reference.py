@@ -32,9 +32,8 @@ def ridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
-    Of a training set (n, p) and (n, n_targets), features (n_test, p) of held-out rows, candidates, of which the first
-    of equally good ones is taken, and (train, validation) rows of the training set: predictions (n_test, n_targets) and
-    chosen alphas (n_targets,), float64.
+    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first. `folds` are
+    (train, validation) rows of the training set.
     """
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV

@@ -46,17 +46,6 @@ class Columns:
         return out
 
 
-class Rolled:
-    """An array (n_trs, n_voxels) rotated in time by `shift` TRs, when it is read."""
-
-    def __init__(self, values: Any, shift: int) -> None:
-        self._values, self._shift = values, shift
-        self.shape, self.dtype = values.shape, values.dtype
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        return np.roll(np.asarray(self._values[:, key[1]]), self._shift, axis=0)
-
-
 @dataclass(frozen=True)
 class Group:
     """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""
@@ -96,8 +85,6 @@ class Group:
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
     """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
-    expect(X, "X", "no layer", "at least one")
-    expect(Y, "Y", "no subject", "at least one")
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
     found: dict[tuple[str, ...], list[str]] = {}
     for subject, of_run in Y.items():
@@ -119,7 +106,6 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     width = parts[next(iter(parts))].shape[1:]
     for run, part in parts.items():
         good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
-        expect(
-            good, f"run {run}: {who}", f"shape {tuple(part.shape)}", f"({lengths[run]} TRs, the same columns in all)"
-        )
+        expected = f"({lengths[run]} TRs, the same columns in all)"
+        expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
     return list(parts.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -15,63 +14,49 @@ from torch.nn.functional import embedding_bag
 from phaselab.errors import expect
 from phaselab.stats import unit
 
-#: Factor on the permuted means of folds that are trained and tested in turn (see ``Permutations``).
+#: Factor on the permuted means of folds that are trained and tested in turn.
 WIDENING = np.sqrt(2)
 #: Numbers in a table of products of blocks: 2 MB, to lie in the cache while permutations read from it.
 TABLE = 2**19
 
 
-@dataclass(frozen=True)
 class Permutations:
     """Permutations in time of the test responses of some folds, drawn once for all targets.
 
-    Three null distributions:
+    - ``block``: blocks of TRs, longer than the autocorrelation, change places within a test fold, never across the
+      end of a run. Observed and permuted values are both taken over whole blocks: TRs that fill none would never move.
+    - ``circular``: the responses of each run of a fold are rotated by a lag of their own. When a single run has fewer
+      lags than `number`, each is used once. Lags near 0 belong to the null: without them it is too narrow, for products
+      of two centred series sum to 0 over all lags.
+    - ``pooled``, of the paper's authors: one shuffle of blocks, and the correlations of all targets of a pool are the
+      null distribution of each of them.
 
-    - ``block``: blocks of TRs, which never cross the end of a run or of a fold, change places within a test
-      fold. Observed and permuted values are both taken over whole blocks: the last TRs of a run that do not fill one
-      would never move. A block should be longer than the autocorrelation.
-    - ``circular``: the responses of each run of a fold are rotated by a lag of their own, which keeps all
-      autocorrelation but at one seam. When a single run has fewer lags than `number`, each is used once. Lags near 0
-      belong to the null: without them it is too narrow, for products of two centred series sum to 0 over all lags.
-    - ``pooled``: the null of the paper's authors, for comparison: one shuffle of blocks, and the
-      correlations of all targets of a pool are the null distribution of each of them.
+    p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for ``pooled``) whose
+    mean correlation is at least the observed one (Phipson and Smyth 2010). With several folds the permuted means are
+    multiplied by `WIDENING`, which makes p slightly too large at worst: see notebooks/14_encoder_derived.md.
 
-    p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for
-    ``pooled``) whose mean correlation is at least the observed one (Phipson and Smyth 2010).
-    With several folds that are tested in turn and trained on otherwise, the permuted means are
-    multiplied by the square root of 2 (`WIDENING`), which makes p slightly too large at worst;
-    notebooks/14_encoder_derived.md has the reason, and ``benchmarks/significance.py`` the measured levels of each null.
-
-    `rows` are, a fold each, the TRs that take part; `moves` (1 + number, n_blocks) orders of blocks, or the stretches
-    of the fold with (1 + number,) lags for each of them, of which the first is what is observed.
+    Of each fold, rows : TRs that take part; moves : (1 + number, n_blocks) orders of blocks, or its stretches with
+    (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
-    null: str
-    number: int
-    rows: list[np.ndarray]
-    moves: list[Any]
-
-    @classmethod
-    def draw(cls, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> Permutations:
+    def __init__(self, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> None:
         """Of the (n_test,) run of each sample, a fold each; `block` TRs move together. With 0 every p is 1."""
-        rng = np.random.default_rng(seed)
-        if not number:
-            return cls(null, 0, [], [])
-        if null == "circular":
-            parts = [stretches_of(run) for run in runs]
-            lags = _lags(parts, number, rng)
-            rows = [np.arange(len(run)) for run in runs]
-            return cls(null, len(lags[0][0]) - 1, rows, list(zip(parts, lags, strict=True)))
-        blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
-        same = [np.arange(len(b)) for b in blocks]
-        orders = [np.vstack([of, rng.permuted(np.tile(of, (number, 1)), axis=1)]) for of in same]
-        return cls(null, number, [b.ravel() for b in blocks], orders)
+        rng, moves = np.random.default_rng(seed), list[Any]()
+        if number and null == "circular":
+            self.rows, parts = [np.arange(len(run)) for run in runs], [stretches_of(run) for run in runs]
+            moves = list(zip(parts, _lags(parts, number, rng), strict=True))
+            number = len(moves[0][1][0]) - 1
+        elif number:
+            blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
+            self.rows, orders = [b.ravel() for b in blocks], [np.arange(len(b)) for b in blocks]
+            moves = [np.vstack([order, rng.permuted(np.tile(order, (number, 1)), axis=1)]) for order in orders]
+        self.null, self.number, self.moves = null, number, moves
 
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:
-        """Of a batch of targets: a fold each, (n_test, n_targets), all numpy arrays or all tensors on one device.
+        """(4, n_targets), of a batch of targets: a fold each, (n_test, n_targets), numpy or tensors on one device.
 
-        (4, n_targets): the sum over folds of the correlations, as measured and in the first permutation; the number of
-        permutations whose sum is at least the observed one; whether response or prediction is constant in every fold.
+        The sum over folds of the correlations, as measured and in the first permutation; the number of permutations
+        whose sum is at least the observed one; whether response or prediction is constant in every fold.
         """
         if not self.number:
             return np.zeros((4, targets[0].shape[1]))
@@ -95,10 +80,10 @@ class Permutations:
         `pool` (n_targets,) says which targets share a null distribution, ``pooled``: the subject of each voxel.
         """
         observed, shuffled, reached, flat = np.concatenate(counts, axis=1)
-        p = np.ones(len(pool))
-        if self.number and self.null != "pooled":
+        if self.null != "pooled":
             return np.asarray((1 + reached) / (1 + self.number))
-        for name in np.unique(pool) if self.number else ():
+        p = np.ones(len(pool))
+        for name in np.unique(pool):
             inside = (pool == name) & (flat == 0)
             below = np.searchsorted(np.sort(shuffled[inside]), observed[inside])
             p[inside] = (1 + inside.sum() - below) / (1 + inside.sum())

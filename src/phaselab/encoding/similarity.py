@@ -1,8 +1,7 @@
 """Alignment without a fitted map: representational similarity and centred kernel alignment.
 
-Both compare the n x n similarities between TRs that features have with those that responses have, so
-neither features nor voxels need to correspond. TRs near in time resemble each other in any two slow
-signals, whatever the stimulus: pairs of near TRs are left out.
+Both compare the n x n similarities between TRs that features have with those that responses have. TRs near in time
+resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
 
 Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
 Song et al. (2012), JMLR 13, 1393. Székely, Rizzo (2014), Ann Stat 42, 2382. Kornblith et al. (2019), ICML. Murphy,
@@ -34,10 +33,8 @@ def summarise(
 ) -> pd.DataFrame:
     """Measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
 
-    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region: 1 for
-    the same geometry, near 0 for unrelated ones. `X` and `Y` are as for ``encode``, `rois` (n_voxels,) of each subject.
-    Columns ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``. Regions of a single voxel have no
-    pattern, and no row of ``rsa``.
+    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region. `X` and
+    `Y` are as for ``encode``, `rois` (n_voxels,) of each subject. Regions of a single voxel have no row of ``rsa``.
     """
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
@@ -79,7 +76,7 @@ def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
     ranks = rankdata((1 - units.T @ units)[far].round(12))
     made = np.zeros(far.shape)
     made[far] = ranks - ranks.mean()
-    return _of_length_1(made)
+    return made / (np.linalg.norm(made) or 1)
 
 
 def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
@@ -90,21 +87,16 @@ def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 
-    whose inner product is the unbiased estimate of HSIC (Song et al. 2012; advised by Murphy et al. 2024): 0 in
-    expectation for unrelated TRs that are independent of each other. TRs are not: so pairs `far` alone are compared,
-    less their mean.
+    whose inner product estimates HSIC without bias (Song et al. 2012; advised by Murphy et al. 2024), for TRs that are
+    independent of each other. They are not: so pairs `far` alone are compared, less their mean.
     """
     centred = values - values.mean(0)
     K = centred @ centred.T
     np.fill_diagonal(K, 0)
     ends = K.sum(0) / (len(K) - 2)
     K -= ends + ends[:, None] - ends.sum() / (len(K) - 1)
-    return _of_length_1(np.where(far, K - K[far].mean(), 0))
-
-
-def _of_length_1(matrix: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(matrix)
-    return matrix / length if length > 0 else matrix
+    K = np.where(far, K - K[far].mean(), 0)
+    return K / (np.linalg.norm(K) or 1)
 
 
 #: What each measure compares.

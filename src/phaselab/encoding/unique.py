@@ -35,10 +35,7 @@ def unique_contribution(
 
     X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
-    seed : of the search for penalties.
-    rois : subject -> (n_voxels,) region of each voxel.
-
-    Rows as of ``summarise``; measures, means over voxels: ``r2_unique`` and ``r2_joint``.
+    rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``, ``r2_unique`` and ``r2_joint``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):

@@ -27,22 +27,18 @@ def extract(
 ) -> Features:
     """Hidden states of every layer, or of some, one row per text of the stimulus.
 
-    With ``spec.context == "text"`` each text is read alone; with ``"seconds"`` after the texts of its narrative that
-    began in the last ``seconds`` seconds and at an earlier moment than it, joined by single spaces. With ``"words"``
-    the texts between two ``starts`` of a run are so joined and read in passes: the first ``window + stride`` together,
-    then ``stride`` new ones at a time after the ``window`` before them. What occurs twice is read once.
+    The context of ``seconds`` are the texts of a narrative that began in the last ``seconds`` seconds and at an earlier
+    moment. With ``words`` the texts between two ``starts`` of a run are read in passes: the first ``window + stride``
+    together, then ``stride`` new ones at a time after the ``window`` before them. Texts are joined by single spaces,
+    and what occurs twice is read once.
 
-    A text's value is taken from its own tokens: the last one, their mean or their maximum. Blanks around a text are
-    dropped; one without a token has the value zero, or with ``spec.empty == "carry"`` that of the text before it in its
-    narrative. Tokens that the tokenizer puts before a text (such as BOS) begin every pass and are never pooled; those
-    that it puts behind are left out. A pass that is longer than the model's context loses tokens on its left, but no
-    more than half of that context: beyond, it takes fewer new texts.
+    Tokens that the tokenizer puts before a text (such as BOS) begin every pass and are never pooled; those that it puts
+    behind are left out. A pass that is longer than the model's context loses tokens on its left, but no more than half
+    of that context: beyond, it takes fewer new texts.
 
     model : causal language model of transformers in evaluation mode, on any device.
     tokenizer : its tokenizer; for a context of several texts a fast one, whose offsets tell which token is whose.
-    spec : the fields ``FeatureSpec.STATES`` are used.
-    max_tokens : tokens of a batch, padding included; by default 1,024 on a CPU and 16,384 on CUDA. A longer pass makes
-        a batch of its own. When memory runs out it is halved, and the batch tried again.
+    max_tokens : tokens of a batch, padding included; None: `MAX_TOKENS`. Halved when memory runs out.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
     say : receives a sentence when memory ran out, and when texts were truncated.
     """
@@ -72,17 +68,12 @@ def extract(
     if notes["truncated"]:
         told = f"{notes['truncated']} of {notes['texts']} texts have less context than asked for"
         say(f"{model.name_or_path}: {told}: the model reads {context} tokens at once")
-    if spec.empty == "carry":
-        rows = _carried(rows, stimulus)
+    if spec.empty == "carry":  # what is there before, unless a run or a narrative begins
+        begins = [new for run in stimulus.runs for new in (True, *run.starts[1:])[: len(run.texts)]]
+        keeps = (rows >= 0) | np.array(begins, dtype=bool)
+        rows = rows[np.maximum.accumulate(np.where(keeps, np.arange(len(rows)), 0))]
     runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
     return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, notes)
-
-
-def _carried(rows: np.ndarray, stimulus: Stimulus) -> np.ndarray:
-    """Each -1 replaced by the row of the text before it, unless a run or a narrative begins."""
-    begins = [new for run in stimulus.runs for new in (True, *run.starts[1:])[: len(run.texts)]]
-    keeps = (rows >= 0) | np.array(begins, dtype=bool)
-    return rows[np.maximum.accumulate(np.where(keeps, np.arange(len(rows)), 0))]
 
 
 def _chosen(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the network reads: documents, inside which context flows, cut into passes that give the values of some texts.
+"""What the network reads: documents, cut into passes that give the values of some texts.
 
 A document is a text (``context: text``), a text with those of the seconds before it (``seconds``), or a narrative.
 """
@@ -55,7 +55,10 @@ def passes_of(
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
     if not readable:
         return [], truncated
-    prefix = _prefix(tokenizer, _joined(readable[0][0]))
+    # Special tokens that the tokenizer puts before a text, such as BOS.
+    encoded = tokenizer(_joined(readable[0][0]), return_special_tokens_mask=True, verbose=False)
+    special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
+    prefix = np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
     expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
     passes = []
@@ -102,18 +105,10 @@ def _tokens(
                 yield document, text, ids, *_spans(document, offsets)
 
 
-def _prefix(tokenizer: Any, text: str) -> np.ndarray:
-    """Ids of the special tokens that the tokenizer puts before `text`, such as BOS."""
-    encoded = tokenizer(text, return_special_tokens_mask=True, verbose=False)
-    special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
-    return np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
-
-
 def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First token of each text, and the one behind its last; equal for a text without a token.
+    """First token of each text, and the one behind its last; of the (n_tokens, 2) offsets in `_joined`.
 
-    A token belongs to a text when it has a character of it or of the space before it: tokenizers put that space into
-    a word's first token, or make a token of it, or drop it. `offsets` is (n_tokens, 2), in characters of `_joined`.
+    A token belongs to a text when it has a character of it or of the space before it, which tokenizers may put there.
     """
     lengths = np.array([len(text) for text in document])
     stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)

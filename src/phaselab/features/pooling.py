@@ -1,8 +1,8 @@
 """Hidden states of all layers, pooled by hooks while the network runs, so that they never exist together.
 
-The networks are causal: what follows a token cannot change its hidden state, recurrent or not. Hence rows of a batch
-are filled up on the right, whatever the tokenizer prefers, and need neither an attention mask nor a padding token; and
-one pass over many words gives each of them what a pass that ended there would.
+The networks are causal: what follows a token cannot change its hidden state. Hence rows of a batch are filled up on the
+right and need neither an attention mask nor a padding token; and one pass over many words gives each of them what a
+pass that ended there would.
 """
 
 from __future__ import annotations
@@ -102,12 +102,14 @@ def encode(
 
     start = row = 0
     with ExitStack() as hooks:
-        # What goes into block i is the output of block i - 1, or the embeddings; the model's own output
-        # comes after the final norm. So no hook has to know what else a block returns.
+        # The input of block i is the output of block i - 1: so no hook has to know what else a block returns.
         for block in (blocks[layer] for layer in layers if layer < len(blocks)):
             hooks.callback(block.register_forward_pre_hook(before_block, with_kwargs=True).remove)
         while start < len(passes):
-            batch = passes[start : start + _rows(passes, start, budget)]
+            longest = len(passes[start].ids)
+            batch = passes[start : start + max(1, budget // longest)]
+            padding = np.cumsum([longest - len(item.ids) for item in batch])
+            batch = batch[: int(np.searchsorted(padding, budget * PADDING, side="right"))]
             found = read(batch)
             # Outside the except clause: until it ends, the error keeps the tensors of the failed pass.
             pooled.clear()
@@ -119,21 +121,12 @@ def encode(
                 states()[:, row : row + found.shape[1]] = found
                 start, row = start + len(batch), row + found.shape[1]
                 continue
-            longest = len(batch[0].ids)
             expect(len(batch) > 1, name, f"no memory on {device} for {longest} tokens", "some")
             budget = len(batch) * longest // 2
             if device == "cuda":
                 torch.cuda.empty_cache()
             say(f"{name}: memory ran out on {device}; now at most {budget} tokens per batch")
     return budget
-
-
-def _rows(passes: list[Pass], start: int, budget: int) -> int:
-    """How many passes from `start`, longest first, make a batch of `budget` tokens, `PADDING` of it padding at most."""
-    longest = len(passes[start].ids)
-    most = passes[start : start + max(1, budget // longest)]
-    padding = np.cumsum([longest - len(item.ids) for item in most])
-    return int(np.searchsorted(padding, budget * PADDING, side="right"))
 
 
 def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
@@ -147,7 +140,6 @@ def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
     if pooling != "last":
         lengths = last - first
         # The tokens of all texts one behind the other: position in this list, less where its text began.
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        column = np.repeat(first, lengths) + within
+        column = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
         plan |= {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
     return {name: torch.from_numpy(array) for name, array in plan.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +24,8 @@ class Features:
     layers : layer -> float32 (n_texts, p), made when it is asked for; 0 is the embedding output, the last one is after
         the final norm, as in the ``hidden_states`` of transformers (where those of Mamba leave the embeddings out).
     runs : (n_texts,) name of the run of each text.
-    notes : counts: ``texts``; ``empty``, texts without a token; ``truncated``, texts with less context than asked for
-        (or cut themselves) because the model's is shorter; ``documents``, different ones; ``tokens``, that went
-        through the network; ``batch_tokens``, most tokens of a batch at the end, fewer if memory ran out.
+    notes : counts: ``texts``; ``empty``, without a token; ``truncated``, with less context than asked for (or cut);
+        ``documents``; ``tokens`` through the network; ``batch_tokens``, most of a batch, fewer if memory ran out.
     """
 
     layers: Mapping[int, np.ndarray]
@@ -36,15 +34,12 @@ class Features:
 
 
 def write_features(features: Features, stimulus: Stimulus, path: Path, **provenance: Any) -> None:
-    """Write features as Zarr, one layer after another: ``states`` (n_layers, n_texts, p), ``onsets`` (n_texts,) in s.
-
-    Attributes of the group: ``layers``, ``runs`` (pairs of name and number of texts), the ``notes``, and `provenance`.
-    """
+    """Write features as Zarr, layer by layer: ``states`` (n_layers, n_texts, p), and ``onsets`` (n_texts,), seconds."""
     group = zarr.open_group(path, mode="w")
     layers = list(features.layers)
     n_texts, width = features.layers[layers[0]].shape
-    shape, chunks = (len(layers), n_texts, width), (1, max(1, n_texts), width)
-    states = group.create_array("states", shape=shape, chunks=chunks, dtype="float32")
+    shape = len(layers), n_texts, width
+    states = group.create_array("states", shape=shape, chunks=(1, max(1, n_texts), width), dtype="float32")
     for number, layer in enumerate(layers):
         states[number] = features.layers[layer]
     group.create_array("onsets", data=np.concatenate([np.empty(0), *(run.onsets for run in stimulus.runs)]))
@@ -64,14 +59,12 @@ def read_features(path: Path) -> Features:
 
 
 def to_trs(features: Features, stimulus: Stimulus, spec: FeatureSpec) -> Mapping[int, dict[str, np.ndarray]]:
-    """Features on the TR grid, haemodynamics included, each run by itself; of items, one row each.
+    """Features on the TR grid, haemodynamics included: layer -> run -> float32 (n_trs - trim, p), made when asked for.
 
-    Gives layer -> run -> float32 (n_trs - trim, p), or p times the number of delays where they are stacked; the first
-    ``spec.trim`` TRs of each run are dropped. A layer is computed when it is asked for, and only one is in memory.
+    Where delays are stacked p is multiplied by their number; of items there is one row each.
     """
     names = [run.name for run in stimulus.runs for _ in run.texts]
-    same, found = list(features.runs) == names, dict(Counter(map(str, features.runs)))
-    expect(same, "features: texts by run", found, f"{dict(Counter(names))} of stimulus {stimulus.name}")
+    expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")
     for run in stimulus.runs:
         expect(run.n_trs > spec.trim, f"run {run.name}: trim", spec.trim, f"fewer than its {run.n_trs} TRs")
 

@@ -21,15 +21,11 @@ EVENT_OVERSAMPLING = 16
 def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     """Features (n_texts, p) of the texts of one run as features of its TRs, haemodynamics included; float32 (n_trs, p).
 
-    As in the paper's method the step from stimulus to response is a canonical response, or shifts by whole TRs;
-    ``stack`` gives (n_trs, p * n_delays), a finite impulse response, first delay first. The caller drops ``spec.trim``
-    TRs here and of the responses. Items stay as they are.
+    ``stack`` gives (n_trs, p * n_delays), first delay first. The caller trims. Items stay as they are.
     """
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    fits = values.ndim == 2 and len(values) == len(run.texts)
-    expect(fits, f"run {run.name}: values", f"shape {values.shape}", f"({len(run.texts)}, n_features)")
     if spec.hemodynamics == "none":
         return values.astype(np.float32)
     grid = resample(values, run, spec.resample)
@@ -40,10 +36,9 @@ def resample(values: np.ndarray, run: Run, how: Literal["mean", "sum", "lanczos"
     """Features (n_texts, p) on the TR grid; float32 (n_trs, p).
 
     Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes the
-    ``mean`` or the ``sum`` of the moments that begin in it, zeros when there is none; or all moments by a low-pass
-    filter (``lanczos``): one adds ``sinc(x) sinc(x / 3)`` of itself for ``|x| < 3``, x being the time in TRs from the
-    middle of the text to the middle of the TR. That is a Lanczos filter of three lobes with its cut-off at the Nyquist
-    frequency of the grid, 1 / (2 TR), as in Huth et al. 2016 (doi:10.1038/nature17637) and the code of that group. Like
+    ``mean`` or the ``sum`` of the moments that begin in it, zeros when there is none; or (``lanczos``) of all moments
+    ``sinc(x) sinc(x / 3)`` for ``|x| < 3``, x being the TRs from the middle of the text to the middle of the TR: three
+    lobes with the cut-off at the Nyquist frequency of the grid, as in Huth et al. 2016 (doi:10.1038/nature17637). Like
     a sum it grows with the rate of texts; and it is not causal: a text reaches up to three TRs into its past.
     """
     moments, at = values.astype(np.float64), tr_of_texts(run)
@@ -85,9 +80,7 @@ def word_rate(run: Run) -> np.ndarray:
 def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
     """The series (n_trs, p) of one run, later by each of `delays` TRs, zeros before it: averaged, or side by side."""
     expect(delays and min(delays) >= 0, "features.delays", tuple(delays), "at least one number of TRs >= 0")
-    shifted = [np.zeros_like(series) for _ in delays]
-    for moved, delay in zip(shifted, delays, strict=True):
-        moved[delay:] = series[: max(len(series) - delay, 0)]
+    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in delays]
     return np.mean(shifted, axis=0) if hemodynamics == "average" else np.concatenate(shifted, axis=1)
 
 
@@ -112,8 +105,7 @@ def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
     Weight k says what a stimulus that lasts through TR 0 adds to the response at the start of TR k: the mean of the
-    response from k - 1 to k TR after an onset, so weight 0 is 0; points 2 s apart would miss its peak. So the word rate
-    of the Alice stimulus reproduces the published predictor, more than with Glover's form or times half a TR later.
+    response from k - 1 to k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 

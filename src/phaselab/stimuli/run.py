@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Stimulus:
-    """What was read or heard: runs of text."""
+    """What was read or heard."""
 
     name: str
     runs: tuple[Run, ...]
@@ -75,17 +75,14 @@ class Stimulus:
 def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
-    Each item is read alone, and its features are one row; a study says ``hemodynamics: none`` and ``trim: 0``. `table`
-    has one row per item: ``item``, its own name; ``text``; ``group``, whose items are never in training and test of one
-    fold. All columns become labels, and ``stimulus.labels["item"]`` is the order of the responses: groups as they first
-    appear, items as in the table.
+    A study then says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per item: ``item``, its own name;
+    ``text``; ``group``, whose items are never in training and test of one fold. All columns become labels, and
+    ``stimulus.labels["item"]`` is the order of the responses: groups as they first appear, items as in the table.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
     wrong = np.flatnonzero(table[needed].isna().any(axis=1) | table["item"].duplicated()).tolist()
-    expect(
-        not wrong, f"items of {name}: rows {wrong[:3]}", "nothing, or an item again", "distinct items with all three"
-    )
+    expect(not wrong, f"items of {name}: rows {wrong[:3]}", "nothing, or an item again", "distinct items with all")
     runs = []
     for group, rows in table.groupby("group", sort=False):
         onsets, texts = np.arange(float(len(rows))), tuple(rows["text"].astype(str))

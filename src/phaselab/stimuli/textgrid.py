@@ -15,7 +15,7 @@ Kind = TypeVar("Kind", str, float)
 
 
 class Interval(NamedTuple):
-    """One labelled stretch of a Praat tier: start and end in seconds, and its line in the file."""
+    """One labelled stretch of a tier, in seconds, and its line in the file."""
 
     start: float
     end: float
@@ -30,7 +30,6 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         content = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise PhaselabError(f"{path}: found {error}, expected UTF-8 or UTF-16") from error
-    content = content.replace("\r\n", "\n").replace("\r", "\n")
     tokens, line, at = (match for match in TOKEN.finditer(content) if match.lastindex), 1, 0
 
     def take(kind: type[Kind]) -> Kind:

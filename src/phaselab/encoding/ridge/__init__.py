@@ -1,9 +1,8 @@
 """Ridge regression with one alpha per target, for thousands of ridges on the same responses.
 
-Linear algebra on tensors: no files, no global state. Each step depends on as little as it can, so that as much as
-can be is shared: ``Splits`` by everything, ``Targets`` by all layers of all models, a ``Plan`` by all subjects of one
-stimulus; ``solve`` brings a plan and targets together. The page *The encoder, derived* has the
-mathematics, with the names that are used here.
+As much as can be is shared: ``Splits`` by everything, ``Targets`` by all layers of all models, a ``Plan`` by all
+subjects of one stimulus; ``solve`` brings both together. The page *The encoder, derived* has the mathematics, with the
+names that are used here.
 """
 
 from phaselab.encoding.ridge.plan import ALPHAS, Plan, find_device

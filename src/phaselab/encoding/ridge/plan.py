@@ -20,14 +20,11 @@ import torch
 from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
 from phaselab.errors import PhaselabError, expect
 
-#: Relative distance below which two eigenvalues are near, by dtype: the error of the approximation,
-#: NEAR^2 / 2, against that of a difference of near numbers, rounding / NEAR.
+#: Relative distance below which two eigenvalues are near: an error of NEAR^2 / 2, against one of rounding / NEAR.
 NEAR = {torch.float32: 3e-3, torch.float64: 1e-6}
-#: Eigenvalues of a Gram matrix are known to about 1e-16 of the largest: below this share of it they
-#: are computed again from what the larger ones leave of the features.
+#: Share of the largest eigenvalue below which others are computed again from what the larger ones leave.
 GRAM_TRUSTED = 1e-7
-#: Norm of a row of P (1 if the training set has its full share of a direction) above which z is taken from
-#: the responses: it is lost in rounding otherwise.
+#: Norm of a row of P (1: a direction's full share is in the training set) above which z is taken from the responses.
 STEEP = 16.0
 #: Rows of K's near pairs that are multiplied at once.
 NEAR_ROWS = 64
@@ -67,13 +64,6 @@ class FoldPlan:
     numerator: torch.Tensor
     denominator: torch.Tensor
 
-    @property
-    def tensors(self) -> list[torch.Tensor]:
-        """The large ones."""
-        steep = [side.steep[1] for side in (self.z, self.w) if side.steep is not None]
-        own = [self.z.matrix, self.w.matrix, self.K, self.numerator, self.denominator]
-        return own + steep + [block for _, _, block in self.near]
-
 
 class _Set:
     """The `n` rows of U that have a role in a fold, their sum and mean; of each piece U'U and the sum are `known`."""
@@ -96,17 +86,15 @@ class _Set:
 class Plan:
     """Factorisations of the features of one layer, for any number of responses.
 
-    X : (n, p) features of the training set, float32 or float64.
-    splits : folds over its rows, by which alpha is chosen. Features and responses are centred on the mean of the
-        training set, in each fold on that of the fold.
+    X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
+    splits : folds over the rows of X, by which alpha is chosen; in each everything is centred on its own mean.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
-    X_test : (n_test, p) features of held-out rows, or None.
-    dtype : ``float32`` or ``float64``, of the products with responses.
-    device : torch device, or ``auto``.
+    dtype : ``float32`` or ``float64``, of the products with responses; factorisations are in float64.
+    device : torch device, or ``auto``: CUDA where there is one.
 
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
-    U : (n, r) in `dtype`, rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
-    F : (n_test, r) in `dtype`, the held-out features in the whitened directions, (X_test - mean) V / s; or None.
+    U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
+    F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
 
     Memory: about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made (float64), and
     `bytes` in the end, mostly ``itemsize (n r + n_test r + n_folds r (2 r + n_fold))``.
@@ -138,8 +126,7 @@ class Plan:
         """s, V, and U in float64, of centred features."""
         if self.splits.order is not None:
             X = X[torch.from_numpy(self.splits.order).to(self.device)]
-        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error as well, of
-        # the mean that was taken off.
+        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error of its mean.
         size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
         if self.p <= self.n:
             s, V = _right_singular(X.T @ X, lambda: X, self._tolerance(size))
@@ -172,7 +159,10 @@ class Plan:
         to_z = self._narrow(P if left is None else left.T)
         z = self._side(P, train, to_z, left is not None, norms > STEEP)
         w = self._side(P, validation, to_w, direct, rare)
-        return FoldPlan(z, w, *self._kernels(M, lam), *self._weights(lam))
+        ratio = lam / (lam + self.alphas[:, None])
+        relative = ratio / ratio[:, -1:]  # of the largest
+        denominator = torch.cat([2 * relative * (1 - lam / lam[-1:]), relative**2], 1)
+        return FoldPlan(z, w, *self._kernels(M, lam), self._narrow(relative), self._narrow(denominator))
 
     def _side(self, P: torch.Tensor, of: _Set, matrix: torch.Tensor, direct: bool, rare: torch.Tensor) -> Side:
         if direct:
@@ -193,22 +183,11 @@ class Plan:
         root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
 
-    def _weights(self, lam: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`numerator` and `denominator` of a ``FoldPlan``."""
-        if not len(lam):
-            return (self._narrow(lam.new_zeros((len(self.alphas), 0))),) * 2
-        ratio = lam / (lam + self.alphas[:, None])
-        relative = ratio / ratio.max(1, keepdim=True).values
-        denominator = torch.cat([2 * relative * (1 - lam / lam.max()), relative**2], 1)
-        return self._narrow(relative), self._narrow(denominator)
-
     def _kernels(
         self, M: torch.Tensor, lam: torch.Tensor
     ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
         """K, and M near the diagonal as blocks, of M in `dtype`; `lam` ascending."""
         r = len(lam)
-        if not r:
-            return M, []
         # In ascending order near ones are neighbours: the first and the last of each.
         within = 1 - NEAR[self.dtype]
         first = torch.searchsorted(lam, lam * within, right=True)
@@ -222,11 +201,6 @@ class Plan:
             near = (number >= first[rows, None]) & (number < last[rows, None])
             K[rows, columns] = torch.where(near, 0, K[rows, columns])
             blocks.append((rows, columns, torch.where(near, M[rows, columns], 0)))
-        if sum(block.numel() for _, _, block in blocks) > r * r // 2:
-            whole = torch.zeros_like(K)
-            for rows, columns, block in blocks:
-                whole[rows, columns] = block
-            blocks = [(slice(0, r), slice(0, r), whole)]
         return K, blocks
 
     def batch_bytes(self, n_test: int) -> int:
@@ -239,7 +213,9 @@ class Plan:
     def bytes(self) -> int:
         """Bytes that the plan holds."""
         own = [self.U, self.V] + ([self.F] if self.F is not None else [])
-        own += [tensor for fold in self.folds for tensor in fold.tensors]
+        for fold in self.folds:
+            own += [fold.K, fold.numerator, fold.denominator, *(block for _, _, block in fold.near)]
+            own += [fold.z.matrix, fold.w.matrix, *(side.steep[1] for side in (fold.z, fold.w) if side.steep)]
         return int(sum(tensor.nbytes for tensor in own))
 
 
@@ -250,8 +226,7 @@ def find_device(device: str) -> torch.device:
     try:
         return torch.ones(1, device=device).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        expected = f"auto, cpu or a CUDA device that is there ({reason})"
+        expected = f"auto, cpu or a CUDA device that is there ({str(error).splitlines()[0]})"
         raise PhaselabError(f"device: found {device!r}, expected {expected}") from error
 
 
@@ -276,9 +251,8 @@ def _right_singular(
         return root, V
     A, rest = matrix(), vectors[:, ~known]
     small = A @ rest
-    # The two sets of vectors are orthogonal, but A does not keep them so: eigenvectors are known to
-    # rounding of the largest eigenvalue, and what `rest` has of a direction with a large singular
-    # value would drown its own. One rotation takes that out.
+    # Eigenvectors are known to rounding of the largest eigenvalue, and what `rest` has of a direction with a large
+    # singular value would drown its own. One rotation takes that out.
     mixed = (V.T @ (A.T @ small)) / root[:, None] ** 2
     small = small - A @ (V @ mixed)
     more, W = _right_singular(small.T @ small, lambda: small, tolerance)
@@ -287,11 +261,7 @@ def _right_singular(
 
 
 def _orthonormal(V: torch.Tensor) -> Any:
-    """Columns (q, r) that are nearly orthonormal, made so: the last first, which are known best.
-
-    A direction that is small in the training set must have nothing of one that is large, or the
-    large one comes in by that door in other rows.
-    """
+    """Columns (q, r) that are nearly orthonormal, made so: the last and largest first, of which others keep nothing."""
     Q, R = torch.linalg.qr(V.flip(1))
     return (Q * R.diagonal().sign()).flip(1)
 

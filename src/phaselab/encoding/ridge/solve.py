@@ -10,10 +10,9 @@ import torch
 
 from phaselab.encoding.ridge.plan import FoldPlan, Plan, Side
 from phaselab.encoding.ridge.targets import Batch, Targets
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 
-#: Targets of a batch at least, where memory is scarce, and at most, where it is not: larger ones leave
-#: the cache of a CPU.
+#: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
 SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
 
 
@@ -24,10 +23,8 @@ class Fit:
     alpha : float64 (n_targets,) the chosen alphas.
     cv_score : float32 (n_targets,) mean over folds of the correlation with that alpha.
     test_score : float32 (n_targets,) correlation, or None without a test set.
-    predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown
-        predictions that hardly vary.
+    predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown them.
     weights : (r, n_targets) when asked for, of the whitened directions of the plan.
-    left_out : target -> why.
     """
 
     alpha: np.ndarray
@@ -35,7 +32,6 @@ class Fit:
     test_score: np.ndarray | None
     predictions: np.ndarray | None
     weights: np.ndarray | None
-    left_out: dict[int, str]
 
 
 @torch.inference_mode()
@@ -44,15 +40,13 @@ def solve(
 ) -> Fit:
     """Choose alpha for each target, fit, and score on the test set.
 
-    plan : of the features; with `X_test` when `targets` have a test set.
-    targets : with the same splits.
-    predictions, weights : keep the predictions of the test set; the weights.
+    plan : of the features; with `X_test` when `targets` have a test set, and with their splits.
     columns : these targets alone, of which the result then is: its first target is ``columns.start``.
     """
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
     n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
     expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
-    columns = slice(0, targets.n_targets) if columns is None else columns
+    columns = slice(0, len(targets.mean)) if columns is None else columns
     n_targets, numbers = columns.stop - columns.start, str(plan.dtype).removeprefix("torch.")
     fit = Fit(
         alpha=np.full(n_targets, np.nan),
@@ -60,14 +54,16 @@ def solve(
         test_score=np.full(n_targets, np.nan, np.float32) if n_test else None,
         predictions=np.full((n_test, n_targets), np.nan, numbers) if predictions else None,
         weights=np.full((plan.rank, n_targets), np.nan, numbers) if weights else None,
-        left_out={i - columns.start: why for i, why in targets.left_out.items() if columns.start <= i < columns.stop},
     )
     candidates = plan.alphas.cpu().numpy()
     # How much of each direction is left by each alpha, and at most.
     g = plan.s**2 / (plan.s**2 + plan.alphas[:, None])
     top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
     relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
-    for part in targets.batches(_most(plan), plan.device, plan.dtype, columns):
+    kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
+    size = LARGEST_BATCH[plan.device.type]
+    for start in range(0, len(kept), size):
+        part = targets.batch(kept[start : start + size], plan.device, plan.dtype)
         index, score, Z = _search(plan, part)
         at, units = part.columns - columns.start, 1 / targets.scale[part.columns]
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
@@ -75,8 +71,8 @@ def solve(
         shrunk = relative[index].T * Z
         if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
-            score = _correlation(predicted, part.Y_test).masked_fill_(part.test_constant, 0)
-            fit.test_score[at] = score.cpu().numpy()
+            test_score = _correlation(predicted, part.Y_test).cpu().numpy()
+            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, test_score)
             if fit.predictions is not None:
                 fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
         if fit.weights is not None:
@@ -87,22 +83,15 @@ def solve(
 def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, more: int = 0) -> int:
     """Targets of a batch that fit into `memory` bytes beside plans that are held together.
 
-    One plan at a time solves a batch; `n_test` are the test rows of the one with the most, `more` the bytes per target
-    that the caller needs beside those of ``Plan.batch_bytes``.
+    `n_test` are the test rows of the one with the most, `more` the bytes per target that the caller needs himself.
     """
     each, own = more + max(plan.batch_bytes(n_test) for plan in plans), sum(plan.bytes for plan in plans)
     least = min(SMALLEST_BATCH, n_targets)
     fitting = int((memory - own) // each)
-    if fitting < least:
-        raise PhaselabError(
-            f"memory: found {memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes "
-            f"({own} for the factorised features and {each} per target); expected as many bytes at least"
-        )
-    return min(_most(plans[0]), fitting)
-
-
-def _most(plan: Plan) -> int:
-    return LARGEST_BATCH.get(plan.device.type, LARGEST_BATCH["cpu"])
+    found = f"{memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes"
+    parts = f"as many bytes at least ({own} for the factorised features and {each} per target)"
+    expect(fitting >= least, "memory", found, parts)
+    return min(LARGEST_BATCH[plans[0].device.type], fitting)
 
 
 def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -120,8 +109,7 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     best = scores.max(0).values
     # Of equals the first, on every device: argmax does not promise which.
     number = torch.arange(len(scores), device=scores.device)[:, None]
-    index = torch.where(scores == best, number, len(scores)).min(0).values
-    return index.clamp_max_(len(scores) - 1), best, total
+    return torch.where(scores == best, number, len(scores) - 1).min(0).values, best, total
 
 
 def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from phaselab.encoding.folds import Fold, check_folds
+from phaselab.encoding.folds import Fold
+from phaselab.errors import expect
 
 #: Roles of a row in a fold.
 TRAIN, VALIDATE = 1, 2
@@ -18,18 +19,22 @@ class Splits:
     A piece is a set of rows with the same role in every fold, so that sums over the rows of a fold
     are sums over its pieces. Contiguous folds without a gap have one piece per fold.
 
-    n : number of rows.
-    folds : (train, validation) row numbers; no row may be in both.
+    n, folds : number of rows; (train, validation) row numbers, none in both.
     roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.
     order : (n,) row numbers, piece after piece, ascending in each; None where they are so already.
     slices : where each piece is in that order.
     """
 
     def __init__(self, n: int, folds: tuple[Fold, ...]) -> None:
-        check_folds(folds, n)
+        expect(len(folds), "cv", "no fold", "at least 1 (two sets of rows)")
         self.n, self.folds = n, folds
         role = np.zeros((n, len(folds)), dtype=np.int8)
         for number, (train, validation) in enumerate(folds):
+            rows = np.concatenate([train, validation])
+            good = len(train) and len(validation) and rows.dtype.kind in "iu" and len(np.unique(rows)) == len(rows)
+            good = good and rows.min() >= 0 and rows.max() < n
+            found, numbers = f"rows {train} that train and {validation} that validate", f"numbers from 0 to {n - 1}"
+            expect(good, f"cv: fold {number}", found, f"some of each, {numbers}, each once")
             role[train, number] = TRAIN
             role[validation, number] = VALIDATE
         kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,8 @@ import torch
 
 from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
 from phaselab.errors import expect
+from phaselab.lazy import View
 
-#: Targets whose range is outside these powers of 2 are scaled by one of them, which is exact: fourth powers
-#: of a response in tesla, or in arbitrary units of 1e10, are not float32 numbers.
-UNSCALED = -12, 12
 #: Bytes of responses that are looked through at once before anything is fitted.
 SURVEYED_AT_ONCE = 1 << 25
 #: Why a target is left out.
@@ -32,24 +29,17 @@ class Source:
 
     def read(self, columns: np.ndarray) -> np.ndarray:
         """(n, n_columns), float32 or float64; `columns` ascend."""
-        # Zarr and HDF5 read ranges well and scattered columns badly.
-        first, last = int(columns[0]), int(columns[-1]) + 1
-        values = np.asarray(self.values[:, first:last])
-        if len(columns) < last - first:
-            values = values[:, columns - first]
-        if self.rows is not None:
-            values = values[self.rows]
+        values = View(self.values, columns=columns)[:, :]
+        values = values if self.rows is None else values[self.rows]
         kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
         return np.require(values, kind, ["C", "W"])
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some targets: responses (n, b) in the order of the pieces, and sums (n_pieces, b), (n_folds, b).
+    """Some `columns` of ``Targets``; `Y` (n, b) in the order of the pieces, less the mean, scaled.
 
-    All of them times the scale of the target and less the mean of the training set, rounded.
-    `silent` (n_folds, b) says where nothing is to be learned, constant in a training set;
-    None: nowhere. `test_constant` (b,) says which are constant in the test set.
+    `silent` is None where nothing is.
     """
 
     columns: np.ndarray
@@ -58,7 +48,6 @@ class Batch:
     sums: torch.Tensor
     squares: torch.Tensor
     silent: torch.Tensor | None
-    test_constant: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +55,11 @@ class Targets:
     """Responses, and what of them does not depend on features; made by ``Targets.survey``.
 
     source, held_out : the training rows, and the test rows or None; read in batches of columns.
-    left_out : target -> why; not finite, or constant in the training set. They are not fitted.
-    kept : (n_kept,) numbers of the other targets.
-    mean : float64 (n_targets,) of the training set.
-    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved, nearly
-        always 1.
-    taken_off : float64 (n_targets,) the mean, rounded to the precision of the responses.
-    sums : (n_pieces, n_targets), and squares : (n_folds, n_targets) about the mean of each validation set.
-    silent : (n_folds, n_targets) constant in the training set of a fold.
-    test_constant : (n_targets,) constant in the test set.
+    left_out : target -> why it is not fitted; kept : (n_kept,) numbers of the other targets.
+    mean, taken_off : float64 (n_targets,) of the training set; the same, rounded to the precision of the responses.
+    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved.
+    sums, squares : (n_pieces, n_targets); (n_folds, n_targets) about the mean of each validation set. Both scaled.
+    silent, test_constant : (n_folds, n_targets) constant in the training set of a fold; (n_targets,) in the test set.
     """
 
     source: Source
@@ -96,12 +81,9 @@ class Targets:
     ) -> Targets:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
-        Y : (n_rows, n_targets) responses: a numpy array or memory map, a Zarr or HDF5 array. Read in batches of
-            columns and never copied as a whole.
-        splits : roles of the training rows.
-        train : (splits.n,) rows of `Y` that are the training set, ascending; None: all.
-        Y_test, test : held-out responses and their rows, in the same way; `Y_test` None: `Y` when `test` is
-            given, nothing otherwise.
+        Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.
+        train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
+        Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
 
         Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
         target.
@@ -125,22 +107,12 @@ class Targets:
         return cls(source, held_out, splits, left_out, kept, *known)
 
     @property
-    def n_targets(self) -> int:
-        """Number of targets, those that are left out included."""
-        return self.source.n_targets
-
-    @property
     def n_test(self) -> int:
         """Number of test rows."""
         return 0 if self.held_out is None else self.held_out.n
 
-    def batches(self, size: int, device: torch.device, dtype: torch.dtype, columns: slice) -> Iterator[Batch]:
-        """Batches of the kept targets in `columns`; training rows piece after piece."""
-        kept = self.kept[np.searchsorted(self.kept, columns.start) : np.searchsorted(self.kept, columns.stop)]
-        for start in range(0, len(kept), size):
-            yield self._batch(kept[start : start + size], device, dtype)
-
-    def _batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
+    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
+        """These of the kept targets, in ascending order."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
         def ready(source: Source) -> torch.Tensor:
@@ -155,16 +127,10 @@ class Targets:
         Y = ready(self.source)
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
-        silent = self.silent[:, columns]
-        return Batch(
-            columns=columns,
-            Y=Y,
-            Y_test=None if self.held_out is None else ready(self.held_out),
-            sums=torch.from_numpy(self.sums[:, columns]).to(device, dtype),
-            squares=torch.from_numpy(self.squares[:, columns]).to(device, dtype),
-            silent=torch.from_numpy(silent).to(device) if silent.any() else None,
-            test_constant=torch.from_numpy(self.test_constant[columns]).to(device),
-        )
+        held = None if self.held_out is None else ready(self.held_out)
+        silent = torch.from_numpy(self.silent[:, columns]).to(device) if self.silent[:, columns].any() else None
+        sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
+        return Batch(columns, Y, held, sums, squares, silent)
 
 
 def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.ndarray, ...]:
@@ -172,10 +138,8 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.
     if splits.order is not None:
         raw = raw[splits.order]
     # Of each piece. NaN and infinite values show in them as well.
-    highest, lowest = (
-        np.stack([extreme(raw[rows], axis=0) for rows in splits.slices]).astype(np.float64)
-        for extreme in (np.max, np.min)
-    )
+    pieces = [raw[rows] for rows in splits.slices]
+    highest, lowest = (np.array([f(piece, axis=0) for piece in pieces], np.float64) for f in (np.max, np.min))
     high, low = highest.max(axis=0), lowest.min(axis=0)
     finite = np.isfinite(high) & np.isfinite(low)
     test_constant = np.zeros(len(high), bool)
@@ -190,10 +154,10 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.
     # In the precision of the responses, so that every batch takes off exactly this.
     taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
     values -= taken_off
-    power = np.frexp(spread)[1]
-    usual = (power >= UNSCALED[0]) & (power <= UNSCALED[1]) | ~finite | (spread == 0)
-    scale = np.ldexp(1.0, np.where(usual, 0, -power.clip(-1000, 1000)))
-    if not usual.all():
+    # Powers of 2, which is exact: fourth powers of a response in tesla, or in units of 1e10, are not float32 numbers.
+    power = np.frexp(np.where(finite, spread, 0))[1]
+    scale = np.ldexp(1.0, np.where(abs(power) > 12, -power.clip(-1000, 1000), 0))
+    if (scale != 1).any():
         values *= scale
     parts = [values[rows] for rows in splits.slices]
     sums = np.stack([part.sum(axis=0) for part in parts])
@@ -204,9 +168,8 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.
         mine = splits.pieces(fold, VALIDATE)
         squares[fold] = (piece_squares[mine].sum(axis=0) - sums[mine].sum(axis=0) ** 2 / len(validation)).clip(0)
         # What rounding leaves of a constant is no variance, and nothing is learned from one.
-        flat, silent[fold] = (
-            highest[rows].max(axis=0) == lowest[rows].min(axis=0) for rows in (mine, splits.pieces(fold, TRAIN))
-        )
-        squares[fold][flat] = 0
+        others = splits.pieces(fold, TRAIN)
+        squares[fold][highest[mine].max(axis=0) == lowest[mine].min(axis=0)] = 0
+        silent[fold] = highest[others].max(axis=0) == lowest[others].min(axis=0)
     mean = taken_off + sums.sum(axis=0) / splits.n / scale
     return finite, spread == 0, mean, scale, taken_off, sums, squares, silent, test_constant
