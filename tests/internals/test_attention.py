@@ -16,7 +16,7 @@ from phaselab.internals import ngrams
 from phaselab.internals.attention import head_scores
 from phaselab.study import Training
 from phaselab.texts import source
-from phaselab.training.networks import build
+from phaselab.training.loop import build
 
 VOCABULARY, POSITIONS = 60, 96
 
