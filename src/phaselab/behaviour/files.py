@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from phaselab.behaviour.score import TaskError, quiet
+from phaselab.behaviour.score import TaskError
 from phaselab.errors import expect
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
@@ -70,7 +70,7 @@ def load_items(
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())
     try:
-        with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, quiet(), silence:
+        with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, silence:
             task, lines = _build(file, Path(folder), data or {}, shots)
             docs = [dict(doc) for doc in task.eval_docs]
             # Without examples of its own the task gives its first questions.

@@ -1,16 +1,14 @@
 """What a model does: multiple-choice items, scored as lm-evaluation-harness scores them.
 
 The harness divides prompt and option into tokens; ``scoring`` asks the model for the log-probability of every option;
-the measures are taken here, all of them from that one pass. A model follows the instruction when its greedy
-continuation begins with one of the listed options, which the pass tells for each option. Whether the answer is the
-option *and nothing else* takes generating it, which the harness does where a study asks for it.
+the measures are taken here, all of them from that one pass. Whether an answer is an option *and nothing else* takes
+generating it, which the harness does where a study asks for it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,8 @@ import pandas as pd
 from phaselab.behaviour import answers
 from phaselab.errors import PhaselabError
 from phaselab.texts.base import Item
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each model in memory
 
 #: Measure -> column of the per-item table whose mean over items it is.
 MEASURES = {
@@ -47,18 +47,6 @@ ABOUT = (
 
 class TaskError(PhaselabError):
     """A task that cannot be scored; the message names the file and line, or the task and the items."""
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the harness's warnings (it warns of each model in memory) off the screen."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def score_tasks(
@@ -106,24 +94,23 @@ def score_tasks(
     from phaselab.behaviour import scoring
 
     tokens = dict.fromkeys(items, 0) | dict(generate or {})
-    with quiet():
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
-        listed = [(task, item) for task, of_task in items.items() for item in of_task]
-        requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
-        asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
-        room = lm.max_length
-        fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
-        for task in items:
-            if not any(fit for (t, _, _), fit in zip(asked, fits, strict=True) if t == task):
-                raise TaskError(f"{task}: no prompt fits the model's context of {room} tokens")
-        # All tasks in one call, so that batches are full.
-        fitting = [one for one, fit in zip(asked, fits, strict=True) if fit]
-        scored = iter(scoring.score(model, [request for _, _, request in fitting], batch_size))
-        how = {"until": ["\n"], "do_sample": False}  # up to the end of its line
-        written = [(i.prompt, how | {"max_gen_toks": tokens[task]}) for task, i, _ in fitting if tokens[task]]
-        to_write = [Instance("generate_until", {}, arguments, 0) for arguments in written]
-        # The harness has no request to make of an empty list.
-        said = iter(lm.generate_until(to_write, disable_tqdm=True) if to_write else [])
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
+    listed = [(task, item) for task, of_task in items.items() for item in of_task]
+    requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
+    asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
+    room = lm.max_length
+    fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
+    for task in items:
+        if not any(fit for (t, _, _), fit in zip(asked, fits, strict=True) if t == task):
+            raise TaskError(f"{task}: no prompt fits the model's context of {room} tokens")
+    # All tasks in one call, so that batches are full.
+    fitting = [one for one, fit in zip(asked, fits, strict=True) if fit]
+    scored = iter(scoring.score(model, [request for _, _, request in fitting], batch_size))
+    how = {"until": ["\n"], "do_sample": False}  # up to the end of its line
+    written = [(i.prompt, how | {"max_gen_toks": tokens[task]}) for task, i, _ in fitting if tokens[task]]
+    to_write = [Instance("generate_until", {}, arguments, 0) for arguments in written]
+    # The harness has no request to make of an empty list.
+    said = iter(lm.generate_until(to_write, disable_tqdm=True) if to_write else [])
     outcomes = [
         {"task": task} | _outcome(item, next(scored) if fit else None, next(said) if fit and tokens[task] else None)
         for (task, item, _), fit in zip(asked, fits, strict=True)

@@ -111,10 +111,7 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
 
 
 def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
-    """Held-out narratives, read aloud at a natural pace (about 2.5 words per second with pauses).
-
-    A run begins with a new narrative and cuts its last one short. Labels are the world's, and `narrative`, its number.
-    """
+    """Held-out narratives at a natural pace (about 2.5 words per second); a run's last is cut. Labels: the world's."""
     length, runs, told = n_trs * tr, [], enumerate(narratives(seed))
     for index in range(n_runs):
         clock, heard = 0.0, []
@@ -149,10 +146,9 @@ def word_labels(run: Run) -> pd.DataFrame:
 def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
     """Latents at each word of each run, (n_texts, d), integrated over their window.
 
-    A category is coded one-hot and embedded at random, with the mean over its values taken out, so that neither
-    silence nor what is still unknown (both 0) stands apart from all values. A value heard in a single narrative is
-    coded 0 too: it would be that narrative's own mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a =
-    exp(-dt / window)``, begins anew with each narrative.
+    A category is coded one-hot and embedded at random, with the mean over its values taken out, so that silence and
+    what is unknown (both 0) do not stand apart. A value heard in a single narrative is 0 too: it would be that one's
+    mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, begins anew with each narrative.
     """
     table, codes = pd.concat(map(word_labels, stimulus.runs)), []
     for label, dimensions in latents.categories.items():

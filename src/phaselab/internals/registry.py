@@ -55,10 +55,9 @@ def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
     known: dict[str, Any] = {"states": states}
 
     def call(function: Function) -> Any:
-        names = list(signature(function).parameters)
+        names, right = list(signature(function).parameters), f"states or one of {', '.join(PARTS)}"
         for name in [name for name in names if name not in known]:
-            where, right = f"measure {function.__name__}", f"states or one of {', '.join(PARTS)}"
-            expect(name in PARTS, where, repr(name), right)
+            expect(name in PARTS, f"measure {function.__name__}", repr(name), right)
             known[name] = call(PARTS[name])
         return None if any(known[name] is None for name in names) else function(*(known[name] for name in names))
 
