@@ -25,7 +25,6 @@ from phaselab.cli import app
 from phaselab.features import read_features
 from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
-from phaselab.stages.states import FEATURES
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TINY, TRAIN, sweep
@@ -143,7 +142,7 @@ def test_a_failure_is_reported_and_stops_no_other(study: Study, tmp_path: Path) 
 
 
 def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: Store, tmp_path: Path) -> None:
-    assert not list(store.root.rglob(FEATURES))
+    assert not list(store.root.rglob("features.zarr"))
     shutil.copytree(store.root, tmp_path / "results")
     kept = Store(tmp_path / "results")
     chosen = (Workbench(study, kept).checkpoints(study.models[0])[-1].revision,)
@@ -151,17 +150,17 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
     assert outcome.failures == {}
     assert (outcome.computed, outcome.reused) == (1, len(CHECKPOINT) + len(LAST))
     folder = kept.stage("tiny", "one", chosen[0], "features")
-    found = read_features(folder / FEATURES)
+    found = read_features(folder / "features.zarr")
     labels = Workbench(study, kept).brain.stimulus.labels
     assert {layer: values.shape for layer, values in found.layers.items()} == {
         0: (len(labels), 16),
         1: (len(labels), 16),
     }
-    attributes = zarr.open_group(folder / FEATURES, mode="r").attrs
+    attributes = zarr.open_group(folder / "features.zarr", mode="r").attrs
     assert (attributes["unit"]["model"], attributes["unit"]["checkpoint"]) == ("one", chosen[0])
     assert attributes["device"] == "cpu"
     assert attributes["spec"]["pooling"] == study.features.pooling
-    assert not list(store.root.rglob(FEATURES))
+    assert not list(store.root.rglob("features.zarr"))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +224,7 @@ def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study,
     outcome = sweep(study, store, fresh=frozenset({"internal"}))
     assert (outcome.computed, outcome.reused) == (2 * 3, 2 * MODEL - 2 * 3)
     assert units(store) == before
-    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: behaviour, brain, controls"):
+    with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour, brain"):
         sweep(study, store, fresh=frozenset({"nothing_such"}))
 
 

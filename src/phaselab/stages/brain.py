@@ -1,4 +1,4 @@
-"""Brain alignment: ridge encoding models of every layer, scored in held-out time, and what stands beside them."""
+"""Brain alignment: ridge encoding models of every layer, scored in held-out time."""
 
 from __future__ import annotations
 
@@ -25,54 +25,3 @@ def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.study.brain.seed, device=bench.device)
     write_voxels(scores, folder / "voxels.zarr")
     return summarise(scores, bench.brain.rois, bench.brain.ceiling)
-
-
-@stage("controls", version=1, reads=(*RIDGE, "encoding.shuffles"), scope="last", **ALIKE)
-def controls(unit: Unit, folder: Path) -> pd.DataFrame:
-    """What a reviewer asks for, from the last checkpoint of a model; ``task`` is its name and ``model`` the condition.
-
-    Word rate and other nuisance alone; the true latents where the brain is simulated; and the features of the
-    checkpoint against responses that are shifted in time, ``encoding.shuffles`` times.
-    """
-    from phaselab.encoding import encode, shuffled_stimulus, summarise
-
-    bench, brain, last = unit.bench, unit.bench.brain, unit.same["checkpoint"]
-    spec, seed, tables = bench.study.encoding, bench.study.brain.seed, []
-
-    def add(condition: str, checkpoint: str, scores: Any) -> None:
-        rows = summarise(scores, brain.rois, brain.ceiling)
-        tables.append(rows.assign(model=f"control: {condition}", checkpoint=checkpoint, task=unit.model.name))
-
-    for condition, sources in {"word rate": brain.nuisance, "true latents": brain.latents}.items():
-        if sources:
-            X = {0: bench.trimmed(sources)}
-            add(condition, last, encode(X, bench.responses, spec, seed, device=bench.device))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
-    for number, scores in enumerate(shuffles):
-        add("shuffled stimulus", f"shuffle-{number}", scores)
-    return pd.concat(tables, ignore_index=True)
-
-
-@stage(
-    "similarity",
-    version=1,
-    reads=("encoding.similarity",),
-    asked=lambda study, model: bool(study.encoding.similarity),
-    **ALIKE,
-)
-def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Representational similarity and kernel alignment of each layer with each region, as the study asks for."""
-    from phaselab.encoding import similarity as measures
-
-    bench = unit.bench
-    return measures.summarise(unit.aligned, bench.responses, bench.brain.rois, bench.study.encoding.similarity)
-
-
-@stage("unique", version=1, reads=RIDGE, asked=lambda study, model: study.encoding.unique, **ALIKE)
-def unique(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
-    from phaselab.encoding.unique import unique_contribution
-
-    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
-    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)

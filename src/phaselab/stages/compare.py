@@ -1,4 +1,4 @@
-"""Hidden states that are kept, and checkpoints of a model compared by them."""
+"""Checkpoints of a model beside each other: hidden states that are kept, and what they have in common."""
 
 from __future__ import annotations
 
@@ -11,17 +11,7 @@ import pandas as pd
 from phaselab.stages.context import Unit
 from phaselab.stages.registry import STAGES, stage
 
-FEATURES, SAMPLED = "features.zarr", "states.safetensors"
-
-
-@stage("features", version=1, data=("checkpoint", "stimulus"), asked=lambda study, model: False)
-def features(unit: Unit, folder: Path) -> None:
-    """All of them, for work beyond the stages and where asked for alone: ``phaselab.features.read_features``."""
-    from phaselab.features import write_features
-
-    bench, path = unit.bench, folder / FEATURES
-    spec = bench.study.features.model_dump(mode="json")
-    write_features(unit.features, bench.brain.stimulus, path, unit=unit.same, device=bench.device, spec=spec)
+SAMPLED = "states.safetensors"
 
 
 @stage(
