@@ -15,21 +15,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is; the aim
 #: of the rebuild, 11,500 for all, is not reached yet, so they may only go down.
 BUDGET = {
-    "behaviour": 737,
+    "behaviour": 661,
     "book": 444,
-    "brains": 642,
-    "checkpoints": 720,
+    "brains": 624,
+    "checkpoints": 703,
     "cli": 539,
     "encoding": 2180,
     "features": 480,
     "figures": 1021,
-    "internals": 735,
+    "internals": 660,
     "phases": 1133,
     "stages": 825,
     "stimuli": 290,
     "sweep": 323,
-    "texts": 666,
-    "training": 230,
+    "texts": 659,
+    "training": 213,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 12_060, 600, 80
