@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
+    for name in {name for name in set(sys.modules) - before if name.startswith(measures.__name__)}:
         del sys.modules[name]
 
 
