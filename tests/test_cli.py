@@ -73,7 +73,7 @@ def test_parquet_and_tabs_give_the_same(table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "--x: found nothing, expected a column"),
+        ((), "--x: found nothing, expected one of model, task, seen"),
         (
             ("--x", "tokens", "--y", "score"),
             "--x: found no column 'tokens', expected one of model, task, seen",
@@ -94,7 +94,7 @@ def test_a_table_that_is_none_and_options_without_a_table(tmp_path: Path) -> Non
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"not parquet")
     assert "found no table that can be read" in phases(broken, *COLUMNS).output
-    assert "not there" in phases(tmp_path / "none.csv", *COLUMNS).output
+    assert "No such file" in phases(tmp_path / "none.csv", *COLUMNS).output
     result = phases("demo", "--x", "tokens")
     assert result.exit_code == 2
     assert "demo: found --x, expected them with a table" in result.output

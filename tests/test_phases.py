@@ -12,7 +12,6 @@ from phaselab.curves import select_layer
 from phaselab.errors import PhaselabError
 from phaselab.phases import (
     MOVE_COLUMNS,
-    TableError,
     Transitions,
     detachment_power,
     detectable_depth,
@@ -113,7 +112,7 @@ def test_a_change_between_checkpoints_is_found_exactly_without_noise(knot: float
     t = grid(21)
     fit = fit_transitions(t, shape(t, (knot, 0.2), (10.0, 0.9)))
     assert np.log10(fit.knots) == pytest.approx([knot], abs=1e-3)
-    assert [s.direction for s in fit.segments] == ["flat", "rising"]
+    assert fit.kinds == ("flat", "rise")
     assert fit.rises[0].height == pytest.approx(0.7, abs=1e-4)
     assert np.log10(fit.rises[0].midpoint) == pytest.approx((knot + 10) / 2, abs=1e-3)
     assert fit.rises[0].steepness == pytest.approx(0.7 / (10 - knot), rel=1e-3)
@@ -123,7 +122,7 @@ def test_a_rise_a_fall_and_a_return_are_dated() -> None:
     t = grid(28)
     y = shape(t, *DIP) + 0.01 * np.random.default_rng(3).standard_normal(28)
     fit = fit_transitions(t, y, max_changes=6)
-    assert [s.direction for s in fit.segments if s.direction != "flat"] == ["rising", "falling", "rising"]
+    assert [kind for kind in fit.kinds if kind != "flat"] == ["rise", "fall", "rise"]
     assert len(fit.rises) == 2
     assert len(fit.falls) == 1
     for low, high, knot in zip(*np.log10(fit.intervals).T, np.log10(fit.knots), strict=True):
@@ -159,7 +158,7 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     y = shape(t, (8.0, 0.0), (9.0, 1.0)) + 0.05 * np.random.default_rng(1).standard_normal(20)
     one, two = (fit_transitions(t, y) for _ in range(2))
     assert one.intervals == two.intervals
-    assert one.segments == two.segments
+    assert one.moves == two.moves
 
 
 def test_order_duplicates_and_gaps_do_not_matter() -> None:
@@ -373,9 +372,9 @@ def test_a_table_without_names_is_one_curve_and_says_what_it_averaged() -> None:
     ],
 )
 def test_a_wrong_table_is_told_by_its_column(change: dict[str, object], options: dict[str, object], said: str) -> None:
-    with pytest.raises(TableError, match=said):
+    with pytest.raises(PhaselabError, match=said):
         fit_table(learning().assign(**change), **options)
-    with pytest.raises(TableError, match="found no rows"):
+    with pytest.raises(PhaselabError, match="found no rows"):
         fit_table(learning().iloc[:0])
 
 
@@ -439,7 +438,7 @@ def test_intervals_cover_the_truth(subjects: int) -> None:
         fits += 1
         low, high = np.log10(fit.intervals).T
         covered += (low <= [7.7, 8.9]) & (high >= [7.7, 8.9])
-        steep += fit.segments[1].slope_low <= 1 / 1.2 <= fit.segments[1].slope_high
+        steep += fit.rises[0].steepness_low <= 1 / 1.2 <= fit.rises[0].steepness_high
     assert fits >= 50
     # 95 % within three standard errors of the simulation
     assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / fits) <= covered.mean() / fits
@@ -467,7 +466,7 @@ def real(table: pd.DataFrame, size: str, task: str) -> Transitions:
 @pytest.mark.parametrize("size", SIZES)
 def test_pythia_lambada_lifts_off_between_step_512_and_3000(pythia: pd.DataFrame, size: str) -> None:
     fit = real(pythia, size, "lambada_openai")
-    assert fit.segments[0].direction == "flat"
+    assert fit.kinds[0] == "flat"
     assert 511.5 <= fit.rises[0].onset / TOKENS_A_STEP <= 3000
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,13 +50,8 @@ class NothingToDraw(PhaselabError):
 
 
 def gather(files: Iterable[Path]) -> pd.DataFrame:
-    """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``.
-
-    Rows are in order of model, tokens, perspective, measure, task, layer, subject and ROI, so that the same results
-    give the same table in whatever order they were made.
-    """
-    tables = [pd.read_parquet(file) for file in files]
-    if not tables:
+    """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``, in whatever order made."""
+    if not (tables := [*map(pd.read_parquet, files)]):
         return curve_table([])
     order = ["study", "model", "tokens", "checkpoint", "perspective", "measure", "task", "layer", "subject", "roi"]
     table = pd.concat(tables, ignore_index=True)[list(CURVE_COLUMNS)].astype(CURVE_TYPES)
@@ -63,7 +59,7 @@ def gather(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def subjects_text(n: int, simulated: bool) -> str:
-    """How many subjects, and that they are simulated where they are: ``"n = 3 simulated subjects"``."""
+    """``n = 3 subjects``, or ``n = 3 simulated subjects``."""
     return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
 
 
@@ -117,8 +113,8 @@ def best_layer(curves: pd.DataFrame) -> int:
 class Curve(NamedTuple):
     """A curve of one model in each of its replicates: a brain score in subjects, a behaviour in tasks.
 
-    Each replicate has a value at each checkpoint, so that a mean is over the same ones all along the curve: one that
-    lacks a value where others have one is left out as a whole, which `notes` say.
+    A mean is over the same replicates all along the curve: one that lacks a value where others have one is left out as
+    a whole, which `notes` say.
     """
 
     of: str  # the column that names replicates: subject or task
@@ -167,9 +163,7 @@ def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
     return Curve(of, names, at.index[at].to_numpy(dtype=float), values, errors, layer, tuple(notes))
 
 
-def brain_by_subject(
-    curves: pd.DataFrame, roi: str = "all", layer: int | float | str = "best", measure: str | None = None
-) -> Curve:
+def brain_by_subject(curves: pd.DataFrame, roi: str = "all", layer: float | str = "best", measure: str = "") -> Curve:
     """The brain score of one model in each subject: what figures draw and the test of the phases tests.
 
     `layer` is ``"best"`` (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a relative
@@ -197,19 +191,12 @@ def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] |
     return _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
 
 
-def interval_over(rows: pd.DataFrame, by: Sequence[str] = ("tokens",)) -> pd.DataFrame:
+def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:
     """Mean of ``value`` over the rows of each group with its 95 % interval: `by`, value, low, high, n, in order.
 
-    Student's t interval over the rows (subjects, seeds): ``mean ± t(.975, n - 1) s / sqrt(n)``. With one row the
-    interval is that row's own ``stderr`` times 1.96, or NaN without it.
-    """
-    return interval_of(rows, by, scatter=True)
-
-
-def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:
-    """The same over rows whose ``stderr`` are known and independent: items of tasks, folds of probes.
-
-    The standard error of the mean of n rows is ``sqrt(sum(stderr**2)) / n``; the interval is 1.96 of it to both sides.
+    The rows' own ``stderr`` are taken as independent (items of tasks, folds of probes): 1.96 times
+    ``sqrt(sum(stderr**2)) / n`` to both sides. With `scatter`, where a group has several rows (subjects, seeds), it is
+    Student's t interval over them: ``mean ± t(.975, n - 1) s / sqrt(n)``.
     """
     from scipy import stats
 
@@ -225,32 +212,28 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
 
 
-def brain_curve(
-    curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str | None = None
-) -> pd.DataFrame:
+interval_over = partial(interval_of, scatter=True)
+
+
+def brain_curve(curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str = "") -> pd.DataFrame:
     """``brain_by_subject`` by tokens: the mean over subjects with its 95 % interval."""
     return interval_over(brain_by_subject(curves, roi, layer, measure).rows)
 
 
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """One curve of one model, columns of ``interval_over``.
+    """One curve of one model, columns of ``interval_of``.
 
     `measure` is ``brain`` (best layer, all voxels), ``probes`` (score above that for shuffled labels in
     ``internal_layer``, mean over labels; empty without probes) or a measure of behaviour (mean over tasks).
     """
     if measure == "brain":
         return brain_curve(curves)
-    if measure == "probes":
-        rows = _above_shuffled(curves)
-        return interval_of(rows[rows["layer"] == select_layer(rows)])
-    return interval_of(behaviour_by_task(curves, measure).rows)
+    rows = _above_shuffled(curves) if measure == "probes" else behaviour_by_task(curves, measure).rows
+    return interval_of(rows[rows["layer"] == select_layer(rows)] if measure == "probes" else rows)
 
 
 def internal_layer(curves: pd.DataFrame) -> int:
-    """The layer whose probes are highest above shuffled labels over the whole of training.
-
-    Without probes: the best layer of the brain.
-    """
+    """The layer whose probes are highest above shuffled labels over all of training; without probes ``best_layer``."""
     rows = _above_shuffled(curves)
     return select_layer(rows) if len(rows) else best_layer(curves)
 
@@ -291,8 +274,8 @@ def control_table(
 def families(study: Study) -> pd.DataFrame:
     """The models of a study and what they differ in: model, label, architecture, mix, seed, group.
 
-    Models of one `group` differ in their seed alone; its name is their label without the seed. A
-    model that was found and not trained here is a group of its own.
+    Models of one `group` differ in their seed alone; its name is their label without the seed. A model that was not
+    trained here is a group of its own.
     """
     rows = []
     for model in study.models:
@@ -313,18 +296,12 @@ def families(study: Study) -> pd.DataFrame:
 def comparison(
     curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """One row per model: brain score first and last, its best layer, behaviour and probes at the end.
-
-    Parameters as in ``phase_interactive``.
-    """
+    """A row per model: brain first and last, best layer, behaviour (of `tasks` by model) and probes at the end."""
     out = []
-    for row in each_row(models):
+    for row in each_row(models[models["model"].isin(curves["model"])]):
         own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
-        if own.empty:
-            continue
-        ends = brain_curve(own)["value"].iloc[[0, -1]].round(3)
         entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "best layer": best_layer(own)}
-        entry |= {"brain, first": ends.iloc[0], "brain, last": ends.iloc[1]}
+        entry |= zip(("brain, first", "brain, last"), brain_curve(own)["value"].iloc[[0, -1]].round(3), strict=True)
         for measure in ("instruction_following", "accuracy", "probes"):
             if measure in set(own["measure"]) or (measure == "probes" and len(_above_shuffled(own))):
                 name = "probes above shuffled" if measure == "probes" else measure.replace("_", " ")

@@ -342,8 +342,8 @@ def test_every_panel_draws_its_own_rows(one, curves):
     low, high = band_of(behaviour.axes[1], 1)
     assert high - low == pytest.approx(2 * 1.96 * rows["stderr"])
     region = figures.roi_curves(one, simulated=True).axes[2]
-    assert lines_of(region)["medial"] == pytest.approx(figures.brain_curve(one, "medial")["value"])
-    assert lines_of(region)["all"] == pytest.approx(figures.brain_curve(one)["value"])
+    assert lines_of(region)["_medial"] == pytest.approx(figures.brain_curve(one, "medial")["value"])
+    assert lines_of(region)["_all"] == pytest.approx(figures.brain_curve(one)["value"])
     inner = figures.internals_curves(one).axes[1]
     ratio = one[(one["measure"] == "participation_ratio") & (one["layer"] == 3)]
     assert lines_of(inner)["layer 3"] == pytest.approx(ratio["value"])

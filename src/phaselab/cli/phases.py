@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
-from phaselab.errors import expect
-from phaselab.results import Store, write_table
-from phaselab.study import Study, StudyError, load_study
+from phaselab.errors import PhaselabError, expect
+from phaselab.results import Store, read_table, write_table
+from phaselab.study import StudyError, load_study
 
-#: What `phases` reads as a table of curves, by the file's ending, and what separates columns; all else is a study.
-TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
+#: Endings of what `phases` reads as a table of curves; all else is a study.
+TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
@@ -37,31 +36,33 @@ def phases(
     """
     if Path(source).suffix.lower() in TABLES:
         return _of_table(Path(source), x, y, by, stderr, out)
+    import pandas as pd
+
+    from phaselab.book.lab import Lab
+
     options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
     given = ", ".join(name for name, value in options.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    _of_study(load_study(source), Store(results), data)
+    study, store = load_study(source), Store(results)
+    lab, tables = Lab(study, store, data), []
+    for model in lab.models:
+        verdict = lab.phases(model)
+        tables.append(verdict.table.assign(study=study.name))
+        typer.echo(f"{model}: {verdict.statement}")
+    path = store.study(study.name) / "phases.parquet"
+    write_table(pd.concat(tables, ignore_index=True), path)
+    typer.echo(path)
 
 
 def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
-    import pandas as pd
-
     from phaselab import figures
-    from phaselab.phases import TableError, fit_table
+    from phaselab.phases import fit_table
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: not there, expected a table of learning curves")
-    try:
-        separator = TABLES[path.suffix.lower()]
-        table = pd.read_csv(path, sep=separator) if separator else pd.read_parquet(path)
-    except (ValueError, OSError) as error:
-        raise TableError(f"{path}: found no table that can be read ({error})") from error
-    for option, column in (("--x", x), ("--y", y)):
-        expect(column, option, "nothing", f"a column of {path}: {', '.join(map(str, table.columns))}", TableError)
+    table = read_table(path)
     try:
         fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
-    except TableError as error:
-        raise TableError(f"{path}: --{error}") from error
+    except PhaselabError as error:
+        raise PhaselabError(f"{path}: --{error}") from error
     folder = out or Path(f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
     axis = f"{x} (log scale)"
@@ -72,21 +73,3 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
         typer.echo(f"{', '.join(key) or path.name}: {fit.statement}{notes}")
     for name in ("transitions.csv", "curves.png", "raster.png"):
         typer.echo(folder / name)
-
-
-def _of_study(study: Study, store: Store, data: Path | None) -> None:
-    import pandas as pd
-
-    from phaselab.curves import gather
-    from phaselab.phases import triple_phase_test
-    from phaselab.stages import Workbench
-
-    bench, tables = Workbench(study, store, data, say=cache(typer.echo)), []
-    for model in study.models:
-        tasks = bench.tasks(model) or None
-        verdict = triple_phase_test(gather(bench.tables(model)), model.name, tasks=tasks)
-        tables.append(verdict.table.assign(study=study.name, model=model.name))
-        typer.echo(f"{model.name}: {verdict.statement}")
-    path = store.study(study.name) / "phases.parquet"
-    write_table(pd.concat(tables, ignore_index=True), path)
-    typer.echo(path)

@@ -1,9 +1,7 @@
-"""Every figure of the book, from tables alone.
+"""Every figure of the book, from tables alone, by matplotlib, or by plotly where looking around helps.
 
-Each function takes tables (rows of the curves table, transitions, scores of vertices) and gives a matplotlib
-``Figure``, or a plotly one where looking around helps. A figure that shows brain data takes ``simulated`` and says so
-in the picture itself, so that a copied figure still says it. Colours are those of Okabe and Ito (2008, "Color
-Universal Design"), told apart by markers and line styles as well; white behind them in light and in dark pages.
+A figure that shows brain data takes ``simulated`` and says so in the picture itself, so that a copy still says it.
+Lines are told apart by markers and styles as well as colours; white is behind them in light and in dark pages.
 """
 
 # ruff: noqa: F401, F403  (each module lists its figures in its own __all__)

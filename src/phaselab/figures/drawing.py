@@ -23,21 +23,16 @@ P = ParamSpec("P")
 #: Name of a line -> how it is drawn, in matplotlib's words.
 Looks = Mapping[Any, Mapping[str, Any]]
 
-#: Okabe and Ito's colours, in the order in which lines take them.
+#: Colours of Okabe and Ito (2008, "Color Universal Design"), in the order in which lines take them.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES = ("-", "--", "-.", ":")
 #: Tints that shade the three phases; each is also named in the figure.
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
 GREY, PALE = "#5A5A5A", "#9A9A9A"
-#: Markers of what a curve does.
 KINDS = {"rise": "^", "fall": "v"}
-#: Measures whose axis goes from 0 to 1.
-SHARES = ("instruction_following", "accuracy", "accuracy_greedy")
 TOKENS = "training tokens (log scale)"
-#: The mark of a simulated brain, and its two colours.
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
-WIDTH = 7.2
 #: How the thin lines of a panel are drawn, and points instead of them.
 HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
 POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha": 0.55, "markevery": None}
@@ -58,10 +53,7 @@ STYLE: dict[Any, Any] = {
 
 
 class TokenAxis:
-    """Training tokens (n,) on a logarithmic axis with a place for step 0, which has no logarithm.
-
-    A linear stretch (symlog), `gap` decades wide and marked as a break, leads from 0 to the first positive count.
-    """
+    """Training tokens (n,) on a log axis with a linear stretch (symlog), `gap` decades wide, from 0 to the first."""
 
     def __init__(self, tokens: npt.ArrayLike) -> None:
         counts = np.asarray(tokens, dtype=float)
@@ -93,18 +85,15 @@ class TokenAxis:
             ax.plot(at, [0, 0], "k", transform=ax.get_xaxis_transform(), clip_on=False, zorder=5, **look)
 
 
-def new_figure(height: float, width: float = WIDTH) -> Figure:
-    """An empty figure in the book's style, `width` by `height` inches, known to nobody else."""
+def new_figure(height: float, width: float = 7.2) -> Figure:
+    """An empty figure, `width` by `height` inches, known to nobody else."""
     fig = plt.figure(figsize=(width, height), layout="constrained")
     plt.close(fig)  # made through pyplot so that a notebook knows how to show it, closed so that it shows it once
     return fig
 
 
 def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Run a figure function in the book's style and leave the caller's settings alone.
-
-    Where the table lacks what the figure shows (a study without tasks, say), the figure says so: the page stays whole.
-    """
+    """Run a figure function in the book's style; where the table lacks what it shows, the figure says so instead."""
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -160,23 +149,15 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel of a figure of curves shows.
+    """What one panel of a figure of curves shows. A line whose name begins with "_" is not in the legend."""
 
-    rows : columns line, tokens, value and, where they are known, low and high. A line whose name begins with "_" is not
-        in the legend.
-    title, unit : above the panel, and of its y axis. limits : of the y axis.
-    thin : columns line (whose colour it takes), unit (each a thin line of its own), tokens, value.
-    level, level_name : a dotted line across, and its name in the legend.
-    moves : transitions, columns kind, tokens, low, high: lines down, with bars along the bottom for the intervals.
-    """
-
-    rows: pd.DataFrame
+    rows: pd.DataFrame  # line, tokens, value and, where they are known, low and high
     title: str = ""
-    unit: str = ""
-    thin: pd.DataFrame | None = None
-    level: float = np.nan
+    unit: str = ""  # of the y axis, with `limits`
+    thin: pd.DataFrame | None = None  # line (whose colour it takes), unit (each a thin line of its own), tokens, value
+    level: float = np.nan  # of a dotted line across, with its name in the legend
     level_name: str = ""
-    moves: pd.DataFrame | None = None
+    moves: pd.DataFrame | None = None  # kind, tokens, low, high: lines down, with bars for intervals at the bottom
     limits: tuple[float, float] | None = None
 
     @classmethod
@@ -185,7 +166,7 @@ class Panel:
         title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
         if moves is not None:
             moves = moves[moves["measure"] == ("brain" if measure in ("r", "r_normalised") else measure)]
-        limits = (-0.05, 1.05) if measure in SHARES else None
+        limits = (-0.05, 1.05) if unit == "share of items" else None
         return cls(rows, title + more, unit, limits=limits, moves=moves, **rest)
 
     def draw(self, ax: Axes, looks: Looks, hair: Mapping[str, Any], **how: Any) -> None:
@@ -218,7 +199,6 @@ def panels(
     by: str = "tokens",
     x: str = TOKENS,
     share_y: bool = False,
-    legend: bool = True,
     phases: pd.DataFrame | None = None,
     hair: Mapping[str, Any] = HAIR,
     note: str = "",
@@ -229,7 +209,6 @@ def panels(
 
     small : panels of one y axis, three or two beside each other.
     by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
-    legend : one for all panels above them, where it covers no data; left out if there is one line alone.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
     hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """
@@ -262,7 +241,7 @@ def panels(
         look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
         axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
-    if legend and len(names) > 1:
+    if len(names) > 1:
         parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
         fit = [len(part) for part in parts if sum(max(map(len, column)) + 9 for column in part) < 96]
         rows = -(-len(names) // max([1, *fit]))

@@ -31,10 +31,8 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     rois = sorted(set(curves.loc[curves["perspective"] == "brain", "roi"]) - {"all"})
     drawn = {("brain", "whole brain"): query.brain_curve(curves)}
     drawn |= {("brain", roi): query.brain_curve(curves, roi, layer) for roi in rois}
-    for measure in ("instruction_following", "accuracy"):
-        if (curves["measure"] == measure).any():
-            drawn["rest", measure.replace("_", " ")] = query.model_curve(curves, measure)
-    drawn["rest", "probes"] = query.model_curve(curves, "probes")
+    there = [m for m in ("instruction_following", "accuracy") if (curves["measure"] == m).any()]
+    drawn |= {("rest", m.replace("_", " ")): query.model_curve(curves, m) for m in [*there, "probes"]}
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
     parts = [table.merge(names, on="tokens").assign(panel=p, curve=c) for (p, c), table in drawn.items() if len(table)]
     return pd.concat(parts, ignore_index=True)
@@ -48,10 +46,9 @@ def phase_interactive(
     transitions: pd.DataFrame | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> Any:
-    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off; by plotly.
+    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
 
-    Each point tells its checkpoint, step, tokens, value and interval when it is pointed at. `transitions` (as in
-    ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken; default: all.
+    `transitions` (as in ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken.
     """
     import plotly.express as px
 
@@ -74,13 +71,9 @@ def phase_interactive(
     fig = px.line(table.round({"low": 3, "high": 3}), x="at", y="value", error_y="up", error_y_minus="down", **how)
     fig.update_traces(error_y={"thickness": 0.8, "width": 0}, marker_size=7, hovertemplate=HOVER)
     fig.update_traces(showlegend=True, legendgroup=None)
-    shown = [
-        {"visible": [t.customdata[0][5] == m and ("legendonly" if t.name in regions else True) for t in fig.data]}
-        for m in labels.index
-    ]
-    for trace, visible in zip(fig.data, shown[0]["visible"], strict=True):
-        trace.visible = visible
-    # Vertical lines at the transitions of each model, each in its panel: plotly counts panels from below.
+    states = [(trace.customdata[0][5], "legendonly" if trace.name in regions else True) for trace in fig.data]
+    shown = [{"visible": [own == model and state for own, state in states]} for model in labels.index]
+    # Plotly counts panels from below: the brain's is the second.
     line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     shapes: dict[str, list[Any]] = {model: [] for model in labels.index}
     for move in [] if transitions is None else query.each_row(transitions[transitions["model"].isin(labels.index)]):
@@ -97,6 +90,7 @@ def phase_interactive(
         shapes=shapes[labels.index[0]],
         updatemenus=[_menu(labels, shown, [{"shapes": own} for own in shapes.values()])],
     )
+    fig.plotly_restyle(shown[0])
     fig.layout.annotations = _mark(simulated, yref="y2 domain")  # instead of the names of the panels
     return fig
 
@@ -117,9 +111,8 @@ def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: An
 
 
 def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
-    """Both hemispheres of the inflated fsaverage5 to turn around, one of several maps at a time; a plotly figure.
+    """Both hemispheres of the inflated fsaverage5 to turn around: 1.7 MB, and 0.2 MB for each further map.
 
-    All is in the figure itself (1.7 MB, and 0.2 MB for each further map): the view needs neither a file nor a request.
     `maps` : name of a button -> values as in ``surface``; `label` : what they are.
     """
     every = np.stack(list(maps.values()))

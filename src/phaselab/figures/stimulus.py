@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import seaborn.objects as so
 from matplotlib import cm, colors
 from matplotlib.figure import Figure
 from scipy.spatial import cKDTree
@@ -26,22 +26,16 @@ HEMISPHERE = 10242
 
 @draw.styled
 def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> Figure:
-    """A value of every voxel, region by region: a dot per voxel, a bar the median.
-
-    `rois`, `values` : subject -> (n_voxels,) names of regions, and what `label` says, with its unit.
-    """
+    """A dot for every voxel, region by region; `rois`, `values` : subject -> (n_voxels,) regions, what `label` says."""
     table = pd.concat([pd.DataFrame({"roi": rois[s], "value": values[s]}) for s in values], ignore_index=True)
-    names = sorted(table["roi"].unique())
-    fig = draw.new_figure(3.0)
+    fig, regions, rng = draw.new_figure(3.0), table.groupby("roi")["value"], np.random.default_rng(7)
     ax = fig.subplots()
-    scale = so.Nominal({name: look["color"] for name, look in draw.looks(names).items()}, order=names)
-    plot = so.Plot(table, x="roi", y="value", color="roi").scale(x=so.Nominal(order=names), color=scale)
-    plot = plot.add(so.Dot(pointsize=3, alpha=0.55, edgewidth=0), so.Jitter(0.6, seed=7), legend=False)
-    plot = plot.add(so.Dash(color="black", width=0.72, linewidth=2), so.Agg("median"), legend=False)
-    plot.label(x="", y=label).on(ax).plot()
-    ax.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+    for x, (colour, (_, own)) in enumerate(zip(cycle(draw.COLOURS), regions, strict=False)):
+        ax.scatter(x + rng.uniform(-0.3, 0.3, len(own)), own, 9, colour, alpha=0.55, linewidth=0)
+        ax.hlines(own.median(), x - 0.36, x + 0.36, "black", linewidth=2)
+    ax.set_xticks(range(len(regions)), [str(name).replace(" ", "\n", 1) for name in regions.groups])
     ax.grid(axis="x", visible=False)
-    ax.set_ylim(min(0.0, float(table["value"].min())) - 0.02, None)
+    ax.set(ylabel=label, ylim=(min(0.0, float(table["value"].min())) - 0.02, None))
     sizes = sorted({len(own) for own in values.values()})
     voxels = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
     return draw.foot(fig, f"{subjects_text(len(values), simulated)}, {voxels} voxels each; bar: median", simulated)
@@ -49,17 +43,14 @@ def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> F
 
 @draw.styled
 def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> Figure:
-    """Some time courses below each other, what a voxel's response looks like: a value every `tr` seconds.
-
-    `series` : name -> (n_trs,) in standard deviations; `label` : what they have in common, for the note below.
-    """
+    """Time courses below each other: name -> (n_trs,) in standard deviations; `label` : what they have in common."""
     drawn = [
-        draw.Panel(pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own, "line": name}), name, "s.d.")
+        draw.Panel(pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own, "line": f"_{name}"}), name, "s.d.")
         for name, own in series.items()
     ]
-    style = {name: {"color": look["color"], "linewidth": 1.2} for name, look in draw.looks(series).items()}
-    how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "legend": False, "share_y": True}
-    return draw.panels(drawn, style, room=0.95, note=label, simulated=simulated, **how)
+    style = {f"_{name}": {"color": look["color"], "linewidth": 1.2} for name, look in draw.looks(series).items()}
+    how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "room": 0.95, "share_y": True}
+    return draw.panels(drawn, style, note=label, simulated=simulated, **how)
 
 
 @draw.styled
@@ -70,10 +61,7 @@ def words_on_grid(
     after: np.ndarray,
     names: tuple[str, str] = ("words in the TR", "the same after the haemodynamic response"),
 ) -> Figure:
-    """Words at their onsets over the TR grid, and one regressor before and after the haemodynamic response.
-
-    `first` : second of the run with which the 20 s begin that are shown; `before`, `after` : (n_trs,) the regressor.
-    """
+    """Words at their onsets over the TR grid, 20 s from `first` on, and a regressor (n_trs,) `before` and `after`."""
     fig, last = draw.new_figure(3.9), first + 20
     words, series = fig.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
     said = [(text, onset) for text, onset in zip(run.texts, run.onsets, strict=True) if first <= onset < last]
@@ -112,12 +100,9 @@ def by_layer(table: pd.DataFrame, label: str, *, note: str = "") -> Figure:
 def similarity_matrices(
     matrices: Arrays, names: Sequence[str], *, label: str, axis: str = "layer", note: str = "", simulated: bool = False
 ) -> Figure:
-    """Square matrices of similarities between 0 and 1 side by side, with their values written in.
-
-    `matrices` : title -> (k, k), at most three; `names` : of the k rows and columns, `axis` says what they are.
-    """
+    """Similarities between 0 and 1: title -> (k, k), at most three; `names` : of rows and columns, which are `axis`."""
     count = len(matrices)
-    fig = draw.new_figure(0.8 + draw.WIDTH / count * 0.8) if count > 1 else draw.new_figure(4.4, width=5.2)
+    fig = draw.new_figure(0.8 + 5.76 / count) if count > 1 else draw.new_figure(4.4, width=5.2)
     *axes, bar = fig.subplots(1, count + 1, width_ratios=[1] * count + [0.06])
     how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f", "xticklabels": names}
     how |= {"annot": len(names) <= 8, "annot_kws": {"size": 9}, "cbar_ax": bar, "cbar_kws": {"label": label}}
@@ -130,10 +115,9 @@ def similarity_matrices(
 
 
 def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
-    """Values of sampled vertices of all subjects spread to the whole of fsaverage5: (20484,), left hemisphere first.
+    """Values of sampled vertices spread to all of fsaverage5, for looking at only: (20484,), left hemisphere first.
 
-    Each vertex of the surface takes the mean of the sampled ones that are nearest to it among those
-    within `reach` mm (in a straight line) on the white surface; farther from any sample it is NaN. For looking at only.
+    A vertex takes the mean over subjects of the nearest sampled one within `reach` mm on the white surface, else NaN.
     `vertices`, `values` : subject -> (n,) vertex numbers (right hemisphere from 10242) and their values.
     """
     from nilearn.datasets import load_fsaverage
@@ -162,10 +146,7 @@ def inflated(values: np.ndarray, limits: tuple[float, float], **how: Any) -> Any
 
 @draw.styled
 def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") -> Figure:
-    """Values on the inflated fsaverage5 surface: lateral and medial views of both hemispheres.
-
-    `values` : (20484,) left hemisphere first, NaN is drawn as bare cortex; `label` : what they are.
-    """
+    """Four views of `values` on the inflated fsaverage5, (20484,), left hemisphere first; NaN is bare cortex."""
     limits = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
     fig = draw.new_figure(4.9)
     axes = fig.subplots(2, 2, subplot_kw={"projection": "3d"})

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator
 from scipy.optimize import isotonic_regression
 
 from phaselab import curves as query
@@ -66,13 +66,11 @@ def perspectives(
 ) -> Figure:
     """The phase figure: brain, behaviour and internal states of one model on one token axis.
 
-    curves : rows of one model.
     measure : one measure of behaviour, task by task: it alone is drawn below the brain, whose tie a phase claims.
-    transitions : what ``transitions_of`` gives; their midpoints and intervals are drawn.
-    phases : ``TriplePhase.table``; from ``start`` to ``stop`` of each phase that was found is shaded.
+    transitions : what ``transitions_of`` gives. phases : ``TriplePhase.table``; those found are shaded.
     tasks : the tasks of which the mean is taken; default: all.
-    best_monotone : draw, with the brain curve, the closest curve that never falls (isotonic regression, weights equal):
-        what lies below it is the fall that has to be explained.
+    best_monotone : draw also the closest curve that never falls (isotonic regression, weights equal): what of the
+        brain curve lies below it is the fall that has to be explained.
     """
     own = query.of_tasks(curves, tasks)
     curve = query.brain_by_subject(own)
@@ -123,17 +121,13 @@ def internals_curves(
     fig = draw.panels(drawn, draw.layer_looks(rows["layer"]), room=2.1, note=note)
     for ax in fig.axes:
         ax.set_yscale("log")
-        ticks = {"major_formatter": ScalarFormatter(), "minor_formatter": NullFormatter()}
-        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), **ticks)
+        ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
     return fig
 
 
 @draw.styled
 def probe_curves(curves: pd.DataFrame) -> Figure:
-    """A panel for each probed label: the probe in ``internal_layer``, its two controls and chance, by tokens.
-
-    Labels that are classes are scored by accuracy, values by correlation; the panel's title says which.
-    """
+    """A panel for each probed label: the probe in ``internal_layer``, its two controls and chance, by tokens."""
     layer = query.internal_layer(curves)
     rows = curves[(curves["layer"] == layer) & curves["measure"].str.startswith("probe_")]
     if rows.empty:
@@ -150,10 +144,7 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
 
 @draw.styled
 def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure:
-    """Brain score of each layer at each checkpoint: mean over subjects, one column per checkpoint.
-
-    A white dot marks the best layer of each checkpoint.
-    """
+    """Brain score of each layer at each checkpoint: mean over subjects; a dot marks the best layer of a checkpoint."""
     measure = query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, roi="all")
     table = rows.pivot_table(index="layer", columns="tokens", values="value", aggfunc="mean").sort_index()
@@ -178,14 +169,15 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     whole, measure = query.brain_by_subject(curves), query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
     names = sorted(set(rows["roi"]) - {"all"})
-    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line="all")
-    by_roi = {name: query.brain_curve(curves, name, whole.layer).assign(line=name) for name in names}
-    unit = query.MEASURES[measure][1]
-    drawn = [draw.Panel(pd.concat([grey, table]), name, unit) for name, table in by_roi.items()]
-    style = draw.looks(names, lines=["-"]) | {"all": {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}}
-    n = query.subjects_text(len(whole.names), simulated)
-    note = f"layer {whole.layer}; {n}, 95 % intervals; grey: all voxels"
-    return draw.panels(drawn, style, small=True, legend=False, note=note, simulated=simulated)
+    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line="_all")
+    drawn = [
+        draw.Panel(pd.concat([grey, table.assign(line=f"_{name}")]), name, query.MEASURES[measure][1])
+        for name, table in ((name, query.brain_curve(curves, name, whole.layer)) for name in names)
+    ]
+    style = draw.looks((f"_{name}" for name in names), lines=["-"])
+    style["_all"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
+    note = f"layer {whole.layer}; {query.subjects_text(len(whole.names), simulated)}, 95 % intervals; grey: all voxels"
+    return draw.panels(drawn, style, small=True, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -202,10 +194,7 @@ def significance_curves(curves: pd.DataFrame, *, simulated: bool, fdr: float = 0
 def controls_bars(
     curves: pd.DataFrame, controls: pd.DataFrame, *, simulated: bool, ceiling: Mapping[str, float] | None = None
 ) -> Figure:
-    """The score of the trained model beside what it must be compared with: rows of one model and of its controls.
-
-    `ceiling` : subject -> mean noise ceiling of its voxels (correlation), if known.
-    """
+    """The trained model beside its controls; `ceiling` : subject -> mean noise ceiling of its voxels, if known."""
     table = query.control_table(curves, controls, ceiling=ceiling)
     summary = query.interval_over(table.assign(stderr=np.nan), by=("order", "condition"))
     fig = draw.new_figure(1.15 + 0.36 * len(summary))
@@ -237,8 +226,8 @@ def across_models(
 ) -> Figure:
     """Brain score, instruction following and accuracy of every model on one token axis.
 
-    Models that differ in their seed alone share a colour; each has a marker of its own. `models` : what ``families``
-    gives; `tasks` : those to take the mean of, which all models can have learnt; default: all.
+    Models that differ in their seed alone share a colour. `models` : what ``families`` gives; `tasks` : those to take
+    the mean of, which all models can have learnt; default: all.
     """
     curves, models = query.of_tasks(curves, tasks), models[models["model"].isin(curves["model"])]
     colours = draw.looks(models["group"].unique())
@@ -246,7 +235,7 @@ def across_models(
     drawn = []
     for measure in ("brain", "instruction_following", "accuracy"):
         if measure == "brain" or (curves["measure"] == measure).any():
-            rows = _of_models(curves, models, measure).rename(columns={"label": "line"})
+            rows = _of_models(curves, models, measure)
             level = query.chance_level(curves) if measure == "accuracy" else np.nan
             name, more = (query.brain_measure(curves), ", best layer") if measure == "brain" else (measure, "")
             drawn.append(draw.Panel.of(name, rows, more, level=level, level_name="chance"))
@@ -257,11 +246,9 @@ def across_models(
 
 
 def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """``model_curve`` of every model, with its label and group."""
-    tables = [
-        query.model_curve(curves[curves["model"] == row.model], measure).assign(label=row.label, group=row.group)
-        for row in query.each_row(models)
-    ]
+    """``model_curve`` of every model, with its label (line) and group."""
+    own = {row: curves[curves["model"] == row.model] for row in query.each_row(models)}
+    tables = (query.model_curve(c, measure).assign(line=row.label, group=row.group) for row, c in own.items())
     return pd.concat(tables)
 
 
@@ -269,11 +256,7 @@ def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.D
 def final_scores(
     curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
 ) -> Figure:
-    """The last checkpoint of every model: a dot per model with its interval, groups side by side.
-
-    The spread within a group is the seeds' spread; a difference between groups that is no larger
-    says nothing about families or mixes.
-    """
+    """The last checkpoint of every model with its interval; a difference between groups counts beyond that of seeds."""
     curves = query.of_tasks(curves, tasks)
     names = {
         "brain": ("r", f"brain score\n({query.MEASURES[query.brain_measure(curves)][1]})"),
@@ -286,8 +269,8 @@ def final_scores(
     style = pd.DataFrame(draw.looks(models["group"].unique())).T
     how = DOTS | {"palette": style["color"].to_dict(), "markers": style["marker"].tolist()}
     for ax, (panel, label) in zip(axes, drawn.items(), strict=True):
-        last = _of_models(curves, models, panel).groupby("label", sort=False).tail(1)
-        sns.pointplot(draw.spread(last), y="label", hue="group", ax=ax, **how)
+        last = _of_models(curves, models, panel).groupby("line", sort=False).tail(1)
+        sns.pointplot(draw.spread(last), y="line", hue="group", ax=ax, **how)
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set(xlabel=label, ylabel="")
@@ -296,21 +279,15 @@ def final_scores(
 
 
 def _places(fitted: FittedTable) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Key of a curve -> its panel and line, panel by panel: the last part of a key is its panel, the rest its line.
-
-    Curves that one column alone names are lines of one panel without a name.
-    """
+    """Key of a curve -> its panel (the last of several parts) and line (the rest), panel by panel."""
     places = {key: (key[-1], ", ".join(key[:-1])) if len(key) > 1 else ("", "".join(key)) for key in fitted.fits}
-    order = list(dict.fromkeys(panel for panel, _ in places.values()))
+    order = [panel for panel, _ in places.values()]
     return dict(sorted(places.items(), key=lambda item: order.index(item[1][0])))
 
 
 @draw.styled
 def fitted_curves(fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value") -> Figure:
-    """Learning curves with the lines fitted to them: a panel for each value of the last column of `by`.
-
-    `fitted` : what ``phases.fit_table`` gives; a curve that could not be decided has points alone.
-    """
+    """The curves of ``phases.fit_table`` with their fits, if decided: a panel for each value of the last of `by`."""
     points, lines = [], []
     for key, (panel, line) in _places(fitted).items():
         fit, same = fitted.fits[key], {"panel": panel, "line": line, "unit": line}
@@ -318,10 +295,8 @@ def fitted_curves(fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value"
         points.append(pd.DataFrame({"tokens": fit.tokens, "value": fit.values, **same}))
         lines.append(pd.DataFrame({"tokens": where, "value": fit.at(where) if fit.decided else np.nan, **same}))
     seen, drawn = pd.concat(points), pd.concat(lines)
-    names, style = (
-        seen["panel"].unique(),
-        draw.looks(seen["line"].unique(), lines=[line for line in draw.LINES for _ in draw.COLOURS]),
-    )
+    names, by_seven = seen["panel"].unique(), [line for line in draw.LINES for _ in draw.COLOURS]
+    style = draw.looks(seen["line"].unique(), lines=by_seven)
     for look in style.values():
         look |= {"linewidth": 1.3, "markevery": []}  # the legend shows the marker; the fit itself has those of points
     shown = [draw.Panel(drawn[drawn["panel"] == p], p, y, thin=seen[seen["panel"] == p]) for p in names]
@@ -332,28 +307,21 @@ def fitted_curves(fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value"
 
 @draw.styled
 def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
-    """How often an effect is found in simulated curves: a panel a number of checkpoints, a line a number of subjects.
-
-    `table` : as ``phases.detachment_power`` gives; `label` : of the depth, with its unit.
-    """
+    """How often an effect is found by simulation, as ``phases.detachment_power`` gives; `label` : of the depth."""
     names = {k: f"{k} subject{'s' if k != 1 else ''}" for k in sorted(table["subjects"].unique())}
     rows = table.rename(columns={"power": "value"}).assign(line=table["subjects"].map(names))
-    several = rows["checkpoints"].nunique() > 1
-    drawn = [
-        draw.Panel(own, f"{n} checkpoints" if several else "", "share of curves", level=0.8, limits=(-0.05, 1.05))
-        for n, own in rows.groupby("checkpoints")
-    ]
-    how: dict[str, Any] = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
+    how: dict[str, Any] = {"unit": "share of curves", "level": 0.8, "limits": (-0.05, 1.05)}
+    drawn = [draw.Panel(own, f"{n} checkpoints", **how) for n, own in rows.groupby("checkpoints")]
+    how = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
     return draw.panels(drawn, draw.looks(names.values()), columns=len(drawn), room=2.1, share_y=True, note=note, **how)
 
 
 @draw.styled
 def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS) -> Figure:
-    """When every curve of ``phases.fit_table`` rises and falls: a row per curve, a bar per move, from onset to end.
+    """When every curve of ``phases.fit_table`` rises and falls: a bar from onset to end, ▲ or ▼ at the midpoint.
 
-    ▲ and ▼ stand at the midpoints of rises and falls, the black whisker is the 95 % interval of the lift-off, where
-    the steepest piece begins. A move that could be autocorrelated noise (q > .05) has a hollow marker and a pale bar.
-    A grey line is a curve without moves; a row without anything could not be decided. `x` : what the axis counts.
+    The black whisker is the 95 % interval of the lift-off. A move that could be autocorrelated noise (q > .05) is
+    hollow and pale, a grey line a curve without moves; a row without anything could not be decided.
     """
     places = _places(fitted)
     names = {"midpoint": "tokens", "onset": "start", "end": "stop", "liftoff_low": "low", "liftoff_high": "high"}

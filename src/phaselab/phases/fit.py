@@ -1,7 +1,7 @@
-"""Continuous piecewise-linear fits of learning curves: grid search, refinement, BIC, bootstrap noise. Arrays alone.
+"""Continuous piecewise-linear fits of B learning curves of n checkpoints at once, at positions from 0 to 1.
 
-B curves of n checkpoints are fitted at once, at positions from 0 to 1. A fit is its change points (B, k), its
-coefficients (B, 2 + k: one, x, a hinge for each change point) and its sums of squares (B,).
+A fit is its change points (B, k), its coefficients (B, 2 + k: one, x, a hinge for each change point) and its sums of
+squares (B,).
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ Index = npt.NDArray[np.intp]
 Fit = tuple[Array, Array, Array]
 Where = tuple[float, ...]  # log10 tokens
 
-#: Most positions at which the search puts a change point (they are moved continuously afterwards), and most sets of
-#: them that are tried for one number of change points: fewer positions for many of them.
+#: Most positions at which the search puts a change point, and most sets of them for one number of change points.
 CANDIDATES, SETS = 25, 13_000
 #: Parameters that a change point costs in BIC. Its position is not regular, and counting slope and position (2)
 #: finds change points in noise; 3 is the BIC3 of Kim and Kim (2016) for joinpoints.
@@ -32,15 +31,12 @@ PER_CHANGE = 4
 #: Degrees of freedom that a change point takes from the residuals: 2 parameters, and more for having been searched
 #: for. Between 2 and 3 intervals cover as they say (tests/test_phases.py).
 DEGREES = 2.5
-#: Numbers held at once in the search, about 16 MB: what fits the caches beats what does not.
+#: Numbers held at once in the search: 16 MB, to fit the caches.
 CHUNK = 2_000_000
 
 
 def log_tokens(tokens: npt.ArrayLike) -> Array:
-    """log10 of token counts (n,), ascending; a count of 0 goes one log-step before the first positive.
-
-    The log-step is the gap between the first two different positive counts, or 1 (a decade) when there is but one.
-    """
+    """log10 of token counts (n,); 0 goes as far before the first positive as that before the second, or a decade."""
     counts = np.asarray(tokens, dtype=float)
     expect(not (counts < 0).any(), "tokens", f"{counts.min(initial=0):g}", "counts of 0 or more")
     positive = np.unique(counts[counts > 0])
@@ -55,8 +51,8 @@ class Grid(NamedTuple):
     """What the search needs of the checkpoints' positions alone: shared by all curves on them.
 
     `levels` : for k = 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
-    without its last one; and the unit vector (n_sets, n) that it adds to its parent. A set explains what its parent
-    does plus one squared dot product with that vector: one matrix product a level scores every set on every curve.
+    without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent does
+    plus one squared dot product.
     """
 
     x: Array  # (n,) positions, 0 to 1
@@ -153,10 +149,9 @@ def _better(less: npt.NDArray[np.bool_], new: tuple[Array, ...], old: tuple[Arra
 
 
 def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
-    """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse.
+    """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse (Muggeo 2003).
 
-    The derivative of a hinge by its change point is minus its slope to the right of it (Muggeo 2003). Change points
-    keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
+    They keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
     """
     coefficients, residuals, rss = linear(x, curves, knots)
     k, apart, damping = knots.shape[1], 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
@@ -235,10 +230,9 @@ class Paths(NamedTuple):
 
 
 def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
-    """Each sample's change point (B, k) for each change point of the fit, `own` (k,).
+    """Each sample's change point (B, k) for each of the fit, `own` (k,): the nearest, if it can be one of its bend.
 
-    The nearest that bends the same way; the nearest at all where none does. By their order alone, one change point
-    that a sample puts elsewhere would shift the names of all after it.
+    By their order alone, one that a sample puts elsewhere would shift the names of all after it.
     """
     if own.size == 0:
         return knots

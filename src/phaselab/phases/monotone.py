@@ -12,10 +12,8 @@ from phaselab.phases.fit import Array, Grid, Where, bic, grid_of, linear, refine
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
-#: an estimate is read as this quantile of its distribution under the true one. Replicates answer for their own
-#: autocorrelated noise, and with them the estimate is taken as it is.
+#: an estimate is read as this quantile of its distribution under the true one, unless there are replicates.
 CAUTION = 0.02
-#: From this many replicates on, a rise or fall must also hold for replicates that did not choose it.
 MANY = 3
 
 
@@ -81,9 +79,11 @@ def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
 
 
 def move_p(values: Array, replicates: Array | None, sigma: float, rho: float, setting: tuple[Where, int]) -> float:
-    """Test the hypothesis that a stretch of a curve (m,), in replicates (n_replicates, m), never falls.
+    """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
 
-    `sigma`, `rho` : of the noise of the whole curve (`residual_noise`), whose grid has the arguments `setting`.
+    The null is simulated for noise as autocorrelated as the residuals: `sigma`, `rho` of the whole curve
+    (`residual_noise`), whose grid has the arguments `setting`. With `MANY` replicates the fall must also hold in those
+    left out when it was chosen, which allows for any noise of their own.
     """
     if values.size < 4:
         return 1.0

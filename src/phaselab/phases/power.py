@@ -20,7 +20,7 @@ def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFram
 
     Columns: varied (which choice; "" for the given `options`), choice, phase, found, tokens, p_holm, agrees (same
     verdict as the first) and note. With log-probability instead of accuracy, the margin of flatness is scaled by the
-    ratio of the two curves' ranges; a phase that is found with accuracy alone is noted as such.
+    ratio of the two curves' ranges.
     """
     base = triple_phase_test(curves, model, **options)
     own = curves[curves["model"] == model]
@@ -60,8 +60,7 @@ def detachment_power(
 
     Simulated curves rise by 10 standard deviations of one subject's noise at one checkpoint, then fall by `depths`
     (in the same unit) for a third of the log-token axis, and return. White noise is each subject's own, and the same
-    for all depths. The first checkpoint is step 0, the rest are evenly spaced in log tokens over four decades. At depth
-    0 the power is the false-positive rate; low and high are Wilson's 95 % interval of the simulation's own error.
+    for all depths. At depth 0 the power is the false-positive rate; low and high are Wilson's 95 % interval.
     """
     rows = []
     for n in checkpoints:
@@ -89,10 +88,7 @@ def fall_found(tokens: Array, subjects: Array) -> bool:
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
-    """The shallowest fall that is found with a probability of `target`, a row for each design of `detachment_power`.
-
-    `depth` is linearly interpolated where the power first passes `target`; NaN where no depth of the table reaches it.
-    """
+    """The shallowest fall found with a probability of `target`, by design; NaN where `detachment_power` has none."""
     rows = []
     for (checkpoints, subjects), own in power.sort_values("depth").groupby(["checkpoints", "subjects"]):
         own = own.assign(power=own["power"].cummax()).drop_duplicates("power")

@@ -37,8 +37,7 @@ class TriplePhase(NamedTuple):
     share of the ceiling); effect_spread : over its standard deviation over subjects.
     lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3);
     lag_p : how often a behaviour that rises at a random time comes at least as close.
-    p : that of the weakest link, every part of a phase must hold; 1 where the fits show no such move; p_holm : after
-    Holm's correction over phases.
+    p : the largest of the phase's parts; 1 where the fits show no such move; p_holm : after Holm's correction.
     """
 
     model: str
@@ -74,70 +73,60 @@ def falls_after_rise(fit: Transitions) -> list[Any]:
 
 
 def fall_p(fit: Transitions, fall: Any) -> float:
-    """Test a fall, and the rise before it."""
+    """P of a fall, and of the rise before it."""
     return max(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
 
 
 class _Link(NamedTuple):
-    """One phase before the correction for many tests: why, p, the brain's move, and the move that goes with it."""
+    """One phase before the correction for many tests."""
 
     why: str
     p: float = 1.0
-    move: Any = None
-    partner: Any = None
+    move: Any = None  # of the brain
+    partner: Any = None  # the move that goes with it
 
 
 def _ranges(moves: Sequence[Any]) -> str:
     return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
 
 
-def _joint_rise(
-    brain: Transitions, rises: Sequence[Any], other: Transitions, name: str, why: str, again: str = ""
-) -> _Link:
-    """The first of `rises` of the brain that overlaps in time with a rise of the other curve: then `why`."""
+def _first(brain: Transitions, other: Transitions, name: str, after: float = -1.0) -> _Link:
+    """The first rise of the brain (that begins `after` some tokens) that overlaps with a rise of the other curve."""
+    rises, once_more = [rise for rise in brain.rises if rise.onset > after], after >= 0
+    if not rises:
+        return _Link(f"The brain curve {'does not rise again after its fall' if once_more else 'has no rise'}.")
     if not other.rises:
         return _Link(f"{name.capitalize()} has no rise.")
+    why = f"The brain rises again together with {name}." if once_more else f"The brain and {name} rise together."
     for rise in rises:
         for partner in other.rises:
             if max(rise.onset, partner.onset) < min(rise.end, partner.end):
                 return _Link(why, max(brain.p(rise), other.p(partner)), rise, partner)
+    again = "again " if once_more else ""
     return _Link(f"Not together: the brain rises {again}{_ranges(rises)}, {name} {_ranges(other.rises)}.")
-
-
-def _first(brain: Transitions, form: Transitions, name: str) -> _Link:
-    if not brain.rises:
-        return _Link("The brain curve has no rise.")
-    return _joint_rise(brain, brain.rises, form, name, f"The brain and {name} rise together.")
 
 
 def _second(brain: Transitions, accuracy: Transitions, name: str, margin: float) -> _Link:
     if not brain.falls:
         return _Link("The brain curve has no fall.")
-    if not falls_after_rise(brain):
-        return _Link("The brain curve falls before it ever rises, never after.")
     tried = []
     for fall in falls_after_rise(brain):
         change, flat = _flatness(accuracy, fall.onset, fall.end, margin)
-        tried.append((max(flat, fall_p(brain, fall)), flat, change, fall))
-    p, flat, change, fall = min(tried, key=lambda t: t[0])
-    moved = f"{name} changes by {change:+.3f}"
-    if flat > ALPHA:
-        return _Link(f"The brain falls {_ranges([fall])}, but {moved} there: not shown to be flat.", p, fall)
-    return _Link(f"The brain falls while {moved}.", p, fall)
+        moved = f"{name} changes by {change:+.3f}"
+        doubt = f"{_ranges([fall])}, but {moved} there: not shown to be flat"
+        why = f"The brain falls {doubt if flat > ALPHA else f'while {moved}'}."
+        tried.append(_Link(why, max(flat, fall_p(brain, fall)), fall))
+    if not tried:
+        return _Link("The brain curve falls before it ever rises, never after.")
+    return min(tried, key=lambda link: link.p)
 
 
 def _third(brain: Transitions, accuracy: Transitions, name: str) -> _Link:
-    falls = falls_after_rise(brain)
-    if not falls:
+    if not (falls := falls_after_rise(brain)):
         return _Link("The brain curve never falls after a rise, so it cannot return.")
-    again = [r for r in brain.rises if r.onset > falls[0].onset]
-    if not again:
-        return _Link("The brain curve does not rise again after its fall.")
-    link = _joint_rise(brain, again, accuracy, name, f"The brain rises again together with {name}.", "again ")
-    if link.move is None:
-        return link
-    before = [f for f in falls if f.onset < link.move.onset][-1]
-    return link._replace(p=max(fall_p(brain, before), link.p))
+    link = _first(brain, accuracy, name, after=falls[0].onset)
+    before = [f for f in falls if link.move and f.onset < link.move.onset][-1:]
+    return link._replace(p=max([link.p, *(fall_p(brain, fall) for fall in before)]))
 
 
 def _flatness(fit: Transitions, start: float, stop: float, margin: float) -> tuple[float, float]:
@@ -161,9 +150,9 @@ def triple_phase_test(
     curves: pd.DataFrame,
     model: str,
     *,
-    measure: str | None = None,
+    measure: str = "",
     roi: str = "all",
-    layer: int | float | str = "best",
+    layer: float | str = "best",
     accuracy: str = "accuracy",
     tasks: Sequence[str] | None = None,
     margin: float = MARGIN,
@@ -183,11 +172,8 @@ def triple_phase_test(
     margin : change of accuracy, in its own units, from which on it is not flat.
     max_changes, n_bootstrap, penalty : see `fit_transitions`.
 
-    Every part of a phase must hold, so its p-value is the largest of its parts'. A fall is tested against all curves
-    that never fall, by the deepest difference between an earlier and a later window of checkpoints, studentised, with
-    its null simulated for noise as autocorrelated as the residuals; a rise likewise. With 3 subjects or more the move
-    must also hold in subjects left out when it was chosen, which allows for any noise of their own. Slow drifts that
-    all subjects share are movements of this model; whether they are more than that is for several seeds to say.
+    A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
+    drifts that all subjects share are movements of this model; whether they are more is for several seeds to say.
     Missing or poor curves make a phase not found, with the reason in ``why``.
     """
     absent = [c for c in CURVE_COLUMNS if c not in curves]
@@ -204,9 +190,8 @@ def triple_phase_test(
         other, called = (form if phase == 1 else right), measures[phase > 1].replace("_", " ")
         why = " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (called, other)) if not fit.decided)
         link = _Link(why) if why else test(brain, other, called)
-        same = {"model": model, "phase": phase, "name": name, "p": link.p, "why": link.why}
-        rows.append(same | _measured(link, brain))
-    table = pd.DataFrame(rows).reindex(columns=list(PHASE_COLUMNS)).assign(p_holm=lambda t: holm(t["p"]))
+        rows.append({"phase": phase, "name": name, "p": link.p, "why": link.why} | _measured(link, brain))
+    table = pd.DataFrame(rows).reindex(columns=list(PHASE_COLUMNS)).assign(model=model, p_holm=lambda t: holm(t["p"]))
     dated = table["tokens"].notna()
     table["found"] = (table["p_holm"] <= ALPHA) & dated
     doubt = table["p_holm"].map(" Not beyond chance: p = {:.2g} after correction.".format)

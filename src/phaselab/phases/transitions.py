@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import groupby
+from itertools import chain, groupby
 from math import isnan, nan
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -27,28 +27,15 @@ QUANTITIES, ENDS = ("onset", "liftoff", "midpoint", "end", "height", "steepness"
 MOVE_COLUMNS = ("kind", *(q + end for q in QUANTITIES for end in ENDS), "p", "q", "statement", "notes")
 
 
-class Segment(NamedTuple):
-    """A straight piece between two change points; slopes in units of the value per decade of tokens."""
-
-    start: float
-    stop: float
-    slope: float
-    slope_low: float
-    slope_high: float
-    direction: str  # "rising", "falling" or "flat"
-    change: float  # of the fitted value from start to stop
-
-
 @dataclass(frozen=True)
 class Transitions:
     """The transitions of one curve: change points (`knots`), the pieces between them, rises and falls (`moves`).
 
-    A move is a run of segments of one direction, told by `kind` (``rise`` or ``fall``) and `QUANTITIES`, each with its
-    95 % interval (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves
-    its baseline, `liftoff` where the steepest piece begins (a slow drift before it, which moves the onset forward, does
-    not move this), `midpoint` where half of `height` (signed, in units of the value) is done, `end` where it stops;
-    `steepness` is the steepest slope per decade. A place at the first or last checkpoint is no date: its interval is
-    NaN.
+    A move is a run of pieces of one `kind` (``rise`` or ``fall``), told by `QUANTITIES`, each with its 95 % interval
+    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline,
+    `liftoff` where the steepest piece begins (which a slow drift before it does not move), `midpoint` where half of
+    `height` (signed, in units of the value) is done, `end` where it stops; `steepness` is the steepest slope per
+    decade. A place at the first or last checkpoint is no date: its interval is NaN.
     """
 
     decided: bool  # False where the input is too poor for any answer; `statement` then says why
@@ -57,18 +44,15 @@ class Transitions:
     fitted: Array
     statement: str  # the outcome in one sentence
     notes: tuple[str, ...] = ()  # what was done to the input (duplicates averaged, missing values dropped)
+    knots: tuple[float, ...] = ()  # change points, tokens
     intervals: tuple[tuple[float, float], ...] = ()  # 95 %, of the change points
-    segments: tuple[Segment, ...] = ()
+    kinds: tuple[str, ...] = ()  # of the pieces: "rise", "fall" or "flat"
+    changes: tuple[float, ...] = ()  # of the fitted value over each piece
     moves: tuple[Any, ...] = ()
     noise: float = nan  # standard deviation of the residuals, corrected for the fitted parameters
     replicates: Array | None = None  # (n_replicates, n)
     grid: tuple[tuple[float, ...], int] = field(default=((), 0), repr=False)  # arguments of `grid_of`
     floor: float = 0.0  # root mean square of the standard errors that came with the values
-
-    @property
-    def knots(self) -> tuple[float, ...]:
-        """Change points, tokens."""
-        return tuple(segment.start for segment in self.segments[1:])
 
     @property
     def rises(self) -> list[Any]:
@@ -85,7 +69,7 @@ class Transitions:
         x, own = log_tokens(self.tokens), np.asarray(tokens, dtype=float)
         wanted = np.where(own > 0, np.log10(np.where(own > 0, own, 1.0)), x[0])
         corners = [x[0], *np.log10(np.asarray(self.knots)), x[-1]]
-        heights = np.concatenate([[self.fitted[0]], self.fitted[0] + np.cumsum([s.change for s in self.segments])])
+        heights = np.concatenate([[self.fitted[0]], self.fitted[0] + np.cumsum(self.changes)])
         return np.asarray(np.interp(wanted, corners, heights))
 
     @cached_property
@@ -97,7 +81,7 @@ class Transitions:
         return noise if noise > 1e-9 * scale else 0.0, float(rho)
 
     def p(self, move: Any) -> float:
-        """Test that the curve never moves so, from the opposite move before to the opposite one after."""
+        """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
         others = [other for other in self.moves if other.kind != move.kind]
         start = max((other.onset for other in others if other.onset < move.onset), default=self.tokens[0])
         stop = min((other.end for other in others if other.end > move.end), default=self.tokens[-1])
@@ -142,8 +126,8 @@ def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
 
 def _described(
     own: Paths, boot: Paths, place: Callable[[float], float], scale: float, per_decade: float
-) -> tuple[tuple[Segment, ...], tuple[Any, ...], tuple[tuple[float, float], ...]]:
-    """Segments, moves and intervals of change points of one fitted curve, by its bootstrap samples.
+) -> dict[str, Any]:
+    """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
 
     `place` : says a position as tokens; `scale`, `per_decade` : units of the value, and of slopes.
     """
@@ -161,31 +145,26 @@ def _described(
     matching = np.diff(boot.heights(boot.corners), axis=1) / np.maximum(apart, 1e-9)
     fixed = np.diff(boot.heights(corners[None]), axis=1) / np.diff(corners)
     slopes = np.where(apart > 1e-9, matching, fixed)  # (draws, k + 1)
-    segments = []
-    for i, steepness in enumerate(changed / np.diff(corners)):
-        slope, low, high = _estimate(steepness, slopes[:, i])
-        direction = "rising" if low > 1e-6 else "falling" if high < -1e-6 else "flat"
-        rates = slope * per_decade, low * per_decade, high * per_decade
-        segments.append(Segment(dates[i][0], dates[i + 1][0], *rates, direction, float(changed[i]) * scale))
-    moves = []
-    for direction, group in groupby(range(len(segments)), key=lambda i: segments[i].direction):
-        run, kind = [*group], {"rising": "rise", "falling": "fall"}.get(direction)
-        if kind:
+    low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
+    kinds = np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist()
+    rates, moves = np.abs(changed / np.diff(corners)), []
+    for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
+        if kind != "flat":
+            run = [*group]
             paths = (path.traced(run[0], run[-1], 1.0 if kind == "rise" else -1.0) for path in (own, boot))
             (middle, middles), (steepest, slopes), (height, heights) = zip(*paths, strict=True)
-            told = {
-                "onset": dates[run[0]],
-                "liftoff": dates[max(run, key=lambda i: abs(segments[i].slope))],
-                "midpoint": date(middle[0], middles),
-                "end": dates[run[-1] + 1],
-                "height": _estimate(height[0], heights, scale),
-                "steepness": _estimate(steepest[0], slopes, per_decade),
-            }
-            named = {
-                name + end: number for name, three in told.items() for end, number in zip(ENDS, three, strict=True)
-            }
-            moves.append(SimpleNamespace(kind=kind, **named))
-    return tuple(segments), tuple(moves), tuple(date[1:] for date in dates[1:-1])
+            told = (  # as in QUANTITIES
+                dates[run[0]],
+                dates[max(run, key=rates.__getitem__)],
+                date(middle[0], middles),
+                dates[run[-1] + 1],
+                _estimate(height[0], heights, scale),
+                _estimate(steepest[0], slopes, per_decade),
+            )
+            moves.append(SimpleNamespace(**dict(zip(MOVE_COLUMNS, (kind, *chain(*told)), strict=False))))
+    knots, intervals = tuple(date[0] for date in dates[1:-1]), tuple(date[1:] for date in dates[1:-1])
+    pieces = {"kinds": tuple(kinds), "changes": tuple((changed * scale).tolist())}
+    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), **pieces}
 
 
 def fit_transitions(
@@ -205,11 +184,8 @@ def fit_transitions(
     stderr : (n,) standard error of the measure, the least noise assumed.
     max_changes : most change points tried, and at most one for every 4 checkpoints.
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
-    penalty : parameters that a change point counts as in BIC.
+    penalty : parameters that a change point counts as in BIC, whose minimum says how many there are.
     axis : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
-
-    The number of change points minimises BIC with 3 parameters a change point (Kim and Kim 2016). Positions are
-    searched over all sets of checkpoints (at most 25 of them), then moved continuously (Muggeo 2003).
     """
     e = np.full(np.shape(tokens), nan) if stderr is None else np.asarray(stderr, dtype=float)
     at, v, error, own, notes = _clean(tokens, values, e)
@@ -241,27 +217,16 @@ def fit_transitions(
         inside = 0 < position < 1  # the ends are the table's own
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
-    segments, moves, intervals = _described(*paths, place, scale, scale / span)
-    return Transitions(
-        True,
-        at,
-        v,
-        fitted * scale + centre,
-        _sentence(segments, moves, axis),
-        notes,
-        intervals=intervals,
-        segments=segments,
-        moves=moves,
-        noise=float(np.sqrt(residuals @ residuals / degrees)) * scale,
-        replicates=own,
-        grid=setting,
-        floor=float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0,
-    )
+    told = _described(*paths, place, scale, scale / span)
+    told |= {"noise": float(np.sqrt(residuals @ residuals / degrees)) * scale, "replicates": own, "grid": setting}
+    told["floor"] = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
+    said = _sentence(told["kinds"], told["moves"], axis)
+    return Transitions(True, at, v, fitted * scale + centre, said, notes, **told)
 
 
-def _sentence(segments: Sequence[Segment], moves: Sequence[Any], unit: str) -> str:
-    if len(segments) == 1:
-        trend = {"rising": "rises steadily", "falling": "falls steadily", "flat": "is flat"}[segments[0].direction]
+def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
+    if len(kinds) == 1:
+        trend = "is flat" if kinds[0] == "flat" else f"{kinds[0]}s steadily"
         return f"No transition: the curve {trend} over all of training."
     if not moves:
         return "No transition: slopes differ, but no piece rises or falls beyond its interval."
@@ -274,17 +239,12 @@ def _sentence(segments: Sequence[Segment], moves: Sequence[Any], unit: str) -> s
     return f"The curve {'; then it '.join(parts)}; 95 % intervals in brackets."
 
 
-class TableError(PhaselabError):
-    """A table of learning curves that cannot be used; names the column, what was found and expected."""
-
-
 class FittedTable(NamedTuple):
     """The transitions of every curve of a table: values of the columns `by` -> fit, and a table of their moves.
 
     `moves` has a row a rise or fall, the columns of `by` and `MOVE_COLUMNS` (see `Transitions`). A curve without moves
-    has one row of kind ``flat`` or ``undecided``. ``p`` is of the hypothesis that the curve never moves in that
-    direction, whatever the noise's first-order autocorrelation (see `triple_phase_test`); ``q`` is p after Benjamini
-    and Hochberg's correction over all curves and both directions.
+    has one row of kind ``flat`` or ``undecided``. ``p`` is that of `Transitions.p`; ``q`` is p after Benjamini and
+    Hochberg's correction over all curves and both directions.
     """
 
     by: tuple[str, ...]
@@ -293,7 +253,8 @@ class FittedTable(NamedTuple):
 
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
-    expect(column in table, role, f"no column {column!r}", f"one of {', '.join(table.columns)}", TableError)
+    found = f"no column {column!r}" if column else "nothing"
+    expect(column in table, role, found, f"one of {', '.join(map(str, table.columns))}")
     return table[column]
 
 
@@ -302,8 +263,8 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
     given = _column(table, role, column)
     values, where = pd.to_numeric(given, errors="coerce"), f"{role}: column {column!r}"
     for row in np.flatnonzero(values.isna() & given.notna())[:1]:
-        raise TableError(f"{where}: found {given.iloc[row]!r} in row {row + 1}, expected a number")
-    expect(not (values < least).any(), where, f"{values.min():g}", f"{least:g} or more", TableError)
+        raise PhaselabError(f"{where}: found {given.iloc[row]!r} in row {row + 1}, expected a number")
+    expect(not (values < least).any(), where, f"{values.min():g}", f"{least:g} or more")
     return np.asarray(values, dtype=float)
 
 
@@ -313,15 +274,14 @@ def fit_table(
     """`fit_transitions` of every learning curve of a table, a row per checkpoint, from wherever it comes.
 
     x, y : columns of training tokens (or steps), 0 or more, and of the measure; rows without are dropped and noted.
-    by : columns whose values together name a curve; none: the table is one curve.
-    stderr : column of the standard error of `y`; empty: none is known.
+    by : columns whose values together name a curve. stderr : column of the standard error of `y`, if known.
     """
-    expect(len(table), "table", "no rows", "one a checkpoint", TableError)
+    expect(len(table), "table", "no rows", "one a checkpoint")
     numbers = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     numbers["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
     for column in by:
         empty = int(_column(table, "by", column).isna().sum())
-        expect(not empty, f"by: column {column!r}", f"{empty} empty cells", "a name in each", TableError)
+        expect(not empty, f"by: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
     rows, given = [], pd.DataFrame(numbers)
     fits: dict[Any, Transitions] = {}
