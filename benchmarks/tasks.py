@@ -31,7 +31,7 @@ from phaselab.results import Store
 from phaselab.stages import Workbench
 from phaselab.study import InternalSpec, Training, load_study
 from phaselab.texts import Item, source
-from phaselab.training.networks import build
+from phaselab.training.loop import build
 
 BATCH = 32
 

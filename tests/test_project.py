@@ -12,27 +12,27 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is; the aim
-#: of the rebuild, 11,500 for all, is not reached yet, so they may only go down.
+#: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
+#: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 737,
+    "behaviour": 661,
     "book": 444,
-    "brains": 642,
-    "checkpoints": 720,
-    "cli": 539,
+    "brains": 624,
+    "checkpoints": 703,
+    "cli": 522,
     "encoding": 1986,
     "features": 444,
-    "figures": 1021,
-    "internals": 735,
+    "figures": 940,
+    "internals": 660,
     "phases": 1067,
     "stages": 825,
     "stimuli": 276,
     "sweep": 323,
-    "texts": 666,
-    "training": 230,
+    "texts": 659,
+    "training": 213,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 12_060, 600, 80
+PACKAGE, FILE, FUNCTION = 11_500, 600, 80
 
 
 def canonical(name: str) -> str:

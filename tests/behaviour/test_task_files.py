@@ -429,6 +429,7 @@ def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -
             r"mine.yaml:5: target_delimiter: found '', expected ' '",
         ),
         ("task: mine", "include: mine.yaml\ntask: mine", r"include: found the file itself"),
+        ("Answer:", "Answer: ", r"2 of 2 items: doc_to_text: expected one prompt that does not end in white space"),
     ],
 )
 def test_a_bad_file_is_told_with_its_line(old: str, new: str, says: str, tmp_path: Path) -> None:
@@ -447,7 +448,8 @@ def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
     ]
     with pytest.raises(TaskError) as told:
         load_items(_own(tmp_path, docs=docs))
-    assert "1 of 6 items: doc_to_choice: found 0 options, expected at least 2: items 2 (line 2)" in str(told.value)
+    assert "2 of 6 items: doc_to_choice: expected a list of at least two different options" in str(told.value)
+    assert "items 2 (line 2), 6 (line 6)" in str(told.value)
     assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(told.value)
     (tmp_path / "questions.jsonl").write_text(json.dumps(DOC) + "\n{oh", encoding="utf-8")
     with pytest.raises(TaskError, match=r"questions.jsonl:2: not JSON"):

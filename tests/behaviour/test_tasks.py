@@ -203,30 +203,14 @@ def test_prompts_longer_than_the_context_are_counted_and_left_out() -> None:
         score_tasks(model, _tokenizer(), {"t": items[6:]})
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"options": ()}, r"options: found \(\), expected at least two"),
-        ({"options": ("w1",), "answer": 0}, "options: .* expected at least two"),
-        ({"options": ("w1", "w1")}, "options: .* all different"),
-        ({"options": ("w1", "", "w2", "w3")}, "options: found '', expected texts"),
-        ({"answer": 4}, "answer: found 4, expected a number from 0 to 3"),
-        ({"answer": -1}, "answer: found -1, expected a number from 0 to 3"),
-        ({"prompt": "  "}, "prompt"),
-        ({"prompt": "w1 answer : "}, "prompt: .* white space"),
-        ({"id": "t-9-0"}, "id: found 't-9-0', expected each id once"),
-    ],
-)
-def test_an_item_that_cannot_be_scored_is_named(change: dict[str, Any], says: str) -> None:
-    items = _items(3, seed=9)
-    items[1] = dataclasses.replace(items[1], **change)
-    with pytest.raises(TaskError, match=rf"mine: item '{items[1].id}': {says}"):
-        score_tasks(_model("gpt_neox"), _tokenizer(), {"mine": items})
-
-
-def test_a_task_without_items_is_named() -> None:
-    with pytest.raises(TaskError, match="mine: found no items"):
-        score_tasks(_model("gpt_neox"), _tokenizer(), {"mine": []})
+def test_a_tokenizer_with_neither_a_first_nor_a_last_token_scores() -> None:
+    model, items = _model("gpt_neox"), _items(6, seed=12)
+    plain = _tokenizer()
+    bare = PreTrainedTokenizerFast(tokenizer_object=plain.backend_tokenizer, pad_token="<pad>", unk_token="<unk>")
+    assert bare.bos_token_id is None
+    assert bare.eos_token_id is None
+    for own, usual in zip(score_tasks(model, bare, {"t": items}), score_tasks(model, plain, {"t": items}), strict=True):
+        pd.testing.assert_frame_equal(own, usual)
 
 
 def test_no_tasks_give_empty_tables() -> None:

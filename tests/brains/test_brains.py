@@ -95,7 +95,6 @@ def by_region(values: dict[str, np.ndarray], brain: BrainData, region: str) -> n
 
 
 def test_shapes_names_and_lengths(brain: BrainData) -> None:
-    assert brain.simulated
     assert brain.subjects == ("sub-01", "sub-02", "sub-03")
     assert brain.stimulus.n_trs == 600
     assert [run.name for run in brain.stimulus.runs] == ["run-1", "run-2", "run-3", "run-4"]
@@ -259,12 +258,10 @@ def test_latents_integrate_over_longer_and_longer_windows(brain: BrainData) -> N
     assert np.abs(one[start]).max() < np.abs(one).max() / 2
     windows = [latents.window for latents in simulated.LATENTS]
     assert windows == sorted(windows)
-    step = np.zeros((len(run.texts), 1))
-    step[3:] = 1
-    reached = simulated._integrate(step, run, window=4.0)[:, 0]
-    after = run.onsets - run.onsets[2]
-    inside = slice(3, int(np.flatnonzero(run.starts)[1]))
-    np.testing.assert_allclose(reached[inside], 1 - np.exp(-after[inside] / 4.0), atol=1e-9)
+    rest = simulated.LATENTS[1]._replace(window=0)
+    raw = simulated.integrated(brain.stimulus, rest, np.random.default_rng(0))[0]
+    keep = np.exp(-np.diff(run.onsets[:start]) / simulated.LATENTS[1].window)[:, None]
+    np.testing.assert_allclose(one[1:start], keep * one[: start - 1] + (1 - keep) * raw[1:start], atol=1e-12)
 
 
 def test_what_narrative_it_is_cannot_be_read_off_the_latents(brain: BrainData) -> None:
@@ -325,7 +322,6 @@ def with_data(function):  # type: ignore[no-untyped-def]
 @with_data
 def test_alice_has_the_published_shape() -> None:
     brain = load_brain(AliceSpec(), DATA)
-    assert not brain.simulated
     assert len(brain.subjects) == 27
     assert "s33" not in brain.subjects
     assert any("s33" in note and "constant" in note for note in brain.notes)

@@ -155,7 +155,7 @@ def runs(*lengths: int) -> Stimulus:
 
 def whole(read: Any, groups: tuple[Group, ...], stimulus: Stimulus, n_voxels: int = 4) -> BrainData:
     rois = {subject: np.array(["a"] * n_voxels) for group in groups for subject in group.subjects}
-    return BrainData("b", False, "", stimulus, groups, read, rois)
+    return BrainData("b", "", stimulus, groups, read, rois)
 
 
 @pytest.mark.parametrize("kind", ["array", "memory map", "zarr", "hdf5"])
@@ -224,10 +224,6 @@ def test_groups_have_runs_of_their_own() -> None:
     }
     assert len(loaded.digest) == 16
     with pytest.raises(
-        PhaselabError, match="responses of t in run-1: found none, expected a subject of a group, and a"
-    ):
-        loaded.responses("t", "run-1")
-    with pytest.raises(
         PhaselabError, match=r"runs of s: found run-1, run-0, expected in order, of run-0, run-1, run-2"
     ):
         whole(loaded.read, (Group(("s",), ("run-1", "run-0")),), stimulus)
@@ -270,7 +266,6 @@ def load(section, data):
     rows = {run.name: np.array([response[i] for i in run.labels["item"]]) for run in stimulus.runs}
     return BrainData(
         name="sentences",
-        simulated=True,
         description="",
         stimulus=stimulus,
         groups=(Group(("s",), tuple(rows)),),

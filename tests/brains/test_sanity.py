@@ -15,7 +15,7 @@ from phaselab.features import Features, extract, to_trs
 from phaselab.stages import one_thread
 from phaselab.study import Study, load_study
 from phaselab.texts import source
-from phaselab.training.networks import build
+from phaselab.training.loop import build
 
 
 @pytest.fixture(scope="module")

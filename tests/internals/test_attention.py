@@ -16,7 +16,7 @@ from phaselab.internals import ngrams
 from phaselab.internals.attention import head_scores
 from phaselab.study import Training
 from phaselab.texts import source
-from phaselab.training.networks import build
+from phaselab.training.loop import build
 
 VOCABULARY, POSITIONS = 60, 96
 
@@ -131,7 +131,7 @@ def test_probabilities_are_counted_ones_and_sum_to_one() -> None:
     np.testing.assert_allclose(np.exp(ngrams.log_probabilities(counts, every)).sum(1), 1, rtol=0.06)
     first = np.exp(ngrams.log_probabilities(counts, every)[0, :, 0])
     np.testing.assert_allclose(first, (np.bincount(rows.ravel(), minlength=7) + 4 / 7) / (rows.size + 4))
-    unseen = ngrams.Counts(7, (np.array([0]),) * 3, (np.array([1]),) * 3)
+    unseen = ngrams.Counts(7, (pd.Series([1]),) * 4)
     assert np.isfinite(ngrams.log_probabilities(unseen, every)).all()
 
 

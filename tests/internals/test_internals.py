@@ -156,10 +156,6 @@ def test_drift_is_0_for_the_same_1_for_unrelated_and_2_for_opposite_states() -> 
     assert _value(frame, "drift_final", layer=1) == pytest.approx(1, abs=0.03)
     assert _value(frame, "drift_final", layer=2) == pytest.approx(2)
     assert _value(frame, "cka_final", layer=2) == pytest.approx(1)
-    with pytest.raises(PhaselabError, match="layer 0: found 500 and 499 words"):
-        internals.compare({0: a}, {0: b[1:]}, "final")
-    with pytest.raises(PhaselabError, match="layers: found"):
-        internals.compare({0: a}, {1: b}, "final")
 
 
 # --- probes -------------------------------------------------------------------------------------------
@@ -246,9 +242,9 @@ def test_words_without_a_label_and_labels_with_too_little_are_left_out_by_name()
 
 def test_measures_are_deterministic_and_a_label_does_not_change_another() -> None:
     labels, states = _story()
-    one = measure({0: states}, labels, InternalSpec(probes=("place",)), seed=4)
-    both = measure({0: states}, labels, InternalSpec(probes=("unrelated", "place")), seed=4)
-    pd.testing.assert_frame_equal(one, measure({0: states}, labels, InternalSpec(probes=("place",)), seed=4))
+    one = measure({0: states}, labels, InternalSpec(probes=("place",)))
+    both = measure({0: states}, labels, InternalSpec(probes=("unrelated", "place")))
+    pd.testing.assert_frame_equal(one, measure({0: states}, labels, InternalSpec(probes=("place",))))
     same = both[both["task"] != "unrelated"].reset_index(drop=True)
     pd.testing.assert_frame_equal(one, same)
 
@@ -262,8 +258,6 @@ def test_words_are_sampled_evenly_over_the_stimulus() -> None:
 
 def test_unusable_input_is_named() -> None:
     labels, states = _story()
-    with pytest.raises(PhaselabError, match=r"layer 3: found shape \(999, 32\), expected \(1000"):
-        measure({3: states[1:]}, labels, InternalSpec())
     broken = states.copy()
     broken[5, 5] = np.nan
     with pytest.raises(PhaselabError, match="layer 1: found numbers that are not finite"):

@@ -1,4 +1,4 @@
-"""A measure is one file: found by being in the folder, computed for each layer, known to figures, and versioned."""
+"""A measure is one file: found by being in the folder, computed for each layer, and versioned."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ BUILT_IN += ("intrinsic_dimension_mle", "massive_ratio", "massive_share")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that stands for ``measures/`` too; what is registered meanwhile is forgotten afterwards."""
-    registry.registered()
+    registry.versions()
     monkeypatch.setattr(measures, "__path__", [*measures.__path__, str(tmp_path)])
     for name in ("MEASURES", "PARTS"):
         monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
     before = set(sys.modules)
     yield tmp_path
-    for name in set(sys.modules) - before:
+    for name in {name for name in set(sys.modules) - before if name.startswith(measures.__name__)}:
         del sys.modules[name]
 
 
 def test_a_file_in_the_folder_is_all_that_a_measure_takes(folder: Path) -> None:
     assert len(EXAMPLE.splitlines()) <= 25
-    assert tuple(internals.labels()) == BUILT_IN
+    assert tuple(internals.versions()) == BUILT_IN
     (folder / "kurtosis.py").write_text(EXAMPLE, encoding="utf-8")
     rng = np.random.default_rng(0)
     layers = {0: rng.normal(size=(400, 50)), 3: rng.laplace(size=(400, 50))}
@@ -50,7 +50,6 @@ def test_a_file_in_the_folder_is_all_that_a_measure_takes(folder: Path) -> None:
     assert value["value"][0] == pytest.approx(0, abs=0.2)
     assert value["value"][3] > 1.5
     assert (value["stderr"] > 0).all()
-    assert internals.labels()["kurtosis"] == ("excess kurtosis", "fourth moment")
     assert internals.versions() == {**dict.fromkeys(BUILT_IN, 1), "kurtosis": 1}
 
 
@@ -62,11 +61,11 @@ def test_measures_share_parts_which_are_computed_once(folder: Path) -> None:
         calls.append(len(centred))
         return 2 * centred
 
-    @registry.measure("highest", label="highest", unit="length")
+    @registry.measure(version=1)
     def highest(doubled: np.ndarray, states: np.ndarray) -> float:
         return doubled.max() + states.mean()
 
-    @registry.measure("nothing", label="lowest", unit="length")
+    @registry.measure(version=1)
     def nothing(doubled: np.ndarray) -> None:
         return None
 
@@ -87,9 +86,9 @@ def test_names_are_distinct_and_parts_known(folder: Path) -> None:
         internals.geometry(np.ones((30, 4)))
 
 
-def test_figures_read_labels_without_what_measuring_needs() -> None:
+def test_versions_are_known_without_what_measuring_needs() -> None:
     code = (
-        "import sys; from phaselab.internals.registry import labels; labels();"
+        "import sys; from phaselab.internals.registry import versions; versions();"
         "print(*sorted({'torch', 'scipy', 'sklearn', 'transformers'} & set(sys.modules)))"
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -55,7 +55,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
 def test_models_are_drawn_from_the_seed_and_leave_the_global_generator_alone(architecture: str) -> None:
     import torch
 
-    from phaselab.training.networks import build
+    from phaselab.training.loop import build
 
     training = SMALL.model_copy(update={"architecture": architecture})
     torch.manual_seed(5)

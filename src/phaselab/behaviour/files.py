@@ -23,14 +23,14 @@ import io
 import json
 import tempfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
 
-from phaselab.behaviour.items import TaskError, check_items, quiet
+from phaselab.behaviour.score import TaskError
 from phaselab.errors import expect
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
@@ -69,21 +69,28 @@ def load_items(
     items, bad = [], dict[str, list[str]]()
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())
-    with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, quiet(), silence, _told(file):
-        task, lines = _build(file, Path(folder), data or {}, shots)
-        docs = [dict(doc) for doc in task.eval_docs]
-        # Without examples of its own the task gives its first questions.
-        shown = file.fields.get("fewshot_split") in (None, file.split)
-        shown = shown and not (file.fields.get("fewshot_config") or {}).get("samples")
-        chosen = np.arange(shots if shown else 0, len(docs))
-        if n is not None and n < len(chosen):
-            chosen = np.sort(np.random.default_rng([seed, 17]).choice(chosen, n, replace=False))
-        for i in chosen.tolist():
-            doc = _permuted(docs[i], seed, i) if permute else docs[i]
-            if isinstance(made := _item(task, doc, i, shots), Item):
-                items.append(made)
-            else:
-                bad.setdefault(made, []).append(f"{i + 1} (line {lines[i]})" if i < len(lines) else f"{i + 1}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, silence:
+            task, lines = _build(file, Path(folder), data or {}, shots)
+            docs = [dict(doc) for doc in task.eval_docs]
+            # Without examples of its own the task gives its first questions.
+            shown = file.fields.get("fewshot_split") in (None, file.split)
+            shown = shown and not (file.fields.get("fewshot_config") or {}).get("samples")
+            chosen = np.arange(shots if shown else 0, len(docs))
+            if n is not None and n < len(chosen):
+                chosen = np.sort(np.random.default_rng([seed, 17]).choice(chosen, n, replace=False))
+            for i in chosen.tolist():
+                doc = _permuted(docs[i], seed, i) if permute else docs[i]
+                if isinstance(made := _item(task, doc, i, shots), Item):
+                    items.append(made)
+                else:
+                    bad.setdefault(made, []).append(f"{i + 1} (line {lines[i]})" if i < len(lines) else f"{i + 1}")
+    except TaskError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:500]
+        where = next((file.at[name] for name in file.fields if name in said), f"{path}")  # the field that it is about
+        raise TaskError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
     if bad:
         told = (
             f"{len(of)} of {len(chosen)} items: {rule}: items {', '.join(of[:5])}{' ...' if len(of) > 5 else ''}"
@@ -91,7 +98,6 @@ def load_items(
         )
         raise TaskError(f"{path}: {'; '.join(told)}")
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
-    check_items(f"{path}", items)
     return items
 
 
@@ -175,19 +181,6 @@ def _check_fields(file: TaskFile) -> None:
         raise TaskError("\n  ".join(told))
 
 
-@contextlib.contextmanager
-def _told(file: TaskFile) -> Iterator[None]:
-    """What the harness raises, as a TaskError with its words and the field that it is about, if it says."""
-    try:
-        yield
-    except TaskError:
-        raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:500]
-        where = next((file.at[name] for name in file.fields if name in said), f"{file.path}")
-        raise TaskError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
-
-
 def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[int]]:
     """The harness's task, and the line of each item where the data are JSON lines."""
     from lm_eval.tasks import TaskManager
@@ -241,18 +234,16 @@ def _permuted(doc: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
 
 def _item(task: Any, doc: dict[str, Any], index: int, shots: int) -> Item | str:
     """The item, or the rule that it breaks."""
-    options = task.doc_to_choice(doc)
-    if not isinstance(options, list):
-        return f"doc_to_choice: found {type(options).__name__}, expected a list"
-    if len(options) < 2:
-        return f"doc_to_choice: found {len(options)} options, expected at least 2"
-    target = task.doc_to_target(doc)
+    options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
+    texts = tuple(map(str, options)) if isinstance(options, list) else ()
+    if len(texts) < 2 or len(set(texts)) < len(texts) or not all(o and o == o.strip() for o in texts):
+        return "doc_to_choice: expected a list of at least two different options without white space around them"
     if isinstance(target, str) and target in options:
         target = options.index(target)
     if type(target) is not int or not 0 <= target < len(options):
         return "doc_to_target: answer outside the options"
     prompt = task.fewshot_context(doc, num_fewshot=shots)
-    if not isinstance(prompt, str):
-        return "doc_to_text: found several prompts, expected one"
+    if not isinstance(prompt, str) or not prompt or prompt != prompt.rstrip():
+        return "doc_to_text: expected one prompt that does not end in white space"
     language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")
-    return Item(f"{task.config.task}-{index}", prompt, tuple(map(str, options)), target, kind, language)
+    return Item(f"{task.config.task}-{index}", prompt, texts, target, kind, language)

@@ -1,13 +1,13 @@
 """What a model does: multiple-choice items, scored as lm-evaluation-harness scores them.
 
 The harness divides prompt and option into tokens; ``scoring`` asks the model for the log-probability of every option;
-the measures are taken here, all of them from that one pass. A model follows the instruction when its greedy
-continuation begins with one of the listed options, which the pass tells for each option. Whether the answer is the
-option *and nothing else* takes generating it, which the harness does where a study asks for it.
+the measures are taken here, all of them from that one pass. Whether an answer is an option *and nothing else* takes
+generating it, which the harness does where a study asks for it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 
 from phaselab.behaviour import answers
-from phaselab.behaviour.items import TaskError, check_items, quiet
+from phaselab.errors import PhaselabError
 from phaselab.texts.base import Item
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each model in memory
 
 #: Measure -> column of the per-item table whose mean over items it is.
 MEASURES = {
@@ -43,6 +45,10 @@ ABOUT = (
 )
 
 
+class TaskError(PhaselabError):
+    """A task that cannot be scored; the message names the file and line, or the task and the items."""
+
+
 def score_tasks(
     model: Any,
     tokenizer: Any,
@@ -50,20 +56,14 @@ def score_tasks(
     batch_size: int = 32,
     generate: Mapping[str, int] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score a model in memory on multiple-choice items.
+    """Score a model in memory on multiple-choice items, task -> items; TaskError for a task none of whose items fits.
 
-    Parameters
-    ----------
-    model, tokenizer : a causal language model of transformers and its tokenizer. Prompts are encoded with the special
-        tokens that the tokenizer adds by itself, and no others.
-    items : task -> its items (no tasks: empty tables). The continuation that is scored is a space and the option.
-    batch_size : prompts a forward pass; prompts of like length go together.
-    generate : task -> tokens of a greedy answer, up to the end of its line; without, or with 0, nothing is generated.
+    Prompts are encoded with the special tokens that the tokenizer adds by itself, and no others; the continuation that
+    is scored is a space and the option. `generate`: task -> tokens of a greedy answer, up to the end of its line.
 
     Returns
     -------
-    rows : one row per task and measure: ``task, measure, value, stderr``; `value` is the mean over items, `stderr` its
-        standard error (NaN for a single item). Measures:
+    rows : one row per task and measure: mean over items, and standard error (NaN for a single item). Measures:
 
         - ``instruction_following``: share of items whose greedy continuation starts with one of the options, all its
           tokens included; ``accuracy_greedy``: share where that option is right;
@@ -83,50 +83,40 @@ def score_tasks(
         - ``chance``: 1/k, for reference; ``left_out``: share of all items that were not scored because prompt and
           option are longer than the model's context; all other measures are without them. These two and
           ``position_bias`` have no standard error.
-    per_item : one row an item: ``task, item, kind, language, scored`` (bool), ``options`` (how many), ``answer``,
-        ``chosen`` and ``greedy`` (texts of the right option, of the most probable one, and of the one that is the
-        greedy continuation or an empty string), ``answer_position`` and ``chosen_position`` (from 0; -1 where not
-        scored), ``said`` (the generated answer), and a column per measure, NaN where it is not known.
-
-    Raises TaskError naming the item and field that is not well formed, or the task none of whose items fits.
+    per_item : one row an item: ``options`` (how many), ``answer``, ``chosen`` and ``greedy`` (texts of the right
+        option, of the most probable one, and of the one that is the greedy continuation or an empty string),
+        ``answer_position`` and ``chosen_position`` (from 0; -1 where not scored), ``said`` (the generated answer), and
+        a column per measure, NaN where it is not known.
     """
+    from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
     from phaselab.behaviour import scoring
 
-    tokens = {task: (generate or {}).get(task, 0) for task in items}
-    for task, of_task in items.items():
-        check_items(task, of_task)
-    with quiet():
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
-        listed = [(task, item) for task, of_task in items.items() for item in of_task]
-        requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
-        asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
-        room = lm.max_length
-        fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
-        for task in items:
-            if not any(fit for (t, _, _), fit in zip(asked, fits, strict=True) if t == task):
-                raise TaskError(f"{task}: no prompt fits the model's context of {room} tokens")
-        # All tasks in one call, so that batches are full.
-        fitting = [one for one, fit in zip(asked, fits, strict=True) if fit]
-        scored = iter(scoring.score(model, [request for _, _, request in fitting], batch_size))
-        said = iter(_generated(lm, [(item.prompt, tokens[task]) for task, item, _ in fitting if tokens[task]]))
+    tokens = dict.fromkeys(items, 0) | dict(generate or {})
+    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
+    listed = [(task, item) for task, of_task in items.items() for item in of_task]
+    requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
+    asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
+    room = lm.max_length
+    fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
+    for task in items:
+        if not any(fit for (t, _, _), fit in zip(asked, fits, strict=True) if t == task):
+            raise TaskError(f"{task}: no prompt fits the model's context of {room} tokens")
+    # All tasks in one call, so that batches are full.
+    fitting = [one for one, fit in zip(asked, fits, strict=True) if fit]
+    scored = iter(scoring.score(model, [request for _, _, request in fitting], batch_size))
+    how = {"until": ["\n"], "do_sample": False}  # up to the end of its line
+    written = [(i.prompt, how | {"max_gen_toks": tokens[task]}) for task, i, _ in fitting if tokens[task]]
+    to_write = [Instance("generate_until", {}, arguments, 0) for arguments in written]
+    # The harness has no request to make of an empty list.
+    said = iter(lm.generate_until(to_write, disable_tqdm=True) if to_write else [])
     outcomes = [
         {"task": task} | _outcome(item, next(scored) if fit else None, next(said) if fit and tokens[task] else None)
         for (task, item, _), fit in zip(asked, fits, strict=True)
     ]
     per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *MEASURES.values(), *GENERATED.values()])
     return _means(per_item), per_item
-
-
-def _generated(lm: Any, prompts: list[tuple[str, int]]) -> list[str]:
-    """The greedy answer to each (prompt, tokens), by the harness, up to the end of its line."""
-    from lm_eval.api.instance import Instance
-
-    how = {"until": ["\n"], "do_sample": False}
-    asked = [Instance("generate_until", {}, (prompt, how | {"max_gen_toks": n}), 0) for prompt, n in prompts]
-    # The harness has no request to make of an empty list.
-    return lm.generate_until(asked, disable_tqdm=True) if asked else []
 
 
 def _outcome(item: Item, scores: list[tuple[float, bool]] | None, said: str | None) -> dict[str, Any]:

@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A prompt and its options, as token ids; none of them is empty."""
 
     prompt: tuple[int, ...]
@@ -58,11 +57,6 @@ def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list
     """For each request and option: log-probability (summed over tokens, nats), and whether it is greedy.
 
     An option is greedy when each of its tokens is the most probable one where it stands.
-
-    Parameters
-    ----------
-    model : a causal language model of transformers.
-    batch_size : prompts of a forward pass.
     """
     scores: list[list[tuple[float, bool]]] = [[] for _ in requests]
     # Of like length, longest first, so that what is too long for the memory is seen at once.
@@ -131,14 +125,6 @@ def _begin(model: Any, rows: list[Request]) -> tuple[int, Any]:
     return length, cache
 
 
-def _ids(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """int64 (n_sequences, longest), filled up on the right with zeros."""
-    ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
-    for row, sequence in enumerate(sequences):
-        ids[row, : len(sequence)] = sequence
-    return torch.from_numpy(ids)
-
-
 def _log_probabilities(
     model: Any, sequences: Sequence[Sequence[int]], row: np.ndarray, column: np.ndarray, **given: Any
 ) -> tuple[torch.Tensor, Any]:
@@ -147,6 +133,7 @@ def _log_probabilities(
     columns, at = np.unique(column, return_inverse=True)
     keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
     kept = {"logits_to_keep": torch.from_numpy(columns).to(model.device)} if keeps else {}
-    found = model(input_ids=_ids(sequences).to(model.device), **given, **kept)
+    ids = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True)
+    found = model(input_ids=ids.to(model.device), **given, **kept)
     read: torch.Tensor = found.logits[torch.from_numpy(row), torch.from_numpy(at if keeps else column)]
     return read.float().log_softmax(-1), found.get("past_key_values")

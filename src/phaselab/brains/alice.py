@@ -92,7 +92,6 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
     numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc, strict=True))
     return BrainData(
         name="alice",
-        simulated=False,
         description=f"fMRI of {n} people who listen to 12 minutes of Alice in Wonderland, six regions of "
         f"{section.radius} radius (Brennan et al. 2016, CC BY 4.0)",
         stimulus=Stimulus("alice", (run,)),

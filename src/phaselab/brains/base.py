@@ -32,7 +32,6 @@ class BrainData:
     """Responses of some subjects to one stimulus; by subject, `rois`, `ceiling` and `vertices` are (n_voxels,)."""
 
     name: str
-    simulated: bool
     description: str
     stimulus: Stimulus  # what the subjects read or heard
     groups: tuple[Group, ...]  # another group may have other runs of the stimulus
@@ -60,12 +59,10 @@ class BrainData:
 
     def responses(self, subject: str, run: str) -> Array:
         """Responses of one subject in one run, array-like (n_trs, n_voxels): of a memory map, nothing is read yet."""
-        where = f"brain {self.name}: responses of {subject} in {run}"
-        has = any(subject in group.subjects and run in group.runs for group in self.groups)
-        expect(has, where, "none", "a subject of a group, and a run of that group")
         values, n_trs = self.read(subject, run), next(of.n_trs for of in self.stimulus.runs if of.name == run)
-        shape, found = (n_trs, len(self.rois[subject])), tuple(values.shape)
-        expect(found == shape, where, f"shape {found}", f"{shape}: TRs of the run, voxels of rois")
+        where, shape = f"brain {self.name}: responses of {subject} in {run}", (n_trs, len(self.rois[subject]))
+        right = f"{shape}: TRs of the run, voxels of rois"
+        expect(tuple(values.shape) == shape, where, f"shape {tuple(values.shape)}", right)
         return values
 
     def scored(self, trim: int) -> dict[str, Mapping[str, Array]]:
@@ -91,8 +88,8 @@ class BrainData:
         return sha.hexdigest()[:16]
 
 
-#: From the study's section ``brain`` and the folder of downloaded data (``PHASELAB_DATA``, or None) to the data, and to
-#: the files that its ``stimulus`` and its ``responses`` are read from.
+#: Of the study's section ``brain`` and the folder of downloaded data: the data, and the files that its ``stimulus`` and
+#: its ``responses`` are read from.
 Load = Callable[[Any, Path | None], BrainData]
 Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
 

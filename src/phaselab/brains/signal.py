@@ -28,21 +28,18 @@ def standardise(series: np.ndarray) -> np.ndarray:
 
 def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
     """Leave-one-out correlation of each subject (n_trs, n_voxels) with the others' mean; (n_subjects, n_voxels)."""
-    stack = _stack(responses)
-    n_subjects, n_trs, _ = stack.shape
-    others = (stack.sum(axis=0) - stack) / (n_subjects - 1)
+    stack = _stack(responses)  # (n_subjects, n_trs, n_voxels)
+    others = (stack.sum(axis=0) - stack) / (len(stack) - 1)
     others = others - others.mean(axis=1, keepdims=True)
-    return np.asarray((stack * others).sum(axis=1) / (n_trs * others.std(axis=1)))
+    return np.asarray((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1)))
 
 
 def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     """Correlation that the response shared by all subjects would have with one subject's; float32 (n_voxels,).
 
-    The leave-one-out correlation falls short of it, because the mean of n - 1 others still has noise in it. Its
-    reliability is k r / (1 + (k - 1) r) for k = n - 1 others and r the mean correlation of two subjects (Spearman 1910,
-    Brown 1910), and a correlation is attenuated by the square root of that. One value for all subjects, the mean: that
-    of a single subject has a standard error that makes scores divided by it worthless where it is small by chance. It
-    is 0 where responses do not correlate between subjects: there is no shared response.
+    The mean leave-one-out correlation, corrected for the noise in the mean of the k = n - 1 others: over the root of
+    its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman 1910, Brown 1910). One value
+    for all subjects, since that of a single one may be small by chance; 0 where there is no shared response.
     """
     total, n = _stack(responses).sum(axis=0), len(responses)
     # The variance of the sum of z-scored series is n + n (n - 1) r.

@@ -92,7 +92,6 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
     events = ["spoken", "letters", "sentence_onset"]
     return BrainData(
         name="simulated",
-        simulated=True,
         description=f"Simulated responses of {len(made)} subjects to {len(names)} runs of generated narratives, "
         f"{section.vertices} vertices of fsaverage5 each",
         stimulus=stimulus,
@@ -112,10 +111,7 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
 
 
 def present(seed: int, n_runs: int, n_trs: int, tr: float) -> Stimulus:
-    """Held-out narratives, read aloud at a natural pace (about 2.5 words per second with pauses).
-
-    A run begins with a new narrative and cuts its last one short. Labels are the world's, and `narrative`, its number.
-    """
+    """Held-out narratives at a natural pace (about 2.5 words per second); a run's last is cut. Labels: the world's."""
     length, runs, told = n_trs * tr, [], enumerate(narratives(seed))
     for index in range(n_runs):
         clock, heard = 0.0, []
@@ -150,10 +146,9 @@ def word_labels(run: Run) -> pd.DataFrame:
 def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
     """Latents at each word of each run, (n_texts, d), integrated over their window.
 
-    A category is coded one-hot and embedded at random, with the mean over its values taken out, so that neither
-    silence nor what is still unknown (both 0) stands apart from all values. A value heard in a single narrative is
-    coded 0 too: it would be that narrative's own mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a =
-    exp(-dt / window)``, begins anew with each narrative.
+    A category is coded one-hot and embedded at random, with the mean over its values taken out, so that silence and
+    what is unknown (both 0) do not stand apart. A value heard in a single narrative is 0 too: it would be that one's
+    mark. The window, ``m_i = a m_(i-1) + (1 - a) x_i`` with ``a = exp(-dt / window)``, begins anew with each narrative.
     """
     table, codes = pd.concat(map(word_labels, stimulus.runs)), []
     for label, dimensions in latents.categories.items():
@@ -167,17 +162,12 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
         # How far the story is runs from 0 to 1: centred as the other latents are.
         codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
     parts = np.split(np.hstack(codes), np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
-    return [_integrate(part, run, latents.window) for part, run in zip(parts, stimulus.runs, strict=True)]
-
-
-def _integrate(values: np.ndarray, run: Run, window: float) -> np.ndarray:
-    if window == 0:
-        return values
-    passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))
-    out, state = np.empty_like(values), np.zeros(values.shape[1])
-    for index, (keep, start) in enumerate(zip(np.exp(-passed / window), run.starts, strict=True)):
-        out[index] = state = (0.0 if start else keep) * state + (1 - keep) * values[index]
-    return out
+    for part, run in zip(parts, stimulus.runs, strict=True) if latents.window else ():
+        passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))
+        state = np.zeros(part.shape[1])
+        for index, (keep, start) in enumerate(zip(np.exp(-passed / latents.window), run.starts, strict=True)):
+            part[index] = state = (0.0 if start else keep) * state + (1 - keep) * part[index]
+    return parts
 
 
 def _responses(stimulus: Stimulus, source: list[np.ndarray], delay: float) -> np.ndarray:
@@ -200,10 +190,9 @@ def _inverse_root(series: np.ndarray) -> np.ndarray:
 
 
 def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contiguous patches of fsaverage5, one per region and hemisphere; vertex indices and region names.
+    """Contiguous patches of fsaverage5, a region and hemisphere; vertex indices (right: + 10242) and region names.
 
-    A patch grows about the vertex of the pial surface that lies nearest to the region's seed, by distance on the
-    sphere, and takes no vertex of a patch before it. Right hemisphere: + 10242.
+    A patch grows about the vertex of the pial surface nearest to the region's seed, by distance on the sphere.
     """
     from nilearn.datasets import load_fsaverage  # here: it takes a second; the surface comes with it
 

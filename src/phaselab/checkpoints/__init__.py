@@ -6,16 +6,5 @@ from phaselab.checkpoints.load import load
 from phaselab.checkpoints.manifest import chosen, local_checkpoints
 from phaselab.checkpoints.names import Checkpoint, choose, identity
 
-__all__ = [
-    "FAMILIES",
-    "Checkpoint",
-    "Family",
-    "choose",
-    "chosen",
-    "find",
-    "identity",
-    "load",
-    "local_checkpoints",
-    "of_repository",
-    "present",
-]
+__all__ = ["FAMILIES", "Checkpoint", "Family", "choose", "chosen", "find"]
+__all__ += ["identity", "load", "local_checkpoints", "of_repository", "present"]

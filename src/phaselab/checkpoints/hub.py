@@ -53,9 +53,9 @@ def revisions(repository: str) -> dict[str, str]:
 def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None] | None = None) -> Path:
     """Download what is missing of a checkpoint, check its digests, and give its folder in the cache.
 
-    A dropped connection is taken up where it broke, and nothing that has been checked is downloaded or checked again.
-    `code`: also the repository's own modules. `say` receives a line when a download begins. A PhaselabError when it
-    is not there or not accessible, the network or the disk fails, or a digest is not the hub's: the file is deleted.
+    Nothing that has been checked is downloaded or checked again. `code`: also the repository's own modules. `say`
+    receives a line when a download begins. A PhaselabError when it is not there or not accessible, the network or the
+    disk fails, or a digest is not the hub's: the file is deleted.
     """
     of, commit = checkpoint.repository, checkpoint.commit
     snapshot = _folder(of) / "snapshots" / commit
@@ -109,20 +109,17 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str], not
     now = {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
     for name, digest in digests.items():
         path = snapshot / name
-        if before.get(name) != now[name] and _digest(path, len(digest)) != digest:
-            # A link leads to a blob.
-            path.resolve().unlink()
+        if before.get(name) == now[name]:
+            continue
+        with path.open("rb") as stream:  # SHA-256 of large files, git's own of others
+            found = sha_fileobj(stream).hex() if len(digest) == 64 else git_hash(stream.read())
+        if found != digest:
+            path.resolve().unlink()  # the blob that a link leads to
             path.unlink(missing_ok=True)
             why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"
             raise PhaselabError(f"{checkpoint}: {name}: {why}")
     if noted and now != before:
         write_json(now, marker)
-
-
-def _digest(path: Path, length: int) -> str:
-    """SHA-256 of large files, git's own of others."""
-    with path.open("rb") as stream:
-        return sha_fileobj(stream).hex() if length == 64 else git_hash(stream.read())
 
 
 @contextmanager

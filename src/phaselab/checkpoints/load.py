@@ -18,10 +18,9 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
-    Weights are converted to `dtype`. They come from safetensors, or where there are none from ``pytorch_model*.bin``
-    through torch's ``weights_only`` unpickler, which refuses everything but tensors. `trust_remote_code`: modules that
-    lie beside them may be run. A PhaselabError when a file is missing or cannot be read, or weights are missing or
-    have another shape than the configuration says (transformers would fill them with random numbers).
+    Weights come from safetensors, or where there are none from ``pytorch_model*.bin`` through torch's ``weights_only``
+    unpickler, which refuses everything but tensors. A PhaselabError when a file is missing or cannot be read, or
+    weights are missing or of another shape than the configuration says (transformers would fill in random numbers).
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)

@@ -119,11 +119,10 @@ def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> li
 
 
 def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
-    """The checkpoints below `folder`, in ascending order of tokens, then of steps.
+    """The checkpoints in the sub-folders of `folder`, in ascending order of tokens, then of steps.
 
-    Each sub-folder is a revision, whose name is read by the forms of all families. Tokens that it does not state come
-    from the file ``checkpoints.csv`` in `folder` (columns ``revision`` and ``tokens``, of all training before it),
-    which wins over names. Sub-folders with other names are listed in one warning; hidden ones are not looked at.
+    A name is read by the forms of all families; the file ``checkpoints.csv`` in `folder` (columns ``revision`` and
+    ``tokens``, of all training before it) wins over it. Other names are listed in one warning, hidden ones not.
     """
     folder, table = Path(folder), Path(folder) / "checkpoints.csv"
     expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}")

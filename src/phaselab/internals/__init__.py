@@ -12,30 +12,25 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.internals import probes
-from phaselab.internals.compare import compare
-from phaselab.internals.registry import geometry, labels, versions
+from phaselab.internals.registry import geometry, versions
 from phaselab.stats import cka
 from phaselab.study import InternalSpec
 
-__all__ = ["cka", "compare", "geometry", "labels", "measure", "sampled", "versions"]
+__all__ = ["cka", "compare", "geometry", "measure", "sampled", "versions"]
+
+COLUMNS = ["layer", "measure", "task", "value", "stderr"]
 
 
-def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec, seed: int = 0) -> pd.DataFrame:
+def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec) -> pd.DataFrame:
     """Measure the hidden states of one checkpoint.
 
-    Parameters
-    ----------
     layers : layer -> (n_words, n_features) hidden states, float32.
     labels : one row per word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
         words of a narrative in one fold; the other columns are labels: text for classes, float for values. A word with
         an empty text or NaN has no label.
-    spec : the study's section ``internals``: which columns to probe, and of how many words at most, evenly spaced.
-    seed : of the control labels; they are the same for all layers and checkpoints.
 
-    Returns
-    -------
-    One row per layer, measure and probed label: ``layer, measure, task, value, stderr`` (`task` is the label or empty):
-    each registered measure where it is defined (``registry``), and for each label, over folds:
+    Gives one row per layer, measure and probed label (column ``task``, else empty): each registered measure where it is
+    defined (``registry``), and for each label, over folds:
 
     - ``probe_accuracy`` (classes): share of words of held-out narratives whose label is found; ``probe_correlation``
       and ``probe_r2`` (values): Pearson correlation with, and variance explained of, the held-out values;
@@ -49,24 +44,22 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
     - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
       ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
 
-    ``attrs["left_out"]`` of the table: label -> why it was not probed. Raises PhaselabError when shapes do not agree, a
-    layer holds numbers that are not finite, or a column is not there.
+    ``attrs["left_out"]`` of the table: label -> why it was not probed. Raises PhaselabError when a layer holds numbers
+    that are not finite, or a column is not there.
     """
-    n = len(labels)
     for layer, values in layers.items():
-        expect(values.shape[:-1] == (n,), f"layer {layer}", f"shape {values.shape}", f"({n} words, features)")
         if not np.isfinite(values).all():
             raise PhaselabError(f"layer {layer}: found numbers that are not finite")
-    for column in (*spec.probes, *(["word"] if spec.probes else [])):
+    for column in ("word", *spec.probes) if spec.probes else ():
         expect(column in labels, "labels", f"columns {', '.join(map(str, labels))}", f"{column!r} too")
-    sample = sampled(n, spec)
-    groups, left_out = probes.targets(labels.iloc[sample].reset_index(drop=True), spec.probes, seed)
+    sample = sampled(len(labels), spec)
+    groups, left_out = probes.targets(labels.iloc[sample].reset_index(drop=True), spec.probes)
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, values in layers.items():
         states = values[sample].astype(np.float64)  # (n, p)
         rows += [(layer, name, "", *value) for name, value in geometry(states).items()]
         rows += [(layer, *row) for group in groups for row in probes.probe(states, group, spec)]
-    frame = pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     frame.attrs["left_out"] = left_out
     return frame
 
@@ -74,3 +67,21 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
 def sampled(n: int, spec: InternalSpec) -> np.ndarray:
     """Which of `n` words are measured: at most ``spec.samples``, evenly spaced."""
     return np.unique(np.linspace(0, n - 1, min(spec.samples, n)).round().astype(int))
+
+
+def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], to: str) -> pd.DataFrame:
+    """Compare hidden states, layer -> (n_words, n_features), with those of another checkpoint for the same words.
+
+    One row per layer and measure, whose names end in `to`, what the other one is (``final``, ``previous``):
+    ``cka_<to>``: linear centred kernel alignment, 1 for the same geometry, whatever the axes; ``drift_<to>``: mean over
+    words of one minus the cosine between a word's two centred hidden states, what moved on the network's own axes.
+    """
+    rows = []
+    for layer, states in layers.items():
+        rows.append((layer, f"cka_{to}", "", cka(states, others[layer]), float("nan")))
+        a, b = (v.astype(np.float64) - v.mean(0, dtype=np.float64) for v in (states, others[layer]))
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        apart = 1 - (a * b).sum(1)[lengths > 0] / lengths[lengths > 0]
+        if (n := len(apart)) > 1:
+            rows.append((layer, f"drift_{to}", "", float(apart.mean()), float(apart.std(ddof=1) / np.sqrt(n))))
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -19,19 +19,12 @@ LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's co
 
 
 @torch.inference_mode()
-def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd.DataFrame:
-    """Induction and previous-token score of every attention head.
+def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
+    """Induction and previous-token score of every attention head on so many random sequences.
 
-    Parameters
-    ----------
-    model, tokenizer : a causal language model of transformers and its tokenizer. Sequences begin with its bos token, if
-        it has one, and hold no special tokens otherwise; none holds a token twice within a half, if there are enough.
-    sequences : random sequences, drawn with `seed`.
-
-    Returns
-    -------
-    One row a head and measure: ``layer, measure, task, value, stderr``. `layer` counts blocks from 1, as hidden states
-    do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
+    Sequences begin with the tokenizer's bos token, if it has one, and hold no special tokens otherwise; none holds a
+    token twice within a half, if there are enough. One row a head and measure: `layer` counts blocks from 1, as hidden
+    states do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
 
     - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over
       the second half without its first token (prefix matching);
@@ -40,8 +33,13 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
 
     Raises PhaselabError when the model gives no attention weights, or its context is shorter than nine tokens.
     """
-    ids, first = _sequences(model, tokenizer, sequences, seed)
-    length = (ids.shape[1] - first) // 2
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2 * LENGTH + 1
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    first, length = len(bos), min(LENGTH, (context - len(bos)) // 2)
+    expect(length >= 4, type(model).__name__, f"a context of {context} tokens", "9 or more")
+    plain, rng = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids), np.random.default_rng([0, 31])
+    halves = [rng.choice(plain, length, replace=len(plain) < length) for _ in range(sequences)]
+    ids = np.array([[*bos, *half, *half] for half in halves], dtype=np.int64)
     before = model.config._attn_implementation
     # The fused kernels never hold the weights.
     model.set_attn_implementation("eager")
@@ -63,15 +61,3 @@ def head_scores(model: Any, tokenizer: Any, sequences: int, seed: int = 0) -> pd
             best = int(mean.argmax())
             rows.append((layer, f"{name}_best", "", float(mean[best]), float(spread[best])))
     return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
-
-
-def _sequences(model: Any, tokenizer: Any, n: int, seed: int) -> tuple[np.ndarray, int]:
-    """Token ids (n, tokens), and how many come before the random ones."""
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2 * LENGTH + 1
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    length = min(LENGTH, (context - len(bos)) // 2)
-    expect(length >= 4, type(model).__name__, f"a context of {context} tokens", "9 or more")
-    plain = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids)
-    rng = np.random.default_rng([seed, 31])
-    halves = [rng.choice(plain, length, replace=len(plain) < length) for _ in range(n)]
-    return np.array([[*bos, *half, *half] for half in halves], dtype=np.int64), len(bos)

@@ -22,20 +22,15 @@ ROWS = 32  #: of held-out text
 
 
 class Counts(NamedTuple):
-    """Sorted keys of the n-grams of a text, n = 1 to 3, and how often each occurs."""
+    """How often each n-gram of a text occurs, by its number (`_keys`), n = 0 (the text's length) to 3."""
 
     vocabulary: int
-    keys: tuple[np.ndarray, ...]
-    counts: tuple[np.ndarray, ...]
+    tables: tuple[pd.Series, ...]
 
     def of(self, ids: np.ndarray, n: int) -> np.ndarray:
         """How often the `n`-gram that ends at each token occurs; int64 (rows, columns - n + 1)."""
-        if n == 0:
-            return np.full(ids.shape, self.counts[0].sum())
-        wanted = _keys(ids, n, self.vocabulary)
-        keys, counts = self.keys[n - 1], self.counts[n - 1]
-        at = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-        return np.where(keys[at] == wanted, counts[at], 0)
+        keys = _keys(ids, n, self.vocabulary)
+        return self.tables[n].reindex(keys.ravel(), fill_value=0).to_numpy().reshape(keys.shape)
 
 
 def _keys(ids: np.ndarray, n: int, vocabulary: int) -> np.ndarray:
@@ -50,8 +45,8 @@ def _keys(ids: np.ndarray, n: int, vocabulary: int) -> np.ndarray:
 def count(source: TextSource, training: Training, batches: int, vocabulary: int) -> Counts:
     """Count the n-grams of the first `batches` steps of training; none reaches over a row's end."""
     text = np.concatenate([source.batch(step, training.batch, training.context) for step in range(batches)])
-    found = [np.unique(_keys(text, n, vocabulary), return_counts=True) for n in range(1, ORDER + 1)]
-    return Counts(vocabulary, tuple(k for k, _ in found), tuple(c for _, c in found))
+    keys = [_keys(text, n, vocabulary).ravel() for n in range(1, ORDER + 1)]
+    return Counts(vocabulary, (pd.Series([text.size]), *(pd.Series(of).value_counts() for of in keys)))
 
 
 def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
@@ -65,7 +60,7 @@ def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
     for n in range(1, ORDER + 1):
         whole = counts.of(ids, n)[:, ORDER - n :]
         # The context is the n-gram without its last token: it ends one token earlier.
-        context = counts.of(ids[:, :-1], n - 1)[:, -whole.shape[1] :] if n > 1 else counts.of(whole, 0)
+        context = counts.of(ids[:, :-1], n - 1)[:, -whole.shape[1] :]
         p = (whole + PRIOR * p) / (context + PRIOR)
         found.append(np.log(p))
     return np.stack(found)
@@ -75,11 +70,9 @@ def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
 def measure(model: Any, source: TextSource, training: Training, counts: Counts) -> pd.DataFrame:
     """Held-out loss of a model, and how its log-probabilities correlate with n-grams.
 
-    Returns
-    -------
-    Rows ``layer`` (-1), ``measure, task`` (empty), ``value, stderr`` (over rows of text): ``loss``, mean
-    negative log-probability of held-out tokens, nats; ``ngram_1``, ``ngram_2``, ``ngram_3``: Pearson
-    correlation, over held-out tokens, of the model's log-probability with that of the n-gram.
+    Rows of ``layer`` -1, `stderr` over rows of text: ``loss``, mean negative log-probability of held-out tokens, nats;
+    ``ngram_1``, ``ngram_2``, ``ngram_3``: Pearson correlation, over held-out tokens, of the model's log-probability
+    with that of the n-gram.
     """
     ids = source.held_out(ROWS, training.context)
     tokens = torch.from_numpy(ids).to(model.device)

@@ -38,11 +38,11 @@ class Target(NamedTuple):
     classes: int
 
 
-def targets(labels: pd.DataFrame, names: Sequence[str], seed: int) -> tuple[list[list[Target]], dict[str, str]]:
+def targets(labels: pd.DataFrame, names: Sequence[str]) -> tuple[list[list[Target]], dict[str, str]]:
     """Labels in groups that the same words have, which share their decompositions; label -> why it is not probed."""
     groups, left_out = dict[bytes, list[Target]](), {}
     for name in names:
-        found = _target(labels, name, seed)
+        found = _target(labels, name)
         if isinstance(found, str):
             left_out[name] = found
         else:
@@ -50,7 +50,7 @@ def targets(labels: pd.DataFrame, names: Sequence[str], seed: int) -> tuple[list
     return list(groups.values()), left_out
 
 
-def _target(labels: pd.DataFrame, name: str, seed: int) -> Target | str:
+def _target(labels: pd.DataFrame, name: str) -> Target | str:
     column = labels[name]
     text = column.astype(str).to_numpy()
     words = np.flatnonzero(column.notna().to_numpy() & (text != ""))
@@ -70,7 +70,7 @@ def _target(labels: pd.DataFrame, name: str, seed: int) -> Target | str:
         words = words[np.isin(text[words], kept)]
         fold, codes = _folds(labels, words), np.searchsorted(kept, text[words])
     # Seeded by the label's name, so that adding a label leaves the others as they were.
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    rng = np.random.default_rng([0, zlib.crc32(name.encode())])
     types, of_word = np.unique(labels["word"].astype(str).to_numpy()[words], return_inverse=True)
     return Target(name, words, fold, (codes, rng.choice(codes, len(types))[of_word], rng.permutation(codes)), classes)
 
@@ -229,9 +229,7 @@ def _logistic(x: np.ndarray, codes: np.ndarray, inner: np.ndarray, choose: np.nd
         # One class alone is no question; all that such a fold teaches is to give it always.
         return float((codes[~outer] == np.bincount(codes[outer]).argmax()).mean())
     # Of equally good penalties the largest, which comes first.
-    model, grid = (
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-        {"logisticregression__C": STRENGTHS},
-    )
-    search = GridSearchCV(model, grid, cv=[(np.flatnonzero(inner[outer]), np.flatnonzero(choose[outer]))])
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+    folds = [(np.flatnonzero(inner[outer]), np.flatnonzero(choose[outer]))]
+    search = GridSearchCV(model, {"logisticregression__C": STRENGTHS}, cv=folds)
     return float(search.fit(x[outer], codes[outer]).score(x[~outer], codes[~outer]))

@@ -1,4 +1,4 @@
-"""Measures of hidden states: functions in the files of ``measures/``, each registered with what figures say of it.
+"""Measures of hidden states: functions in the files of ``measures/``, each registered under its own name.
 
 A function takes the states of a layer, float64 (n_words, p), or by their names parts that several measures need, each
 computed once a layer (`part`). It gives a value, a value and its standard error, or None where it is not defined; what
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
 from pkgutil import iter_modules
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -19,27 +19,18 @@ from phaselab.errors import expect
 
 Function = Callable[..., Any]
 
-
-class Measure(NamedTuple):
-    """What figures call a measure, what its axis counts, a number raised when its values change, and its function."""
-
-    label: str
-    unit: str
-    version: int
-    function: Function
-
-
-MEASURES: dict[str, Measure] = {}
+MEASURES: dict[str, tuple[int, Function]] = {}
 PARTS: dict[str, Function] = {}
 
 
-def measure(name: str, *, label: str, unit: str, version: int = 1) -> Callable[[Function], Function]:
-    """Register a function as the measure `name`; a second of that name from another module is refused."""
+def measure(*, version: int) -> Callable[[Function], Function]:
+    """Register a measure, whose `version` is raised when its values change; none from another module has its name."""
 
     def register(function: Function) -> Function:
-        free = name not in MEASURES or MEASURES[name].function.__module__ == function.__module__
-        expect(free, f"{function.__module__}: measure", f"a second {name!r}", "distinct names")
-        MEASURES[name] = Measure(label, unit, version, function)
+        name, module = function.__name__, function.__module__
+        free = name not in MEASURES or MEASURES[name][1].__module__ == module
+        expect(free, f"{module}: measure", f"a second {name!r}", "distinct names")
+        MEASURES[name] = version, function
         return function
 
     return register
@@ -51,22 +42,12 @@ def part(function: Function) -> Function:
     return function
 
 
-def registered() -> dict[str, Measure]:
-    """Name -> measure: those of the files of ``measures/``, and what a notebook has registered."""
+def versions() -> dict[str, int]:
+    """Name -> version of each measure: those of the files of ``measures/``, and what a notebook has registered."""
     folder = import_module("phaselab.internals.measures")
     for file in iter_modules(folder.__path__):
         import_module(f"{folder.__name__}.{file.name}")
-    return MEASURES
-
-
-def labels() -> dict[str, tuple[str, str]]:
-    """Name -> (label, unit) of each measure."""
-    return {name: (one.label, one.unit) for name, one in registered().items()}
-
-
-def versions() -> dict[str, int]:
-    """Name -> version of each measure."""
-    return {name: one.version for name, one in registered().items()}
+    return {name: version for name, (version, _) in MEASURES.items()}
 
 
 def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -74,15 +55,12 @@ def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
     known: dict[str, Any] = {"states": states}
 
     def call(function: Function) -> Any:
-        names = list(signature(function).parameters)
-        for name in names:
-            if name not in known:
-                expect(
-                    name in PARTS, f"measure {function.__name__}", repr(name), f"states or one of {', '.join(PARTS)}"
-                )
-                known[name] = call(PARTS[name])
+        names, right = list(signature(function).parameters), f"states or one of {', '.join(PARTS)}"
+        for name in [name for name in names if name not in known]:
+            expect(name in PARTS, f"measure {function.__name__}", repr(name), right)
+            known[name] = call(PARTS[name])
         return None if any(known[name] is None for name in names) else function(*(known[name] for name in names))
 
-    found = {name: call(one.function) for name, one in registered().items()}
+    found = {name: call(MEASURES[name][1]) for name in versions()}
     pairs = {name: value if isinstance(value, tuple) else (value, np.nan) for name, value in found.items()}
     return {name: (float(value), float(stderr)) for name, (value, stderr) in pairs.items() if value is not None}

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class TextSource(ABC):
     def _rows(self, stream: str, seed: int, step: int, batch: int, context: int) -> np.ndarray:
         draws = (np.random.default_rng([seed, STREAMS[stream], step, row]) for row in range(batch))
         rows = (self._documents(rng, stream, step * batch + row, context) for row, rng in enumerate(draws))
-        return np.stack([first(context, row) for row in rows])
+        return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:
         """`n` held-out questions with different prompts; raises PhaselabError for a task that the text has not."""
@@ -94,14 +95,6 @@ class TextSource(ABC):
             expect(misses < 1000, f"task {task}: items", n, f"at most about {len(items)}")
             items.setdefault(item.prompt, replace(item, id=f"{task}-{seed}-{len(items)}"))
         return list(items.values())
-
-
-def first(context: int, documents: Iterator[list[int]]) -> np.ndarray:
-    """The first `context` token ids of `documents`, the last one cut off; int64 (context,)."""
-    ids: list[int] = []
-    while len(ids) < context:
-        ids += next(documents)
-    return np.array(ids[:context], dtype=np.int64)
 
 
 def is_held_out(*combination: str) -> bool:

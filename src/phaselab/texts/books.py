@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ import numpy as np
 from phaselab.errors import expect
 from phaselab.results import DataMissing
 from phaselab.study import digest_of
-from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, first, is_held_out
+from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -125,7 +126,8 @@ class BooksText(TextSource):
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        return np.stack([first(context, self._documents(rng, "held out", row, context, CLOZE)) for row in range(batch)])
+        rows = (self._documents(rng, "held out", row, context, CLOZE) for row in range(batch))
+        return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
     def _documents(
         self, rng: np.random.Generator, stream: str, row: int, context: int, share: float | None = None

@@ -38,14 +38,10 @@ class Place(NamedTuple):
     """Where a model lies; what decides its weights; step -> revision, of all and of those not there and undamaged."""
 
     folder: Path
+    log: Path  # the last file to be written
     inputs: dict[str, Any]
     revisions: dict[int, str]
     missing: dict[int, str]
-
-    @property
-    def log(self) -> Path:
-        """Step, tokens and loss of each revision; the last file to be written."""
-        return self.folder / "training.json"
 
 
 def place(name: str, training: Training, store: Store, text: TextSource) -> Place:
@@ -56,7 +52,7 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     steps = checkpoint_steps(training.steps, training.checkpoints)
     revisions = {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
     missing = {step: name for step, name in revisions.items() if not check(folder / name, inputs, digest)}
-    return Place(folder, inputs, revisions, missing)
+    return Place(folder, folder / "training.json", inputs, revisions, missing)
 
 
 def trained(name: str, training: Training, store: Store, data: Path | None) -> Path | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,14 @@ from typing import Any
 
 import torch
 from torch.nn import functional as F
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
-from phaselab.results import Store, check, digest_code, read_manifest, write_folder
+from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
 from phaselab.training.folder import Place, place
-from phaselab.training.networks import build
 
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
 #: What is left of the greatest learning rate at the last step.
@@ -32,6 +31,8 @@ FINAL_RATE = 0.1
 HELD_OUT_ROWS = 32
 #: State of a run while it is under way: its folder, and its format, so that none of another one is taken up.
 TRAINER, FORMAT = "trainer", {"format": 2}
+#: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
+ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
 Progress = Callable[[int, int], None] | None
 
@@ -55,9 +56,8 @@ def train(name: str, training: Training, store: Store, data: Path | None, progre
         _run(at, training, text, progress)
     if at.missing or not at.log.is_file():
         rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
-        aside = at.log.with_name(".training.json.partial")
-        aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        os.replace(aside, at.log)
+        with write_file(at.log) as aside:
+            aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
     return at.folder
 
@@ -121,3 +121,31 @@ def _resume(at: Place, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
         optimizer.load_state_dict(moments)
         return int(step)
     return 0
+
+
+def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> Any:
+    """An untrained float32 model, its weights drawn from the seed of `training`, for twice the training context."""
+    # As in GPT-NeoX itself, only a part of each of its heads is turned.
+    partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
+    config = AutoConfig.for_model(
+        training.architecture,
+        vocab_size=vocabulary_size,
+        hidden_size=training.hidden_size,
+        num_hidden_layers=training.layers,
+        num_attention_heads=training.heads,
+        intermediate_size=training.intermediate_size,
+        max_position_embeddings=2 * training.context,
+        # The usual 0.02 suits a hidden size of about 1,250; small models learn much later from it.
+        initializer_range=(2 * training.hidden_size) ** -0.5,
+        rope_parameters=ROTARY | partial,
+        tie_word_embeddings=False,
+        use_cache=False,
+        pad_token_id=pad,
+        bos_token_id=bos,
+        eos_token_id=eos,
+    )
+    auto: Any = AutoModelForCausalLM
+    # transformers draws weights from the global generator: give it back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed)
+        return auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)

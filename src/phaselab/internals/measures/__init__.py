@@ -1,1 +1,1 @@
-"""Measures of hidden states, a file each or several that share parts; see ``phaselab.internals.registry``."""
+"""Measures of hidden states, a file each or several that share parts."""

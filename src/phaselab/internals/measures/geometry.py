@@ -28,7 +28,7 @@ def eigenvalues(centred: np.ndarray) -> np.ndarray | None:
 @part
 def nearest(centred: np.ndarray) -> np.ndarray | None:
     """Distances (n, NEIGHBOURS) to the nearest of the distinct vectors, nearest first; None for fewer than 20."""
-    import torch  # here, for figures read this file's labels without it
+    import torch  # here: versions of measures are asked for without it
 
     centred = centred - centred.mean(0)
     squares = np.square(centred).sum(1)
@@ -48,14 +48,14 @@ def nearest(centred: np.ndarray) -> np.ndarray | None:
     return np.asarray(np.sqrt(squared))
 
 
-@measure("norm", label="norm", unit="length")
+@measure(version=1)
 def norm(states: np.ndarray) -> tuple[float, float]:
     """Mean Euclidean norm; standard error over words."""
     norms = np.linalg.norm(states, axis=1)
     return norms.mean(), norms.std(ddof=1) / np.sqrt(len(norms))
 
 
-@measure("anisotropy", label="anisotropy", unit="mean cosine")
+@measure(version=1)
 def anisotropy(states: np.ndarray) -> float | None:
     """Mean cosine between two different words (Ethayarajh 2019)."""
     norms = np.linalg.norm(states, axis=1)
@@ -65,13 +65,13 @@ def anisotropy(states: np.ndarray) -> float | None:
     return (np.square(units.sum(0)).sum() - n) / (n * (n - 1)) if n > 1 else None
 
 
-@measure("participation_ratio", label="participation ratio", unit="dimensions")
+@measure(version=1)
 def participation_ratio(eigenvalues: np.ndarray) -> float:
     """(sum of l)^2 / sum of l^2, l the eigenvalues of the covariance."""
     return float(eigenvalues.sum() ** 2 / np.square(eigenvalues).sum())
 
 
-@measure("effective_rank", label="effective rank", unit="dimensions")
+@measure(version=1)
 def effective_rank(eigenvalues: np.ndarray) -> float:
     """Exponential of the entropy of the centred matrix' normalised singular values (Roy & Vetterli 2007)."""
     singular = np.sqrt(eigenvalues)
@@ -79,7 +79,7 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
     return float(np.exp(-(share * np.log(share)).sum()))
 
 
-@measure("intrinsic_dimension", label="intrinsic dimension (TwoNN)", unit="dimensions")
+@measure(version=1)
 def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
     """TwoNN (Facco et al. 2017, Scientific Reports 7:12140); identical vectors count once; asymptotic standard error.
 
@@ -92,7 +92,7 @@ def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
     return value, value / np.sqrt(n * (1 - CENSORED))
 
 
-@measure("intrinsic_dimension_mle", label="intrinsic dimension (ten neighbours)", unit="dimensions")
+@measure(version=1)
 def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
     """Inverse mean log ratio of the tenth neighbour's distance to the others' (Levina & Bickel 2004).
 
@@ -103,7 +103,7 @@ def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
     return value, value / np.sqrt(n * (k - 1))
 
 
-@measure("massive_ratio", label="largest over median activation", unit="times")
+@measure(version=1)
 def massive_ratio(states: np.ndarray) -> float | None:
     """Largest absolute value over the median one (massive activations, Sun et al. 2024)."""
     size = np.abs(states)
@@ -111,7 +111,7 @@ def massive_ratio(states: np.ndarray) -> float | None:
     return size.max() / middle if middle > 0 else None
 
 
-@measure("massive_share", label="squares in the most massive feature", unit="share")
+@measure(version=1)
 def massive_share(states: np.ndarray) -> float | None:
     """Share of all squared values in the one feature that has most of them."""
     squares = np.square(states)
