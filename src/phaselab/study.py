@@ -113,6 +113,7 @@ class BrainSpec(Strict):
     ``seed``: of permutations and shuffles, and of a simulated brain.
     """
 
+    simulated: ClassVar[bool] = False  # where it is, every page and figure says so
     name: Slug
     seed: int = 0
 
@@ -257,7 +258,7 @@ class Study(Strict):
     @property
     def simulated(self) -> bool:
         """Whether the brain of this study is simulated: every figure then says so."""
-        return self.brain.name == "simulated"
+        return self.brain.simulated
 
     def model(self, name: str) -> Model:
         """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""

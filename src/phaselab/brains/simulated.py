@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,7 @@ WORD_REST, DELAY_SD = 0.1, 0.3
 class SimulatedSpec(BrainSpec):
     """Section ``brain`` of a study with this brain: ``minutes`` of all runs together, ``tr`` in seconds."""
 
+    simulated: ClassVar[bool] = True
     name: Literal["simulated"] = "simulated"
     subjects: int = Field(default=3, ge=1)
     runs: int = Field(default=4, ge=2)
