@@ -10,21 +10,21 @@ from collections.abc import Callable
 from typing import Any
 
 
-def _of_docs(question: str, choices: tuple[str, ...], answer: str, labels: str = "") -> Callable[[Any], Any]:
+def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str) -> Callable[[Any], Any]:
     """A function of a data set: `question` is a text with columns in braces, `choices` one column or one for each.
 
-    The column `answer` has one of `labels`, the choices' in order (from the first again where they have two kinds), or
-    of those that the choices bring with them.
+    The column `answer` has a letter of one of `labels`, the choices' in order, or one of the labels that the choices
+    bring with them.
     """
 
     def one(doc: dict[str, Any]) -> dict[str, Any]:
-        listed, names = [doc[column] for column in choices if column in doc], list(labels)
-        if len(listed) == 1:
-            (listed,) = listed
+        listed, names = [doc[column] for column in choices if column in doc], [*map(list, labels)]
+        if listed and isinstance(listed[0], (list, dict)):
+            listed = listed[0]
         if isinstance(listed, dict):
-            listed, names = listed["text"], listed["label"]
+            listed, names = listed["text"], [listed["label"]]
         right = str(doc[answer])
-        number = names.index(right) % len(listed) if right in names else -1
+        number = next((of.index(right) for of in names if right in of), -1)
         kind = doc.get("subject") or ""
         return {"question": question.format(**doc), "choices": list(map(str, listed)), "answer": number, "kind": kind}
 
@@ -33,7 +33,7 @@ def _of_docs(question: str, choices: tuple[str, ...], answer: str, labels: str =
 
 
 #: MMLU and JMMLU have the choices in a list or in columns A to D, and the answer's number or letter.
-mmlu = _of_docs("{question}", ("choices", *"ABCD"), "answer", "0123ABCD")
+mmlu = _of_docs("{question}", ("choices", *"ABCD"), "answer", "0123456789", "ABCDEFGHIJ")
 hellaswag = _of_docs("{activity_label}: {ctx} ...", ("endings",), "label", "0123")
 winogrande = _of_docs("{sentence}\nWhat belongs in the blank?", ("option1", "option2"), "answer", "12")
 #: CommonsenseQA and ARC: choices are {text, label}, with labels A to E or 1 to 5.
