@@ -18,9 +18,9 @@ def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str)
     """
 
     def one(doc: dict[str, Any]) -> dict[str, Any]:
-        listed, names = [doc[column] for column in choices if column in doc], [*map(list, labels)]
-        if listed and isinstance(listed[0], (list, dict)):
-            listed = listed[0]
+        listed: Any = [doc[column] for column in choices if column in doc]
+        names = [*map(list, labels)]
+        listed = listed[0] if listed and isinstance(listed[0], (list, dict)) else listed
         if isinstance(listed, dict):
             listed, names = listed["text"], [listed["label"]]
         right = str(doc[answer])
