@@ -123,6 +123,14 @@ def test_shared_prompts_score_as_each_alone(family: str, shared: int, longest: i
     assert greedy > 5
 
 
+def test_a_short_prompt_that_alone_has_a_longer_option_does_not_see_what_filled_it_up() -> None:
+    model, rng = _network("gpt_neox"), np.random.default_rng(0)
+    prompts = [tuple(rng.integers(3, 50, n).tolist()) for n in (20, 5, 12)]
+    requests = [scoring.Request(prompt, ((7,), (9, 8) if len(prompt) == 5 else (9,))) for prompt in prompts]
+    for request, scores in zip(requests, scoring.score(model, requests, batch_size=6), strict=True):
+        np.testing.assert_allclose([p for p, _ in scores], [p for p, _ in _plainly(model, request)], atol=5e-5)
+
+
 # --- Generated answers --------------------------------------------------------------------------------
 
 
