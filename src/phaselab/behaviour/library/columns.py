@@ -23,9 +23,8 @@ def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str)
         listed = listed[0] if listed and isinstance(listed[0], (list, dict)) else listed
         if isinstance(listed, dict):
             listed, names = listed["text"], [listed["label"]]
-        right = str(doc[answer])
+        right, kind = str(doc[answer]), doc.get("subject") or ""
         number = next((of.index(right) for of in names if right in of), -1)
-        kind = doc.get("subject") or ""
         return {"question": question.format(**doc), "choices": list(map(str, listed)), "answer": number, "kind": kind}
 
     # A column may change its type on the way, as ARC's choices do, so none is kept.
