@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 625,
     "checkpoints": 703,
     "cli": 522,
-    "encoding": 1986,
+    "encoding": 1987,
     "features": 444,
     "figures": 940,
     "internals": 660,

@@ -304,6 +304,14 @@ def test_published_columns_become_lettered_items(name: str, tmp_path: Path) -> N
     assert item.kind == PUBLISHED[name].get("subject", "")
 
 
+@pytest.mark.parametrize(("choices", "answer"), [("xyz", "B"), ("xy", 1), ("vwxyz", "E"), ("vwxyz", 4)])
+def test_mmlu_has_any_number_of_choices(choices: str, answer: str | int, tmp_path: Path) -> None:
+    doc = {"question": "Which?", "choices": [*choices], "answer": answer} | dict.fromkeys("ABCD", "another column")
+    (item,) = load_items(library()["mmlu"], data={"test": _write(tmp_path / "docs.jsonl", [doc])})
+    assert len(item.options) == len(choices)
+    assert item.options[item.answer] == (answer if isinstance(answer, str) else "ABCDE"[answer])
+
+
 def test_order_of_choices_is_drawn_for_each_item_and_keeps_the_right_one(tmp_path: Path) -> None:
     docs = [PUBLISHED["mmlu"] | {"question": f"Which of {i}?"} for i in range(40)]
     data = {"test": _write(tmp_path / "docs.jsonl", docs)}
