@@ -186,8 +186,8 @@ class Ridge:
         kept = np.flatnonzero(gram.diagonal())
         gram, right, z = gram[np.ix_(kept, kept)], right[kept], z[:, kept]
         own, found = gram.diagonal().copy(), np.tile(offset, (len(penalties), len(z), 1))
-        for guess, penalty in zip(found, penalties, strict=True):
-            np.fill_diagonal(gram, own + penalty * own.sum() / max(len(own), 1))
+        for guess, penalty in zip(found, penalties if len(own) else (), strict=False):
+            np.fill_diagonal(gram, own + penalty * own.mean())
             guess += z @ dposv(gram, right)[1]  # by Cholesky
         return found
 
