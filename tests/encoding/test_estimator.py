@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, KFold
+from sklearn.model_selection import GridSearchCV, KFold, RepeatedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -66,6 +66,8 @@ def test_folds():
     assert (by_run.cv_scores_ != RidgeCV(cv=cv.contiguous(120, 3)).fit(X, Y).cv_scores_).any()
     with pytest.raises(ValueError, match=r"cv: found KFold.*, expected folds of whole runs"):
         RidgeCV(cv=KFold(4, shuffle=True, random_state=0)).fit(X, Y)
+    with pytest.raises(PhaselabError, match="cv: found RepeatedKFold"):
+        RidgeCV(cv=RepeatedKFold(n_splits=4)).fit(X, Y)
     assert RidgeCV(cv=cv.shuffled(120, 4)).fit(X, Y).cv_scores_.shape == (9,)
     with pytest.raises(ValueError, match="found 1 distinct, expected at least 2"):
         RidgeCV().fit(X, Y, runs=np.zeros(120))
