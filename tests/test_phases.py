@@ -381,15 +381,16 @@ def test_a_wrong_table_is_told_by_its_column(change: dict[str, object], options:
 def test_the_depth_that_a_design_finds() -> None:
     power = pd.DataFrame(
         {
-            "checkpoints": [12, 12, 20, 20, 20],
+            "checkpoints": [12, 12, 20, 20, 20, 40, 40, 40, 40],
             "subjects": 3,
-            "depth": [0.0, 4.0, 0.0, 2.0, 4.0],
-            "power": [0.0, 0.5, 0.0, 0.6, 1.0],
+            "depth": [0.0, 4.0, 0.0, 2.0, 4.0, 0.0, 1.0, 2.0, 4.0],
+            "power": [0.0, 0.5, 0.0, 0.6, 1.0, 0.0, 0.0, 1.0, 1.0],
         }
     )
     depth = detectable_depth(power).set_index("checkpoints")["depth"]
     assert np.isnan(depth[12])
     assert depth[20] == pytest.approx(3.0)
+    assert depth[40] == pytest.approx(1.8)  # between the depths beside it, not from where the power was last lower
 
 
 # ------------------------------------------------------------------------------------ calibration

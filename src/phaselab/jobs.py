@@ -53,8 +53,9 @@ class EncodeJob(EncodingSpec):
 
     @model_validator(mode="after")
     def _options_together(self) -> EncodeJob:
-        low, high, _ = self.log10_alphas
-        expect(low <= high, "alphas", f"{low:g} to {high:g}", "the lowest before the highest")
+        low, high, n = self.log10_alphas
+        right = "the lowest before the highest, and more than one of them; or one that is both"
+        expect(low <= high and (low < high) == (n > 1), "alphas", f"{low:g} to {high:g}", right)
         how, distinct = f"{self.delays} with hemodynamics {self.hemodynamics}", {*self.delays}
         fits = len(distinct) == len(self.delays) and bool(distinct) == (self.hemodynamics in ("average", "stack"))
         expect(fits, "delays", how, "distinct numbers of TRs, such as 2,3,4, with average or stack alone")

@@ -123,6 +123,14 @@ def test_shared_prompts_score_as_each_alone(family: str, shared: int, longest: i
     assert greedy > 5
 
 
+def test_a_short_prompt_that_alone_has_a_longer_option_does_not_see_what_filled_it_up() -> None:
+    model, rng = _network("gpt_neox"), np.random.default_rng(0)
+    prompts = [tuple(rng.integers(3, 50, n).tolist()) for n in (20, 5, 12)]
+    requests = [scoring.Request(prompt, ((7,), (9, 8) if len(prompt) == 5 else (9,))) for prompt in prompts]
+    for request, scores in zip(requests, scoring.score(model, requests, batch_size=6), strict=True):
+        np.testing.assert_allclose([p for p, _ in scores], [p for p, _ in _plainly(model, request)], atol=5e-5)
+
+
 # --- Generated answers --------------------------------------------------------------------------------
 
 
@@ -294,6 +302,14 @@ def test_published_columns_become_lettered_items(name: str, tmp_path: Path) -> N
     assert item.prompt.endswith("答え:" if name.startswith("j") else "Answer:")
     assert item.language == ("ja" if name.startswith("j") else "en")
     assert item.kind == PUBLISHED[name].get("subject", "")
+
+
+@pytest.mark.parametrize(("choices", "answer"), [("xyz", "B"), ("xy", 1), ("vwxyz", "E"), ("vwxyz", 4)])
+def test_mmlu_has_any_number_of_choices(choices: str, answer: str | int, tmp_path: Path) -> None:
+    doc = {"question": "Which?", "choices": [*choices], "answer": answer} | dict.fromkeys("ABCD", "another column")
+    (item,) = load_items(library()["mmlu"], data={"test": _write(tmp_path / "docs.jsonl", [doc])})
+    assert len(item.options) == len(choices)
+    assert item.options[item.answer] == (answer if isinstance(answer, str) else "ABCDE"[answer])
 
 
 def test_order_of_choices_is_drawn_for_each_item_and_keeps_the_right_one(tmp_path: Path) -> None:

@@ -512,6 +512,7 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--hemodynamics", "stack"), "delays: found () with hemodynamics stack"),
         (("--hemodynamics", "average", "--delays", "3,3"), "delays: found (3, 3) with hemodynamics average"),
         (("--alphas", "5", "-3", "9"), "alphas: found 5 to -3, expected the lowest before the highest"),
+        (("--alphas", "0", "4", "1"), "found 0 to 4, expected the lowest before the highest, and more than one"),
         (("--alphas", "nan", "3", "9"), "log10_alphas.0: found nan"),
         (("--alphas", "0", "400", "9"), "log10_alphas.1: found 400"),
         (("--runs", "nix.csv"), "nix.csv: found no table"),

@@ -405,6 +405,8 @@ BAD = {
     "X: found 1 NaN or infinite values": lambda: fit_score(
         np.where(np.eye(8, 2, 1), np.nan, X), Y, X, Y, ALPHAS, FOLDS
     ),
+    "X: found a norm of .*, expected 1e-140": lambda: fit_score(X * 1e160, Y, X, Y, ALPHAS, FOLDS),
+    "X: found a norm of .*, expected 1e-140 to 1e150": lambda: fit_score(X * 1e-160, Y, X, Y, ALPHAS, FOLDS),
     "X: found shape": lambda: fit_score(X[:, 0], Y, X, Y, ALPHAS, FOLDS),
     "targets: found other splits": lambda: solve(PLAN, Targets.survey(Y, Splits(8, tuple(FOLDS)))),
     "Y: found shape": lambda: fit_score(X, Y[:, 0], X, Y, ALPHAS, FOLDS),

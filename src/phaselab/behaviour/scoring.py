@@ -82,7 +82,7 @@ def _scored(model: Any, rows: list[Request]) -> list[list[tuple[float, bool]]]:
         begun = [options[k][:-1] for k in longer]
         row = np.repeat(range(len(begun)), [len(o) for o in begun])
         column = np.concatenate([np.arange(len(o)) for o in begun])
-        after = _places(model, start, last[owner[longer]] + 1, 1 + max(column))
+        after = _places(model, start, 1 + last, owner[longer], 1 + max(column))
         logp, _ = _log_probabilities(model, begun, row, column, past_key_values=cache, use_cache=True, **after)
         of_token = _told(logp, np.arange(len(row)), [t for k in longer for t in options[k][1:]])
         np.add.at(value, longer[row], of_token[0])
@@ -97,16 +97,17 @@ def _told(logp: torch.Tensor, row: np.ndarray, tokens: list[int]) -> tuple[np.nd
     return logp[at, token].double().cpu().numpy(), (logp.argmax(-1)[at] == token).cpu().numpy()
 
 
-def _places(model: Any, start: int, lengths: np.ndarray, n: int) -> dict[str, torch.Tensor]:
-    """Where `n` tokens stand after prompts of these `lengths` (n_rows,), which follow `start` tokens that all have.
+def _places(model: Any, start: int, lengths: np.ndarray, owner: np.ndarray, n: int) -> dict[str, torch.Tensor]:
+    """Where `n` tokens stand after the prompts `owner` of those of these `lengths`, which follow `start` tokens of all.
 
-    The shorter prompts were filled up: that is not to be seen, and does not count as a place.
+    The shorter prompts were filled up to the longest: that is not to be seen, and does not count as a place.
     """
-    if not np.ptp(lengths):
+    longest, own = max(lengths), lengths[owner, None]
+    if (own == longest).all():
         return {}
-    seen = np.ones((len(lengths), start + max(lengths) + n), dtype=np.int64)
-    seen[:, start:-n] = np.arange(max(lengths)) < lengths[:, None]
-    given = {"attention_mask": seen, "position_ids": start + lengths[:, None] + np.arange(n)}
+    seen = np.ones((len(owner), start + longest + n), dtype=np.int64)
+    seen[:, start:-n] = np.arange(longest) < own
+    given = {"attention_mask": seen, "position_ids": start + own + np.arange(n)}
     known = inspect.signature(model.forward).parameters
     return {name: torch.from_numpy(values).to(model.device) for name, values in given.items() if name in known}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from typing import Any
 
@@ -24,8 +23,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
     cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a splitter of scikit-learn that does not shuffle; or pairs of row numbers,
-        such as ``folds.inner_folds`` makes, or ``folds.shuffled`` of samples that are independent.
+        (with runs: of whole runs); a splitter of scikit-learn that does not shuffle; or pairs of row numbers.
     device, dtype : as of ``Plan``.
 
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
@@ -89,6 +87,6 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
             if self.cv is None or isinstance(cv, int | np.integer):
                 return folds.leave_one_run_out(runs) if self.cv is None else folds.group_folds(runs, cv)
-        mixed = getattr(cv, "shuffle", False) or re.search("Shuffle|Repeated|Leave(One|P)Out", type(cv).__name__)
+        mixed = getattr(cv, "shuffle", False) or any(of in type(cv).__name__ for of in ("Shuffle", "Repeated"))
         expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")
         return list(check_cv(cv).split(np.empty((n, 1)), None, runs))

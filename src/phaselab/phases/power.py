@@ -22,7 +22,7 @@ def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFram
     verdict as the first) and note. With log-probability instead of accuracy, the margin of flatness is scaled by the
     ratio of the two curves' ranges.
     """
-    base = triple_phase_test(curves, model, **options)
+    base, margin = triple_phase_test(curves, model, **options), options.get("margin", MARGIN)
     own = curves[curves["model"] == model]
     brain = own[own["perspective"] == "brain"]
     choices: dict[str, Sequence[Any]] = {
@@ -31,13 +31,13 @@ def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFram
         "roi": sorted(brain["roi"].unique()),
         "penalty": (2.0, 3.0, 4.0),
         "max_changes": (4, 6),
-        "margin": (MARGIN / 2, MARGIN * 2),
+        "margin": (margin / 2, margin * 2),
     }
     variants = [(varied, str(choice), {varied: choice}) for varied, own in choices.items() for choice in own]
     if (own["measure"] == "log_probability").any() and base.accuracy.decided:
         curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
-        margin = MARGIN * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
-        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": margin}))
+        scaled = margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
+        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": scaled}))
     parts = []
     for varied, choice, change in [("", "", {}), *variants]:
         verdict = triple_phase_test(curves, model, **(options | change)) if change else base
@@ -70,8 +70,7 @@ def detachment_power(
         rise = np.interp(unit, [0.15, 0.4], [0.0, 10.0])
         dip = np.interp(unit, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
         for count in subjects:
-            found = np.zeros(len(depths), dtype=int)
-            rng = np.random.default_rng([seed, n, count])
+            found, rng = np.zeros(len(depths), dtype=int), np.random.default_rng([seed, n, count])
             for _ in range(n_simulations):
                 noise = rng.standard_normal((count, n))
                 found += [fall_found(tokens, rise + depth * dip + noise) for depth in depths]
@@ -88,9 +87,10 @@ def fall_found(tokens: Array, subjects: Array) -> bool:
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:
-    """The shallowest fall found with a probability of `target`, by design; NaN where `detachment_power` has none."""
+    """The shallowest fall found with a probability of `target`, interpolated, by design; NaN where `power` has none."""
     rows = []
     for (checkpoints, subjects), own in power.sort_values("depth").groupby(["checkpoints", "subjects"]):
-        own = own.assign(power=own["power"].cummax()).drop_duplicates("power")
-        rows.append((checkpoints, subjects, np.interp(target, own["power"], own["depth"], right=np.nan)))
+        best = own["power"].cummax()
+        until = best.shift(fill_value=-1) < target  # with the first that passes
+        rows.append((checkpoints, subjects, np.interp(target, best[until], own["depth"][until], right=np.nan)))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth"])

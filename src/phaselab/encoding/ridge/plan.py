@@ -128,6 +128,7 @@ class Plan:
             X = X[torch.from_numpy(self.splits.order).to(self.device)]
         # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error of its mean.
         size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        expect(1e-140 < size < 1e150 or not X.any(), "X", f"a norm of {size:.0e}", "1e-140 to 1e150, to be squared")
         if self.p <= self.n:
             s, V = _right_singular(X.T @ X, lambda: X, self._tolerance(size))
             return s, V, X @ (V / s)
