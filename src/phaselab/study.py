@@ -301,11 +301,11 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
 
 def _told(wrong: Any) -> str:
     """Where a wrong field is, what was found, what was expected."""
-    where = ".".join(map(str, wrong["loc"])) or "(whole file)"
+    where = ".".join(map(str, wrong["loc"])) + ": " * bool(wrong["loc"])
     if wrong["type"] == "missing":
-        return f"{where}: missing; expected a value"
+        return f"{where}missing; expected a value"
     found = "" if isinstance(wrong["input"], dict) else f"found {wrong['input']!r}; "
-    return f"{where}: {found}{wrong['msg']}"
+    return f"{where}{found}{wrong['msg'].removeprefix('Value error, ')}"
 
 
 def digest_of(value: Any) -> str:

@@ -267,10 +267,11 @@ def test_without_runs_folds_are_contiguous_and_it_is_said(here: Path) -> None:
 
 
 def test_without_permutations_nothing_is_tested(here: Path) -> None:
-    encode(*FILES, "--permutations", "0", "--out", "scores.parquet")
+    result = encode(*FILES, "--permutations", "0", "--out", "scores.parquet")
     table = pd.read_parquet("scores.parquet")
     assert table["p"].isna().all()
     assert not table["significant"].any()
+    assert "significant" not in result.output
 
 
 def test_delays_do_not_cross_runs(here: Path) -> None:
@@ -318,7 +319,10 @@ def test_voxels_that_cannot_be_scored_are_told_and_have_a_note(here: Path) -> No
     Y[30, 9] = -np.inf
     np.save("Y.npy", Y)
     result = encode(*FILES, "--out", "scores.parquet", *QUICK)
-    said = [f"subject Y: left out, with r = NaN and a note: {what}" for what in ("1 constant", "2 NaN or infinite")]
+    said = [
+        "99 permutations: no p is below 0.01, and a layer has no significant voxel unless 20% of its voxels have that p"
+    ]
+    said += [f"subject Y: left out, with r = NaN and a note: {what}" for what in ("1 constant", "2 NaN or infinite")]
     assert all(f"note: {line}" in result.output for line in said)
     table = pd.read_parquet("scores.parquet")
     assert {i: note for i, note in enumerate(table["note"]) if note} == {
@@ -359,7 +363,9 @@ def test_regions_and_ceiling(here: Path) -> None:
     np.testing.assert_allclose(table["r_normalised"][known], table["r"][known] / ceiling[known], rtol=1e-5)
     assert table["r_normalised"][~known].isna().all()
     mean = table["r"][:PLANTED].mean()
-    assert any("STG" in line and f"{mean:.3f}" in line for line in result.output.splitlines())
+    lines = result.output.splitlines()
+    assert any("STG" in line and f"{mean:.3f}" in line for line in lines)
+    assert any(f"{VOXELS} {table['r'].mean():.3f}" in " ".join(line.split()) for line in lines)  # of all voxels
     assert "mean r / ceiling" in result.output
 
 

@@ -34,7 +34,7 @@ class Told(TyperGroup):
             console.print(f"phaselab: {error}; {extra}", markup=False, soft_wrap=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt:
-            console.print("phaselab: interrupted; whole results are kept, run the same command to go on")
+            console.print("phaselab: interrupted; whole results are kept, the same command makes the others")
             raise typer.Exit(130) from None
 
 

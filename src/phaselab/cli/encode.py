@@ -48,11 +48,9 @@ def _option(name: str) -> inspect.Parameter:
     """A field of ``EncodeJob`` as an option, whose default is told but not given: a job file may say it."""
     field = EncodeJob.model_fields[name]
     kind: Any = {"delays": str, "log10_alphas": tuple[float, float, int]}.get(name, field.annotation)
-    default = None if field.is_required() or field.default == () else field.default
+    default = "" if field.is_required() or field.default in ((), None) else str(field.default).strip("()")
     names = ["--" + name.removeprefix("log10_").replace("_", "-"), *["-o"] * (name == "out")]
-    option = typer.Option(
-        *names, metavar=_WRITTEN.get(name), help=field.description, show_default=default is not None and str(default)
-    )
+    option = typer.Option(*names, metavar=_WRITTEN.get(name), help=field.description, show_default=default or False)
     annotation: Any = Annotated[list[str] if kind == tuple[str, ...] else kind, option]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 

@@ -85,7 +85,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         if runs is not None:
             runs = np.asarray(runs)
             expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
-            if self.cv is None or isinstance(cv, int):
+            if self.cv is None or isinstance(cv, int | np.integer):
                 return folds.leave_one_run_out(runs) if self.cv is None else folds.group_folds(runs, cv)
         mixed = getattr(cv, "shuffle", False) or any(of in type(cv).__name__ for of in ("Shuffle", "Repeated"))
         expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")

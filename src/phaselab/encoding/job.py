@@ -24,7 +24,7 @@ from phaselab.stimuli import convolve, delayed
 COLUMNS = ["subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note"]
 #: What the JSON beside a table says of itself.
 MADE_BY = "phaselab encode"
-#: Bytes of responses that are looked through at once; and rows of the summary at most.
+#: Bytes of responses that are looked through at once; and rows of the summary that show every layer.
 PIECE, LONG = 64 * 2**20, 60
 
 
@@ -89,14 +89,21 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
 
 
 def summary(table: pd.DataFrame) -> str:
-    """For the screen: means by subject and layer, and by region where there are some."""
-    known, by = table[table["note"] == ""], ["subject", "layer", *["roi"] * bool((table["roi"] != "").any())]
+    """For the screen: means by subject and layer, of each subject's best layer where they are many; and by region."""
+    known, unit = table[table["note"] == ""], ["subject", "layer"]
     numbers = {"voxels": ("r", "size"), "mean r": ("r", "mean"), "median r": ("r", "median"), "highest r": ("r", "max")}
-    numbers |= {"significant": ("significant", "sum"), "share": ("significant", "mean")}
+    if known["p"].notna().any():
+        numbers |= {"significant": ("significant", "sum"), "share": ("significant", "mean")}
     numbers |= {"mean r / ceiling": ("r_normalised", "mean")}
-    means = known.groupby(by, observed=True).agg(**numbers).dropna(axis=1, how="all")
-    shown = means.to_string(float_format="{:.3f}".format, max_rows=LONG)
-    return f"correlation of predicted and measured responses in held-out TRs\n{shown}"
+    means = known.groupby(unit, observed=True).agg(**numbers)
+    best = means.loc[means.groupby("subject", observed=True)["mean r"].idxmax()]
+    parts = {"": means} if len(means) <= LONG else {f"; each subject's best of {len(means)} rows": best}
+    named = known[(known["roi"] != "") & pd.MultiIndex.from_frame(known[unit]).isin(best.index)]
+    if len(named):
+        parts["; by region, in each subject's best layer"] = named.groupby([*unit, "roi"], observed=True).agg(**numbers)
+    what, form = "correlation of predicted and measured responses in held-out TRs", "{:.3f}".format
+    shown = (part.dropna(axis=1, how="all").to_string(float_format=form) for part in parts.values())
+    return "\n".join(f"{what}{of}\n{rows}" for of, rows in zip(parts, shown, strict=True))
 
 
 def _check_out(job: EncodeJob) -> Path:
@@ -193,6 +200,10 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
         notes += ["no runs: all TRs are taken as one; delays and blocks reach over breaks of the scanner"]
     if job.folds == "contiguous" and not job.gap:
         notes += ["gap 0: training TRs touch the tested ones and resemble them; scores may be too high"]
+    least = 1 / (1 + job.permutations) if job.permutations and job.null != "pooled" else 0
+    if least > job.fdr / 20:
+        needed = f"a layer has no significant voxel unless {min(1, least / job.fdr):.0%} of its voxels have that p"
+        notes += [f"{job.permutations} permutations: no p is below {least:.2g}, and {needed}"]
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes
