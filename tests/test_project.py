@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 625,
     "checkpoints": 703,
     "cli": 520,
-    "encoding": 1998,
+    "encoding": 1999,
     "features": 444,
     "figures": 940,
     "internals": 660,

@@ -290,7 +290,7 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: not YAML: {error}") from error
+        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
     expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
         return section.model_validate(content | given)

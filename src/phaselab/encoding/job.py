@@ -17,7 +17,7 @@ from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.jobs import EncodeJob
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, read_table, write_table
+from phaselab.results import digest_code, digest_file, read_table, write_file, write_table
 from phaselab.stimuli import convolve, delayed
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
@@ -83,7 +83,8 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "left_out": int((voxels["note"] != "").sum()),
         "warnings": notes + said,
     }
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with write_file(beside) as aside:
+        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     say("\n".join([*(f"note: {note}" for note in said), summary(table)]))
     return [job.out, beside]
 
