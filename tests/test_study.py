@@ -71,7 +71,7 @@ def test_missing_field_is_named(tmp_path: Path) -> None:
         load_study(write(tmp_path, {k: v for k, v in MINIMAL.items() if k != "brain"}))
 
 
-@pytest.mark.parametrize(("text", "expected"), [("- a", "found list"), ("a: [", "not YAML")])
+@pytest.mark.parametrize(("text", "expected"), [("- a", "found list"), ("a: [", "cannot be read as YAML")])
 def test_not_a_study(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(text)

@@ -595,7 +595,7 @@ def test_a_job_file_is_the_same_as_its_options(here: Path) -> None:
         ("shuffles: 3", "shuffles: unknown field; expected one of"),
         ("delays: 3", "delays: found 3; "),
         ("- a", "job.yaml: found list, expected a mapping of fields"),
-        ("a: [", "job.yaml: not YAML"),
+        ("a: [", "job.yaml: cannot be read as YAML"),
         ("features: []", "features: found []"),
     ],
 )
@@ -603,7 +603,7 @@ def test_job_files_that_cannot_be(here: Path, content: str, said: str) -> None:
     Path("job.yaml").write_text(content)
     given = () if "features" in content else ("--features", "X.npy")
     assert said in refused("job.yaml", *given, "--responses", "Y.npy")
-    assert "nix.yaml: not YAML: [Errno 2] No such file" in refused("nix.yaml")
+    assert "nix.yaml: cannot be read as YAML: [Errno 2] No such file" in refused("nix.yaml")
 
 
 def test_every_field_is_an_option_with_help(here: Path) -> None:
