@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 
 from phaselab import encoding
 from phaselab.cli import app
+from phaselab.encode_options import EncodeJob
 from phaselab.encoding import job as scores
 from phaselab.encoding.ridge import Plan
 from phaselab.errors import PhaselabError
-from phaselab.jobs import EncodeJob
 from phaselab.results import digest_code, digest_file
 from phaselab.stimuli import convolve
 from phaselab.study import EncodingSpec
@@ -390,7 +390,7 @@ def test_provenance_names_options_versions_and_digests(here: Path) -> None:
     assert content["options"]["seed"] == 4
     assert content["options"]["log10_alphas"] == [-3, 5, 9]
     assert content["versions"]["numpy"] == np.__version__
-    assert content["code"] == digest_code("encoding", "jobs", "stimuli", "study")
+    assert content["code"] == digest_code("encoding", "encode_options", "stimuli", "study")
 
 
 def test_features_are_read_when_asked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from phaselab.cli.common import app, console
-from phaselab.jobs import EncodeJob
+from phaselab.encode_options import EncodeJob
 from phaselab.study import read_section
 
 _job = typer.Argument(metavar="JOB.yaml", help="YAML file of these options; what is given here counts before it.")

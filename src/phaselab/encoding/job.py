@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab import encoding
+from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
-from phaselab.jobs import EncodeJob
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, read_table, write_file, write_table
 from phaselab.stimuli import convolve, delayed
@@ -75,7 +75,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     content = {
         "made_by": MADE_BY,
         "versions": {name: metadata.version(name) for name in ("phaselab", "numpy", "scipy", "torch", "himalaya")},
-        "code": digest_code("encoding", "jobs", "stimuli", "study"),
+        "code": digest_code("encoding", "encode_options", "stimuli", "study"),
         "options": job.model_dump(mode="json"),
         "layers": list(layers),
         "runs": {name: trs.stop - trs.start for name, trs in runs.items()},

@@ -6,8 +6,8 @@ Lines are told apart by markers and styles as well as colours; white is behind t
 
 # ruff: noqa: F401, F403  (each module lists its figures in its own __all__)
 from phaselab.curves import *
+from phaselab.figures.brain import *
 from phaselab.figures.drawing import SIMULATED, TokenAxis
 from phaselab.figures.interactive import *
-from phaselab.figures.stimulus import *
 from phaselab.figures.training import *
 from phaselab.phases import phase_text, transitions_of

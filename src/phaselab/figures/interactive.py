@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from phaselab import curves as query
+from phaselab.figures.brain import HEMISPHERE, inflated
 from phaselab.figures.drawing import COLOURS, GREY, MARK, SIMULATED, TOKENS, TokenAxis
-from phaselab.figures.stimulus import HEMISPHERE, inflated
 
 __all__ = ["phase_interactive", "surface_interactive"]
 

@@ -5,7 +5,7 @@
 
 from phaselab.phases.fit import log_tokens
 from phaselab.phases.power import detachment_power, detectable_depth, sensitivity
-from phaselab.phases.test import PHASE_COLUMNS, TriplePhase, holm, phase_text, transitions_of, triple_phase_test
+from phaselab.phases.three_phases import PHASE_COLUMNS, TriplePhase, holm, phase_text, transitions_of, triple_phase_test
 from phaselab.phases.transitions import MOVE_COLUMNS, FittedTable, Transitions, fit_table, fit_transitions
 
 __all__ = ["MOVE_COLUMNS", "PHASE_COLUMNS", "FittedTable", "Transitions"]

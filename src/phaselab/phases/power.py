@@ -11,7 +11,7 @@ from scipy import stats
 
 from phaselab.curves import behaviour_by_task
 from phaselab.phases.fit import Array, log_tokens
-from phaselab.phases.test import ALPHA, MARGIN, fall_p, falls_after_rise, triple_phase_test
+from phaselab.phases.three_phases import ALPHA, MARGIN, fall_p, falls_after_rise, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 
 

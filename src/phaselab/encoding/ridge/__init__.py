@@ -5,8 +5,8 @@ subjects of one stimulus; ``solve`` brings both together. The page *The encoder,
 names that are used here.
 """
 
+from phaselab.encoding.ridge.alphas import Fit, batch_size, solve
 from phaselab.encoding.ridge.plan import ALPHAS, Plan, find_device
-from phaselab.encoding.ridge.solve import Fit, batch_size, solve
 from phaselab.encoding.ridge.splits import Splits
 from phaselab.encoding.ridge.targets import Targets
 
