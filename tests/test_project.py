@@ -27,7 +27,7 @@ BUDGET = {
     "phases": 1067,
     "stages": 825,
     "stimuli": 276,
-    "sweep": 323,
+    "sweep": 325,
     "texts": 659,
     "training": 213,
 }

@@ -17,6 +17,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,6 @@ def run(
         bench = Workbench(study, store, data, told.say, **options)
         _say_older_layout(bench, chosen)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
-            sweep.train()
             sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
             if checkpoints is None:
                 sweep.make("models", lambda model: [None])
@@ -167,28 +167,30 @@ class _Sweep:
         self.outcome = Outcome()
         self.executor: ProcessPoolExecutor | None = None
 
-    def train(self) -> None:
-        """Train what is missing."""
-        waiting = {}
-        for model in self.models:
-            with self._failing(model.name):
-                if not self.bench.there(model):
-                    waiting[self._submit(_train, model.name)] = model.name
-        for future in as_completed(waiting):
-            with self._failing(waiting[future]):
-                future.result()
-
     def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
-        """Make the stale stages of the `units` of models of which nothing has failed: of checkpoints, or None."""
+        """Train what is missing, and make the stale stages of the `units` of each model, checkpoints or None.
+
+        Those of a model are begun when it is there, while others are still trained; where something of it has failed
+        before, they are not.
+        """
         failed = {name.partition(" ")[0] for name in self.outcome.failures}
-        tasks: list[tuple[Model, Checkpoint | None]] = []
+        there, training = [], dict[Future[Any], Model]()
         for model in (model for model in self.models if model.name not in failed):
             with self._failing(model.name):
+                if self.bench.there(model):
+                    there.append((None, model))
+                else:
+                    training[self._submit(_train, model.name)] = model
+        waiting: dict[Future[int], tuple[Model, Checkpoint | None]] = {}
+        for trained, model in chain(there, ((future, training[future]) for future in as_completed(training))):
+            with self._failing(model.name):
+                if trained is not None:
+                    trained.result()
                 for at in units(model):
                     stale = self.bench.stale(model, at)
                     self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
-                    tasks += [(model, at)] if stale else []
-        waiting = {self._submit(_make, model.name, at): (model, at) for model, at in tasks}
+                    if stale:
+                        waiting[self._submit(_make, model.name, at)] = model, at
         if waiting:
             self.told.bar(what, 0, len(waiting))
         for number, future in enumerate(as_completed(waiting), 1):
