@@ -174,7 +174,10 @@ def wide(quick: bool, device: str, goals: dict[str, float]) -> list[Row]:
 def products(plan: Plan) -> float:
     """Multiplications and additions of a target, in the products of `solve`."""
     sizes = [plan.U.numel()] + ([plan.F.numel()] if plan.F is not None else [])
-    sizes += [part.numel() for fold in plan.folds for part in fold.tensors]
+    for fold in plan.folds:
+        steep = [side.steep[1] for side in (fold.z, fold.w) if side.steep is not None]
+        parts = [fold.z.matrix, fold.w.matrix, fold.K, fold.numerator, fold.denominator, *steep]
+        sizes += [part.numel() for part in (*parts, *(block for _, _, block in fold.near))]
     return 2.0 * sum(sizes)
 
 
