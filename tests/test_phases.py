@@ -19,6 +19,7 @@ from phaselab.phases import (
     fit_transitions,
     holm,
     log_tokens,
+    phase_text,
     sensitivity,
     triple_phase_test,
 )
@@ -279,6 +280,15 @@ def test_what_is_missing_makes_no_phase() -> None:
         triple_phase_test(curves.drop(columns="roi"), "m")
     with pytest.raises(ValueError, match="layer: found 7"):
         triple_phase_test(curves, "m", layer=7)
+
+
+def test_what_is_not_decided_is_not_called_a_no() -> None:
+    rows = [dict(model="m", perspective="behaviour", measure="accuracy", tokens=t, step=t, value=0.5) for t in range(4)]
+    test = triple_phase_test(curve_table(rows, study="s", checkpoint="c"), "m")
+    assert set(test.table["verdict"]) == {"not decided"}
+    assert test.statement == "m: alignment not decided, detachment not decided, realignment not decided."
+    assert "**not decided**" in phase_text(test, 1, "r")
+    assert "Test: p" not in phase_text(test, 1, "r")
 
 
 def test_a_missing_perspective_is_told_with_what_there_is() -> None:

@@ -24,7 +24,7 @@ BUDGET = {
     "features": 444,
     "figures": 940,
     "internals": 660,
-    "phases": 1067,
+    "phases": 1070,
     "stages": 825,
     "stimuli": 276,
     "sweep": 325,

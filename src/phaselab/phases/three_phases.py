@@ -22,7 +22,7 @@ from phaselab.results import CURVE_COLUMNS
 MARGIN, ALPHA = 0.05, 0.05
 PHASES = ("alignment", "detachment", "realignment")
 PHASE_COLUMNS = (
-    *("model", "phase", "name", "found", "tokens", "low", "high", "start", "stop"),
+    *("model", "phase", "name", "found", "verdict", "tokens", "low", "high", "start", "stop"),
     *("effect", "effect_low", "effect_high", "effect_spread"),
     *("lag", "lag_low", "lag_high", "lag_p", "p", "p_holm", "why"),
 )
@@ -174,7 +174,7 @@ def triple_phase_test(
 
     A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
     drifts that all subjects share are movements of this model; whether they are more is for several seeds to say.
-    Missing or poor curves make a phase not found, with the reason in ``why``.
+    Missing or poor curves leave a phase not decided (``verdict``), with the reason in ``why``.
     """
     absent = [c for c in CURVE_COLUMNS if c not in curves]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
@@ -190,13 +190,16 @@ def triple_phase_test(
         other, called = (form if phase == 1 else right), measures[phase > 1].replace("_", " ")
         why = " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (called, other)) if not fit.decided)
         link = _Link(why) if why else test(brain, other, called)
-        rows.append({"phase": phase, "name": name, "p": link.p, "why": link.why} | _measured(link, brain))
+        row = {"phase": phase, "name": name, "verdict": "not decided" if why else "not found", "p": link.p}
+        rows.append(row | {"why": link.why} | _measured(link, brain))
     table = pd.DataFrame(rows).reindex(columns=list(PHASE_COLUMNS)).assign(model=model, p_holm=lambda t: holm(t["p"]))
     dated = table["tokens"].notna()
     table["found"] = (table["p_holm"] <= ALPHA) & dated
     doubt = table["p_holm"].map(" Not beyond chance: p = {:.2g} after correction.".format)
     table["why"] += doubt.where(dated & ~table["found"], "")
-    said = [f"{r.name} at {amount(r.tokens)} tokens" if r.found else f"no {r.name}" for r in each_row(table)]
+    table.loc[table["found"], "verdict"] = "found"
+    told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}", "not decided": "{0.name} not decided"}
+    said = [told[r.verdict].format(r, amount(r.tokens)) for r in each_row(table)]
     return TriplePhase(model, table, brain, form, right, f"{model}: {', '.join(said)}.")
 
 
@@ -248,8 +251,7 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
-    verdict = "**found**" if row["found"] else "**not found**"
-    parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is {verdict} in {result.model}. {row['why']}"]
+    parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is **{row['verdict']}** in {result.model}. {row['why']}"]
     if np.isfinite(row["tokens"]):
         verb = "rise" if row["effect"] > 0 else "fall"
         parts.append(
@@ -268,5 +270,6 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
     if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
         parts.append(f"Of the curves: {'; '.join(notes)}.")
-    parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
+    if row["verdict"] != "not decided":
+        parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
     return " ".join(parts)
