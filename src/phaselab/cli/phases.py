@@ -48,7 +48,7 @@ def phases(
     for model in lab.models:
         verdict = lab.phases(model)
         tables.append(verdict.table.assign(study=study.name))
-        typer.echo(f"{model}: {verdict.statement}")
+        typer.echo(verdict.statement)
     path = store.study(study.name) / "phases.parquet"
     write_table(pd.concat(tables, ignore_index=True), path)
     typer.echo(path)
