@@ -1,10 +1,31 @@
-"""One base for every error that a user can mend, and the one sentence that such an error is."""
+"""One base for every error that a user can mend, and the one sentence that any error is."""
 
 from __future__ import annotations
+
+import reprlib
+import traceback
+from pathlib import Path
+
+#: Characters of what was found that a message quotes at most.
+SHOWN = 200
+_short = reprlib.Repr()
+_short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 2, SHOWN, SHOWN, SHOWN
+_short.maxdict = _short.maxlist = _short.maxset = _short.maxtuple = 20
 
 
 class PhaselabError(ValueError):
     """What a user can mend, told by the command line in a sentence; a subclass where a caller must tell them apart."""
+
+
+def shown(found: object) -> str:
+    """What was found, as a text of at most `SHOWN` characters; what is nested is never written out whole."""
+    text = _short.repr(found) if isinstance(found, (dict, frozenset, list, set, tuple)) else str(found)
+    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."
+
+
+def quoted(found: object) -> str:
+    """The same of a value as it would be written in Python: a text in quotes."""
+    return shown(_short.repr(found))
 
 
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:
@@ -13,4 +34,19 @@ def expect(ok: object, where: str, found: object, expected: str, error: type[Pha
     For a condition whose `found` is dear to compute, write ``if`` and ``raise`` instead.
     """
     if not ok:
-        raise error(f"{where}: found {found}, expected {expected}")
+        raise error(f"{where}: found {shown(found)}, expected {expected}")
+
+
+def told(error: BaseException) -> str:
+    """An error of any kind in a sentence that names a file and what to do next."""
+    said = shown(" ".join(str(error).split()))
+    if isinstance(error, PhaselabError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        ways = "fewer workers (--jobs 1), a smaller encoding.memory, or fewer features.layers"
+        return f"memory ran out ({said or 'all of it was taken'}); expected more of it, {ways}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{shown(error.filename or type(error).__name__)}: {error.strerror}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "phaselab" in Path(f.filename).parts]
+    at = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {said}{at}"

@@ -9,44 +9,75 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, quoted, shown
 
 Section = TypeVar("Section", bound=BaseModel)
-Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+#: What numpy and torch take; limits here and below are where a slip of the keyboard would cost hours.
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+#: Faults of a file that are told at once.
+FAULTS = 20
 
 
 class StudyError(PhaselabError):
     """A study file that cannot be used; the message names the file, the field and what was expected."""
 
 
-def _wrong(found: Any, message: str, *names: str) -> ValidationError:
-    """An error at each of the fields `names` of the section that is validated."""
-    error = PydanticCustomError("extra_forbidden", "{message}", {"message": message})
-    lines = [InitErrorDetails(type=error, loc=(name,), input=found) for name in names]
-    return ValidationError.from_exception_data("section", lines)
+def _fault(found: Any, message: str, *at: str | int, kind: Any = "rule") -> InitErrorDetails:
+    """A fault of a section at its field `at`; of a broken ``rule`` the message says what was found."""
+    return InitErrorDetails(type=PydanticCustomError(kind, "{message}", {"message": message}), loc=at, input=found)
 
 
 class Strict(BaseModel):
     """Base of all sections: an unknown field is an error, and nothing changes after validation."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _known_fields(cls, content: Any) -> Any:
+    def _known_fields(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(content, dict):
-            return content
+            return handler(content)
         content = {"null" if name is None else name: value for name, value in content.items()}  # as YAML reads null:
-        if unknown := [str(name) for name in content if name not in cls.model_fields]:
-            raise _wrong(content, f"unknown field; expected one of {', '.join(sorted(cls.model_fields))}", *unknown)
-        return content
+        known = {name: value for name, value in content.items() if name in cls.model_fields}
+        right = f"unknown field; expected one of {', '.join(sorted(cls.model_fields))}"
+        faults = [_fault({}, right, shown(name)) for name in content if name not in known]
+        try:
+            made = handler(known)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_context=False)
+            faults += [_fault(one["input"], one["msg"], *one["loc"], kind=one["type"]) for one in found]
+        if faults:
+            raise ValidationError.from_exception_data(cls.__name__, faults)
+        return made
+
+    def given(self, *names: str) -> list[str]:
+        """Which of these fields were given a value, and not by their default alone."""
+        # What model_dump has written out has all fields: there a default means nothing.
+        dumped = self.model_fields_set >= type(self).model_fields.keys()
+        fields = type(self).model_fields
+        changed = {name for name in names if not dumped or getattr(self, name) != fields[name].default}
+        return [name for name in names if name in self.model_fields_set & changed]
 
 
 class Training(Strict):
@@ -61,18 +92,18 @@ class Training(Strict):
     text: Literal["world", "books"]
     mix: str = "en"
     architecture: Literal["gpt_neox", "olmo2", "llama"]
-    hidden_size: int = Field(default=128, ge=8)
-    layers: int = Field(default=3, ge=1)
-    heads: int = Field(default=4, ge=1)
-    intermediate_size: int = Field(default=512, ge=8)
-    vocabulary: int = Field(default=2048, ge=64)
-    context: int = Field(default=128, ge=16)
-    batch: int = Field(default=16, ge=1)
-    steps: int = Field(default=1000, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    warmup: int = Field(default=40, ge=0)
-    checkpoints: int = Field(default=20, ge=2)
-    seed: int = 0
+    hidden_size: int = Field(default=128, ge=8, le=2**16)
+    layers: int = Field(default=3, ge=1, le=1000)
+    heads: int = Field(default=4, ge=1, le=2**12)
+    intermediate_size: int = Field(default=512, ge=8, le=2**20)
+    vocabulary: int = Field(default=2048, ge=64, le=2**20)
+    context: int = Field(default=128, ge=16, le=2**17)
+    batch: int = Field(default=16, ge=1, le=2**16)
+    steps: int = Field(default=1000, ge=1, le=10**8)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    warmup: int = Field(default=40, ge=0, le=10**8)
+    checkpoints: int = Field(default=20, ge=2, le=10**4)
+    seed: Seed = 0
 
 
 class Model(Strict):
@@ -90,7 +121,7 @@ class Model(Strict):
     folder: Path | None = None
     family: Slug | None = None
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    tokens_per_step: int | None = Field(default=None, ge=1)
+    tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
     checkpoints: str | tuple[str, ...] = "all"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
@@ -115,7 +146,7 @@ class BrainSpec(Strict):
 
     simulated: ClassVar[bool] = False  # where it is, every page and figure says so
     name: Slug
-    seed: int = 0
+    seed: Seed = 0
 
 
 #: Name of a data set -> model of its section; the files of ``phaselab.brains`` fill it when they are imported.
@@ -131,7 +162,8 @@ def _brain(value: Any) -> Any:
         # By name: this is the ground floor, and brains stand on it.
         importlib.import_module("phaselab.brains")
     if name not in BRAIN_SECTIONS:
-        raise _wrong(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name")
+        fault = _fault(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name", kind="brain")
+        raise ValidationError.from_exception_data("brain", [fault])
     return BRAIN_SECTIONS[name].model_validate(value)
 
 
@@ -154,20 +186,14 @@ class FeatureSpec(Strict):
     context: Literal["text", "seconds", "words"] = "words"
     pooling: Literal["mean", "last", "max"] = "last"
     layers: Literal["all"] | Annotated[tuple[int, ...], Field(min_length=1)] = "all"
-    seconds: float = Field(default=10.0, gt=0, description="context of seconds: its length, seconds")
-    window: int = Field(default=96, ge=1)
-    stride: int = Field(default=32, ge=1)
+    seconds: float = Field(default=10.0, gt=0, le=10**5, description="context of seconds: its length, seconds")
+    window: int = Field(default=96, ge=1, le=10**6)
+    stride: int = Field(default=32, ge=1, le=10**6)
     empty: Literal["zero", "carry"] = "zero"
     resample: Literal["mean", "sum", "lanczos"] = "mean"
     hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
-    delays: tuple[int, ...] = (1, 2, 3)
-    trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")
-
-    @model_validator(mode="after")
-    def _items_are_not_trimmed(self) -> FeatureSpec:
-        if self.hemodynamics == "none" and self.trim:
-            raise ValueError(f"trim: found {self.trim} with hemodynamics: none, expected 0: each item is a row")
-        return self
+    delays: tuple[Annotated[int, Field(le=1000)], ...] = (1, 2, 3)
+    trim: int = Field(default=5, ge=0, le=10**6, description="TRs dropped at the start of each run")
 
 
 class EncodingSpec(Strict):
@@ -182,17 +208,17 @@ class EncodingSpec(Strict):
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
     folds: Literal["runs", "groups", "contiguous"] = "runs"
-    n_folds: int = Field(default=4, ge=2, description="folds; with 'runs' they are as many as the runs")
-    gap: int = Field(default=0, ge=0, description="TRs left out on both sides of a contiguous test fold")
-    permutations: int = Field(default=200, ge=0)
-    block: int = Field(default=10, ge=1, description="TRs in a permuted block")
+    n_folds: int = Field(default=4, ge=2, le=10**4, description="folds; with 'runs' they are as many as the runs")
+    gap: int = Field(default=0, ge=0, le=10**6, description="TRs left out on both sides of a contiguous test fold")
+    permutations: int = Field(default=200, ge=0, le=10**6)
+    block: int = Field(default=10, ge=1, le=10**6, description="TRs in a permuted block")
     null: Literal["block", "circular", "pooled"] = "block"
     fdr: float = Field(default=0.05, gt=0, lt=1)
-    shuffles: int = Field(default=5, ge=0, description="shuffled stimuli for the control")
+    shuffles: int = Field(default=5, ge=0, le=1000, description="shuffled stimuli for the control")
     similarity: tuple[Literal["rsa", "cka"], ...] = ()
     solver: Literal["phaselab", "himalaya"] = Field(default="phaselab", description="Of the ridge regressions.")
     unique: bool = False
-    memory: float = Field(default=4.0, gt=0, description="GiB of factorised features and a batch of voxels.")
+    memory: float = Field(default=4.0, gt=0, le=10**5, description="GiB of factorised features and a batch of voxels.")
 
 
 class Task(Strict):
@@ -205,8 +231,8 @@ class Task(Strict):
     """
 
     name: Slug
-    items: int = Field(default=150, ge=1)
-    seed: int = 0
+    items: int = Field(default=150, ge=1, le=10**6)
+    seed: Seed = 0
     file: Path | None = None
     shots: int = Field(0, ge=0, le=5)
     permute: bool = False
@@ -226,11 +252,11 @@ class InternalSpec(Strict):
     """
 
     probes: tuple[str, ...] = ()
-    samples: int = Field(default=1000, ge=50, description="words used at most, evenly spaced over the stimulus")
+    samples: int = Field(default=1000, ge=50, le=10**6, description="words used at most, evenly spaced")
     sparse: tuple[Annotated[int, Field(ge=1)], ...] = ()
     logistic: bool = False
-    attention: int = Field(default=0, ge=0, description="repeated random sequences")
-    ngrams: int = Field(default=0, ge=0, description="batches of training text that are counted")
+    attention: int = Field(default=0, ge=0, le=10**4, description="repeated random sequences")
+    ngrams: int = Field(default=0, ge=0, le=10**6, description="batches of training text that are counted")
     compare: bool = False
 
 
@@ -247,13 +273,73 @@ class Study(Strict):
     tasks: tuple[Task, ...] = ()
     internals: InternalSpec = InternalSpec()
 
+    _file: str = PrivateAttr("")
+
     @model_validator(mode="after")
-    def _distinct_names(self) -> Study:
-        named = {"models": [m.name for m in self.models], "tasks": [t.name for t in self.tasks]}
-        for kind, names in named.items():
-            if twice := sorted({name for name in names if names.count(name) > 1}):
-                raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")
+    def _rules(self) -> Study:
+        broken = (*self._twice(), *self._unused(), *self._impossible())
+        if faults := [_fault({}, message, *at.split(".")) for at, message in broken]:
+            raise ValidationError.from_exception_data("study", faults)
         return self
+
+    def _twice(self) -> Iterator[tuple[str, str]]:
+        """What is given more than once: the field and the sentence of each fault."""
+        lists: dict[str, Iterable[object]] = {"models": [model.name for model in self.models]}
+        lists |= {"models: labels": [model.label or model.name for model in self.models]}
+        lists |= {"tasks": [task.name for task in self.tasks], "features.delays": self.features.delays}
+        lists |= {"features.layers": () if self.features.layers == "all" else self.features.layers}
+        lists |= {"encoding.similarity": self.encoding.similarity}
+        lists |= {f"internals.{name}": getattr(self.internals, name) for name in ("probes", "sparse")}
+        for at, values in lists.items():
+            if twice := [str(value) for value, times in Counter(values).items() if times > 1]:
+                what = "names" if at in ("models", "tasks") else "values"
+                yield at, f"expected distinct {what}, found {shown(', '.join(twice))} more than once"
+
+    def _unused(self) -> Iterator[tuple[str, str]]:
+        """Fields that were given and would be ignored."""
+        features, encoding, internals = self.features, self.encoding, self.internals
+        with_ = {name: f"with {name}: {getattr(features, name)}" for name in ("hemodynamics", "context")}
+        cases: list[tuple[str, Strict, tuple[str, ...], bool, str]] = [
+            ("features", features, ("delays",), features.hemodynamics in ("hrf", "none"), with_["hemodynamics"]),
+            ("features", features, ("resample",), features.hemodynamics == "none", with_["hemodynamics"]),
+            ("features", features, ("seconds",), features.context != "seconds", with_["context"]),
+            ("features", features, ("window", "stride"), features.context != "words", with_["context"]),
+            ("encoding", encoding, ("n_folds",), encoding.folds == "runs", "with folds: runs"),
+            ("encoding", encoding, ("block", "null", "fdr"), not encoding.permutations, "with permutations: 0"),
+            ("encoding", encoding, ("block",), encoding.null == "circular", "with null: circular"),
+            ("internals", internals, ("sparse", "logistic"), not internals.probes, "without probes"),
+            ("internals", internals, ("ngrams",), not any(m.train for m in self.models), "without a model to 'train'"),
+        ]
+        trained = [(f"models.{n}.train", model.train) for n, model in enumerate(self.models) if model.train]
+        cases += [(at, train, ("vocabulary",), train.text == "world", "with text: world") for at, train in trained]
+        for at, section, names, unused, why in cases:
+            for name in section.given(*names) if unused else ():
+                found = shown(getattr(section, name))
+                yield f"{at}.{name}", f"found {found} {why}, expected no such field: it would be ignored"
+
+    def _impossible(self) -> Iterator[tuple[str, str]]:
+        """Values that do not go together."""
+        features, (low, high, n) = self.features, self.encoding.log10_alphas
+        if features.hemodynamics == "none" and features.trim:
+            yield "features.trim", f"found {features.trim} with hemodynamics: none, expected 0: each item is a row"
+        if min(features.delays, default=-1) < 0:
+            yield "features.delays", f"found {shown(features.delays)}, expected at least one number of TRs >= 0"
+        if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
+            right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
+            yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"
+        for number, model in enumerate(self.models):
+            if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
+                right = f"at most {train.steps + 1} with steps: {train.steps}"
+                yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
+            if model.name in ("pages", "curves.parquet", "phases.parquet"):
+                yield f"models.{number}.name", f"found {model.name!r}, expected another: results lie there"
+        if self.name in ("trained", "notebooks"):
+            yield "name", f"found {self.name!r}, expected another: results lie there"
+
+    @property
+    def where(self) -> str:
+        """What a message about the study begins with: its file, or its name."""
+        return self._file or f"study {self.name}"
 
     @property
     def simulated(self) -> bool:
@@ -282,7 +368,9 @@ def load_study(name_or_path: str | Path) -> Study:
     known, asked = embedded(), str(name_or_path)
     path = known.get(asked, Path(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
-    return read_section(path, Study)
+    study = read_section(path, Study)
+    study._file = str(path)
+    return study
 
 
 def read_section(path: Path | None, section: type[Section], **given: Any) -> Section:
@@ -295,16 +383,20 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
     try:
         return section.model_validate(content | given)
     except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
         where = f"{path}: " if path else ""
-        raise StudyError(where + "\n  ".join(map(_told, error.errors()))) from error
+        raise StudyError(where + "\n  ".join(lines)) from error
 
 
 def _told(wrong: Any) -> str:
     """Where a wrong field is, what was found, what was expected."""
-    where = ".".join(map(str, wrong["loc"])) + ": " * bool(wrong["loc"])
+    # Which of the types of a field it is not is no place in the file.
+    places = [shown(part) for part in wrong["loc"] if not re.match(r"(literal|tuple|function-\w+)\[", str(part))]
+    where = ".".join(places) + ": " * bool(places)
     if wrong["type"] == "missing":
         return f"{where}missing; expected a value"
-    found = "" if isinstance(wrong["input"], dict) else f"found {wrong['input']!r}; "
+    found = "" if isinstance(wrong["input"], dict) else f"found {quoted(wrong['input'])}; "
     return f"{where}{found}{wrong['msg'].removeprefix('Value error, ')}"
 
 

@@ -40,10 +40,10 @@ class SimulatedSpec(BrainSpec):
 
     simulated: ClassVar[bool] = True
     name: Literal["simulated"] = "simulated"
-    subjects: int = Field(default=3, ge=1)
-    runs: int = Field(default=4, ge=2)
-    minutes: float = Field(default=20.0, gt=0)
-    tr: float = Field(default=2.0, gt=0)
+    subjects: int = Field(default=3, ge=1, le=1000)
+    runs: int = Field(default=4, ge=2, le=1000)
+    minutes: float = Field(default=20.0, gt=0, le=10**5)
+    tr: float = Field(default=2.0, ge=0.1, le=60)
     vertices: int = Field(default=160, ge=8)
 
 
@@ -67,6 +67,8 @@ LATENTS = (
 )
 #: The last region is the negative control, which carries no signal and has the vertices that are left.
 REGIONS = tuple(f"sim-{name}" for name in (*(latents.name for latents in LATENTS), "noise"))
+#: TRs of a run, whose noise has a covariance of the square of it.
+MOST_TRS = 10_000
 NOISE_SEED = (36.0, 36.0, 34.0)
 
 
@@ -83,6 +85,7 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
     seed, n_trs = section.seed, round(section.minutes * 60 / section.runs / section.tr)
     found = f"{section.minutes:g} for {section.runs} runs"
     expect(n_trs * section.tr >= 60, "brain.minutes", found, "at least 1 minute a run")
+    expect(n_trs <= MOST_TRS, "brain.minutes", f"{found} of TRs of {section.tr:g} s", f"at most {MOST_TRS} TRs a run")
     stimulus = present(seed, section.runs, n_trs, section.tr)
     names = tuple(run.name for run in stimulus.runs)
     sources = [integrated(stimulus, of, np.random.default_rng([seed, 1, g])) for g, of in enumerate(LATENTS)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,23 +14,22 @@ from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, told
 from phaselab.study import embedded
 
 # Without emoji, or :a: in what is printed, as in a path, would become one.
 console = Console(stderr=True, emoji=False)
+#: Variable of the environment with which errors keep their traceback.
+TRACEBACK = "PHASELAB_TRACEBACK"
 
 
 class Told(TyperGroup):
-    """Errors that the user can mend are told in a sentence, without a traceback."""
+    """Errors are told in a sentence; with `TRACEBACK` set in the environment also where they came from."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (PhaselabError, FileNotFoundError) as error:
-            console.print(f"[red]phaselab:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from error
         except ModuleNotFoundError as error:
             extra = "an extra has it: pip install 'phaselab[book,hub,tasks]'"
             console.print(f"phaselab: {error}; {extra}", markup=False, soft_wrap=True)
@@ -36,6 +37,16 @@ class Told(TyperGroup):
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, the same command makes the others")
             raise typer.Exit(130) from None
+        except (typer.TyperException, typer.Abort, typer.Exit):
+            raise
+        except Exception as error:
+            # A pipe that is closed ends the program without a word, as for others.
+            if os.environ.get(TRACEBACK) or getattr(error, "errno", None) == errno.EPIPE:
+                raise
+            known = isinstance(error, (PhaselabError, OSError, MemoryError))
+            more = "" if known else f"; not foreseen: set {TRACEBACK}=1 to see where, and please report it"
+            console.print(f"[red]phaselab:[/] {escape(told(error) + more)}", highlight=False, soft_wrap=True)
+            raise typer.Exit(2 if known else 1) from error
 
 
 app = typer.Typer(

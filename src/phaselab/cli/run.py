@@ -66,10 +66,11 @@ def run(
 @app.command()
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
-    from phaselab.stages import Workbench
+    from phaselab.stages import Workbench, check
     from phaselab.sweep.status import COLUMNS, status
 
-    found = status(Workbench(load_study(study), Store(results), data))
+    bench = Workbench(load_study(study), Store(results), data)
+    found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
         table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
@@ -77,6 +78,8 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
             table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         Console().print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
+    for unit, why in check(bench, bench.study.models).items():
+        console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -59,7 +59,7 @@ def extract(
     row_of = np.full(n_texts, -1)  # the last row, of zeros
     row_of[order] = np.arange(len(order))
     rows = row_of[source]
-    layers = _chosen(spec.layers, len(blocks_of(model)), model.name_or_path)
+    layers = chosen_layers(spec.layers, len(blocks_of(model)), model.name_or_path)
     states = room_for((len(layers), len(order) + 1, config.hidden_size), scratch)
     budget = encode(model, passes, layers, spec.pooling, states, max_tokens, say)
     tokens = sum(len(item.ids) for item in passes)
@@ -76,7 +76,7 @@ def extract(
     return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, notes)
 
 
-def _chosen(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int]:
+def chosen_layers(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int]:
     """Numbers of the layers that `wanted` names, in ascending order; -1 is the last one."""
     every = range(n_blocks + 1)
     wanted = tuple(every) if isinstance(wanted, str) else wanted

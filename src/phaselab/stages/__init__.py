@@ -7,10 +7,12 @@ import is imported inside their functions: a run with nothing to do needs none o
 from importlib import import_module
 from pkgutil import iter_modules
 
-from phaselab.stages.context import Unit, Workbench, choose_device, hub_family, one_thread
+from phaselab.stages.context import Unit, UnitFailed, Workbench, choose_device, hub_family, one_thread
+from phaselab.stages.faults import check
 from phaselab.stages.registry import STAGES, Stage, stage
 
-__all__ = ["STAGES", "Stage", "Unit", "Workbench", "choose_device", "hub_family", "one_thread", "stage"]
+__all__ = ["STAGES", "Stage", "Unit", "UnitFailed", "Workbench"]
+__all__ += ["check", "choose_device", "hub_family", "one_thread", "stage"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")

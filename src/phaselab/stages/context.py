@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from phaselab import __version__, results
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect, told
 from phaselab.results import State
 from phaselab.stages.registry import STAGES, Stage, fields
-from phaselab.study import Model, Study, StudyError, Training, digest_of
+from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,6 +64,30 @@ def hub_family(model: Model) -> Family | None:
     if model.family is not None:
         return find(model.family)
     return None if model.repository is None else of_repository(model.repository, model.tokens_per_step)
+
+
+class UnitFailed(PhaselabError):
+    """Stages of a unit that failed, with its folder; `made` others were made."""
+
+    def __init__(self, said: str, made: int) -> None:
+        super().__init__(said)
+        self.made = made
+
+
+T = TypeVar("T")
+
+
+class _once(cached_property[T]):
+    """A property that is made once, and that fails once: what has failed is not tried again by the next stage."""
+
+    def __get__(self, unit: Any, owner: Any = None) -> Any:
+        if (error := unit.failed.get(self.attrname)) is not None:
+            raise error
+        try:
+            return super().__get__(unit, owner)
+        except Exception as error:
+            unit.failed[self.attrname] = error
+            raise
 
 
 @dataclass
@@ -151,32 +175,29 @@ class Workbench:
         return {name: file for name, file in files.items() if file is not None}
 
     def items(self, model: Model) -> dict[str, list[Item]]:
-        """Task name -> items, for the tasks of files and those that the text of `model` has.
+        """Task name -> items, for the tasks of files and those that the text of `model` has; errors as `items_of`."""
+        found = {task.name: self.items_of(task, model) for task in self.study.tasks}
+        return {name: items for name, items in found.items() if items}
+
+    def items_of(self, task: Task, model: Model) -> list[Item]:
+        """Items of a task; none where it is of a text, and not that of `model`.
 
         A TaskError for a file that cannot be used; a StudyError for a task of no file and no text of the study, and for
         options of task files that are given to a task of a text.
         """
         from phaselab.behaviour.files import load_items
 
-        found = {}
-        for task in self.study.tasks:
-            if file := self.task_files.get(task.name):
-                how = (file, task.items, task.seed, task.shots, task.permute, task.data)
-                found[task.name] = self.once(("items", task.name), load_items, *how)
-                continue
-            where, known = (
-                f"study {self.study.name}: tasks",
-                {t for m in self.study.models for t in self.source(m).tasks},
-            )
-            told = (
-                f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
-            )
-            expect(task.name in known, where, repr(task.name), f"a task of {told}", StudyError)
-            given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
-            expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
-            if task.name in (source := self.source(model)).tasks:
-                found[task.name] = source.items(task.name, task.items, task.seed)
-        return found
+        if file := self.task_files.get(task.name):
+            how = (file, task.items, task.seed, task.shots, task.permute, task.data)
+            items: list[Item] = self.once(("items", task.name), load_items, *how)
+            return items
+        where, known = f"study {self.study.name}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
+        right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
+        expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
+        given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+        expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
+        source = self.source(model)
+        return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
 
     def tasks(self, model: Model) -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
@@ -302,18 +323,34 @@ class Workbench:
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
-        The checkpoint is downloaded and loaded only when a stage asks for it, and once for all of them.
+        The checkpoint is downloaded and loaded only when a stage asks for it, and once for all of them. When a stage
+        fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
+        failed: dict[str, list[str]] = {}  # sentence -> stages
         if stale:
             with one_thread(self.device), contextlib.ExitStack() as stack:
                 unit = Unit(self, model, checkpoint, stack)
                 for stage in stale:
-                    self._run(stage, unit)
-        return len(stale)
+                    try:
+                        self._run(stage, unit)
+                    except Exception as error:
+                        failed.setdefault(told(error), []).append(stage.name)
+                        cause = error
+        made = len(stale) - sum(map(len, failed.values()))
+        if failed:
+            folder = self.place(stale[0], model, checkpoint).parent
+            said = "; ".join(f"{', '.join(names)} ({folder}): {why}" for why, names in failed.items())
+            raise UnitFailed(said, made) from cause
+        return made
 
     def _run(self, stage: Stage, unit: Unit) -> None:
         folder = self.place(stage, unit.model, unit.checkpoint)
+        for at in self.checkpoints(unit.model) if stage.after else ():
+            before = STAGES[stage.after]
+            place = self.place(before, unit.model, at)
+            there = results.check(place, self.inputs(before, unit.model, at))
+            expect(there, str(place), f"{there.kind} results", f"current ones, which {stage.name} reads")
         inputs = self.inputs(stage, unit.model, unit.checkpoint)
         made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
@@ -360,8 +397,9 @@ class Unit:
     model: Model
     checkpoint: Checkpoint | None
     stack: contextlib.ExitStack
+    failed: dict[str, Exception] = field(default_factory=dict, init=False)
 
-    @cached_property
+    @_once
     def loaded(self) -> tuple[Any, Any]:
         """Network and tokenizer; a checkpoint of a hub is downloaded, and removed after the last stage if asked."""
         from phaselab.checkpoints import load, present
@@ -371,7 +409,7 @@ class Unit:
         there = present(self.checkpoint, lambda: bench.keep_downloads, model.trust_remote_code, bench.say)
         return load(self.stack.enter_context(there), bench.device, model.dtype, model.trust_remote_code)
 
-    @cached_property
+    @_once
     def features(self) -> Features:
         """Hidden states of the stimulus."""
         from phaselab.features import extract
@@ -379,7 +417,7 @@ class Unit:
         study, stimulus, scratch = self.bench.study, self.bench.brain.stimulus, self.bench.store.root
         return extract(*self.loaded, stimulus, study.features, scratch=scratch, say=self.bench.say)
 
-    @cached_property
+    @_once
     def aligned(self) -> Mapping[int, Mapping[str, np.ndarray]]:
         """Layer -> run -> features (n_trs, p) on the TRs of the responses, with haemodynamics."""
         from phaselab.features import to_trs

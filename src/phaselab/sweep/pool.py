@@ -12,14 +12,15 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.markup import escape
@@ -27,15 +28,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
-from phaselab.errors import PhaselabError
+from phaselab.errors import expect, told
 from phaselab.results import Store, write_table
-from phaselab.stages import Workbench, choose_device
+from phaselab.stages import Workbench, check, choose_device
 from phaselab.study import Model, Study
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait, so
 #: that two workers do not fight over two cores.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+#: Workers a core at most: more have gained nothing for anybody, and memory is gone before they have begun.
+JOBS_PER_CORE = 8
+#: What is said of a unit whose worker has ended twice, the second time alone.
+KILLED = (
+    "its worker process was killed, twice, the second time with no other beside it; most often memory has run out: "
+    "expected more of it, fewer workers (-j 1), a smaller encoding.memory, or fewer features.layers"
+)
 
 
 @dataclass
@@ -71,6 +79,8 @@ def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
     One on a CUDA device, whose memory they would have to share; and one by default where a model is on a hub: such a
     model may have 29 GB, and each worker downloads and holds a checkpoint of its own.
     """
+    most = JOBS_PER_CORE * cores()
+    expect(jobs is None or jobs <= most, "--jobs", jobs, f"at most {most}: this process may use {cores()} cores")
     if device.startswith("cuda"):
         return 1
     return jobs or (1 if any(model.family or model.repository for model in models) else cores())
@@ -98,12 +108,21 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train(name: str) -> None:
+def _train(name: str, _: None) -> int:
     _bench.folder(_bench.study.model(name), lambda done, total: _messages.put(("bar", f"train {name}", done, total)))
+    return 0
 
 
 def _make(name: str, checkpoint: Checkpoint | None) -> int:
     return _bench.make(_bench.study.model(name), checkpoint)
+
+
+def _attempt(function: Callable[..., int], *arguments: Any) -> tuple[int, str]:
+    """What was made and what went wrong: a sentence, for not every error can be sent to the parent."""
+    try:
+        return function(*arguments), ""
+    except BaseException as error:
+        return getattr(error, "made", 0), told(error)
 
 
 # ----------------------------------------------------------------------------------------------------- the parent
@@ -122,7 +141,8 @@ def run(
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table; failures are in the outcome, by unit.
 
-    A PhaselabError when the device is not there, or a stage to be made anew is none.
+    A PhaselabError, before anything is computed, for a study that cannot be made (see ``stages.check``), a device that
+    is not there, more workers than this machine is good for, or a stage to be made anew that is none.
 
     Parameters
     ----------
@@ -138,7 +158,9 @@ def run(
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)
         _say_older_layout(bench, chosen)
+        failed = check(bench, chosen, checkpoints)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
+            sweep.outcome.failures |= failed
             sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
             if checkpoints is None:
                 sweep.make("models", lambda model: [None])
@@ -159,6 +181,15 @@ def _say_older_layout(bench: Workbench, models: list[Model]) -> None:
         bench.say(f"{root}: {why}; they stay, and new ones are made")
 
 
+class _Task(NamedTuple):
+    """A model to be trained, or a unit to be made; its name in what is said of it."""
+
+    name: str
+    function: Callable[[str, Any], int]
+    model: Model
+    at: Checkpoint | None = None
+
+
 class _Sweep:
     """Worker processes, started by the first task and ended with the block, and what became of their tasks."""
 
@@ -166,68 +197,92 @@ class _Sweep:
         self.bench, self.models, self.jobs, self.told, self.options = bench, models, jobs, told, options
         self.outcome = Outcome()
         self.executor: ProcessPoolExecutor | None = None
+        self.environment = dict(os.environ)
 
     def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
         """Train what is missing, and make the stale stages of the `units` of each model, checkpoints or None.
 
-        Those of a model are begun when it is there, while others are still trained; where something of it has failed
-        before, they are not.
+        Those of a model are begun when it is there, while others are still trained; of a model that could not be
+        trained or listed there are none.
         """
-        failed = {name.partition(" ")[0] for name in self.outcome.failures}
-        there, training = [], dict[Future[Any], Model]()
-        for model in (model for model in self.models if model.name not in failed):
+        models: dict[bool, list[Model]] = {False: [], True: []}
+        for model in (model for model in self.models if model.name not in self.outcome.failures):
             with self._failing(model.name):
-                if self.bench.there(model):
-                    there.append((None, model))
-                else:
-                    training[self._submit(_train, model.name)] = model
-        waiting: dict[Future[int], tuple[Model, Checkpoint | None]] = {}
-        for trained, model in chain(there, ((future, training[future]) for future in as_completed(training))):
-            with self._failing(model.name):
-                if trained is not None:
-                    trained.result()
-                for at in units(model):
-                    stale = self.bench.stale(model, at)
-                    self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
-                    if stale:
-                        waiting[self._submit(_make, model.name, at)] = model, at
-        if waiting:
-            self.told.bar(what, 0, len(waiting))
-        for number, future in enumerate(as_completed(waiting), 1):
-            model, at = waiting[future]
-            with self._failing(f"{model.name} {at.revision if at else 'compared'}"):
-                self.outcome.computed += future.result()
-                self.bench.trust(model, at)
-            self.told.bar(what, number, len(waiting))
+                models[self.bench.there(model)].append(model)
+        waiting = deque(_Task(model.name, _train, model) for model in models[False])
+        done, total = 0, 0
+        for model in models[True]:
+            total += self._begin(model, units, waiting)
+        for task, made, why in self._finished(waiting):
+            self.outcome.computed += made
+            if why:
+                self.outcome.failures[task.name] = why
+            elif task.function is _train:
+                total += self._begin(task.model, units, waiting)
+            else:
+                self.bench.trust(task.model, task.at)
+            done += task.function is _make
+            if total:
+                self.told.bar(what, done, total)
+
+    def _begin(self, model: Model, units: Callable[[Model], Iterable[Checkpoint | None]], waiting: deque[_Task]) -> int:
+        """Put a task for each unit that has stale stages behind those that wait; the number of them."""
+        before = len(waiting)
+        with self._failing(model.name):
+            for at in units(model):
+                stale = self.bench.stale(model, at)
+                self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
+                if stale:
+                    waiting.append(_Task(f"{model.name} {at.revision if at else 'compared'}", _make, model, at))
+        return len(waiting) - before
+
+    def _finished(self, waiting: deque[_Task]) -> Iterator[tuple[_Task, int, str]]:
+        """Each task, what it made and what went wrong, as they end; meanwhile others may be put behind `waiting`.
+
+        No more are under way than there are workers. When one of these is killed all are lost, and every task under way
+        may have been the reason: each is tried again, with no other beside it.
+        """
+        running, again = dict[Future[tuple[int, str]], _Task](), list[_Task]()
+        while waiting or running or again:
+            while (again and not running) or (waiting and not again and len(running) < self.jobs):
+                task = again[0] if again else waiting.popleft()
+                running[self._submit(task)] = task
+            ended = wait(running, return_when=FIRST_COMPLETED).done
+            if any(isinstance(future.exception(), BrokenProcessPool) for future in ended):
+                ended, self.executor = wait(running).done, None
+            for future in ended:
+                task = running.pop(future)
+                if (killed := future.exception() is not None) and task not in again:
+                    again.append(task)
+                    continue
+                again = [other for other in again if other is not task]
+                yield task, *((0, KILLED) if killed else future.result())
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
-        """An error inside is the failure of `name`; one that is not phaselab's own is also named by its type."""
+        """An error inside is the failure of `name`."""
         try:
             yield
         except Exception as error:
-            own = isinstance(error, PhaselabError)
-            self.outcome.failures[name] = str(error) if own else f"{type(error).__name__}: {error}"
+            self.outcome.failures[name] = told(error)
 
-    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    def _submit(self, task: _Task) -> Future[tuple[int, str]]:
         if self.executor is None:
-            self.environment = dict(os.environ)
             os.environ.update(THREADS)
             context = multiprocessing.get_context("spawn")
             setting = (self.told.listen(context), self.bench.study, self.bench.store, self.bench.data, self.options)
             self.executor = ProcessPoolExecutor(self.jobs, context, _start_worker, setting)
-        return self.executor.submit(function, *arguments)
+        return self.executor.submit(_attempt, task.function, task.model.name, task.at)
 
     def __enter__(self) -> _Sweep:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.executor is None:
-            return
-        if kind is not None:
-            for process in list((self.executor._processes or {}).values()):
-                process.terminate()
-        self.executor.shutdown(wait=kind is None, cancel_futures=True)
+        if self.executor is not None:
+            if kind is not None:
+                for process in list((self.executor._processes or {}).values()):
+                    process.terminate()
+            self.executor.shutdown(wait=kind is None, cancel_futures=True)
         os.environ.clear()
         os.environ.update(self.environment)
 
@@ -265,12 +320,15 @@ class _Told(Progress):
             self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
 
     def listen(self, context: Any) -> Any:
-        """A queue for the messages of workers, ``("say", line)`` or ``("bar", name, done, total)``."""
+        """A queue for the messages of workers, ``("say", line)`` or ``("bar", name, done, total)``.
+
+        One of its own for each pool: a worker that was killed may have left the one before locked.
+        """
         self.messages = context.Queue()
-        self.thread = threading.Thread(target=self._listen, daemon=True)
+        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
         self.thread.start()
         return self.messages
 
-    def _listen(self) -> None:
-        for kind, *rest in iter(self.messages.get, None):
+    def _listen(self, messages: Any) -> None:
+        for kind, *rest in iter(messages.get, None):
             (self.say if kind == "say" else self.bar)(*rest)

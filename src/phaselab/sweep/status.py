@@ -6,7 +6,7 @@ from collections import Counter
 
 import pandas as pd
 
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, told
 from phaselab.results import read_manifest
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import Model
@@ -26,8 +26,8 @@ def status(bench: Workbench) -> pd.DataFrame:
     for model in bench.study.models:
         try:
             found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
-        except PhaselabError as error:
-            found = [{"stage": "", "why": str(error)}]
+        except (PhaselabError, OSError) as error:
+            found = [{"stage": "", "why": told(error)}]
         rows += [{**dict.fromkeys(COLUMNS, 0), "model": model.name, **row} for row in found]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

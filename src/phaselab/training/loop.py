@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
+from phaselab.errors import PhaselabError
 from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
@@ -48,11 +49,12 @@ def learning_rate(step: int, training: Training) -> float:
 def train(name: str, training: Training, store: Store, data: Path | None, progress: Progress = None) -> Path:
     """Train a model, go on with one that was interrupted, or find the one that is there; its folder.
 
-    `progress` is called with (step, steps) after each step; raises as `phaselab.texts.source` does.
+    `progress` is called with (step, steps) after each step; raises as `phaselab.texts.source` and `check_sizes` do.
     """
     text = source(training, data)
     at = place(name, training, store, text)
     if at.missing:
+        check_sizes(training)
         _run(at, training, text, progress)
     if at.missing or not at.log.is_file():
         rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
@@ -121,6 +123,19 @@ def _resume(at: Place, model: torch.nn.Module, optimizer: torch.optim.Optimizer)
         optimizer.load_state_dict(moments)
         return int(step)
     return 0
+
+
+def check_sizes(training: Training) -> None:
+    """PhaselabError, with the library's own reason, for sizes that the architecture does not take."""
+    try:
+        with torch.device("meta"):
+            mask = torch.zeros((1, 1, 16, 16))  # whole, for to make one values are looked at, and there are none
+            build(training, 64, 0, 1, 2)(input_ids=torch.zeros((1, 16), dtype=torch.int64), attention_mask=mask)
+    except Exception as error:
+        sizes = training.model_dump(include={"hidden_size", "layers", "heads", "intermediate_size"})
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        right = f"sizes that {training.architecture} takes ({' '.join(str(error).split())})"
+        raise PhaselabError(f"train: found {found}, expected {right}") from error
 
 
 def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> Any:

@@ -1,0 +1,142 @@
+"""What can be known of a study before a model is trained or loaded: all of it is checked before the first unit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import numpy as np
+
+from phaselab.checkpoints import Checkpoint, choose, local_checkpoints
+from phaselab.errors import PhaselabError, expect, told
+from phaselab.stages.context import Workbench
+from phaselab.study import Model, StudyError
+
+Choice = str | tuple[str, ...] | None
+#: Takes what its block finds wrong; the argument is what the sentence then begins with.
+Noting = Callable[[str], AbstractContextManager[None]]
+
+
+def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> dict[str, str]:
+    """Refuse a study that cannot be made: a StudyError tells every fault, with file and field.
+
+    `wanted` are other checkpoints than the study's. Returns model -> what is wrong with that one alone (a folder that
+    is not there, sizes that its architecture does not take): the others can be made. If nothing is to be made, nothing
+    is looked at.
+    """
+    faults: dict[str, None] = {}
+    failed: dict[str, str] = {}
+    own = f"study {bench.study.name}: "
+
+    @contextmanager
+    def noting(where: str) -> Iterator[None]:
+        try:
+            yield
+        except (PhaselabError, OSError) as error:
+            faults[said.removeprefix(own) if (said := told(error)).startswith(own) else where + said] = None
+
+    if any(_pending(bench, model, wanted) for model in models):
+        for model in models:
+            at = f"models.{bench.study.models.index(model)}"
+            try:
+                _check_model(bench, model, at, wanted, noting)
+            except (PhaselabError, OSError) as error:
+                failed[model.name] = f"{bench.study.where}: {at}: {told(error)}"
+        _check_tasks(bench, models, noting)
+        with noting(""):
+            _check_stimulus(bench, noting)
+    if faults:
+        raise StudyError(f"{bench.study.where}: " + "\n  ".join(faults))
+    return failed
+
+
+def _pending(bench: Workbench, model: Model, wanted: Choice) -> bool:
+    """Whether something of a model is to be made, or fails already when it is looked for."""
+    try:
+        units = [*bench.checkpoints(model, wanted), *[None] * (wanted is None)] if bench.there(model) else []
+        return not units or any(bench.stale(model, at) for at in units)
+    except (PhaselabError, OSError):
+        return True
+
+
+def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting: Noting) -> None:
+    """Text, choice of checkpoints, layers and widths of a model; raises what is wrong with its network or folder."""
+    features, sparse, train = bench.study.features, bench.study.internals.sparse, model.train
+    sizes: tuple[int, int] | None = None
+    revisions: list[Checkpoint] = []
+    if train is not None:
+        with noting(f"{at}.train."):
+            from phaselab.training.folder import place
+
+            names = place(model.name, train, bench.store, bench.source(model)).revisions
+            revisions = [Checkpoint(name, step, step, None) for step, name in names.items()]
+        sizes = train.layers, train.hidden_size
+    elif model.folder is not None:
+        revisions = local_checkpoints(model.folder)
+        if features.layers != "all" or sparse:
+            from transformers import AutoConfig
+
+            how = {"local_files_only": True, "trust_remote_code": model.trust_remote_code}
+            config = AutoConfig.from_pretrained(revisions[-1].path, **how).get_text_config()
+            sizes = config.num_hidden_layers, config.hidden_size
+    if revisions:
+        with noting("--" if wanted else f"{at}."):
+            choose(revisions, wanted or model.checkpoints)
+    if sizes:
+        from phaselab.features.extract import chosen_layers
+
+        with noting(f"{at}: "):
+            chosen_layers(features.layers, sizes[0], model.name)
+            most = max(sparse, default=0)
+            expect(most <= sizes[1], f"{model.name}: internals.sparse", most, f"at most its {sizes[1]} neurons")
+    if train is not None and revisions and not bench.there(model):
+        from phaselab.training.loop import check_sizes
+
+        check_sizes(train)
+
+
+def _check_tasks(bench: Workbench, models: Sequence[Model], noting: Noting) -> None:
+    """Names and options of all tasks, and the items of those whose data need no hub."""
+    from phaselab.behaviour.files import read
+
+    for task in bench.study.tasks:
+        file = bench.task_files.get(task.name)
+        with noting(f"tasks: {task.name}: "):
+            if file is None or task.data or read(file).data_files:
+                for model in models:
+                    bench.items_of(task, model)
+
+
+def _check_stimulus(bench: Workbench, noting: Noting) -> None:
+    """The brain data, and whether probes, haemodynamics, folds and permutations suit them."""
+    from phaselab.encoding import shuffled_stimulus
+    from phaselab.encoding.folds import inner_folds, outer_folds
+    from phaselab.encoding.significance import Permutations
+    from phaselab.encoding.similarity import far_pairs
+    from phaselab.features import Features, to_trs
+
+    brain, spec = bench.brain, bench.study.encoding
+    labels = brain.stimulus.labels
+    for probe in bench.study.internals.probes:
+        with noting(""):
+            expect(probe in labels, "internals.probes", repr(probe), f"labels of the stimulus: {', '.join(labels)}")
+    with noting("encoding.unique: "):
+        expect(not spec.unique or brain.nuisance, brain.name, "no nuisance regressors", "some to compare with")
+    # As the stages do it, with one feature that says nothing.
+    nothing = Features({0: np.zeros((len(labels), 1), np.float32)}, labels["run"].to_numpy(), {})
+    with noting("features: "):
+        aligned = to_trs(nothing, brain.stimulus, bench.study.features)[0]
+        for _, names in brain.groups:
+            runs = np.repeat(np.arange(len(names)), [len(aligned[name]) for name in names])
+            with noting("encoding: "):
+                folds = outer_folds(runs, spec)
+                for train, _ in folds:
+                    inner_folds(train, runs, spec)
+                unused = spec.gap and spec.folds == "runs" and len(names) > 2
+                expect(not unused, "gap", f"{spec.gap} with folds: runs", "none: it would be ignored")
+                Permutations([runs[test] for _, test in folds], spec.block, min(1, spec.permutations), 0, spec.null)
+            if spec.similarity and len(runs) < 1000:  # of more some are far from each other
+                with noting("encoding.similarity: "):
+                    far_pairs(runs)
+        with noting("encoding.shuffles: "):
+            shuffled_stimulus({0: aligned}, bench.responses, spec, 0)
