@@ -107,3 +107,28 @@ def test_a_library_of_an_extra_that_is_not_installed_is_named_with_the_extra(mon
     assert result.exit_code == 2
     assert "jupytext" in result.output
     assert "pip install 'phaselab[book,hub,tasks]'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (OSError(28, "No space left on device", "x.parquet"), 2, "phaselab: x.parquet: No space left on device\n"),
+        (MemoryError(), 2, "memory ran out (all of it was taken); expected more of it, fewer workers (--jobs 1)"),
+        (KeyError("nothing such"), 1, "KeyError: 'nothing such' (run.py, line "),
+        (KeyError("nothing such"), 1, "; not foreseen: set PHASELAB_TRACEBACK=1 to see where, and please report it\n"),
+        (RuntimeError("x" * 10**6), 1, "RuntimeError: xxxx"),
+    ],
+)
+def test_no_error_ends_in_a_traceback_unless_that_is_asked_for(
+    error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("phaselab.cli.run.load_study", fail)
+    result = CliRunner().invoke(app, ["run", "demo"], env={"COLUMNS": "500"})
+    assert (result.exit_code, type(result.exception)) == (code, SystemExit)
+    assert said in result.output
+    assert len(result.output) < 500
+    asked = CliRunner().invoke(app, ["run", "demo"], env={"PHASELAB_TRACEBACK": "1"})
+    assert asked.exception is error

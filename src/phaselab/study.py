@@ -11,22 +11,12 @@ import importlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    SerializeAsAny,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect, quoted, shown
@@ -55,7 +45,7 @@ class Strict(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _known_fields(cls, content: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _known_fields(cls, content: Any, handler: Callable[[Any], Self]) -> Self:
         if not isinstance(content, dict):
             return handler(content)
         content = {"null" if name is None else name: value for name, value in content.items()}  # as YAML reads null:
@@ -71,13 +61,11 @@ class Strict(BaseModel):
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return made
 
-    def given(self, *names: str) -> list[str]:
-        """Which of these fields were given a value, and not by their default alone."""
-        # What model_dump has written out has all fields: there a default means nothing.
-        dumped = self.model_fields_set >= type(self).model_fields.keys()
+    def given(self, name: str) -> bool:
+        """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
         fields = type(self).model_fields
-        changed = {name for name in names if not dumped or getattr(self, name) != fields[name].default}
-        return [name for name in names if name in self.model_fields_set & changed]
+        dumped = self.model_fields_set >= fields.keys() and getattr(self, name) == fields[name].default
+        return name in self.model_fields_set and not dumped
 
 
 class Training(Strict):
@@ -273,7 +261,7 @@ class Study(Strict):
     tasks: tuple[Task, ...] = ()
     internals: InternalSpec = InternalSpec()
 
-    _file: str = PrivateAttr("")
+    _file: str = ""
 
     @model_validator(mode="after")
     def _rules(self) -> Study:
@@ -284,36 +272,40 @@ class Study(Strict):
 
     def _twice(self) -> Iterator[tuple[str, str]]:
         """What is given more than once: the field and the sentence of each fault."""
-        lists: dict[str, Iterable[object]] = {"models": [model.name for model in self.models]}
-        lists |= {"models: labels": [model.label or model.name for model in self.models]}
-        lists |= {"tasks": [task.name for task in self.tasks], "features.delays": self.features.delays}
-        lists |= {"features.layers": () if self.features.layers == "all" else self.features.layers}
-        lists |= {"encoding.similarity": self.encoding.similarity}
-        lists |= {f"internals.{name}": getattr(self.internals, name) for name in ("probes", "sparse")}
-        for at, values in lists.items():
-            if twice := [str(value) for value, times in Counter(values).items() if times > 1]:
+        layers, measured = self.features.layers, self.internals
+        lists = [("models", [model.name for model in self.models]), ("tasks", [task.name for task in self.tasks])]
+        lists += [("models: labels", [model.label or model.name for model in self.models])]
+        for at, values in (
+            *lists,
+            ("features.layers", () if isinstance(layers, str) else layers),
+            ("features.delays", self.features.delays),
+            ("encoding.similarity", self.encoding.similarity),
+            ("internals.probes", measured.probes),
+            ("internals.sparse", measured.sparse),
+        ):
+            if twice := [str(value) for value, times in Counter[object](values).items() if times > 1]:
                 what = "names" if at in ("models", "tasks") else "values"
                 yield at, f"expected distinct {what}, found {shown(', '.join(twice))} more than once"
 
     def _unused(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored."""
         features, encoding, internals = self.features, self.encoding, self.internals
-        with_ = {name: f"with {name}: {getattr(features, name)}" for name in ("hemodynamics", "context")}
-        cases: list[tuple[str, Strict, tuple[str, ...], bool, str]] = [
-            ("features", features, ("delays",), features.hemodynamics in ("hrf", "none"), with_["hemodynamics"]),
-            ("features", features, ("resample",), features.hemodynamics == "none", with_["hemodynamics"]),
-            ("features", features, ("seconds",), features.context != "seconds", with_["context"]),
-            ("features", features, ("window", "stride"), features.context != "words", with_["context"]),
-            ("encoding", encoding, ("n_folds",), encoding.folds == "runs", "with folds: runs"),
-            ("encoding", encoding, ("block", "null", "fdr"), not encoding.permutations, "with permutations: 0"),
-            ("encoding", encoding, ("block",), encoding.null == "circular", "with null: circular"),
-            ("internals", internals, ("sparse", "logistic"), not internals.probes, "without probes"),
-            ("internals", internals, ("ngrams",), not any(m.train for m in self.models), "without a model to 'train'"),
-        ]
+        grid, context = f"with hemodynamics: {features.hemodynamics}", f"with context: {features.context}"
         trained = [(f"models.{n}.train", model.train) for n, model in enumerate(self.models) if model.train]
-        cases += [(at, train, ("vocabulary",), train.text == "world", "with text: world") for at, train in trained]
-        for at, section, names, unused, why in cases:
-            for name in section.given(*names) if unused else ():
+        cases: list[tuple[bool, str, str, Strict, tuple[str, ...]]] = [
+            (features.hemodynamics in ("hrf", "none"), grid, "features", features, ("delays",)),
+            (features.hemodynamics == "none", grid, "features", features, ("resample",)),
+            (features.context != "seconds", context, "features", features, ("seconds",)),
+            (features.context != "words", context, "features", features, ("window", "stride")),
+            (encoding.folds == "runs", "with folds: runs", "encoding", encoding, ("n_folds",)),
+            (not encoding.permutations, "with permutations: 0", "encoding", encoding, ("block", "null", "fdr")),
+            (encoding.null == "circular", "with null: circular", "encoding", encoding, ("block",)),
+            (not internals.probes, "without probes", "internals", internals, ("sparse", "logistic")),
+            (not trained, "without a model to 'train'", "internals", internals, ("ngrams",)),
+            *((own.text == "world", "with text: world", at, own, ("vocabulary",)) for at, own in trained),
+        ]
+        for unused, why, at, section, names in cases:
+            for name in filter(section.given, names if unused else ()):
                 found = shown(getattr(section, name))
                 yield f"{at}.{name}", f"found {found} {why}, expected no such field: it would be ignored"
 
@@ -327,14 +319,14 @@ class Study(Strict):
         if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
             right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
             yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"
-        for number, model in enumerate(self.models):
-            if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
+        names = {"name": self.name} | {f"models.{n}.name": model.name for n, model in enumerate(self.models)}
+        for at, name in names.items():
+            if name in (("trained", "notebooks") if at == "name" else ("pages", "curves.parquet", "phases.parquet")):
+                yield at, f"found {name!r}, expected another: results lie there"
+        for number, train in ((n, model.train) for n, model in enumerate(self.models)):
+            if train and train.given("checkpoints") and train.checkpoints > train.steps + 1:
                 right = f"at most {train.steps + 1} with steps: {train.steps}"
                 yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
-            if model.name in ("pages", "curves.parquet", "phases.parquet"):
-                yield f"models.{number}.name", f"found {model.name!r}, expected another: results lie there"
-        if self.name in ("trained", "notebooks"):
-            yield "name", f"found {self.name!r}, expected another: results lie there"
 
     @property
     def where(self) -> str:
@@ -351,7 +343,7 @@ class Study(Strict):
         if not name:
             return self.models[0]
         known = {model.name: model for model in self.models}
-        expect(name in known, f"study {self.name}: model", repr(name), f"one of {', '.join(known)}", StudyError)
+        expect(name in known, f"{self.where}: model", repr(name), f"one of {', '.join(known)}", StudyError)
         return known[name]
 
 

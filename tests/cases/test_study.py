@@ -38,7 +38,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     # Names that nobody knows.
     "a task's typo": ([("tasks.0.name", "raeding")], "tasks: found 'raeding', expected a task of the library"),
     "a language": ([("tasks.0.name", "reading-fr")], "tasks: found 'reading-fr', expected a task of"),
-    "a mix": ([("models.1.train.mix", "fr")], "models.1.train.mix: found 'fr', expected 'en' or 'en+vo'"),
+    "a mix": ([("models.1.train.mix", "fr")], "models.1.train: mix: found 'fr', expected 'en' or 'en+vo'"),
     "a probe": ([("internals.probes", ["who", "nope"])], "internals.probes: found 'nope', expected labels of the"),
     "a revision": ([("models.0.checkpoints", "step5")], "models.0.checkpoints: found 'step5', expected 'all', 'log:N'"),
     "a field": ([("features.tirm", 0)], "features.tirm: unknown field; expected one of"),

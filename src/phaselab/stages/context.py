@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from phaselab.features import Features
     from phaselab.texts.base import Item, TextSource
 
+T = TypeVar("T")
+
 
 @contextlib.contextmanager
 def one_thread(device: str = "cpu") -> Iterator[None]:
@@ -74,13 +76,10 @@ class UnitFailed(PhaselabError):
         self.made = made
 
 
-T = TypeVar("T")
-
-
 class _once(cached_property[T]):
     """A property that is made once, and that fails once: what has failed is not tried again by the next stage."""
 
-    def __get__(self, unit: Any, owner: Any = None) -> Any:
+    def __get__(self, unit: Any, owner: Any = None) -> T:  # type: ignore[override]
         if (error := unit.failed.get(self.attrname)) is not None:
             raise error
         try:
@@ -153,7 +152,7 @@ class Workbench:
         """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
         trained = model.train or next((m.train for m in self.study.models if m.train), None)
         if trained is None:
-            raise StudyError(f"study {self.study.name}: tasks: expected a model with 'train' to take them from")
+            raise StudyError(f"{self.study.where}: tasks: expected a model with 'train' to take them from")
         return trained
 
     def source(self, model: Model) -> TextSource:
@@ -191,7 +190,7 @@ class Workbench:
             how = (file, task.items, task.seed, task.shots, task.permute, task.data)
             items: list[Item] = self.once(("items", task.name), load_items, *how)
             return items
-        where, known = f"study {self.study.name}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
+        where, known = f"{self.study.where}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
         given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
@@ -215,7 +214,7 @@ class Workbench:
             with one_thread():
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
         if (folder := self._trained.get(model.name, model.folder)) is None:
-            where = f"study {self.study.name}: {model.name}"
+            where = f"{self.study.where}: {model.name}"
             raise StudyError(f"{where}: found a model on a hub, expected one with 'train' or 'folder'")
         return folder
 

@@ -26,7 +26,7 @@ def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> d
     """
     faults: dict[str, None] = {}
     failed: dict[str, str] = {}
-    own = f"study {bench.study.name}: "
+    own = f"{bench.study.where}: "
 
     @contextmanager
     def noting(where: str) -> Iterator[None]:
@@ -62,23 +62,22 @@ def _pending(bench: Workbench, model: Model, wanted: Choice) -> bool:
 def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting: Noting) -> None:
     """Text, choice of checkpoints, layers and widths of a model; raises what is wrong with its network or folder."""
     features, sparse, train = bench.study.features, bench.study.internals.sparse, model.train
-    sizes: tuple[int, int] | None = None
-    revisions: list[Checkpoint] = []
+    sizes, revisions = dict[str, int](), list[Checkpoint]()
     if train is not None:
-        with noting(f"{at}.train."):
+        with noting(f"{at}.train: "):
             from phaselab.training.folder import place
 
             names = place(model.name, train, bench.store, bench.source(model)).revisions
             revisions = [Checkpoint(name, step, step, None) for step, name in names.items()]
-        sizes = train.layers, train.hidden_size
+        sizes = {"layers": train.layers, "width": train.hidden_size}
     elif model.folder is not None:
         revisions = local_checkpoints(model.folder)
         if features.layers != "all" or sparse:
             from transformers import AutoConfig
 
             how = {"local_files_only": True, "trust_remote_code": model.trust_remote_code}
-            config = AutoConfig.from_pretrained(revisions[-1].path, **how).get_text_config()
-            sizes = config.num_hidden_layers, config.hidden_size
+            config = AutoConfig.from_pretrained(revisions[-1].path or "", **how).get_text_config()
+            sizes = {"layers": config.num_hidden_layers, "width": config.hidden_size}
     if revisions:
         with noting("--" if wanted else f"{at}."):
             choose(revisions, wanted or model.checkpoints)
@@ -86,9 +85,10 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         from phaselab.features.extract import chosen_layers
 
         with noting(f"{at}: "):
-            chosen_layers(features.layers, sizes[0], model.name)
+            chosen_layers(features.layers, sizes["layers"], model.name)
             most = max(sparse, default=0)
-            expect(most <= sizes[1], f"{model.name}: internals.sparse", most, f"at most its {sizes[1]} neurons")
+            right = f"at most its {sizes['width']} neurons"
+            expect(most <= sizes["width"], f"{model.name}: internals.sparse", most, right)
     if train is not None and revisions and not bench.there(model):
         from phaselab.training.loop import check_sizes
 
@@ -119,7 +119,12 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     labels = brain.stimulus.labels
     for probe in bench.study.internals.probes:
         with noting(""):
-            expect(probe in labels, "internals.probes", repr(probe), f"labels of the stimulus: {', '.join(labels)}")
+            expect(
+                probe in labels,
+                "internals.probes",
+                repr(probe),
+                f"labels of the stimulus: {', '.join(map(str, labels))}",
+            )
     with noting("encoding.unique: "):
         expect(not spec.unique or brain.nuisance, brain.name, "no nuisance regressors", "some to compare with")
     # As the stages do it, with one feature that says nothing.

@@ -154,7 +154,7 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
-    chosen = [study.model(name) for name in models] if models else list(study.models)
+    chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)
         _say_older_layout(bench, chosen)
@@ -213,6 +213,8 @@ class _Sweep:
         done, total = 0, 0
         for model in models[True]:
             total += self._begin(model, units, waiting)
+        if total:
+            self.told.bar(what, 0, total)
         for task, made, why in self._finished(waiting):
             self.outcome.computed += made
             if why:
