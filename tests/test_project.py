@@ -16,20 +16,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 661,
-    "book": 444,
-    "brains": 625,
+    "book": 447,
+    "brains": 628,
     "checkpoints": 703,
-    "cli": 520,
+    "cli": 541,
     "encoding": 1999,
     "features": 444,
     "figures": 940,
     "internals": 660,
     "phases": 1070,
-    "stages": 825,
+    "stages": 1012,
     "stimuli": 276,
-    "sweep": 325,
+    "sweep": 385,
     "texts": 659,
-    "training": 213,
+    "training": 228,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 11_500, 600, 80

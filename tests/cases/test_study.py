@@ -243,7 +243,7 @@ def test_what_a_stage_has_failed_with_stops_none_that_does_not_read_it(
     bench, tries = Workbench(study, Store(tmp_path)), []
     model = study.models[0]
 
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **options: Any) -> Any:
         tries.append(1)
         raise RuntimeError("no states today")
 

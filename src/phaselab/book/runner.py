@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from phaselab import results
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, told
 from phaselab.study import digest_of
 
 if TYPE_CHECKING:
@@ -78,7 +78,10 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     import papermill
     from traitlets.config import Config
 
-    notebook = jupytext.read(source)
+    try:
+        notebook = jupytext.read(source)
+    except Exception as error:  # of many kinds, by the format that the ending stands for
+        raise PhaselabError(f"{source}: expected a notebook, .md or .ipynb, found none: {told(error)}") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([source.read_text(encoding="utf-8"), values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, pairs
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect, shown
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
 
@@ -117,7 +117,14 @@ def notebook(
 
     given = pairs("--parameter", parameter, "name=value") | ({"device": device} if device else {})
     to = output or Path("results", "notebooks", f"{source.stem}.ipynb")
-    runner.execute(source, to, given)
+    from papermill import PapermillExecutionError
+
+    try:
+        runner.execute(source, to, given)
+    except PapermillExecutionError as error:
+        said = f"cell {error.cell_index}: {error.ename}: {shown(error.evalue)}"
+        copy = to.with_suffix(".failed.ipynb")
+        raise PhaselabError(f"{source}: {said}; {copy} is the copy up to there") from error
     typer.echo(to)
 
 

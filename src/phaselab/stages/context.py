@@ -83,10 +83,11 @@ class _once(cached_property[T]):
         if (error := unit.failed.get(self.attrname)) is not None:
             raise error
         try:
-            return super().__get__(unit, owner)
+            made: T = super().__get__(unit, owner)
         except Exception as error:
             unit.failed[self.attrname] = error
             raise
+        return made
 
 
 @dataclass
