@@ -64,6 +64,7 @@ ACCURACIES: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "done before": ([0.1, 0.35], [0.33, 0.8]),
     "chance for ever": ([0, 1], [0.33, 0.33]),
 }
+SETTING: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 FORM = ([0.2, 0.35], [0.05, 0.95])
 RISE, DIP = ([0.2, 0.35], [0, 10]), ([0.5, 0.6, 0.73, 0.83], [0, -1, -1, 0])
 
@@ -90,7 +91,18 @@ class Cell(NamedTuple):
         return f"{brain}{lag}; accuracy: {self.accuracy} (error {self.error:g}); {noise}; {size}"
 
 
-def simulate(cell: Cell, rng: np.random.Generator) -> np.ndarray:
+def behaviours(cell: Cell, rng: np.random.Generator) -> tuple[Any, Any]:
+    """Fits of instruction following and of accuracy, of one seed or the mean of several."""
+    u, error = unit(cell.n), np.full(cell.n, cell.error / np.sqrt(cell.seeds))
+    noise = rng.standard_normal((2, cell.seeds, cell.n))
+    form = np.interp(u, *FORM) + 0.01 * noise[0]
+    right = np.interp(u, *ACCURACIES[cell.accuracy]) + cell.error * noise[1]
+    curves = (form, right) if cell.seeds > 1 else (form[0], right[0])
+    first, second = (fit_transitions(grid(cell.n), curve, error, **SETTING) for curve in curves)
+    return first, second
+
+
+def simulate(cell: Cell, rng: np.random.Generator, others: tuple[Any, Any]) -> np.ndarray:
     """Which of the phases are found, and whether all are: (4,) of 0 and 1."""
     t, u, late = grid(cell.n), unit(cell.n), cell.lag / np.ptp(log_tokens(grid(cell.n)))
     if isinstance(cell.brain, str):
@@ -100,23 +112,18 @@ def simulate(cell: Cell, rng: np.random.Generator) -> np.ndarray:
     own = []
     for _ in range(cell.seeds):
         rows = autocorrelated(rng, (1 if cell.shared else cell.subjects, cell.n), cell.rho)
-        # Shared noise comes beside the subjects' own, and is half as large.
+        # Shared noise comes beside the subjects' own.
         own.append(0.5 * rows + 0.5 * rng.standard_normal((cell.subjects, cell.n)) if cell.shared else rows)
-    several = cell.seeds > 1
-    brain = truth + (np.stack([seed.mean(axis=0) for seed in own]) if several else own[0])
-    shape = (cell.seeds, cell.n)
-    form = np.interp(u, *FORM) + 0.01 * rng.standard_normal(shape)
-    right = np.interp(u, *ACCURACIES[cell.accuracy]) + cell.error * rng.standard_normal(shape)
-    fit = partial(fit_transitions, t, max_changes=6, n_bootstrap=60)
-    error = np.full(cell.n, cell.error / np.sqrt(cell.seeds))
-    behaviours = [fit(curve if several else curve[0], error) for curve in (form, right)]
-    found = judge(fit(brain), *behaviours, seeds=cell.seeds).table["found"].to_numpy(dtype=int)
+    brain = truth + (np.stack([seed.mean(axis=0) for seed in own]) if cell.seeds > 1 else own[0])
+    found = judge(fit_transitions(t, brain, **SETTING), *others, seeds=cell.seeds).table["found"].to_numpy(dtype=int)
     return np.append(found, found.min())
 
 
 def _batch(cell: Cell, seed: int, simulations: int) -> np.ndarray:
+    """Counts of `simulations` brains, each with one of at most 25 pairs of behaviours."""
     rng = np.random.default_rng([seed, *np.frombuffer(cell.title.encode(), dtype=np.uint8).tolist()])
-    return np.sum([simulate(cell, rng) for _ in range(simulations)], axis=0)
+    others = [behaviours(cell, rng) for _ in range(min(25, simulations))]
+    return np.sum([simulate(cell, rng, others[i % len(others)]) for i in range(simulations)], axis=0)
 
 
 def shares(cells: Sequence[Cell], simulations: int) -> list[np.ndarray]:
@@ -125,7 +132,9 @@ def shares(cells: Sequence[Cell], simulations: int) -> list[np.ndarray]:
     many = -(-simulations // 4)
     found = dict.fromkeys(cells, np.zeros(4))
     with ProcessPoolExecutor() as pool:
-        for (cell, _), hits in zip(tasks, pool.map(_batch, *zip(*tasks, strict=True), [many] * len(tasks)), strict=True):
+        for (cell, _), hits in zip(
+            tasks, pool.map(_batch, *zip(*tasks, strict=True), [many] * len(tasks)), strict=True
+        ):
             found[cell] = found[cell] + hits / (4 * many)
             say(f"{cell.title}: {hits} of {many}")
     return [found[cell] for cell in cells]
@@ -249,7 +258,9 @@ def curves_of(quick: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         found[f"{model}, {task}"] = rows["tokens"].to_numpy(float), rows["value"].to_numpy()
     folder = ROOT.parent / "shared" / "data" / "curves"
     if folder.is_dir():
-        for (phenomenon, seed), rows in pd.read_csv(folder / "pythia160m_blimp_seeds.csv").groupby(["phenomenon", "seed"]):
+        for (phenomenon, seed), rows in pd.read_csv(folder / "pythia160m_blimp_seeds.csv").groupby(
+            ["phenomenon", "seed"]
+        ):
             found[f"{phenomenon}, {seed}"] = rows["tokens"].to_numpy(float), rows["value"].to_numpy()
     return dict([*found.items()][:: 8 if quick else 1])
 
@@ -298,10 +309,10 @@ def coverage(simulations: int, quick: bool) -> list[Row]:
                     how = "sharp" if sharp < 0.1 else "smooth"
                     goal = 0.9 if rho < 0.8 else None
                     add(f"date covered, {how} rise, AR {rho:g}, n = {n}, one curve", [*parts], goal)
-                add(f"peak covered, AR {rho:g}, n = {n}", [*pool.map(partial(peaked, n, rho, simulations=many), range(4))],
-                    0.9 if rho < 0.8 else None)  # fmt: skip
-            add(f"date covered, smooth rise, n = {n}, six subjects",
-                [*pool.map(partial(dated, n, 0.0, 0.2, 6, simulations=many), range(4))], 0.9)  # fmt: skip
+                parts = pool.map(partial(peaked, n, rho, simulations=many), range(4))
+                add(f"peak covered, AR {rho:g}, n = {n}", [*parts], 0.9 if rho < 0.8 else None)
+            parts = pool.map(partial(dated, n, 0.0, 0.2, 6, simulations=many), range(4))
+            add(f"date covered, smooth rise, n = {n}, six subjects", [*parts], 0.9)
         real = curves_of(quick)
         for kept in (12, 20):
             parts = pool.map(partial(thinned, kept=kept, draws=3 if quick else 10), real.items())
@@ -334,7 +345,9 @@ def speed(repeats: int, quick: bool) -> list[Row]:
     start = time.process_time()
     fit_table(pd.DataFrame(table), by=["curve"])
     seconds = (time.process_time() - start) * 1134 / many
-    rows.append(Row(f"a table of 1,134 curves of 27 points ({many} run)", seconds, "s, one core", "<= 40", seconds <= 40))
+    rows.append(
+        Row(f"a table of 1,134 curves of 27 points ({many} run)", seconds, "s, one core", "<= 40", seconds <= 40)
+    )
     return rows
 
 

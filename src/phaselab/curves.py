@@ -162,7 +162,7 @@ def _places(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     places = rows[["checkpoint", "step", "tokens"]].drop_duplicates()
     if not (shared := int(places["tokens"].duplicated().sum())):
         return rows, []
-    last = places.loc[places["step"].idxmax()]
+    last = places.sort_values("step").iloc[-1]
     if places["step"].duplicated().any() or last["step"] <= 0:
         return rows, [f"{shared} checkpoints share their tokens with another; averaged"]
     rate = last["tokens"] / last["step"]  # names are rounded (tokens5B), steps are not

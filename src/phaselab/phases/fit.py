@@ -155,6 +155,7 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     """
     coefficients, residuals, rss = linear(x, curves, knots)
     k, apart, damping = knots.shape[1], 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
+    still = 0  # rounds in which no fit became better by more than a ten-thousandth
     for _ in range(rounds if k else 0):
         right = (x[None, :, None] > knots[:, None, :]).astype(float)
         jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
@@ -162,7 +163,10 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
         moved = np.where(np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True), moved, knots)
         trial = linear(x, curves, moved)
         less = trial[2] < rss
+        still = 0 if (trial[2] < 0.9999 * rss).any() else still + 1
         knots, coefficients, residuals, rss = _better(less, (moved, *trial), (knots, coefficients, residuals, rss))
+        if still == 2:
+            break
         damping = np.clip(np.where(less, damping * 0.1, damping * 10.0), 1e-9, 1e9)
     return knots, coefficients, rss
 

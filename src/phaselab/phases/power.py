@@ -96,7 +96,7 @@ def detachment_power(
         dip = np.interp(unit, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
         right = np.interp(unit, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
         for count in subjects:
-            found, rng = np.zeros(len(depths), dtype=int), np.random.default_rng([seed, n, count])
+            found, rng = np.zeros(len(depths)), np.random.default_rng([seed, n, count])
             for _ in range(n_simulations):
                 noise, others = rng.standard_normal((count, n)), accuracy_noise * rng.standard_normal((2, n))
                 form, accuracy = 0.05 + 0.9 * rise + others[0], right + others[1]
@@ -115,9 +115,9 @@ def phase_two_found(
 ) -> Array:
     """Whether phase 2 is found with each of `brains`, (n_subjects, n) each, and one pair of behaviours (n,)."""
     options: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
-    others = [fit_transitions(tokens, curve, error, **options) for curve in (form, accuracy)]
+    first, second = (fit_transitions(tokens, curve, error, **options) for curve in (form, accuracy))
     fits = [fit_transitions(tokens, brain, **options) for brain in brains]
-    return np.array([judge(fit, *others, rule).table["found"].iloc[1] for fit in fits], dtype=int)
+    return np.array([float(judge(fit, first, second, rule).table["found"].iloc[1]) for fit in fits])
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:

@@ -115,7 +115,11 @@ def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float
 
     (own, low, high), (theirs, their_low, their_high) = places(move), places(other)
     lag = own - theirs
-    return lag, lag - float(np.hypot(own - low, their_high - theirs)), lag + float(np.hypot(high - own, theirs - their_low))
+    return (
+        lag,
+        lag - float(np.hypot(own - low, their_high - theirs)),
+        lag + float(np.hypot(high - own, theirs - their_low)),
+    )
 
 
 def _together(
@@ -154,7 +158,8 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
-        return _Link(f"The brain's fall {_ranges([deepest])} is what noise makes too.", chances[0], deepest, holds=False)
+        why = f"The brain's fall {_ranges([deepest])} is not beyond chance (p = {chances[0]:.2g})."
+        return _Link(why, chances[0], deepest, holds=False)
     if not any(accuracy.p(rise) <= rule.alpha for rise in accuracy.rises):
         level = float(accuracy.values.mean())
         known = f" (chance {chance:.2f})" if np.isfinite(chance) else ""
@@ -179,7 +184,8 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
     span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
     if after.sum() < 3:
-        return _Link(f"Training ends too soon after {span} to tell a pause from an end.", move=fall, verdict="not decided")
+        why = f"The brain falls {_ranges([fall])}; training ends too soon after it to tell a pause of accuracy from an end."
+        return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
     x = log_tokens(at)
@@ -194,10 +200,10 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     if least >= rule.margin:
         level = float(values[inside].mean())
         items = level * (1 - level) / noise**2 * ((least + 0.84 * off) / rule.margin) ** 2
-        why = f"Accuracy is known too badly to stand still: its change from {span} by no better than ±{least:.2g}, while "
-        why += f"the margin is {rule.margin:g}; about {items:.0f} items would do."
+        why = f"The brain falls {_ranges([fall])}, but how accuracy changes from {span} is known to ±{least:.2g} only "
+        why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
-    path = accuracy.at(np.clip(at[inside], at[0], at[-1]))
+    path = accuracy.at(at[inside])
     excursion = float(np.abs(path - path[0]).max())
     parts = {
         "changes by the margin or more": float(stats.t.sf((rule.margin - abs(change)) / off, degrees)),
@@ -233,7 +239,7 @@ def judge(
     seeds: int = 1,
     chance: float = np.nan,
 ) -> TriplePhase:
-    """The test of the phases on fits of the brain score, instruction following and accuracy; see `triple_phase_test`."""
+    """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
     rule = rule or PhaseSpec()
     missing = {
         name: " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided)
@@ -257,7 +263,7 @@ def judge(
         verdict = link.verdict or ("found" if found else "not found")
         row = {"phase": phase, "name": name, "found": found, "verdict": verdict, "p": link.p, "p_holm": p, "why": why}
         rows.append(row | _measured(link, brain))
-    common = {"model": model, "seeds": seeds, "rule": digest_of(rule)}
+    common: dict[str, Any] = {"model": model, "seeds": seeds, "rule": digest_of(rule)}
     table = pd.DataFrame(rows).assign(**common).reindex(columns=list(PHASE_COLUMNS))
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
@@ -350,10 +356,8 @@ def triple_phase_test(
         expect(default or rule.accuracy in there, "accuracy", repr(rule.accuracy), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
     brain = _fit(lambda m: brain_by_subject(own[m], rule.roi, rule.layer, rule.measure), models, **options)
-    form, right = (
-        _fit(lambda m, of=measure: behaviour_by_task(own[m], of, tasks), models, **options)
-        for measure in ("instruction_following", rule.accuracy)
-    )
+    form = _fit(lambda m: behaviour_by_task(own[m], "instruction_following", tasks), models, **options)
+    right = _fit(lambda m: behaviour_by_task(own[m], rule.accuracy, tasks), models, **options)
     return judge(brain, form, right, rule, ", ".join(models), len(models), chance_level(pooled))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import isnan, nan
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -37,9 +37,9 @@ class Transitions:
     """The transitions of one curve: change points (`knots`), the pieces between them, rises and falls (`moves`).
 
     A move is a run of pieces of one `kind` (``rise`` or ``fall``), told by `QUANTITIES`, each with its 95 % interval
-    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline,
-    `liftoff` and `landing` where the first piece begins and the last one ends that are half as steep as the steepest (of
-    pieces that carry a fifth of the height: a slow drift before them, or a wiggle after, moves neither), `midpoint`
+    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
+    `liftoff` where the first piece begins, and `landing` where the last one ends, that is half as steep as the steepest
+    (of pieces that carry a fifth of the height: a slow drift, or a wiggle afterwards, moves neither); `midpoint`
     where half of `height` (signed, in units of the value) is done, `end` where it stops, `turn` the maximum or minimum
     from which it leaves an opposite move before; `steepness` is the steepest slope per decade. A place at the first or
     last checkpoint is no date: its interval is NaN. No interval ends inside the two checkpoints around its date;
@@ -163,7 +163,7 @@ def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
 
 
 def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
-    """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions; samples of that; where it was seen.
+    """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
 
     By a parabola through the extreme checkpoint and the nearest others: five, or as many more as it takes until it
     bends by four times the noise. Samples are as far from it as the checkpoints are, if that is more than the noise.
@@ -199,8 +199,8 @@ def _described(
 ) -> dict[str, Any]:
     """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
 
-    `paths` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as tokens; `units` : of the value and of slopes;
-    `least` : the smallest height of a move.
+    `paths` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
+    tokens; `units` : of the value and of slopes; `least` : the smallest height of a move.
     """
     own, boot = paths
 
@@ -240,7 +240,14 @@ def _described(
         turn = date(*_turn(x, y, noise, before[1], middle[0], -upward)) if before and turned else (nan, nan, nan)
         before = kind, float(middle[0])
         told = (  # as in QUANTITIES
-            *(dates[run[0]], dates[fast[0]], date(middle[0], middles, *halves), dates[fast[-1] + 1], dates[run[-1] + 1], turn),
+            *(
+                dates[run[0]],
+                dates[fast[0]],
+                date(middle[0], middles, *halves),
+                dates[fast[-1] + 1],
+                dates[run[-1] + 1],
+                turn,
+            ),
             *(_estimate(height[0], heights, units[0]), _estimate(steepest[0], slopes, units[1])),
         )
         ends = {"onset": corners[run[0]], "end": corners[run[-1] + 1]}
@@ -278,7 +285,7 @@ def fit_transitions(
     n = v.size
     if n < 6:
         why = f"Not decided: {n} checkpoints with values at distinct tokens; a change point needs at least 6."
-        return Transitions(False, at, v, np.full(n, nan), why, notes, replicates=own)
+        return Transitions(False, at, v, np.full(n, nan), why, tuple(notes), replicates=own)
     where = log_tokens(at)
     centre, scale = float(v.mean()), float(np.ptp(v))  # values on one scale make tolerances relative
     constant = scale <= 1e-12 * max(1.0, abs(centre))
@@ -344,6 +351,25 @@ class FittedTable(NamedTuple):
     fits: dict[tuple[str, ...], Transitions]
     moves: pd.DataFrame
 
+    def parts(self, most: int = 60) -> Iterator[FittedTable]:
+        """The same by `most` curves, as many as a figure can show."""
+        names = self.moves[[*self.by]].agg(tuple, axis=1) if self.by else pd.Series([()] * len(self.moves))
+        keys = iter(self.fits)
+        while own := [*islice(keys, most)]:
+            yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
+
+    def said(self, key: tuple[str, ...]) -> str:
+        """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
+        fit = self.fits[key]
+        own = self.moves if not self.by else self.moves[(self.moves[[*self.by]] == list(key)).all(axis=1)]
+        tested = own[own["p"].notna()]
+        parts = [
+            f"{kind} {'beyond chance' if q <= 0.05 else 'not beyond chance'} (p = {p:.2g}, q = {q:.2g})"
+            for kind, p, q in zip(tested["kind"], tested["p"], tested["q"], strict=True)
+        ]
+        tests = f" {'; '.join(parts).capitalize()}." if parts else ""
+        return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
+
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
     found = f"no column {column!r}" if column else "nothing"
@@ -361,26 +387,56 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
     return np.asarray(values, dtype=float)
 
 
+def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
+    """Tokens (n,) and values (replicates, n) of one curve; replicates without some of its checkpoints are left out."""
+    wide = own.pivot_table(index="replicate", columns="x", values="y")
+    whole, notes = wide.notna().all(axis=1), []
+    if doubled := len(own.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
+        notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
+    if not whole.any():
+        wide = wide.dropna(axis=1)
+        notes.append(f"only the {wide.shape[1]} checkpoints that all replicates have")
+    elif not whole.all():
+        notes.append(f"replicates without a value at some checkpoints left out: {', '.join(wide.index[~whole])}")
+        wide = wide[whole]
+    return wide.columns.to_numpy(dtype=float), wide.to_numpy(dtype=float), notes
+
+
 def fit_table(
-    table: pd.DataFrame, x: str = "tokens", y: str = "value", by: Sequence[str] = (), stderr: str = ""
+    table: pd.DataFrame,
+    x: str = "tokens",
+    y: str = "value",
+    by: Sequence[str] = (),
+    stderr: str = "",
+    replicates: str = "",
+    min_effect: float = 0.0,
 ) -> FittedTable:
     """`fit_transitions` of every learning curve of a table, a row per checkpoint, from wherever it comes.
 
     x, y : columns of training tokens (or steps), 0 or more, and of the measure; rows without are dropped and noted.
     by : columns whose values together name a curve. stderr : column of the standard error of `y`, if known.
+    replicates : column that tells the replicates of a curve (seeds, subjects, items) apart.
+    min_effect : the smallest height that counts as a rise or fall.
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
+    expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
     numbers = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     numbers["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
-    for column in by:
-        empty = int(_column(table, "by", column).isna().sum())
-        expect(not empty, f"by: column {column!r}", f"{empty} empty cells", "a name in each")
+    for column in (*by, *([replicates] if replicates else [])):
+        role = "by" if column in by else "replicates"
+        empty = int(_column(table, role, column).isna().sum())
+        expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
     rows, given = [], pd.DataFrame(numbers)
+    if replicates:
+        given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}
     untested = 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
-        fit = fits[name] = fit_transitions(own["x"], own["y"], own["e"], max_changes=4, axis=x)
+        at, values, notes = _replicated(own) if replicates else (own["x"], own["y"], [])
+        error = None if replicates else own["e"]
+        fit = fit_transitions(at, values, error, max_changes=4, axis=x, min_effect=min_effect)
+        fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
         untested += (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
         rows += [said | vars(move) | {"p": fit.p(move)} for move in fit.moves]
