@@ -12,6 +12,7 @@ from phaselab.phases.three_phases import (
     holm,
     judge,
     phase_text,
+    rule_text,
     surges,
     transitions_of,
     triple_phase_test,
@@ -20,4 +21,4 @@ from phaselab.phases.transitions import MOVE_COLUMNS, FittedTable, Transitions, 
 
 __all__ = ["MOVE_COLUMNS", "PHASE_COLUMNS", "FittedTable", "Transitions", "TriplePhase", "dates_together"]
 __all__ += ["detachment_power", "detectable_depth", "fit_table", "fit_transitions", "holm", "judge", "log_tokens"]
-__all__ += ["phase_text", "sensitivity", "surges", "transitions_of", "triple_phase_test"]
+__all__ += ["phase_text", "rule_text", "sensitivity", "surges", "transitions_of", "triple_phase_test"]

@@ -184,7 +184,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
     span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
     if after.sum() < 3:
-        why = f"The brain falls {_ranges([fall])}; training ends too soon after it to tell a pause of accuracy from an end."
+        why = f"The brain falls {_ranges([fall])}; training ends too soon afterwards to tell a pause from an end."
         return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
@@ -373,6 +373,19 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
     table.loc[table["measure"] == "brain", "perspective"] = "brain"
     table = table.rename(columns={"midpoint": "tokens", "midpoint_low": "low", "midpoint_high": "high"})
     return table[["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]]
+
+
+def rule_text(rule: PhaseSpec) -> str:
+    """What was fixed before anybody looked, in a sentence, with its digest."""
+    depth = {"mean": "the mean over layers", "best": "the layer that scores best over all checkpoints"}
+    where = depth.get(str(rule.layer), f"layer {rule.layer}")
+    if isinstance(rule.layer, float):
+        where = f"the layer at {rule.layer:.0%} of the depth of each model"
+    return (
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {rule.roi}; two "
+        f"rises are together within {rule.lag:g} decade of tokens; {rule.accuracy.replace('_', ' ')} stands still if it "
+        f"changes by less than {rule.margin:g}; level {rule.alpha:g}."
+    )
 
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
