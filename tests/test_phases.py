@@ -13,8 +13,8 @@ from phaselab.errors import PhaselabError
 from phaselab.phases import (
     MOVE_COLUMNS,
     Transitions,
-    detachment_power,
     dates_together,
+    detachment_power,
     detectable_depth,
     fit_table,
     fit_transitions,

@@ -195,13 +195,6 @@ def test_one_subject_takes_its_own_standard_error_and_none_gives_no_interval():
     assert np.isnan(table["high"].iloc[1])
 
 
-def test_best_layer_is_the_one_with_the_highest_mean_over_training(one):
-    assert figures.best_layer(one) == 2
-    only = one[one["measure"] != "r_normalised"]
-    assert figures.brain_measure(only) == "r"
-    assert figures.best_layer(only) == 2
-
-
 def test_select_says_what_there_is(one):
     with pytest.raises(curve_queries.NothingToDraw, match="roi: found all, anterior temporal.*expected 'V1'"):
         figures.select(one, perspective="brain", roi="V1")

@@ -105,6 +105,11 @@ def _ranges(moves: Sequence[Any]) -> str:
     return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
 
 
+def _missed(fit: Transitions) -> str:
+    """What the test could not have seen; nothing for a curve that is constant."""
+    return f"; less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
+
+
 def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float, float]:
     """Decades by which `move` comes after `other`, with its 95 % interval by Zou and Donner's (2008) rule."""
     first = float(log_tokens(brain.tokens)[0])
@@ -144,17 +149,16 @@ def _together(
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
     if not (own := sorted(surges(brain), key=lambda rise: -rise.height)):
         steep = "rises, but nowhere surges" if brain.rises else "does not rise"
-        return _Link(f"The brain curve {steep}: a surge of less than {brain.detectable:.2g} would have been missed.")
+        return _Link(f"The brain curve {steep}{_missed(brain)}.")
     if not (theirs := surges(form)[:1]):
-        return _Link(f"Instruction following has no surge; less than {form.detectable:.2g} would have been missed.")
+        return _Link(f"Instruction following has no surge{_missed(form)}.")
     return _together(brain, own, form, theirs, "instruction following", rule)
 
 
 def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
     if not (falls := falls_after_rise(brain)):
         after = " after a rise" if brain.falls else ""
-        missed = f"a fall of less than {brain.detectable:.2g} would have been missed"
-        return _Link(f"The brain curve does not fall{after}; {missed}.")
+        return _Link(f"The brain curve does not fall{after}{_missed(brain)}.")
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
@@ -222,10 +226,9 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
         return _Link("The brain curve never falls after a rise, so it cannot return.")
     rises = [r for r in brain.rises if r.onset >= fall.midpoint and r is not first]
     if not (returns := sorted(rises, key=lambda rise: -rise.height)):
-        missed = f"less than {brain.detectable:.2g} would have been missed"
-        return _Link(f"The brain curve does not rise again after its fall; {missed}.")
+        return _Link(f"The brain curve does not rise again after its fall{_missed(brain)}.")
     if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
-        return _Link(f"Accuracy has no surge; less than {accuracy.detectable:.2g} would have been missed.")
+        return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
     link = _together(brain, returns, accuracy, theirs, "accuracy", rule)
     return link._replace(p=max(link.p, fall_p(brain, fall)))
 
@@ -382,9 +385,9 @@ def rule_text(rule: PhaseSpec) -> str:
     if isinstance(rule.layer, float):
         where = f"the layer at {rule.layer:.0%} of the depth of each model"
     return (
-        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {rule.roi}; two "
-        f"rises are together within {rule.lag:g} decade of tokens; {rule.accuracy.replace('_', ' ')} stands still if it "
-        f"changes by less than {rule.margin:g}; level {rule.alpha:g}."
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {rule.roi}; "
+        f"rises are together within {rule.lag:g} decade of tokens; {rule.accuracy.replace('_', ' ')} stands still if "
+        f"it changes by less than {rule.margin:g}; level {rule.alpha:g}."
     )
 
 
