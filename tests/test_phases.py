@@ -109,6 +109,19 @@ def test_the_search_finds_what_brute_force_finds() -> None:
             assert rss == pytest.approx(best)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_change_points_are_where_two_other_packages_find_them(seed: int) -> None:
+    piecewise_regression, ruptures = pytest.importorskip("piecewise_regression"), pytest.importorskip("ruptures")
+    x, rng = np.linspace(6, 10, 41), np.random.default_rng(seed)
+    y = np.interp(x, [7.2, 8.6], [0, 1]) + 0.03 * rng.standard_normal(41)
+    fit = fit_transitions(10**x, y, max_changes=2)
+    np.random.seed(seed)  # noqa: NPY002  (the package draws its restarts from the global state)
+    theirs = piecewise_regression.Fit(x, y, n_breakpoints=2).get_results()["estimates"]
+    assert np.log10(fit.knots) == pytest.approx([theirs[f"breakpoint{k}"]["estimate"] for k in (1, 2)], abs=2e-3)
+    on_grid = ruptures.Dynp(model="clinear", min_size=2, jump=1).fit(y).predict(2)[:-1]
+    assert np.log10(fit.knots) == pytest.approx(x[np.array(on_grid) - 1], abs=0.11)  # a checkpoint is .1 apart
+
+
 @pytest.mark.parametrize("knot", [7.77, 8.2, 9.05])
 def test_a_change_between_checkpoints_is_found_exactly_without_noise(knot: float) -> None:
     t = grid(21)
