@@ -464,8 +464,8 @@ def test_transitions_of_a_test_become_a_table_and_sentences(one):
     assert (own["onset"] <= own["tokens"]).all()
     assert (own["tokens"] <= own["end"]).all()
     text = figures.phase_text(result, 2, "share of the ceiling")
-    found = bool(result.table.loc[result.table["phase"] == 2, "found"].iloc[0])
-    assert text.startswith(f"Phase II (detachment) is {'**found**' if found else '**not found**'} in {MODELS[0]}.")
+    verdict = result.table.loc[result.table["phase"] == 2, "verdict"].iloc[0]
+    assert text.startswith(f"Phase II (detachment) is **{verdict}** in {MODELS[0]}.")
     assert "The fall of the brain score goes from" in text
     assert "share of the ceiling" in text
 

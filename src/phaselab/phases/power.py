@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import behaviour_by_task, brain_layer
+from phaselab.curves import behaviour_by_task, brain_layer, brain_measure
 from phaselab.phases.fit import Array, log_tokens
 from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
@@ -39,18 +39,16 @@ def sensitivity(
         "margin": (rule.margin / 2, rule.margin * 2),
         "lag": (rule.lag / 2, rule.lag * 2),
     }
-    variants: list[tuple[str, str, dict[str, Any]]] = []
-    seen = {brain_layer(own, rule.layer)} if len(brain) else set()
-    for varied, several in choices.items():
-        for choice in several:
-            if varied == "layer" and len(brain):
-                layer = brain_layer(own, choice)
-                if layer in seen:
-                    continue
-                seen.add(layer)
-            if choice != getattr(rule, varied) and (varied, choice) != ("measure", _measure(brain)):
-                said = f"{choice:.2g}" if isinstance(choice, float) else str(choice)
-                variants.append((varied, said, {varied: choice}))
+    if len(brain):  # depths that come to one layer are one choice
+        layers = {brain_layer(own, choice): choice for choice in choices["layer"][::-1]}
+        choices["layer"] = [choice for layer, choice in layers.items() if layer != brain_layer(own, rule.layer)][::-1]
+    given = rule.model_dump() | {"measure": rule.measure or brain_measure(brain)}
+    variants: list[tuple[str, str, dict[str, Any]]] = [
+        (varied, f"{choice:.2g}" if isinstance(choice, float) else str(choice), {varied: choice})
+        for varied, several in choices.items()
+        for choice in several
+        if choice != given[varied]
+    ]
     if (own["measure"] == "log_probability").any() and base.accuracy.decided:
         curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
         scaled = rule.margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
@@ -64,10 +62,6 @@ def sensitivity(
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
         parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))
     return pd.concat(parts, ignore_index=True)
-
-
-def _measure(brain: pd.DataFrame) -> str:
-    return "r_normalised" if (brain["measure"] == "r_normalised").any() else "r"
 
 
 def detachment_power(
