@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from phaselab.encoding.arrays import check_real
 from phaselab.errors import PhaselabError, expect
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels), of numpy, a memory map, Zarr or HDF5.
@@ -75,6 +76,13 @@ class Group:
         """Subject -> its columns of (..., n_voxels)."""
         return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
 
+    def finite(self, columns: slice) -> np.ndarray:
+        """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
+        values = self.Y[:, columns].astype(np.float64)
+        for bad in np.flatnonzero(~np.isfinite(values).all(axis=0)):
+            self.refuse(columns.start + int(bad))
+        return values
+
     def refuse(self, column: int) -> None:
         """Say of which subject and run there are values in a column that are not finite."""
         bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
@@ -102,10 +110,11 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     """The arrays of the runs of `lengths`, (n_trs, k) with that many TRs and the same k."""
     missing = sorted({*lengths} - {*of_run})
     expect(not missing, f"{who}: runs", sorted(of_run), f"{missing} as well")
-    parts = {run: of_run[run] for run in lengths}
+    parts = {run: part if hasattr(part := of_run[run], "dtype") else np.asarray(part) for run in lengths}
     width = parts[next(iter(parts))].shape[1:]
     for run, part in parts.items():
         good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
-        expected = f"({lengths[run]} TRs, the same columns in all)"
+        expected = f"({lengths[run]} rows, the same columns in all)"
         expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
+        check_real(part, f"run {run}: {who}")
     return list(parts.values())
