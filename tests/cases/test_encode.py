@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import subprocess
-import sys
 import types
 from pathlib import Path
 
@@ -114,9 +111,7 @@ def test_shuffled_folds_are_refused_however_they_are_given(kind, runs) -> None:
     if kind == "two stretches" and runs is not None:
         assert score(runs=runs, cv=SHUFFLED[kind]).shape == (5,)  # whole runs
         return
-    with pytest.raises(
-        PhaselabError, match=r"cv: fold 0: found rows \[.*nothing is held out in time, expected whole run"
-    ):
+    with pytest.raises(PhaselabError, match=r"cv: fold 0: found rows \[.*nothing is held out in time, expected"):
         score(runs=runs, cv=SHUFFLED[kind])
     assert score(runs=runs, cv=SHUFFLED[kind], independent=True).mean() > 0.8
 
@@ -262,7 +257,7 @@ def test_a_test_fold_of_one_row_is_refused() -> None:
         (55.0, r"found 55 for voxel 3, and 1 of 5 so, expected a correlation from 0 to 1, or NaN.* \(in percent\?\)$"),
         (
             np.inf,
-            "found inf for voxel 3, and 1 of 5 so, expected a correlation from 0 to 1, or NaN where none is known$",
+            "found inf for voxel 3, and 1 of 5 so, expected a correlation from 0 to 1, or NaN .* known$",
         ),
         (-0.2, "found -0.2 for voxel 3, and 1 of 5 so, expected .* is known$"),
     ],

@@ -143,7 +143,7 @@ class _GroupFit:
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
-            for columns in _batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
+            for columns in batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
                 Y, fitted = self.group.Y[:, columns], []
                 for (train, test), part in zip(self.folds, self.targets, strict=True):
                     data = X[train], Y[train], X[test]
@@ -154,7 +154,7 @@ class _GroupFit:
         plan = self._plan(X, 0)
         if len(self.folds) * plan.bytes <= memory / 2:
             plans = [plan, *(self._plan(X, k) for k in each_fold[1:])]
-            for columns in _batches(n_voxels, batch_size(plans, n_test, n_voxels, memory, more)):
+            for columns in batches(n_voxels, batch_size(plans, n_test, n_voxels, memory, more)):
                 yield columns, [self._by_plan(plans[k], k, columns) for k in each_fold]
             return
         # Too large to be held together: one after another, and predictions wait in a file.
@@ -166,10 +166,10 @@ class _GroupFit:
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
-                for columns in _batches(n_voxels, size):
+                for columns in batches(n_voxels, size):
                     rows[k][:, columns], alpha[k, columns] = self._by_plan(plan, k, columns)
                 del plan
-            for columns in _batches(n_voxels, size):
+            for columns in batches(n_voxels, size):
                 yield columns, [(np.array(rows[k][:, columns]), alpha[k, columns]) for k in each_fold]
 
     def _plan(self, X: np.ndarray, k: int) -> Plan:
@@ -277,6 +277,7 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _batches(n_voxels: int, size: int) -> Iterator[slice]:
+def batches(n_voxels: int, size: int) -> Iterator[slice]:
+    """Ranges of `size` columns, of which the last may be shorter."""
     for start in range(0, n_voxels, size):
         yield slice(start, min(start + size, n_voxels))

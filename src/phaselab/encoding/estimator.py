@@ -105,7 +105,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
             number = folds.numbered(runs, "runs")
         if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
-            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, self.cv)
+            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
         else:
             cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
             made = list(cv.split(np.empty((n, 1)), None, None if runs is None else number))

@@ -56,8 +56,8 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
 
 
 def fold_weights(lengths: Sequence[int]) -> np.ndarray:
-    """(n_folds,) weights of scores over tests of these lengths: their variance is about 1 / n; 1 where all are alike."""
-    return np.asarray(lengths) / np.mean(lengths)
+    """(n_folds,) weights of scores over tests of these lengths (variance: about 1 / n); 1 where all are alike."""
+    return np.asarray(np.divide(lengths, np.mean(lengths)))
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:

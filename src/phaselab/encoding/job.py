@@ -105,7 +105,7 @@ def summary(table: pd.DataFrame, rows: str) -> str:
     parts = {"": means} if len(means) <= LONG else {f"; each subject's best of {len(means)} rows": best}
     regions = known[known["roi"] != ""].groupby([*unit, "roi"], observed=True).agg(**numbers)
     if len(regions):
-        parts["; by region, in each subject's best layer"] = regions[regions.index.droplevel("roi").isin(best.index)]
+        parts["; by region, in each subject's best layer"] = regions[regions.reset_index("roi").index.isin(best.index)]
     what, form = f"correlation of predicted and measured responses in held-out {rows}", "{:.3f}".format
     shown = (part.dropna(axis=1, how="all").to_string(float_format=form) for part in parts.values())
     return "\n".join(f"{what}{of}\n{rows}" for of, rows in zip(parts, shown, strict=True))
@@ -243,8 +243,8 @@ def _table(
     for subject, of_subject in scores.items():
         own = voxels[voxels["subject"] == subject]
         kept = (own["note"] == "").to_numpy()
-        codes = np.repeat(np.arange(len(layers)), len(own))
-        rows = pd.concat([own] * len(layers)).assign(layer=pd.Categorical.from_codes(codes, layers, ordered=True))
+        codes, kind = np.repeat(np.arange(len(layers)), len(own)), pd.CategoricalDtype(layers, True)
+        rows = pd.concat([own] * len(layers)).assign(layer=pd.Categorical.from_codes(codes, dtype=kind))
         for name in ("r", "p", "alpha", "significant"):
             values = getattr(of_subject, name)
             every = np.full((len(layers), len(own)), False if values.dtype == bool else np.nan, values.dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import reference
-from phaselab.encoding.encode import by_region
+from phaselab.encoding.encode import batches, by_region
 from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
 from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
@@ -63,8 +63,7 @@ def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed:
     size = max(1, int(spec.memory * 2**30 / each))
     r2 = np.zeros((len(folds), n_voxels))
     with reference.backend(device):
-        for start in range(0, n_voxels, size):
-            columns = slice(start, min(start + size, n_voxels))
+        for columns in batches(n_voxels, size):
             responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
                 cv = inner_folds(train, runs, spec)
