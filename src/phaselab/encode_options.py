@@ -48,7 +48,7 @@ class EncodeJob(EncodingSpec):
     ceiling: Texts = Field((), description="(voxels,) noise ceiling as a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")
     device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")
-    threads: int = Field(1, ge=1, description="Of the CPU. More help where nobody else computes; last digits differ.")
+    threads: int = Field(1, ge=1, le=256, description="Of the CPU; more help where nobody else computes.")
 
     @model_validator(mode="before")
     @classmethod

@@ -324,7 +324,9 @@ def test_axes_that_are_turned_are_named_with_the_mend(here) -> None:
     np.save("turned.npy", Y.T)
     said = refused("--features", "X.npy", "--responses", "turned.npy")
     assert "responses: turned.npy: found shape (5, 240), expected (240, n_voxels), with the TRs of" in said
-    assert "; is it transposed?" in said
+    assert "; is one transposed, or are both?" in said
+    np.save("both.npy", X.T)
+    assert "are both?" in refused("--features", "both.npy", "--responses", "turned.npy")
 
 
 @pytest.mark.parametrize(
@@ -446,4 +448,5 @@ def test_it_computes_on_one_thread_as_a_sweep_does(here, monkeypatch, given) -> 
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    assert "threads" in refused(*FILES, "--threads", "0")
+    for wrong in (0, 100_000):  # so many would end the process with a segmentation fault
+        assert f"threads: found {wrong}" in refused(*FILES, "--threads", wrong).replace("'", "")

@@ -46,7 +46,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     n_trs = features[0].shape[-2]
     for array in responses:
         fits = len(array.shape) == 2 and array.shape[0] == n_trs
-        turned = "; is it transposed?" if array.shape[::-1][:1] == (n_trs,) else ""
+        turned = "; is one transposed, or are both?" if array.shape[1:] and array.shape[1] in features[0].shape else ""
         expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
         expect(fits, array.where, f"shape {array.shape}", expected)
     runs = _runs(job, n_trs)
@@ -127,11 +127,12 @@ def _layers(arrays: list[Array], responses: Array, rows: str) -> dict[str, tuple
     """Label of each layer -> the array, and the position in it where the array has several."""
     found: dict[str, tuple[Array, tuple[int, ...]]] = {}
     for array in arrays:
-        fits, n, turned = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2], responses.shape[0], ""
-        if n in array.shape and array.shape[-2:-1] != (n,):
+        fits, n = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2], responses.shape[0]
+        axes = f"with the {rows} of {arrays[0].where}"
+        if n in array.shape[1:] + array.shape[:-1] and array.shape[-2] != n:
             fits, order = False, ("" if len(array.shape) == 2 else f", (LAYERS, {array.shape.index(n)}, FEATURES)")
-            turned = f"; on another axis? beside responses of shape {responses.shape}: numpy.transpose(X{order})"
-        expected = f"({rows}, features) or (layers, {rows}, features), with the {rows} of {arrays[0].where}{turned}"
+            axes = f"beside responses of shape {responses.shape}: on another axis? numpy.transpose(X{order})"
+        expected = f"({rows}, features) or (layers, {rows}, features), {axes}"
         expect(fits, array.where, f"shape {array.shape}", expected)
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]

@@ -93,6 +93,7 @@ class Group:
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
     """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
+    expect(len(X), "features", "no layer", "one at least")
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
     found: dict[tuple[str, ...], list[str]] = {}
     for subject, of_run in Y.items():
@@ -110,7 +111,8 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     """The arrays of the runs of `lengths`, (n_trs, k) with that many TRs and the same k."""
     missing = sorted({*lengths} - {*of_run})
     expect(not missing, f"{who}: runs", sorted(of_run), f"{missing} as well")
-    parts = {run: part if hasattr(part := of_run[run], "dtype") else np.asarray(part) for run in lengths}
+    given = {run: of_run[run] for run in lengths}  # lists, frames and tensors become numpy's
+    parts = {run: v if hasattr(getattr(v, "dtype", None), "kind") else np.asarray(v) for run, v in given.items()}
     width = parts[next(iter(parts))].shape[1:]
     for run, part in parts.items():
         good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
