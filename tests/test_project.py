@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 628,
     "checkpoints": 703,
     "cli": 522,
-    "encoding": 2115,
+    "encoding": 2117,
     "features": 444,
     "figures": 940,
     "internals": 660,

@@ -6,6 +6,7 @@ import json
 import types
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -347,6 +348,28 @@ def test_axes_that_are_turned_are_named_with_the_mend(here) -> None:
 def test_a_column_that_is_nearly_called_so_is_named(here, option, content, said) -> None:
     Path("t.csv").write_text(content)
     assert f"t.csv: {said}" in refused(*FILES[:4], option, "t.csv")
+
+
+def test_regions_without_a_subject_are_those_of_all_where_voxels_are_the_same(here) -> None:
+    np.save("Z.npy", Y)
+    Path("rois.csv").write_text("voxel,roi\n1,STG\n")
+    called(*FILES, "--responses", "Z.npy", "--rois", "rois.csv", *QUICK)
+    table = pd.read_parquet("s.parquet")
+    assert table[table["roi"] == "STG"][["subject", "voxel"]].to_numpy().tolist() == [["Y", 1], ["Z", 1]]
+    np.save("Z.npy", Y[:, :3])
+    said = refused(*FILES, "--responses", "Z.npy", "--rois", "rois.csv")
+    assert "rois.csv: found no column subject, expected one: subjects have other numbers of voxels" in said
+
+
+@pytest.mark.parametrize("ending", ["hf5", "hdf", "HDF5"])
+def test_other_endings_of_hdf5_are_read(here, ending) -> None:
+    with h5py.File(f"Y.{ending}", "w") as file:
+        file["bold"] = Y
+        file["empty"] = h5py.Empty("f4")
+    called("--features", "X.npy", "--responses", f"Y.{ending}:bold", *QUICK)
+    assert "values: found float32 of shape None, expected real numbers" in refused(
+        "--features", "X.npy", "--responses", f"Y.{ending}:empty"
+    )
 
 
 def test_other_columns_are_left_alone(here) -> None:

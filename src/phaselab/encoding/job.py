@@ -182,6 +182,8 @@ def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], 
     if job.rois:
         table = _read_table(job.rois, "voxel", "roi", other="subject")
         by = [name for name in ("subject", "voxel") if name in table]
+        alike = len({array.shape[1] for array in subjects.values()}) == 1
+        expect(alike or len(by) == 2, str(job.rois), "no column subject", "one: subjects have other numbers of voxels")
         known, named = (pd.MultiIndex.from_frame(rows[by]) for rows in (voxels, table))
         wrong = table.loc[named.duplicated() | ~named.isin(known), by].to_numpy().tolist()
         expect(not wrong, str(job.rois), f"rows {wrong[:3]}", "voxels (from 0) that are there, once")
