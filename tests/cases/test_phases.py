@@ -104,3 +104,4 @@ def test_what_lies_at_the_edge_is_said_to_be_open() -> None:
     (rise,) = fit.rises
     assert "onset" in rise.censored
     assert rise.onset_high == t[-1]
+    assert "its onset lies within three checkpoints of an edge" in fit.statement

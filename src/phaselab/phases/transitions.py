@@ -336,6 +336,8 @@ def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
         part = f"{move.kind}s {since} {until}, by {abs(move.height):.3g}"
         if (move.liftoff, move.landing) != (move.onset, move.end):
             part += f", most of it from {amount(move.liftoff)} to {amount(move.landing)}"
+        if move.censored:
+            part += f" (its {move.censored} lies within three checkpoints of an edge, and may be nearer to it)"
         parts.append(part)
     return f"The curve {'; then it '.join(parts)}; 95 % intervals in brackets."
 
