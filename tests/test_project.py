@@ -24,7 +24,7 @@ BUDGET = {
     "features": 444,
     "figures": 946,
     "internals": 660,
-    "phases": 1451,
+    "phases": 1452,
     "stages": 825,
     "stimuli": 276,
     "sweep": 325,
