@@ -226,7 +226,7 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
         return _Link("The brain curve never falls after a rise, so it cannot return.")
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
-        once = "rises after its fall once, and that rise is phase 1's" if rises else "does not rise again after its fall"
+        once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
     if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
         return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
