@@ -16,15 +16,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 661,
-    "book": 447,
-    "brains": 628,
+    "book": 457,
+    "brains": 631,
     "checkpoints": 703,
-    "cli": 541,
-    "encoding": 1999,
+    "cli": 571,
+    "encoding": 2117,
     "features": 444,
-    "figures": 940,
+    "figures": 946,
     "internals": 660,
-    "phases": 1070,
+    "phases": 1452,
     "stages": 1012,
     "stimuli": 276,
     "sweep": 385,
@@ -32,7 +32,7 @@ BUDGET = {
     "training": 228,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 11_500, 600, 80
+PACKAGE, FILE, FUNCTION = 13_500, 600, 80
 
 
 def canonical(name: str) -> str:
