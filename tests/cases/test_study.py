@@ -59,7 +59,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "items": ([("tasks.1.items", 10**6)], "tasks: facts: task facts: items: found 1000000, expected at most about"),
     # Too short.
     "trim": ([("features.trim", 60)], "features: run run-1: trim: found 60, expected fewer than its 60 TRs"),
-    "block": ([("encoding.block", 40)], "encoding: block: found 40 TRs, with which a test fold of 58 TRs has 1 whole"),
+    "block": ([("encoding.block", 40)], "encoding: block: found 40 rows, with which a test fold of 58 has 1 whole"),
     "groups": (
         [("encoding.folds", "groups"), ("encoding.n_folds", 5)],
         "encoding: groups: found 3 distinct, expected at least n_folds = 5",
