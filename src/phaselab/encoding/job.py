@@ -38,7 +38,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
     )
-    layers = _layers(features)
+    layers = _layers(features, job.hemodynamics)
     subjects = {array.name: array for array in responses}
     expect(len(subjects) == len(responses), "responses", f"one of {', '.join(subjects)} twice", "names: SUBJECT=PATH")
     n_trs = features[0].shape[-2]
@@ -119,16 +119,19 @@ def _check_out(job: EncodeJob) -> Path:
     return beside
 
 
-def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
+def _layers(arrays: list[Array], how: str) -> dict[str, tuple[Array, tuple[int, ...]]]:
     """Label of each layer -> the array, and the position in it where the array has several."""
     found: dict[str, tuple[Array, tuple[int, ...]]] = {}
     for array in arrays:
+        made = array.about.get("hemodynamics", "none")
+        expect("none" in (made, how), array.where, f"features with {made}, and hemodynamics: {how} once more", "none")
         fits = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2]
         expected = f"(TRs, features) or (layers, TRs, features), with the TRs of {arrays[0].where}"
         expect(fits, array.where, f"shape {array.shape}", expected)
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]
-        for number, label in enumerate([f"{prefix}{n}" for n in range(*several)] if several else [array.name]):
+        labels = [f"{prefix}{n}" for n in array.about.get("layers", range(*several))] if several else [array.name]
+        for number, label in enumerate(labels):
             expect(label not in found, "features", f"layer {label!r} twice", "distinct names: NAME=PATH")
             found[label] = array, (number,) * len(several)
     return found
@@ -143,16 +146,22 @@ def _read_table(path: Path, *needed: str) -> pd.DataFrame:
     return table
 
 
-def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    """Run -> its TRs, in order, from a table of one row per TR or one row per run; all of them without a table."""
-    table = pd.DataFrame({"run": ["all"], "n_trs": [n_trs]}) if job.runs is None else _read_table(job.runs, "run")
-    first, where = table["run"], str(job.runs)
+def run_lengths(path: Path) -> dict[str, int]:
+    """Run -> how many TRs it has, in order, from a table of one row per TR or one row per run."""
+    table = _read_table(path, "run")
+    first, where = table["run"], str(path)
     if "n_trs" not in table:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
     expect(table["n_trs"].dtype == int, f"{where}: n_trs", table["n_trs"].tolist()[:5], "whole numbers")
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     lengths = table.groupby("run", sort=False)["n_trs"].sum()
+    return {str(run): int(n) for run, n in lengths.items()}
+
+
+def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
+    """Run -> its TRs, in order; all of them without a table."""
+    where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
     found = f"{lengths.sum():,} TRs in {len(lengths)} runs, {lengths.min():,} at least"
     expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per TR (run) or per run (run,n_trs)"
     expect(lengths.sum() == n_trs and lengths.min() > job.trim, where, found, expected)
