@@ -6,8 +6,8 @@ A random OLMo2 of 8 layers of 512 features, with the vocabulary of OLMo-2, reads
 seconds in a row or for one. `phaselab.features.extract` takes turns with the plain loop: one text at a time through the
 model, after BOS, hidden states of all layers, their means over the text's tokens. The loop reads a sample of the
 captions, evenly spaced by length, and its time per token counts. It is measured a second time without the model's head,
-which no feature needs: a wide vocabulary on a narrow network makes more of it than there is at 7B. Ratios are of process
-CPU time (of wall time on CUDA), medians over turns. Peak memory is that of processes of their own, which read n and 4n
+which no feature needs: a wide vocabulary on a narrow network makes more of it than there is at 7B. Ratios are of CPU
+time (of wall time on CUDA), medians over turns. Peak memory is that of processes of their own, which read n and 4n
 seconds.
 
 "At most" is the ratio if the products with the blocks' matrices ran at the peak of a large product and all else took no

@@ -107,6 +107,13 @@ def test_one_checkpoint_a_choice_of_them_and_a_job_file(here: Path) -> None:
     one, two = (zarr.open_array(here / f"{name}.zarr/step1-tokens1K", mode="r") for name in ("one", "two"))
     assert one.shape == (1, sum(LENGTHS.values()), 32)
     np.testing.assert_array_equal(one[:], two[:])
+    result = call("extract", "job.yaml", "--model", "models", "--out", "two.zarr")
+    assert result.exit_code == 0
+    assert result.output.count("there already") == 2
+    result = call("extract", "job.yaml", "--model", "models", "--out", "two.zarr", "--empty", "carry")
+    assert "found features of other weights, words or options, expected another name" in result.output
+    save(here / "models/step2-tokens2K", 9)
+    assert "found features of other weights" in call("extract", "job.yaml", "--model", "models", "--out", "two.zarr").output
     # A file of one array needs no name.
     np.save("Y.npy", np.random.default_rng(0).standard_normal((sum(LENGTHS.values()), 3)))
     files = ("--features", "one.zarr", "--responses", "Y.npy", "--runs", "runs.csv", "--out", "s.csv")
@@ -116,8 +123,8 @@ def test_one_checkpoint_a_choice_of_them_and_a_job_file(here: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (("--out", "features.npy"), "out: found features.npy, expected a .zarr that is not there yet"),
-        (("--out", "words.csv"), "out: found words.csv, expected a .zarr"),
+        (("--out", "features.npy"), "out: found features.npy, expected a .zarr"),
+        (("--out", "words.csv/f.zarr"), "expected a .zarr that can be written"),
         (("--model", "nowhere"), "model: found 'nowhere', expected a folder, organisation/name, or a family"),
         (("--model", "models/step1-tokens1K", "--checkpoints", "all"), "checkpoints: found 'all', expected none, for"),
         (("--checkpoints", "log:x"), "checkpoints: found 'log:x', expected 'all'"),

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from phaselab.cli.common import JobArgument, options_of, say
 from phaselab.encode_options import Commas, Delays
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
 from phaselab.study import FeatureSpec, read_section
 
 if TYPE_CHECKING:
@@ -45,39 +45,50 @@ def extract(job: JobArgument = None, **options: Any) -> None:
     """Take features of TRs from checkpoints and timed words of yours, ready for phaselab encode.
 
     A word is read with those before it in its run, back to where the column start, if there is one, says 1.
-    Hidden states are pooled, brought to TRs and convolved, run by run; the TRs are those of --runs.
+    Hidden states are pooled, brought to TRs and convolved, run by run; the TRs are those of --runs. What is
+    there already is not made again.
 
     phaselab extract --model FOLDER --words words.csv --runs runs.csv --tr 2 --out features.zarr
     """
     import zarr
 
     from phaselab import features
-    from phaselab.checkpoints import load, present
+    from phaselab.checkpoints import identity, load, present
     from phaselab.encoding.job import run_lengths
-    from phaselab.results import write_file
+    from phaselab.results import read_json, write_file
     from phaselab.stages import choose_device
     from phaselab.stimuli import read_words
 
     asked = read_section(job, ExtractJob, **{name: value for name, value in options.items() if value is not None})
-    folder = next(path for path in asked.out.absolute().parents if path.exists())
-    right = asked.out.suffix == ".zarr" and not asked.out.exists() and folder.is_dir() and os.access(folder, os.W_OK)
-    expect(right, "out", asked.out, "a .zarr that is not there yet and can be written")
     stimulus, device = read_words(asked.words, asked.tr, run_lengths(asked.runs)), choose_device(asked.device)
     found = _checkpoints(asked.model, asked.checkpoints)
     plain = asked.model_copy(update={"hemodynamics": "average", "delays": (0,)})  # as a study's none is of items
-    about = {"options": asked.model_dump(mode="json"), "stimulus": stimulus.digest, "hemodynamics": asked.hemodynamics}
+    expect(asked.out.suffix == ".zarr", "out", asked.out, "a .zarr")
+    try:
+        zarr.open_group(asked.out, mode="a")
+    except (OSError, ValueError) as error:
+        raise PhaselabError(f"out: {asked.out}: found {error}, expected a .zarr that can be written") from error
+    elsewhere = {"model", "checkpoints", "words", "runs", "out", "device"}  # by their content, or of no account
+    options = asked.model_dump(mode="json", exclude=elsewhere)
+    about = {"options": options, "stimulus": stimulus.digest, "hemodynamics": asked.hemodynamics}
     for number, checkpoint in enumerate(found, 1):
         say(f"{number} of {len(found)}: {checkpoint}")
+        place = asked.out / checkpoint.revision.replace("/", "--")
+        about |= {"checkpoint": str(checkpoint), "identity": identity(checkpoint, Path(os.devnull))}  # read each time
+        if place.exists():
+            known = read_json(place / "zarr.json").get("attributes", {}).get("phaselab", {})
+            what = "features of other weights, words or options"
+            expect(known | about == known, f"out: {place}", what, "another name for these")
+            say(f"{place}: there already")
+            continue
         with present(checkpoint, code=asked.trust_remote_code, say=say) as local:
             network, tokenizer = load(local, device, asked.dtype, asked.trust_remote_code)
-            states = features.extract(network, tokenizer, stimulus, asked, scratch=folder, say=say)
+            states = features.extract(network, tokenizer, stimulus, asked, scratch=asked.out.parent, say=say)
         grid = features.to_trs(states, stimulus, plain if asked.hemodynamics == "none" else asked)
-        name = checkpoint.revision.replace("/", "--")
-        zarr.open_group(asked.out, mode="a")
-        with write_file(asked.out / name) as aside:
-            features.write_layers(features.joined(grid), aside, checkpoint=str(checkpoint), notes=states.notes, **about)
-        typer.echo(f"{asked.out}:{name}")
-    say(f"phaselab encode --features {asked.out}:{name} --runs {asked.runs} --responses Y.npy ...")
+        with write_file(place) as aside:
+            features.write_layers(features.joined(grid), aside, model=asked.model, notes=states.notes, **about)
+        typer.echo(f"{asked.out}:{place.name}")
+    say(f"phaselab encode --features {asked.out}:{place.name} --runs {asked.runs} --responses Y.npy ...")
 
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
