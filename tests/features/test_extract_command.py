@@ -113,7 +113,10 @@ def test_one_checkpoint_a_choice_of_them_and_a_job_file(here: Path) -> None:
     result = call("extract", "job.yaml", "--model", "models", "--out", "two.zarr", "--empty", "carry")
     assert "found features of other weights, words or options, expected another name" in result.output
     save(here / "models/step2-tokens2K", 9)
-    assert "found features of other weights" in call("extract", "job.yaml", "--model", "models", "--out", "two.zarr").output
+    assert (
+        "found features of other weights"
+        in call("extract", "job.yaml", "--model", "models", "--out", "two.zarr").output
+    )
     # A file of one array needs no name.
     np.save("Y.npy", np.random.default_rng(0).standard_normal((sum(LENGTHS.values()), 3)))
     files = ("--features", "one.zarr", "--responses", "Y.npy", "--runs", "runs.csv", "--out", "s.csv")
