@@ -46,44 +46,40 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     if not asked:
         return []
     texts = [text for prompt, options, _ in asked for text in (prompt.rstrip(), *(f"{prompt} {o}" for o in options))]
-    each = iter(encoded := _encoded(tokenizer, texts))
-    plain, special = encoded[0], tokenizer(texts[0], verbose=False)["input_ids"]
+    space, *encoded = _encoded(tokenizer, [" ", *texts])
+    special = tokenizer(texts[0], verbose=False)["input_ids"]
+    plain, each, found = encoded[0], iter(encoded), []
     begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
-    blank, found = _encoded(tokenizer, [" "])[0], []
+    size = len(model.get_input_embeddings().weight)
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
         if any(ids[: len(own)] != own for ids in both):
-            space = prompt[len(prompt.rstrip()) :]
-            both = [own + ids for ids in _encoded(tokenizer, [f"{space} {option}" for option in options])]
-        first = begin * (own[: len(begin)] != begin)  # a prompt may have them as text
-        request = Request((*first, *own), tuple(tuple(ids[len(own) :]) for ids in both))
-        found.append(request._replace(fault=_fault(model, request, blank, tokens)))
+            end = prompt[len(prompt.rstrip()) :]
+            both = [own + ids for ids in _encoded(tokenizer, [f"{end} {option}" for option in options])]
+        said = [ids[len(own) :] for ids in both]
+        own = own if own[: len(begin)] == begin else begin + own  # a prompt may have them as text
+        fault = ""
+        if not own:
+            fault = "a prompt without tokens"
+        elif not all({*option} - {*space} for option in said):
+            fault = "an option without tokens of its own (characters that the tokenizer does not know)"
+        elif len({*map(tuple, said)}) < len(said):
+            fault = "options with the same tokens"
+        elif max(max(own), *map(max, said)) >= size:
+            fault = f"tokens beyond the {size} that the network has"
+        elif len(own) + max(tokens, *(len(option) - 1 for option in said)) > room:
+            fault = f"{LONG} the model's context of {room} tokens"
+        found.append(Request(tuple(own), tuple(map(tuple, said)), fault))
     return found
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
-    """Token ids without special ones; the tokenizer need not warn of long prompts, which are counted."""
-    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-    return ids
-
-
-def _fault(model: Any, request: Request, blank: list[int], tokens: int) -> str:
-    """Why a request cannot be scored, with so many generated `tokens`; `blank` are those of a space."""
-    prompt, options = request.prompt, request.options
-    size = len(model.get_input_embeddings().weight)
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
-    wrong = {
-        "a prompt without tokens": not prompt,
-        "an option without tokens of its own (characters that the tokenizer does not know)": any(
-            {*option} <= {*blank} for option in options
-        ),
-        "options with the same tokens": len(set(options)) < len(options),
-        f"tokens beyond the {size} that the network has": max(map(max, filter(None, (prompt, *options)))) >= size,
-        f"{LONG} the model's context of {room} tokens": len(prompt)
-        + max(tokens, *(len(option) - 1 for option in options))
-        > room,
-    }
-    return next((fault for fault, found in wrong.items() if found), "")
+    """Token ids of each text without special ones; all at once by a fast tokenizer."""
+    if (fast := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    tokenizer.encode("")  # leaves the fast tokenizer without truncation and padding
+    return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @torch.inference_mode()
@@ -104,14 +100,22 @@ def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list
 
 
 def _reach(model: Any) -> int:
-    """How many tokens may be continued from a cache of keys and values; 0 where there is none, or a state with it."""
-    if "past_key_values" not in inspect.signature(model.forward).parameters:
+    """Up to how many tokens options may continue caches of prompts that were filled up; 0 where they may not.
+
+    Tried, as networks differ in ways that nothing tells: a state in place of a cache, or distances that count filling.
+    """
+    config, size = model.config.get_text_config(), len(model.get_input_embeddings().weight)
+    ids = tuple(k % size for k in range(3 * SHARED))
+    tried = [Request(ids, (ids[:2],)), Request(ids[: SHARED + 1], (ids[:3],))]
+    try:
+        both = _scored(model, tried, sys.maxsize), [_scored_whole(model, request) for request in tried]
+    except Exception:  # whatever a network says of a cache that it has not, or that is none of keys and values
         return 0
-    ids = torch.zeros((1, 2), dtype=torch.int64, device=model.device)
-    cache = model.base_model(input_ids=ids, use_cache=True).get("past_key_values")
-    if not getattr(cache, "is_croppable", False):  # a state, which the filling of a shorter prompt would change
+    (one, other) = (np.array([value for ((value, _),) in found]) for found in both)
+    if np.abs(one - other).max() > (1e-3 if model.dtype == torch.float32 else 0.1):
         return 0
-    return min((layer.sliding_window for layer in cache.layers if layer.is_sliding), default=sys.maxsize)
+    windows = [getattr(config, f"{name}", None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min((window for window in windows if isinstance(window, int)), default=sys.maxsize)
 
 
 def _scored(model: Any, rows: list[Request], reach: int) -> list[list[tuple[float, bool]]]:
