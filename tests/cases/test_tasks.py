@@ -156,7 +156,7 @@ def test_a_vocabulary_larger_than_the_embedding_is_said() -> None:
     [
         ("mamba", {"state_size": 4}),
         ("rwkv", {"attention_hidden_size": 32, "context_length": 128}),
-        ("jamba", {"use_mamba_kernels": False, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}),
+        ("jamba", {"num_key_value_heads": 2, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1}),
         ("mistral", {"sliding_window": 60, "num_key_value_heads": 2}),
         ("mistral", {"sliding_window": 8, "num_key_value_heads": 2}),
         ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}),  # distances count what fills up
@@ -340,7 +340,6 @@ def test_bad_data_are_told_with_file_and_line(docs: Any, says: str, tmp_path: Pa
         load_items(_task(tmp_path, docs))
 
 
-LISTED = "\"{% for c in choices %}{{ 'ABCD'[loop.index0] }}. {{c}}\\n{% endfor %}\""
 LETTERED = TASK.replace(
     "{{{{question}}}}\\nAnswer:",
     "{{{{question}}}}\\n{{% for c in choices %}}{{{{ 'ABCD'[loop.index0] }}}}. {{{{c}}}}\\n{{% endfor %}}Answer:",
