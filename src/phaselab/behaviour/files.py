@@ -114,10 +114,8 @@ def load_items(
     refuse(f"{path}", bad, len(chosen), first)
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
     if len({*counted}) > 1 and min(counted) > 0:
-        told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0"
-        warnings.warn(
-            f"{path}: {told}: were they counted from 1, the right options would be those before", stacklevel=2
-        )
+        told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0, not from 1"
+        warnings.warn(f"{path}: {told}: the right options may be those before", stacklevel=2)
     return items
 
 
@@ -147,14 +145,10 @@ class TaskFile(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Functions of the harness stay names: a file is read here without running anything."""
+    """Functions of the harness stay names, in a tuple: a file is read here without running anything."""
 
 
-class _Function(str):
-    """The name of a function."""
-
-
-_Loader.add_constructor("!function", lambda _, node: _Function(node.value))
+_Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
@@ -218,12 +212,9 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
     config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
     # The harness tries the first item, and what it says of that names no item: it gets these only afterwards.
-    held = {
-        name: given
-        for name in ("doc_to_choice", "doc_to_target")
-        if not isinstance(given := file.fields[name], _Function)
-    }
-    config |= {name: ["-"] if name == "doc_to_choice" else 0 for name in held}
+    neutral = {"doc_to_choice": ["-"], "doc_to_target": 0}
+    held = {name: file.fields[name] for name in neutral if not isinstance(file.fields[name], tuple)}
+    config |= {name: neutral[name] for name in held}
     files = {split: Path(p) for split, p in data.items()} or file.data_files
     where = f"{file.path}" if data else file.at.get("dataset_kwargs")
     docs = {split: _docs(path, f"{where}: data of split {split!r}") for split, path in files.items()}
@@ -254,8 +245,8 @@ def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
     try:
         text = raw.decode(json.detect_encoding(raw))
     except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise TaskError(f"{path}:{line}: found bytes that are not {error.encoding}, expected UTF-8") from error
+        broken = raw[: error.start].count(b"\n") + 1
+        raise TaskError(f"{path}:{broken}: found bytes that are not {error.encoding}, expected UTF-8") from error
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]
@@ -278,10 +269,10 @@ def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
 
 def _permuted(file: TaskFile, doc: dict[str, Any], right: int, seed: int, index: int) -> tuple[dict[str, Any], int]:
     """The item with its choices in another order, which depends on `seed` and `index` alone, and the right one's."""
-    choices = doc.get("choices")
-    if not isinstance(choices, list) or type(doc.get("answer")) is not int or doc["answer"] != right:
-        found = f"columns {', '.join(doc)}"
-        raise TaskError(f"{file.path}: permute: found {found}, expected choices (a list) and answer (a number) too")
+    choices: Any = doc.get("choices")
+    numbered = isinstance(choices, list) and type(doc.get("answer")) is int and doc["answer"] == right
+    found, expected = f"columns {', '.join(doc)}", "choices (a list) and answer (a number) too"
+    expect(numbered, f"{file.path}: permute", found, expected, TaskError)
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()
     return doc | {"choices": [choices[i] for i in order], "answer": order.index(right)}, order.index(right)
 
@@ -331,7 +322,7 @@ def _alone(task: Any, doc: dict[str, Any], options: tuple[str, ...]) -> tuple[st
     from jinja2 import TemplateError
     from lm_eval.utils import apply_template
 
-    column = doc.get("choices")
+    column: Any = doc.get("choices")
     empty: Any = {key: [] for key in column} if isinstance(column, dict) else []
     column = column.get("text") if isinstance(column, dict) else column
     own = isinstance(column, list) and len(column) == len(options)

@@ -203,10 +203,9 @@ def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
     apart = 0.0
     for position in range(int(scored["options"].max())):
         of = scored[scored["options"] > position]
-        chosen = (of["chosen_position"] == position).to_numpy(float)
-        stderr = float(chosen.std(ddof=1) / np.sqrt(len(chosen))) if len(chosen) > 1 else float("nan")
-        rows.append((f"position_share_{position + 1}", float(chosen.mean()), stderr))
-        apart += abs(float(chosen.mean()) - float((of["answer_position"] == position).mean()))
+        chosen = (of["chosen_position"] == position).astype(float)
+        rows.append((f"position_share_{position + 1}", float(chosen.mean()), float(chosen.sem())))  # type: ignore[arg-type]
+        apart += abs(chosen.mean() - (of["answer_position"] == position).mean())
     if scored["options"].nunique() == 1:
         rows.append(("position_bias", apart / 2, float("nan")))
     return rows

@@ -38,10 +38,8 @@ def validate(
         items = load_items(file, data={s: Path(path) for s, path in pairs("--data", data, "split=FILE").items()})
     for note in noted:
         typer.echo(f"note: {note.message}", err=True)
-    first = next((item for item in items if item.question), items[0])
+    first = items[0]
     typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
-    if first.question:
-        says = first.choices or first.options
-        typer.echo(f"without the options:\n{first.question}\n  options: {', '.join(says)}; right: {says[first.answer]}")
-    alone = sum(bool(item.question) for item in items)
-    typer.echo(f"{file}: {len(items)} items, all of them can be asked, {alone} without listing options (knowing)")
+    alone = [item.question for item in items if item.question]
+    typer.echo("".join(f"without listing options: {question}\n" for question in alone[:1]), nl=False)
+    typer.echo(f"{file}: {len(items)} items, all of them can be asked, {len(alone)} without listing options (knowing)")

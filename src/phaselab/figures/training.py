@@ -42,7 +42,7 @@ def _task_looks(curves: pd.DataFrame) -> dict[Any, dict[str, Any]]:
 
 
 def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = None, mean: bool = False) -> draw.Panel:
-    """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside shares of right ones."""
+    """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside accuracy."""
     rows = query.select(curves, perspective="behaviour", measure=measure).sort_values("tokens")
     rows = rows.assign(line=rows["task"], unit=rows["task"])
     level = query.chance_level(curves) if measure == "knowing" or measure.startswith("accuracy") else np.nan
