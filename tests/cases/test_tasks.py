@@ -360,6 +360,9 @@ def test_what_can_be_asked_without_its_options(tmp_path: Path) -> None:
     assert load_items(_task(tmp_path, docs, choice='["A", "B"]'))[0].question == ""
     docs = [_doc(0, ["cat", "dog"], question="Which, cat or dog?")]  # listed in the question itself
     assert load_items(_task(tmp_path, docs))[0].question == ""
+    assert load_items(_task(tmp_path, [_doc(0, ["+", "-"])]))[0].question == "Which?\nAnswer:"
+    with pytest.raises(TaskError, match="'qestion' is undefined"):
+        load_items(_task(tmp_path, [_doc(1)], text=TASK + 'metadata: {{alone: "{{{{qestion}}}}"}}\n'))
     docs = [_doc(0, ["cat", "cat"])]  # letters that say the same
     assert load_items(_task(tmp_path, docs, choice=letters, text=LETTERED))[0].question == ""
 

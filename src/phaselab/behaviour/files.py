@@ -234,7 +234,8 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     task.set_fewshot_seed(0)
     for name, given in held.items():
         setattr(task.config, name, given)
-        setattr(task.fewshot_cfg, name, (lambda doc: _right(task, doc)[0]) if name == "doc_to_target" else given)
+        if getattr(task.fewshot_cfg, name) == neutral[name]:  # examples, read by the same rule
+            setattr(task.fewshot_cfg, name, (lambda doc: _right(task, doc)[0]) if name == "doc_to_target" else given)
     return task, list(docs.get(str(file.split), {}))
 
 
@@ -327,19 +328,19 @@ def _alone(task: Any, doc: dict[str, Any], options: tuple[str, ...]) -> tuple[st
     column = column.get("text") if isinstance(column, dict) else column
     own = isinstance(column, list) and len(column) == len(options)
     choices = tuple(str(choice).strip() for choice in column) if own else options
-    template = (task.config.metadata or {}).get("alone")
-    try:
-        asked = f"{task.doc_to_text(doc)}".rstrip()
-        alone = (
-            apply_template(template, doc) if template else task.doc_to_text(doc | ({"choices": empty} if own else {}))
-        )
-    except (TemplateError, LookupError, TypeError):  # of a template that needs its choices
-        return "", ()
-    alone = f"{alone}".rstrip()
     names = "".join(re.sub(r"\W", "", choice) for choice in choices).upper()
-    letters = any(of.startswith(names) for of in (LETTERS if own else LETTERS + NUMBERS))
-    # A passage may have all options in it; a question that is the same without `choices` may list them.
-    listed = not template and alone == asked and all(re.search(rf"(?<!\w){re.escape(c)}(?!\w)", alone) for c in choices)
-    if letters or listed or len({*choices} - {""}) < len(options):
+    named = len(names) == len(choices) and any(of.startswith(names) for of in (LETTERS if own else LETTERS + NUMBERS))
+    if named or len({*choices} - {""}) < len(options):
         return "", ()
-    return alone, choices if choices != options else ()
+    if template := (task.config.metadata or {}).get("alone"):
+        alone, asked = apply_template(template, doc), ""
+    else:
+        asked = task.doc_to_text(doc)
+        try:
+            alone = task.doc_to_text(doc | {"choices": empty}) if own else asked
+        except (TemplateError, LookupError, TypeError):  # a template that needs its choices
+            return "", ()
+    # A passage may have all options in it; a question that is the same without `choices` may list them.
+    if alone == asked and all(re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", f"{alone}") for choice in choices):
+        return "", ()
+    return f"{alone}".rstrip(), choices if choices != options else ()

@@ -51,7 +51,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     plain, each, found = encoded[0], iter(encoded), []
     begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
     size = len(model.get_input_embeddings().weight)
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    room = _room(model)
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
         if any(ids[: len(own)] != own for ids in both):
@@ -72,6 +72,10 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
             fault = f"{LONG} the model's context of {room} tokens"
         found.append(Request(tuple(own), tuple(map(tuple, said)), fault))
     return found
+
+
+def _room(model: Any) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -105,7 +109,7 @@ def _reach(model: Any) -> int:
     Tried, as networks differ in ways that nothing tells: a state in place of a cache, or distances that count filling.
     """
     config, size = model.config.get_text_config(), len(model.get_input_embeddings().weight)
-    ids = tuple(k % size for k in range(3 * SHARED))
+    ids = tuple(k % size for k in range(min(3 * SHARED, _room(model) - 2)))
     tried = [Request(ids, (ids[:2],)), Request(ids[: SHARED + 1], (ids[:3],))]
     try:
         both = _scored(model, tried, sys.maxsize), [_scored_whole(model, request) for request in tried]
