@@ -51,12 +51,13 @@ class TaskError(PhaselabError):
 
 def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping[str, str] | None = None) -> None:
     """TaskError if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
-    named = {rule: f"{', '.join(items[:5])}{' ...' if len(items) > 5 else ''}" for rule, items in bad.items()}
-    if bad:
-        after = {rule: f"; {found}" for rule, found in (first or {}).items()}
-        told = (
-            f"{len(bad[rule])} of {of} items: {rule}: items {at}{after.get(rule, '')}" for rule, at in named.items()
+    told = []
+    for rule, items in bad.items():
+        more = f"; {first[rule]}" if first else ""
+        told.append(
+            f"{len(items)} of {of} items: {rule}: items {', '.join(items[:5])}{' ...' * (len(items) > 5)}{more}"
         )
+    if told:
         raise TaskError(f"{where}: {'; '.join(told)}")
 
 

@@ -213,20 +213,20 @@ def _log_probabilities(
 @torch.inference_mode()
 def continuations(model: Any, tokenizer: Any, asked: Sequence[tuple[Sequence[int], int]], batch_size: int) -> list[str]:
     """What the network says after each (prompt, most tokens), greedily, up to the end of its line."""
-    said = [""] * len(asked)
-    order = sorted(range(len(asked)), key=lambda i: -len(asked[i][0]))
+    said: list[str] = []
     last = getattr(model.generation_config, "eos_token_id", None)
-    end = 0 if last is None else int(np.atleast_1d(last)[0])
+    fill = 0 if last is None else int(np.atleast_1d(last)[0])  # for lines that have ended
     size = batch_size if _reach(model) else 1  # a state would take the filling in
-    for batch in (order[first : first + size] for first in range(0, len(order), size)):
-        prompts = [torch.tensor(asked[i][0], device=model.device) for i in batch]
-        ids, mask = (pad_sequence(of, True, 0, "left") for of in (prompts, [torch.ones_like(p) for p in prompts]))
-        width, most = ids.shape[1], max(asked[i][1] for i in batch)
+    for batch in (asked[first : first + size] for first in range(0, len(asked), size)):
+        width = max(len(prompt) for prompt, _ in batch)
+        ids = torch.tensor([[0] * (width - len(p)) + [*p] for p, _ in batch], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in batch], device=model.device)
 
-        def line_ended(rows: torch.Tensor, *_: Any, width: int = width, **__: Any) -> torch.Tensor:
+        def ended(rows: torch.Tensor, *_: Any, width: int = width, **__: Any) -> torch.Tensor:
             return torch.tensor(["\n" in tokenizer.decode(row[width:]) for row in rows], device=rows.device)
 
-        how = {"max_new_tokens": most, "do_sample": False, "pad_token_id": end, "stopping_criteria": [line_ended]}
-        for i, row in zip(batch, model.generate(ids, attention_mask=mask, **how)[:, width:], strict=True):
-            said[i] = tokenizer.decode(row[: asked[i][1]], skip_special_tokens=True).split("\n")[0]
+        how = {"max_new_tokens": max(most for _, most in batch), "do_sample": False, "pad_token_id": fill}
+        rows = model.generate(ids, attention_mask=mask, stopping_criteria=[ended], **how)[:, width:]
+        cut = (row[:most] for row, (_, most) in zip(rows, batch, strict=True))
+        said += [tokenizer.decode(row, skip_special_tokens=True).split("\n")[0] for row in cut]
     return said
