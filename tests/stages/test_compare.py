@@ -15,23 +15,14 @@ from phaselab.book.lab import Lab
 from phaselab.results import Store
 from phaselab.study import Study
 from phaselab.sweep import pool as sweep
-from tiny import TRAIN
+from tiny import PLACES, TRAIN
 
 DOCS = [{"question": f"w {i}", "choices": ["farm", "mill", "tower"], "answer": i % 3} for i in range(9)]
-#: Its options are words of the world, which has no letters.
-TASK = """task: places
-dataset_path: json
-test_split: test
-output_type: multiple_choice
-doc_to_text: "{{question}} options : {{choices | join(' , ')}} answer :"
-doc_to_choice: choices
-doc_to_target: answer
-"""
 
 
 def _study(folder: Path, **internals: Any) -> Study:
     (folder / "docs.jsonl").write_text("".join(json.dumps(d) + "\n" for d in DOCS), encoding="utf-8")
-    (folder / "places.yaml").write_text(TASK, encoding="utf-8")
+    (folder / "places.yaml").write_text(PLACES, encoding="utf-8")
     places = {"name": "places", "file": folder / "places.yaml", "items": 6, "permute": True}
     places["data"] = {"test": folder / "docs.jsonl"}
     return Study.model_validate(
