@@ -128,7 +128,8 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     with noting("encoding.unique: "):
         expect(not spec.unique or brain.nuisance, brain.name, "no nuisance regressors", "some to compare with")
     # As the stages do it, with one feature that says nothing.
-    nothing = Features({0: np.zeros((len(labels), 1), np.float32)}, labels["run"].to_numpy(), {})
+    zeros, there = np.zeros((len(labels), 1), np.float32), np.ones(len(labels), bool)
+    nothing = Features({0: zeros}, labels["run"].to_numpy(), there, {})
     with noting("features: "):
         aligned = to_trs(nothing, brain.stimulus, bench.study.features)[0]
         for _, names in brain.groups:
