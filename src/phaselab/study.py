@@ -249,7 +249,8 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:
-        named = {"models": [m.name for m in self.models], "tasks": [t.name for t in self.tasks]}
+        # Capitals aside: to labels of pages, and to file systems of some machines, they are the same.
+        named = {"models": [m.name.lower() for m in self.models], "tasks": [t.name for t in self.tasks]}
         for kind, names in named.items():
             if twice := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"{kind}: expected distinct names, found {', '.join(twice)} more than once")

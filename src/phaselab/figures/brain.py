@@ -44,11 +44,9 @@ def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> F
 @draw.styled
 def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> Figure:
     """Time courses below each other: name -> (n_trs,) in standard deviations; `label` : what they have in common."""
-    drawn = [
-        draw.Panel(pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own, "line": f"_{name}"}), name, "s.d.")
-        for name, own in series.items()
-    ]
-    style = {f"_{name}": {"color": look["color"], "linewidth": 1.2} for name, look in draw.looks(series).items()}
+    tables = {name: pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own}) for name, own in series.items()}
+    drawn = [draw.Panel(table.assign(line=draw.HIDDEN + name), name, "s.d.") for name, table in tables.items()]
+    style = {draw.HIDDEN + name: {"color": of["color"], "linewidth": 1.2} for name, of in draw.looks(series).items()}
     how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "room": 0.95, "share_y": True}
     return draw.panels(drawn, style, note=label, simulated=simulated, **how)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -19,6 +20,9 @@ from matplotlib.figure import Figure
 
 from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, each_row
 
+# Of a character that no font has, matplotlib draws a box that names its script; on a page nothing more is needed.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+
 P = ParamSpec("P")
 #: Name of a line -> how it is drawn, in matplotlib's words.
 Looks = Mapping[Any, Mapping[str, Any]]
@@ -33,6 +37,8 @@ GREY, PALE = "#5A5A5A", "#9A9A9A"
 KINDS = {"rise": "^", "fall": "v"}
 TOKENS = "training tokens (log scale)"
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
+#: How the name of a line begins that the legend leaves out, as matplotlib does with all that begin with "_".
+HIDDEN = "_hidden: "
 #: How the thin lines of a panel are drawn, and points instead of them.
 HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
 POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha": 0.55, "markevery": None}
@@ -40,6 +46,7 @@ POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha":
 GIVEN: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100), "legend": False}
 STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
+    "text.parse_math": False,  # a label with dollar signs is text
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -149,7 +156,7 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel of a figure of curves shows. A line whose name begins with "_" is not in the legend."""
+    """What one panel of a figure of curves shows."""
 
     rows: pd.DataFrame  # line, tokens, value and, where they are known, low and high
     title: str = ""
@@ -225,7 +232,8 @@ def panels(
         ax.remove()
     for number, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
         panel.draw(ax, looks, hair, x=by, **how)
-        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        shown = {name for name in [*looks, panel.level_name] if name and not name.startswith(HIDDEN)}
+        handles |= {line.get_label(): line for line in ax.lines if line.get_label() in shown}
         ax.tick_params(labelbottom=number + columns >= len(drawn))
         if number % columns:
             ax.set_ylabel("")
