@@ -23,9 +23,8 @@ TRAIN = {
     "warmup": 2,
     "checkpoints": 3,
 }
-#: A label of everything that means something to matplotlib, Markdown, HTML, LaTeX, rich or a terminal.
-LABEL = r"""_$\alpha_1$ *b* __c__ |d| [e](f) [red]g[/] `h` <script>alert(1)</script> & "i" 'j' \k #l {m} ~n~ :bell: 🙂
-o"""
+#: A label of what means something to matplotlib, Markdown, HTML, LaTeX, rich or plotly; figures shorten longer ones.
+LABEL = r"""_$\a$ *b* __c__|[d](e)[red]`f`<script>alert(1)</script>&"g'🙂"""
 TINY: dict[str, Any] = {
     "name": "tiny",
     "title": "Tiny",

@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect
 
 Section = TypeVar("Section", bound=BaseModel)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+#: A text of one line, however it is broken in YAML.
+Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
 
 
 class StudyError(PhaselabError):
@@ -85,7 +87,7 @@ class Model(Strict):
     """
 
     name: Slug
-    label: str = ""
+    label: Line = ""
     train: Training | None = None
     folder: Path | None = None
     family: Slug | None = None
@@ -238,7 +240,7 @@ class Study(Strict):
     """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
 
     name: Slug
-    title: str
+    title: Line
     description: str = ""
     brain: Annotated[SerializeAsAny[BrainSpec], BeforeValidator(_brain)]
     models: tuple[Model, ...] = Field(min_length=1)

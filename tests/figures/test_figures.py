@@ -622,7 +622,7 @@ def test_every_figure_draws_a_label_as_text(one, curves):
         figure.savefig(io.BytesIO(), format="png")
         assert one_line in " ".join(texts_of(figure).split())
     legend = [text.get_text() for text in figures.across_models(strange, named, simulated=True).legends[0].get_texts()]
-    assert legend == named["label"].tolist()
+    assert legend == [*named["label"], "chance"]
 
 
 def test_interactive_figures_draw_a_label_as_text(curves):

@@ -137,6 +137,11 @@ def looks(names: Iterable[Any], colours: Any = COLOURS, lines: Sequence[str] = L
     return {name: {what: own[k % len(own)] for what, own in turns.items()} for k, name in enumerate(names)}
 
 
+def short(label: str, most: int = 60) -> str:
+    """A label without its middle where it is longer than a figure has room for."""
+    return label if len(label) <= most else f"{label[: 2 * most // 3]} … {label[3 - most // 3 :]}"
+
+
 def layer_looks(layers: pd.Series) -> Looks:
     """The looks of layers, "layer 0" ..., from dark (early) to light, without viridis' pale end."""
     names = [f"layer {layer}" for layer in sorted(layers.unique())]
@@ -185,7 +190,7 @@ class Panel:
                     sns.lineplot(spread(rows[rows["line"] == line]), y="y", ax=ax, **GIVEN | how | look | more)
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
-        ax.set(title=self.title, xlabel="", ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16))
+        ax.set(title=short(self.title, 80), xlabel="", ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16))
         if self.limits:
             ax.set_ylim(*self.limits)
         low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
@@ -251,8 +256,8 @@ def panels(
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
         parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
-        fit = [len(part) for part in parts if sum(max(map(len, column)) + 9 for column in part) < 96]
+        fit = [len(part) for part in parts if sum(min(60, max(map(len, column))) + 9 for column in part) < 96]
         rows = -(-len(names) // max([1, *fit]))
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
-        fig.legend([handles[n] for n in names], names, loc="outside upper left", ncols=-(-len(names) // rows))
+        fig.legend([handles[n] for n in names], [*map(short, names)], loc="outside upper left", ncols=-(-len(names) // rows))
     return foot(fig, note, simulated, x)

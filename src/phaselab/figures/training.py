@@ -274,6 +274,7 @@ def final_scores(
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set(xlabel=label, ylabel="")
+    axes[0].set_yticks(axes[0].get_yticks(), [draw.short(tick.get_text()) for tick in axes[0].get_yticklabels()])
     n = query.select(curves, perspective="brain")["subject"].nunique()
     return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
 
@@ -372,7 +373,7 @@ def _raster(
     for y in places[first][1:]:
         ax.axhline(y - 0.9, color="#BDBDBD", linewidth=0.8)
     labels = [": ".join(filter(None, row if new else row[1:])) for row, new in zip(rows, first, strict=True)]
-    ax.set_yticks(places, labels, fontsize=9)
+    ax.set_yticks(places, [*map(draw.short, labels)], fontsize=9)
     ax.set_ylim(max(places, default=0) + 0.7, -0.9)
     ax.grid(axis="y", visible=False)
     draw.TokenAxis(tokens).decorate(ax)
