@@ -16,13 +16,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 661,
-    "book": 444,
+    "book": 452,
     "brains": 625,
     "checkpoints": 703,
     "cli": 520,
     "encoding": 1999,
     "features": 444,
-    "figures": 940,
+    "figures": 967,
     "internals": 660,
     "phases": 1070,
     "stages": 825,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect
@@ -21,7 +21,7 @@ from phaselab.errors import PhaselabError, expect
 Section = TypeVar("Section", bound=BaseModel)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 #: A text of one line, however it is broken in YAML.
-Line = Annotated[str, AfterValidator(lambda text: " ".join(text.split()))]
+Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
 
 
 class StudyError(PhaselabError):

@@ -88,9 +88,9 @@ def test_interactive_figures_draw_labels(tmp_path: Path) -> None:
 
 def test_the_command_line_prints_labels(tmp_path: Path) -> None:
     said = StringIO()
-    Console(file=said, width=400, emoji=False).print(facts(LABEL, {LABEL: LABEL, "b": [LABEL, "[/]"]}))
-    assert said.getvalue().count("[red]g[/]") == 4
-    assert ":bell:" in said.getvalue()
+    Console(file=said, width=400, emoji=False).print(facts(LABEL, {LABEL: LABEL, "b": [LABEL, ":bell: [/]"]}))
+    assert said.getvalue().count(LABEL) == 4
+    assert ":bell: [/]" in said.getvalue()
 
 
 def test_names_that_differ_in_case_alone_are_refused() -> None:

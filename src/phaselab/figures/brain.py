@@ -102,7 +102,8 @@ def similarity_matrices(
     count = len(matrices)
     fig = draw.new_figure(0.8 + 5.76 / count) if count > 1 else draw.new_figure(4.4, width=5.2)
     *axes, bar = fig.subplots(1, count + 1, width_ratios=[1] * count + [0.06])
-    how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f", "xticklabels": names}
+    how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f"}
+    how["xticklabels"] = names = [draw.short(name, 24) for name in names]
     how |= {"annot": len(names) <= 8, "annot_kws": {"size": 9}, "cbar_ax": bar, "cbar_kws": {"label": label}}
     for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
         sns.heatmap(matrix, ax=ax, cbar=ax is axes[-1], yticklabels=names if ax is axes[0] else False, **how)
