@@ -22,7 +22,7 @@ BUDGET = {
     "cli": 520,
     "encoding": 1999,
     "features": 444,
-    "figures": 967,
+    "figures": 969,
     "internals": 660,
     "phases": 1070,
     "stages": 825,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -274,7 +275,8 @@ def final_scores(
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set(xlabel=label, ylabel="")
-    axes[0].set_yticks(axes[0].get_yticks(), [draw.short(tick.get_text()) for tick in axes[0].get_yticklabels()])
+    labels = [textwrap.fill(draw.short(tick.get_text()), 32) for tick in axes[0].get_yticklabels()]
+    axes[0].set_yticks(axes[0].get_yticks(), labels)
     n = query.select(curves, perspective="brain")["subject"].nunique()
     return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
 
