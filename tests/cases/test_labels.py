@@ -5,11 +5,11 @@ What pages and figures do with one: tests/book/test_pages.py, whose study has th
 
 from __future__ import annotations
 
-import json
 import re
 from html import unescape
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -25,6 +25,7 @@ from rich.console import Console
 from phaselab.book import Lab, interactive, plain, runner
 from phaselab.cli.common import facts
 from phaselab.results import Store
+from phaselab.stages import Workbench
 from phaselab.study import Study, load_study
 from tiny import LABEL, TINY, sweep, with_
 
@@ -103,42 +104,23 @@ def test_names_that_differ_in_case_alone_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with the checkpoints of a trained model, as one's own."""
-    base = tmp_path_factory.mktemp("mine")
-    study = Study.model_validate(
-        with_(("models", [{"name": "other", "train": {**TINY["models"][0]["train"], "checkpoints": 4}}]))
-    )
-    from phaselab.stages import Workbench
-
-    folder = Workbench(study, Store(base / "made")).folder(study.models[0])
-    return folder
+    """Folder with four checkpoints of a trained model, as one's own."""
+    train = {**TINY["models"][0]["train"], "checkpoints": 4}
+    study = Study.model_validate(with_(("models", [{"name": "other", "train": train}])))
+    return Workbench(study, Store(tmp_path_factory.mktemp("made"))).folder(study.models[0])
 
 
-@pytest.mark.parametrize("tasks", [False, True])
-def test_a_model_of_ones_own_has_its_pages(tasks: bool, mine: Path, tmp_path: Path) -> None:
-    (tmp_path / "questions.jsonl").write_text(
-        json.dumps({"question": "where?", "choices": ["farm", "river"], "answer": 0})
-    )
-    (tmp_path / "own.yaml").write_text(
-        "task: own\ndataset_path: json\ndataset_kwargs: {data_files: {test: questions.jsonl}}\ntest_split: test\n"
-        'output_type: multiple_choice\ndoc_to_text: "{{question}}"\ndoc_to_choice: "{{choices}}"\n'
-        "doc_to_target: answer\n"
-    )
-    asked = [{"name": "own", "file": str(tmp_path / "own.yaml")}] if tasks else []
+@pytest.mark.parametrize("others", [[], TINY["models"][:1]], ids=["alone, no tasks", "with a model and tasks"])
+def test_the_page_about_a_model_of_ones_own_is_made_for_one(others: list[Any], mine: Path, tmp_path: Path) -> None:
+    """It writes a study with a model called my-model, also where there is one already."""
     model = {"name": "my-model", "label": "My model", "folder": str(mine), "checkpoints": "log:20"}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(with_(("models", [model]), ("tasks", asked))))
-    study, store = load_study(tmp_path / "study.yaml"), Store(tmp_path / "results")
+    content = with_(("models", [model, *others]), ("tasks", TINY["tasks"] if others else []))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    study, store, page = load_study(tmp_path / "study.yaml"), Store(tmp_path / "results"), tmp_path / "page.ipynb"
     assert sweep(study, store).failures == {}
-    for page in ("09_across_models", "10_your_own_model"):
-        given = {"study": str(tmp_path / "study.yaml"), "results": str(store.root)}
-        assert runner.execute(ROOT / "notebooks" / f"{page}.md", tmp_path / f"{page}.ipynb", given)
-    said = [
-        o.data["text/markdown"]
-        for cell in nbformat.read(tmp_path / "10_your_own_model.ipynb", 4).cells
-        for o in cell.get("outputs", ())
-        if "text/markdown" in o.get("data", {})
-    ]
-    written = yaml.safe_load(
-        next(text for text in said if "my_study" in text or "my-study" in text).strip("`").removeprefix("yaml")
-    )
-    assert [m["name"] for m in written["models"]] == ["my-model"]
+    given = {"study": str(tmp_path / "study.yaml"), "results": str(store.root)}
+    assert runner.execute(ROOT / "notebooks" / "10_your_own_model.md", page, given)
+    outputs = [output for cell in nbformat.read(page, 4).cells for output in cell.get("outputs", ())]
+    markdown = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    written = yaml.safe_load(next(text for text in markdown if "my-study" in text).strip("`").removeprefix("yaml"))
+    assert [m["name"] for m in written["models"]] == ["my-model", *(m["name"] for m in others)]
