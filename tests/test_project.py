@@ -16,15 +16,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 661,
-    "book": 452,
-    "brains": 625,
+    "book": 462,
+    "brains": 628,
     "checkpoints": 703,
-    "cli": 520,
-    "encoding": 1999,
+    "cli": 550,
+    "encoding": 2117,
     "features": 444,
-    "figures": 969,
+    "figures": 975,
     "internals": 660,
-    "phases": 1070,
+    "phases": 1448,
     "stages": 825,
     "stimuli": 276,
     "sweep": 325,
@@ -32,7 +32,7 @@ BUDGET = {
     "training": 213,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 11_500, 600, 80
+PACKAGE, FILE, FUNCTION = 13_500, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -236,6 +236,30 @@ class InternalSpec(Strict):
     compare: bool = False
 
 
+class PhaseSpec(Strict):
+    """The rule by which the three phases are told, fixed before anybody looks; its digest stands beside each verdict.
+
+    ``layer``: the brain curve's: a relative depth (0.0 the embedding, 1.0 the last), the same for all models of a
+    study; a layer's number; ``mean`` over layers, or ``best`` over all checkpoints, the embedding left out.
+    ``measure``: of the brain curve; empty: a share of the ceiling where one is known, else r. ``accuracy``: the measure
+    of behaviour that stands for it. ``margin``: change of accuracy, in its own unit, from which on it does not stand
+    still. ``lag``: decades of tokens within which two rises are together. ``seeds``: models that differ in their seed
+    alone are replicates of one curve (``all``), or judged one by one (``each``). ``max_changes``, ``penalty``: change
+    points of a curve at most, and the parameters that each costs in BIC.
+    """
+
+    layer: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | Literal["mean", "best"] = 2 / 3
+    roi: str = "all"
+    measure: str = ""
+    accuracy: str = "accuracy"
+    margin: float = Field(default=0.05, gt=0)
+    lag: float = Field(default=0.5, gt=0)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    seeds: Literal["all", "each"] = "all"
+    max_changes: int = Field(default=6, ge=1, le=8)
+    penalty: float = Field(default=3.0, gt=0)
+
+
 class Study(Strict):
     """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
 
@@ -248,6 +272,7 @@ class Study(Strict):
     encoding: EncodingSpec = EncodingSpec()
     tasks: tuple[Task, ...] = ()
     internals: InternalSpec = InternalSpec()
+    phases: PhaseSpec = PhaseSpec()
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:

@@ -23,21 +23,23 @@ def encode(job: Annotated[Path | None, _job] = None, **options: Any) -> None:
     """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
 
     Ridge regression with one alpha per voxel, chosen inside the training set; Pearson r over the held-out
-    TRs, mean over folds; block permutation and Benjamini-Hochberg. The table has one row per subject, layer
-    and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. Of items that have no order in time a
-    run is a group of items: --folds groups --block 1.
+    TRs, mean over folds weighted by length; block permutation and Benjamini-Hochberg. The table has one row
+    per subject, layer and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. --independent: rows
+    are items without an order in time (sentences); folds are shuffled, or whole groups of items as runs.
 
     phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
     """
     from rich.progress import MofNCompleteColumn, Progress
 
     from phaselab.encoding.job import run
+    from phaselab.stages import choose_device, one_thread
 
     def say(line: str) -> None:
         console.print(escape(line), highlight=False, soft_wrap=True)
 
     asked = read_section(job, EncodeJob, **{name: value for name, value in options.items() if value is not None})
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True) as bars:
+    bars = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True)
+    with bars, one_thread(choose_device(asked.device), asked.threads):
         bar = bars.add_task("layers", total=None)
         written = run(asked, say, lambda done, of: bars.update(bar, completed=done, total=of))
     for path in written:
