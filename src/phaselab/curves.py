@@ -30,6 +30,8 @@ MEASURES = {
     "r_normalised": ("brain score", "share of the ceiling"),
     "instruction_following": ("instruction following", "share of items"),
     "accuracy": ("accuracy", "share of items"),
+    "knowing": ("knowing (no options listed)", "share of items"),
+    "knowing_log_probability": ("log-probability of the right answer, no options listed", "nats"),
     "accuracy_greedy": ("greedy accuracy", "share of items"),
     "chance_corrected_accuracy": ("accuracy above chance", "share of what is above"),
     "log_probability": ("log-probability of the right answer", "nats"),

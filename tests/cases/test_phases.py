@@ -100,7 +100,8 @@ def test_a_rounded_peak_is_dated() -> None:
 
 def test_what_lies_at_the_edge_is_said_to_be_open() -> None:
     t = np.geomspace(1e6, 1e10, 16)
-    fit = fit_transitions(t, np.where(np.arange(16) >= 14, 1.0, 0.0) + 0.001 * np.random.default_rng(0).normal(size=16))
+    fit = fit_transitions(t, np.where(np.arange(16) >= 15, 1.0, 0.0) + 0.001 * np.random.default_rng(0).normal(size=16))
     (rise,) = fit.rises
     assert "onset" in rise.censored
     assert rise.onset_high == t[-1]
+    assert "its onset lies within three checkpoints of an edge" in fit.statement

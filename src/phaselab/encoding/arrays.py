@@ -41,6 +41,12 @@ class Array:
         """The label, or that of the file."""
         return self.label or self.path.stem
 
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """What ``phaselab extract`` says of it (``layers``, ``hemodynamics``); empty for other arrays."""
+        found: Mapping[str, Any] = dict(getattr(self.values, "attrs", {})).get("phaselab", {})
+        return found
+
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
             if isinstance(self.values, np.memmap):  # mapped anew, or all that was ever read would stay in memory

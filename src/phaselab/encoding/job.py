@@ -40,7 +40,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
     )
-    layers = _layers(features, responses[0], job.rows)
+    layers = _layers(features, responses[0], job)
     subjects = {array.name: array for array in responses}
     expect(len(subjects) == len(responses), "responses", f"one of {', '.join(subjects)} twice", "names: SUBJECT=PATH")
     n_trs = features[0].shape[-2]
@@ -123,10 +123,13 @@ def _check_out(job: EncodeJob) -> Path:
     return beside
 
 
-def _layers(arrays: list[Array], responses: Array, rows: str) -> dict[str, tuple[Array, tuple[int, ...]]]:
+def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, tuple[Array, tuple[int, ...]]]:
     """Label of each layer -> the array, and the position in it where the array has several."""
     found: dict[str, tuple[Array, tuple[int, ...]]] = {}
+    rows, how = job.rows, job.hemodynamics
     for array in arrays:
+        made = array.about.get("hemodynamics", "none")
+        expect("none" in (made, how), array.where, f"features with {made}, and hemodynamics: {how} once more", "none")
         fits, n = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2], responses.shape[0]
         axes = f"with the {rows} of {arrays[0].where}"
         if n in array.shape[1:] + array.shape[:-1] and array.shape[-2] != n:
@@ -136,7 +139,8 @@ def _layers(arrays: list[Array], responses: Array, rows: str) -> dict[str, tuple
         expect(fits, array.where, f"shape {array.shape}", expected)
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]
-        for number, label in enumerate([f"{prefix}{n}" for n in range(*several)] if several else [array.name]):
+        labels = [f"{prefix}{n}" for n in array.about.get("layers", range(*several))] if several else [array.name]
+        for number, label in enumerate(labels):
             expect(label not in found, "features", f"layer {label!r} twice", "distinct names: NAME=PATH")
             found[label] = array, (number,) * len(several)
     return found
@@ -156,17 +160,22 @@ def _read_table(path: Path, *needed: str, other: str) -> pd.DataFrame:
     return table
 
 
-def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    """Run -> its TRs, in order, from a table of one row per TR or one row per run; all of them without a table."""
-    whole = pd.DataFrame({"run": ["all"], "n_trs": [n_trs]})
-    table = _read_table(job.runs, "run", other="n_trs") if job.runs else whole
-    first, where = table["run"], str(job.runs)
+def run_lengths(path: Path) -> dict[str, int]:
+    """Run -> how many TRs it has, in order, from a table of one row per TR or one row per run."""
+    table = _read_table(path, "run", other="n_trs")
+    first, where = table["run"], str(path)
     if "n_trs" not in table:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
     expect(table["n_trs"].dtype == int, f"{where}: n_trs", table["n_trs"].tolist()[:5], "whole numbers")
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     lengths = table.groupby("run", sort=False)["n_trs"].sum()
+    return {str(run): int(n) for run, n in lengths.items()}
+
+
+def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
+    """Run -> its TRs, in order; all of them without a table."""
+    where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
     found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
     one = job.rows.removesuffix("s")
     expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {one} (run) or per run (run,n_trs)"

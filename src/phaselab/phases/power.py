@@ -53,12 +53,14 @@ def sensitivity(
         curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
         scaled = rule.margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
         variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": max(scaled, 1e-9)}))
+    if (own["measure"] == "knowing").any():
+        variants.append(("accuracy", "knowing", {"accuracy": "knowing"}))
     parts = []
     for varied, said, change in [("", "", {}), *variants]:
         result = triple_phase_test(curves, model, rule.model_copy(update=change), **options) if change else base
         table = result.table[["phase", "found", "verdict", "tokens", "p_holm"]]
         table = table.assign(agrees=table["found"] == base.table["found"], note="")
-        if varied == "accuracy":
+        if said == "log_probability":
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
         parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))
     return pd.concat(parts, ignore_index=True)

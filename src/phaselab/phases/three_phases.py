@@ -224,9 +224,10 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
         return _Link("The brain curve never falls after a rise, so it cannot return.")
-    rises = [r for r in brain.rises if r.onset >= fall.midpoint and r is not first]
-    if not (returns := sorted(rises, key=lambda rise: -rise.height)):
-        return _Link(f"The brain curve does not rise again after its fall{_missed(brain)}.")
+    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
+    if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
+        once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
+        return _Link(f"The brain curve {once}{_missed(brain)}.")
     if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
         return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
     link = _together(brain, returns, accuracy, theirs, "accuracy", rule)

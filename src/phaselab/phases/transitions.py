@@ -122,6 +122,7 @@ def _clean(
     t, v = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
     for name, array in (("values", v), ("stderr", stderr)):
         expect(array.shape[-1:] == t.shape, name, f"shape {array.shape}", f"that of tokens, {t.shape}, last")
+    v = v if v.ndim == 1 or len(v) else np.full(t.shape, nan)  # replicates that there are none of
     several, v = (v, v.mean(axis=0)) if v.ndim == 2 else (v[None], v)
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
@@ -335,6 +336,8 @@ def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
         part = f"{move.kind}s {since} {until}, by {abs(move.height):.3g}"
         if (move.liftoff, move.landing) != (move.onset, move.end):
             part += f", most of it from {amount(move.liftoff)} to {amount(move.landing)}"
+        if move.censored:
+            part += f" (its {move.censored} lies within three checkpoints of an edge, and may be nearer to it)"
         parts.append(part)
     return f"The curve {'; then it '.join(parts)}; 95 % intervals in brackets."
 

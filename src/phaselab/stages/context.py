@@ -384,7 +384,7 @@ class Unit:
         """Layer -> run -> features (n_trs, p) on the TRs of the responses, with haemodynamics."""
         from phaselab.features import to_trs
 
-        return to_trs(self.features, self.bench.brain.stimulus, self.bench.study.features)
+        return to_trs(self.features, self.bench.brain.stimulus, self.bench.study.features, self.bench.say)
 
     @property
     def same(self) -> dict[str, Any]:
