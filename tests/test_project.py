@@ -16,13 +16,13 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 879,
-    "book": 457,
+    "book": 465,
     "brains": 631,
     "checkpoints": 729,
-    "cli": 697,
+    "cli": 695,
     "encoding": 2132,
     "features": 502,
-    "figures": 946,
+    "figures": 975,
     "internals": 666,
     "phases": 1454,
     "stages": 1018,

@@ -23,6 +23,8 @@ TRAIN = {
     "warmup": 2,
     "checkpoints": 3,
 }
+#: A label of what means something to matplotlib, Markdown, HTML, LaTeX, rich or plotly; figures shorten longer ones.
+LABEL = r"""_$\a$ *b*|[c](d)[red]`e`<script>alert(1)</script>&"'🙂"""
 TINY: dict[str, Any] = {
     "name": "tiny",
     "title": "Tiny",

@@ -27,6 +27,8 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Faults of a file that are told at once.
 FAULTS = 20
+#: A text of one line, however it is broken in YAML.
+Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
 
 
 class StudyError(PhaselabError):
@@ -104,7 +106,7 @@ class Model(Strict):
     """
 
     name: Slug
-    label: str = ""
+    label: Line = ""
     train: Training | None = None
     folder: Path | None = None
     family: Slug | None = None
@@ -287,7 +289,7 @@ class Study(Strict):
     """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
 
     name: Slug
-    title: str
+    title: Line
     description: str = ""
     brain: Annotated[SerializeAsAny[BrainSpec], BeforeValidator(_brain)]
     models: tuple[Model, ...] = Field(min_length=1)
@@ -309,7 +311,9 @@ class Study(Strict):
     def _twice(self) -> Iterator[tuple[str, str]]:
         """What is given more than once: the field and the sentence of each fault."""
         layers, measured = self.features.layers, self.internals
-        lists = [("models", [model.name for model in self.models]), ("tasks", [task.name for task in self.tasks])]
+        # Capitals aside: to labels of pages, and to file systems of some machines, they are the same.
+        lists = [("models", [model.name.lower() for model in self.models])]
+        lists += [("tasks", [task.name for task in self.tasks])]
         lists += [("models: labels", [model.label or model.name for model in self.models])]
         for at, values in (
             *lists,

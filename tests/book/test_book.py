@@ -144,6 +144,21 @@ def test_exercises_have_solutions_that_follow_them(path: Path) -> None:
             assert not re.search(r"^:label:", body, re.M), f"solution of {title}: has a label"
 
 
+def test_the_method_page_tells_how_much_the_models_of_demo_read() -> None:
+    from phaselab.study import load_study
+
+    read: dict[str, list[int]] = {}
+    for model in load_study("demo").models:
+        assert model.train
+        read.setdefault(model.train.mix, []).append(model.train.steps * model.train.batch * model.train.context)
+    text = " ".join((ROOT / "book" / "method.md").read_text(encoding="utf-8").split())
+    assert read == {"en": [1_433_600] * 3, "en+vo": [2_048_000]}
+    assert (
+        "In `demo` three models learn only the English-like language of the world, from 1,433,600 tokens each" in text
+    )
+    assert "two languages that tell of the same world, from 2,048,000 tokens in all, about half of them in each" in text
+
+
 def test_narrative_figures_have_alternative_text() -> None:
     for path in PAGES:
         for body in re.findall(r"\{figure\}[^\n]*\n(.*?)^[`:]{3,}$", prose(path), re.M | re.DOTALL):

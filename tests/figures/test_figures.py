@@ -1,5 +1,6 @@
 """Figures from a made-up curves table: what they show, what they say, and that they look whole."""
 
+from html import unescape
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,9 @@ import pytest
 
 from phaselab import curves as curve_queries
 from phaselab import figures, results
+from phaselab.phases import fit_table
 from phaselab.study import load_study
+from tiny import LABEL
 
 SUBJECTS = ("S1", "S2", "S3")
 ROIS = ("anterior temporal", "frontal", "medial", "parietal", "posterior temporal")
@@ -335,8 +338,10 @@ def test_every_panel_draws_its_own_rows(one, curves):
     low, high = band_of(behaviour.axes[1], 1)
     assert high - low == pytest.approx(2 * 1.96 * rows["stderr"])
     region = figures.roi_curves(one, simulated=True).axes[2]
-    assert lines_of(region)["_medial"] == pytest.approx(figures.brain_curve(one, "medial")["value"])
-    assert lines_of(region)["_all"] == pytest.approx(figures.brain_curve(one)["value"])
+    assert lines_of(region)[figures.drawing.HIDDEN + "medial"] == pytest.approx(
+        figures.brain_curve(one, "medial")["value"]
+    )
+    assert lines_of(region)[figures.drawing.HIDDEN] == pytest.approx(figures.brain_curve(one)["value"])
     inner = figures.internals_curves(one).axes[1]
     ratio = one[(one["measure"] == "participation_ratio") & (one["layer"] == 3)]
     assert lines_of(inner)["layer 3"] == pytest.approx(ratio["value"])
@@ -572,6 +577,51 @@ def test_the_still_surface_draws_four_views():
     figure = figures.surface(values, simulated=True, label="noise ceiling (correlation)")
     words = texts_of(figure)
     assert all(f"{h}, {v}" in words for h in ("left", "right") for v in ("lateral", "medial"))
+
+
+def test_every_figure_draws_a_label_as_text(one, curves):
+    models = figures.families(load_study("demo"))
+    strange = curves.replace(
+        {"roi": {"medial": LABEL}, "task": {"facts": LABEL, "who": LABEL}, "subject": {"S1": LABEL}}
+    )
+    named = models.replace({"label": {models["label"][0]: LABEL}, "group": {models["group"][0]: LABEL}})
+    own, loss = strange[strange["model"] == MODELS[0]], pd.DataFrame({"tokens": [0, 10], "loss": [5.5, 4.0]})
+    run = SimpleNamespace(texts=[LABEL, "went"], onsets=np.array([0.4, 1.1]), tr=2.0)
+    rois, values = {LABEL: np.array([LABEL, "b"])}, {LABEL: np.array([0.1, 0.2])}
+    matrix, layers = np.eye(2), pd.DataFrame({"layer": [0, 1], "condition": LABEL, "value": [1.0, 2.0]})
+    table = pd.DataFrame({"model": "m", "task": LABEL, "tokens": 10.0 ** np.arange(5, 11), "value": np.arange(6.0)})
+    fitted, moved = fit_table(table, by=["model", "task"]), made_up_transitions()
+    layers = pd.concat([layers, layers.assign(condition="b")])
+    drawn = [
+        figures.perspectives(own, "accuracy", simulated=True),
+        figures.behaviour_curves(own),
+        figures.probe_curves(own),
+        figures.roi_curves(own, simulated=True),
+        figures.loss_curve({LABEL: loss, "b": loss}),
+        figures.across_models(strange, named, simulated=True),
+        figures.final_scores(strange, named, simulated=True),
+        figures.fitted_curves(fitted, x=LABEL, y=LABEL),
+        figures.move_raster(fitted),
+        figures.transition_raster(moved, named, curves["tokens"], simulated=True),
+        figures.by_region(rois, values, simulated=True, label=LABEL),
+        figures.time_courses({LABEL: np.arange(9.0)}, 2.0, simulated=True, label=LABEL),
+        figures.words_on_grid(run, 0, np.ones(4), np.ones(4)),
+        figures.by_layer(layers, LABEL),
+        figures.similarity_matrices({LABEL: matrix}, [LABEL, "b"], label=LABEL),
+    ]
+    for figure in drawn:
+        figure.draw_without_rendering()
+        assert "".join(LABEL.split()) in "".join(texts_of(figure).split())  # broken into lines or not
+    legend = [text.get_text() for text in figures.across_models(strange, named, simulated=True).legends[0].get_texts()]
+    assert legend == [*named["label"], "chance"]
+
+
+def test_interactive_figures_draw_a_label_as_text(curves):
+    models = figures.families(load_study("demo")).replace({"label": {"GPT-NeoX, one language, seed 0": LABEL}})
+    figure = figures.phase_interactive(curves.replace({"roi": {"medial": LABEL}}), models, simulated=True)
+    shown = {trace.name for trace in figure.data} | {button.label for button in figure.layout.updatemenus[0].buttons}
+    assert not [name for name in shown if "<" in name]
+    assert {unescape(name) for name in shown} >= {LABEL, "whole brain"}
 
 
 def test_figures_import_without_torch_and_plotly():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -61,6 +62,11 @@ def begin() -> Lab:
     )
 
 
+def plain(label: object) -> str:
+    """A label (of a model, a task, an option ...) as Markdown that is shown as it stands, in one line."""
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", " ".join(str(label).split()))
+
+
 class Lab:
     """A study as a notebook sees it; what is missing of its results is computed when asked for.
 
@@ -80,9 +86,10 @@ class Lab:
     ) -> None:
         self.study, self.device, self.parameters = study, device, dict(parameters or {})
         self.model: Model = study.model(model)
-        #: Whether the brain is simulated; model name -> label for figures; the names alone.
+        #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = study.simulated
-        self.labels = {model.name: model.label or model.name for model in study.models}
+        named = curves.families(study)
+        self.labels: dict[str, str] = dict(zip(named["model"], named["label"], strict=True))
         self.models = tuple(self.labels)
         # What is asked for in several cells is said in the first of them.
         self.bench = Workbench(study, store, data, say=cache(print), device=device)
@@ -187,10 +194,10 @@ class Lab:
         kind = "Simulated brain" if self.simulated else "Measured brain"
         spec = self.model.train
         made = f"; {spec.steps * spec.batch * spec.context:,} training tokens" if spec else ""
-        notes = "".join(f" {note.rstrip('.')}." for note in self.brain.notes)
+        said = " ".join(f"{plain(text.rstrip('.'))}." for text in (self.brain.description, *self.brain.notes))
         return Markdown(
-            f"**{kind}.** {self.brain.description}.{notes}\n\n"
-            f"**Model in focus.** {self.labels[self.model.name]} (`{self.model.name}`{made})."
+            f"**{kind}.** {said}\n\n"
+            f"**Model in focus.** {plain(self.labels[self.model.name])} (`{self.model.name}`{made})."
         )
 
     def score_unit(self, table: pd.DataFrame) -> str:
@@ -219,7 +226,8 @@ class Lab:
         """A table of a page: whatever pandas makes a frame of, without its index; `options` of ``to_html``."""
         from IPython.display import HTML
 
-        return HTML(pd.DataFrame(rows).to_html(**{"index": False, "border": 0, **options}))
+        with pd.option_context("display.html.use_mathjax", False):  # of JupyterLab; the book has none
+            return HTML(pd.DataFrame(rows).to_html(**{"index": False, "border": 0, **options}))
 
 
 def interactive(figure: Any, name: str, alt: str) -> Any:
@@ -227,7 +235,7 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
     from IPython.display import HTML
 
     figure.update_layout(height=figure.layout.height or 460, autosize=True, meta={"alt": alt})
-    config = {"displaylogo": False, "responsive": True}
+    config = {"displaylogo": False, "responsive": True, "typesetMath": False}
     return HTML(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plotly-{name}", config=config))
 
 

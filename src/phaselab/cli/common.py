@@ -18,8 +18,8 @@ from typer.core import TyperGroup
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.study import Strict, embedded
 
-# Without emoji, or :a: in what is printed, as in a path, would become one.
-console = Console(stderr=True, emoji=False)
+# Without emoji, or :a: in what is printed, as in a path, would become one. What is asked for goes to `out`.
+console, out = Console(stderr=True, emoji=False), Console(emoji=False)
 #: Variable of the environment with which errors keep their traceback.
 TRACEBACK = "PHASELAB_TRACEBACK"
 
@@ -77,9 +77,9 @@ JobsOption = Annotated[
 
 def facts(title: str, rows: Mapping[str, object]) -> Table:
     """A table of names and facts; of several the list."""
-    table = Table(title=title, show_header=False)
+    table = Table(title=escape(title), show_header=False)
     for name, fact in rows.items():
-        table.add_row(name, escape(", ".join(fact) if isinstance(fact, (list, tuple)) else str(fact)))
+        table.add_row(escape(name), escape(", ".join(fact) if isinstance(fact, (list, tuple)) else str(fact)))
     return table
 
 

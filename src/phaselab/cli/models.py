@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from phaselab.cli.common import app, facts, say
+from phaselab.cli.common import app, facts, out, say
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def list_models() -> None:
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
         about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
         table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
-    Console().print(table)
+    out.print(table)
 
 
 @models_app.command("show")
@@ -67,7 +66,7 @@ def show_model(
             rows[kind] = [one.revision for one in named]
         taken = choose(known, checkpoints) if known else []
         rows[f"--checkpoints {checkpoints}"] = [f"{c.revision} ({amount(c.tokens)})" for c in taken]
-    Console().print(facts(row.name, {name: fact for name, fact in rows.items() if fact}))
+    out.print(facts(row.name, {name: fact for name, fact in rows.items() if fact}))
 
 
 @models_app.command("refresh")

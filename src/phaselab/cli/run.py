@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, pairs
+from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
@@ -77,7 +76,7 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
         for row in own.to_dict("records"):
             table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
-        Console().print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
+        out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
         console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
 
@@ -178,4 +177,4 @@ def doctor(data: DataOption = None) -> None:
         there = data is not None and (data / part).is_dir()
         rows[f"  {part}"] = "there" if there else "not there (needed by alice-small alone)"
     rows["HF_HOME"] = os.environ.get("HF_HOME", "not set")
-    Console().print(facts("phaselab doctor", rows))
+    out.print(facts("phaselab doctor", rows))

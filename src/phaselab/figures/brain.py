@@ -44,11 +44,9 @@ def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> F
 @draw.styled
 def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> Figure:
     """Time courses below each other: name -> (n_trs,) in standard deviations; `label` : what they have in common."""
-    drawn = [
-        draw.Panel(pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own, "line": f"_{name}"}), name, "s.d.")
-        for name, own in series.items()
-    ]
-    style = {f"_{name}": {"color": look["color"], "linewidth": 1.2} for name, look in draw.looks(series).items()}
+    tables = {name: pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own}) for name, own in series.items()}
+    drawn = [draw.Panel(table.assign(line=draw.HIDDEN + name), name, "s.d.") for name, table in tables.items()]
+    style = {draw.HIDDEN + name: {"color": of["color"], "linewidth": 1.2} for name, of in draw.looks(series).items()}
     how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "room": 0.95, "share_y": True}
     return draw.panels(drawn, style, note=label, simulated=simulated, **how)
 
@@ -104,7 +102,8 @@ def similarity_matrices(
     count = len(matrices)
     fig = draw.new_figure(0.8 + 5.76 / count) if count > 1 else draw.new_figure(4.4, width=5.2)
     *axes, bar = fig.subplots(1, count + 1, width_ratios=[1] * count + [0.06])
-    how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f", "xticklabels": names}
+    how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f"}
+    how["xticklabels"] = names = [draw.short(name, 24) for name in names]
     how |= {"annot": len(names) <= 8, "annot_kws": {"size": 9}, "cbar_ax": bar, "cbar_kws": {"label": label}}
     for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
         sns.heatmap(matrix, ax=ax, cbar=ax is axes[-1], yticklabels=names if ax is axes[0] else False, **how)

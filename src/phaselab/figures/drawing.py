@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ParamSpec
@@ -19,6 +20,9 @@ from matplotlib.figure import Figure
 
 from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, each_row
 
+# Of a character that no font has, matplotlib draws a box that names its script; on a page nothing more is needed.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+
 P = ParamSpec("P")
 #: Name of a line -> how it is drawn, in matplotlib's words.
 Looks = Mapping[Any, Mapping[str, Any]]
@@ -33,6 +37,8 @@ GREY, PALE = "#5A5A5A", "#9A9A9A"
 KINDS = {"rise": "^", "fall": "v"}
 TOKENS = "training tokens (log scale)"
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
+#: How the name of a line begins that the legend leaves out, as matplotlib does with all that begin with "_".
+HIDDEN = "_hidden: "
 #: How the thin lines of a panel are drawn, and points instead of them.
 HAIR = {"marker": "", "linewidth": 1.0, "alpha": 0.85}
 POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha": 0.55, "markevery": None}
@@ -40,6 +46,7 @@ POINTS = {"linestyle": "none", "markersize": 3.2, "markeredgewidth": 0, "alpha":
 GIVEN: dict[str, Any] = {"estimator": "median", "errorbar": ("pi", 100), "legend": False}
 STYLE: dict[Any, Any] = {
     "font.sans-serif": ["DejaVu Sans"],
+    "text.parse_math": False,  # a label with dollar signs is text
     "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -130,6 +137,11 @@ def looks(names: Iterable[Any], colours: Any = COLOURS, lines: Sequence[str] = L
     return {name: {what: own[k % len(own)] for what, own in turns.items()} for k, name in enumerate(names)}
 
 
+def short(label: str, most: int = 60) -> str:
+    """A label without its middle where it is longer than a figure has room for."""
+    return label if len(label) <= most else f"{label[: 2 * most // 3]} … {label[3 - most // 3 :]}"
+
+
 def layer_looks(layers: pd.Series) -> Looks:
     """The looks of layers, "layer 0" ..., from dark (early) to light, without viridis' pale end."""
     names = [f"layer {layer}" for layer in sorted(layers.unique())]
@@ -149,7 +161,7 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one panel of a figure of curves shows. A line whose name begins with "_" is not in the legend."""
+    """What one panel of a figure of curves shows."""
 
     rows: pd.DataFrame  # line, tokens, value and, where they are known, low and high
     title: str = ""
@@ -178,7 +190,11 @@ class Panel:
                     sns.lineplot(spread(rows[rows["line"] == line]), y="y", ax=ax, **GIVEN | how | look | more)
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
-        ax.set(title=self.title, xlabel="", ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16))
+        ax.set(
+            title=short(self.title, 80),
+            xlabel="",
+            ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16),
+        )
         if self.limits:
             ax.set_ylim(*self.limits)
         low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
@@ -225,7 +241,8 @@ def panels(
         ax.remove()
     for number, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
         panel.draw(ax, looks, hair, x=by, **how)
-        handles |= {label: handle for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        shown = {name for name in [*looks, panel.level_name] if name and not name.startswith(HIDDEN)}
+        handles |= {line.get_label(): line for line in ax.lines if line.get_label() in shown}
         ax.tick_params(labelbottom=number + columns >= len(drawn))
         if number % columns:
             ax.set_ylabel("")
@@ -243,8 +260,10 @@ def panels(
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
         parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
-        fit = [len(part) for part in parts if sum(max(map(len, column)) + 9 for column in part) < 96]
+        fit = [len(part) for part in parts if sum(min(60, max(map(len, column))) + 9 for column in part) < 96]
         rows = -(-len(names) // max([1, *fit]))
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
-        fig.legend([handles[n] for n in names], names, loc="outside upper left", ncols=-(-len(names) // rows))
+        fig.legend(
+            [handles[n] for n in names], [*map(short, names)], loc="outside upper left", ncols=-(-len(names) // rows)
+        )
     return foot(fig, note, simulated, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ APART = 24
 EYES = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), "back": (0, -2.1, 0.3)}
 
 
+def _text(label: object) -> str:
+    """A label as plotly, which reads a little HTML, draws it as it stands."""
+    return escape(str(label), quote=False)
+
+
 def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     """Every curve of one model that the figure shows: columns panel, curve, checkpoint, step and those of intervals."""
     layer = query.brain_layer(curves)
@@ -34,7 +40,9 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     there = [m for m in ("instruction_following", "accuracy") if (curves["measure"] == m).any()]
     drawn |= {("rest", m.replace("_", " ")): query.model_curve(curves, m) for m in [*there, "probes"]}
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
-    parts = [table.merge(names, on="tokens").assign(panel=p, curve=c) for (p, c), table in drawn.items() if len(table)]
+    names = names.assign(checkpoint=names["checkpoint"].map(_text))
+    named = {(panel, _text(curve)): table.merge(names, on="tokens") for (panel, curve), table in drawn.items()}
+    parts = [table.assign(panel=panel, curve=curve) for (panel, curve), table in named.items() if len(table)]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -106,7 +114,7 @@ def _mark(simulated: bool, yref: str) -> list[dict[str, Any]]:
 def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: Any) -> dict[str, Any]:
     """A list of plotly: each name with the change of traces (all, unless given) and of the layout that it makes."""
     steps = zip(names, changes, layouts, strict=True)
-    buttons = [{"label": name, "method": "update", "args": [*step, *traces]} for name, *step in steps]
+    buttons = [{"label": _text(name), "method": "update", "args": [*step, *traces]} for name, *step in steps]
     return {"buttons": buttons, "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", **more}
 
 
@@ -121,7 +129,7 @@ def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, labe
     fig, *others = [inflated(values, limits, **how).figure for values in maps.values()]
     mesh, bar = fig.data
     mesh.x = mesh.x + np.repeat(np.array([0, APART], np.float32), HEMISPHERE)
-    bar.colorbar.update(title={"text": label, "side": "right"}, thickness=14, len=0.7)
+    bar.colorbar.update(title={"text": _text(label), "side": "right"}, thickness=14, len=0.7)
     paints = [{"vertexcolor": [one.data[0].vertexcolor]} for one in (fig, *others)]
     # nilearn's own views may be turned about: z points up in all of these.
     upright = {"up": {"x": 0, "y": 0, "z": 1}, "center": {"x": 0, "y": 0, "z": 0}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,7 @@ MONOTONE = "closest curve that never falls"
 MEANS: dict[str, dict[str, Any]] = {
     "mean over subjects": {"color": BRAIN, "marker": "o"},
     "mean of tasks": {"color": BEHAVIOUR, "marker": "s"},
-    "_internal": {"color": INTERNAL, "marker": "^"},
+    draw.HIDDEN: {"color": INTERNAL, "marker": "^"},
     MONOTONE: {"color": "black", "linestyle": "--", "linewidth": 1.3, "zorder": 3},
 }
 #: Tasks take first the colours that stand for no perspective.
@@ -91,7 +92,7 @@ def perspectives(
         states = {"probe_advantage": query.model_curve(own, "probes"), "intrinsic_dimension": dimension}
         for (name, rows), level in zip(states.items(), (0.0, np.nan), strict=True):
             if len(rows):
-                rows = rows.assign(line="_internal")
+                rows = rows.assign(line=draw.HIDDEN)
                 drawn.append(draw.Panel.of(name, rows, f", layer {inner}", transitions, level=level))
     note = f"{query.subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
     how: dict[str, Any] = {"phases": phases, "room": 2.1 if measure else 1.45, "note": note, "simulated": simulated}
@@ -169,13 +170,13 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     whole, measure = query.brain_by_subject(curves), query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
     names = sorted(set(rows["roi"]) - {"all"})
-    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line="_all")
+    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line=draw.HIDDEN)
     drawn = [
-        draw.Panel(pd.concat([grey, table.assign(line=f"_{name}")]), name, query.MEASURES[measure][1])
+        draw.Panel(pd.concat([grey, table.assign(line=draw.HIDDEN + name)]), name, query.MEASURES[measure][1])
         for name, table in ((name, query.brain_curve(curves, name, whole.layer)) for name in names)
     ]
-    style = draw.looks((f"_{name}" for name in names), lines=["-"])
-    style["_all"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
+    style = draw.looks((draw.HIDDEN + name for name in names), lines=["-"])
+    style[draw.HIDDEN] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
     note = f"layer {whole.layer}; {query.subjects_text(len(whole.names), simulated)}, 95 % intervals; grey: all voxels"
     return draw.panels(drawn, style, small=True, note=note, simulated=simulated)
 
@@ -280,6 +281,8 @@ def final_scores(
         ax.grid(axis="y", visible=False)
         ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set(xlabel=label, ylabel="")
+    labels = [textwrap.fill(draw.short(tick.get_text()), 32) for tick in axes[0].get_yticklabels()]
+    axes[0].set_yticks(axes[0].get_yticks(), labels)
     n = query.select(curves, perspective="brain")["subject"].nunique()
     return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
 
@@ -378,7 +381,7 @@ def _raster(
     for y in places[first][1:]:
         ax.axhline(y - 0.9, color="#BDBDBD", linewidth=0.8)
     labels = [": ".join(filter(None, row if new else row[1:])) for row, new in zip(rows, first, strict=True)]
-    ax.set_yticks(places, labels, fontsize=9)
+    ax.set_yticks(places, [*map(draw.short, labels)], fontsize=9)
     ax.set_ylim(max(places, default=0) + 0.7, -0.9)
     ax.grid(axis="y", visible=False)
     draw.TokenAxis(tokens).decorate(ax)
