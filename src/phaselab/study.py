@@ -1,7 +1,7 @@
 """The study file: what is compared with what, validated once, with errors that name the field.
 
 A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same file on the same data
-give the same tables.
+give the same tables. Paths in it are relative to the file itself, and may begin with ``~``.
 """
 
 from __future__ import annotations
@@ -12,14 +12,24 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
+import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home, parse_yaml, read_text
 
 Section = TypeVar("Section", bound=BaseModel)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+
+
+def _beside(path: Path, info: pydantic.ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", ""), home(path))
+
+
+#: A path in a study file, relative to that file. Results depend on what is in it, and not on the folder that it is in.
+_NAME = pydantic.PlainSerializer(lambda path: path.name, return_type=str, when_used="json")
+Beside = Annotated[Path, pydantic.AfterValidator(_beside), _NAME]
 
 
 class StudyError(PhaselabError):
@@ -87,7 +97,7 @@ class Model(Strict):
     name: Slug
     label: str = ""
     train: Training | None = None
-    folder: Path | None = None
+    folder: Beside | None = None
     family: Slug | None = None
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     tokens_per_step: int | None = Field(default=None, ge=1)
@@ -122,7 +132,7 @@ class BrainSpec(Strict):
 BRAIN_SECTIONS: dict[str, type[BrainSpec]] = {}
 
 
-def _brain(value: Any) -> Any:
+def _brain(value: Any, info: pydantic.ValidationInfo) -> Any:
     """A mapping of fields as the section of the data set that it names."""
     if not isinstance(value, dict):
         return value
@@ -132,7 +142,7 @@ def _brain(value: Any) -> Any:
         importlib.import_module("phaselab.brains")
     if name not in BRAIN_SECTIONS:
         raise _wrong(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name")
-    return BRAIN_SECTIONS[name].model_validate(value)
+    return BRAIN_SECTIONS[name].model_validate(value, context=info.context)
 
 
 class FeatureSpec(Strict):
@@ -207,10 +217,10 @@ class Task(Strict):
     name: Slug
     items: int = Field(default=150, ge=1)
     seed: int = 0
-    file: Path | None = None
+    file: Beside | None = None
     shots: int = Field(0, ge=0, le=5)
     permute: bool = False
-    data: dict[str, Path] = {}
+    data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
 
 
@@ -280,20 +290,18 @@ def load_study(name_or_path: str | Path) -> Study:
     A StudyError names each field that is wrong, what was found and what was expected.
     """
     known, asked = embedded(), str(name_or_path)
-    path = known.get(asked, Path(asked))
+    path = known.get(asked, home(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
     return read_section(path, Study)
 
 
 def read_section(path: Path | None, section: type[Section], **given: Any) -> Section:
     """The section that is the content of a YAML file (None: empty), with the fields `given` in place of its own."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    path = path and home(path)
+    content, _ = parse_yaml(read_text(path, StudyError), path, StudyError) if path else ({}, {})
     expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
-        return section.model_validate(content | given)
+        return section.model_validate(content | given, context={"folder": path.parent} if path else None)
     except ValidationError as error:
         where = f"{path}: " if path else ""
         raise StudyError(where + "\n  ".join(map(_told, error.errors()))) from error

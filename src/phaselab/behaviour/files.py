@@ -32,6 +32,7 @@ import yaml
 
 from phaselab.behaviour.score import TaskError
 from phaselab.errors import expect
+from phaselab.files import Loader, home, parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
@@ -119,10 +120,10 @@ class TaskFile(NamedTuple):
         """Split -> file beside the task file, where it names one for each split."""
         named = (self.fields.get("dataset_kwargs") or {}).get("data_files")
         named = named if isinstance(named, Mapping) else {}
-        return {split: self.path.parent / name for split, name in named.items() if isinstance(name, str)}
+        return {split: self.path.parent / home(name) for split, name in named.items() if isinstance(name, str)}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """Functions of the harness stay names: a file is read here without running anything."""
 
 
@@ -131,17 +132,10 @@ _Loader.add_constructor("!function", lambda _, node: str(node.value))
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
     """A YAML file and those that it includes; raises TaskError with the line at which one cannot be read."""
-    path = Path(path)
+    path = home(path)
     expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness", TaskError)
     expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files", TaskError)
-    try:
-        loader = _Loader(path.read_bytes())
-        node: Any = loader.get_single_node()
-        content: Any = loader.construct_document(node) if node else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise TaskError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    content, lines = parse_yaml(read_text(path, TaskError), path, TaskError, _Loader)
     expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields", TaskError)
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
@@ -151,7 +145,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
         found.at.update(inner.at)
         found.files.extend(inner.files)
     found.fields.update(content)
-    found.at.update({key.value: f"{path}:{key.start_mark.line + 1}" for key, _ in node.value})
+    found.at.update({field: f"{path}:{line}" for field, line in lines.items()})
     return found
 
 
@@ -210,7 +204,7 @@ def _lines(path: Path, where: str) -> list[int]:
     """Line of each item of a file of JSON lines, none for one array; TaskError with the line that is neither."""
     if not path.is_file():
         raise TaskError(f"{where}: {path} is not there")
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path, TaskError)
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from phaselab import results
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import home, read_text
 from phaselab.study import digest_of
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ def inspect(source: str) -> dict[str, Parameter]:
     from papermill.translators import PythonTranslator
 
     found = PythonTranslator.inspect({"source": source})
-    return {p.name: p for p in found if p.inferred_type_name in TYPES}
+    return {p.name: p for p in found if p.inferred_type_name != "None"}
 
 
 def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
@@ -54,14 +56,16 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], n
     for key, value in given.items():
         if key not in known:
             raise ParameterError(f"{name}: unknown parameter {key!r}; expected one of\n{listed}")
-        kind = TYPES[known[key].inferred_type_name]
+        typed, right = known[key].inferred_type_name, f"one of {', '.join(TYPES)}: a list can be a str with commas"
+        expect(typed in TYPES, f"{name}: parameter {key!r}", f"the type {typed}", right, ParameterError)
+        kind = TYPES[typed]
         try:
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
             raise ParameterError(
                 f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__}), "
-                f"expected {known[key].inferred_type_name}; the parameters are\n{listed}"
+                f"expected {typed}; the parameters are\n{listed}"
             ) from error
     return values
 
@@ -78,9 +82,14 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     import papermill
     from traitlets.config import Config
 
-    notebook = jupytext.read(source)
+    source, output = home(source), home(output)
+    text = read_text(source, ParameterError)
+    try:
+        notebook = jupytext.reads(text, {"extension": source.suffix})
+    except ValueError as error:
+        raise ParameterError(f"{source}: found no notebook that can be read ({error})") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
-    key = digest_of([source.read_text(encoding="utf-8"), values, results_digest, results.digest_code(".")])
+    key = digest_of([text, values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}
     if results_digest and results.read_json(output).get("metadata", {}).get("phaselab") == made:
         return False
@@ -89,6 +98,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     with tempfile.TemporaryDirectory() as folder, results.write_file(output) as aside:
         raw, done = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(notebook, raw)
+        _try_socket(Path(folder, "socket-1"))
         # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
         # together would choose the same names.
         config = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}})
@@ -103,6 +113,16 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         executed.metadata["phaselab"] = made
         nbformat.write(executed, aside)
     return True
+
+
+def _try_socket(path: Path) -> None:
+    """A socket's name is short: in a TMPDIR of more than 86 characters a kernel would end before it begins."""
+    try:
+        with socket.socket(socket.AF_UNIX) as trial:
+            trial.bind(str(path))
+    except OSError as error:
+        found = f"{tempfile.gettempdir()}, where a kernel cannot have its sockets ({error})"
+        raise PhaselabError(f"TMPDIR: found {found}, expected a shorter path, such as /tmp") from error
 
 
 def _clean(notebook: NotebookNode) -> None:

@@ -6,7 +6,7 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.names import Checkpoint, needed
+from phaselab.checkpoints.names import Checkpoint, local_files
 from phaselab.errors import PhaselabError, expect
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def load(
     weights are missing or of another shape than the configuration says (transformers would fill in random numbers).
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
-    names = needed((path.name for path in folder.glob("*")), folder)
+    names = local_files(folder)
 
     import torch
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
@@ -36,6 +36,11 @@ def load(
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
         expected = "the packages that read it: pip install sentencepiece protobuf"
         expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected)
+    for path in (folder / name for name in names if name.endswith(".safetensors")):
+        try:
+            safe_open(path, "pt")
+        except SafetensorError as error:
+            raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import refuse_pointer
 from phaselab.results import stamped_digest
 
 _AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
@@ -96,16 +97,28 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
     """
     files = sorted(names)
     weights: list[str] = []
+    half = ""
     for stem, ending in (("pytorch_model", "bin"), ("model", "safetensors")):
         whole, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
         parts = [f for f in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", f)]
-        weights = [whole] if whole in files else [index, *parts] if parts and index in files else weights
+        n = int(parts[-1].rpartition("-")[2].partition(".")[0]) if parts else 0
+        half = f"; {len(parts)} of {n} parts of the weights" if len(parts) < n else half
+        weights = [whole] if whole in files else [index, *parts] if 0 < n == len(parts) and index in files else weights
     tokenizer = [f for f in files if _TOKENIZER.fullmatch(f)]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
-    found = ", ".join(files) or "nothing"
+    found = (", ".join(files) or "nothing") + half
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
+    expected += ", all parts of them with their index; states of an optimizer are none"
     expect("config.json" in more and tokenizer and weights, str(where), found, expected)
     return [*more, *tokenizer, *weights]
+
+
+def local_files(folder: Path, code: bool = False) -> list[str]:
+    """What a model is loaded from in a folder (see `needed`); PhaselabError for a file that only stands for another."""
+    names = needed((path.name for path in folder.glob("*")), folder, code)
+    for name in names:
+        refuse_pointer(folder / name)
+    return names
 
 
 def identity(checkpoint: Checkpoint, stamps: Path) -> str:
@@ -116,8 +129,7 @@ def identity(checkpoint: Checkpoint, stamps: Path) -> str:
     folder = checkpoint.path
     if checkpoint.repository or folder is None:
         return f"{checkpoint.repository}@{checkpoint.commit}"
-    files = needed((path.name for path in folder.glob("*")), folder, code=True)
-    told = "".join(f"{name} {stamped_digest(folder / name, stamps)}\n" for name in files)
+    told = "".join(f"{name} {stamped_digest(folder / name, stamps)}\n" for name in local_files(folder, code=True))
     return hashlib.sha256(told.encode()).hexdigest()
 
 

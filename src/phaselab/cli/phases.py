@@ -9,6 +9,7 @@ import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home
 from phaselab.results import Store, read_table, write_table
 from phaselab.study import StudyError, load_study
 
@@ -35,7 +36,7 @@ def phases(
     phases.parquet beside its results.
     """
     if Path(source).suffix.lower() in TABLES:
-        return _of_table(Path(source), x, y, by, stderr, out)
+        return _of_table(home(source), x, y, by, stderr, out)
     import pandas as pd
 
     from phaselab.book.lab import Lab
@@ -63,7 +64,7 @@ def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None
         fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
     except PhaselabError as error:
         raise PhaselabError(f"{path}: --{error}") from error
-    folder = out or Path(f"{path.stem}_phases")
+    folder = home(out or f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
     axis = f"{x} (log scale)"
     figures.fitted_curves(fitted, x=axis, y=y).savefig(folder / "curves.png")

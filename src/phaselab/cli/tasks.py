@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from phaselab.cli.common import app, pairs
+from phaselab.files import home
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
 app.add_typer(tasks_app, name="tasks")
@@ -32,7 +33,7 @@ def validate(
     """Check a task file and all its items, and show the first."""
     from phaselab.behaviour.files import load_items
 
-    items = load_items(file, data={split: Path(path) for split, path in pairs("--data", data, "split=FILE").items()})
+    items = load_items(file, data={split: home(path) for split, path in pairs("--data", data, "split=FILE").items()})
     first = items[0]
     typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
     typer.echo(f"{file}: {len(items)} items, all of them can be asked")

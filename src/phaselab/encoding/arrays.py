@@ -1,4 +1,4 @@
-"""Arrays on disk, of anybody: .npy, .npz, .zarr and .h5, opened without running what a file may hold."""
+"""Arrays on disk, of anybody: .npy, .npz, .zarr and HDF5, opened without running what a file may hold."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home, refuse_pointer
 
 #: ``[label=]path[:array]``; the shortest path that leaves either nothing or the name of an array.
-_WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hdf5))/?(?::/?(.+))?", re.IGNORECASE)
+_WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hdf5|hdf|hf5))/?(?::/?(.+))?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,13 @@ def open_array(text: str, option: str) -> Array:
     """Open the array that a user writes as ``[label=]path[:array]`` for an `option`, or say why not."""
     where, match = f"{option}: {text}", _WRITTEN.fullmatch(text)
     if match is None:
-        raise PhaselabError(f"{where}: expected [LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5")
+        right = "[LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5 (.hf5, .hdf)"
+        raise PhaselabError(f"{where}: expected {right}")
+    path = home(match[2])
     try:
-        found = _opened(Path(match[2]))
+        if path.is_file():
+            refuse_pointer(path)
+        found = _opened(path)
         if isinstance(found, Mapping):
             name = match[3] or next(iter(found), "")
             known = name in found and (match[3] or len(found) == 1)
@@ -67,7 +72,7 @@ def open_array(text: str, option: str) -> Array:
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
     kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64  # whatever holds them exactly
-    return Array(where, match[1] or "", Path(match[2]), found, np.dtype(kind))
+    return Array(where, match[1] or "", path, found, np.dtype(kind))
 
 
 def _opened(path: Path) -> Any:

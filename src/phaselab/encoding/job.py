@@ -17,7 +17,7 @@ from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, read_table, write_file, write_table
+from phaselab.results import digest_code, digest_file, numbers, read_table, write_file, write_table
 from phaselab.stimuli import convolve, delayed
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
@@ -135,12 +135,15 @@ def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
 
 
 def _read_table(path: Path, *needed: str) -> pd.DataFrame:
-    """A table with a value in each cell of the columns `needed`."""
-    texts = dict.fromkeys(("run", "roi", "subject"), str)
-    table = read_table(path, *needed, dtype=texts, keep_default_na=False, skipinitialspace=True)
-    full = (table[[*needed]] != "").all(axis=None)
+    """A table with a value in each cell of the columns `needed`; counts and places are whole numbers."""
+    table = read_table(path, *needed)
+    full = (table[[*needed]].notna() & (table[[*needed]] != "")).all(axis=None)
     expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
-    return table
+    for name in {"n_trs", "voxel"} & {*table}:
+        values = numbers(table[name], f"{path}: {name}")
+        expect((values % 1 == 0).all(), f"{path}: {name}", table[name].tolist()[:5], "whole numbers")
+        table[name] = values.astype(int)
+    return table.astype(dict.fromkeys({"run", "roi", "subject"} & {*table}, "str"))
 
 
 def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
@@ -149,7 +152,6 @@ def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
     first, where = table["run"], str(job.runs)
     if "n_trs" not in table:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
-    expect(table["n_trs"].dtype == int, f"{where}: n_trs", table["n_trs"].tolist()[:5], "whole numbers")
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     lengths = table.groupby("run", sort=False)["n_trs"].sum()

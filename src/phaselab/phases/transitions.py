@@ -16,10 +16,11 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import amount
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Paths, log_tokens
 from phaselab.phases.monotone import move_p, residual_noise
+from phaselab.results import numbers
 
 #: What a move is told by: each estimate has, as columns of its own, the ends of its 95 % interval.
 QUANTITIES, ENDS = ("onset", "liftoff", "midpoint", "end", "height", "steepness"), ("", "_low", "_high")
@@ -260,12 +261,11 @@ def _column(table: pd.DataFrame, role: str, column: str) -> Any:
 
 def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf) -> Array:
     """A column (n,) as floats of at least `least`; empty cells are NaN."""
-    given = _column(table, role, column)
-    values, where = pd.to_numeric(given, errors="coerce"), f"{role}: column {column!r}"
-    for row in np.flatnonzero(values.isna() & given.notna())[:1]:
-        raise PhaselabError(f"{where}: found {given.iloc[row]!r} in row {row + 1}, expected a number")
-    expect(not (values < least).any(), where, f"{values.min():g}", f"{least:g} or more")
-    return np.asarray(values, dtype=float)
+    where = f"{role}: column {column!r}"
+    values = numbers(_column(table, role, column), where)
+    low = values[values < least]
+    expect(not low.size, where, f"{low.min(initial=least):g}", f"{least:g} or more")
+    return values
 
 
 def fit_table(
@@ -277,13 +277,13 @@ def fit_table(
     by : columns whose values together name a curve. stderr : column of the standard error of `y`, if known.
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
-    numbers = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
-    numbers["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
+    read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
+    read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
     for column in by:
-        empty = int(_column(table, "by", column).isna().sum())
+        empty = int((_column(table, "by", column).isna() | (table[column] == "")).sum())
         expect(not empty, f"by: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
-    rows, given = [], pd.DataFrame(numbers)
+    rows, given = [], pd.DataFrame(read)
     fits: dict[Any, Transitions] = {}
     untested = 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
