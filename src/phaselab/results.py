@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -58,9 +57,8 @@ LEFT_ALONE = 2 * 24 * 3600
 
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
-#: A number as programs write it, or none; and how none is written besides, whatever its case.
-_NUMBER = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?|inf|nan)", re.ASCII | re.IGNORECASE)
-_NO_NUMBER = ("", "na", "n/a", "none", "null")
+#: What stands for no number in a column of numbers, whatever its case.
+_NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")
 
 
 class DataMissing(PhaselabError, FileNotFoundError):
@@ -187,7 +185,7 @@ def _put(aside: Path, folder: Path) -> None:
     old = aside.with_suffix(".old")
     while not _exchanged(aside, folder):
         # Nothing is there, or the file system cannot do it: a rename replaces no folder with files in it, so the old
-        # one steps aside first.
+        # one steps aside first. Where another process is faster, it is done once more.
         with suppress(FileNotFoundError):
             os.replace(folder, old)
         try:
@@ -196,8 +194,9 @@ def _put(aside: Path, folder: Path) -> None:
         except OSError as error:
             with suppress(OSError):
                 os.replace(old, folder)
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster: once more
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
+            shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -370,12 +369,11 @@ def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
 
     What could be read in two ways is none: 1,000 (the comma of thousands, or of decimals), 45.2%, 1M, step1000.
     """
-    if pd.api.types.is_numeric_dtype(column):
-        return column.to_numpy(dtype=float, na_value=np.nan)
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.astype("str").str.strip()
+        column = column.mask(column.str.lower().isin(_NO_NUMBER))
+    values = pd.to_numeric(column, errors="coerce")
     right = "a number written out, as 1000 for 1,000, 1000000 for 1M or 0.452 for 45.2% and 0,452; nothing for none"
-    texts = column.astype("str").str.strip()
-    texts = texts.mask(texts.str.lower().isin(_NO_NUMBER), "nan").fillna("nan")
-    wrong = np.flatnonzero(~texts.str.fullmatch(_NUMBER))
-    for row in wrong[:1]:
-        expect(False, where, f"{texts.iloc[row]!r} in row {row + 1}", right)
-    return texts.to_numpy(dtype=float)
+    for row in np.flatnonzero(values.isna() & column.notna())[:1]:
+        expect(False, where, f"{column.iloc[row]!r} in row {row + 1}", right)
+    return values.to_numpy(dtype=float, na_value=np.nan)

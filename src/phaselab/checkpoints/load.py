@@ -6,8 +6,9 @@ import pickle
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
-from phaselab.checkpoints.names import Checkpoint, local_files
+from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import refuse_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -23,7 +24,9 @@ def load(
     weights are missing or of another shape than the configuration says (transformers would fill in random numbers).
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
-    names = local_files(folder)
+    names = needed((path.name for path in folder.glob("*")), folder)
+    for name in names:
+        refuse_pointer(folder / name)
 
     import torch
     from safetensors import SafetensorError, safe_open

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import refuse_pointer
 from phaselab.results import stamped_digest
 
 _AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
@@ -113,14 +112,6 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
     return [*more, *tokenizer, *weights]
 
 
-def local_files(folder: Path, code: bool = False) -> list[str]:
-    """What a model is loaded from in a folder (see `needed`); PhaselabError for a file that only stands for another."""
-    names = needed((path.name for path in folder.glob("*")), folder, code)
-    for name in names:
-        refuse_pointer(folder / name)
-    return names
-
-
 def identity(checkpoint: Checkpoint, stamps: Path) -> str:
     """What a checkpoint is, known without loading it: its commit on a hub, or a digest of the files that it needs.
 
@@ -129,7 +120,8 @@ def identity(checkpoint: Checkpoint, stamps: Path) -> str:
     folder = checkpoint.path
     if checkpoint.repository or folder is None:
         return f"{checkpoint.repository}@{checkpoint.commit}"
-    told = "".join(f"{name} {stamped_digest(folder / name, stamps)}\n" for name in local_files(folder, code=True))
+    files = needed((path.name for path in folder.glob("*")), folder, code=True)
+    told = "".join(f"{name} {stamped_digest(folder / name, stamps)}\n" for name in files)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -10,11 +10,8 @@ import typer
 from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import Store, read_table, write_table
+from phaselab.results import TABLES, Store, read_table, write_table
 from phaselab.study import StudyError, load_study
-
-#: Endings of what `phases` reads as a table of curves; all else is a study.
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
