@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -224,20 +225,22 @@ def write_file(path: Path) -> Iterator[Path]:
     """
     path = home(path)
     expect(not path.is_dir(), str(path), "a folder", "the name of a file")
-    aside = _empty_beside(path)
+    aside = _try_beside(path)
     try:
         yield aside
         _flush(aside)
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
 
 
-def _empty_beside(path: Path) -> Path:
+def _try_beside(path: Path) -> Path:
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.touch()
+        aside.unlink()
     except OSError as error:
         raise PhaselabError(f"{path}: cannot be written: {error.strerror}") from error
     return aside
@@ -301,7 +304,7 @@ class Store:
 
     def try_writing(self, study: str) -> None:
         """See that the results of a study can be written, before any is computed; PhaselabError where they cannot."""
-        _empty_beside(self.study(study) / "results").unlink()
+        _try_beside(self.curves(study))
 
     def study(self, study: str) -> Path:
         """The folder of a study."""
@@ -354,7 +357,7 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
 
 
 def _of_text(text: str, usual: str) -> pd.DataFrame:
-    first = text.lstrip("\n").partition("\n")[0]
+    first = re.sub('"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
     how: dict[str, Any] = {"sep": max(usual, ",", ";", "\t", key=first.count), "skipinitialspace": True}
     # Its first line is read as cells too: pandas takes an index from lines that are longer than their header.
     cells = pd.read_csv(io.StringIO(text), header=None, dtype="str", keep_default_na=False, **how)

@@ -74,6 +74,7 @@ LABELS = "run , label\n001,NA\n1,None\n0.10,\n0.1, a b \n"
         LABELS.encode("utf-16-be"),
         LABELS.replace(",", ";").encode(),
         LABELS.replace(",", "\t").encode(),
+        f'"a, b"; {LABELS}'.replace(",", ";").replace("a;", "a,").replace("\n", "\n;", 4).encode(),
         LABELS.replace("\n", ",,\n").encode(),
         "".join(f"{'' if i == 0 else i - 1},{line}\n" for i, line in enumerate(LABELS.splitlines())).encode(),
     ],
@@ -82,7 +83,7 @@ def test_labels_are_text_however_a_table_was_written(tmp_path: Path, raw: bytes)
     path = tmp_path / "t.csv"
     path.write_bytes(raw)
     table = read_table(path, "run", "label")
-    assert table.to_dict("list") == {"run": ["001", "1", "0.10", "0.1"], "label": ["NA", "None", "", "a b"]}
+    assert table[["run", "label"]].to_dict("list") == {"run": ["001", "1", "0.10", "0.1"], "label": ["NA", "None", "", "a b"]}
 
 
 @pytest.mark.parametrize(
@@ -486,8 +487,9 @@ def test_notebooks_that_cannot_run_are_said(tmp_path: Path, monkeypatch: pytest.
     )
     path.write_bytes((head + NOTEBOOK + "caf\xe9").encode("latin-1"))
     assert "n.md: line 13: found byte 0xe9" in refused(runner.execute, path, out, {})
-    (tmp_path / "n.ipynb").write_text("{")
-    assert "n.ipynb: found no notebook that can be read" in refused(runner.execute, tmp_path / "n.ipynb", out, {})
+    for text in ("{", ""):
+        (tmp_path / "n.ipynb").write_text(text)
+        assert "n.ipynb: found no notebook that can be read" in refused(runner.execute, tmp_path / "n.ipynb", out, {})
     assert "none.md: cannot be read: No such file" in refused(runner.execute, tmp_path / "none.md", out, {})
     path.write_text(head + NOTEBOOK)
     deep = tmp_path / ("x" * 120)

@@ -86,7 +86,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
     except ValueError as error:
-        raise ParameterError(f"{source}: found no notebook that can be read ({error})") from error
+        raise ParameterError(f"{source}: found no notebook that can be read ({str(error)[:200]})") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([text, values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}

@@ -141,7 +141,8 @@ def _read_table(path: Path, *needed: str) -> pd.DataFrame:
     expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
     for name in {"n_trs", "voxel"} & {*table}:
         values = numbers(table[name], f"{path}: {name}")
-        expect((values % 1 == 0).all(), f"{path}: {name}", table[name].tolist()[:5], "whole numbers")
+        whole = np.isfinite(values) & (np.floor(values) == values)
+        expect(whole.all(), f"{path}: {name}", table[name].tolist()[:5], "whole numbers")
         table[name] = values.astype(int)
     return table.astype(dict.fromkeys({"run", "roi", "subject"} & {*table}, "str"))
 
