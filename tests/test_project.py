@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 629,
     "checkpoints": 715,
     "cli": 522,
-    "encoding": 2006,
+    "encoding": 2007,
     "features": 444,
     "figures": 940,
     "internals": 660,
