@@ -4,10 +4,11 @@
 
 A random OLMo2 of 8 layers of 512 features, with the vocabulary of OLMo-2, reads captions, one a second, each for three
 seconds in a row or for one. `phaselab.features.extract` takes turns with the plain loop: one text at a time through the
-model, hidden states of all layers, their means over tokens. The loop reads a sample of the captions, evenly spaced by
-length, and its time per token counts. It is measured a second time without the model's head, which no feature needs:
-a wide vocabulary on a narrow network makes more of it than there is at 7B. Ratios are of process CPU time (of wall time
-on CUDA), medians over turns. Peak memory is that of processes of their own, which read n and 4n seconds.
+model, after BOS, hidden states of all layers, their means over the text's tokens. The loop reads a sample of the
+captions, evenly spaced by length, and its time per token counts. It is measured a second time without the model's head,
+which no feature needs: a wide vocabulary on a narrow network makes more of it than there is at 7B. Ratios are of CPU
+time (of wall time on CUDA), medians over turns. Peak memory is that of processes of their own, which read n and 4n
+seconds.
 
 "At most" is the ratio if the products with the blocks' matrices ran at the peak of a large product and all else took no
 time: nothing that computes these numbers in this precision can be faster. It leaves little to gain on long captions.
@@ -67,9 +68,9 @@ def words() -> list[str]:
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    inner = Tokenizer(WordLevel({w: i for i, w in enumerate(["<unk>", *words()])}, "<unk>"))
+    inner = Tokenizer(WordLevel({w: i for i, w in enumerate(["<unk>", "<s>", *words()])}, "<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>")
 
 
 def captions(seconds: int, lengths: tuple[int, int], repeats: int) -> Stimulus:
@@ -88,9 +89,9 @@ def plain(model: Any, tokens: Any, texts: tuple[str, ...], head: bool) -> np.nda
     read = model if head else model.base_model
     means = []
     for text in texts:
-        ids = torch.tensor([tokens(text)["input_ids"]], device=model.device)
+        ids = torch.tensor([[tokens.bos_token_id, *tokens(text)["input_ids"]]], device=model.device)
         states = read(input_ids=ids, output_hidden_states=True).hidden_states
-        means.append(np.stack([layer[0].mean(dim=0).float().cpu().numpy() for layer in states]))
+        means.append(np.stack([layer[0, 1:].mean(dim=0).float().cpu().numpy() for layer in states]))
     return np.stack(means, axis=1)
 
 
@@ -125,7 +126,7 @@ def against_loop(model: Any, device: str, quick: bool, flop: float, peak: float)
             for n, (own, (features, values)) in found.items():
                 texts = stimuli[n].runs[0].texts
                 n_tokens[n] = features.notes["tokens"]
-                more = sum(len(text.split()) for text in texts) / sum(len(text.split()) for text in sample)
+                more = sum(1 + len(text.split()) for text in texts) / sum(1 + len(text.split()) for text in sample)
                 most = loop * more * peak / (n_tokens[n] * flop)
                 times[n].append((loop * more / own, headless * more / own, own, most))
                 at = [(texts.index(text), k) for k, text in enumerate(sample) if text in texts]

@@ -4,7 +4,8 @@
 
 Items: one pass of all measures (`phaselab.behaviour.score_tasks`, tokens of its requests included) over 1,000 items of
 four options, against plain batched forward passes over the same tokens: each prompt with its four options once, rows of
-like length together, the same batch size, nothing done with the logits. Internal states: all measures of all layers of
+like length together, the same batch size, nothing done with the logits. With knowing, the second pass of ``knowing``
+over the first two thirds of each prompt is in both. Internal states: all measures of all layers of
 a checkpoint of the study demo, against its encoding. The two of a pair take turns; the ratio is the median over turns.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,22 +87,29 @@ def measure(quick: bool) -> list[Row]:
     n, turns = (200, 2) if quick else (1000, 3)
     rows: list[Row] = []
 
+    def parts(item: Item) -> list[list[int]]:
+        return [
+            tokenizer(" ".join([said, *item.options]))["input_ids"] for said in (item.prompt, item.question) if said
+        ]
+
     def row(name: str, value: float, unit: str, goal: float | None = None) -> None:
         rows.append(Row(name, value, unit, *(() if goal is None else (f"<= {goal}", value <= goal))))
 
     model, tokenizer = model_and_tokenizer()
     for words, kind in ((1, "one token"), (3, "three tokens")):
-        items = make_items(tokenizer, n, words, seed=words)
-        tokens = [tokenizer(" ".join([i.prompt, *i.options]))["input_ids"] for i in items]
-        asked = {kind: items}
-        ours, plain, ratio = interleaved(
-            lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH),
-            lambda tokens=tokens: plain_pass(model, tokens),
-            turns,
-        )
-        row(f"{n} items, options of {kind}: all measures", ours, "CPU s")
-        row(f"{n} items, options of {kind}: plain pass", plain, "CPU s")
-        row(f"{n} items, options of {kind}: ratio", ratio, "times", 1.3)
+        listed = make_items(tokenizer, n, words, seed=words)
+        both = [replace(i, question=i.prompt[: 2 * len(i.prompt) // 3].rsplit(" ", 1)[0]) for i in listed]
+        for items, more in ((listed, ""), (both, " with knowing")):
+            tokens = [ids for item in items for ids in parts(item)]
+            asked = {kind: items}
+            ours, plain, ratio = interleaved(
+                lambda asked=asked: score_tasks(model, tokenizer, asked, BATCH),
+                lambda tokens=tokens: plain_pass(model, tokens),
+                turns,
+            )
+            row(f"{n} items, options of {kind}: all measures{more}", ours, "CPU s")
+            row(f"{n} items, options of {kind}: plain pass{more}", plain, "CPU s")
+            row(f"{n} items, options of {kind}: ratio{more}", ratio, "times", 1.3)
 
     study = load_study("demo")
     bench = Workbench(study, Store(Path("/nonexistent")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def test_a_table_gives_a_table_and_figures(table: Path, tmp_path: Path) -> None:
     assert "late, t: The curve rises from" in result.output
     assert "seen (" in result.output
     assert "never, t: No transition" in result.output
+    assert "Rise beyond chance (p = " in result.output
     moves = pd.read_csv(out / "transitions.csv").set_index("model")
     assert moves["kind"].to_dict() == {"late": "rise", "never": "flat"}
     assert np.log10(moves.loc["late", "liftoff"]) == pytest.approx(8, abs=0.2)
@@ -54,8 +56,24 @@ def test_without_names_a_table_is_one_curve(table: Path, tmp_path: Path) -> None
     one.to_csv(tmp_path / "one.csv", index=False)
     result = phases(tmp_path / "one.csv", *COLUMNS, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.output
-    assert "one.csv: The curve rises from" in result.output
+    assert "one.csv: The curve " in result.output
+    assert "rise beyond chance (p = " in result.output.lower()
     assert (tmp_path / "out" / "raster.png").is_file()
+
+
+def test_many_curves_with_replicates_and_a_file_of_what_was_found(table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table).query("model == 'late'")
+    many = pd.concat([frame.assign(task=f"t{k}", seed=seed) for k in range(61) for seed in (0, 1)])
+    many.rename(columns={"seen": "step", "score": "value"}).to_csv(tmp_path / "many.csv", index=False)
+    found, out = tmp_path / "found.json", tmp_path / "out"
+    options = ("--axis", "step", "--by", "task", "--replicates", "seed", "--min-effect", "0.1")
+    result = phases(tmp_path / "many.csv", *options, "--json", found, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in out.glob("*.png")} == {f"{n}-{k}.png" for n in ("curves", "raster") for k in (1, 2)}
+    content = json.loads(found.read_text())
+    assert [row["kind"] for row in content["moves"]] == ["rise"] * 61
+    assert content["moves"][0]["turn"] is None
+    assert content["statements"]["t0"].startswith("The curve rises from")
 
 
 def test_parquet_and_tabs_give_the_same(table: Path, tmp_path: Path) -> None:
@@ -73,14 +91,16 @@ def test_parquet_and_tabs_give_the_same(table: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "--x: found nothing, expected one of model, task, seen"),
-        (
-            ("--x", "tokens", "--y", "score"),
-            "--x: found no column 'tokens', expected one of model, task, seen",
-        ),
+        ((), "--axis: found no column 'tokens', expected one of model, task, seen"),
+        (("--x", "seen"), "--y: found no column 'value', expected one of model, task, seen"),
         (("--x", "seen", "--y", "model"), "--y: column 'model': found 'late' in row 1, expected a number"),
         ((*COLUMNS, "--by", "model,size"), "--by: found no column 'size'"),
         ((*COLUMNS, "--stderr", "se"), "--stderr: found no column 'se'"),
+        ((*COLUMNS, "--replicates", "seed"), "--replicates: found no column 'seed'"),
+        (
+            (*COLUMNS, "--by", "model", "--stderr", "error", "--replicates", "task"),
+            "--stderr: found 'error', expected none",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told(table: Path, options: tuple[str, ...], said: str) -> None:
@@ -97,7 +117,7 @@ def test_a_table_that_is_none_and_options_without_a_table(tmp_path: Path) -> Non
     assert "No such file" in phases(tmp_path / "none.csv", *COLUMNS).output
     result = phases("demo", "--x", "tokens")
     assert result.exit_code == 2
-    assert "demo: found --x, expected them with a table" in result.output
+    assert "demo: found --axis, expected them with a table" in result.output
 
 
 def test_a_library_of_an_extra_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

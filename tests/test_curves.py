@@ -13,6 +13,7 @@ from phaselab.curves import NothingToDraw, behaviour_by_task, brain_by_subject, 
 from phaselab.errors import PhaselabError
 from phaselab.phases import phase_text, triple_phase_test
 from phaselab.results import curve_table
+from phaselab.study import PhaseSpec
 
 TOKENS = (0, *np.round(np.logspace(6, 9, 9)).astype(int).tolist())
 SUBJECTS = ("s0", "s1", "s2", "s3")
@@ -88,7 +89,7 @@ def test_a_region_without_any_value_is_an_empty_curve(table: pd.DataFrame) -> No
     poor = table.assign(value=table["value"].mask(table["roi"] == "x"))
     assert brain_curve(poor, "x", layer=1).empty
     assert brain_by_subject(poor, "x").names == ()
-    assert not triple_phase_test(poor, "m", roi="x", n_bootstrap=20).brain.decided
+    assert not triple_phase_test(poor, "m", PhaseSpec(roi="x"), n_bootstrap=20).brain.decided
 
 
 def test_where_nobody_is_complete_nothing_is_drawn_or_decided(table: pd.DataFrame) -> None:

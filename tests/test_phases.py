@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from phaselab.curves import select_layer
+from phaselab.curves import brain_layer, select_layer
 from phaselab.errors import PhaselabError
 from phaselab.phases import (
     MOVE_COLUMNS,
     Transitions,
+    dates_together,
     detachment_power,
     detectable_depth,
     fit_table,
@@ -23,10 +24,10 @@ from phaselab.phases import (
     sensitivity,
     triple_phase_test,
 )
-from phaselab.phases.fit import grid_of, search
-from phaselab.phases.monotone import autocorrelated
-from phaselab.phases.power import fall_found
+from phaselab.phases.fit import autocorrelated, grid_of, search
+from phaselab.phases.three_phases import fall_p, falls_after_rise
 from phaselab.results import curve_table
+from phaselab.study import PhaseSpec
 
 
 def grid(n: int) -> np.ndarray:
@@ -40,7 +41,7 @@ def shape(tokens: np.ndarray, *corners: tuple[float, float]) -> np.ndarray:
     return np.interp(log_tokens(tokens), x, y)
 
 
-DIP = ((7.0, 0.3), (8.0, 0.6), (8.5, 0.6), (9.0, 0.4), (9.3, 0.4), (9.8, 0.7))
+DIP = ((7.2, 0.3), (7.8, 0.6), (8.5, 0.6), (9.0, 0.4), (9.3, 0.4), (9.8, 0.7))
 
 
 def study(
@@ -79,7 +80,7 @@ def study(
 def three_phases(rng: np.random.Generator, n: int = 24, subjects: int = 4) -> pd.DataFrame:
     t = grid(n)
     brain = shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
-    form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(n)
+    form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(n)
     accuracy = shape(t, (9.1, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
     return study(brain, form, accuracy, t, layers=2)
 
@@ -108,6 +109,19 @@ def test_the_search_finds_what_brute_force_finds() -> None:
             assert rss == pytest.approx(best)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_change_points_are_where_two_other_packages_find_them(seed: int) -> None:
+    piecewise_regression, ruptures = pytest.importorskip("piecewise_regression"), pytest.importorskip("ruptures")
+    x, rng = np.linspace(6, 10, 41), np.random.default_rng(seed)
+    y = np.interp(x, [7.2, 8.6], [0, 1]) + 0.03 * rng.standard_normal(41)
+    fit = fit_transitions(10**x, y, max_changes=2)
+    np.random.seed(seed)  # noqa: NPY002  (the package draws its restarts from the global state)
+    theirs = piecewise_regression.Fit(x, y, n_breakpoints=2).get_results()["estimates"]
+    assert np.log10(fit.knots) == pytest.approx([theirs[f"breakpoint{k}"]["estimate"] for k in (1, 2)], abs=2e-3)
+    on_grid = ruptures.Dynp(model="clinear", min_size=2, jump=1).fit(y).predict(2)[:-1]
+    assert np.log10(fit.knots) == pytest.approx(x[np.array(on_grid) - 1], abs=0.11)  # a checkpoint is .1 apart
+
+
 @pytest.mark.parametrize("knot", [7.77, 8.2, 9.05])
 def test_a_change_between_checkpoints_is_found_exactly_without_noise(knot: float) -> None:
     t = grid(21)
@@ -123,7 +137,7 @@ def test_a_rise_a_fall_and_a_return_are_dated() -> None:
     t = grid(28)
     y = shape(t, *DIP) + 0.01 * np.random.default_rng(3).standard_normal(28)
     fit = fit_transitions(t, y, max_changes=6)
-    assert [kind for kind in fit.kinds if kind != "flat"] == ["rise", "fall", "rise"]
+    assert [move.kind for move in fit.moves] == ["rise", "fall", "rise"]
     assert len(fit.rises) == 2
     assert len(fit.falls) == 1
     for low, high, knot in zip(*np.log10(fit.intervals).T, np.log10(fit.knots), strict=True):
@@ -137,6 +151,8 @@ def test_a_move_is_a_row_of_a_table_by_the_names_of_its_columns() -> None:
     fit = fit_transitions(t, shape(t, *DIP) + 0.01 * np.random.default_rng(3).standard_normal(28), max_changes=6)
     (fall,) = fit.falls
     assert list(vars(fall)) == list(MOVE_COLUMNS[:-4])
+    assert 10**7.8 <= fall.turn <= 10**8.6  # on the plateau from which it falls
+    assert fall.turn_low < fall.turn < fall.turn_high
     assert fall.height_low < fall.height < fall.height_high < 0
     assert [move.kind for move in fit.moves] == ["rise", "fall", "rise"]
 
@@ -224,6 +240,7 @@ def test_wrong_arguments_are_named() -> None:
 
 def test_holm() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([np.nan, 0.04, 0.03]) == pytest.approx([np.nan, 0.06, 0.06], nan_ok=True)  # what was not tested
 
 
 def test_three_phases_that_are_there_are_found() -> None:
@@ -246,7 +263,9 @@ def test_a_rise_alone_is_the_first_phase_alone() -> None:
     form = shape(t, (7.0, 0.1), (8.0, 0.9)) + 0.02 * rng.standard_normal(24)
     test = triple_phase_test(study(brain, form, np.full(24, 0.33), t), "m")
     assert test.table["found"].tolist() == [True, False, False]
-    assert test.table["why"].str.len().min() > 10
+    assert test.table["p"].isna().tolist() == [False, True, True]
+    assert "would have been missed" in test.table["why"][1]
+    assert test.statement.startswith("m (one seed): alignment at ")
     assert test.statement.endswith("no detachment, no realignment.")
 
 
@@ -258,7 +277,7 @@ def test_a_fall_while_accuracy_rises_is_no_detachment() -> None:
     accuracy = shape(t, (8.4, 0.33), (9.1, 0.9)) + 0.01 * rng.standard_normal(24)
     table = triple_phase_test(study(brain, form, accuracy, t), "m").table.set_index("phase")
     assert not table.loc[2, "found"]
-    assert "not shown to be flat" in table.loc[2, "why"]
+    assert "not shown to pause" in table.loc[2, "why"]
 
 
 def test_what_is_missing_makes_no_phase() -> None:
@@ -278,15 +297,17 @@ def test_what_is_missing_makes_no_phase() -> None:
         triple_phase_test(curves, "x")
     with pytest.raises(ValueError, match="missing columns roi"):
         triple_phase_test(curves.drop(columns="roi"), "m")
-    with pytest.raises(ValueError, match="layer: found 7"):
-        triple_phase_test(curves, "m", layer=7)
+    for field, value in (("layer", 7), ("roi", "V1"), ("measure", "r_normalized"), ("accuracy", "acc")):
+        with pytest.raises(PhaselabError, match=f"{field}: found '?{value}'?, expected .*"):
+            triple_phase_test(curves, "m", PhaseSpec(**{field: value}))
 
 
 def test_what_is_not_decided_is_not_called_a_no() -> None:
     rows = [dict(model="m", perspective="behaviour", measure="accuracy", tokens=t, step=t, value=0.5) for t in range(4)]
     test = triple_phase_test(curve_table(rows, study="s", checkpoint="c"), "m")
     assert set(test.table["verdict"]) == {"not decided"}
-    assert test.statement == "m: alignment not decided, detachment not decided, realignment not decided."
+    assert test.statement == "m (one seed): alignment not decided, detachment not decided, realignment not decided."
+    assert test.table["p"].isna().all()
     assert "**not decided**" in phase_text(test, 1, "r")
     assert "Test: p" not in phase_text(test, 1, "r")
 
@@ -307,7 +328,7 @@ def test_without_a_ceiling_correlations_are_tested() -> None:
 
 
 def test_the_layer_is_chosen_once_for_the_whole_curve() -> None:
-    brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.1, 0.9, 0.6, 0.6, 0.5, 0.7]})
+    brain = pd.DataFrame({"layer": [0, 0, 1, 1, 2, 2], "value": [0.9, 0.9, 0.6, 0.6, 0.5, 0.7]})
     assert select_layer(brain) == 1
     assert select_layer(brain.iloc[:0]) == -1
 
@@ -318,14 +339,86 @@ def test_sensitivity_says_what_the_verdict_hangs_on() -> None:
     right = curves[curves["measure"] == "accuracy"]
     steady = right.assign(measure="log_probability", value=np.linspace(-4.0, -1.0, len(right)))
     table = sensitivity(pd.concat([curves, steady]), "m", n_bootstrap=60)
-    assert set(table["varied"]) == {
-        "", "layer", "measure", "roi", "penalty", "max_changes", "margin", "accuracy"
-    }  # fmt: skip
+    # The two layers, the only region and the only measure are the rule's own, or come to them.
+    assert set(table["varied"]) == {"", "layer", "penalty", "max_changes", "margin", "lag", "accuracy"}
+    assert set(table.loc[table["varied"] == "layer", "choice"]) == {"0.33", "mean"}  # of layers 0 and 1
     assert (table.groupby(["varied", "choice"]).size() == 3).all()
     assert table.loc[table["varied"] == "", "agrees"].all()
     second = table[(table["varied"] == "accuracy") & (table["phase"] == 2)].iloc[0]
     assert not second["found"]
     assert second["note"] == "found in the discontinuous measure alone"
+
+
+def test_one_layer_stands_for_all_models_without_a_look_at_their_scores() -> None:
+    rows = [
+        {"perspective": "brain", "measure": "r", "roi": "all", "layer": layer, "value": 1.0 / (1 + layer), "model": "m"}
+        for layer in range(7)
+    ]
+    curves = curve_table(rows, study="s", checkpoint="c", subject="s1", tokens=1, step=1)
+    assert brain_layer(curves) == 4  # two thirds of the way to layer 6, though the embedding scores best
+    assert [brain_layer(curves, choice) for choice in (0.0, 1.0, 3, "best", "mean")] == [0, 6, 3, 1, -1]
+    curves.attrs["layer"] = 0.5
+    assert brain_layer(curves) == 3
+    assert brain_layer(curves[curves["layer"] >= 0]) == 3  # a selection keeps what the study said
+
+
+def test_tokens_rounded_in_names_are_told_apart_by_steps() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    exact = curves.assign(step=(curves["tokens"] // 10**5), tokens=curves["tokens"] // 10**5 * 10**5)
+    rounded = exact.assign(tokens=(exact["tokens"] / 1e9).round().astype("int64") * 10**9)
+    assert rounded["tokens"].nunique() < exact["tokens"].nunique()
+    test = triple_phase_test(rounded, "m", n_bootstrap=20)
+    assert test.brain.tokens.size == exact["step"].nunique()
+    assert "rounded to those of another: steps times 100,000 tokens instead" in test.brain.notes[0]
+    no_steps = triple_phase_test(rounded.assign(step=0), "m", n_bootstrap=20)
+    assert "share their tokens with another; averaged" in no_steps.brain.notes[0]
+
+
+def test_seeds_are_replicates_of_one_curve() -> None:
+    several = [three_phases(np.random.default_rng(k)).assign(model=f"m{k}") for k in range(4)]
+    test = triple_phase_test(pd.concat(several), [f"m{k}" for k in range(4)], n_bootstrap=60)
+    assert test.brain.replicates is not None
+    assert test.brain.replicates.shape[0] == 4
+    assert test.table["found"].tolist() == [True, True, True]
+    assert set(test.table["seeds"]) == {4}
+    assert "(4 seeds)" in test.statement
+    assert "This is one seed" not in phase_text(test, 1, "r")
+    fewer = [several[0], several[1][several[1]["step"] != 5]]
+    test = triple_phase_test(pd.concat(fewer), ["m0", "m1"], n_bootstrap=20)
+    assert "1 checkpoints that not every seed has left out" in test.brain.notes
+
+
+def test_the_rule_is_part_of_the_result() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    one, other = (triple_phase_test(curves, "m", rule, n_bootstrap=20) for rule in (None, PhaseSpec(lag=0.01)))
+    assert set(one.table["rule"]) != set(other.table["rule"])
+    assert not other.table["found"][0]
+    assert "not shown to be within a factor of 1" in other.table["why"][0]
+    assert other.table["p"][0] > 0.05  # a lag outside the rule's has a p-value as well
+
+
+def test_models_that_learn_the_form_later_and_align_later_go_together() -> None:
+    form = 10 ** np.array([7.0, 7.4, 7.9, 8.1, 8.6, 9.0])
+    told = dates_together(form * 1.5, form)
+    assert told["tau"] == pytest.approx(1.0)
+    assert told["p"] == pytest.approx(2 / 720)  # one order of six out of all, both ways
+    assert told["mean_lag"] == pytest.approx(np.log10(1.5))
+    assert told["p_lag"] < 0.001
+    assert np.isnan(dates_together(form[:3], form[:3])["tau"])
+    assert np.isnan(dates_together(np.where(form > 1e8, np.nan, form), form)["p"])
+
+
+def test_a_study_says_how_many_items_would_do() -> None:
+    t = grid(24)
+    rng = np.random.default_rng(1)
+    brain = shape(t, *DIP) + 0.01 * rng.standard_normal((4, 24))
+    form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(24)
+    accuracy = shape(t, (6.5, 0.2), (7.5, 0.4), (9.1, 0.4), (9.7, 0.9)) + 0.005 * rng.standard_normal(24)
+    row = triple_phase_test(study(brain, form, accuracy, t, stderr=0.03), "m").table.iloc[1]
+    assert row["verdict"] == "not decided"
+    assert np.isnan(row["p"])
+    assert "items would do" in row["why"]
+    assert triple_phase_test(study(brain, form, accuracy, t, stderr=0.005), "m").table["found"][1]
 
 
 # --------------------------------------------------------------------------------- any table
@@ -368,6 +461,32 @@ def test_a_table_without_names_is_one_curve_and_says_what_it_averaged() -> None:
     fitted = fit_table(table.rename(columns={"tokens": "steps"}), "steps")
     assert list(fitted.fits) == [()]
     assert set(fitted.moves["notes"]) == {"20 checkpoints share their tokens with another; averaged"}
+
+
+def test_replicates_of_a_curve_are_a_column() -> None:
+    t, rng = grid(20), np.random.default_rng(3)
+    rows = [
+        {"step": x, "acc": y, "seed": seed, "task": "a"}
+        for seed in range(5)
+        for x, y in zip(t, shape(t, (8.0, 0.1), (8.5, 0.9)) + 0.05 * rng.standard_normal(20), strict=True)
+        if not (seed == 4 and x > 1e9)
+    ]
+    fitted = fit_table(pd.DataFrame(rows), "step", "acc", ["task"], replicates="seed")
+    fit = fitted.fits["a",]
+    assert fit.replicates is not None
+    assert fit.replicates.shape == (4, 20)
+    assert "left out: 4" in fit.notes[0]
+    assert "Rise beyond chance (p = " in fitted.said(("a",))
+    small = fit_table(pd.DataFrame(rows), "step", "acc", ["task"], replicates="seed", min_effect=0.9)
+    assert small.moves["kind"].tolist() == ["flat"]
+
+
+def test_a_table_is_drawn_in_parts() -> None:
+    table = pd.concat([learning().assign(seed=k) for k in range(3)])
+    fitted = fit_table(table, by=["model", "seed"])
+    parts = [*fitted.parts(4)]
+    assert [len(part.fits) for part in parts] == [4, 4, 1]
+    assert sum(len(part.moves) for part in parts) == len(fitted.moves)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +533,8 @@ def falls_found(subjects: int, n: int, rho: float, shared: float, simulations: i
     hits = 0
     for _ in range(simulations):
         own = 0.1 * autocorrelated(rng, (subjects, n), rho)
-        hits += fall_found(t, plateau + own + shared * rng.standard_normal(n))
+        fit = fit_transitions(t, plateau + own + shared * rng.standard_normal(n), max_changes=6, n_bootstrap=60)
+        hits += any(fall_p(fit, fall) <= 0.05 for fall in falls_after_rise(fit))
     return hits
 
 
@@ -428,7 +548,7 @@ def test_noise_on_a_plateau_is_no_fall(subjects: int, n: int, rho: float, shared
 
 
 def test_deeper_falls_are_found_more_often() -> None:
-    table = detachment_power((0.0, 2.0, 6.0), (24,), (4,), n_simulations=15)
+    table = detachment_power((0.0, 2.0, 6.0), (24,), (6,), n_simulations=15)
     assert table["power"].is_monotonic_increasing
     assert table["power"].iloc[0] <= 0.2
     assert table["power"].iloc[-1] >= 0.9

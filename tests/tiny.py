@@ -36,6 +36,15 @@ TINY: dict[str, Any] = {
     "tasks": [{"name": "reading", "items": 8}, {"name": "facts", "items": 8}],
     "internals": {"probes": ["who"], "samples": 200},
 }
+#: A task file whose options are words of the world, which has no letters.
+PLACES = """task: places
+dataset_path: json
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}} options : {{choices | join(' , ')}} answer :"
+doc_to_choice: choices
+doc_to_target: answer
+"""
 #: Stages that TINY asks for, of each checkpoint, and of the last of each model.
 CHECKPOINT, LAST = ("behaviour", "brain", "internal"), ("controls",)
 

@@ -16,9 +16,9 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
-from phaselab.study import Study, digest_of
+from phaselab.study import PhaseSpec, Study, digest_of
 
-__all__ = ["MEASURES", "NothingToDraw", "amount", "best_layer", "brain_curve", "brain_measure", "chance_level"]
+__all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", "brain_measure", "chance_level"]
 __all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
 __all__ += ["of_tasks", "select", "subjects_text"]
 
@@ -30,6 +30,8 @@ MEASURES = {
     "r_normalised": ("brain score", "share of the ceiling"),
     "instruction_following": ("instruction following", "share of items"),
     "accuracy": ("accuracy", "share of items"),
+    "knowing": ("knowing (no options listed)", "share of items"),
+    "knowing_log_probability": ("log-probability of the right answer, no options listed", "nats"),
     "accuracy_greedy": ("greedy accuracy", "share of items"),
     "chance_corrected_accuracy": ("accuracy above chance", "share of what is above"),
     "log_probability": ("log-probability of the right answer", "nats"),
@@ -95,19 +97,33 @@ def brain_measure(curves: pd.DataFrame) -> str:
     return "r_normalised" if (curves["measure"] == "r_normalised").any() else "r"
 
 
-def select_layer(brain: pd.DataFrame) -> int:
+def select_layer(rows: pd.DataFrame) -> int:
     """The layer with the highest mean over all checkpoints and subjects: one layer for the whole curve.
 
     A best layer chosen anew at each checkpoint would make a maximum of noise into a rise. Ties go to the lower
-    layer. `brain` has columns layer and value; -1 if it is empty.
+    layer, and the embedding (0) stands only where it is alone. `rows` has columns layer and value; -1 if it is empty.
     """
-    means = brain[brain["layer"] >= 0].groupby("layer")["value"].mean().dropna()
+    layers = rows["layer"] >= min(1, rows["layer"].max())
+    means = rows[layers & (rows["layer"] >= 0)].groupby("layer")["value"].mean().dropna()
     return int(means.index[int(means.to_numpy().argmax())]) if len(means) else -1
 
 
-def best_layer(curves: pd.DataFrame) -> int:
-    """The layer with the highest brain score over all checkpoints and subjects (``select_layer``)."""
-    return select_layer(select(curves, perspective="brain", measure=brain_measure(curves), roi="all"))
+def brain_layer(curves: pd.DataFrame, layer: float | str | None = None, roi: str = "all", measure: str = "") -> int:
+    """The layer that stands for a model: at the same relative depth in all models of a study, whatever it scores.
+
+    layer : a relative depth as a float, 0.0 (the embedding) to 1.0 (the last), to which the nearest layer is taken; a
+        layer's number; ``best`` (`select_layer`) or ``mean`` (-1). None: what the study's rule of the phases says,
+        which ``Lab.curves`` puts into ``curves.attrs["layer"]``, else two thirds.
+    """
+    layer = curves.attrs.get("layer", PhaseSpec().layer) if layer is None else layer
+    rows = select(curves, perspective="brain", measure=measure or brain_measure(curves), roi=roi)
+    layers = sorted(int(i) for i in rows["layer"].unique() if i >= 0)
+    if layer in ("best", "mean"):
+        return select_layer(rows) if layer == "best" else -1
+    if isinstance(layer, float) and 0 <= layer <= 1:
+        return min(layers, key=lambda i: abs(i - layer * layers[-1]))
+    expect(layer in layers, "layer", repr(layer), f"'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
+    return int(layer)
 
 
 class Curve(NamedTuple):
@@ -143,14 +159,27 @@ class Curve(NamedTuple):
         return pd.DataFrame(numbers, places).reset_index()
 
 
+def _places(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Rows with tokens that tell checkpoints apart, where their steps do; and what was done to that end."""
+    places = rows[["checkpoint", "step", "tokens"]].drop_duplicates()
+    if not (shared := int(places["tokens"].duplicated().sum())):
+        return rows, []
+    last = places.sort_values("step").iloc[-1]
+    if places["step"].duplicated().any() or last["step"] <= 0:
+        return rows, [f"{shared} checkpoints share their tokens with another; averaged"]
+    rate = last["tokens"] / last["step"]  # names are rounded (tokens5B), steps are not
+    said = f"tokens of {shared} checkpoints are rounded to those of another: steps times {rate:,.0f} tokens instead"
+    return rows.assign(tokens=(rows["step"] * rate).round().astype("int64")), [said]
+
+
 def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
+    rows, notes = _places(rows)
     means = rows.groupby([of, "tokens"])[["value", "stderr"]].mean(skipna=False)
     value, stderr = (means[name].unstack() for name in ("value", "stderr"))
     at = value.notna().any()
     whole = value.loc[:, at].notna().all(axis=1)
     if not whole.any():
         raise NothingToDraw(f"curves: {measure}: found no {of} with a value at each checkpoint, expected one or more")
-    notes = []
     if not at.all():
         notes.append(f"{int((~at).sum())} checkpoints at which no {of} has a value left out")
     if not whole.all():
@@ -163,22 +192,16 @@ def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
     return Curve(of, names, at.index[at].to_numpy(dtype=float), values, errors, layer, tuple(notes))
 
 
-def brain_by_subject(curves: pd.DataFrame, roi: str = "all", layer: float | str = "best", measure: str = "") -> Curve:
+def brain_by_subject(
+    curves: pd.DataFrame, roi: str = "all", layer: float | str | None = None, measure: str = ""
+) -> Curve:
     """The brain score of one model in each subject: what figures draw and the test of the phases tests.
 
-    `layer` is ``"best"`` (``select_layer``, in this region), ``"mean"`` over layers, a layer's number, or a relative
-    depth as a float from 0.0 (first) to 1.0 (last); `measure` is that of ``brain_measure`` unless given.
+    `layer` : see `brain_layer`; `measure` is that of ``brain_measure`` unless given.
     """
     measure = measure or brain_measure(curves)
+    chosen = brain_layer(curves, layer, roi, measure)
     rows = select(curves, perspective="brain", measure=measure, roi=roi)
-    layers = sorted(int(i) for i in rows["layer"].unique() if i >= 0)
-    if layer in ("best", "mean"):
-        chosen = select_layer(rows) if layer == "best" else -1
-    elif isinstance(layer, float) and 0 <= layer <= 1:
-        chosen = layers[round(layer * (len(layers) - 1))]
-    else:
-        expect(layer in layers, "layer", repr(layer), f"'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
-        chosen = int(layer)
     return _curve(rows if chosen < 0 else rows[rows["layer"] == chosen], "subject", measure, chosen)
 
 
@@ -215,7 +238,9 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
 interval_over = partial(interval_of, scatter=True)
 
 
-def brain_curve(curves: pd.DataFrame, roi: str = "all", layer: int | str = "best", measure: str = "") -> pd.DataFrame:
+def brain_curve(
+    curves: pd.DataFrame, roi: str = "all", layer: float | str | None = None, measure: str = ""
+) -> pd.DataFrame:
     """``brain_by_subject`` by tokens: the mean over subjects with its 95 % interval."""
     return interval_over(brain_by_subject(curves, roi, layer, measure).rows)
 
@@ -223,7 +248,7 @@ def brain_curve(curves: pd.DataFrame, roi: str = "all", layer: int | str = "best
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
     """One curve of one model, columns of ``interval_of``.
 
-    `measure` is ``brain`` (best layer, all voxels), ``probes`` (score above that for shuffled labels in
+    `measure` is ``brain`` (the study's layer, all voxels), ``probes`` (score above that for shuffled labels in
     ``internal_layer``, mean over labels; empty without probes) or a measure of behaviour (mean over tasks).
     """
     if measure == "brain":
@@ -233,9 +258,9 @@ def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def internal_layer(curves: pd.DataFrame) -> int:
-    """The layer whose probes are highest above shuffled labels over all of training; without probes ``best_layer``."""
+    """The layer whose probes are highest above shuffled labels over all of training; without probes ``brain_layer``."""
     rows = _above_shuffled(curves)
-    return select_layer(rows) if len(rows) else best_layer(curves)
+    return select_layer(rows) if len(rows) else brain_layer(curves)
 
 
 def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
@@ -253,10 +278,10 @@ def control_table(
 ) -> pd.DataFrame:
     """Trained and untrained model, ceiling and controls in correlation units: order, condition, subject, value.
 
-    The layer is the best one of the whole training for trained and untrained alike, and for the shuffled stimulus;
+    The layer (``brain_layer``) is the same for trained and untrained, and for the shuffled stimulus;
     shuffles are averaged. Controls of a study that has none are left out.
     """
-    layer = best_layer(curves)
+    layer = brain_layer(curves)
     rows = select(curves, perspective="brain", measure="r", roi="all", layer=layer)
     known = controls[(controls["measure"] == "r") & (controls["roi"] == "all")]
     parts = {"noise ceiling": pd.DataFrame((ceiling or {}).items(), columns=["subject", "value"])}
@@ -296,11 +321,11 @@ def families(study: Study) -> pd.DataFrame:
 def comparison(
     curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
 ) -> pd.DataFrame:
-    """A row per model: brain first and last, best layer, behaviour (of `tasks` by model) and probes at the end."""
+    """A row per model: brain first and last, its layer, behaviour (of `tasks` by model) and probes at the end."""
     out = []
     for row in each_row(models[models["model"].isin(curves["model"])]):
         own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
-        entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "best layer": best_layer(own)}
+        entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "layer": brain_layer(own)}
         entry |= zip(("brain, first", "brain, last"), brain_curve(own)["value"].iloc[[0, -1]].round(3), strict=True)
         for measure in ("instruction_following", "accuracy", "probes"):
             if measure in set(own["measure"]) or (measure == "probes" and len(_above_shuffled(own))):

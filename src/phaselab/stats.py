@@ -1,10 +1,12 @@
-"""The one Pearson correlation and the one centred kernel alignment; it imports nothing else of phaselab."""
+"""The one Pearson correlation, the one centred kernel alignment, and what a noise ceiling may be."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from phaselab.errors import expect
 
 
 def unit(values: Any) -> Any:
@@ -42,3 +44,12 @@ def cka(a: np.ndarray, b: np.ndarray) -> float:
         both = float(np.square(a.T @ b).sum())
     scale = float(np.linalg.norm(left) * np.linalg.norm(right))
     return both / scale if scale > 0 else 0.0
+
+
+def check_ceiling(ceiling: np.ndarray, where: str) -> None:
+    """Refuse a noise ceiling (n_voxels,) that is no correlation from 0 to 1, naming the voxel; NaN: not known."""
+    wrong = np.flatnonzero((ceiling < 0) | (ceiling > 1 + 1e-6))  # above 1 by rounding is 1
+    if len(wrong):
+        value, ask = ceiling[wrong[0]], " (in percent?)" * bool(1 < ceiling[wrong].max() <= 100)
+        expected = f"a correlation from 0 to 1, or NaN where none is known{ask}"
+        expect(False, where, f"{value:g} for voxel {wrong[0]}, and {len(wrong)} of {len(ceiling)} so", expected)

@@ -149,26 +149,31 @@ class FeatureSpec(Strict):
     """Hidden states, and how they become TRs.
 
     ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last ``seconds``
-    seconds) or ``words`` (a sliding window). ``window``: words of left context at most; ``stride``: new words a forward
-    pass. ``pooling``: over the text's own tokens. ``layers``: ``all``, or numbers: 0 is the embedding output, -1 the
-    last layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value of the text before it
-    (``carry``). ``resample``, from texts to TRs: ``mean``, ``sum`` or ``lanczos`` (see ``phaselab.stimuli``).
-    ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack`` over ``delays`` (TRs); ``none`` for
-    items, which have no time axis: one row each, in order (``trim`` is then 0).
+    seconds) or ``words`` (a sliding window). ``layers``: ``all``, or numbers: 0 is the embedding output, -1 the last
+    layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value of the text before it
+    (``carry``). ``first_token``: ``drop`` begins each pass with BOS (or EOS), whose state is left out: at position 0 a
+    trained network has an attention sink, a hundred times as large as other states; ``keep``: passes begin as the
+    tokenizer alone begins them, and what stands there is pooled. ``resample``, from texts to TRs: ``mean``, ``sum`` or
+    ``lanczos`` (see ``phaselab.stimuli``). ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack``
+    over ``delays`` (TRs); ``none`` for items, which have no time axis: one row each, in order (``trim`` is then 0).
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
-    STATES: ClassVar[tuple[str, ...]] = ("context", "pooling", "layers", "seconds", "window", "stride", "empty")
+    STATES: ClassVar[tuple[str, ...]] = ("context", "pooling", "layers", "seconds", "window", "stride")
+    STATES += ("empty", "first_token")
     GRID: ClassVar[tuple[str, ...]] = ("resample", "hemodynamics", "delays", "trim")
 
-    context: Literal["text", "seconds", "words"] = "words"
-    pooling: Literal["mean", "last", "max"] = "last"
+    context: Literal["text", "seconds", "words"] = Field(default="words", description="what a text is read with")
+    pooling: Literal["mean", "last", "max"] = Field(default="last", description="over a text's tokens")
     layers: Literal["all"] | Annotated[tuple[int, ...], Field(min_length=1)] = "all"
     seconds: float = Field(default=10.0, gt=0, description="context of seconds: its length, seconds")
-    window: int = Field(default=96, ge=1)
-    stride: int = Field(default=32, ge=1)
-    empty: Literal["zero", "carry"] = "zero"
-    resample: Literal["mean", "sum", "lanczos"] = "mean"
+    window: int = Field(default=96, ge=1, description="context of words: left context at most, words")
+    stride: int = Field(default=32, ge=1, description="context of words: new ones a forward pass")
+    empty: Literal["zero", "carry"] = Field(
+        default="zero", description="a text without a state: 0, or as the one before"
+    )
+    first_token: Literal["drop", "keep"] = Field(default="drop", description="whether position 0 is pooled")
+    resample: Literal["mean", "sum", "lanczos"] = Field(default="mean", description="of the texts in a TR")
     hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
     delays: tuple[int, ...] = (1, 2, 3)
     trim: int = Field(default=5, ge=0, description="TRs dropped at the start of each run")
@@ -244,6 +249,30 @@ class InternalSpec(Strict):
     compare: bool = False
 
 
+class PhaseSpec(Strict):
+    """The rule by which the three phases are told, fixed before anybody looks; its digest stands beside each verdict.
+
+    ``layer``: the brain curve's: a relative depth (0.0 the embedding, 1.0 the last), the same for all models of a
+    study; a layer's number; ``mean`` over layers, or ``best`` over all checkpoints, the embedding left out.
+    ``measure``: of the brain curve; empty: a share of the ceiling where one is known, else r. ``accuracy``: the measure
+    of behaviour that stands for it. ``margin``: change of accuracy, in its own unit, from which on it does not stand
+    still. ``lag``: decades of tokens within which two rises are together. ``seeds``: models that differ in their seed
+    alone are replicates of one curve (``all``), or judged one by one (``each``). ``max_changes``, ``penalty``: change
+    points of a curve at most, and the parameters that each costs in BIC.
+    """
+
+    layer: Annotated[int, Field(ge=0)] | Annotated[float, Field(ge=0, le=1)] | Literal["mean", "best"] = 2 / 3
+    roi: str = "all"
+    measure: str = ""
+    accuracy: str = "accuracy"
+    margin: float = Field(default=0.05, gt=0)
+    lag: float = Field(default=0.5, gt=0)
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    seeds: Literal["all", "each"] = "all"
+    max_changes: int = Field(default=6, ge=1, le=8)
+    penalty: float = Field(default=3.0, gt=0)
+
+
 class Study(Strict):
     """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
 
@@ -256,6 +285,7 @@ class Study(Strict):
     encoding: EncodingSpec = EncodingSpec()
     tasks: tuple[Task, ...] = ()
     internals: InternalSpec = InternalSpec()
+    phases: PhaseSpec = PhaseSpec()
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Study:

@@ -370,12 +370,13 @@ def _own(folder: Path, text: str = OWN, docs: list[dict[str, Any]] | None = None
 
 def test_a_file_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     items = load_items(_own(tmp_path))
-    assert items[0] == Item("mine-0", "Where is hay?\nAnswer:", ("sea", "barn"), 1, "", "en")
+    prompt = "Where is hay?\nAnswer:"
+    assert items[0] == Item("mine-0", prompt, ("sea", "barn"), 1, "", "en", question=prompt)
     rows, _ = score_tasks(_network("olmo2", 300), _letters(), {"mine": items})
     assert rows["value"].notna().all()
     done = CliRunner().invoke(app, ["tasks", "validate", str(tmp_path / "mine.yaml")])
     assert done.exit_code == 0, done.output
-    assert "2 items, all of them can be asked" in done.output
+    assert "2 items, all of them can be asked, 2 without listing options (knowing)" in done.output
     assert "mmlu: cais/mmlu" in CliRunner().invoke(app, ["tasks", "list"]).output
 
 

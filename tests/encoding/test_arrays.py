@@ -90,9 +90,17 @@ def test_a_part_is_indexed_as_an_array(tmp_path_factory: Any, columns: tuple[int
     np.testing.assert_array_equal(part[:, chosen], whole[:, chosen])
 
 
-def test_columns_side_by_side_are_a_view_of_the_map() -> None:
-    np.save("X.npy", VALUES)
-    assert not View(opened("X.npy"), slice(5, 25), np.array([1, 2, 6]))[:, :2].flags.owndata
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_what_was_read_of_a_file_does_not_stay_in_memory() -> None:
+    def mapped() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("RssFile")).split()[1]) // 1024
+
+    np.save("X.npy", np.ones((200, 80_000), np.float32))
+    array, before = opened("X.npy"), mapped()
+    for start in range(0, 80_000, 4000):
+        assert View(array, slice(5, 195))[:, start : start + 4000].sum() == 190 * 4000
+    assert mapped() - before < 15  # of 61 MiB
 
 
 class Planted:

@@ -114,7 +114,7 @@ def test_permutation_p_agrees_with_a_plain_loop():
 def test_blocks_stay_inside_runs_and_folds():
     blocks = significance._blocks(np.repeat([0, 1], [25, 12]), 10)
     assert blocks[:, 0].tolist() == [0, 10, 25]
-    with pytest.raises(ValueError, match="block: found 20 TRs"):
+    with pytest.raises(ValueError, match="block: found 20 rows"):
         significance._blocks(np.zeros(35), 20)
 
 

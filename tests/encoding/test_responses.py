@@ -191,5 +191,9 @@ def test_ridge_cv_on_the_folds_of_a_study_gives_the_scores_of_encode(world, kind
     r = []
     for train, test in cv.outer_folds(runs, spec):
         model = RidgeCV(np.logspace(*spec.log10_alphas)[::-1], cv=cv.inner_folds(train, runs, spec), device="cpu")
-        r.append(model.fit(features[train], responses[train]).score(features[test], responses[test]))
-    np.testing.assert_allclose(np.mean(r, axis=0), encode(X, {"one": Y["one"]}, spec)["one"].r[0], atol=1e-6)
+        model.fit(features[train], responses[train], runs=runs[train])
+        r.append(model.score(features[test], responses[test]))
+    weights = cv.fold_weights([len(test) for _, test in cv.outer_folds(runs, spec)])
+    np.testing.assert_allclose(
+        np.average(r, axis=0, weights=weights), encode(X, {"one": Y["one"]}, spec)["one"].r[0], atol=1e-6
+    )

@@ -51,12 +51,13 @@ def test_block_counts_are_those_of_a_plain_loop_over_two_folds(monkeypatch, tabl
     draws = np.random.default_rng(3)
     observed, null = np.zeros(n_targets), np.zeros((50, n_targets))
     for a, b in zip(predicted, measured, strict=True):
+        weight = 2 * len(a) / sum(lengths)
         n_blocks = len(a) // 5
         order = draws.permuted(np.tile(np.arange(n_blocks), (50, 1)), axis=1)
         a, b = a[: 5 * n_blocks], b[: 5 * n_blocks].reshape(n_blocks, 5, -1)
         for v in range(n_targets):
-            observed[v] += r(a[:, v], b[..., v].ravel())
-            null[:, v] += [r(a[:, v], b[o][..., v].ravel()) for o in order]
+            observed[v] += weight * r(a[:, v], b[..., v].ravel())
+            null[:, v] += [weight * r(a[:, v], b[o][..., v].ravel()) for o in order]
     np.testing.assert_allclose(got, (1 + (2**0.5 * null >= observed).sum(0)) / 51)
 
 
@@ -185,9 +186,9 @@ def test_encode_takes_the_null_of_the_study(null) -> None:
 
 
 def test_what_does_not_fit_is_named() -> None:
-    with pytest.raises(ValueError, match="block: found 40 TRs"):
+    with pytest.raises(ValueError, match="block: found 40 rows"):
         significance.Permutations([np.zeros(60)], 40, 10, 0, "block")
-    with pytest.raises(ValueError, match="null: circular: found a run of 1 TR"):
+    with pytest.raises(ValueError, match="null: circular: found a run of 1 row"):
         significance.Permutations([np.arange(60)], 10, 10, 0, "circular")
 
 

@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_named(planted) -> None:
     X, nuisance, Y, rois = planted
     with pytest.raises(ValueError, match=r"nuisance: runs: found \['b'\], expected \['a', 'c'\] as well"):
         unique_contribution(X, {"b": nuisance["b"]}, Y, SPEC, rois=rois)
-    with pytest.raises(ValueError, match=r"run a: nuisance: found shape \(9, 8\), expected \(200 TRs"):
+    with pytest.raises(ValueError, match=r"run a: nuisance: found shape \(9, 8\), expected \(200 rows"):
         unique_contribution(X, nuisance | {"a": nuisance["a"][:9]}, Y, SPEC, rois=rois)
     bad = {run: np.where(values == values[3, 3], np.nan, values) for run, values in Y["t"].items()}
     with pytest.raises(ValueError, match="run b: subject t: found NaN or infinite values"):

@@ -129,10 +129,11 @@ def metaspace() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
 
 
-def word_level() -> PreTrainedTokenizerFast:
-    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["<unk>", *dict.fromkeys(WORDS)])}, "<unk>"))
+def word_level(**special: str) -> PreTrainedTokenizerFast:
+    pieces = ["<unk>", *special.values(), *dict.fromkeys(WORDS)]
+    inner = Tokenizer(models.WordLevel({w: i for i, w in enumerate(pieces)}, "<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", **special)
 
 
 TOKENIZERS = {
@@ -140,7 +141,10 @@ TOKENIZERS = {
     "bytes+bos": lambda: byte_level(bos=True),
     "metaspace": metaspace,
     "words": word_level,
+    "words+eos": lambda: word_level(eos_token="</s>"),
 }
+#: What begins each pass: BOS, EOS where there is none, nothing where there is neither.
+OPENING = {"bytes": [0], "bytes+bos": [0], "metaspace": [], "words": [], "words+eos": [1]}
 
 
 def run(name: str, texts: list[str], starts: tuple[int, ...] = (0,), n_trs: int = 30) -> Run:
@@ -207,8 +211,10 @@ def test_sliding_window_equals_word_by_word(name, pooling):
     model, tokenizer = network("olmo2"), TOKENIZERS[name]()
     spec = Spec(context="words", pooling=pooling, window=5, stride=3)
     runs = (run("a", story(31), starts=(0, 9, 10, 14)), run("b", story(8, 1), starts=()))
-    found = stacked(extract(model, tokenizer, Stimulus("s", runs), spec, max_tokens=100))
-    row = 0
+    taken = extract(model, tokenizer, Stimulus("s", runs), spec, max_tokens=100)
+    found, row = stacked(taken), 0
+    assert taken.notes["opening"] == tokenizer.convert_ids_to_tokens(OPENING[name])
+    assert taken.notes["empty"] == (~taken.there).sum() == (5 if name == "words" else 0)
     for one in runs:
         bounds = [*sorted({0, *np.flatnonzero(one.starts)}), len(one.texts)]
         for begin, end in pairwise(bounds):
@@ -221,9 +227,13 @@ def test_sliding_window_equals_word_by_word(name, pooling):
             for i in range(len(words)):
                 new = 0 if i < spec.window + spec.stride else i - (i - spec.window) % spec.stride
                 start = max(0, new - spec.window)
-                ids = [*([0] if name == "bytes+bos" else []), *chain(*pieces[start : i + 1])]
-                expected = pooled(hidden_states(model, ids)[:, len(ids) - len(pieces[i]) :], pooling)
-                assert_close(found[:, row], expected)
+                ids = [*OPENING[name], *chain(*pieces[start : i + 1])]
+                # Never the token at position 0.
+                own = hidden_states(model, ids)[:, max(1, len(ids) - len(pieces[i])) :]
+                if taken.there[row]:
+                    assert_close(found[:, row], pooled(own, pooling))
+                else:
+                    assert (own.shape[1], found[:, row].any()) == (0, False)
                 row += 1
     assert row == found.shape[1]
 
@@ -436,7 +446,8 @@ def test_out_of_memory_halves_the_batches_and_says_so(error, text):
     assert found.notes["batch_tokens"] <= 50
     # Halved until it fits, and not tried again with more.
     assert tried == [200, 100, 40, 40, 40, 40, 40, 40, 36]
-    assert len(said) == 2
+    assert len(said) == 3
+    assert "no token begins a pass" in said.pop()
     assert "memory ran out on cpu; now at most" in said[0]
 
     model = network("gpt_neox")
@@ -459,7 +470,8 @@ def test_a_slow_tokenizer_serves_where_no_offsets_are_needed():
     found = extract(model, tokenizer, stimulus, Spec(context="text", pooling="mean"))
     for i in (0, 2):
         ids = tokenizer(texts[i], add_special_tokens=False)["input_ids"]
-        assert_close(stacked(found)[:, i], hidden_states(model, ids).mean(axis=1))
+        # It puts </s> behind a text and nothing before it.
+        assert_close(stacked(found)[:, i], hidden_states(model, [1, *ids])[:, 1:].mean(axis=1))
     with pytest.raises(PhaselabError, match=r"ByT5Tokenizer: found no character offsets .*context: text"):
         extract(model, tokenizer, stimulus, Spec(context="seconds"))
 
@@ -490,6 +502,8 @@ def test_features_are_written_and_read_again(tmp_path):
     assert np.array_equal(group["onsets"], np.concatenate([r.onsets for r in stimulus.runs]))
     again = read_features(tmp_path / "features.zarr")
     assert again.notes == found.notes
+    assert np.array_equal(again.there, found.there)
+    assert group["states"].attrs["phaselab"]["layers"] == [1, 3]
     for layer, of_run in to_trs(again, stimulus, spec).items():
         for name, values in of_run.items():
             assert np.array_equal(values, to_trs(found, stimulus, spec)[layer][name])

@@ -195,13 +195,6 @@ def test_one_subject_takes_its_own_standard_error_and_none_gives_no_interval():
     assert np.isnan(table["high"].iloc[1])
 
 
-def test_best_layer_is_the_one_with_the_highest_mean_over_training(one):
-    assert figures.best_layer(one) == 2
-    only = one[one["measure"] != "r_normalised"]
-    assert figures.brain_measure(only) == "r"
-    assert figures.best_layer(only) == 2
-
-
 def test_select_says_what_there_is(one):
     with pytest.raises(curve_queries.NothingToDraw, match="roi: found all, anterior temporal.*expected 'V1'"):
         figures.select(one, perspective="brain", roi="V1")
@@ -471,8 +464,8 @@ def test_transitions_of_a_test_become_a_table_and_sentences(one):
     assert (own["onset"] <= own["tokens"]).all()
     assert (own["tokens"] <= own["end"]).all()
     text = figures.phase_text(result, 2, "share of the ceiling")
-    found = bool(result.table.loc[result.table["phase"] == 2, "found"].iloc[0])
-    assert text.startswith(f"Phase II (detachment) is {'**found**' if found else '**not found**'} in {MODELS[0]}.")
+    verdict = result.table.loc[result.table["phase"] == 2, "verdict"].iloc[0]
+    assert text.startswith(f"Phase II (detachment) is **{verdict}** in {MODELS[0]}.")
     assert "The fall of the brain score goes from" in text
     assert "share of the ceiling" in text
 

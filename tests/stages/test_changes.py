@@ -13,7 +13,7 @@ from phaselab.results import Store, digest_file
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import Study
 from phaselab.sweep.status import status
-from tiny import CHECKPOINT, TINY, sweep, with_
+from tiny import CHECKPOINT, PLACES, TINY, sweep, with_
 
 #: Base of the table: two of three checkpoints, and features that are averaged over delays.
 BASE = [("models.0.checkpoints", "every:2"), ("features.hemodynamics", "average")]
@@ -111,9 +111,11 @@ def test_a_raised_version_makes_that_stage_stale(store: Store, monkeypatch: pyte
 def test_changed_weights_make_everything_stale_and_a_task_file_only_behaviour(store: Store, tmp_path: Path) -> None:
     docs = tmp_path / "docs.jsonl"
     docs.write_text(
-        "".join(json.dumps({"question": f"w {i}", "choices": ["a", "b"], "answer": 0}) + "\n" for i in range(9))
+        "".join(json.dumps({"question": f"w {i}", "choices": ["farm", "mill"], "answer": 0}) + "\n" for i in range(9))
     )
-    tasks = [*TINY["tasks"], {"name": "mmlu", "items": 4, "data": {"test": str(docs)}}]
+    (tmp_path / "places.yaml").write_text(PLACES)
+    places = {"name": "places", "file": str(tmp_path / "places.yaml"), "items": 4, "data": {"test": str(docs)}}
+    tasks = [*TINY["tasks"], places]
     source = Workbench(Study.model_validate(with_(*BASE)), store)
     found = {"name": "one", "folder": str(source.folder(source.study.models[0]))}
     study = Study.model_validate(with_(("models", [found, TINY["models"][0] | {"name": "text"}]), ("tasks", tasks)))

@@ -15,14 +15,16 @@ from phaselab.book.lab import Lab
 from phaselab.results import Store
 from phaselab.study import Study
 from phaselab.sweep import pool as sweep
-from tiny import TRAIN
+from tiny import PLACES, TRAIN
 
 DOCS = [{"question": f"w {i}", "choices": ["farm", "mill", "tower"], "answer": i % 3} for i in range(9)]
 
 
 def _study(folder: Path, **internals: Any) -> Study:
     (folder / "docs.jsonl").write_text("".join(json.dumps(d) + "\n" for d in DOCS), encoding="utf-8")
-    library = {"name": "mmlu", "items": 6, "permute": True, "data": {"test": folder / "docs.jsonl"}}
+    (folder / "places.yaml").write_text(PLACES, encoding="utf-8")
+    places = {"name": "places", "file": folder / "places.yaml", "items": 6, "permute": True}
+    places["data"] = {"test": folder / "docs.jsonl"}
     return Study.model_validate(
         {
             "name": "tiny",
@@ -36,7 +38,7 @@ def _study(folder: Path, **internals: Any) -> Study:
                 "log10_alphas": [0, 4, 5],
                 "similarity": ["rsa", "cka"],
             },
-            "tasks": [{"name": "facts", "items": 6, "generate": 4}, library],
+            "tasks": [{"name": "facts", "items": 6, "generate": 4}, places],
             "internals": {"probes": ["place"], "samples": 200, **internals},
         }
     )
@@ -69,7 +71,8 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     behaviour = table[table["perspective"] == "behaviour"]
     strict = behaviour[behaviour["measure"] == "instruction_following_strict"]
     assert set(strict["task"]) == {"facts"}
-    assert set(behaviour["task"]) == {"facts", "mmlu"}
+    assert set(behaviour["task"]) == {"facts", "places"}
+    assert set(behaviour.loc[behaviour["measure"] == "knowing", "task"]) == {"facts", "places"}
 
     again = sweep.run(study, store, jobs=1, console=quiet)
     assert (again.computed, again.reused) == (0, 23)

@@ -3,6 +3,11 @@ r"""Task files: YAML files of lm-evaluation-harness, those that come with phasel
 The harness loads the data and renders each prompt; the result is a list of items, as the embedded texts give them.
 What is wrong with a file is told with its line, what is wrong with items with the rule, the items and how many.
 
+The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
+knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
+the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or
+the question lists them all the same, it is not known.
+
 A file of one's own, for questions in ``questions.jsonl`` beside it (an object a line, with question, choices and
 answer, the right choice's number from 0)::
 
@@ -21,7 +26,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
+import re
 import tempfile
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,14 +38,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from phaselab.behaviour.score import TaskError
+from phaselab.behaviour.score import TaskError, refuse
 from phaselab.errors import expect
 from phaselab.files import Loader, home, parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
 #: Split -> file.
 Data = Mapping[str, Path]
+#: What options are called in lists of them: such an option says nothing by itself.
+LETTERS, NUMBERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "アイウエオカキクケコ"), ("1234567890", "0123456789")
 
 
 def library() -> dict[str, Path]:
@@ -49,6 +61,8 @@ def library() -> dict[str, Path]:
 def digest(path: Path, data: Data) -> str:
     """Digest of what the items of a task file depend on: the file, what it includes, local data (a hub's by name)."""
     task = read(path)
+    for split, given in data.items():
+        expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one", TaskError)
     local = [Path(p) for p in data.values()] or [p for p in task.data_files.values() if p.is_file()]
     return digest_of([zlib.crc32(p.read_bytes()) for p in [*task.files, *local]])
 
@@ -67,12 +81,12 @@ def load_items(
     file = read(path)
     _check_fields(file)
     expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5", TaskError)
-    items, bad = [], dict[str, list[str]]()
+    items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())
     try:
         with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, silence:
-            task, lines = _build(file, Path(folder), data or {}, shots)
+            task, places = _build(file, Path(folder), data or {}, shots)
             docs = [dict(doc) for doc in task.eval_docs]
             # Without examples of its own the task gives its first questions.
             shown = file.fields.get("fewshot_split") in (None, file.split)
@@ -81,25 +95,33 @@ def load_items(
             if n is not None and n < len(chosen):
                 chosen = np.sort(np.random.default_rng([seed, 17]).choice(chosen, n, replace=False))
             for i in chosen.tolist():
-                doc = _permuted(docs[i], seed, i) if permute else docs[i]
-                if isinstance(made := _item(task, doc, i, shots), Item):
-                    items.append(made)
-                else:
-                    bad.setdefault(made, []).append(f"{i + 1} (line {lines[i]})" if i < len(lines) else f"{i + 1}")
+                place = places[i] if len(places) == len(docs) else f"item {i + 1}"
+                try:
+                    right, number = _right(task, docs[i])
+                    counted += [right] * number
+                    doc, right = _permuted(file, docs[i], right, seed, i) if permute else (docs[i], right)
+                    items.append(_item(task, doc, right, i, shots))
+                except _Unusable as error:
+                    rule, found = error.args
+                    line = f" (line {place.rpartition(':')[2]})" if ":" in place else ""
+                    bad.setdefault(rule, []).append(f"{i + 1}{line}")
+                    first.setdefault(rule, f"{place}: found {found}")
     except TaskError:
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:500]
         where = next((file.at[name] for name in file.fields if name in said), f"{path}")  # the field that it is about
         raise TaskError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
-    if bad:
-        told = (
-            f"{len(of)} of {len(chosen)} items: {rule}: items {', '.join(of[:5])}{' ...' if len(of) > 5 else ''}"
-            for rule, of in bad.items()
-        )
-        raise TaskError(f"{path}: {'; '.join(told)}")
+    refuse(f"{path}", bad, len(chosen), first)
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
+    if len({*counted}) > 1 and min(counted) > 0:
+        told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0, not from 1"
+        warnings.warn(f"{path}: {told}: the right options may be those before", stacklevel=2)
     return items
+
+
+class _Unusable(Exception):
+    """An item that cannot be asked: the rule that it breaks, and what was found."""
 
 
 class TaskFile(NamedTuple):
@@ -124,10 +146,10 @@ class TaskFile(NamedTuple):
 
 
 class _Loader(Loader):
-    """Functions of the harness stay names: a file is read here without running anything."""
+    """Functions of the harness stay names, in a tuple: a file is read here without running anything."""
 
 
-_Loader.add_constructor("!function", lambda _, node: str(node.value))
+_Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
@@ -140,6 +162,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
     for name in included if isinstance(included, list) else [included]:
+        expect(isinstance(name, str), f"{path}: include", repr(name), "the name of a file", TaskError)
         inner = read(path.parent / name, (*seen, path.resolve()))
         found.fields.update(inner.fields)
         found.at.update(inner.at)
@@ -175,18 +198,24 @@ def _check_fields(file: TaskFile) -> None:
         raise TaskError("\n  ".join(told))
 
 
-def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[int]]:
-    """The harness's task, and the line of each item where the data are JSON lines."""
+def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[str]]:
+    """The harness's task, and the place of each item where the data are a file."""
     from lm_eval.tasks import TaskManager
 
     config: dict[str, Any] = {"include": str(file.path.resolve()), "task": str(file.fields["task"])}
     # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
     config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
+    # The harness tries the first item, and what it says of that names no item: it gets these only afterwards.
+    neutral = {"doc_to_choice": ["-"], "doc_to_target": 0}
+    held = {name: file.fields[name] for name in neutral if not isinstance(file.fields[name], tuple)}
+    config |= {name: neutral[name] for name in held}
     files = {split: Path(p) for split, p in data.items()} or file.data_files
     where = f"{file.path}" if data else file.at.get("dataset_kwargs")
-    lines = {split: _lines(path, f"{where}: data of split {split!r}") for split, path in files.items()}
+    docs = {split: _docs(path, f"{where}: data of split {split!r}") for split, path in files.items()}
     if files:
-        data_files = {split: str(path.resolve()) for split, path in files.items()}
+        data_files = {split: str(folder / f"{number}.jsonl") for number, split in enumerate(files)}
+        for split, plain in data_files.items():  # each a line, whatever separators and marks the file has
+            Path(plain).write_text("".join(f"{json.dumps(doc)}\n" for doc in docs[split].values()), encoding="ascii")
         kwargs = {"data_files": data_files, "cache_dir": str(folder / "cache"), "keep_in_memory": True}
         config |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs}
         # Examples that nobody asks for need not be there.
@@ -197,47 +226,110 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     task = manager.load(config["task"])["tasks"][config["task"]]
     task.set_fewshot_seed(0)
-    return task, lines.get(str(file.split), [])
+    for name, given in held.items():
+        setattr(task.config, name, given)
+        if getattr(task.fewshot_cfg, name) == neutral[name]:  # examples, read by the same rule
+            setattr(task.fewshot_cfg, name, (lambda doc: _right(task, doc)[0]) if name == "doc_to_target" else given)
+    return task, list(docs.get(str(file.split), {}))
 
 
-def _lines(path: Path, where: str) -> list[int]:
-    """Line of each item of a file of JSON lines, none for one array; TaskError with the line that is neither."""
-    if not path.is_file():
-        raise TaskError(f"{where}: {path} is not there")
+def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
+    """Place (file and line, or number in an array) -> item of JSON lines or an array; TaskError names a wrong one."""
+    expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array", TaskError)
     text = read_text(path, TaskError)
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]
+    docs, kinds = dict[str, Any](), dict[str, tuple[str, str]]()
     for number, line in lines:
         try:
-            kind = type(json.loads(line)).__name__
+            read = json.loads(line)
         except json.JSONDecodeError as error:
             raise TaskError(f"{path}:{number + error.lineno - 1}: not JSON: {error.msg}") from error
-        expect(array or kind == "dict", f"{path}:{number}", kind, "an object a line", TaskError)
-    return [] if array else [number for number, _ in lines]
+        docs |= {f"{path}, item {i}": doc for i, doc in enumerate(read, 1)} if array else {f"{path}:{number}": read}
+    expect(docs, f"{path}", "no items", "an object a line", TaskError)
+    for place, doc in docs.items():
+        expect(isinstance(doc, dict), place, type(doc).__name__, "an object a line", TaskError)
+        for column, value in doc.items():
+            kind = "number" if type(value) in (int, float) else type(value).__name__
+            before, of = kinds.setdefault(column, (kind, place)) if value is not None else (kind, place)
+            expect(kind == before, f"{place}: {column}", f"a {kind} ({value!r:.80})", f"a {before} as {of}", TaskError)
+    return docs
 
 
-def _permuted(doc: dict[str, Any], seed: int, index: int) -> dict[str, Any]:
-    """The item with its choices in another order, which depends on `seed` and `index` alone."""
-    choices, answer = doc.get("choices"), doc.get("answer")
-    if not isinstance(choices, list) or not isinstance(answer, int):
-        raise TaskError(f"permute: found columns {', '.join(doc)}, expected choices (a list) and answer (a number) too")
+def _permuted(file: TaskFile, doc: dict[str, Any], right: int, seed: int, index: int) -> tuple[dict[str, Any], int]:
+    """The item with its choices in another order, which depends on `seed` and `index` alone, and the right one's."""
+    choices: Any = doc.get("choices")
+    numbered = isinstance(choices, list) and type(doc.get("answer")) is int and doc["answer"] == right
+    found, expected = f"columns {', '.join(doc)}", "choices (a list) and answer (a number) too"
+    expect(numbered, f"{file.path}: permute", found, expected, TaskError)
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()
-    return doc | {"choices": [choices[i] for i in order], "answer": order.index(answer) if answer in order else -1}
+    return doc | {"choices": [choices[i] for i in order], "answer": order.index(right)}, order.index(right)
 
 
-def _item(task: Any, doc: dict[str, Any], index: int, shots: int) -> Item | str:
-    """The item, or the rule that it breaks."""
-    options, target = task.doc_to_choice(doc), task.doc_to_target(doc)
+def _options(task: Any, doc: dict[str, Any]) -> tuple[str, ...]:
+    options = task.doc_to_choice(doc)
     texts = tuple(map(str, options)) if isinstance(options, list) else ()
     if len(texts) < 2 or len(set(texts)) < len(texts) or not all(o and o == o.strip() for o in texts):
-        return "doc_to_choice: expected a list of at least two different options without white space around them"
-    if isinstance(target, str) and target in options:
-        target = options.index(target)
-    if type(target) is not int or not 0 <= target < len(options):
-        return "doc_to_target: answer outside the options"
-    prompt = task.fewshot_context(doc, num_fewshot=shots)
+        rule = "doc_to_choice: expected a list of at least two different options without white space around them"
+        raise _Unusable(rule, f"{options!r:.200}")
+    return texts
+
+
+def _right(task: Any, doc: dict[str, Any]) -> tuple[int, bool]:
+    """The right option's number, and whether the answer was read as a number."""
+    options, target = _options(task, doc), f"{task.config.doc_to_target}"
+    column = re.fullmatch(r"({{\s*)?(\w+)(?(1)\s*}})", target.strip())
+    answer = doc[column[2]] if column and column[2] in doc else task.doc_to_target(doc)
+    is_text, number = isinstance(answer, str) and answer in options, answer
+    if isinstance(answer, str):  # of a template the harness reads digits as a number
+        number = int(answer) if column and column[1] and answer.isdecimal() else None
+    readings = [options.index(f"{answer}")] if is_text or (type(answer) is int and f"{answer}" in options) else []
+    readings += [number] if type(number) is int and 0 <= number < len(options) and not is_text else []
+    if not readings:
+        hint = " (counted from 1?)" if number == len(options) else ""
+        raise _Unusable(
+            "doc_to_target: answer outside the options", f"{answer!r:.80}{hint} of {', '.join(options):.200}"
+        )
+    if len({*readings}) > 1:
+        both = " by its text, ".join(repr(options[i]) for i in readings)
+        raise _Unusable(
+            "doc_to_target: expected a text, or a number that is no option's text", f"{answer!r}: {both} by its number"
+        )
+    return readings[0], not is_text and len(readings) == 1 and number == readings[0]
+
+
+def _item(task: Any, doc: dict[str, Any], right: int, index: int, shots: int) -> Item:
+    options, prompt = _options(task, doc), task.fewshot_context(doc, num_fewshot=shots)
     if not isinstance(prompt, str) or not prompt or prompt != prompt.rstrip():
-        return "doc_to_text: expected one prompt that does not end in white space"
+        raise _Unusable("doc_to_text: expected one prompt that does not end in white space", f"{prompt!r:.200}")
     language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")
-    return Item(f"{task.config.task}-{index}", prompt, texts, target, kind, language)
+    return Item(f"{task.config.task}-{index}", prompt, options, right, kind, language, *_alone(task, doc, options))
+
+
+def _alone(task: Any, doc: dict[str, Any], options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    """The question without its options, and what these say where it is something else; ("", ()) where not known."""
+    from jinja2 import TemplateError
+    from lm_eval.utils import apply_template
+
+    column: Any = doc.get("choices")
+    empty: Any = {key: [] for key in column} if isinstance(column, dict) else []
+    column = column.get("text") if isinstance(column, dict) else column
+    own = isinstance(column, list) and len(column) == len(options)
+    choices = tuple(str(choice).strip() for choice in column) if own else options
+    names = "".join(re.sub(r"\W", "", choice) for choice in choices).upper()
+    named = len(names) == len(choices) and any(of.startswith(names) for of in (LETTERS if own else LETTERS + NUMBERS))
+    if named or len({*choices} - {""}) < len(options):
+        return "", ()
+    if template := (task.config.metadata or {}).get("alone"):
+        alone, asked = apply_template(template, doc), ""
+    else:
+        asked = task.doc_to_text(doc)
+        try:
+            alone = task.doc_to_text(doc | {"choices": empty}) if own else asked
+        except (TemplateError, LookupError, TypeError):  # a template that needs its choices
+            return "", ()
+    # A passage may have all options in it; a question that is the same without `choices` may list them.
+    if alone == asked and all(re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", f"{alone}") for choice in choices):
+        return "", ()
+    return f"{alone}".rstrip(), choices if choices != options else ()

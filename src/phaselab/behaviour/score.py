@@ -1,24 +1,21 @@
 """What a model does: multiple-choice items, scored as lm-evaluation-harness scores them.
 
-The harness divides prompt and option into tokens; ``scoring`` asks the model for the log-probability of every option;
-the measures are taken here, all of them from that one pass. Whether an answer is an option *and nothing else* takes
-generating it, which the harness does where a study asks for it.
+``scoring`` divides prompt and option into tokens and asks the model for the log-probability of every option; the
+measures are taken here, all of them from that. Whether an answer is an option *and nothing else* takes generating it,
+where a study asks for it.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from phaselab.behaviour import answers
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, expect
 from phaselab.texts.base import Item
-
-logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of each model in memory
 
 #: Measure -> column of the per-item table whose mean over items it is.
 MEASURES = {
@@ -38,15 +35,30 @@ GENERATED = {
     "accuracy_strict": "correct_strict",
     "accuracy_lenient": "correct_lenient",
 }
+#: The same for items whose options can be asked for without being listed.
+KNOWING = {"knowing": "knows", "knowing_log_probability": "knowing_log_probability"}
 #: Columns of the per-item table that are not measures.
 ABOUT = (
     *("task", "item", "kind", "language", "scored", "options"),
-    *("answer", "answer_position", "chosen", "chosen_position", "greedy", "said"),
+    *("answer", "answer_position", "chosen", "chosen_position", "chosen_unlisted", "greedy", "said"),
 )
+Scores = list[tuple[float, bool]]
 
 
 class TaskError(PhaselabError):
     """A task that cannot be scored; the message names the file and line, or the task and the items."""
+
+
+def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping[str, str] | None = None) -> None:
+    """TaskError if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
+    told = []
+    for rule, items in bad.items():
+        more = f"; {first[rule]}" if first else ""
+        told.append(
+            f"{len(items)} of {of} items: {rule}: items {', '.join(items[:5])}{' ...' * (len(items) > 5)}{more}"
+        )
+    if told:
+        raise TaskError(f"{where}: {'; '.join(told)}")
 
 
 def score_tasks(
@@ -56,10 +68,10 @@ def score_tasks(
     batch_size: int = 32,
     generate: Mapping[str, int] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score a model in memory on multiple-choice items, task -> items; TaskError for a task none of whose items fits.
+    """Score a model in memory on multiple-choice items, task -> items; ``scoring.requests`` tells what is encoded.
 
-    Prompts are encoded with the special tokens that the tokenizer adds by itself, and no others; the continuation that
-    is scored is a space and the option. `generate`: task -> tokens of a greedy answer, up to the end of its line.
+    `generate`: task -> tokens of a greedy answer, up to the end of its line. TaskError for a task none of whose items
+    fits, and for items whose options have no tokens of their own.
 
     Returns
     -------
@@ -80,56 +92,71 @@ def score_tasks(
         - of generated answers ``instruction_following_strict``: share that is one of the options and nothing else,
           ``instruction_following_lenient``: share that names one of the options (``phaselab.behaviour.answers``),
           ``accuracy_strict`` and ``accuracy_lenient``: share where that option is right;
+        - ``knowing``: accuracy after the item's ``question`` alone, no options listed, among what they say;
+          ``knowing_log_probability``: of the right one among them, nats; ``knowing_chance``: 1/k;
+          ``knowing_left_out``: share of items where it is not known (no question, or the same tokens), which
+          ``rows.attrs["notes"]`` counts. A task where it is not known at all has no such rows;
         - ``chance``: 1/k, for reference; ``left_out``: share of all items that were not scored because prompt and
-          option are longer than the model's context; all other measures are without them. These two and
-          ``position_bias`` have no standard error.
+          option are longer than the model's context; all other measures are without them. These two,
+          ``position_bias`` and the last two of knowing have no standard error.
     per_item : one row an item: ``options`` (how many), ``answer``, ``chosen`` and ``greedy`` (texts of the right
         option, of the most probable one, and of the one that is the greedy continuation or an empty string),
-        ``answer_position`` and ``chosen_position`` (from 0; -1 where not scored), ``said`` (the generated answer), and
-        a column per measure, NaN where it is not known.
+        ``answer_position`` and ``chosen_position`` (from 0; -1 where not scored), ``chosen_unlisted`` (what is most
+        probable after the question alone), ``said`` (the generated answer), and a column per measure, NaN where it is
+        not known.
     """
-    from lm_eval.api.instance import Instance
-    from lm_eval.models.huggingface import HFLM
-
     from phaselab.behaviour import scoring
 
     tokens = dict.fromkeys(items, 0) | dict(generate or {})
-    lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, softmax_dtype="float32")
     listed = [(task, item) for task, of_task in items.items() for item in of_task]
-    requests = scoring.requests(lm, [(item.prompt, item.options) for _, item in listed])
-    asked = [(*one, request) for one, request in zip(listed, requests, strict=True)]
-    room = lm.max_length
-    fits = [len(r.prompt) + max(*(len(o) - 1 for o in r.options), tokens[t]) <= room for t, _, r in asked]
+    alone = [k for k, (_, item) in enumerate(listed) if item.question]
+    pairs = [(item.prompt, item.options, tokens[task]) for task, item in listed]
+    pairs += [(item.question, item.choices or item.options, 0) for _, item in (listed[k] for k in alone)]
+    encoded = scoring.requests(model, tokenizer, pairs)
     for task in items:
-        if not any(fit for (t, _, _), fit in zip(asked, fits, strict=True) if t == task):
-            raise TaskError(f"{task}: no prompt fits the model's context of {room} tokens")
-    # All tasks in one call, so that batches are full.
-    fitting = [one for one, fit in zip(asked, fits, strict=True) if fit]
-    scored = iter(scoring.score(model, [request for _, _, request in fitting], batch_size))
-    how = {"until": ["\n"], "do_sample": False}  # up to the end of its line
-    written = [(i.prompt, how | {"max_gen_toks": tokens[task]}) for task, i, _ in fitting if tokens[task]]
-    to_write = [Instance("generate_until", {}, arguments, 0) for arguments in written]
-    # The harness has no request to make of an empty list.
-    said = iter(lm.generate_until(to_write, disable_tqdm=True) if to_write else [])
+        faults = [(item.id, r.fault) for (of, item), r in zip(listed, encoded, strict=False) if of == task]
+        if all(fault.startswith(scoring.LONG) for _, fault in faults):
+            raise TaskError(f"{task}: no prompt fits{faults[0][1].removeprefix(scoring.LONG) if faults else ''}")
+        wrong = [(name, fault) for name, fault in faults if fault and not fault.startswith(scoring.LONG)]
+        refuse(task, {fault: [name for name, of in wrong if of == fault] for _, fault in wrong}, len(faults))
+    usable = [None if request.fault else request for request in encoded]
+    unlisted = dict(zip(alone, usable[len(listed) :], strict=True))
+    # All in one call, so that batches are full; what is asked twice is asked once.
+    requests = list(dict.fromkeys(filter(None, usable)))
+    scores: dict[Any, Any] = dict(zip(requests, scoring.score(model, requests, batch_size), strict=True))
+    generated = {k: (r.prompt, n) for k, (r, (*_, n)) in enumerate(zip(usable, pairs, strict=True)) if r and n}
+    if generated:
+        expect(model.can_generate(), "generate", type(model).__name__, "a network that can generate", TaskError)
+    said = scoring.continuations(model, tokenizer, list(generated.values()), batch_size)
+    answered = dict(zip(generated, said, strict=True))
     outcomes = [
-        {"task": task} | _outcome(item, next(scored) if fit else None, next(said) if fit and tokens[task] else None)
-        for (task, item, _), fit in zip(asked, fits, strict=True)
+        {"task": task} | _outcome(item, scores.get(usable[k]), scores.get(unlisted.get(k)), answered.get(k))
+        for k, (task, item) in enumerate(listed)
     ]
-    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *MEASURES.values(), *GENERATED.values()])
-    return _means(per_item), per_item
+    measures = [*MEASURES.values(), *GENERATED.values(), *KNOWING.values()]
+    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *measures])
+    rows = _means(per_item)
+    unknown = per_item.loc[per_item["scored"] & per_item["knows"].isna(), "task"].value_counts(sort=False)
+    rows.attrs["notes"] = {"knowing_left_out": {str(task): int(n) for task, n in unknown.items()}}
+    return rows, per_item
 
 
-def _outcome(item: Item, scores: list[tuple[float, bool]] | None, said: str | None) -> dict[str, Any]:
+def _outcome(item: Item, scores: Scores | None, unlisted: Scores | None, said: str | None) -> dict[str, Any]:
     """One row of the per-item table; what is not there is NaN in it.
 
-    `scores` are each option's (log-probability, is greedy), None if not scored; `said` is the generated answer, None
-    if there is none.
+    `scores` are each option's (log-probability, is greedy), None if not scored, `unlisted` those after the question
+    alone; `said` is the generated answer, None if there is none.
     """
     k, right = len(item.options), item.options[item.answer]
     row = {"item": item.id, "kind": item.kind, "language": item.language, "scored": scores is not None, "options": k}
-    row |= {"answer": right, "answer_position": item.answer, "said": said or ""}
+    row |= {"answer": right, "answer_position": item.answer, "said": said or "", "chosen_unlisted": ""}
     if scores is None:
         return row | {"chosen": "", "chosen_position": -1, "greedy": ""}
+    if unlisted is not None:
+        logp = np.array([score for score, _ in unlisted])  # (k,)
+        best, knowing = int(logp.argmax()), (logp - np.logaddexp.reduce(logp))[item.answer]
+        row |= {"chosen_unlisted": (item.choices or item.options)[best]}
+        row |= {"knows": float(best == item.answer), "knowing_log_probability": knowing}
     if said is not None:
         for name, rule in (("strict", answers.strict), ("lenient", answers.lenient)):
             named = rule(said, item.options)
@@ -160,11 +187,14 @@ def _means(per_item: pd.DataFrame) -> pd.DataFrame:
     rows: list[tuple[Any, ...]] = []
     for task, of_task in per_item.groupby("task", sort=False):
         scored = of_task[of_task["scored"]]
-        said = {name: column for name, column in GENERATED.items() if scored[column].notna().any()}
-        rows += [(task, name, scored[of].mean(), scored[of].sem()) for name, of in (MEASURES | said).items()]
+        some = {name: column for name, column in (GENERATED | KNOWING).items() if scored[column].notna().any()}
+        rows += [(task, name, scored[of].mean(), scored[of].sem()) for name, of in (MEASURES | some).items()]
         rows += [(task, *row) for row in _positions(scored)]
         rows.append((task, "chance", (1 / scored["options"]).mean(), float("nan")))
         rows.append((task, "left_out", 1 - of_task["scored"].mean(), float("nan")))
+        if (known := scored["knows"].notna()).any():
+            rows.append((task, "knowing_chance", (1 / scored.loc[known, "options"]).mean(), float("nan")))
+            rows.append((task, "knowing_left_out", 1 - known.mean(), float("nan")))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "stderr"])
 
 
@@ -174,10 +204,9 @@ def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
     apart = 0.0
     for position in range(int(scored["options"].max())):
         of = scored[scored["options"] > position]
-        chosen = (of["chosen_position"] == position).to_numpy(float)
-        stderr = float(chosen.std(ddof=1) / np.sqrt(len(chosen))) if len(chosen) > 1 else float("nan")
-        rows.append((f"position_share_{position + 1}", float(chosen.mean()), stderr))
-        apart += abs(float(chosen.mean()) - float((of["answer_position"] == position).mean()))
+        chosen = (of["chosen_position"] == position).astype(float)
+        rows.append((f"position_share_{position + 1}", float(chosen.mean()), float(chosen.sem())))  # type: ignore[arg-type]
+        apart += abs(chosen.mean() - (of["answer_position"] == position).mean())
     if scored["options"].nunique() == 1:
         rows.append(("position_bias", apart / 2, float("nan")))
     return rows

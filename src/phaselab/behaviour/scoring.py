@@ -1,16 +1,18 @@
-"""Log-probabilities of the options of many prompts, what prompts share computed once.
+"""Tokens and log-probabilities of the options of many prompts, what prompts share computed once.
 
 Prompts of like length go through the network together. What all prompts of a batch begin with (the
 examples, with few shots) goes through it once for the batch, and a prompt once for all its options:
 first tokens of options are read off the prompt's last position, what follows them continues its cache.
 
 The networks are causal, so rows are filled up on the right and prompts need neither a mask nor a padding token:
-nothing that is read comes after the filling. What continues them has a mask.
+nothing that is read comes after the filling. What continues them has a mask. A network whose cache is a state (Mamba,
+RWKV) or ends at a window reads prompt and option together.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,34 +24,66 @@ from torch.nn.utils.rnn import pad_sequence
 SHARED = 16
 
 
+#: How a fault begins that is none of the item's.
+LONG = "longer than"
+
+
 class Request(NamedTuple):
-    """A prompt and its options, as token ids; none of them is empty."""
+    """A prompt and its options, as token ids, and why it cannot be scored: empty if it can."""
 
     prompt: tuple[int, ...]
     options: tuple[tuple[int, ...], ...]
+    fault: str = ""
 
 
-def requests(lm: Any, asked: Sequence[tuple[str, Sequence[str]]]) -> list[Request]:
-    """Tokens of (prompt, options) by a model of the harness: an option's are those beyond as many as the prompt has."""
-    texts = [text for prompt, options in asked for text in (prompt, *(f"{prompt} {option}" for option in options))]
-    encoded = iter(_encoded(lm, texts))
-    found = []
-    for _, options in asked:
-        own = next(encoded)
-        found.append(Request(tuple(own), tuple(tuple(next(encoded)[len(own) :]) for _ in options)))
+def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str], int]]) -> list[Request]:
+    """Tokens of (prompt, options, tokens to generate), after those that the tokenizer itself puts before a text.
+
+    As in lm-evaluation-harness, an option is a space and its text, white space that ends a prompt goes to the option,
+    and the option's tokens are those of both together beyond the prompt's. If these are not the first of both, a token
+    spans prompt and option: all options of the prompt are then encoded alone (the harness's pull request 4055).
+    """
+    if not asked:
+        return []
+    texts = [text for prompt, options, _ in asked for text in (prompt.rstrip(), *(f"{prompt} {o}" for o in options))]
+    space, *encoded = _encoded(tokenizer, [" ", *texts])
+    special = tokenizer(texts[0], verbose=False)["input_ids"]
+    plain, each, found = encoded[0], iter(encoded), []
+    begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
+    size = len(model.get_input_embeddings().weight)
+    room = _room(model)
+    for prompt, options, tokens in asked:
+        own, *both = (next(each) for _ in range(1 + len(options)))
+        if any(ids[: len(own)] != own for ids in both):
+            end = prompt[len(prompt.rstrip()) :]
+            both = [own + ids for ids in _encoded(tokenizer, [f"{end} {option}" for option in options])]
+        said = [ids[len(own) :] for ids in both]
+        own = own if own[: len(begin)] == begin else begin + own  # a prompt may have them as text
+        fault = ""
+        if not own:
+            fault = "a prompt without tokens"
+        elif not all({*option} - {*space} for option in said):
+            fault = "an option without tokens of its own (characters that the tokenizer does not know)"
+        elif len({*map(tuple, said)}) < len(said):
+            fault = "options with the same tokens"
+        elif max(max(own), *map(max, said)) >= size:
+            fault = f"tokens beyond the {size} that the network has"
+        elif len(own) + max(tokens, *(len(option) - 1 for option in said)) > room:
+            fault = f"{LONG} the model's context of {room} tokens"
+        found.append(Request(tuple(own), tuple(map(tuple, said)), fault))
     return found
 
 
-def _encoded(lm: Any, texts: Sequence[str]) -> list[list[int]]:
-    """What ``lm.tok_encode`` gives for each text; all at once where it does nothing but call a fast tokenizer."""
-    tokenizer, begin = lm.tokenizer, lm.prefix_token_id
-    fast = getattr(tokenizer, "backend_tokenizer", None) if lm.add_bos_token is None else None
-    if begin is None:  # neither a first nor a last token: the harness would look for one
-        return [tokenizer.encode(text) for text in texts]
-    if fast is None or any(text.startswith(tokenizer.decode(begin)) for text in texts):
-        return [lm.tok_encode(text) for text in texts]
+def _room(model: Any) -> int:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+
+
+def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    """Token ids of each text without special ones; all at once by a fast tokenizer."""
+    if (fast := getattr(tokenizer, "backend_tokenizer", None)) is None:
+        return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     tokenizer.encode("")  # leaves the fast tokenizer without truncation and padding
-    return [encoding.ids for encoding in fast.encode_batch_fast(texts)]
+    return [encoding.ids for encoding in fast.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 @torch.inference_mode()
@@ -59,22 +93,46 @@ def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list
     An option is greedy when each of its tokens is the most probable one where it stands.
     """
     scores: list[list[tuple[float, bool]]] = [[] for _ in requests]
+    reach = _reach(model)
     # Of like length, longest first, so that what is too long for the memory is seen at once.
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        for i, found in zip(batch, _scored(model, [requests[i] for i in batch]), strict=True):
+        for i, found in zip(batch, _scored(model, [requests[i] for i in batch], reach), strict=True):
             scores[i] = found
     return scores
 
 
-def _scored(model: Any, rows: list[Request]) -> list[list[tuple[float, bool]]]:
-    start, cache = _begin(model, rows)
+def _reach(model: Any) -> int:
+    """Up to how many tokens options may continue caches of prompts that were filled up; 0 where they may not.
+
+    Tried, as networks differ in ways that nothing tells: a state in place of a cache, or distances that count filling.
+    """
+    config, size = model.config.get_text_config(), len(model.get_input_embeddings().weight)
+    ids = tuple(k % size for k in range(min(3 * SHARED, _room(model) - 2)))
+    tried = [Request(ids, (ids[:2],)), Request(ids[: SHARED + 1], (ids[:3],))]
+    try:
+        both = _scored(model, tried, sys.maxsize), [_scored_whole(model, request) for request in tried]
+    except Exception:  # whatever a network says of a cache that it has not, or that is none of keys and values
+        return 0
+    (one, other) = (np.array([value for ((value, _),) in found]) for found in both)
+    if np.abs(one - other).max() > (1e-3 if model.dtype == torch.float32 else 0.1):
+        return 0
+    windows = [getattr(config, f"{name}", None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    return min((window for window in windows if isinstance(window, int)), default=sys.maxsize)
+
+
+def _scored(model: Any, rows: list[Request], reach: int) -> list[list[tuple[float, bool]]]:
+    longest = max(len(o) for r in rows for o in r.options)
+    within = max(len(r.prompt) for r in rows) + longest <= reach
+    if longest > 1 and not within:
+        return [_scored_whole(model, row) for row in rows]
+    start, cache = _begin(model, rows) if within else (0, None)
     prompts = [r.prompt[start:] for r in rows]
     options, owner = [o for r in rows for o in r.options], np.repeat(range(len(rows)), [len(r.options) for r in rows])
     longer = np.flatnonzero([len(o) > 1 for o in options])
     last = np.array([len(p) - 1 for p in prompts])
-    use = {"past_key_values": cache, "use_cache": bool(longer.size or start)}
+    use = {"past_key_values": cache, "use_cache": True} if start else {"use_cache": bool(longer.size)}
     logp, cache = _log_probabilities(model, prompts, np.arange(len(rows)), last, **use)  # (n_rows, V)
     value, greedy = _told(logp, owner, [o[0] for o in options])
     if longer.size:
@@ -89,6 +147,18 @@ def _scored(model: Any, rows: list[Request]) -> list[list[tuple[float, bool]]]:
         np.logical_and.at(greedy, longer[row], of_token[1])
     flat = zip(value.tolist(), greedy.tolist(), strict=True)
     return [[next(flat) for _ in r.options] for r in rows]
+
+
+def _scored_whole(model: Any, request: Request) -> list[tuple[float, bool]]:
+    """The same of one prompt, which is read again with each option."""
+    prompt, options, _ = request
+    sequences = [prompt + option[:-1] for option in options]
+    lengths = [len(option) for option in options]
+    row = np.repeat(range(len(options)), lengths)
+    column = np.concatenate([len(prompt) - 1 + np.arange(length) for length in lengths])
+    logp, _ = _log_probabilities(model, sequences, row, column, use_cache=False)
+    told = _told(logp, np.arange(len(row)), [token for option in options for token in option])
+    return [(float(told[0][row == i].sum()), bool(told[1][row == i].all())) for i in range(len(options))]
 
 
 def _told(logp: torch.Tensor, row: np.ndarray, tokens: list[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -138,3 +208,25 @@ def _log_probabilities(
     found = model(input_ids=ids.to(model.device), **given, **kept)
     read: torch.Tensor = found.logits[torch.from_numpy(row), torch.from_numpy(at if keeps else column)]
     return read.float().log_softmax(-1), found.get("past_key_values")
+
+
+@torch.inference_mode()
+def continuations(model: Any, tokenizer: Any, asked: Sequence[tuple[Sequence[int], int]], batch_size: int) -> list[str]:
+    """What the network says after each (prompt, most tokens), greedily, up to the end of its line."""
+    said: list[str] = []
+    last = getattr(model.generation_config, "eos_token_id", None)
+    fill = 0 if last is None else int(np.atleast_1d(last)[0])  # for lines that have ended
+    size = batch_size if _reach(model) else 1  # a state would take the filling in
+    for batch in (asked[first : first + size] for first in range(0, len(asked), size)):
+        width = max(len(prompt) for prompt, _ in batch)
+        ids = torch.tensor([[0] * (width - len(p)) + [*p] for p, _ in batch], device=model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p, _ in batch], device=model.device)
+
+        def ended(rows: torch.Tensor, *_: Any, width: int = width, **__: Any) -> torch.Tensor:
+            return torch.tensor(["\n" in tokenizer.decode(row[width:]) for row in rows], device=rows.device)
+
+        how = {"max_new_tokens": max(most for _, most in batch), "do_sample": False, "pad_token_id": fill}
+        rows = model.generate(ids, attention_mask=mask, stopping_criteria=[ended], **how)[:, width:]
+        cut = (row[:most] for row, (_, most) in zip(rows, batch, strict=True))
+        said += [tokenizer.decode(row, skip_special_tokens=True).split("\n")[0] for row in cut]
+    return said

@@ -11,7 +11,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import cache
+from functools import cache, cached_property
 from html import escape
 from pathlib import Path
 from types import ModuleType
@@ -111,7 +111,9 @@ class Lab:
     def curves(self, model: str = "") -> pd.DataFrame:
         """The curves table of a model, or of ``"all"``."""
         models = self.study.models if model == "all" else [self._chosen(model)]
-        return curves.gather(file for chosen in models for file in self.bench.tables(chosen))
+        table = curves.gather(file for chosen in models for file in self.bench.tables(chosen))
+        table.attrs["layer"] = self.study.phases.layer  # which stands for each model
+        return table
 
     def controls(self) -> pd.DataFrame:
         """The table of controls; same columns, ``task`` names the model."""
@@ -143,12 +145,20 @@ class Lab:
                 return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
         return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
 
+    @cached_property
+    def seeds(self) -> dict[str, list[str]]:
+        """Models that differ in their seed alone, by the name of their group; none where the study judges each."""
+        table = curves.families(self.study)
+        groups = table.groupby("group", sort=False)["model"].agg(list)
+        return {str(k): own for k, own in groups.items() if len(own) > 1 and self.study.phases.seeds == "all"}
+
     def phases(self, model: str = "") -> TriplePhase:
-        """The test of the three phases for a model."""
+        """The test of the three phases for a model, or for a group of ``seeds`` as replicates of one curve."""
         from phaselab.phases import triple_phase_test
 
-        name = self._chosen(model).name
-        return triple_phase_test(self.curves(name), name, tasks=self.tasks(name) or None)
+        names = self.seeds.get(model) or [self._chosen(model).name]
+        table = pd.concat([self.curves(name) for name in names], ignore_index=True)
+        return triple_phase_test(table, names, self.study.phases, tasks=self.tasks(names[0]) or None)
 
     def origin(self) -> dict[str, str]:
         """Where the model comes from, by the study: how it was trained, or its folder or repository."""

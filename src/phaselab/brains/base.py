@@ -13,6 +13,7 @@ import numpy as np
 
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
+from phaselab.stats import check_ceiling
 from phaselab.stimuli import Stimulus
 from phaselab.study import BRAIN_SECTIONS, BrainSpec
 
@@ -51,6 +52,8 @@ class BrainData:
             expect(fits, f"brain {self.name}: runs of {', '.join(subjects[:3])}", ", ".join(runs), right)
         twice = sorted({subject for subject in self.subjects if self.subjects.count(subject) > 1})
         expect(not twice, f"brain {self.name}: groups", f"{', '.join(twice)} in two", "a subject in one")
+        for subject, ceiling in (self.ceiling or {}).items():
+            check_ceiling(ceiling, f"brain {self.name}: ceiling of {subject}")
 
     @cached_property
     def subjects(self) -> tuple[str, ...]:

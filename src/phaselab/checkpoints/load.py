@@ -13,6 +13,9 @@ from phaselab.files import refuse_pointer
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+#: Tokens with which it is found out whether a network is causal, and the share of movement that is more than rounding.
+PROBE, FORESIGHT = 8, 1e-4
+
 
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
@@ -21,7 +24,8 @@ def load(
 
     Weights come from safetensors, or where there are none from ``pytorch_model*.bin`` through torch's ``weights_only``
     unpickler, which refuses everything but tensors. A PhaselabError when a file is missing or cannot be read, or
-    weights are missing or of another shape than the configuration says (transformers would fill in random numbers).
+    weights are missing or of another shape than the configuration says (transformers would fill in random numbers), or
+    the network is not causal (see `foresight`).
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
@@ -57,14 +61,36 @@ def load(
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+        sees = foresight(model.to(device).eval())
     except pickle.UnpicklingError as error:
         found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
         raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
     expect(not absent, str(folder), found, "those that config.json says")
     if checkpoint.repository:
         model.name_or_path = str(checkpoint)  # and not a folder of the cache, in what is said of it later
-    return model.to(device).eval(), tokenizer
+    moved = f"the states of earlier tokens move by {sees:.2g} of the last one's when that is another"
+    right = "a causal language model, which sees nothing of the text to come (BERT and its kind do)"
+    rounding = max(FORESIGHT, torch.finfo(model.dtype).eps / 8)
+    expect(not sees > rounding, model.name_or_path, f"a network that is not causal: {moved}", right)
+    return model, tokenizer
+
+
+def foresight(model: PreTrainedModel) -> float:
+    """How far states of earlier tokens move when the last token is another, as a share of how far its own moves.
+
+    0 for a causal network, or rounding: both sequences go through it together, so that experts have the same tokens.
+    Else hidden states and log-probabilities would know the text to come.
+    """
+    import torch
+
+    rows: Any = model.get_input_embeddings()
+    ids = (torch.arange(1, PROBE + 1, device=model.device) * len(rows.weight) // (PROBE + 2)).repeat(2, 1)
+    ids[1, -1] = ids[0, 0]
+    with torch.inference_mode():
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state.float()
+    moved = (states[0] - states[1]).norm(dim=1)
+    return float(moved[:-1].max() / moved[-1])

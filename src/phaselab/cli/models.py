@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from phaselab.cli.common import app, console, facts
+from phaselab.cli.common import app, facts, say
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ app.add_typer(models_app, name="models")
 
 FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
 _WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."
-_say = partial(console.print, highlight=False, soft_wrap=True)
 
 
 @models_app.command("list")
@@ -52,7 +50,7 @@ def show_model(
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     from phaselab.checkpoints import choose, manifest
 
-    row, path = _family(family), manifest.path_of(_family(family))
+    row, path = family_of(family), manifest.path_of(family_of(family))
     rows: dict[str, Any] = {
         "repository": row.repositories,
         "tokens from": row.tokens_from,
@@ -79,7 +77,7 @@ def refresh_model(
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
     from phaselab.checkpoints import manifest
 
-    typer.echo(manifest.refresh(_family(family), out, _say))
+    typer.echo(manifest.refresh(family_of(family), out, say))
 
 
 @models_app.command("fetch")
@@ -89,11 +87,12 @@ def fetch_model(
     """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
     from phaselab.checkpoints import chosen, hub
 
-    for checkpoint in chosen(_family(family), checkpoints):
-        typer.echo(hub.fetch(checkpoint, say=_say))
+    for checkpoint in chosen(family_of(family), checkpoints):
+        typer.echo(hub.fetch(checkpoint, say=say))
 
 
-def _family(name: str) -> Family:
+def family_of(name: str) -> Family:
+    """The family called `name`, or of a repository ``organisation/name``."""
     from phaselab.checkpoints import find, of_repository
 
     return of_repository(name) if "/" in name else find(name)

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import TABLES, Store, read_table, write_table
+from phaselab.results import TABLES, Store, read_table, write_json, write_table
 from phaselab.study import StudyError, load_study
 
 
 @app.command()
 def phases(
     source: Annotated[
-        str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves with --x and --y; or a study.")
+        str, typer.Argument(help="A table (.csv, .tsv, .parquet) of curves, a row per checkpoint; or a study.")
     ],
-    x: Annotated[str, typer.Option(help="Table: column of training tokens or steps.")] = "",
-    y: Annotated[str, typer.Option(help="Table: column of the measure.")] = "",
+    x: Annotated[
+        str, typer.Option("--axis", "--x", help="Table: column of training tokens or steps; by default tokens.")
+    ] = "",
+    y: Annotated[str, typer.Option(help="Table: column of the measure; by default value.")] = "",
     by: Annotated[str, typer.Option(help="Table: columns that name a curve, with commas; none: it is one curve.")] = "",
     stderr: Annotated[str, typer.Option(help="Table: column of the measure's standard error.")] = "",
+    replicates: Annotated[str, typer.Option(help="Table: column of the seeds or subjects of one curve.")] = "",
+    min_effect: Annotated[float, typer.Option(min=0, help="Table: the smallest rise or fall that counts.")] = 0.0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write what was found to this file.")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Table: folder; by default NAME_phases.")] = None,
     results: ResultsOption = Path("results"),
     data: DataOption = None,
@@ -32,42 +38,64 @@ def phases(
     From a table: transitions.csv (a row a rise or fall), curves.png and raster.png. From a study:
     phases.parquet beside its results.
     """
+    columns = {"--axis": x, "--y": y, "--by": by, "--stderr": stderr, "--replicates": replicates}
     if Path(source).suffix.lower() in TABLES:
-        return _of_table(home(source), x, y, by, stderr, out)
+        return _of_table(home(source), columns, min_effect, out, json_file)
+    given = ", ".join(name for name, value in {**columns, "--min-effect": min_effect, "--out": out}.items() if value)
+    expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
     import pandas as pd
 
     from phaselab.book.lab import Lab
 
-    options = {"--x": x, "--y": y, "--by": by, "--stderr": stderr, "--out": out}
-    given = ", ".join(name for name, value in options.items() if value)
-    expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
     study, store = load_study(source), Store(results)
     lab, tables = Lab(study, store, data), []
-    for model in lab.models:
-        verdict = lab.phases(model)
+    for name in (*lab.models, *lab.seeds):
+        verdict = lab.phases(name)
         tables.append(verdict.table.assign(study=study.name))
         typer.echo(verdict.statement)
+    table = pd.concat(tables, ignore_index=True)
     path = store.study(study.name) / "phases.parquet"
-    write_table(pd.concat(tables, ignore_index=True), path)
+    write_table(table, path)
     typer.echo(path)
+    if json_file:
+        rule = study.phases.model_dump(mode="json")
+        _write_json(json_file, {"study": study.name, "rule": rule, "phases": table})
 
 
-def _of_table(path: Path, x: str, y: str, by: str, stderr: str, out: Path | None) -> None:
+def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path | None, json_file: Path | None) -> None:
     from phaselab import figures
     from phaselab.phases import fit_table
 
-    table = read_table(path)
+    table, x, y = read_table(path), columns["--axis"] or "tokens", columns["--y"] or "value"
+    by = [name.strip() for name in columns["--by"].split(",") if name.strip()]
     try:
-        fitted = fit_table(table, x, y, [name.strip() for name in by.split(",") if name.strip()], stderr)
+        fitted = fit_table(table, x, y, by, columns["--stderr"], columns["--replicates"], min_effect)
     except PhaselabError as error:
-        raise PhaselabError(f"{path}: --{error}") from error
+        raise PhaselabError(f"{path}: --{str(error).replace('x: ', 'axis: ', 1)}") from error
     folder = home(out or f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
-    axis = f"{x} (log scale)"
-    figures.fitted_curves(fitted, x=axis, y=y).savefig(folder / "curves.png")
-    figures.move_raster(fitted, x=axis).savefig(folder / "raster.png")
-    for key, fit in fitted.fits.items():
-        notes = f" ({'; '.join(fit.notes)})" if fit.notes else ""
-        typer.echo(f"{', '.join(key) or path.name}: {fit.statement}{notes}")
-    for name in ("transitions.csv", "curves.png", "raster.png"):
+    made, axis = ["transitions.csv"], f"{x} (log scale)"
+    for number, part in enumerate(fitted.parts(), start=1):
+        page = f"-{number}" if len(fitted.fits) > len(part.fits) else ""
+        for name, draw in (
+            ("curves", figures.fitted_curves(part, x=axis, y=y)),
+            ("raster", figures.move_raster(part, x=axis)),
+        ):
+            draw.savefig(folder / f"{name}{page}.png")
+            made.append(f"{name}{page}.png")
+    for key in fitted.fits:
+        typer.echo(f"{', '.join(key) or path.name}: {fitted.said(key)}")
+    for name in made:
         typer.echo(folder / name)
+    if json_file:
+        statements = {", ".join(key) or path.name: fitted.said(key) for key in fitted.fits}
+        _write_json(json_file, {"table": path.name, "statements": statements, "moves": fitted.moves})
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write tables as lists of rows, NaN as null."""
+    import pandas as pd
+
+    rows = {name: json.loads(t.to_json(orient="records")) for name, t in content.items() if isinstance(t, pd.DataFrame)}
+    write_json(content | rows, path)
+    typer.echo(path)

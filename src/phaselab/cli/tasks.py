@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -30,10 +31,16 @@ def validate(
         list[str] | None, typer.Option(help="split=FILE to read in place of a hub; may be repeated.")
     ] = None,
 ) -> None:
-    """Check a task file and all its items, and show the first."""
+    """Check a task file and all its items, and show the first; what is doubtful is noted."""
     from phaselab.behaviour.files import load_items
 
-    items = load_items(file, data={split: home(path) for split, path in pairs("--data", data, "split=FILE").items()})
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        items = load_items(file, data={s: home(path) for s, path in pairs("--data", data, "split=FILE").items()})
+    for note in noted:
+        typer.echo(f"note: {note.message}", err=True)
     first = items[0]
     typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
-    typer.echo(f"{file}: {len(items)} items, all of them can be asked")
+    alone = [item.question for item in items if item.question]
+    typer.echo("".join(f"without listing options: {question}\n" for question in alone[:1]), nl=False)
+    typer.echo(f"{file}: {len(items)} items, all of them can be asked, {len(alone)} without listing options (knowing)")

@@ -22,11 +22,13 @@ from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_devi
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
 from phaselab.lazy import View
-from phaselab.stats import pearson
+from phaselab.stats import check_ceiling, pearson
 from phaselab.study import EncodingSpec
 
 #: TRs by which a shuffled stimulus is moved at least, so that no response follows its own stimulus.
 MIN_SHIFT = 20
+#: Rows of a test fold below which a correlation is called noisy.
+FEW = 20
 #: What is kept of each voxel.
 KEPT = ("r", "p", "alpha", "significant")
 
@@ -35,7 +37,7 @@ KEPT = ("r", "p", "alpha", "significant")
 class Scores:
     """Scores of one subject, (n_layers, n_voxels) each.
 
-    r : float32 Pearson correlation over the held-out TRs, mean over outer folds.
+    r : float32 Pearson correlation over the held-out TRs, mean over outer folds weighted by their length.
     p : float32 one-sided permutation p-value, of the study's ``encoding.null``.
     alpha : float32 geometric mean over outer folds of the chosen alphas.
     significant : Benjamini-Hochberg over the voxels of a layer.
@@ -91,11 +93,16 @@ class _GroupFit:
     def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str) -> None:
         self.group, self.spec, self.device = group, spec, find_device(device)
         runs = group.runs
-        self.folds = outer_folds(runs, spec)
+        self.folds = outer_folds(runs, spec, seed)
+        least = min(len(test) for _, test in self.folds)
+        expect(least > 1, "folds", "a test fold of 1 row", "2 at least: over one there is no correlation")
+        if least < FEW:
+            noisy = f"a test fold has {least} rows, fewer than {FEW}: a correlation over so few is noisy"
+            warnings.warn(f"{noisy}; folds are weighted by their length", stacklevel=4)
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
         self.targets = [
-            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec))), train, test=test)
+            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec, seed))), train, test=test)
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
@@ -120,7 +127,7 @@ class _GroupFit:
             predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
             of_folds = [torch.as_tensor(pearson(*pair)).cpu().numpy() for pair in zip(predictions, held, strict=True)]
-            r[columns] = np.mean(of_folds, axis=0)
+            r[columns] = np.average(of_folds, axis=0, weights=self.permutations.weights)
             alpha[columns] = np.exp(np.mean([np.log(chosen) for _, chosen in fitted], axis=0))
             counts.append(self.permutations.count(predictions, held))
         return r, self.permutations.p(counts, self.group.subject_of), alpha
@@ -136,7 +143,7 @@ class _GroupFit:
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
-            for columns in _batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
+            for columns in batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
                 Y, fitted = self.group.Y[:, columns], []
                 for (train, test), part in zip(self.folds, self.targets, strict=True):
                     data = X[train], Y[train], X[test]
@@ -147,7 +154,7 @@ class _GroupFit:
         plan = self._plan(X, 0)
         if len(self.folds) * plan.bytes <= memory / 2:
             plans = [plan, *(self._plan(X, k) for k in each_fold[1:])]
-            for columns in _batches(n_voxels, batch_size(plans, n_test, n_voxels, memory, more)):
+            for columns in batches(n_voxels, batch_size(plans, n_test, n_voxels, memory, more)):
                 yield columns, [self._by_plan(plans[k], k, columns) for k in each_fold]
             return
         # Too large to be held together: one after another, and predictions wait in a file.
@@ -159,10 +166,10 @@ class _GroupFit:
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
-                for columns in _batches(n_voxels, size):
+                for columns in batches(n_voxels, size):
                     rows[k][:, columns], alpha[k, columns] = self._by_plan(plan, k, columns)
                 del plan
-            for columns in _batches(n_voxels, size):
+            for columns in batches(n_voxels, size):
                 yield columns, [(np.array(rows[k][:, columns]), alpha[k, columns]) for k in each_fold]
 
     def _plan(self, X: np.ndarray, k: int) -> Plan:
@@ -200,7 +207,8 @@ def shuffled_stimulus(
 
 
 def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
-    """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,); NaN where it is below 0.1."""
+    """Scores (..., n_voxels) as a share of the noise ceiling (n_voxels,), 0 to 1; NaN where it is NaN or below 0.1."""
+    check_ceiling(ceiling, "ceiling")
     enough = ceiling >= 0.1
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
@@ -269,6 +277,7 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
-def _batches(n_voxels: int, size: int) -> Iterator[slice]:
+def batches(n_voxels: int, size: int) -> Iterator[slice]:
+    """Ranges of `size` columns, of which the last may be shorter."""
     for start in range(0, n_voxels, size):
         yield slice(start, min(start + size, n_voxels))

@@ -11,6 +11,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from phaselab.encoding import folds
+from phaselab.encoding.arrays import check_real
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
 from phaselab.errors import expect
 from phaselab.stats import pearson
@@ -23,7 +24,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
     cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
-        (with runs: of whole runs); a splitter of scikit-learn that does not shuffle; or pairs of row numbers.
+        (with runs: of whole runs); a splitter of scikit-learn; or pairs of row numbers. What a fold validates must be
+        one stretch of rows (with runs: one in each), or nothing is held out in time.
+    independent : the rows have no order in time, such as sentences: folds may be shuffled, runs are groups of rows.
     device, dtype : as of ``Plan``.
 
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
@@ -34,9 +37,18 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
     """
 
-    def __init__(self, alphas: Any = ALPHAS, *, cv: Any = None, device: str = "auto", dtype: str = "float32") -> None:
+    def __init__(
+        self,
+        alphas: Any = ALPHAS,
+        *,
+        cv: Any = None,
+        device: str = "auto",
+        dtype: str = "float32",
+        independent: bool = False,
+    ) -> None:
         self.alphas = alphas
         self.cv = cv
+        self.independent = independent
         self.device = device
         self.dtype = dtype
 
@@ -45,13 +57,14 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
         `runs` (n_samples,) is the run of each sample, which folds then keep whole; or None.
         """
-        X = validate_data(self, X, dtype=(np.float64, np.float32), ensure_min_samples=2)
+        X = self._features(X, ensure_min_samples=4)
         expect(Y is not None, "Y", "None", "responses: RidgeCV requires y to be passed, but the target y is None")
-        if not hasattr(Y, "shape") or hasattr(Y, "iloc"):
-            Y = np.asarray(Y)
+        if not hasattr(getattr(Y, "dtype", None), "kind"):
+            Y = np.asarray(Y)  # a list, a frame or a tensor
+        expect(Y.dtype != object, "Y", "objects (Unknown label type)", "real numbers, as of Y.astype(float)")
         self._flat = len(Y.shape) == 1
-        splits = Splits(len(X), tuple(self._folds(len(X), runs)))
-        targets = Targets.survey(np.asarray(Y)[:, None] if self._flat else Y, splits)
+        splits = self._splits(len(X), runs)
+        targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
         left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
@@ -67,7 +80,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     def predict(self, X: Any) -> np.ndarray:
         """Predictions (n_samples, n_targets), NaN for targets left out; (n_samples,) after a flat Y."""
         check_is_fitted(self, "coef_")
-        X = validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+        X = self._features(X, reset=False)
         predicted = X @ self.coef_ + self.intercept_
         return np.asarray(predicted[:, 0] if self._flat else predicted)
 
@@ -76,17 +89,29 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
         0 where prediction or response is constant, NaN for targets that were left out.
         """
-        predicted, Y = self.predict(X), np.asarray(y, dtype=np.float64)
+        predicted, Y = self.predict(X), np.asanyarray(y)
+        check_real(Y, "Y")
         expect(Y.shape == predicted.shape, "Y", f"shape {Y.shape}", f"{predicted.shape}")
         return float(pearson(predicted[:, None], Y[:, None])[0]) if self._flat else pearson(predicted, Y)
 
-    def _folds(self, n: int, runs: Any) -> list[folds.Fold]:
-        cv = min(4, n) if self.cv is None else self.cv
+    def _features(self, X: Any, **how: Any) -> np.ndarray:
+        if isinstance(X, np.ndarray) and (X.dtype.kind not in "biufcO" or np.ma.is_masked(X)):
+            check_real(X, "X")  # scikit-learn would make numbers of it
+        return np.asarray(validate_data(self, X, dtype=(np.float64, np.float32), **how))
+
+    def _splits(self, n: int, runs: Any) -> Splits:
+        number = np.zeros(n, int)
         if runs is not None:
-            runs = np.asarray(runs)
-            expect(runs.shape == (n,), "runs", f"shape {runs.shape}", f"({n},) as in X")
-            if self.cv is None or isinstance(cv, int | np.integer):
-                return folds.leave_one_run_out(runs) if self.cv is None else folds.group_folds(runs, cv)
-        mixed = getattr(cv, "shuffle", False) or any(of in type(cv).__name__ for of in ("Shuffle", "Repeated"))
-        expect(not mixed, "cv", f"{cv}, which holds nothing out in time", "folds of whole runs or contiguous stretches")
-        return list(check_cv(cv).split(np.empty((n, 1)), None, runs))
+            expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
+            number = folds.numbered(runs, "runs")
+        if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
+            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
+        else:
+            cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
+            made = list(cv.split(np.empty((n, 1)), None, None if runs is None else number))
+        splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
+        least = min(len(validation) for _, validation in splits.folds)
+        expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
+        if not self.independent:
+            folds.refuse_shuffled(splits.folds, number)
+        return splits

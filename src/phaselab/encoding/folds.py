@@ -7,11 +7,13 @@ out (Feghhi et al. 2024 show what it does to scores).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
+from phaselab.encoding.arrays import check_real
 from phaselab.errors import expect
 from phaselab.stats import pearson
 from phaselab.study import EncodingSpec
@@ -20,18 +22,42 @@ from phaselab.study import EncodingSpec
 Fold = tuple[np.ndarray, np.ndarray]
 
 
-def leave_one_run_out(runs: np.ndarray) -> list[Fold]:
+def leave_one_run_out(runs: Any) -> list[Fold]:
     """A fold per run of the (n,) `runs`, in order of appearance: it is tested, all others are trained."""
-    number, names = pd.factorize(np.asarray(runs))
-    expect(len(names) >= 2, "runs", f"{len(names)} distinct", "at least 2 to leave one out")
+    number = numbered(runs, "runs")
+    expect(number.max() >= 1, "runs", f"{number.max() + 1} distinct", "at least 2 to leave one out")
     return list(LeaveOneGroupOut().split(number, groups=number))
 
 
-def group_folds(groups: np.ndarray, n_folds: int) -> list[Fold]:
+def group_folds(groups: Any, n_folds: int) -> list[Fold]:
     """`n_folds` folds made of whole (n,) `groups` (titles, runs), balanced by number of samples."""
-    number, names = pd.factorize(np.asarray(groups))  # names do not decide between groups of the same size
-    expect(len(names) >= n_folds, "groups", f"{len(names)} distinct", f"at least n_folds = {n_folds}")
+    number = numbered(groups, "groups")  # names do not decide between groups of the same size
+    expect(number.max() + 1 >= n_folds, "groups", f"{number.max() + 1} distinct", f"at least n_folds = {n_folds}")
     return list(GroupKFold(n_folds).split(number, groups=number))
+
+
+def numbered(runs: Any, where: str) -> np.ndarray:
+    """(n,) number of the run of each sample, in order of appearance; each must have one."""
+    number = pd.factorize(np.asarray(runs, dtype=object))[0]  # as objects: beside text, NaN would become a name
+    expect(number.size and number.min() >= 0, where, "NaN or None, or nothing", "the run of each sample")
+    return number
+
+
+def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
+    """Refuse folds that test more than one stretch of samples of a run (n,): its neighbours are trained on."""
+    for number, (_, test) in enumerate(folds):
+        rows = np.sort(test)
+        holes = (np.diff(rows) > 1) & (np.diff(runs[rows]) == 0)
+        found = f"rows {rows[:5].tolist()} ... of one run tested with others between them: nothing is held out in time"
+        right = (
+            "whole runs (given, and each in one place), stretches of rows, or independent=True for rows without order"
+        )
+        expect(not holes.any(), f"cv: fold {number}", found, right)
+
+
+def fold_weights(lengths: Sequence[int]) -> np.ndarray:
+    """(n_folds,) weights of scores over tests of these lengths (variance: about 1 / n); 1 where all are alike."""
+    return np.asarray(np.divide(lengths, np.mean(lengths)))
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
@@ -58,17 +84,21 @@ def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
 
 
-def outer_folds(runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
+def outer_folds(runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
     """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
 
-    Whole runs need no gap, for the scanner stopped in between.
+    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones, drawn with `seed`.
     """
     if spec.folds == "runs":
         return leave_one_run_out(runs)
-    return group_folds(runs, spec.n_folds) if spec.folds == "groups" else contiguous(len(runs), spec.n_folds, spec.gap)
+    if spec.folds == "groups":
+        return group_folds(runs, spec.n_folds)
+    if spec.folds == "contiguous":
+        return contiguous(len(runs), spec.n_folds, spec.gap)
+    return shuffled(len(runs), spec.n_folds, seed)
 
 
-def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec) -> list[Fold]:
+def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
     """Folds within a training set, to choose alpha; indices are positions in `train`.
 
     By run each is left out once; by groups of runs there are ``n_folds - 1`` (at least 2, at most the runs); of a
@@ -78,6 +108,8 @@ def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec) -> list
     fewer = max(2, spec.n_folds - 1)
     if spec.folds == "contiguous":
         return contiguous(len(train), fewer, spec.gap, train)
+    if spec.folds not in ("runs", "groups"):
+        return shuffled(len(train), fewer, seed)
     n_runs = len(np.unique(runs[train]))
     if n_runs == 1:
         return contiguous(len(train), 2, spec.gap, train)
@@ -94,6 +126,7 @@ def autocorrelation_only(
     whole runs, or contiguous folds and a gap of four widths, it scores 0 (Feghhi et al. 2024); far from 0 the folds
     give the responses away. `Y` (n, n_voxels) are in order of time; `runs` (n,) None for a single one.
     """
+    check_real(Y := np.asanyarray(Y), "Y")
     Y = np.asarray(Y, dtype=np.float64)
     runs = np.zeros(len(Y), int) if runs is None else np.asarray(runs)
     scores: list[np.ndarray] = []
@@ -104,7 +137,7 @@ def autocorrelation_only(
         mean = Y[train].mean(0)
         around = weights @ (Y[train] - mean) / (1 + weights.sum(1, keepdims=True))
         scores.append(pearson(around, Y[test]))
-    return np.asarray(np.mean(scores, axis=0))
+    return np.asarray(np.average(scores, axis=0, weights=fold_weights([len(test) for _, test in folds])))
 
 
 def _parts(samples: np.ndarray, n_folds: int) -> list[np.ndarray]:

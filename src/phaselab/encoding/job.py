@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, numbers, read_table, write_file, write_table
+from phaselab.stats import check_ceiling
 from phaselab.stimuli import convolve, delayed
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
@@ -38,17 +40,19 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
     )
-    layers = _layers(features)
+    layers = _layers(features, responses[0], job)
     subjects = {array.name: array for array in responses}
     expect(len(subjects) == len(responses), "responses", f"one of {', '.join(subjects)} twice", "names: SUBJECT=PATH")
     n_trs = features[0].shape[-2]
     for array in responses:
         fits = len(array.shape) == 2 and array.shape[0] == n_trs
-        expect(fits, array.where, f"shape {array.shape}", f"({n_trs}, n_voxels), with the TRs of {features[0].where}")
+        turned = "; is one transposed, or are both?" if array.shape[1:] and array.shape[1] in features[0].shape else ""
+        expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
+        expect(fits, array.where, f"shape {array.shape}", expected)
     runs = _runs(job, n_trs)
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}
     voxels = _voxels(job, subjects, scored, ceilings)
-    say(f"{len(layers)} layers of {n_trs:,} TRs in {len(runs)} runs ({job.hemodynamics}); folds: {job.folds}")
+    say(f"{len(layers)} layers of {n_trs:,} {job.rows} in {len(runs)} runs ({job.hemodynamics}); folds: {job.folds}")
     notes = _cautions(job, voxels)
     for note in notes:
         say(f"note: {note}")
@@ -85,11 +89,11 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     }
     with write_file(beside) as aside:
         aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    say("\n".join([*(f"note: {note}" for note in said), summary(table)]))
+    say("\n".join([*(f"note: {note}" for note in said), summary(table, job.rows)]))
     return [job.out, beside]
 
 
-def summary(table: pd.DataFrame) -> str:
+def summary(table: pd.DataFrame, rows: str) -> str:
     """For the screen: means by subject and layer, of each subject's best layer where they are many; and by region."""
     known, unit = table[table["note"] == ""], ["subject", "layer"]
     numbers = {"voxels": ("r", "size"), "mean r": ("r", "mean"), "median r": ("r", "median"), "highest r": ("r", "max")}
@@ -99,10 +103,10 @@ def summary(table: pd.DataFrame) -> str:
     means = known.groupby(unit, observed=True).agg(**numbers)
     best = means.loc[means.groupby("subject", observed=True)["mean r"].idxmax()]
     parts = {"": means} if len(means) <= LONG else {f"; each subject's best of {len(means)} rows": best}
-    named = known[(known["roi"] != "") & pd.MultiIndex.from_frame(known[unit]).isin(best.index)]
-    if len(named):
-        parts["; by region, in each subject's best layer"] = named.groupby([*unit, "roi"], observed=True).agg(**numbers)
-    what, form = "correlation of predicted and measured responses in held-out TRs", "{:.3f}".format
+    regions = known[known["roi"] != ""].groupby([*unit, "roi"], observed=True).agg(**numbers)
+    if len(regions):
+        parts["; by region, in each subject's best layer"] = regions[regions.reset_index("roi").index.isin(best.index)]
+    what, form = f"correlation of predicted and measured responses in held-out {rows}", "{:.3f}".format
     shown = (part.dropna(axis=1, how="all").to_string(float_format=form) for part in parts.values())
     return "\n".join(f"{what}{of}\n{rows}" for of, rows in zip(parts, shown, strict=True))
 
@@ -119,24 +123,37 @@ def _check_out(job: EncodeJob) -> Path:
     return beside
 
 
-def _layers(arrays: list[Array]) -> dict[str, tuple[Array, tuple[int, ...]]]:
+def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, tuple[Array, tuple[int, ...]]]:
     """Label of each layer -> the array, and the position in it where the array has several."""
     found: dict[str, tuple[Array, tuple[int, ...]]] = {}
+    rows, how = job.rows, job.hemodynamics
     for array in arrays:
-        fits = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2]
-        expected = f"(TRs, features) or (layers, TRs, features), with the TRs of {arrays[0].where}"
+        made = array.about.get("hemodynamics", "none")
+        expect("none" in (made, how), array.where, f"features with {made}, and hemodynamics: {how} once more", "none")
+        fits, n = len(array.shape) in (2, 3) and array.shape[-2] == arrays[0].shape[-2], responses.shape[0]
+        axes = f"with the {rows} of {arrays[0].where}"
+        if n in array.shape[1:] + array.shape[:-1] and array.shape[-2] != n:
+            fits, order = False, ("" if len(array.shape) == 2 else f", (LAYERS, {array.shape.index(n)}, FEATURES)")
+            axes = f"beside responses of shape {responses.shape}: on another axis? numpy.transpose(X{order})"
+        expected = f"({rows}, features) or (layers, {rows}, features), {axes}"
         expect(fits, array.where, f"shape {array.shape}", expected)
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]
-        for number, label in enumerate([f"{prefix}{n}" for n in range(*several)] if several else [array.name]):
+        labels = [f"{prefix}{n}" for n in array.about.get("layers", range(*several))] if several else [array.name]
+        for number, label in enumerate(labels):
             expect(label not in found, "features", f"layer {label!r} twice", "distinct names: NAME=PATH")
             found[label] = array, (number,) * len(several)
     return found
 
 
-def _read_table(path: Path, *needed: str) -> pd.DataFrame:
-    """A table with a value in each cell of the columns `needed`; counts and places are whole numbers."""
-    table = read_table(path, *needed)
+def _read_table(path: Path, *needed: str, other: str) -> pd.DataFrame:
+    """A table with a value in each cell of the columns `needed`; no column is nearly called so, or as the `other`."""
+    table = read_table(path)
+    for name in sorted({*needed, other} - {*table}):
+        plain = {str(column).strip().casefold(): str(column) for column in table if column not in needed}
+        near = [plain[text] for text in plain if text[:3] == name[:3] or get_close_matches(text, [name], 1, 0.8)]
+        expect(not near, str(path), f"a column {near[:1]}", f"it to be called {name!r}, if that is what it is")
+    expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(needed))
     full = (table[[*needed]].notna() & (table[[*needed]] != "")).all(axis=None)
     expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
     for name in {"n_trs", "voxel"} & {*table}:
@@ -147,17 +164,24 @@ def _read_table(path: Path, *needed: str) -> pd.DataFrame:
     return table.astype(dict.fromkeys({"run", "roi", "subject"} & {*table}, "str"))
 
 
-def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    """Run -> its TRs, in order, from a table of one row per TR or one row per run; all of them without a table."""
-    table = pd.DataFrame({"run": ["all"], "n_trs": [n_trs]}) if job.runs is None else _read_table(job.runs, "run")
-    first, where = table["run"], str(job.runs)
+def run_lengths(path: Path) -> dict[str, int]:
+    """Run -> how many TRs it has, in order, from a table of one row per TR or one row per run."""
+    table = _read_table(path, "run", other="n_trs")
+    first, where = table["run"], str(path)
     if "n_trs" not in table:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     lengths = table.groupby("run", sort=False)["n_trs"].sum()
-    found = f"{lengths.sum():,} TRs in {len(lengths)} runs, {lengths.min():,} at least"
-    expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per TR (run) or per run (run,n_trs)"
+    return {str(run): int(n) for run, n in lengths.items()}
+
+
+def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
+    """Run -> its TRs, in order; all of them without a table."""
+    where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
+    found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
+    one = job.rows.removesuffix("s")
+    expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {one} (run) or per run (run,n_trs)"
     expect(lengths.sum() == n_trs and lengths.min() > job.trim, where, found, expected)
     stops = lengths.cumsum()
     return {str(run): slice(int(stops[run] - lengths[run]), int(stops[run])) for run in stops.index}
@@ -168,8 +192,10 @@ def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], 
     parts = [pd.DataFrame({"subject": name, "note": _left_out(array, runs)}) for name, array in subjects.items()]
     voxels = pd.concat(parts).rename_axis("voxel").reset_index().assign(roi="", ceiling=np.nan)
     if job.rois:
-        table = _read_table(job.rois, "voxel", "roi")
+        table = _read_table(job.rois, "voxel", "roi", other="subject")
         by = [name for name in ("subject", "voxel") if name in table]
+        alike = len({array.shape[1] for array in subjects.values()}) == 1
+        expect(alike or len(by) == 2, str(job.rois), "no column subject", "one: subjects have other numbers of voxels")
         known, named = (pd.MultiIndex.from_frame(rows[by]) for rows in (voxels, table))
         wrong = table.loc[named.duplicated() | ~named.isin(known), by].to_numpy().tolist()
         expect(not wrong, str(job.rois), f"rows {wrong[:3]}", "voxels (from 0) that are there, once")
@@ -180,8 +206,10 @@ def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], 
         expected = f"one number per voxel, and SUBJECT=PATH for one of {', '.join(subjects)}"
         found = f"shape {array.shape} for {rows.sum()} voxels of {subject}"
         expect(array.shape == (rows.sum(),), array.where, found, expected)
-        voxels.loc[rows, "ceiling"] = array[...]
-    return voxels
+        check_ceiling(values := array[...], array.where)
+        expect(not np.isnan(values).all(), array.where, "NaN for every voxel", "a noise ceiling for one at least")
+        voxels.loc[rows, "ceiling"] = values
+    return voxels.astype({"subject": pd.CategoricalDtype(list(subjects), True), "roi": "category", "note": "category"})
 
 
 def _left_out(array: Array, runs: Mapping[str, slice]) -> np.ndarray:
@@ -200,7 +228,7 @@ def _left_out(array: Array, runs: Mapping[str, slice]) -> np.ndarray:
 
 def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     notes = []
-    if job.runs is None:
+    if job.runs is None and not job.independent:
         notes += ["no runs: all TRs are taken as one; delays and blocks reach over breaks of the scanner"]
     if job.folds == "contiguous" and not job.gap:
         notes += ["gap 0: training TRs touch the tested ones and resemble them; scores may be too high"]
@@ -208,7 +236,7 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     if least > job.fdr / 20:
         needed = f"a layer has no significant voxel unless {min(1, least / job.fdr):.0%} of its voxels have that p"
         notes += [f"{job.permutations} permutations: no p is below {least:.2g}, and {needed}"]
-    for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], sort=False):
+    for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], observed=True, sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes
 
@@ -228,15 +256,18 @@ def _table(
     """Scores beside what is known of the voxels; subjects and layers are ordered categories."""
     parts = []
     for subject, of_subject in scores.items():
-        rows = pd.DataFrame({"layer": layers}).merge(voxels[voxels["subject"] == subject], how="cross")
-        kept = rows.index[rows["note"] == ""]
+        own = voxels[voxels["subject"] == subject]
+        kept = (own["note"] == "").to_numpy()
+        codes, kind = np.repeat(np.arange(len(layers)), len(own)), pd.CategoricalDtype(layers, True)
+        rows = pd.concat([own] * len(layers)).assign(layer=pd.Categorical.from_codes(codes, dtype=kind))
         for name in ("r", "p", "alpha", "significant"):
-            rows[name] = pd.Series(getattr(of_subject, name).ravel(), kept)
+            values = getattr(of_subject, name)
+            every = np.full((len(layers), len(own)), False if values.dtype == bool else np.nan, values.dtype)
+            every[:, kept] = values
+            rows[name] = every.ravel()
         parts.append(rows)
     table = pd.concat(parts, ignore_index=True)
     if not job.permutations:
         table["p"] = np.float32(np.nan)
     normalised = encoding.normalise(table["r"].to_numpy(), table["ceiling"].to_numpy())
-    table = table.assign(significant=table["significant"].eq(True), r_normalised=normalised.astype(np.float32))
-    kinds = {"layer": pd.CategoricalDtype(layers, True), "subject": pd.CategoricalDtype(list(scores), True)}
-    return table.astype(kinds | {"roi": "category", "note": "category"})[COLUMNS]
+    return table.assign(r_normalised=normalised.astype(np.float32))[COLUMNS]

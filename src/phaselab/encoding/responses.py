@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from phaselab.encoding.arrays import check_real
 from phaselab.errors import PhaselabError, expect
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels), of numpy, a memory map, Zarr or HDF5.
@@ -75,6 +76,13 @@ class Group:
         """Subject -> its columns of (..., n_voxels)."""
         return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
 
+    def finite(self, columns: slice) -> np.ndarray:
+        """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
+        values = self.Y[:, columns].astype(np.float64)
+        for bad in np.flatnonzero(~np.isfinite(values).all(axis=0)):
+            self.refuse(columns.start + int(bad))
+        return values
+
     def refuse(self, column: int) -> None:
         """Say of which subject and run there are values in a column that are not finite."""
         bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
@@ -85,6 +93,7 @@ class Group:
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
     """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
+    expect(len(X), "features", "no layer", "one at least")
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
     found: dict[tuple[str, ...], list[str]] = {}
     for subject, of_run in Y.items():
@@ -102,10 +111,12 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     """The arrays of the runs of `lengths`, (n_trs, k) with that many TRs and the same k."""
     missing = sorted({*lengths} - {*of_run})
     expect(not missing, f"{who}: runs", sorted(of_run), f"{missing} as well")
-    parts = {run: of_run[run] for run in lengths}
+    given = {run: of_run[run] for run in lengths}  # lists, frames and tensors become numpy's
+    parts = {run: v if hasattr(getattr(v, "dtype", None), "kind") else np.asarray(v) for run, v in given.items()}
     width = parts[next(iter(parts))].shape[1:]
     for run, part in parts.items():
         good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
-        expected = f"({lengths[run]} TRs, the same columns in all)"
+        expected = f"({lengths[run]} rows, the same columns in all)"
         expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
+        check_real(part, f"run {run}: {who}")
     return list(parts.values())

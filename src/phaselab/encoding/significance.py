@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
+from phaselab.encoding.folds import fold_weights
 from phaselab.errors import expect
 from phaselab.stats import unit
 
@@ -32,8 +33,9 @@ class Permutations:
       null distribution of each of them.
 
     p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for ``pooled``) whose
-    mean correlation is at least the observed one (Phipson and Smyth 2010). With several folds the permuted means are
-    multiplied by `WIDENING`, which makes p slightly too large at worst: see notebooks/14_encoder_derived.md.
+    mean correlation, folds weighted by length, is at least the observed one (Phipson and Smyth 2010). With several
+    folds the permuted means are multiplied by `WIDENING`, which makes p slightly too large at worst: see
+    notebooks/14_encoder_derived.md.
 
     Of each fold, rows : TRs that take part; moves : (1 + number, n_blocks) orders of blocks, or its stretches with
     (1 + number,) lags for each of them, of which the first is what is observed.
@@ -41,7 +43,7 @@ class Permutations:
 
     def __init__(self, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> None:
         """Of the (n_test,) run of each sample, a fold each; `block` TRs move together. With 0 every p is 1."""
-        rng, moves = np.random.default_rng(seed), list[Any]()
+        rng, moves, self.weights = np.random.default_rng(seed), list[Any](), fold_weights([*map(len, runs)])
         if number and null == "circular":
             self.rows, parts = [np.arange(len(run)) for run in runs], [stretches_of(run) for run in runs]
             moves = list(zip(parts, _lags(parts, number, rng), strict=True))
@@ -55,8 +57,8 @@ class Permutations:
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:
         """(4, n_targets), of a batch of targets: a fold each, (n_test, n_targets), numpy or tensors on one device.
 
-        The sum over folds of the correlations, as measured and in the first permutation; the number of permutations
-        whose sum is at least the observed one; whether response or prediction is constant in every fold.
+        The weighted sum over folds of the correlations, as measured and in the first permutation; the number of
+        permutations whose sum is at least the observed one; whether response or prediction is constant in every fold.
         """
         if not self.number:
             return np.zeros((4, targets[0].shape[1]))
@@ -66,7 +68,8 @@ class Permutations:
         ]
         moved: Any = {"block": _permuted, "circular": _rotated, "pooled": _permuted_one_by_one}[self.null]
         # (1 + number, n_targets), the observed sum first
-        sums = reduce(operator.add, (moved(a, b, moves) for (a, b), moves in zip(pairs, self.moves, strict=True)))
+        parts = zip(pairs, self.moves, self.weights, strict=True)
+        sums = reduce(operator.add, (float(weight) * moved(a, b, moves) for (a, b), moves, weight in parts))
         if len(pairs) > 1:
             sums[1:] *= float(WIDENING)
         # Lags of a periodic series are equal up to rounding.
@@ -98,7 +101,7 @@ def stretches_of(runs: np.ndarray) -> list[np.ndarray]:
 def _lags(folds: Sequence[Sequence[np.ndarray]], number: int, rng: np.random.Generator) -> list[list[np.ndarray]]:
     """For each stretch of each fold its lag in each permutation, after a first 0: what is observed."""
     shortest = min(len(stretch) for fold in folds for stretch in fold)
-    expect(shortest > 1, "null: circular", "a run of 1 TR in a test fold", "at least 2 TRs")
+    expect(shortest > 1, "null: circular", "a run of 1 row in a test fold", "at least 2 rows")
     if len(folds) == len(folds[0]) == 1:
         return [[np.append(0, rng.permutation(np.arange(1, shortest))[:number])]]
     return [[np.append(0, rng.integers(1, len(stretch), number)) for stretch in fold] for fold in folds]
@@ -107,7 +110,7 @@ def _lags(folds: Sequence[Sequence[np.ndarray]], number: int, rng: np.random.Gen
 def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
     """(n_blocks, block) indices of whole blocks, each inside one stretch of the same run."""
     blocks = np.concatenate([s[: len(s) // block * block].reshape(-1, block) for s in stretches_of(runs)])
-    found = f"{block} TRs, with which a test fold of {len(runs)} TRs has {len(blocks)} whole blocks"
+    found = f"{block} rows, with which a test fold of {len(runs)} has {len(blocks)} whole blocks"
     expect(len(blocks) > 1, "block", found, "at least 2")
     return blocks
 

@@ -41,7 +41,7 @@ def summarise(
         matrix, far = MATRICES[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
         for subject, at in zip(group.subjects, pairwise([0, *group.Y.ends]), strict=True):
-            responses = group.Y[:, slice(*at)].astype(np.float64)
+            responses = group.finite(slice(*at))
             for roi, inside in regions_of(rois[subject]).items():
                 if measure == "rsa" and inside.sum() < 2:
                     continue

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import reference
-from phaselab.encoding.encode import by_region
-from phaselab.encoding.folds import inner_folds, outer_folds
+from phaselab.encoding.encode import batches, by_region
+from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
 from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
 
@@ -51,7 +51,7 @@ def unique_contribution(
 
 
 def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed: int, device: str) -> np.ndarray:
-    """R^2 of the model of these spaces, (n_trs, p) each; mean over folds, (n_voxels,); 0 where nothing varies."""
+    """R^2 of the model of these spaces, (n_trs, p) each; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
     runs, (n_trs, n_voxels) = group.runs, group.Y.shape
@@ -63,11 +63,8 @@ def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed:
     size = max(1, int(spec.memory * 2**30 / each))
     r2 = np.zeros((len(folds), n_voxels))
     with reference.backend(device):
-        for start in range(0, n_voxels, size):
-            columns = slice(start, min(start + size, n_voxels))
-            responses = group.Y[:, columns].astype(np.float64)
-            for bad in np.flatnonzero(~np.isfinite(responses).all(axis=0)):
-                group.refuse(start + int(bad))
+        for columns in batches(n_voxels, size):
+            responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
                 cv = inner_folds(train, runs, spec)
                 model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv, random_state=seed)
@@ -76,4 +73,4 @@ def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed:
                 f, y = (values - values.mean(0) for values in (predicted, responses[test]))
                 power = np.square(y).sum(0)
                 r2[k, columns] = (f * (2 * y - f)).sum(0) / np.where(power > 0, power, np.inf)
-    return np.asarray(r2.mean(axis=0))
+    return np.asarray(np.average(r2, axis=0, weights=fold_weights([len(test) for _, test in folds])))

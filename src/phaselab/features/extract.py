@@ -9,7 +9,7 @@ import numpy as np
 
 from phaselab.errors import expect
 from phaselab.features.passes import Document, documents_of, passes_of
-from phaselab.features.pooling import Say, blocks_of, encode, room_for
+from phaselab.features.pooling import Say, blocks_of, context_of, encode, room_for
 from phaselab.features.store import Features
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
@@ -32,15 +32,16 @@ def extract(
     together, then ``stride`` new ones at a time after the ``window`` before them. Texts are joined by single spaces,
     and what occurs twice is read once.
 
-    Tokens that the tokenizer puts before a text (such as BOS) begin every pass and are never pooled; those that it puts
-    behind are left out. A pass that is longer than the model's context loses tokens on its left, but no more than half
-    of that context: beyond, it takes fewer new texts.
+    What begins every pass (``passes.opening``: BOS, or EOS) is never pooled; what the tokenizer puts behind a text is
+    left out. With neither, a text that begins a pass is pooled without its first token, and is empty if it has no
+    other; unless ``first_token`` is ``keep``. A pass that is longer than the model's context loses tokens on its left,
+    but no more than half of that context: beyond, it takes fewer new texts.
 
     model : causal language model of transformers in evaluation mode, on any device.
     tokenizer : its tokenizer; for a context of several texts a fast one, whose offsets tell which token is whose.
     max_tokens : tokens of a batch, padding included; None: `MAX_TOKENS`. Halved when memory runs out.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
-    say : receives a sentence when memory ran out, and when texts were truncated.
+    say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
     numbers: list[int] = []
@@ -52,28 +53,35 @@ def extract(
         numbers.extend(range(documents[document], documents[document] + wanted))
     source = np.array(numbers, dtype=np.int64)
 
-    config = model.config.get_text_config()
-    context = getattr(config, "max_position_embeddings", None)  # None for an architecture without a limit
-    passes, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
+    context, name = context_of(model), model.name_or_path
+    passes, begin, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
+    last, known = max((int(item.ids.max()) for item in passes), default=0), len(model.get_input_embeddings().weight)
+    found = f"token {last} ({tokenizer.convert_ids_to_tokens(last)!r})"
+    expect(last < known, f"{name}: tokenizer", found, f"one below {known}, as many as the network has embeddings of")
     order = np.concatenate([np.empty(0, dtype=np.int64), *(item.spans[0] for item in passes)])
     row_of = np.full(n_texts, -1)  # the last row, of zeros
     row_of[order] = np.arange(len(order))
     rows = row_of[source]
-    layers = _chosen(spec.layers, len(blocks_of(model)), model.name_or_path)
-    states = room_for((len(layers), len(order) + 1, config.hidden_size), scratch)
+    layers = _chosen(spec.layers, len(blocks_of(model)), name)
+    states = room_for((len(layers), len(order) + 1, model.config.get_text_config().hidden_size), scratch)
     budget = encode(model, passes, layers, spec.pooling, states, max_tokens, say)
-    tokens = sum(len(item.ids) for item in passes)
-    notes = {"texts": len(source), "empty": int((rows < 0).sum()), "truncated": int(truncated[source].sum())}
+    tokens, there = sum(len(item.ids) for item in passes), rows >= 0
+    notes: dict[str, Any] = {"texts": len(source), "empty": int((~there).sum())}
+    notes |= {"truncated": int(truncated[source].sum()), "opening": tokenizer.convert_ids_to_tokens(begin)}
     notes |= {"documents": len(documents), "tokens": tokens, "batch_tokens": budget}
     if notes["truncated"]:
         told = f"{notes['truncated']} of {notes['texts']} texts have less context than asked for"
-        say(f"{model.name_or_path}: {told}: the model reads {context} tokens at once")
+        say(f"{name}: {told}: the model reads {context} tokens at once")
+    if passes and not begin:
+        told = f"is not pooled: {notes['empty']} of {notes['texts']} texts have no state (features.empty: {spec.empty})"
+        told = "is pooled, and may be an attention sink" if spec.first_token == "keep" else told
+        say(f"{name}: no token begins a pass but the text's own first one, which {told}")
     if spec.empty == "carry":  # what is there before, unless a run or a narrative begins
         begins = [new for run in stimulus.runs for new in (True, *run.starts[1:])[: len(run.texts)]]
-        keeps = (rows >= 0) | np.array(begins, dtype=bool)
+        keeps = there | np.array(begins, dtype=bool)
         rows = rows[np.maximum.accumulate(np.where(keeps, np.arange(len(rows)), 0))]
     runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
-    return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, notes)
+    return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, there, notes)
 
 
 def _chosen(wanted: str | tuple[int, ...], n_blocks: int, name: str) -> list[int]:

@@ -5,7 +5,7 @@ A document is a text (``context: text``), a text with those of the seconds befor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -28,6 +28,24 @@ class Pass(NamedTuple):
     spans: np.ndarray  # (3, n): a text's number, its first token, and the one behind its last
 
 
+def opening(tokenizer: Any, texts: Iterable[str], keep: bool = False) -> list[int]:
+    """Ids of the tokens that begin every pass: what the tokenizer puts before a text, else BOS, else EOS, else none.
+
+    In trained networks the token at position 0 is an attention sink of enormous norm, whatever it is (Xiao et al. 2023,
+    arXiv 2309.17453; Sun et al. 2024, arXiv 2402.17762): it must not be one of the text's. With `keep` it may be, and
+    there are the tokenizer's own alone. They show in the first of `texts` that has a token.
+    """
+    own: list[int] = []
+    for text in texts:
+        whole, bare = (tokenizer(text, add_special_tokens=s, verbose=False)["input_ids"] for s in (True, False))
+        if bare:
+            # By what is there, and not by the mask of special tokens, which some tokenizers fill with zeros.
+            own = whole[: next((at for at in range(len(whole)) if whole[at : at + len(bare)] == bare), 0)]
+            break
+    first = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
+    return own if own or keep or first is None else [first]
+
+
 def documents_of(stimulus: Stimulus, spec: FeatureSpec) -> Iterator[tuple[Document, int]]:
     """The documents of all runs in order, and how many texts at the end of each have their value there."""
     for run in stimulus.runs:
@@ -47,18 +65,14 @@ def documents_of(stimulus: Stimulus, spec: FeatureSpec) -> Iterator[tuple[Docume
 
 def passes_of(
     documents: dict[Document, int], n_texts: int, tokenizer: Any, context: int | None, spec: FeatureSpec
-) -> tuple[list[Pass], np.ndarray]:
-    """The passes that give every text with a token its value, longest first, and which texts (bool) were truncated.
+) -> tuple[list[Pass], list[int], np.ndarray]:
+    """The passes that give every text its value, longest first; what begins each (`opening`); which texts it truncates.
 
     `documents` are numbered by their first wanted text; `context` is what the model reads at once, None for no limit.
     """
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
-    if not readable:
-        return [], truncated
-    # Special tokens that the tokenizer puts before a text, such as BOS.
-    encoded = tokenizer(_joined(readable[0][0]), return_special_tokens_mask=True, verbose=False)
-    special = np.array([*encoded["special_tokens_mask"], 0], dtype=bool)
-    prefix = np.array(encoded["input_ids"][: int(np.argmin(special))], dtype=np.int32)
+    begin = opening(tokenizer, (_joined(document) for document, _ in readable), spec.first_token == "keep")
+    prefix = np.array(begin, dtype=np.int32)
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
     expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
     passes = []
@@ -74,9 +88,12 @@ def passes_of(
             continue
         for wished, left, right, new, stop in windows:
             at = np.stack([np.maximum(first[new:stop] - left, 0), last[new:stop] - left]) + len(prefix)
-            passes.append(Pass(np.concatenate([prefix, ids[left:right]]), np.vstack([numbers[new:stop], at])))
+            if spec.first_token == "drop":
+                at[0] = np.maximum(at[0], 1)  # where nothing else begins the pass, its first text does
             truncated[numbers[new:stop]] = left > wished
-    return sorted(passes, key=lambda item: -len(item.ids)), truncated
+            spans = np.vstack([numbers[new:stop], at])[:, at[0] < at[1]]
+            passes += [Pass(np.concatenate([prefix, ids[left:right]]), spans)] if spans.size else []
+    return sorted(passes, key=lambda item: -len(item.ids)), begin, truncated
 
 
 def _joined(document: Document) -> str:

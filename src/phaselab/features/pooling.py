@@ -42,6 +42,12 @@ def blocks_of(model: Any) -> list[torch.nn.Module]:
     raise PhaselabError(f"{type(model).__name__}: expected a list of {number} layers in its base model, found none")
 
 
+def context_of(model: Any) -> int | None:
+    """Tokens that the network reads at once; None for an architecture without a limit."""
+    config = model.config.get_text_config()
+    return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # the latter: MPT
+
+
 def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.ndarray]:
     """Gives float32 zeros of `shape` (layers first): in memory, or a map of a file without a name in `scratch`.
 
@@ -93,6 +99,9 @@ def encode(
             plan.update({name: array.to(model.device) for name, array in _plan(batch, pooling).items()})
             final = model.base_model(input_ids=plan["ids"], use_cache=False).last_hidden_state
             if len(blocks) in layers:
+                wide, width = final.shape[-1], states().shape[-1]
+                found = f"a last layer of {wide} numbers, where others have {width}"
+                expect(wide == width, f"{name}: features.layers", found, f"some of 0 to {len(blocks) - 1}")
                 pool(final)
             return torch.stack(pooled).cpu().numpy()
         except (RuntimeError, MemoryError) as error:

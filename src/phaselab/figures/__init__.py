@@ -10,4 +10,4 @@ from phaselab.figures.brain import *
 from phaselab.figures.drawing import SIMULATED, TokenAxis
 from phaselab.figures.interactive import *
 from phaselab.figures.training import *
-from phaselab.phases import phase_text, transitions_of
+from phaselab.phases import phase_text, rule_text, transitions_of

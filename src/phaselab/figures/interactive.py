@@ -27,7 +27,7 @@ EYES = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), 
 
 def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     """Every curve of one model that the figure shows: columns panel, curve, checkpoint, step and those of intervals."""
-    layer = query.best_layer(curves)
+    layer = query.brain_layer(curves)
     rois = sorted(set(curves.loc[curves["perspective"] == "brain", "roi"]) - {"all"})
     drawn = {("brain", "whole brain"): query.brain_curve(curves)}
     drawn |= {("brain", roi): query.brain_curve(curves, roi, layer) for roi in rois}

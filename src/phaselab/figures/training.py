@@ -45,7 +45,7 @@ def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = 
     """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside accuracy."""
     rows = query.select(curves, perspective="behaviour", measure=measure).sort_values("tokens")
     rows = rows.assign(line=rows["task"], unit=rows["task"])
-    level = query.chance_level(curves) if measure.startswith("accuracy") else np.nan
+    level = query.chance_level(curves) if measure == "knowing" or measure.startswith("accuracy") else np.nan
     thin = rows if mean and rows["task"].nunique() > 1 else None
     if mean:
         rows = query.behaviour_by_task(curves, measure).rows.assign(line="mean of tasks")
@@ -237,12 +237,18 @@ def across_models(
         if measure == "brain" or (curves["measure"] == measure).any():
             rows = _of_models(curves, models, measure)
             level = query.chance_level(curves) if measure == "accuracy" else np.nan
-            name, more = (query.brain_measure(curves), ", best layer") if measure == "brain" else (measure, "")
+            name, more = (query.brain_measure(curves), _depth(curves)) if measure == "brain" else (measure, "")
             drawn.append(draw.Panel.of(name, rows, more, level=level, level_name="chance"))
     n = query.select(curves, perspective="brain")["subject"].nunique()
     asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
     note = f"{query.subjects_text(n, simulated)}, 95 % intervals{'; tasks: ' if asked else ''}{', '.join(asked)}"
     return draw.panels(drawn, style, room=1.9, note=note, simulated=simulated)
+
+
+def _depth(curves: pd.DataFrame) -> str:
+    """Which layer stands for the models: its number, or that it is at one depth."""
+    layers = {query.brain_layer(own) for _, own in curves.groupby("model")}
+    return f", layer {layers.pop()}" if len(layers) == 1 else ", one depth"
 
 
 def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.DataFrame:

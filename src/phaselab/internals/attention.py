@@ -14,6 +14,8 @@ import pandas as pd
 import torch
 
 from phaselab.errors import expect
+from phaselab.features.passes import opening
+from phaselab.features.pooling import context_of
 
 LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's context has room for it
 
@@ -22,8 +24,8 @@ LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's co
 def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
     """Induction and previous-token score of every attention head on so many random sequences.
 
-    Sequences begin with the tokenizer's bos token, if it has one, and hold no special tokens otherwise; none holds a
-    token twice within a half, if there are enough. One row a head and measure: `layer` counts blocks from 1, as hidden
+    Sequences begin as passes do (``features.passes.opening``), and hold no special tokens otherwise; none holds a token
+    twice within a half, if there are enough. One row a head and measure: `layer` counts blocks from 1, as hidden
     states do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
 
     - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over
@@ -33,22 +35,26 @@ def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
 
     Raises PhaselabError when the model gives no attention weights, or its context is shorter than nine tokens.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2 * LENGTH + 1
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    name, known = type(model).__name__, min(len(tokenizer), len(model.get_input_embeddings().weight))
+    plain, rng = np.setdiff1d(np.arange(known), tokenizer.all_special_ids), np.random.default_rng([0, 31])
+    context, bos = context_of(model) or 2 * LENGTH + 1, opening(tokenizer, map(tokenizer.decode, plain))
     first, length = len(bos), min(LENGTH, (context - len(bos)) // 2)
-    expect(length >= 4, type(model).__name__, f"a context of {context} tokens", "9 or more")
-    plain, rng = np.setdiff1d(np.arange(len(tokenizer)), tokenizer.all_special_ids), np.random.default_rng([0, 31])
+    expect(length >= 4, name, f"a context of {context} tokens", "9 or more")
     halves = [rng.choice(plain, length, replace=len(plain) < length) for _ in range(sequences)]
     ids = np.array([[*bos, *half, *half] for half in halves], dtype=np.int64)
-    before = model.config._attn_implementation
-    # The fused kernels never hold the weights.
-    model.set_attn_implementation("eager")
+    before, weights = model.config._attn_implementation, tuple[torch.Tensor, ...]()
     try:
-        weights = model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True).attentions
+        # The fused kernels never hold the weights.
+        model.set_attn_implementation("eager")
+        weights = (
+            model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True).get("attentions") or ()
+        )
+    except (AttributeError, TypeError, ValueError):
+        pass  # an architecture without attention knows nothing of it
     finally:
         model.set_attn_implementation(before)
-    there = weights and all(w is not None for w in weights)
-    expect(there, type(model).__name__, "no attention weights", "those of each layer")
+    there = weights and all(w is not None and w.ndim == 4 for w in weights)
+    expect(there, name, "no attention weights", "those of each layer (else internals.attention: 0)")
     second, later = np.arange(first + length + 1, first + 2 * length), np.arange(1, ids.shape[1])
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, weight in enumerate(weights, 1):

@@ -5,9 +5,20 @@
 
 from phaselab.phases.fit import log_tokens
 from phaselab.phases.power import detachment_power, detectable_depth, sensitivity
-from phaselab.phases.three_phases import PHASE_COLUMNS, TriplePhase, holm, phase_text, transitions_of, triple_phase_test
+from phaselab.phases.three_phases import (
+    PHASE_COLUMNS,
+    TriplePhase,
+    dates_together,
+    holm,
+    judge,
+    phase_text,
+    rule_text,
+    surges,
+    transitions_of,
+    triple_phase_test,
+)
 from phaselab.phases.transitions import MOVE_COLUMNS, FittedTable, Transitions, fit_table, fit_transitions
 
-__all__ = ["MOVE_COLUMNS", "PHASE_COLUMNS", "FittedTable", "Transitions"]
-__all__ += ["TriplePhase", "detachment_power", "detectable_depth", "fit_table", "fit_transitions", "holm"]
-__all__ += ["log_tokens", "phase_text", "sensitivity", "transitions_of", "triple_phase_test"]
+__all__ = ["MOVE_COLUMNS", "PHASE_COLUMNS", "FittedTable", "Transitions", "TriplePhase", "dates_together"]
+__all__ += ["detachment_power", "detectable_depth", "fit_table", "fit_transitions", "holm", "judge", "log_tokens"]
+__all__ += ["phase_text", "rule_text", "sensitivity", "surges", "transitions_of", "triple_phase_test"]

@@ -155,6 +155,7 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
     """
     coefficients, residuals, rss = linear(x, curves, knots)
     k, apart, damping = knots.shape[1], 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
+    still = 0  # rounds in which no fit became better by more than a ten-thousandth
     for _ in range(rounds if k else 0):
         right = (x[None, :, None] > knots[:, None, :]).astype(float)
         jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
@@ -162,7 +163,10 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
         moved = np.where(np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True), moved, knots)
         trial = linear(x, curves, moved)
         less = trial[2] < rss
+        still = 0 if (trial[2] < 0.9999 * rss).any() else still + 1
         knots, coefficients, residuals, rss = _better(less, (moved, *trial), (knots, coefficients, residuals, rss))
+        if still == 2:
+            break
         damping = np.clip(np.where(less, damping * 0.1, damping * 10.0), 1e-9, 1e9)
     return knots, coefficients, rss
 
@@ -175,8 +179,22 @@ def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> tuple[A
     return _better(other[2] < one[2], other, one)
 
 
+def best_step(grid: Grid, curve: Array) -> Fit:
+    """The best jump between two neighbouring checkpoints from one level to another, as a fit with two change points."""
+    totals = {}
+    for i in range(2, curve.size - 3):
+        low, high = curve[: i + 1].mean(), curve[i + 1 :].mean()
+        slope = (high - low) / (grid.x[i + 1] - grid.x[i])
+        rss = ((curve[: i + 1] - low) ** 2).sum() + ((curve[i + 1 :] - high) ** 2).sum()
+        totals[float(rss)] = grid.x[None, i : i + 2], np.array([[low, 0.0, slope, -slope]])
+    return *totals[least := min(totals)], np.array([least])
+
+
 def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
-    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid."""
+    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid.
+
+    With too few checkpoints for two change points the last fit is `best_step`, which has no more parameters than one.
+    """
     fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
     rest = curve - (curve @ grid.base.T) @ grid.base
     for changes, gain in enumerate(grid.gains(rest[None]), start=1):
@@ -185,7 +203,7 @@ def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
         knots, coefficients, rss = refine(grid.x, several, grid.starts(changes, first), rounds=15)
         one = slice(best := int(rss.argmin()), best + 1)
         fits.append((knots[one], coefficients[one], rss[one]))
-    return fits
+    return [*fits, best_step(grid, curve)] if len(fits) == 2 and curve.size < 2 * PER_CHANGE else fits
 
 
 def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float = COST) -> Array:
@@ -214,9 +232,8 @@ class Paths(NamedTuple):
             heights = heights + self.coefficients[:, 2 + j : 3 + j] * hinge
         return heights
 
-    def traced(self, first: int, last: int, sign: float) -> tuple[Array, Array, Array]:
-        """Midpoint, steepest slope and height (B,) from the start of piece `first` to the end of piece `last`."""
-        start, stop = self.corners[:, first], self.corners[:, last + 1]
+    def traced(self, start: Array, stop: Array, sign: float) -> tuple[Array, Array, Array]:
+        """Midpoint, steepest slope and height (B,) between positions `start` and `stop` (B,)."""
         length = np.maximum(stop - start, 1e-9)[:, None]
         path = self.heights(start[:, None] + length * np.linspace(0.0, 1.0, 101))  # (B, 101)
         height = path[:, -1] - path[:, 0]
@@ -241,6 +258,14 @@ def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
     return np.take_along_axis(knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
 
+def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
+    """Normal noise (B, n) of variance 1 with autocorrelation `rho` ** lag along each row."""
+    noise = rng.standard_normal(shape)
+    for t in range(1, shape[1]):
+        noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
+    return noise
+
+
 def bootstrap_noise(
     residuals: Array, degrees: float, stderr: Array | None, replicates: Array | None, draws: int, seed: Sequence[int]
 ) -> Array:
@@ -248,7 +273,8 @@ def bootstrap_noise(
 
     With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap, smooth
     with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a checkpoint)
-    is added. Without, the residuals' variance, or the square of `stderr` where that is larger.
+    is added. Without, the residuals' variance, or the square of `stderr` where that is larger, with the residuals'
+    autocorrelation over neighbours, corrected for the parameters that were fitted.
     """
     rng, n = np.random.default_rng(seed), residuals.size
 
@@ -258,7 +284,13 @@ def bootstrap_noise(
 
     variance, white = float(residuals @ residuals) / degrees, student(n, degrees)
     if replicates is None:
-        return white * np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
+        # A fit of p parameters to n values lowers the autocorrelation of the residuals by about p / n; one standard
+        # error more, since too little of it makes intervals too narrow.
+        rho = float(residuals[1:] @ residuals[:-1]) / max(float(residuals @ residuals), 1e-300)
+        rho += (n - degrees) / n + 1 / np.sqrt(n)
+        scale = np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
+        memory = autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9)))
+        return memory * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))) * scale
     count = len(replicates)
     apart = replicates - replicates.mean(axis=0)
     own = student(count, count - 1) @ apart / np.sqrt(count * (count - 1.0))

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from phaselab.phases.fit import Array, Grid, Where, bic, grid_of, linear, refine, search
+from phaselab.phases.fit import Array, Grid, Where, autocorrelated, bic, grid_of, linear, refine, search
 
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
@@ -51,14 +51,6 @@ def deepest_fall(curves: Array) -> Array:
 def _windows(n: int) -> list[int]:
     lengths = sorted({base * 2**power for base in (2, 3) for power in range(20)})
     return [length for length in lengths if 2 * length <= n and length <= max(2, n // 4)]
-
-
-def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
-    """Normal noise (B, n) of variance 1 with autocorrelation `rho` ** lag along each row."""
-    noise = rng.standard_normal(shape)
-    for t in range(1, shape[1]):
-        noise[:, t] = rho * noise[:, t - 1] + np.sqrt(1 - rho**2) * noise[:, t]
-    return noise
 
 
 @lru_cache(maxsize=16)
@@ -115,3 +107,10 @@ def _left_out(curves: Array) -> float:
     if spread == 0:
         return float(falls.mean() <= 0)
     return float(stats.t.sf(falls.mean() / (spread / np.sqrt(count)), count - 1))
+
+
+def detectable_move(sigma: float, rho: float, setting: tuple[Where, int], power: float = 0.8) -> float:
+    """The smallest fall, a quarter of the checkpoints long, whose p is .05 or less with a probability of `power`."""
+    falls, _ = _null(*setting)
+    critical = float(np.interp(rho, RHOS, np.quantile(falls, 0.95, axis=1)))
+    return (critical + float(stats.norm.ppf(power))) * sigma * float(np.sqrt(2 / _windows(len(setting[0]))[-1]))

@@ -9,43 +9,60 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import behaviour_by_task
+from phaselab.curves import behaviour_by_task, brain_layer, brain_measure
 from phaselab.phases.fit import Array, log_tokens
-from phaselab.phases.three_phases import ALPHA, MARGIN, fall_p, falls_after_rise, triple_phase_test
+from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
+from phaselab.study import PhaseSpec
 
 
-def sensitivity(curves: pd.DataFrame, model: str, **options: Any) -> pd.DataFrame:
+def sensitivity(
+    curves: pd.DataFrame, model: str | Sequence[str], rule: PhaseSpec | None = None, **options: Any
+) -> pd.DataFrame:
     """The same verdict under other choices, one changed at a time: a row a variant and phase.
 
-    Columns: varied (which choice; "" for the given `options`), choice, phase, found, tokens, p_holm, agrees (same
-    verdict as the first) and note. With log-probability instead of accuracy, the margin of flatness is scaled by the
-    ratio of the two curves' ranges.
+    Columns: varied (which choice; "" for the given `rule`), choice, phase, found, verdict, tokens, p_holm, agrees (same
+    verdict as the first) and note. Choices that come to the rule's own are left out, and so are regions made of noise.
+    With log-probability instead of accuracy the margin is scaled by the ratio of the two curves' ranges.
     """
-    base, margin = triple_phase_test(curves, model, **options), options.get("margin", MARGIN)
-    own = curves[curves["model"] == model]
+    rule = rule or PhaseSpec()
+    base = triple_phase_test(curves, model, rule, **options)
+    first = model if isinstance(model, str) else model[0]
+    own = curves[curves["model"] == first]
     brain = own[own["perspective"] == "brain"]
     choices: dict[str, Sequence[Any]] = {
-        "layer": ("best", "mean", 0.5, 1.0),
+        "layer": (1 / 3, 1.0, "best", "mean"),
         "measure": [c for c in ("r", "r_normalised", "significant") if c in set(brain["measure"])],
-        "roi": sorted(brain["roi"].unique()),
-        "penalty": (2.0, 3.0, 4.0),
-        "max_changes": (4, 6),
-        "margin": (margin / 2, margin * 2),
+        "roi": [roi for roi in sorted(brain["roi"].unique()) if "noise" not in roi],
+        "penalty": (2.0, 4.0),
+        "max_changes": (4,),
+        "margin": (rule.margin / 2, rule.margin * 2),
+        "lag": (rule.lag / 2, rule.lag * 2),
     }
-    variants = [(varied, str(choice), {varied: choice}) for varied, own in choices.items() for choice in own]
+    if len(brain):  # depths that come to one layer are one choice
+        layers = {brain_layer(own, choice): choice for choice in choices["layer"][::-1]}
+        choices["layer"] = [choice for layer, choice in layers.items() if layer != brain_layer(own, rule.layer)][::-1]
+    given = rule.model_dump() | {"measure": rule.measure or brain_measure(brain)}
+    variants: list[tuple[str, str, dict[str, Any]]] = [
+        (varied, f"{choice:.2g}" if isinstance(choice, float) else str(choice), {varied: choice})
+        for varied, several in choices.items()
+        for choice in several
+        if choice != given[varied]
+    ]
     if (own["measure"] == "log_probability").any() and base.accuracy.decided:
         curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
-        scaled = margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
-        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": scaled}))
+        scaled = rule.margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
+        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": max(scaled, 1e-9)}))
+    if (own["measure"] == "knowing").any():
+        variants.append(("accuracy", "knowing", {"accuracy": "knowing"}))
     parts = []
-    for varied, choice, change in [("", "", {}), *variants]:
-        verdict = triple_phase_test(curves, model, **(options | change)) if change else base
-        table = verdict.table[["phase", "found", "tokens", "p_holm"]]
+    for varied, said, change in [("", "", {}), *variants]:
+        result = triple_phase_test(curves, model, rule.model_copy(update=change), **options) if change else base
+        table = result.table[["phase", "found", "verdict", "tokens", "p_holm"]]
         table = table.assign(agrees=table["found"] == base.table["found"], note="")
-        if varied == "accuracy":
+        if said == "log_probability":
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
-        parts.append(pd.DataFrame({"varied": varied, "choice": choice}, table.index).join(table))
+        parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -53,37 +70,50 @@ def detachment_power(
     depths: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0),
     checkpoints: Sequence[int] = (12, 20, 40),
     subjects: Sequence[int] = (1, 3, 6),
+    accuracy_noise: float = 0.005,
+    rule: PhaseSpec | None = None,
     n_simulations: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often a fall of the brain curve is found, by simulation: a row a combination.
+    """How often phase 2 as a whole is found, by simulation: a row a combination.
 
-    Simulated curves rise by 10 standard deviations of one subject's noise at one checkpoint, then fall by `depths`
-    (in the same unit) for a third of the log-token axis, and return. White noise is each subject's own, and the same
-    for all depths. At depth 0 the power is the false-positive rate; low and high are Wilson's 95 % interval.
+    The brain rises by 10 standard deviations of one subject's noise, together with instruction following, then falls
+    by `depths` (in the same unit) for a third of the log-token axis, and returns; accuracy stands still meanwhile and
+    rises with the return, known with an error of `accuracy_noise` at each checkpoint. White noise is each subject's
+    own, and the same for all depths. At depth 0 the power is the rate of false alarms; low and high are Wilson's 95 %
+    interval.
     """
     rows = []
     for n in checkpoints:
         tokens = np.concatenate([[0.0], np.round(np.logspace(6, 10, n - 1))])
         where = log_tokens(tokens)
         unit = (where - where[0]) / (where[-1] - where[0])
-        rise = np.interp(unit, [0.15, 0.4], [0.0, 10.0])
+        rise = np.interp(unit, [0.15, 0.4], [0.0, 1.0])
         dip = np.interp(unit, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
+        right = np.interp(unit, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
         for count in subjects:
-            found, rng = np.zeros(len(depths), dtype=int), np.random.default_rng([seed, n, count])
+            found, rng = np.zeros(len(depths)), np.random.default_rng([seed, n, count])
             for _ in range(n_simulations):
-                noise = rng.standard_normal((count, n))
-                found += [fall_found(tokens, rise + depth * dip + noise) for depth in depths]
+                noise, others = rng.standard_normal((count, n)), accuracy_noise * rng.standard_normal((2, n))
+                form, accuracy = 0.05 + 0.9 * rise + others[0], right + others[1]
+                error = np.full(n, accuracy_noise)
+                found += phase_two_found(
+                    tokens, [10 * rise + depth * dip + noise for depth in depths], form, accuracy, error, rule
+                )
             for depth, hits in zip(depths, found, strict=True):
                 interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
                 rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
 
 
-def fall_found(tokens: Array, subjects: Array) -> bool:
-    """Whether the brain's part of phase 2 is found in curves (n_subjects, n)."""
-    fit = fit_transitions(tokens, subjects, max_changes=6, n_bootstrap=60)
-    return any(fall_p(fit, fall) <= ALPHA for fall in falls_after_rise(fit))
+def phase_two_found(
+    tokens: Array, brains: Sequence[Array], form: Array, accuracy: Array, error: Array, rule: PhaseSpec | None = None
+) -> Array:
+    """Whether phase 2 is found with each of `brains`, (n_subjects, n) each, and one pair of behaviours (n,)."""
+    options: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
+    first, second = (fit_transitions(tokens, curve, error, **options) for curve in (form, accuracy))
+    fits = [fit_transitions(tokens, brain, **options) for brain in brains]
+    return np.array([float(judge(fit, first, second, rule).table["found"].iloc[1]) for fit in fits])
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:

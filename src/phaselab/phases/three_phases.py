@@ -1,10 +1,13 @@
-"""The three phases as tests on fits: a rise or fall counts if noise makes none like it of a curve without any."""
+"""The three phases as tests on fits, by a rule that a study fixes before anybody looks.
+
+A rise or fall counts if noise makes none like it of a curve without any; a phase if all that it is made of counts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,32 +15,45 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import PHASE_NAMES, Curve, NothingToDraw, amount, behaviour_by_task, brain_by_subject, each_row
+from phaselab.curves import (
+    PHASE_NAMES,
+    Curve,
+    NothingToDraw,
+    amount,
+    behaviour_by_task,
+    brain_by_subject,
+    chance_level,
+    each_row,
+)
 from phaselab.errors import expect
-from phaselab.phases.fit import COST, DEGREES, Array, log_tokens
-from phaselab.phases.transitions import MOVE_COLUMNS, Transitions, fit_transitions
+from phaselab.phases.fit import DEGREES, Array, log_tokens
+from phaselab.phases.transitions import CARRIED, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
+from phaselab.study import PhaseSpec, digest_of
 
-#: Change of accuracy from which on it is not flat; level of the tests, after Holm's correction.
-MARGIN, ALPHA = 0.05, 0.05
+#: A surge is this many times as steep as the whole curve: its range over the length of training in log tokens.
+STEEP = 2.0
 PHASES = ("alignment", "detachment", "realignment")
 PHASE_COLUMNS = (
     *("model", "phase", "name", "found", "verdict", "tokens", "low", "high", "start", "stop"),
     *("effect", "effect_low", "effect_high", "effect_spread"),
-    *("lag", "lag_low", "lag_high", "lag_p", "p", "p_holm", "why"),
+    *("lag", "lag_low", "lag_high", "p", "p_holm", "seeds", "rule", "why"),
 )
+VERDICTS = ("found", "not found", "not decided", "nothing to stagnate")
 
 
 class TriplePhase(NamedTuple):
-    """The verdict on the three phases of one model: a table of one row per phase, `PHASE_COLUMNS`, and what it is from.
+    """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
 
-    found : p_holm at most .05, and the fits have the moves that the phase is made of; why : the reason in words.
+    verdict : one of `VERDICTS`; found : whether it is ``found``: p_holm at most the rule's alpha, and the fits have the
+    moves that the phase is made of; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
     effect, effect_low, effect_high : signed height of the move in units of the brain measure (for ``r_normalised`` a
-    share of the ceiling); effect_spread : over its standard deviation over subjects.
-    lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3);
-    lag_p : how often a behaviour that rises at a random time comes at least as close.
-    p : the largest of the phase's parts; 1 where the fits show no such move; p_holm : after Holm's correction.
+    share of the ceiling); effect_spread : over its standard deviation over replicates.
+    lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3).
+    p : the largest of the phase's parts; NaN where nothing was tested; p_holm : after Holm's correction over the phases
+    that were. seeds : models that differ in seed alone, which are the replicates; with one, the subjects are. rule :
+    digest of the rule.
     """
 
     model: str
@@ -49,27 +65,17 @@ class TriplePhase(NamedTuple):
 
 
 def holm(p: npt.ArrayLike) -> Array:
-    """Holm's step-down adjusted p-values, (m,)."""
+    """Holm's step-down adjusted p-values, (m,); NaN stands outside."""
     values = np.asarray(p, dtype=float)
-    order = np.argsort(values, kind="stable")
-    stepped = np.maximum.accumulate(values[order] * np.arange(values.size, 0, -1))
+    order = np.argsort(values, kind="stable")  # NaN last
+    many = np.isfinite(values).sum() - np.arange(values.size)
+    stepped = np.maximum.accumulate(values[order] * many)
     return np.minimum(stepped, 1.0)[np.argsort(order)]
 
 
-def _fitted(ask: Callable[[], Curve], **options: Any) -> Transitions:
-    """Fit of the curve that `ask` gives; without one the fit says what there is."""
-    try:
-        curve = ask()
-    except NothingToDraw as error:
-        return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
-    several = curve.values if curve.of == "subject" and len(curve.names) > 1 else curve.mean
-    fit = fit_transitions(curve.tokens, several, None if curve.of == "subject" else curve.error, **options)
-    return replace(fit, notes=(*curve.notes, *fit.notes))
-
-
 def falls_after_rise(fit: Transitions) -> list[Any]:
-    """Falls after the first rise: before it there is nothing to fall from."""
-    return [f for f in fit.falls if any(r.onset < f.onset for r in fit.rises)]
+    """Falls after the first rise, the deepest first: before it there is nothing to fall from."""
+    return sorted((f for f in fit.falls if any(r.onset < f.onset for r in fit.rises)), key=lambda fall: fall.height)
 
 
 def fall_p(fit: Transitions, fall: Any) -> float:
@@ -77,161 +83,286 @@ def fall_p(fit: Transitions, fall: Any) -> float:
     return max(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
 
 
+def surges(fit: Transitions) -> list[Any]:
+    """Rises that are steep for certain (`STEEP`, by the lower end of the interval) and carry a fifth of the range."""
+    whole = float(np.ptp(fit.fitted))
+    slope = whole / float(np.ptp(log_tokens(fit.tokens)))
+    return [r for r in fit.rises if r.steepness_low >= STEEP * slope and r.height >= CARRIED * whole]
+
+
 class _Link(NamedTuple):
     """One phase before the correction for many tests."""
 
     why: str
-    p: float = 1.0
+    p: float = np.nan
     move: Any = None  # of the brain
     partner: Any = None  # the move that goes with it
+    holds: bool = True  # what has no p-value of its own
+    verdict: str = ""  # where it is not for p to say
 
 
 def _ranges(moves: Sequence[Any]) -> str:
     return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
 
 
-def _first(brain: Transitions, other: Transitions, name: str, after: float = -1.0) -> _Link:
-    """The first rise of the brain (that begins `after` some tokens) that overlaps with a rise of the other curve."""
-    rises, once_more = [rise for rise in brain.rises if rise.onset > after], after >= 0
-    if not rises:
-        return _Link(f"The brain curve {'does not rise again after its fall' if once_more else 'has no rise'}.")
-    if not other.rises:
-        return _Link(f"{name.capitalize()} has no rise.")
-    why = f"The brain rises again together with {name}." if once_more else f"The brain and {name} rise together."
-    for rise in rises:
-        for partner in other.rises:
-            if max(rise.onset, partner.onset) < min(rise.end, partner.end):
-                return _Link(why, max(brain.p(rise), other.p(partner)), rise, partner)
-    again = "again " if once_more else ""
-    return _Link(f"Not together: the brain rises {again}{_ranges(rises)}, {name} {_ranges(other.rises)}.")
+def _missed(fit: Transitions) -> str:
+    """What the test could not have seen; nothing for a curve that is constant."""
+    return f"; less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
 
 
-def _second(brain: Transitions, accuracy: Transitions, name: str, margin: float) -> _Link:
-    if not brain.falls:
-        return _Link("The brain curve has no fall.")
+def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float, float]:
+    """Decades by which `move` comes after `other`, with its 95 % interval by Zou and Donner's (2008) rule."""
+    first = float(log_tokens(brain.tokens)[0])
+
+    def places(of: Any) -> list[float]:  # 0 is put as `log_tokens` puts it for these checkpoints
+        dates = of.midpoint, of.midpoint_low, of.midpoint_high
+        return [float(np.log10(tokens)) if tokens > 0 else first for tokens in dates]
+
+    (own, low, high), (theirs, their_low, their_high) = places(move), places(other)
+    lag = own - theirs
+    return (
+        lag,
+        lag - float(np.hypot(own - low, their_high - theirs)),
+        lag + float(np.hypot(high - own, theirs - their_low)),
+    )
+
+
+def _together(
+    brain: Transitions, moves: Sequence[Any], other: Transitions, partners: Sequence[Any], name: str, rule: PhaseSpec
+) -> _Link:
+    """The first of `moves` whose lag to one of `partners` is within the rule's, interval and all; or the closest."""
     tried = []
-    for fall in falls_after_rise(brain):
-        change, flat = _flatness(accuracy, fall.onset, fall.end, margin)
-        moved = f"{name} changes by {change:+.3f}"
-        doubt = f"{_ranges([fall])}, but {moved} there: not shown to be flat"
-        why = f"The brain falls {doubt if flat > ALPHA else f'while {moved}'}."
-        tried.append(_Link(why, max(flat, fall_p(brain, fall)), fall))
-    if not tried:
-        return _Link("The brain curve falls before it ever rises, never after.")
-    return min(tried, key=lambda link: link.p)
+    for move in moves:
+        for partner in partners:
+            lag, low, high = lag_between(brain, move, partner)
+            # p of a lag outside of the rule's, normal with the interval's own half-widths.
+            sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
+            apart = float(stats.norm.sf(1.96 * min(sides)))
+            p, holds = max(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+            when = f"{10**lag:.2g} times the tokens of {name}'s surge (95 % interval {10**low:.2g} to {10**high:.2g})"
+            close = "" if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}"
+            why = f"The brain's rise {_ranges([move])} has its midpoint at {when}{close}."
+            tried.append(_Link(why, p, move, partner, holds))
+    return next((link for link in tried if link.holds), min(tried, key=lambda link: link.p))
 
 
-def _third(brain: Transitions, accuracy: Transitions, name: str) -> _Link:
+def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
+    if not (own := sorted(surges(brain), key=lambda rise: -rise.height)):
+        steep = "rises, but nowhere surges" if brain.rises else "does not rise"
+        return _Link(f"The brain curve {steep}{_missed(brain)}.")
+    if not (theirs := surges(form)[:1]):
+        return _Link(f"Instruction following has no surge{_missed(form)}.")
+    return _together(brain, own, form, theirs, "instruction following", rule)
+
+
+def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
     if not (falls := falls_after_rise(brain)):
+        after = " after a rise" if brain.falls else ""
+        return _Link(f"The brain curve does not fall{after}{_missed(brain)}.")
+    chances = [fall_p(brain, fall) for fall in falls]
+    falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
+    if not falls:
+        why = f"The brain's fall {_ranges([deepest])} is not beyond chance (p = {chances[0]:.2g})."
+        return _Link(why, chances[0], deepest, holds=False)
+    if not any(accuracy.p(rise) <= rule.alpha for rise in accuracy.rises):
+        level = float(accuracy.values.mean())
+        known = f" (chance {chance:.2f})" if np.isfinite(chance) else ""
+        why = f"The brain falls {_ranges(falls[:1])}, but accuracy never rises: it stays at {level:.2f}{known}."
+        return _Link(why, move=falls[0], verdict="nothing to stagnate")
+    tried = [_pause(brain, fall, accuracy, rule) for fall in falls]
+    return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
+
+
+def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
+    """Whether accuracy pauses from the onset of a fall to that of the return, or to the end of the fall without one.
+
+    Its change there is less than the margin (two one-sided tests), it leaves its level by no more than two margins, and
+    it moves faster afterwards. Errors: the curve's own scatter, at least the items' error.
+    """
+    stop = min((rise.onset for rise in brain.rises if rise.onset >= fall.midpoint), default=fall.end)
+    at, values = accuracy.tokens, accuracy.values
+    inside = (at >= fall.onset) & (at <= stop)
+    if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
+        ends = np.searchsorted(at, fall.onset, "right") - 1, np.searchsorted(at, stop) + 1
+        inside = np.isin(np.arange(at.size), np.arange(max(ends[0], 0), ends[1]))
+    after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
+    span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
+    if after.sum() < 3:
+        why = f"The brain falls {_ranges([fall])}; training ends too soon afterwards to tell a pause from an end."
+        return _Link(why, move=fall, verdict="not decided")
+    noise = max(accuracy.scatter, 1e-12)
+    degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
+    x = log_tokens(at)
+
+    def slope(of: npt.NDArray[np.bool_]) -> tuple[float, float]:
+        away = x[of] - x[of].mean()
+        return float(away @ values[of] / (away @ away)), noise / float(np.sqrt(away @ away))
+
+    (rate, error), (later, later_error), length = slope(inside), slope(after), float(np.ptp(x[inside]))
+    change, off = rate * length, error * length
+    least = float(stats.t.ppf(1 - rule.alpha, degrees)) * off
+    if least >= rule.margin:
+        level = float(values[inside].mean())
+        items = level * (1 - level) / noise**2 * ((least + 0.84 * off) / rule.margin) ** 2
+        why = f"The brain falls {_ranges([fall])}, but how accuracy changes from {span} is known to ±{least:.2g} only "
+        why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
+        return _Link(why, move=fall, verdict="not decided")
+    path = accuracy.at(at[inside])
+    excursion = float(np.abs(path - path[0]).max())
+    parts = {
+        "changes by the margin or more": float(stats.t.sf((rule.margin - abs(change)) / off, degrees)),
+        "leaves its level": float(stats.norm.sf((2 * rule.margin - excursion) / (noise / np.sqrt(2)))),
+        "is no faster afterwards": float(stats.t.sf((later - rate) / np.hypot(error, later_error), degrees)),
+    }
+    failed = [name for name, p in parts.items() if p > rule.alpha]
+    verb = f"not shown to pause: it may be that it {' or '.join(failed)}" if failed else "it pauses"
+    why = f"The brain falls {_ranges([fall])}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
+    why += f"then by {later:+.3f} a decade: {verb}."
+    return _Link(why, max(*parts.values(), fall_p(brain, fall)), fall)
+
+
+def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
+    if fall is None:
         return _Link("The brain curve never falls after a rise, so it cannot return.")
-    link = _first(brain, accuracy, name, after=falls[0].onset)
-    before = [f for f in falls if link.move and f.onset < link.move.onset][-1:]
-    return link._replace(p=max([link.p, *(fall_p(brain, fall) for fall in before)]))
+    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
+    if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
+        once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
+        return _Link(f"The brain curve {once}{_missed(brain)}.")
+    if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
+        return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
+    link = _together(brain, returns, accuracy, theirs, "accuracy", rule)
+    return link._replace(p=max(link.p, fall_p(brain, fall)))
 
 
-def _flatness(fit: Transitions, start: float, stop: float, margin: float) -> tuple[float, float]:
-    """Change of a curve between two token counts, and p (two one-sided t-tests) that it is at least `margin`.
-
-    The change is that of a straight line through the checkpoints inside, its error the scatter of the whole curve.
-    """
-    inside = (fit.tokens >= start) & (fit.tokens <= stop)
-    if inside.sum() < 2:
-        return float(fit.at([stop])[0] - fit.at([start])[0]), 1.0
-    x = log_tokens(fit.tokens)[inside]
-    x = x - x.mean()
-    length, spread = float(np.ptp(x)), float(x @ x)
-    change = float(x @ fit.values[inside]) / spread * length
-    error = max(fit.noise, 1e-12) * length / np.sqrt(spread)
-    degrees = max(fit.tokens.size - 2 - DEGREES * len(fit.knots), 1.0)
-    return change, float(stats.t.sf((margin - abs(change)) / error, degrees))
-
-
-def triple_phase_test(
-    curves: pd.DataFrame,
-    model: str,
-    *,
-    measure: str = "",
-    roi: str = "all",
-    layer: float | str = "best",
-    accuracy: str = "accuracy",
-    tasks: Sequence[str] | None = None,
-    margin: float = MARGIN,
-    max_changes: int = 6,
-    n_bootstrap: int = 400,
-    penalty: float = COST,
+def judge(
+    brain: Transitions,
+    form: Transitions,
+    accuracy: Transitions,
+    rule: PhaseSpec | None = None,
+    model: str = "",
+    seeds: int = 1,
+    chance: float = np.nan,
 ) -> TriplePhase:
-    """Whether the three phases are in the curves of one model, each tested.
+    """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
+    rule = rule or PhaseSpec()
+    missing = {
+        name: " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided)
+        for name, other in (("instruction following", form), ("accuracy", accuracy))
+    }
 
-    1. alignment: the brain rises, and instruction following rises in an overlapping stretch.
-    2. detachment: after a rise the brain falls, while accuracy changes by less than `margin`.
-    3. realignment: after such a fall the brain rises again, and accuracy rises in an overlapping stretch.
+    def ask(name: str, test: Callable[[], _Link]) -> _Link:
+        return _Link(missing[name], verdict="not decided") if missing[name] else test()
 
-    curves : the curves table, `phaselab.results.CURVE_COLUMNS`; rows of other models than `model` are ignored.
-    measure, roi, layer : the brain curve, see `phaselab.curves.brain_by_subject`; its subjects are the replicates.
-    accuracy : the measure that stands for accuracy; behaviour is averaged over `tasks` (None: all).
-    margin : change of accuracy, in its own units, from which on it is not flat.
-    max_changes, n_bootstrap, penalty : see `fit_transitions`.
-
-    A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
-    drifts that all subjects share are movements of this model; whether they are more is for several seeds to say.
-    Missing or poor curves leave a phase not decided (``verdict``), with the reason in ``why``.
-    """
-    absent = [c for c in CURVE_COLUMNS if c not in curves]
-    expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
-    expect(model in set(curves["model"]), "model", repr(model), f"one of {sorted(curves['model'].unique())}")
-    own = curves[curves["model"] == model]
-    options: dict[str, Any] = {"max_changes": max_changes, "n_bootstrap": n_bootstrap, "penalty": penalty}
-    brain = _fitted(partial(brain_by_subject, own, roi, layer, measure), **options)
-    measures = "instruction_following", accuracy
-    form, right = (_fitted(partial(behaviour_by_task, own, m, tasks), **options) for m in measures)
-    tests: list[Callable[..., _Link]] = [_first, partial(_second, margin=margin), _third]
+    first = ask("instruction following", lambda: _first(brain, form, rule))
+    second = ask("accuracy", lambda: _second(brain, accuracy, rule, chance))
+    third = ask("accuracy", lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
+    links = first, second, third
+    corrected = holm([link.p for link in links])
     rows = []
-    for phase, (name, test) in enumerate(zip(PHASES, tests, strict=True), start=1):
-        other, called = (form if phase == 1 else right), measures[phase > 1].replace("_", " ")
-        why = " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (called, other)) if not fit.decided)
-        link = _Link(why) if why else test(brain, other, called)
-        row = {"phase": phase, "name": name, "verdict": "not decided" if why else "not found", "p": link.p}
-        rows.append(row | {"why": link.why} | _measured(link, brain))
-    table = pd.DataFrame(rows).reindex(columns=list(PHASE_COLUMNS)).assign(model=model, p_holm=lambda t: holm(t["p"]))
-    dated = table["tokens"].notna()
-    table["found"] = (table["p_holm"] <= ALPHA) & dated
-    doubt = table["p_holm"].map(" Not beyond chance: p = {:.2g} after correction.".format)
-    table["why"] += doubt.where(dated & ~table["found"], "")
-    table.loc[table["found"], "verdict"] = "found"
-    told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}", "not decided": "{0.name} not decided"}
-    said = [told[r.verdict].format(r, amount(r.tokens)) for r in each_row(table)]
-    return TriplePhase(model, table, brain, form, right, f"{model}: {', '.join(said)}.")
+    for phase, (name, link, p) in enumerate(zip(PHASES, links, corrected, strict=True), start=1):
+        found = not link.verdict and link.holds and p <= rule.alpha
+        why = link.why
+        if link.holds and not link.verdict and p > rule.alpha:
+            why += f" Not beyond chance: p = {p:.2g} after correction."
+        verdict = link.verdict or ("found" if found else "not found")
+        row = {"phase": phase, "name": name, "found": found, "verdict": verdict, "p": link.p, "p_holm": p, "why": why}
+        rows.append(row | _measured(link, brain))
+    common: dict[str, Any] = {"model": model, "seeds": seeds, "rule": digest_of(rule)}
+    table = pd.DataFrame(rows).assign(**common).reindex(columns=list(PHASE_COLUMNS))
+    told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
+    said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
+    told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
+    return TriplePhase(model, table, brain, form, accuracy, f"{model} ({told_by}): {', '.join(said)}.")
 
 
 def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
-    """Dates and size of a move of the brain, its size over the spread of subjects' own sizes, and the lag."""
-    move, other = link.move, link.partner
+    """Dates and size of a move of the brain, its size over the spread of replicates' own sizes, and the lag."""
+    move = link.move
     if move is None:
         return {}
     told = {"tokens": move.midpoint, "low": move.midpoint_low, "high": move.midpoint_high}
     told |= {"start": move.onset, "stop": move.end}
     told |= {"effect": move.height, "effect_low": move.height_low, "effect_high": move.height_high}
-    where = log_tokens(brain.tokens)
     if brain.replicates is not None:
-        at = log_tokens([move.onset, move.end])
-        ends = np.array([np.interp(at, where, subject) for subject in brain.replicates])
+        where, at = log_tokens(brain.tokens), log_tokens([*brain.tokens[:2], move.onset, move.end])[2:]
+        ends = np.array([np.interp(at, where, own) for own in brain.replicates])
         own = float((ends[:, 1] - ends[:, 0]).std(ddof=1))
         told["effect_spread"] = move.height / own if own > 0 else np.nan
-    if other is None:
-        return told
-    # How long after its partner the brain moves, in decades; interval by Zou and Donner's (2008) rule.
-    first, last = map(float, where[[0, -1]])
+    if link.partner is not None:
+        told |= zip(("lag", "lag_low", "lag_high"), lag_between(brain, move, link.partner), strict=True)
+    return told
 
-    def places(move: Any) -> list[float]:  # 0 is put as `log_tokens` puts it for these checkpoints
-        dates = move.midpoint, move.midpoint_low, move.midpoint_high
-        return [float(np.log10(tokens)) if tokens > 0 else first for tokens in dates]
 
-    (own, low, high), (theirs, their_low, their_high) = places(move), places(other)
-    lag = own - theirs
-    near = min(own + abs(lag), last) - max(own - abs(lag), first)
-    told |= {"lag": lag, "lag_p": min(near / (last - first), 1.0)}
-    told["lag_low"] = lag - float(np.hypot(own - low, their_high - theirs))
-    return told | {"lag_high": lag + float(np.hypot(high - own, theirs - their_low))}
+def _fit(ask: Callable[[str], Curve], models: Sequence[str], **options: Any) -> Transitions:
+    """Fit of the curve that `ask` gives of each model; of seeds at the checkpoints that all of them have.
+
+    Replicates are the seeds, or the subjects of one model. Without a curve the fit says what there is.
+    """
+    try:
+        curves = [ask(model) for model in models]
+    except NothingToDraw as error:
+        return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
+    one, notes = curves[0], [note for curve in curves for note in curve.notes]
+    tokens = reduce(np.intersect1d, (curve.tokens for curve in curves))
+    if lost := len(set().union(*(curve.tokens.tolist() for curve in curves))) - tokens.size:
+        notes.append(f"{lost} checkpoints that not every seed has left out")
+    shared = [np.isin(curve.tokens, tokens) for curve in curves]
+    values = np.stack([curve.mean[at] for curve, at in zip(curves, shared, strict=True)])
+    if len(curves) == 1:
+        values = one.values if one.of == "subject" and len(one.names) > 1 else one.mean
+    errors = np.sqrt(sum(curve.error[at] ** 2 for curve, at in zip(curves, shared, strict=True))) / len(curves)
+    fit = fit_transitions(tokens, values, None if one.of == "subject" else errors, **options)
+    return replace(fit, notes=(*dict.fromkeys(notes), *fit.notes))
+
+
+def triple_phase_test(
+    curves: pd.DataFrame,
+    model: str | Sequence[str],
+    rule: PhaseSpec | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    n_bootstrap: int = 400,
+) -> TriplePhase:
+    """Whether the three phases are in the curves of one model, or of models that differ in their seed alone.
+
+    1. alignment: a rise of the brain that is a surge (`surges`) and comes together with the first surge of instruction
+       following: the whole 95 % interval of their lag is within the rule's ``lag``.
+    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall to that of the return
+       it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster afterwards.
+    3. realignment: after that fall the brain rises again, together with a surge of accuracy; by another rise than that
+       of phase 1.
+
+    curves : the curves table, `phaselab.results.CURVE_COLUMNS`; rows of other models are ignored.
+    model : its name, or the names of the seeds, which are then the replicates in place of the subjects.
+    rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
+
+    A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
+    drifts that all subjects of one seed share are movements of this model; whether they are more several seeds say.
+    Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
+    table does not have.
+    """
+    rule = rule or PhaseSpec()
+    models = [model] if isinstance(model, str) else list(model)
+    absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
+    expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
+    known = sorted(curves["model"].unique())
+    for name in models:
+        expect(name in known, "model", repr(name), f"one of {', '.join(known)}")
+    own = {name: curves[curves["model"] == name] for name in models}
+    pooled = pd.concat(own.values())
+    brains = pooled[pooled["perspective"] == "brain"]
+    for field, column in (("roi", "roi"), ("measure", "measure")):
+        there, asked = sorted(brains[column].unique()), getattr(rule, field)
+        expect(not asked or not there or asked in there, field, repr(asked), f"one of {', '.join(there)}")
+    if (pooled["perspective"] == "behaviour").any():
+        there = sorted(pooled.loc[pooled["perspective"] == "behaviour", "measure"].unique())
+        default = rule.accuracy == PhaseSpec().accuracy
+        expect(default or rule.accuracy in there, "accuracy", repr(rule.accuracy), f"one of {', '.join(there)}")
+    options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
+    brain = _fit(lambda m: brain_by_subject(own[m], rule.roi, rule.layer, rule.measure), models, **options)
+    form = _fit(lambda m: behaviour_by_task(own[m], "instruction_following", tasks), models, **options)
+    right = _fit(lambda m: behaviour_by_task(own[m], rule.accuracy, tasks), models, **options)
+    return judge(brain, form, right, rule, ", ".join(models), len(models), chance_level(pooled))
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
@@ -248,6 +379,19 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
     return table[["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]]
 
 
+def rule_text(rule: PhaseSpec) -> str:
+    """What was fixed before anybody looked, in a sentence, with its digest."""
+    depth = {"mean": "the mean over layers", "best": "the layer that scores best over all checkpoints"}
+    where = depth.get(str(rule.layer), f"layer {rule.layer}")
+    if isinstance(rule.layer, float):
+        where = f"the layer at {rule.layer:.0%} of the depth of each model"
+    return (
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {rule.roi}; "
+        f"rises are together within {rule.lag:g} decade of tokens; {rule.accuracy.replace('_', ' ')} stands still if "
+        f"it changes by less than {rule.margin:g}; level {rule.alpha:g}."
+    )
+
+
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
@@ -260,16 +404,32 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             f"height is {row['effect']:+.3f} (95 % interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f}), as "
             f"{unit}."
         )
-    if np.isfinite(row["lag"]):
-        lag, low, high = (f"{10 ** row[name]:.2g}" for name in ("lag", "lag_low", "lag_high"))
-        parts.append(
-            f"The brain's midpoint comes at {lag} times the tokens of the behaviour's (95 % interval {low} to {high}; "
-            f"a rise at a random time comes as close with p = {row['lag_p']:.2g})."
-        )
-        if row["lag_p"] > 0.05:
-            parts.append("Closeness in time is thus no evidence by itself that the two belong together.")
     if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
         parts.append(f"Of the curves: {'; '.join(notes)}.")
-    if row["verdict"] != "not decided":
-        parts.append(f"Test: p = {row['p']:.2g}, after Holm's correction over the three phases {row['p_holm']:.2g}.")
+    if np.isfinite(row["p"]):
+        tested = int(result.table["p"].notna().sum())
+        after = f", after Holm's correction over the {tested} phases that could be tested {row['p_holm']:.2g}"
+        parts.append(f"Test: p = {row['p']:.2g}{after if tested > 1 else ''}.")
+    if row["seeds"] == 1:
+        parts.append("This is one seed: a drift that all its checkpoints share cannot be told from a phase.")
     return " ".join(parts)
+
+
+def dates_together(first: npt.ArrayLike, second: npt.ArrayLike, lag: float = 0.5) -> dict[str, float]:
+    """Whether models in which the one comes later also have the other later; both (n_models,) tokens, NaN allowed.
+
+    tau, p : Kendall's rank correlation of the dates; mean_lag, low, high : decades by which the first comes after the
+    second, and the 90 % interval of the mean; p_lag : of a mean lag of `lag` decades or more (two one-sided t-tests,
+    Schuirmann 1987). NaN below four models: ranks of three decide nothing.
+    """
+    dates = np.log10(np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)]))
+    one, other = dates[:, np.isfinite(dates).all(axis=0)]
+    told = dict.fromkeys(("tau", "p", "mean_lag", "low", "high", "p_lag"), np.nan) | {"n": float(one.size)}
+    if one.size < 4:
+        return told
+    rank, apart = stats.kendalltau(one, other), one - other
+    mean, error = float(apart.mean()), max(float(stats.sem(apart)), 1e-12)
+    half = float(stats.t.ppf(0.95, one.size - 1)) * error
+    p_lag = float(stats.t.sf((lag - abs(mean)) / error, one.size - 1))
+    found = {"tau": float(rank.statistic), "p": float(rank.pvalue), "mean_lag": mean}
+    return told | found | {"low": mean - half, "high": mean + half, "p_lag": p_lag}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import chain, groupby, islice
 from math import isnan, nan
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -19,13 +19,18 @@ from phaselab.curves import amount
 from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Paths, log_tokens
-from phaselab.phases.monotone import move_p, residual_noise
+from phaselab.phases.monotone import detectable_move, move_p, residual_noise
 from phaselab.results import numbers
 
 #: What a move is told by: each estimate has, as columns of its own, the ends of its 95 % interval.
-QUANTITIES, ENDS = ("onset", "liftoff", "midpoint", "end", "height", "steepness"), ("", "_low", "_high")
+QUANTITIES = ("onset", "liftoff", "midpoint", "landing", "end", "turn", "height", "steepness")
+ENDS = ("", "_low", "_high")
 #: What `fit_table` says of one rise or fall; dates in the unit of x, heights in that of y.
-MOVE_COLUMNS = ("kind", *(q + end for q in QUANTITIES for end in ENDS), "p", "q", "statement", "notes")
+MOVE_COLUMNS = ("kind", *(q + end for q in QUANTITIES for end in ENDS), "censored", "p", "q", "statement", "notes")
+#: Share of a move's height that a piece carries at least for the move to lift off or land with it.
+CARRIED = 0.2
+#: Fits with another number of change points are heard on dates if their BIC is that close (odds of about 1 to 20).
+RIVAL = 6.0
 
 
 @dataclass(frozen=True)
@@ -33,10 +38,13 @@ class Transitions:
     """The transitions of one curve: change points (`knots`), the pieces between them, rises and falls (`moves`).
 
     A move is a run of pieces of one `kind` (``rise`` or ``fall``), told by `QUANTITIES`, each with its 95 % interval
-    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline,
-    `liftoff` where the steepest piece begins (which a slow drift before it does not move), `midpoint` where half of
-    `height` (signed, in units of the value) is done, `end` where it stops; `steepness` is the steepest slope per
-    decade. A place at the first or last checkpoint is no date: its interval is NaN.
+    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
+    `liftoff` where the first piece begins, and `landing` where the last one ends, that is half as steep as the steepest
+    (of pieces that carry a fifth of the height: a slow drift, or a wiggle afterwards, moves neither); `midpoint`
+    where half of `height` (signed, in units of the value) is done, `end` where it stops, `turn` the maximum or minimum
+    from which it leaves an opposite move before; `steepness` is the steepest slope per decade. A place at the first or
+    last checkpoint is no date: its interval is NaN. No interval ends inside the two checkpoints around its date;
+    `censored` names dates that lie within the first or last three checkpoints, which may be earlier or later still.
     """
 
     decided: bool  # False where the input is too poor for any answer; `statement` then says why
@@ -81,6 +89,22 @@ class Transitions:
         noise = max(float(sigma) * scale, self.floor)
         return noise if noise > 1e-9 * scale else 0.0, float(rho)
 
+    @property
+    def scatter(self) -> float:
+        """Standard deviation of the noise, of which no bend that the fit has missed is a part.
+
+        By second differences (Gasser, Sroka and Jennen-Steinmetz 1986), their median, corrected for autocorrelation; at
+        least what the standard errors say.
+        """
+        rho = min(max(self._noise[1], 0.0), 0.9)
+        rough = float(np.median(np.abs(np.diff(self.values, 2)))) / 0.6745
+        return max(rough / float(np.sqrt(6 - 8 * rho + 2 * rho**2)), self.floor)
+
+    @property
+    def detectable(self) -> float:
+        """The smallest move that would have been found in four of five curves like this one."""
+        return detectable_move(*self._noise, self.grid) if np.ptp(self.values) > 0 else nan
+
     def p(self, move: Any) -> float:
         """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
         others = [other for other in self.moves if other.kind != move.kind]
@@ -94,11 +118,12 @@ class Transitions:
 
 def _clean(
     tokens: npt.ArrayLike, values: npt.ArrayLike, stderr: Array
-) -> tuple[Array, Array, Array | None, Array | None, tuple[str, ...]]:
+) -> tuple[Array, Array, Array | None, Array | None, list[str]]:
     """Ascending distinct tokens, finite values, their standard errors and replicates, and what was done to them."""
     t, v = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
     for name, array in (("values", v), ("stderr", stderr)):
         expect(array.shape[-1:] == t.shape, name, f"shape {array.shape}", f"that of tokens, {t.shape}, last")
+    v = v if v.ndim == 1 or len(v) else np.full(t.shape, nan)  # replicates that there are none of
     several, v = (v, v.mean(axis=0)) if v.ndim == 2 else (v[None], v)
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
@@ -114,7 +139,21 @@ def _clean(
     e, known = stderr[keep], np.isfinite(stderr[keep])
     error = np.sqrt(average(np.where(known, e, np.nanmedian(e)) ** 2) / count) if known.any() else None
     own = np.stack([average(row) for row in several[:, keep]]) if len(several) > 1 else None
-    return unique, average(v[keep]), error, own, tuple(notes)
+    v = average(v[keep])
+    good = np.ones(v.size, dtype=bool)
+    good[alone := _alone(v)] = False
+    notes += [f"{v[i]:.3g} at {amount(unique[i])} left out: the checkpoints around it are elsewhere" for i in alone]
+    return unique[good], v[good], error if error is None else error[good], own if own is None else own[:, good], notes
+
+
+def _alone(v: Array) -> list[int]:
+    """Checkpoints (n,) that alone are far from their four neighbours: ten standard deviations of those, or more."""
+    if v.size < 7:
+        return []
+    near = np.delete(np.lib.stride_tricks.sliding_window_view(v, 5), 2, axis=1)
+    far, spread = np.abs(v[2:-2] - np.median(near, axis=1)), np.ptp(near, axis=1)  # a range of four is about two sd
+    rest = np.array([np.ptp(np.delete(v, i)) for i in range(2, v.size - 2)])
+    return [int(i) + 2 for i in np.flatnonzero(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2))]
 
 
 Estimate = tuple[float, float, float]  # with the ends of its 95 % interval
@@ -125,17 +164,56 @@ def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
     return float(value) * unit, float(low) * unit, float(high) * unit
 
 
+def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
+    """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
+
+    By a parabola through the extreme checkpoint and the nearest others: five, or as many more as it takes until it
+    bends by four times the noise. Samples are as far from it as the checkpoints are, if that is more than the noise.
+    """
+    inside = np.flatnonzero((x >= start) & (x <= stop))
+    centre = x[inside[(sign * curve[inside]).argmax()]] if inside.size else 0.5 * (start + stop)
+    order = np.argsort(np.abs(x - centre), kind="stable")
+    for m in range(5, x.size + 1):
+        near = np.sort(order[:m])
+        at = x[near] - centre
+        basis = np.stack([np.ones(m), at, at**2], axis=1)
+        back = np.linalg.pinv(basis)  # (3, m)
+        own = back @ curve[near]
+        spread = float(noise[:, near].std())
+        if -sign * own[2] * np.ptp(at) ** 2 / 4 >= 4 * spread:
+            break
+    apart = np.sqrt(((curve[near] - basis @ own) ** 2).sum() / (m - 3))
+    several = np.vstack([own, own + noise[:, near] @ back.T * max(1.0, apart / spread if spread else 1.0)])
+    bent = np.maximum(-sign * several[:, 2], 1e-9)  # one that bends the other way has its extreme at an end
+    places = np.clip(centre + sign * several[:, 1] / (2 * bent), x[near[0]], x[near[-1]])
+    return float(places[0]), places[1:], float(centre)
+
+
 def _described(
-    own: Paths, boot: Paths, place: Callable[[float], float], scale: float, per_decade: float
+    x: Array,
+    y: Array,
+    noise: Array,
+    paths: tuple[Paths, Paths],
+    rivals: Sequence[Paths],
+    place: Callable[[float], float],
+    units: tuple[float, float],
+    least: float,
 ) -> dict[str, Any]:
     """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
 
-    `place` : says a position as tokens; `scale`, `per_decade` : units of the value, and of slopes.
+    `paths` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
+    tokens; `units` : of the value and of slopes; `least` : the smallest height of a move.
     """
+    own, boot = paths
 
-    def date(position: float, sample: Array) -> Estimate:
-        value, low, high = map(place, _estimate(position, sample))
-        return (value, low, high) if 0 < position < 1 else (value, nan, nan)
+    def date(position: float, sample: Array, *others: float) -> Estimate:
+        if not 0 < position < 1:
+            return place(position), nan, nan
+        low, high = np.quantile(sample, [0.025, 0.975])
+        for inner in (position, *others):  # the truth may lie anywhere between the checkpoints beside it
+            low, high = min(low, *x[x < inner - 1e-9][-1:], 1.0), max(high, *x[x > inner + 1e-9][:1], 0.0)
+        low, high = 0.0 if position <= x[2] else low, 1.0 if position >= x[-3] else high
+        return place(position), place(low), place(high)
 
     corners = own.corners[0]  # (k + 2,)
     dates = [*map(date, corners, boot.corners.T)]
@@ -148,24 +226,38 @@ def _described(
     slopes = np.where(apart > 1e-9, matching, fixed)  # (draws, k + 1)
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
     kinds = np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist()
-    rates, moves = np.abs(changed / np.diff(corners)), []
+    rates, moves, before = np.abs(changed / np.diff(corners)), [], None
     for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
-        if kind != "flat":
-            run = [*group]
-            paths = (path.traced(run[0], run[-1], 1.0 if kind == "rise" else -1.0) for path in (own, boot))
-            (middle, middles), (steepest, slopes), (height, heights) = zip(*paths, strict=True)
-            told = (  # as in QUANTITIES
+        run = [*group]
+        upward, (a, b) = (1.0 if kind == "rise" else -1.0), (run[0], run[-1] + 1)
+        traced = [path.traced(path.corners[:, a], path.corners[:, b], upward) for path in paths]
+        (middle, middles), (steepest, slopes), (height, heights) = zip(*traced, strict=True)
+        if kind == "flat" or abs(height[0]) * units[0] < least:
+            continue
+        carried = [i for i in run if abs(changed[i]) >= CARRIED * abs(height[0])] or run
+        fast = [i for i in carried if rates[i] >= rates[carried].max() / 2]
+        turned = before is not None and before[0] != kind
+        other = [rival.traced(corners[[a]], corners[[b]], upward) for rival in rivals]
+        halves = [float(place[0]) for place, _, height in other if upward * height[0] > 0]
+        turn = date(*_turn(x, y, noise, before[1], middle[0], -upward)) if before and turned else (nan, nan, nan)
+        before = kind, float(middle[0])
+        told = (  # as in QUANTITIES
+            *(
                 dates[run[0]],
-                dates[max(run, key=rates.__getitem__)],
-                date(middle[0], middles),
+                dates[fast[0]],
+                date(middle[0], middles, *halves),
+                dates[fast[-1] + 1],
                 dates[run[-1] + 1],
-                _estimate(height[0], heights, scale),
-                _estimate(steepest[0], slopes, per_decade),
-            )
-            moves.append(SimpleNamespace(**dict(zip(MOVE_COLUMNS, (kind, *chain(*told)), strict=False))))
+                turn,
+            ),
+            *(_estimate(height[0], heights, units[0]), _estimate(steepest[0], slopes, units[1])),
+        )
+        ends = {"onset": corners[run[0]], "end": corners[run[-1] + 1]}
+        censored = ", ".join(name for name, at in ends.items() if 0 < at <= x[2] or x[-3] <= at < 1)
+        moves.append(SimpleNamespace(**dict(zip(MOVE_COLUMNS, (kind, *chain(*told), censored), strict=False))))
     knots, intervals = tuple(date[0] for date in dates[1:-1]), tuple(date[1:] for date in dates[1:-1])
-    pieces = {"kinds": tuple(kinds), "changes": tuple((changed * scale).tolist())}
-    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), **pieces}
+    changes = tuple((changed * units[0]).tolist())
+    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), "kinds": tuple(kinds), "changes": changes}
 
 
 def fit_transitions(
@@ -176,6 +268,7 @@ def fit_transitions(
     n_bootstrap: int = 200,
     penalty: float = pieces.COST,
     axis: str = "tokens",
+    min_effect: float = 0.0,
 ) -> Transitions:
     """Where a learning curve changes: continuous piecewise-linear in log10 tokens.
 
@@ -187,13 +280,14 @@ def fit_transitions(
     n_bootstrap : bootstrap samples for the intervals, refitted with the chosen number of change points.
     penalty : parameters that a change point counts as in BIC, whose minimum says how many there are.
     axis : what `tokens` counts, for the statement: ``"steps"`` where it is steps.
+    min_effect : the smallest height, in units of the value, that counts as a rise or fall.
     """
     e = np.full(np.shape(tokens), nan) if stderr is None else np.asarray(stderr, dtype=float)
     at, v, error, own, notes = _clean(tokens, values, e)
     n = v.size
     if n < 6:
         why = f"Not decided: {n} checkpoints with values at distinct tokens; a change point needs at least 6."
-        return Transitions(False, at, v, np.full(n, nan), why, notes, replicates=own)
+        return Transitions(False, at, v, np.full(n, nan), why, tuple(notes), replicates=own)
     where = log_tokens(at)
     centre, scale = float(v.mean()), float(np.ptp(v))  # values on one scale make tolerances relative
     constant = scale <= 1e-12 * max(1.0, abs(centre))
@@ -204,13 +298,16 @@ def fit_transitions(
     # Without any noise the sum of squares is rounding error, which must not choose.
     rss = np.array([total[0] if total[0] > 1e-20 * n else 0.0 for _, _, total in fits])
     floor = 1e-20 if error is None else max(float((error**2).mean()) / scale**2, 1e-20)
-    changes = int(pieces.bic(rss, n, np.arange(len(fits)), floor, penalty).argmin())
-    knots, coefficients, _ = fits[changes]
+    cost = np.minimum(np.arange(len(fits)), setting[1])  # a jump between two checkpoints counts as one change point
+    criterion = pieces.bic(rss, n, cost, floor, penalty)
+    chosen = int(criterion.argmin())
+    close = [i for i in np.flatnonzero(criterion <= criterion[chosen] + RIVAL) if i != chosen]
+    knots, coefficients, _ = fits[chosen]
     fitted = (pieces.design(grid.x, knots) @ coefficients[:, :, None])[0, :, 0]
-    residuals, degrees = y - fitted, max(n - 2 - pieces.DEGREES * changes, 1.0)
+    residuals, degrees = y - fitted, max(n - 2 - pieces.DEGREES * cost[chosen], 1.0)
     scaled = None if error is None else error / scale, None if own is None else (own - centre) / scale
-    noise = pieces.bootstrap_noise(residuals, degrees, *scaled, n_bootstrap, [0, n, changes])
-    boot_knots, boot, _ = pieces.fit_exactly(grid, fitted + noise, changes, near=knots[0])
+    noise = pieces.bootstrap_noise(residuals, degrees, *scaled, n_bootstrap, [0, n, chosen])
+    boot_knots, boot, _ = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, chosen, near=knots[0])
     pairs = pieces.matched(knots[0], coefficients[0, 2:], boot_knots, boot[:, 2:])
     paths, span = (Paths(knots, coefficients, knots), Paths(boot_knots, boot, pairs)), float(where[-1] - where[0])
 
@@ -218,11 +315,12 @@ def fit_transitions(
         inside = 0 < position < 1  # the ends are the table's own
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
-    told = _described(*paths, place, scale, scale / span)
+    rivals = [Paths(fits[i][0], fits[i][1], fits[i][0]) for i in close]
+    told = _described(grid.x, y, noise, paths, rivals, place, (scale, scale / span), min_effect)
     told |= {"noise": float(np.sqrt(residuals @ residuals / degrees)) * scale, "replicates": own, "grid": setting}
     told["floor"] = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
     said = _sentence(told["kinds"], told["moves"], axis)
-    return Transitions(True, at, v, fitted * scale + centre, said, notes, **told)
+    return Transitions(True, at, v, fitted * scale + centre, said, tuple(notes), **told)
 
 
 def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
@@ -236,7 +334,12 @@ def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
         since = f"from {amount(move.onset)} {unit} ({amount(move.onset_low)} to {amount(move.onset_high)})"
         since = "from the first checkpoint" if isnan(move.onset_low) else since
         until = "to the last" if isnan(move.end_low) else f"to {amount(move.end)}"
-        parts.append(f"{move.kind}s {since} {until}, by {abs(move.height):.3g}")
+        part = f"{move.kind}s {since} {until}, by {abs(move.height):.3g}"
+        if (move.liftoff, move.landing) != (move.onset, move.end):
+            part += f", most of it from {amount(move.liftoff)} to {amount(move.landing)}"
+        if move.censored:
+            part += f" (its {move.censored} lies within three checkpoints of an edge, and may be nearer to it)"
+        parts.append(part)
     return f"The curve {'; then it '.join(parts)}; 95 % intervals in brackets."
 
 
@@ -251,6 +354,25 @@ class FittedTable(NamedTuple):
     by: tuple[str, ...]
     fits: dict[tuple[str, ...], Transitions]
     moves: pd.DataFrame
+
+    def parts(self, most: int = 60) -> Iterator[FittedTable]:
+        """The same by `most` curves, as many as a figure can show."""
+        names = self.moves[[*self.by]].agg(tuple, axis=1) if self.by else pd.Series([()] * len(self.moves))
+        keys = iter(self.fits)
+        while own := [*islice(keys, most)]:
+            yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
+
+    def said(self, key: tuple[str, ...]) -> str:
+        """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
+        fit = self.fits[key]
+        own = self.moves if not self.by else self.moves[(self.moves[[*self.by]] == list(key)).all(axis=1)]
+        tested = own[own["p"].notna()]
+        parts = [
+            f"{kind} {'beyond chance' if q <= 0.05 else 'not beyond chance'} (p = {p:.2g}, q = {q:.2g})"
+            for kind, p, q in zip(tested["kind"], tested["p"], tested["q"], strict=True)
+        ]
+        tests = f" {'; '.join(parts).capitalize()}." if parts else ""
+        return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
 
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
@@ -268,26 +390,56 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
     return values
 
 
+def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
+    """Tokens (n,) and values (replicates, n) of one curve; replicates without some of its checkpoints are left out."""
+    wide = own.pivot_table(index="replicate", columns="x", values="y")
+    whole, notes = wide.notna().all(axis=1), []
+    if doubled := len(own.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
+        notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
+    if not whole.any():
+        wide = wide.dropna(axis=1)
+        notes.append(f"only the {wide.shape[1]} checkpoints that all replicates have")
+    elif not whole.all():
+        notes.append(f"replicates without a value at some checkpoints left out: {', '.join(wide.index[~whole])}")
+        wide = wide[whole]
+    return wide.columns.to_numpy(dtype=float), wide.to_numpy(dtype=float), notes
+
+
 def fit_table(
-    table: pd.DataFrame, x: str = "tokens", y: str = "value", by: Sequence[str] = (), stderr: str = ""
+    table: pd.DataFrame,
+    x: str = "tokens",
+    y: str = "value",
+    by: Sequence[str] = (),
+    stderr: str = "",
+    replicates: str = "",
+    min_effect: float = 0.0,
 ) -> FittedTable:
     """`fit_transitions` of every learning curve of a table, a row per checkpoint, from wherever it comes.
 
     x, y : columns of training tokens (or steps), 0 or more, and of the measure; rows without are dropped and noted.
     by : columns whose values together name a curve. stderr : column of the standard error of `y`, if known.
+    replicates : column that tells the replicates of a curve (seeds, subjects, items) apart.
+    min_effect : the smallest height that counts as a rise or fall.
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
+    expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
     read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
-    for column in by:
-        empty = int((_column(table, "by", column).isna() | (table[column] == "")).sum())
-        expect(not empty, f"by: column {column!r}", f"{empty} empty cells", "a name in each")
+    for column in (*by, *([replicates] if replicates else [])):
+        role = "by" if column in by else "replicates"
+        empty = int((_column(table, role, column).isna() | (table[column] == "")).sum())
+        expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
     rows, given = [], pd.DataFrame(read)
+    if replicates:
+        given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}
     untested = 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
-        fit = fits[name] = fit_transitions(own["x"], own["y"], own["e"], max_changes=4, axis=x)
+        at, values, notes = _replicated(own) if replicates else (own["x"], own["y"], [])
+        error = None if replicates else own["e"]
+        fit = fit_transitions(at, values, error, max_changes=4, axis=x, min_effect=min_effect)
+        fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
         untested += (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
         rows += [said | vars(move) | {"p": fit.p(move)} for move in fit.moves]

@@ -12,7 +12,7 @@ from phaselab.stages.registry import stage
 
 @stage(
     "attention",
-    version=1,
+    version=2,
     reads=("internals.attention",),
     perspective="internal",
     asked=lambda study, model: study.internals.attention > 0,

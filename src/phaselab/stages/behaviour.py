@@ -1,4 +1,4 @@
-"""Behaviour: instruction following, accuracy and log-probabilities in the tasks of the study."""
+"""Behaviour: following the form, accuracy, knowing and log-probabilities in the tasks of the study."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-@stage("behaviour", version=1, reads=("tasks",), data=("checkpoint", "text", "task files"), perspective="behaviour")
+@stage("behaviour", version=2, reads=("tasks",), data=("checkpoint", "text", "task files"), perspective="behaviour")
 def behaviour(unit: Unit, folder: Path) -> pd.DataFrame:
     """Scores of each task; ``items.parquet`` keeps what the checkpoint answered, one row per item."""
     from phaselab.behaviour import score_tasks

@@ -16,7 +16,7 @@ RIDGE = tuple(f"encoding.{name}" for name in _FITTED)
 ALIKE: dict[str, Any] = {"data": ("checkpoint", "stimulus", "responses"), "perspective": "brain"}
 
 
-@stage("brain", version=1, reads=RIDGE, **ALIKE)
+@stage("brain", version=2, reads=RIDGE, **ALIKE)
 def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     """Scores of each region; ``voxels.zarr`` keeps those of each voxel."""
     from phaselab.encoding import encode, summarise, write_voxels

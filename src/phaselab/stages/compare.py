@@ -16,7 +16,7 @@ SAMPLED = "states.safetensors"
 
 @stage(
     "states",
-    version=1,
+    version=2,
     reads=("internals.samples",),
     data=("checkpoint", "stimulus"),
     asked=lambda study, model: study.internals.compare,
@@ -27,7 +27,8 @@ def states(unit: Unit, folder: Path) -> None:
 
     from phaselab.internals import sampled
 
-    words = sampled(len(unit.bench.brain.stimulus.labels), unit.bench.study.internals)
+    there = np.flatnonzero(unit.features.there)
+    words = there[sampled(len(there), unit.bench.study.internals)]
     save_file({str(layer): values[words] for layer, values in unit.features.layers.items()}, folder / SAMPLED)
 
 

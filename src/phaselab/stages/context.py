@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def one_thread(device: str = "cpu") -> Iterator[None]:
-    """Compute on one thread of the CPU; on another device, where no bits are promised, as it comes.
+def one_thread(device: str = "cpu", threads: int = 1) -> Iterator[None]:
+    """Compute on one thread of the CPU, or `threads`; on another device, where no bits are promised, as it comes.
 
     Sums are ordered differently on another number of threads, and the last digits then differ: with one thread a
-    sweep, a notebook and a machine with more cores agree to the bit.
+    sweep, a notebook and a machine with more cores agree to the bit. Several are far slower where others compute too.
     """
     if device != "cpu":
         yield
@@ -43,9 +43,9 @@ def one_thread(device: str = "cpu") -> Iterator[None]:
     from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     try:
-        with threadpool_limits(1):
+        with threadpool_limits(threads):
             yield
     finally:
         torch.set_num_threads(before)
@@ -388,7 +388,7 @@ class Unit:
         """Layer -> run -> features (n_trs, p) on the TRs of the responses, with haemodynamics."""
         from phaselab.features import to_trs
 
-        return to_trs(self.features, self.bench.brain.stimulus, self.bench.study.features)
+        return to_trs(self.features, self.bench.brain.stimulus, self.bench.study.features, self.bench.say)
 
     @property
     def same(self) -> dict[str, Any]:

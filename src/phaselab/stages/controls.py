@@ -12,7 +12,7 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-@stage("controls", version=1, reads=(*RIDGE, "encoding.shuffles"), scope="last", **ALIKE)
+@stage("controls", version=2, reads=(*RIDGE, "encoding.shuffles"), scope="last", **ALIKE)
 def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     """The column ``task`` is the name of the model, and ``model`` the condition.
 

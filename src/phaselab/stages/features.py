@@ -8,7 +8,7 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-@stage("features", version=1, data=("checkpoint", "stimulus"), asked=lambda study, model: False)
+@stage("features", version=2, data=("checkpoint", "stimulus"), asked=lambda study, model: False)
 def features(unit: Unit, folder: Path) -> None:
     """All of them, for work beyond the stages and where asked for alone: ``phaselab.features.read_features``."""
     from phaselab.features import write_features

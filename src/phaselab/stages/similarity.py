@@ -13,7 +13,7 @@ from phaselab.stages.registry import stage
 
 @stage(
     "similarity",
-    version=1,
+    version=2,
     reads=("encoding.similarity",),
     asked=lambda study, model: bool(study.encoding.similarity),
     **ALIKE,

@@ -11,7 +11,7 @@ from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
 
 
-@stage("unique", version=1, reads=RIDGE, asked=lambda study, model: study.encoding.unique, **ALIKE)
+@stage("unique", version=2, reads=RIDGE, asked=lambda study, model: study.encoding.unique, **ALIKE)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
     from phaselab.encoding.unique import unique_contribution

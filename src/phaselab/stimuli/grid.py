@@ -14,6 +14,8 @@ from phaselab.study import FeatureSpec
 
 #: Points at which the response is evaluated within one TR before it is averaged.
 HRF_OVERSAMPLING = 64
+#: Share of the greatest response that counts as none when it is asked how long a TR is carried.
+FAINT = 0.05
 #: Parts of a TR to which the onset of an event is rounded.
 EVENT_OVERSAMPLING = 16
 
@@ -30,6 +32,14 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
         return values.astype(np.float32)
     grid = resample(values, run, spec.resample)
     return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
+
+
+def carried(tr: float, spec: FeatureSpec) -> int:
+    """TRs of a run, from its first one, in whose features there is a part of what is in that first one (``trim``)."""
+    if spec.hemodynamics != "hrf":
+        return 0 if spec.hemodynamics == "none" else 1 + max(spec.delays)
+    weights = np.abs(hrf(tr))
+    return int(1 + np.flatnonzero(weights > FAINT * weights.max())[-1])
 
 
 def resample(values: np.ndarray, run: Run, how: Literal["mean", "sum", "lanczos"] = "mean") -> np.ndarray:

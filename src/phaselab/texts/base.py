@@ -32,6 +32,8 @@ class Item:
     """A question with listed options, in the order listed; the continuation of `prompt` is a space and an option.
 
     `id` is unique in the task; ``options[answer]`` is right; `kind` is what is asked, a finer division than the task.
+    `question` is the passage or question alone, without the options: empty where they cannot be asked for without
+    being listed; it goes on with one of `choices`, what the options say where they are only letters (empty: `options`).
     """
 
     id: str
@@ -40,6 +42,8 @@ class Item:
     answer: int
     kind: str
     language: str
+    question: str = ""
+    choices: tuple[str, ...] = ()
 
 
 class TextSource(ABC):

@@ -175,4 +175,5 @@ class BooksText(TextSource):
         return f"{' '.join(words[:at])}\n{question}", options, options.index(answer)
 
     def _item(self, task: str, rng: np.random.Generator) -> Item:
-        return Item("", *self._cloze(rng, "held out"), "cloze", "en")
+        prompt, options, answer = self._cloze(rng, "held out")
+        return Item("", prompt, options, answer, "cloze", "en", question=prompt.partition("\n")[0])

@@ -261,9 +261,11 @@ def question(rng: np.random.Generator, language: str, held_out: bool, about: tup
     options = rng.permutation([answer, *pool[:2]]).tolist()
     asked = [named if w in NAMED else w for w in WORLD["questions"][language][kind].split()]
     question, listed, right = WORLD["form"]
-    said = [question, ":", *asked, listed, ":", options[0], ",", options[1], ",", options[2], right, ":"]
-    spoken, offered = (tuple(translate(w, language) for w in group) for group in (said, options))
-    return Item("", " ".join(spoken), offered, options.index(answer), kind, language)
+    listing = [listed, ":", options[0], ",", options[1], ",", options[2]]
+    forms = [question, ":", *asked, *listing, right, ":"], [question, ":", *asked, right, ":"]
+    prompt, alone, offered = ([translate(word, language) for word in words] for words in (*forms, options))
+    index = options.index(answer)
+    return Item("", " ".join(prompt), tuple(offered), index, kind, language, question=" ".join(alone))
 
 
 def _of_story(rng: np.random.Generator, story: Story, told: int) -> tuple[str, str, str, list[str], Iterable[str]]:
@@ -341,7 +343,7 @@ class WorldText(TextSource):
         about = _begun(rng, held_out=True) if kind == "reading" else None
         said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
         item = question(rng, language, True, about)
-        return replace(item, prompt=" ".join([*said, item.prompt]))
+        return replace(item, prompt=" ".join([*said, item.prompt]), question=" ".join([*said, item.question]))
 
 
 def _begun(rng: np.random.Generator, held_out: bool) -> tuple[Story, int]:

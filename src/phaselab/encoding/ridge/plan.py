@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from phaselab.encoding.arrays import check_real
 from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
 from phaselab.errors import PhaselabError, expect
 
@@ -269,6 +270,7 @@ def _orthonormal(V: torch.Tensor) -> Any:
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     """(n, p) float64 on the device."""
+    check_real(X := np.asanyarray(X), name)
     values = torch.from_numpy(np.require(X, np.float64, ["C", "W"])).to(device)
     shape = tuple(values.shape)
     expect(values.ndim == 2 and values.numel(), name, f"shape {shape}", "(samples, features), none of them 0")

@@ -33,8 +33,8 @@ class Splits:
             rows = np.concatenate([train, validation])
             good = len(train) and len(validation) and rows.dtype.kind in "iu" and len(np.unique(rows)) == len(rows)
             good = good and rows.min() >= 0 and rows.max() < n
-            found, numbers = f"rows {train} that train and {validation} that validate", f"numbers from 0 to {n - 1}"
-            expect(good, f"cv: fold {number}", found, f"some of each, {numbers}, each once")
+            found = f"rows {train[:5]} ... that train and {validation[:5]} ... that validate"
+            expect(good, f"cv: fold {number}", found, f"some of each, numbers from 0 to {n - 1}, each once")
             role[train, number] = TRAIN
             role[validation, number] = VALIDATE
         kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from phaselab.encoding.arrays import check_real
 from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
 from phaselab.errors import expect
 from phaselab.lazy import View
@@ -24,6 +25,7 @@ class Source:
     def __init__(self, values: Any, rows: np.ndarray | None, name: str) -> None:
         shape = tuple(values.shape)
         expect(len(shape) == 2 and all(shape), name, f"shape {shape}", "(samples, targets), none of them 0")
+        check_real(values, name)
         self.values, self.rows, self.n_targets = values, rows, int(shape[1])
         self.n = shape[0] if rows is None else len(rows)
 

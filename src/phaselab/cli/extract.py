@@ -1,0 +1,112 @@
+"""``phaselab extract``: hidden states of checkpoints for timed words of one's own, as features of TRs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
+from pydantic import Field
+
+from phaselab.cli.common import JobArgument, options_of, say
+from phaselab.encode_options import Commas, Delays, Home
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import home
+from phaselab.study import FeatureSpec, read_section
+
+if TYPE_CHECKING:
+    from phaselab.checkpoints import Checkpoint
+
+At = Annotated[Path, Home]
+_Numbers = Annotated[tuple[int, ...], Field(min_length=1), Commas]
+
+
+class ExtractJob(FeatureSpec):
+    """The options, with their help; paths are relative to the current folder."""
+
+    trim: ClassVar[int] = 0  # type: ignore[misc]  # all TRs are kept: phaselab encode has --trim
+
+    model: str = Field(description="Folder of checkpoints or of one, organisation/name, or a family (models list).")
+    words: At = Field(description="Table: word, onset, offset (seconds from the run's first TR), run.")
+    runs: At = Field(description="Table: a row per TR (run) or a run (run,n_trs), as for phaselab encode.")
+    tr: float = Field(gt=0, description="Seconds a TR.")
+    out: At = Field(description="Features, .zarr: an array (layers, TRs, features) for each checkpoint.")
+    checkpoints: str = Field("", description="As for phaselab run; by default all of a folder, main of a hub.")
+    layers: Literal["all"] | _Numbers = Field("all", description="0 is the embedding, -1 the last: 0,6,-1.")
+    hemodynamics: Literal["hrf", "average", "stack", "none"] = Field("hrf", description="Canonical, or over --delays.")
+    delays: Delays = Field((1, 2, 3), description="TRs from stimulus to response.")
+    device: str = Field("cpu", description="cpu, cuda, cuda:N, or auto.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Of the network.")
+    trust_remote_code: bool = Field(False, description="Run the model's own modules.")
+
+
+@options_of(ExtractJob, dict.fromkeys(("delays", "layers"), "N,N,..."), {"delays": str, "layers": str})
+def extract(job: JobArgument = None, **options: Any) -> None:
+    """Take features of TRs from checkpoints and timed words of yours, ready for phaselab encode.
+
+    A word is read with those before it in its run, back to where the column start, if there is one, says 1.
+    Hidden states are pooled, brought to TRs and convolved, run by run; the TRs are those of --runs. What is
+    there already is not made again.
+
+    phaselab extract --model FOLDER --words words.csv --runs runs.csv --tr 2 --out features.zarr
+    """
+    import zarr
+
+    from phaselab import features
+    from phaselab.checkpoints import identity, load, present
+    from phaselab.encoding.job import run_lengths
+    from phaselab.results import read_json, write_file
+    from phaselab.stages import choose_device
+    from phaselab.stimuli import read_words
+
+    asked = read_section(job, ExtractJob, **{name: value for name, value in options.items() if value is not None})
+    stimulus, device = read_words(asked.words, asked.tr, run_lengths(asked.runs)), choose_device(asked.device)
+    found = _checkpoints(asked.model, asked.checkpoints)
+    plain = asked.model_copy(update={"hemodynamics": "average", "delays": (0,)})  # as a study's none is of items
+    expect(asked.out.suffix == ".zarr", "out", asked.out, "a .zarr")
+    try:
+        zarr.open_group(asked.out, mode="a")
+    except (OSError, ValueError) as error:
+        raise PhaselabError(f"out: {asked.out}: found {error}, expected a .zarr that can be written") from error
+    elsewhere = {"model", "checkpoints", "words", "runs", "out", "device"}  # by their content, or of no account
+    options = asked.model_dump(mode="json", exclude=elsewhere)
+    about = {"options": options, "stimulus": stimulus.digest, "hemodynamics": asked.hemodynamics}
+    for number, checkpoint in enumerate(found, 1):
+        say(f"{number} of {len(found)}: {checkpoint}")
+        place = asked.out / checkpoint.revision.replace("/", "--")
+        about |= {"checkpoint": str(checkpoint), "identity": identity(checkpoint, Path(os.devnull))}  # read each time
+        if place.exists():
+            known = read_json(place / "zarr.json").get("attributes", {}).get("phaselab", {})
+            what = "features of other weights, words or options"
+            expect(known | about == known, f"out: {place}", what, "another name for these")
+            say(f"{place}: there already")
+            continue
+        with present(checkpoint, code=asked.trust_remote_code, say=say) as local:
+            network, tokenizer = load(local, device, asked.dtype, asked.trust_remote_code)
+            states = features.extract(network, tokenizer, stimulus, asked, scratch=asked.out.parent, say=say)
+        grid = features.to_trs(states, stimulus, plain if asked.hemodynamics == "none" else asked)
+        with write_file(place) as aside:
+            features.write_layers(features.joined(grid), aside, model=asked.model, notes=states.notes, **about)
+        typer.echo(f"{asked.out}:{place.name}")
+    say(f"phaselab encode --features {asked.out}:{place.name} --runs {asked.runs} --responses Y.npy ...")
+
+
+def _checkpoints(model: str, which: str) -> list[Checkpoint]:
+    from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, local_checkpoints
+    from phaselab.cli.models import family_of
+
+    if (folder := home(model)).is_dir():
+        single = (folder / "config.json").is_file()
+        expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
+        one = Checkpoint(folder.resolve().name, 0, 0, folder)
+        return [one] if single else choose(local_checkpoints(folder), which or "all")
+    known = model in FAMILIES or re.fullmatch(r"[\w.-]+/[\w.-]+", model)
+    expect(known, "model", repr(model), "a folder, organisation/name, or a family of 'phaselab models list'")
+    family = family_of(model)
+    if which:
+        return chosen(family, which, say)
+    commits = hub.revisions(family.repository)
+    expect("main" in commits, family.repository, "no revision main", f"--checkpoints: {', '.join(commits)[:200]}")
+    return [Checkpoint("main", 0, 0, None, family.repository, commits["main"])]
