@@ -172,7 +172,7 @@ TOKENS = [0, *(10**6 * 2**k for k in range(13))]
         ({"sep": ";", "decimal": ","}, "--y: column 'acc': found '0,2"),
         (
             {"tokens": [f"{t:,}" for t in TOKENS]},
-            "--axis: column 'tokens': found '1,000,000' in row 2, expected a number",
+            "--axis: column 'tokens': found '1,000,000' in row 2, expected",
         ),
         ({"tokens": ["0", *(f"{2**k}M" for k in range(13))]}, "--axis: column 'tokens': found '1M' in row 2"),
         ({"tokens": [f"step{i}" for i in range(14)]}, "--axis: column 'tokens': found 'step0' in row 1"),
