@@ -15,20 +15,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 879,
-    "book": 465,
-    "brains": 631,
-    "checkpoints": 729,
-    "cli": 695,
-    "encoding": 2132,
+    "behaviour": 868,
+    "book": 473,
+    "brains": 635,
+    "checkpoints": 741,
+    "cli": 699,
+    "encoding": 2138,
     "features": 502,
     "figures": 975,
     "internals": 666,
     "phases": 1454,
-    "stages": 1018,
-    "stimuli": 335,
-    "sweep": 385,
-    "texts": 666,
+    "stages": 1022,
+    "stimuli": 339,
+    "sweep": 386,
+    "texts": 674,
     "training": 228,
 }
 #: All of it, and what a file and a function may have.

@@ -8,10 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from phaselab.errors import expect
+from phaselab.files import home
 from phaselab.study import EncodingSpec
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)]
 Files = Annotated[Texts, Field(min_length=1)]
+Home = BeforeValidator(lambda value: home(value) if isinstance(value, (str, Path)) else value)
+Table = Annotated[Path | None, Home]
 Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
 Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
 Power = Annotated[float, Field(ge=-300, le=300)]
@@ -29,8 +32,8 @@ class EncodeJob(EncodingSpec):
 
     features: Files = Field(description="(TRs or items, features), or with (layers, ...) first; repeatable.")
     responses: Files = Field(description="(TRs, voxels); repeat it, with names, for more subjects.")
-    out: Path = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
-    runs: Path | None = Field(None, description="Table: a row per TR (run) or a run (run,n_trs), for all subjects.")
+    out: Annotated[Path, Home] = Field(description="Table of scores, .parquet or .csv; a .json comes beside it.")
+    runs: Table = Field(None, description="Table: a row per TR (run) or a run (run,n_trs), for all subjects.")
     folds: Literal["runs", "groups", "contiguous", "shuffled"] = Field(  # type: ignore[assignment]
         "runs", description="Runs, --n-folds groups, or stretches; items may be shuffled."
     )
@@ -44,7 +47,7 @@ class EncodeJob(EncodingSpec):
     permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
     null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
     fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
-    rois: Path | None = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
+    rois: Table = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
     ceiling: Texts = Field((), description="(voxels,) noise ceiling as a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")
     device: str = Field("cpu", description="Of the ridge regressions: cpu, cuda, cuda:N, or auto.")

@@ -7,21 +7,30 @@ manifest names the wanted inputs and every output has its digest; one that was d
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
+import io
 import json
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home, read_bytes, read_text
 
 #: Columns of the one tidy table, every measure of every perspective at every checkpoint, and their types.
 CURVE_TYPES = {
@@ -46,6 +55,11 @@ ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "st
 MANIFEST = "manifest.json"
 #: Seconds after which a half-written folder is taken for abandoned: no unit takes two days.
 LEFT_ALONE = 2 * 24 * 3600
+
+#: Endings of tables, and what separates the columns of those that are text.
+TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
+#: What stands for no number in a column of numbers, whatever its case.
+_NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")
 
 
 class DataMissing(PhaselabError, FileNotFoundError):
@@ -122,6 +136,8 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     for name, wanted in manifest.get("outputs", {}).items():
         path = folder / name
         if not path.exists() or digest(path) != wanted:
+            if read_manifest(folder) != manifest:  # another process has put a new folder there
+                return check(folder, inputs, digest)
             return State("damaged", f"{path}: missing, or its digest is not the one in {MANIFEST}")
     return State("current")
 
@@ -143,13 +159,15 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
     """Write a folder of results whole or not at all.
 
     Yields a folder beside the final place; when the block ends, the manifest is added, everything is flushed to disk
-    and the folder renamed over what was there. After an exception or a kill the final place is as it was before.
+    and the folder put in the place of what was there. After an exception or a kill the final place is as it was before;
+    of several processes that write one folder the last one wins.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
-        # Left by a process that was killed; a younger one may be at work in its own.
-        if time.time() - left.stat().st_mtime > LEFT_ALONE:
-            shutil.rmtree(left, ignore_errors=True)
+        # Left by a process that was killed; a younger one may be at work in its own, and just have ended.
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > LEFT_ALONE:
+                shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         yield aside
@@ -158,14 +176,36 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
         _flush(aside)
-        old = aside.with_suffix(".old")
-        if folder.exists():
-            # A rename cannot replace a folder with files in it, so the old one steps aside first.
-            os.replace(folder, old)
-        os.replace(aside, folder)
-        shutil.rmtree(old, ignore_errors=True)
+        _put(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put(aside: Path, folder: Path) -> None:
+    """Give a folder the place of another one, if there is one, which is then in its own or removed."""
+    old = aside.with_suffix(".old")
+    while not _exchanged(aside, folder):
+        # Nothing is there, or the file system cannot do it: a rename replaces no folder with files in it, so the old
+        # one steps aside first. Where another process is faster, it is done once more.
+        with suppress(FileNotFoundError):
+            os.replace(folder, old)
+        try:
+            os.replace(aside, folder)
+            break
+        except OSError as error:
+            with suppress(OSError):
+                os.replace(old, folder)
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step, so that at no moment there is none; whether this system can, and both exist."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
 def _flush(folder: Path) -> None:
@@ -179,17 +219,40 @@ def _flush(folder: Path) -> None:
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path beside it, which is renamed when the block ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    yield aside
-    os.replace(aside, path)
+    """Write a file whole or not at all: yields a path beside it, which is renamed when the block ends.
+
+    That nothing can be written there is a PhaselabError before the block.
+    """
+    path = home(path)
+    expect(not path.is_dir(), str(path), "a folder", "the name of a file")
+    aside = _try_beside(path)
+    try:
+        yield aside
+        _flush(aside)
+        os.replace(aside, path)
+    finally:
+        with suppress(OSError):
+            aside.unlink()
+
+
+def _try_beside(path: Path) -> Path:
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise PhaselabError(f"{path}: cannot be written: {error.strerror}") from error
+    return aside
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as Parquet, or CSV by the name's ending; whole or not at all."""
+    """Write a table as Parquet, or text by the name's ending (``TABLES``); whole or not at all."""
+    kind = path.suffix.lower()
+    expect(kind in TABLES, str(path), f"the ending {kind!r}", f"one of {', '.join(TABLES)}")
+    write: Any = frame.to_parquet if kind == ".parquet" else partial(frame.to_csv, sep=TABLES[kind])
     with write_file(path) as aside:
-        frame.to_csv(aside, index=False) if path.suffix == ".csv" else frame.to_parquet(aside, index=False)
+        write(aside, index=False)
 
 
 def write_json(value: Mapping[str, Any], path: Path) -> None:
@@ -201,7 +264,7 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A small file of notes; empty when there is none that can be read."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -220,7 +283,7 @@ def stamped_digest(path: Path, stamps: Path) -> str:
         return str(known["digest"])
     digest = digest_file(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
-        with suppress(OSError):
+        with suppress(OSError, PhaselabError):
             write_json({"path": str(path), "digest": digest, "files": now}, stamp)
     return digest
 
@@ -235,6 +298,13 @@ class Store:
     """The folders of results below one root: ``<root>/<study>/<model>/<checkpoint>/<stage>/``."""
 
     root: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", home(self.root))
+
+    def try_writing(self, study: str) -> None:
+        """See that the results of a study can be written, before any is computed; PhaselabError where they cannot."""
+        _try_beside(self.curves(study))
 
     def study(self, study: str) -> Path:
         """The folder of a study."""
@@ -266,15 +336,47 @@ def amount(count: float, letters: str = "kMBT") -> str:
     return f"{count:.3g}"
 
 
-def read_table(path: Path, *needed: str, **how: Any) -> pd.DataFrame:
-    """A table of .csv, .tsv or .parquet that has the columns `needed`; `how` goes to the reader of pandas."""
-    kind = path.suffix.lower()
+def read_table(path: Path, *needed: str) -> pd.DataFrame:
+    """A table of .csv, .tsv or .parquet that has the columns `needed`.
+
+    Cells of text files are text as it stands, but for spaces around it: labels such as 001, 0.10, NA and None are those
+    very labels, and an empty cell is an empty text; `numbers` makes numbers of a column. Columns are separated by what
+    the first line has most of: commas, semicolons or tabs. A PhaselabError says what is wrong with the file.
+    """
+    kind, path, none = path.suffix.lower(), home(path), "no table that can be read"
+    expect(kind in TABLES, str(path), f"{none} (it ends in {kind!r})", f"one of {', '.join(TABLES)}")
+    content = read_bytes(path) if kind == ".parquet" else read_text(path)
     try:
-        if kind not in (".csv", ".tsv", ".parquet"):
-            raise ValueError("it ends in none of .csv, .tsv, .parquet")
-        how |= {"sep": "\t"} if kind == ".tsv" else {}
-        table = pd.read_parquet(path, **how) if kind == ".parquet" else pd.read_csv(path, **how)
+        table = pd.read_parquet(io.BytesIO(content)) if isinstance(content, bytes) else _of_text(content, TABLES[kind])
     except (OSError, ValueError) as error:
-        raise PhaselabError(f"{path}: found no table that can be read ({error})") from error
-    expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(needed))
+        raise PhaselabError(f"{path}: found {none} ({' '.join(str(error).split())})") from error
+    found = f"columns {', '.join(map(str, table))}"
+    expect(table.columns.is_unique, str(path), found, "distinct names")
+    expect({*needed} <= {*table}, str(path), found, ", ".join(needed))
     return table
+
+
+def _of_text(text: str, usual: str) -> pd.DataFrame:
+    first = re.sub('"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
+    how: dict[str, Any] = {"sep": max(usual, ",", ";", "\t", key=first.count), "skipinitialspace": True}
+    # Its first line is read as cells too: pandas takes an index from lines that are longer than their header.
+    cells = pd.read_csv(io.StringIO(text), header=None, dtype="str", keep_default_na=False, **how)
+    cells = cells.apply(lambda column: column.str.strip())
+    # A column without a name is the index that pandas writes, or what a spreadsheet leaves at the end of each line.
+    named: pd.DataFrame = cells.loc[:, cells.iloc[0] != ""]
+    return named[1:].set_axis([*named.iloc[0]], axis="columns").reset_index(drop=True)
+
+
+def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
+    """The numbers of a column, float64 (n,), NaN for an empty cell; a PhaselabError names the row of one that is none.
+
+    What could be read in two ways is none: 1,000 (the comma of thousands, or of decimals), 45.2%, 1M, step1000.
+    """
+    if not pd.api.types.is_numeric_dtype(column):
+        column = column.astype("str").str.strip()
+        column = column.mask(column.str.lower().isin(_NO_NUMBER))
+    values = pd.to_numeric(column, errors="coerce")
+    right = "a number written out, as 1000 for 1,000, 1000000 for 1M or 0.452 for 45.2% and 0,452; nothing for none"
+    for row in np.flatnonzero(values.isna() & column.notna())[:1]:
+        expect(False, where, f"{column.iloc[row]!r} in row {row + 1}", right)
+    return values.to_numpy(dtype=float, na_value=np.nan)

@@ -1,7 +1,7 @@
 """The study file: what is compared with what, validated once, with errors that name the field.
 
 A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same file on the same data
-give the same tables.
+give the same tables. Paths in it are relative to the file itself, and may begin with ``~``.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-import yaml
+import pydantic
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect, quoted, shown
+from phaselab.files import home, parse_yaml, read_text
 
 Section = TypeVar("Section", bound=BaseModel)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -29,6 +30,15 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FAULTS = 20
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
+
+
+def _beside(path: Path, info: pydantic.ValidationInfo) -> Path:
+    return Path((info.context or {}).get("folder", ""), home(path))
+
+
+#: A path in a study file, relative to that file. Results depend on what is in it, and not on the folder that it is in.
+_NAME = pydantic.PlainSerializer(lambda path: path.name, return_type=str, when_used="json")
+Beside = Annotated[Path, pydantic.AfterValidator(_beside), _NAME]
 
 
 class StudyError(PhaselabError):
@@ -108,7 +118,7 @@ class Model(Strict):
     name: Slug
     label: Line = ""
     train: Training | None = None
-    folder: Path | None = None
+    folder: Beside | None = None
     family: Slug | None = None
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
@@ -143,7 +153,7 @@ class BrainSpec(Strict):
 BRAIN_SECTIONS: dict[str, type[BrainSpec]] = {}
 
 
-def _brain(value: Any) -> Any:
+def _brain(value: Any, info: pydantic.ValidationInfo) -> Any:
     """A mapping of fields as the section of the data set that it names."""
     if not isinstance(value, dict):
         return value
@@ -154,7 +164,7 @@ def _brain(value: Any) -> Any:
     if name not in BRAIN_SECTIONS:
         fault = _fault(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name", kind="brain")
         raise ValidationError.from_exception_data("brain", [fault])
-    return BRAIN_SECTIONS[name].model_validate(value)
+    return BRAIN_SECTIONS[name].model_validate(value, context=info.context)
 
 
 class FeatureSpec(Strict):
@@ -234,10 +244,10 @@ class Task(Strict):
     name: Slug
     items: int = Field(default=150, ge=1, le=10**6)
     seed: Seed = 0
-    file: Path | None = None
+    file: Beside | None = None
     shots: int = Field(0, ge=0, le=5)
     permute: bool = False
-    data: dict[str, Path] = {}
+    data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
 
 
@@ -396,7 +406,7 @@ def load_study(name_or_path: str | Path) -> Study:
     A StudyError names each field that is wrong, what was found and what was expected.
     """
     known, asked = embedded(), str(name_or_path)
-    path = known.get(asked, Path(asked))
+    path = known.get(asked, home(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
     study = read_section(path, Study)
     study._file = str(path)
@@ -405,13 +415,11 @@ def load_study(name_or_path: str | Path) -> Study:
 
 def read_section(path: Path | None, section: type[Section], **given: Any) -> Section:
     """The section that is the content of a YAML file (None: empty), with the fields `given` in place of its own."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise StudyError(f"{path}: cannot be read as YAML: {error}") from error
+    path = path and home(path)
+    content, _ = parse_yaml(read_text(path, StudyError), path, StudyError) if path else ({}, {})
     expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
-        return section.model_validate(content | given)
+        return section.model_validate(content | given, context={"folder": path.parent} if path else None)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]

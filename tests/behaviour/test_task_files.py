@@ -433,7 +433,7 @@ def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -
         ("test_split: test", "tset_split: test", r"mine.yaml:4: tset_split: no field of a task"),
         ("doc_to_target: answer\n", "", r"mine.yaml:1: doc_to_target: missing"),
         ("{{question}}", "{{question", r"mine.yaml:6: doc_to_text: not a template of Jinja"),
-        ("task: mine", "task: [mine", r"mine.yaml:\d: not YAML"),
+        ("task: mine", "task: [mine", r"mine.yaml:\d: cannot be read as YAML"),
         ("{{question}}", "{{qestion}}", r"lm-evaluation-harness: UndefinedError: 'qestion' is undefined"),
         (
             "questions.jsonl",

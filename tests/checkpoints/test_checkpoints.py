@@ -126,6 +126,7 @@ def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: st
     for table, encoding in (
         (f"revision,tokens\n{name},16777216\n", "utf-8"),
         (f"revision, tokens\n{name}, 16777216\n", "utf-8"),
+        (f"revision;tokens\n{name};16777216\n", "utf-16"),
         (f"revision,tokens,more\r\n{name},16777216,x\r\nother,,\r\n", "utf-8-sig"),
     ):
         (found,) = local_checkpoints(folders(tmp_path, table=table, encoding=encoding))
@@ -139,7 +140,6 @@ def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: st
         ("revision,tokens\nstep8,16.7M\n", "step8: tokens: found '16.7M', expected a whole number"),
         ("revision,tokens\nstep8,2097152.0\n", "step8: tokens: found '2097152.0', expected a whole number"),
         ("step8,16777216\n", "found columns step8, 16777216, expected revision, tokens"),
-        ("revision;tokens\nstep8;16777216\n", "found columns revision;tokens, expected revision, tokens"),
         ("revision,tokens\nstep8,2,097,152\n", "row for step8|can be read"),
         ("revision,tokens\ncheckpoint-1,5\n", "row for step8"),
         ("\n", "can be read"),
@@ -315,7 +315,7 @@ def test_code_of_the_model_is_never_run(saved, tmp_path):
 
 def test_damaged_or_incomplete_checkpoints_name_the_folder(saved, tmp_path):
     whole = (saved / "model.safetensors").read_bytes()
-    with pytest.raises(PhaselabError, match="cut: cannot be loaded"):
+    with pytest.raises(PhaselabError, match=r"cut/model.safetensors: found Error .*, expected a whole file"):
         load(copy_of(saved, tmp_path / "cut", model__safetensors=whole[: len(whole) // 2]))
     with pytest.raises(PhaselabError, match="bare: .*expected config.json, a tokenizer"):
         load(copy_of(saved, tmp_path / "bare", config__json=None, tokenizer__json=None, tokenizer_config__json=None))

@@ -513,7 +513,7 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--alphas", "0", "4", "1"), "found 0 to 4, expected the lowest before the highest, and more than one"),
         (("--alphas", "nan", "3", "9"), "log10_alphas.0: found nan"),
         (("--alphas", "0", "400", "9"), "log10_alphas.1: found 400"),
-        (("--runs", "nix.csv"), "nix.csv: found no table"),
+        (("--runs", "nix.csv"), "nix.csv: cannot be read: No such file"),
         (("--runs", "X.npy"), "X.npy: found no table that can be read (it ends"),
         (("--out", "scores.xlsx"), "out: found scores.xlsx, expected a .parquet or .csv"),
         (("--out", "X.npy/scores.csv"), "out: found X.npy/scores.csv"),
@@ -533,7 +533,7 @@ def test_options_that_cannot_be(here: Path, options: tuple[str, ...], said: str)
     ("rois", "said"),
     [
         ("voxel,roi\n12,STG\n", "found rows [[12]], expected voxels (from 0) that are there, once"),
-        ("voxel,roi\n-1,STG\nx,STG\n", "found rows [['-1'], ['x']]"),
+        ("voxel,roi\n-1,STG\nx,STG\n", "rois.csv: voxel: found 'x' in row 2, expected a number"),
         ("voxel,roi\n3,STG\n3,V1\n", "found rows [[3]]"),
         ("voxel,roi\n3,\n", "found an empty cell"),
         ("voxel,area\n3,STG\n", "found columns voxel, area, expected voxel, roi"),
@@ -593,7 +593,7 @@ def test_a_job_file_is_the_same_as_its_options(here: Path) -> None:
         ("shuffles: 3", "shuffles: unknown field; expected one of"),
         ("delays: 3", "delays: found 3; "),
         ("- a", "job.yaml: found list, expected a mapping of fields"),
-        ("a: [", "job.yaml: cannot be read as YAML"),
+        ("a: [", "job.yaml:1: cannot be read as YAML"),
         ("features: []", "features: found []"),
     ],
 )
@@ -601,7 +601,7 @@ def test_job_files_that_cannot_be(here: Path, content: str, said: str) -> None:
     Path("job.yaml").write_text(content)
     given = () if "features" in content else ("--features", "X.npy")
     assert said in refused("job.yaml", *given, "--responses", "Y.npy")
-    assert "nix.yaml: cannot be read as YAML: [Errno 2] No such file" in refused("nix.yaml")
+    assert "nix.yaml: cannot be read: No such file" in refused("nix.yaml")
 
 
 def test_every_field_is_an_option_with_help(here: Path) -> None:

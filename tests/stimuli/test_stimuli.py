@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +199,22 @@ def test_onsets_in_disorder_are_refused() -> None:
         make_run([3.0, 1.0])
 
 
+@pytest.mark.parametrize(
+    ("times", "found"),
+    [
+        ({"offsets": [0.5, 1.9, np.nan]}, "text 2 ('w2'): found onset 2 s, offset nan s"),
+        ({"offsets": [0.5, np.inf, 3]}, "text 1 ('w1'): found onset 1 s, offset inf s"),
+        ({"offsets": [0.5, 0.9, 3]}, "text 1 ('w1'): found onset 1 s, offset 0.9 s"),
+        ({"onsets": [np.nan, 1, 2]}, "text 0 ('w0'): found onset nan s, offset 0.2 s"),
+    ],
+)
+def test_times_are_known_and_an_offset_is_not_before_its_onset(times: dict[str, list[float]], found: str) -> None:
+    run = make_run([0, 1, 2])
+    with pytest.raises(PhaselabError, match=f"run one: {re.escape(found)}, expected times that are known"):
+        Run(**{**run.__dict__, **{name: np.array(values) for name, values in times.items()}})
+    assert len(Run(**{**run.__dict__, "offsets": run.onsets}).texts) == 3  # as a moment has none, or rounding leaves
+
+
 def test_the_digest_of_a_stimulus_follows_texts_times_and_labels() -> None:
     def digest(**changes: object) -> str:
         run = make_run([0.0, 1.0])
@@ -207,7 +224,7 @@ def test_the_digest_of_a_stimulus_follows_texts_times_and_labels() -> None:
     assert one == digest()
     others = {
         digest(texts=("w0", "x")),
-        digest(onsets=np.array([0.0, 1.5])),
+        digest(onsets=np.array([0.0, 1.1])),
         digest(labels=pd.DataFrame({"word": ["a", "b"]})),
         digest(starts=np.array([True, True])),
         digest(n_trs=41),
@@ -289,7 +306,7 @@ def test_the_short_format_and_utf_16_are_read_alike(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"ooTextFile"', '"other"', "line 2: found other TextGrid, expected .*ooTextFile"),
+        ('"ooTextFile"', '"other"', "line 1: found 'other', expected 'ooTextFile'"),
         ("xmax = 1.25", "xmax = 1,25", r"line 18: found 'sp', expected a number"),
         ("xmin = 1.25", "xmin = 0.5", r"line 22: found an interval from 0.5 to 2.0 s after one that ends at 1.25"),
         ("xmin = 2\n            xmax = 3e0", "xmin = 2\n            xmax = 1", r"line 26: .*ascending times"),
@@ -301,7 +318,7 @@ def test_the_short_format_and_utf_16_are_read_alike(tmp_path: Path) -> None:
         ("intervals: size = 3", "intervals: size = 2", r"line 24: found 2.0, expected a text"),
         ('            text = ""', "", r"line 30: found 0\.0, expected a text"),
         ('name = "clicks"', 'name = "word"', r"line 29: found a second tier 'word', expected distinct names"),
-        ("size = 2\nitem", "size = 3\nitem", r"line 35: found None, expected a text"),
+        ("size = 2\nitem", "size = 3\nitem", r"line 35: found the end, expected a text"),
         ('class = "IntervalTier"', 'class = "TextTier"', "found 1.25, expected a text"),
         ("say", "naïve \udcff", "utf-8.* expected UTF-8 or UTF-16"),
     ],
@@ -356,6 +373,7 @@ def test_items_and_time_do_not_mix() -> None:
         (lambda t: t.drop(columns="group"), "columns: found item, text, cond, expected also item, text, group"),
         (lambda t: t.assign(item="i1"), r"rows \[1, 2, 3\]: found nothing, or an item again"),
         (lambda t: t.assign(text=["a", None, "c", None]), r"rows \[1, 3\]: found nothing, or"),
+        (lambda t: t.assign(text=["a", "", "c", "d"]), r"rows \[1\]: found nothing, or"),
     ],
 )
 def test_a_table_of_items_that_cannot_be_used_is_refused(change, message: str) -> None:  # type: ignore[no-untyped-def]

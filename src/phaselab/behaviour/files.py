@@ -40,6 +40,7 @@ import yaml
 
 from phaselab.behaviour.score import TaskError, refuse
 from phaselab.errors import expect
+from phaselab.files import Loader, home, parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
@@ -141,10 +142,10 @@ class TaskFile(NamedTuple):
         """Split -> file beside the task file, where it names one for each split."""
         named = (self.fields.get("dataset_kwargs") or {}).get("data_files")
         named = named if isinstance(named, Mapping) else {}
-        return {split: self.path.parent / name for split, name in named.items() if isinstance(name, str)}
+        return {split: self.path.parent / home(name) for split, name in named.items() if isinstance(name, str)}
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """Functions of the harness stay names, in a tuple: a file is read here without running anything."""
 
 
@@ -153,17 +154,10 @@ _Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
     """A YAML file and those that it includes; raises TaskError with the line at which one cannot be read."""
-    path = Path(path)
+    path = home(path)
     expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness", TaskError)
     expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files", TaskError)
-    try:
-        loader = _Loader(path.read_bytes())
-        node: Any = loader.get_single_node()
-        content: Any = loader.construct_document(node) if node else None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else f"{path}"
-        raise TaskError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from error
+    content, lines = parse_yaml(read_text(path, TaskError), path, TaskError, _Loader)
     expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields", TaskError)
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
@@ -174,7 +168,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
         found.at.update(inner.at)
         found.files.extend(inner.files)
     found.fields.update(content)
-    found.at.update({key.value: f"{path}:{key.start_mark.line + 1}" for key, _ in node.value})
+    found.at.update({field: f"{path}:{line}" for field, line in lines.items()})
     return found
 
 
@@ -242,12 +236,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
 def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
     """Place (file and line, or number in an array) -> item of JSON lines or an array; TaskError names a wrong one."""
     expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array", TaskError)
-    raw = path.read_bytes()
-    try:
-        text = raw.decode(json.detect_encoding(raw))
-    except UnicodeDecodeError as error:
-        broken = raw[: error.start].count(b"\n") + 1
-        raise TaskError(f"{path}:{broken}: found bytes that are not {error.encoding}, expected UTF-8") from error
+    text = read_text(path, TaskError)
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]

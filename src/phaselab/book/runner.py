@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from phaselab import results
-from phaselab.errors import PhaselabError, told
+from phaselab.errors import PhaselabError, expect, told
+from phaselab.files import home, read_text
 from phaselab.study import digest_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def inspect(source: str) -> dict[str, Parameter]:
     from papermill.translators import PythonTranslator
 
     found = PythonTranslator.inspect({"source": source})
-    return {p.name: p for p in found if p.inferred_type_name in TYPES}
+    return {p.name: p for p in found if p.inferred_type_name != "None"}
 
 
 def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
@@ -54,14 +55,16 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], n
     for key, value in given.items():
         if key not in known:
             raise ParameterError(f"{name}: unknown parameter {key!r}; expected one of\n{listed}")
-        kind = TYPES[known[key].inferred_type_name]
+        typed, right = known[key].inferred_type_name, f"one of {', '.join(TYPES)}: a list can be a str with commas"
+        expect(typed in TYPES, f"{name}: parameter {key!r}", f"the type {typed}", right, ParameterError)
+        kind = TYPES[typed]
         try:
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
             raise ParameterError(
                 f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__}), "
-                f"expected {known[key].inferred_type_name}; the parameters are\n{listed}"
+                f"expected {typed}; the parameters are\n{listed}"
             ) from error
     return values
 
@@ -78,12 +81,14 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     import papermill
     from traitlets.config import Config
 
+    source, output = home(source), home(output)
+    text = read_text(source, ParameterError)
     try:
-        notebook = jupytext.read(source)
+        notebook = jupytext.reads(text, {"extension": source.suffix})
     except Exception as error:  # of many kinds, by the format that the ending stands for
         raise PhaselabError(f"{source}: expected a notebook, .md or .ipynb, found none: {told(error)}") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
-    key = digest_of([source.read_text(encoding="utf-8"), values, results_digest, results.digest_code(".")])
+    key = digest_of([text, values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}
     if results_digest and results.read_json(output).get("metadata", {}).get("phaselab") == made:
         return False
@@ -94,7 +99,10 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         nbformat.write(notebook, raw)
         # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
         # together would choose the same names.
-        config = Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder, "kernel"))}})
+        sockets = Path(folder, "kernel")
+        found, right = f"{tempfile.gettempdir()}, too long for sockets, which lie in it", "a shorter path, such as /tmp"
+        expect(len(os.fsencode(sockets)) < 106, "TMPDIR", found, right)  # and -1 to -5 at the end: 107 bytes
+        config = Config({"KernelManager": {"transport": "ipc", "ip": str(sockets)}})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
         try:
             papermill.execute_notebook(raw, done, parameters=values, **how)

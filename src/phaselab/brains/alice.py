@@ -10,6 +10,7 @@ naturalistic comprehension. Brain and Language 157-158, 81-94. CC BY 4.0. Layout
 
 from __future__ import annotations
 
+import io
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from pydantic import Field
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import read_text
 from phaselab.results import DataMissing
 from phaselab.stimuli import Run, Stimulus, read_textgrid
 from phaselab.stimuli.grid import convolve_events
@@ -126,8 +128,9 @@ def read_responses(paths: list[Path]) -> tuple[dict[str, np.ndarray], list[str]]
 
 def _read_numbers(file: Path, rows: int) -> np.ndarray:
     """A table of `rows` by 6 finite numbers without header."""
+    text = io.StringIO(read_text(file))
     try:
-        table = np.loadtxt(file, ndmin=2)
+        table = np.loadtxt(text, ndmin=2)
     except ValueError as error:
         raise PhaselabError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
     expect(table.shape == (rows, 6), str(file), "{} rows of {}".format(*table.shape), f"{rows} rows of 6")
@@ -147,6 +150,7 @@ def read_stimulus(file: Path) -> Run:
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")
     words = [interval for interval in tiers["word"] if interval.text not in ("sp", "")]  # pauses, and no label
+    expect(words, str(file), "no word in tier 'word'", "one at least")
     for word in words:
         where, found = f"{file}: line {word.line}", f"{word.text!r} at {word.start:g} s"
         expect(START <= word.start < END, where, found, f"words from {START:g} to {END:g} s")

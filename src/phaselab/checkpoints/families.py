@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-import yaml
-
 from phaselab.checkpoints.names import Reading, read_name
 from phaselab.errors import expect
+from phaselab.files import parse_yaml
 
 #: Stages that are one line of training, "" for a name without one. Another stage, such as those that begin several
 #: times from the end of the first, is a branch: listed, and taken only by name.
@@ -66,7 +65,7 @@ class Family:
 
 def read_families(text: str) -> dict[str, Family]:
     """Name -> family, of a text such as that of ``families.yaml``."""
-    entries = yaml.safe_load(text)["families"]
+    entries = parse_yaml(text, "families.yaml")[0]["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import refuse_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,9 +29,11 @@ def load(
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
+    for name in names:
+        refuse_pointer(folder / name)
 
     import torch
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
@@ -40,6 +43,11 @@ def load(
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
         expected = "the packages that read it: pip install sentencepiece protobuf"
         expect(is_sentencepiece_available() and is_protobuf_available(), str(folder), found, expected)
+    for path in (folder / name for name in names if name.endswith(".safetensors")):
+        try:
+            safe_open(path, "pt")
+        except SafetensorError as error:
+            raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep

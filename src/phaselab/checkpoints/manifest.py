@@ -24,6 +24,7 @@ from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
 from phaselab.checkpoints.names import Checkpoint, choose
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home
 from phaselab.results import read_table, write_table
 
 Say = Callable[[str], None]
@@ -65,7 +66,7 @@ def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
 
     `say` receives a line when there is no second repository.
     """
-    out = out or path_of(replace(family, manifest=""))
+    out = home(out) if out else path_of(replace(family, manifest=""))
     # What a study says of a repository of its own stays in the study.
     bare = family if family.name in FAMILIES else replace(family, tokens_per_step=None)
     filled = {(row.repository, row.revision): row.tokens for row in read_rows(out, family.repository)}
@@ -175,8 +176,8 @@ def read_rows(path: Path, repository: str = "", columns: list[str] = _COLUMNS) -
     """Rows of a manifest; none without the file. One without a repository is of `repository`."""
     if not path.exists():
         return []
-    table, rows = read_table(path, *columns, dtype=str, keep_default_na=False, skipinitialspace=True), []
-    for said in table[columns].fillna("").to_dict("records"):
+    table, rows = read_table(path, *columns), []
+    for said in table[columns].to_dict("records"):
         revision, tokens = said["revision"], said["tokens"]
         where, good = f"{path}: {revision}: tokens", not tokens or tokens.isdecimal()
         expect(good, where, repr(tokens), "a whole number or nothing")

@@ -96,14 +96,18 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
     """
     files = sorted(names)
     weights: list[str] = []
+    half = ""
     for stem, ending in (("pytorch_model", "bin"), ("model", "safetensors")):
         whole, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
         parts = [f for f in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", f)]
-        weights = [whole] if whole in files else [index, *parts] if parts and index in files else weights
+        n = int(parts[-1].rpartition("-")[2].partition(".")[0]) if parts else 0
+        half = f"; {len(parts)} of {n} parts of the weights" if len(parts) < n else half
+        weights = [whole] if whole in files else [index, *parts] if 0 < n == len(parts) and index in files else weights
     tokenizer = [f for f in files if _TOKENIZER.fullmatch(f)]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
-    found = ", ".join(files) or "nothing"
+    found = (", ".join(files) or "nothing") + half
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
+    expected += ", all parts of them with their index; states of an optimizer are none"
     expect("config.json" in more and tokenizer and weights, str(where), found, expected)
     return [*more, *tokenizer, *weights]
 

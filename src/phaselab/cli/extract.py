@@ -11,13 +11,15 @@ import typer
 from pydantic import Field
 
 from phaselab.cli.common import JobArgument, options_of, say
-from phaselab.encode_options import Commas, Delays
+from phaselab.encode_options import Commas, Delays, Home
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home
 from phaselab.study import FeatureSpec, read_section
 
 if TYPE_CHECKING:
     from phaselab.checkpoints import Checkpoint
 
+At = Annotated[Path, Home]
 _Numbers = Annotated[tuple[int, ...], Field(min_length=1), Commas]
 
 
@@ -27,10 +29,10 @@ class ExtractJob(FeatureSpec):
     trim: ClassVar[int] = 0  # type: ignore[misc]  # all TRs are kept: phaselab encode has --trim
 
     model: str = Field(description="Folder of checkpoints or of one, organisation/name, or a family (models list).")
-    words: Path = Field(description="Table: word, onset, offset (seconds from the run's first TR), run.")
-    runs: Path = Field(description="Table: a row per TR (run) or a run (run,n_trs), as for phaselab encode.")
+    words: At = Field(description="Table: word, onset, offset (seconds from the run's first TR), run.")
+    runs: At = Field(description="Table: a row per TR (run) or a run (run,n_trs), as for phaselab encode.")
     tr: float = Field(gt=0, description="Seconds a TR.")
-    out: Path = Field(description="Features, .zarr: an array (layers, TRs, features) for each checkpoint.")
+    out: At = Field(description="Features, .zarr: an array (layers, TRs, features) for each checkpoint.")
     checkpoints: str = Field("", description="As for phaselab run; by default all of a folder, main of a hub.")
     layers: Literal["all"] | _Numbers = Field("all", description="0 is the embedding, -1 the last: 0,6,-1.")
     hemodynamics: Literal["hrf", "average", "stack", "none"] = Field("hrf", description="Canonical, or over --delays.")
@@ -95,7 +97,7 @@ def _checkpoints(model: str, which: str) -> list[Checkpoint]:
     from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, local_checkpoints
     from phaselab.cli.models import family_of
 
-    if (folder := Path(model).expanduser()).is_dir():
+    if (folder := home(model)).is_dir():
         single = (folder / "config.json").is_file()
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
         one = Checkpoint(folder.resolve().name, 0, 0, folder)

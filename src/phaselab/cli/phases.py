@@ -10,11 +10,9 @@ import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import Store, read_table, write_json, write_table
+from phaselab.files import home
+from phaselab.results import TABLES, Store, read_table, write_json, write_table
 from phaselab.study import StudyError, load_study
-
-#: Endings of what `phases` reads as a table of curves; all else is a study.
-TABLES = (".csv", ".tsv", ".parquet")
 
 
 @app.command()
@@ -42,7 +40,7 @@ def phases(
     """
     columns = {"--axis": x, "--y": y, "--by": by, "--stderr": stderr, "--replicates": replicates}
     if Path(source).suffix.lower() in TABLES:
-        return _of_table(Path(source), columns, min_effect, out, json_file)
+        return _of_table(home(source), columns, min_effect, out, json_file)
     given = ", ".join(name for name, value in {**columns, "--min-effect": min_effect, "--out": out}.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
     import pandas as pd
@@ -74,7 +72,7 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
         fitted = fit_table(table, x, y, by, columns["--stderr"], columns["--replicates"], min_effect)
     except PhaselabError as error:
         raise PhaselabError(f"{path}: --{str(error).replace('x: ', 'axis: ', 1)}") from error
-    folder = out or Path(f"{path.stem}_phases")
+    folder = home(out or f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
     made, axis = ["transitions.csv"], f"{x} (log scale)"
     for number, part in enumerate(fitted.parts(), start=1):

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect, shown
+from phaselab.files import home
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
 
@@ -141,6 +142,7 @@ def book(
     from phaselab.book import pages
     from phaselab.sweep.pool import cores
 
+    root = home(root)
     found = f"no _toc.yml in {root.resolve()}"
     expect((root / "_toc.yml").is_file(), "--root", found, "a checkout of phaselab", StudyError)
     loaded, store = load_study(study), Store(results)
@@ -172,6 +174,7 @@ def doctor(data: DataOption = None) -> None:
             rows[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             rows[name] = "not installed"
+    data = home(data) if data else None
     rows["data"] = str(data or "no --data and no PHASELAB_DATA")
     for part in ("alice2016", "books"):
         there = data is not None and (data / part).is_dir()

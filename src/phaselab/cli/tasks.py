@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from phaselab.cli.common import app, pairs
+from phaselab.files import home
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
 app.add_typer(tasks_app, name="tasks")
@@ -35,7 +36,7 @@ def validate(
 
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
-        items = load_items(file, data={s: Path(path) for s, path in pairs("--data", data, "split=FILE").items()})
+        items = load_items(file, data={s: home(path) for s, path in pairs("--data", data, "split=FILE").items()})
     for note in noted:
         typer.echo(f"note: {note.message}", err=True)
     first = items[0]

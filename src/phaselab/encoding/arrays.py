@@ -1,4 +1,4 @@
-"""Arrays on disk, of anybody: .npy, .npz, .zarr and .h5, opened without running what a file may hold."""
+"""Arrays on disk, of anybody: .npy, .npz, .zarr and HDF5, opened without running what a file may hold."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import home, refuse_pointer
 
 #: ``[label=]path[:array]``; the shortest path that leaves either nothing or the name of an array.
 _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hf5|hdf|hdf5))/?(?::/?(.+))?", re.IGNORECASE)
@@ -61,11 +62,13 @@ def open_array(text: str, option: str) -> Array:
     where, match = f"{option}: {text}", _WRITTEN.fullmatch(text)
     if match is None:
         raise PhaselabError(f"{where}: expected [LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5")
-    label, path = match[1] or "", Path(match[2])
+    label, path = match[1] or "", home(match[2])
     if label and (whole := Path(f"{label}={match[2]}")).exists():  # a file whose own name has the sign
         expect(not path.exists(), where, f"both {path} and {whole}", f"./{whole} or {label}=./{path}")
         label, path = "", whole
     try:
+        if path.is_file():
+            refuse_pointer(path)
         found = _opened(path)
         if isinstance(found, Mapping):
             name = match[3] or next(iter(found), "")

@@ -18,7 +18,7 @@ from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, read_table, write_file, write_table
+from phaselab.results import digest_code, digest_file, numbers, read_table, write_file, write_table
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import convolve, delayed
 
@@ -148,16 +148,20 @@ def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, 
 
 def _read_table(path: Path, *needed: str, other: str) -> pd.DataFrame:
     """A table with a value in each cell of the columns `needed`; no column is nearly called so, or as the `other`."""
-    texts = dict.fromkeys(("run", "roi", "subject"), str)
-    table = read_table(path, dtype=texts, keep_default_na=False, skipinitialspace=True)
+    table = read_table(path)
     for name in sorted({*needed, other} - {*table}):
         plain = {str(column).strip().casefold(): str(column) for column in table if column not in needed}
         near = [plain[text] for text in plain if text[:3] == name[:3] or get_close_matches(text, [name], 1, 0.8)]
         expect(not near, str(path), f"a column {near[:1]}", f"it to be called {name!r}, if that is what it is")
     expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(needed))
-    full = (table[[*needed]] != "").all(axis=None)
+    full = (table[[*needed]].notna() & (table[[*needed]] != "")).all(axis=None)
     expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
-    return table
+    for name in {"n_trs", "voxel"} & {*table}:
+        values = numbers(table[name], f"{path}: {name}")
+        whole = np.isfinite(values) & (np.floor(values) == values)
+        expect(whole.all(), f"{path}: {name}", table[name].tolist()[:5], "whole numbers")
+        table[name] = values.astype(int)
+    return table.astype(dict.fromkeys({"run", "roi", "subject"} & {*table}, "str"))
 
 
 def run_lengths(path: Path) -> dict[str, int]:
@@ -166,7 +170,6 @@ def run_lengths(path: Path) -> dict[str, int]:
     first, where = table["run"], str(path)
     if "n_trs" not in table:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
-    expect(table["n_trs"].dtype == int, f"{where}: n_trs", table["n_trs"].tolist()[:5], "whole numbers")
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     lengths = table.groupby("run", sort=False)["n_trs"].sum()

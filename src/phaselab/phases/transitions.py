@@ -16,10 +16,11 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import amount
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Paths, log_tokens
 from phaselab.phases.monotone import detectable_move, move_p, residual_noise
+from phaselab.results import numbers
 
 #: What a move is told by: each estimate has, as columns of its own, the ends of its 95 % interval.
 QUANTITIES = ("onset", "liftoff", "midpoint", "landing", "end", "turn", "height", "steepness")
@@ -382,12 +383,11 @@ def _column(table: pd.DataFrame, role: str, column: str) -> Any:
 
 def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf) -> Array:
     """A column (n,) as floats of at least `least`; empty cells are NaN."""
-    given = _column(table, role, column)
-    values, where = pd.to_numeric(given, errors="coerce"), f"{role}: column {column!r}"
-    for row in np.flatnonzero(values.isna() & given.notna())[:1]:
-        raise PhaselabError(f"{where}: found {given.iloc[row]!r} in row {row + 1}, expected a number")
-    expect(not (values < least).any(), where, f"{values.min():g}", f"{least:g} or more")
-    return np.asarray(values, dtype=float)
+    where = f"{role}: column {column!r}"
+    values = numbers(_column(table, role, column), where)
+    low = values[values < least]
+    expect(not low.size, where, f"{low.min(initial=least):g}", f"{least:g} or more")
+    return values
 
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
@@ -423,14 +423,14 @@ def fit_table(
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
     expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
-    numbers = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
-    numbers["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
+    read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
+    read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
     for column in (*by, *([replicates] if replicates else [])):
         role = "by" if column in by else "replicates"
-        empty = int(_column(table, role, column).isna().sum())
+        empty = int((_column(table, role, column).isna() | (table[column] == "")).sum())
         expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
-    rows, given = [], pd.DataFrame(numbers)
+    rows, given = [], pd.DataFrame(read)
     if replicates:
         given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}

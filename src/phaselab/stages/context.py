@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from phaselab import __version__, results
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
+from phaselab.files import home
 from phaselab.results import State
 from phaselab.stages.registry import STAGES, Stage, fields
 from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
@@ -116,6 +117,7 @@ class Workbench:
     fresh: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
+        self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
         self._current: set[Path] = set()
@@ -212,6 +214,7 @@ class Workbench:
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
 
+            self.store.try_writing(self.study.name)
             with one_thread():
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
         if (folder := self._trained.get(model.name, model.folder)) is None:
@@ -329,6 +332,7 @@ class Workbench:
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages
         if stale:
+            self.store.try_writing(self.study.name)
             with one_thread(self.device), contextlib.ExitStack() as stack:
                 unit = Unit(self, model, checkpoint, stack)
                 for stage in stale:

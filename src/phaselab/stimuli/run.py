@@ -39,6 +39,10 @@ class Run:
         found = {name: len(getattr(self, name)) for name in ("onsets", "offsets", "labels", "starts")}
         found |= {"n_trs": self.n_trs} if self.items else {}
         expect({*found.values()} == {n}, f"run {self.name}", found, f"{n} of each, as many as texts")
+        times = np.stack([self.onsets, self.offsets]).astype(float)
+        for text in np.flatnonzero(~np.isfinite(times).all(axis=0) | (times[1] < times[0]))[:1]:
+            where, told = f"run {self.name}: text {text} ({self.texts[text]!r})", "onset {:g} s, offset {:g} s"
+            expect(False, where, told.format(*times[:, text]), "times that are known, the offset not before the onset")
         expect((np.diff(self.onsets) >= 0).all(), f"run {self.name}: onsets", "some in disorder", "ascending order")
 
 
@@ -81,7 +85,8 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
-    wrong = np.flatnonzero(table[needed].isna().any(axis=1) | table["item"].duplicated()).tolist()
+    empty = table[needed].isna() | (table[needed] == "")
+    wrong = np.flatnonzero(empty.any(axis=1) | table["item"].duplicated()).tolist()
     expect(not wrong, f"items of {name}: rows {wrong[:3]}", "nothing, or an item again", "distinct items with all")
     runs = []
     for group, rows in table.groupby("group", sort=False):

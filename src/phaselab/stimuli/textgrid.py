@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from phaselab.errors import PhaselabError, expect
+from phaselab.files import read_text
 
 #: What counts in a Praat text file, of the long format as of the short one: quoted texts and free-standing numbers.
 TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<![^\s=])([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?!\S)|!.*')
@@ -25,11 +26,7 @@ class Interval(NamedTuple):
 
 def read_textgrid(path: Path) -> dict[str, list[Interval]]:
     """The interval tiers of a Praat TextGrid (text formats, UTF-8 or UTF-16): tier name -> intervals in order."""
-    raw = path.read_bytes()
-    try:
-        content = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise PhaselabError(f"{path}: found {error}, expected UTF-8 or UTF-16") from error
+    content = read_text(path)
     tokens, line, at = (match for match in TOKEN.finditer(content) if match.lastindex), 1, 0
 
     def take(kind: type[Kind]) -> Kind:
@@ -38,12 +35,13 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
         if match := next(tokens, None):
             line, at = line + content.count("\n", at, match.start()), match.start()
             value = match[1].replace('""', '"') if match.lastindex == 1 else float(match[2])
-        if isinstance(value, kind):
+        if isinstance(value, kind) and value not in (math.inf, -math.inf):
             return value
-        raise PhaselabError(f"{path}: line {line}: found {value!r}, expected a {'text' if kind is str else 'number'}")
+        found, right = "the end" if value is None else repr(value), "text" if kind is str else "number"
+        raise PhaselabError(f"{path}: line {line}: found {found}, expected a {right}")
 
-    head = take(str), take(str)
-    expect(head == ("ooTextFile", "TextGrid"), f"{path}: line {line}", " ".join(head), "ooTextFile, TextGrid of Praat")
+    for right in ("ooTextFile", "TextGrid"):
+        expect((head := take(str)) == right, f"{path}: line {line}", repr(head), f"{right!r}: a TextGrid saved as text")
     tiers: dict[str, list[Interval]] = {}
     _, _, n_tiers = (take(float) for _ in ("xmin", "xmax", "size"))
     for _ in range(int(n_tiers)):
@@ -59,5 +57,6 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
             expect(before - 1e-6 <= start <= end, f"{path}: line {line}", found, "ascending times")
             before = end
         tiers |= {name: tier} if kind == "IntervalTier" else {}
+    expect(next(tokens, None) is None, f"{path}: line {line}", "more after the last tier", "as many as its sizes say")
     expect(tiers, str(path), "no interval tier", "at least one")
     return tiers

@@ -22,7 +22,7 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     what cannot be.
     """
     needed = ("word", "onset", "offset", "run")[: 4 if len(n_trs) > 1 else 3]
-    table = read_table(path, *needed, dtype=str, keep_default_na=False, skipinitialspace=True)
+    table = read_table(path, *needed)
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
     times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")

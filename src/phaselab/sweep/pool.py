@@ -154,6 +154,7 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
+    store.try_writing(study.name)
     chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)

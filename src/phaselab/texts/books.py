@@ -11,7 +11,6 @@ cloze questions come from these.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections import Counter
@@ -24,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from phaselab.errors import expect
-from phaselab.results import DataMissing
+from phaselab.files import decoded
+from phaselab.results import DataMissing, read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
 
@@ -70,8 +70,10 @@ class BooksText(TextSource):
         expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")
         manifest = manifest_of(data)
         self.folder, self.seed, self.vocabulary = manifest.parent, seed, vocabulary
-        with manifest.open(encoding="utf-8", newline="") as stream:
-            self.sha256 = {row["slug"]: row["sha256"] for row in csv.DictReader(stream)}
+        table = read_table(manifest, "slug", "sha256")
+        twice = ", ".join(table["slug"][table["slug"].duplicated()])
+        expect(not twice, str(manifest), f"{twice} twice", "a row per book")
+        self.sha256 = dict(zip(table["slug"], table["sha256"], strict=True))
         # Files are read (and their digests checked) only when text is asked for.
         named = {"text": "books", "mix": mix, "seed": seed, "vocabulary": vocabulary, "books": self.sha256}
         self.digest = digest_of(named)
@@ -86,8 +88,12 @@ class BooksText(TextSource):
                 raise DataMissing(f"{path}: not there; {FETCH}")
             content = path.read_bytes()
             found = hashlib.sha256(content).hexdigest()
-            expect(found == expected, f"{path}: sha256", found, f"{expected} as in MANIFEST.csv")
-            texts["held out" if is_held_out(slug) else "training"].append(content.decode("utf-8"))
+            right = f"{expected} as in MANIFEST.csv (git's autocrlf, for one, changes the ends of lines)"
+            expect(found == expected, f"{path}: sha256", found, right)
+            # A byte order mark may stay: the first word of a book is cut.
+            texts["held out" if is_held_out(slug) else "training"].append(decoded(content, path))
+        found = ", ".join(f"{len(of)} books for {stream}" for stream, of in texts.items())
+        expect(all(texts.values()), str(self.folder), found, "some for each: by names about an eighth is held out")
         return texts
 
     @cached_property
@@ -105,6 +111,7 @@ class BooksText(TextSource):
         """The most frequent lower-case words of three letters or more, with their ranks from 0."""
         counts = Counter(word for text in self._sample for word in re.findall(r"(?<!\S)[a-z]{3,}(?!\S)", text))
         ranked = sorted(counts, key=lambda word: (-counts[word], word))[:FREQUENT]
+        expect(len(ranked) > 2, str(self.folder), f"frequent words {', '.join(ranked)}", "three or more, in lower case")
         return {word: rank for rank, word in enumerate(ranked)}
 
     def _tokens(self) -> Tokenizer:

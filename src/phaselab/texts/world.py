@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from phaselab.errors import expect
+from phaselab.files import parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, UNK, Item, TextSource, is_held_out
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
-WORLD: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("world.yaml").read_text(encoding="utf-8"))
+_FILE = Path(__file__).with_name("world.yaml")
+WORLD: dict[str, Any] = parse_yaml(read_text(_FILE), _FILE)[0]
 PLACES: dict[str, str] = WORLD["places"]
 OBJECTS, MOODS, EVENTS, SLOTS = WORLD["objects"], WORLD["moods"], WORLD["events"], WORLD["slots"]
 PUNCTUATION: list[str] = WORLD["punctuation"]

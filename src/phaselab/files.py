@@ -1,0 +1,85 @@
+"""Files that others wrote: one reader of text and one of YAML. What is wrong is told with the file and the line."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from phaselab.errors import PhaselabError, expect
+
+Error = type[PhaselabError]
+#: How a file begins that only stands for another one, which Git LFS or git-annex have not fetched.
+POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
+
+
+def home(path: str | Path) -> Path:
+    """The path; a ``~`` at its beginning is the home folder, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
+def refuse_pointer(path: Path, error: Error = PhaselabError) -> None:
+    """An `error` for a file that only stands for another one."""
+    with path.open("rb") as stream:
+        pointer = stream.read(64).startswith(POINTERS)
+    right = "the file itself: 'git lfs pull' or 'datalad get' fetches it"
+    expect(not pointer, str(path), "a pointer of Git LFS or git-annex", right, error)
+
+
+def read_bytes(path: Path, error: Error = PhaselabError) -> bytes:
+    """What is in a file; an `error` where it cannot be read."""
+    try:
+        refuse_pointer(path, error)
+        return path.read_bytes()
+    except OSError as wrong:
+        raise error(f"{path}: cannot be read: {wrong.strerror}") from wrong
+
+
+def read_text(path: Path, error: Error = PhaselabError) -> str:
+    """The text of a file in UTF-8 or UTF-16, with a byte order mark or without; its lines end in a line feed."""
+    raw = read_bytes(path, error)
+    text = decoded(raw, path, json.detect_encoding(raw), error)
+    expect("\0" not in text, str(path), "binary data", "text in UTF-8", error)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def decoded(raw: bytes, path: Path, encoding: str = "utf-8", error: Error = PhaselabError) -> str:
+    """The text that the bytes of a file are; an `error` names the line of those that are none."""
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError as wrong:
+        line, found = 1 + raw.count(10, 0, wrong.start), f"byte 0x{raw[wrong.start]:02x}, which is not {encoding}"
+        raise error(f"{path}: line {line}: found {found}, expected UTF-8 or UTF-16: save it as UTF-8") from wrong
+
+
+class Loader(yaml.SafeLoader):
+    """YAML, safely; refuses a field that stands twice, of which YAML would take the last one without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """A mapping, before anything is merged into it."""
+        node, seen = super().compose_mapping_node(anchor), set[tuple[str, str]]()
+        for key, _ in node.value:
+            if (name := (key.tag, str(key.value))) in seen:
+                raise yaml.MarkedYAMLError(problem=f"field {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(name)
+        return node
+
+
+def parse_yaml(
+    text: str, where: object, error: Error = PhaselabError, loader: type[Loader] = Loader
+) -> tuple[Any, dict[str, int]]:
+    """The content of YAML, and the line of each of its fields; `where` is the file, which errors name with the line."""
+    try:
+        made = loader(text)  # which looks through the text at once
+        node: Any = made.get_single_node()
+        content = made.construct_document(node) if node else None
+    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+        mark, at = getattr(wrong, "problem_mark", None), getattr(wrong, "position", 0)
+        line = mark.line if mark else text.count("\n", 0, at)
+        said = getattr(wrong, "problem", None) or getattr(wrong, "reason", None) or wrong
+        raise error(f"{where}:{line + 1}: cannot be read as YAML: {said}") from wrong
+    fields = node.value if isinstance(content, dict) else ()
+    return content, {str(key.value): key.start_mark.line + 1 for key, _ in fields}
