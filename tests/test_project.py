@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 868,
-    "book": 473,
+    "book": 468,
     "brains": 635,
     "checkpoints": 741,
     "cli": 699,
@@ -24,7 +24,7 @@ BUDGET = {
     "features": 502,
     "figures": 975,
     "internals": 666,
-    "phases": 1454,
+    "phases": 1455,
     "stages": 1022,
     "stimuli": 339,
     "sweep": 386,

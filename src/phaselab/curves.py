@@ -65,6 +65,11 @@ def subjects_text(n: int, simulated: bool) -> str:
     return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
 
 
+def plain(label: object) -> str:
+    """A label (of a model, a task, an option ...) as Markdown that is shown as it stands, in one line."""
+    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", " ".join(str(label).split()))
+
+
 def each_row(frame: pd.DataFrame) -> Any:
     """The rows of a table as named tuples."""
     return frame.itertuples(index=False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -60,11 +59,6 @@ def begin() -> Lab:
         {name: value for name, value in values.items() if name not in COMMON},
         choose_device(values.get("device", "cpu")),
     )
-
-
-def plain(label: object) -> str:
-    """A label (of a model, a task, an option ...) as Markdown that is shown as it stands, in one line."""
-    return re.sub(r"([!-/:-@[-`{-~])", r"\\\1", " ".join(str(label).split()))
 
 
 class Lab:
@@ -194,10 +188,10 @@ class Lab:
         kind = "Simulated brain" if self.simulated else "Measured brain"
         spec = self.model.train
         made = f"; {spec.steps * spec.batch * spec.context:,} training tokens" if spec else ""
-        said = " ".join(f"{plain(text.rstrip('.'))}." for text in (self.brain.description, *self.brain.notes))
+        said = " ".join(f"{curves.plain(text.rstrip('.'))}." for text in (self.brain.description, *self.brain.notes))
         return Markdown(
             f"**{kind}.** {said}\n\n"
-            f"**Model in focus.** {plain(self.labels[self.model.name])} (`{self.model.name}`{made})."
+            f"**Model in focus.** {curves.plain(self.labels[self.model.name])} (`{self.model.name}`{made})."
         )
 
     def score_unit(self, table: pd.DataFrame) -> str:

@@ -59,7 +59,7 @@ def sensitivity(
     for varied, said, change in [("", "", {}), *variants]:
         result = triple_phase_test(curves, model, rule.model_copy(update=change), **options) if change else base
         table = result.table[["phase", "found", "verdict", "tokens", "p_holm"]]
-        table = table.assign(agrees=table["found"] == base.table["found"], note="")
+        table = table.assign(agrees=table["verdict"] == base.table["verdict"], note="")
         if said == "log_probability":
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
         parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))

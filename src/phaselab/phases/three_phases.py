@@ -24,6 +24,7 @@ from phaselab.curves import (
     brain_by_subject,
     chance_level,
     each_row,
+    plain,
 )
 from phaselab.errors import expect
 from phaselab.phases.fit import DEGREES, Array, log_tokens
@@ -386,8 +387,8 @@ def rule_text(rule: PhaseSpec) -> str:
     if isinstance(rule.layer, float):
         where = f"the layer at {rule.layer:.0%} of the depth of each model"
     return (
-        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {rule.roi}; "
-        f"rises are together within {rule.lag:g} decade of tokens; {rule.accuracy.replace('_', ' ')} stands still if "
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {plain(rule.roi)}; "
+        f"rises are together within {rule.lag:g} decade of tokens; {plain(rule.accuracy.replace('_', ' '))} stands still if "
         f"it changes by less than {rule.margin:g}; level {rule.alpha:g}."
     )
 
@@ -405,7 +406,7 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             f"{unit}."
         )
     if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
-        parts.append(f"Of the curves: {'; '.join(notes)}.")
+        parts.append(f"Of the curves: {plain('; '.join(notes))}.")
     if np.isfinite(row["p"]):
         tested = int(result.table["p"].notna().sum())
         after = f", after Holm's correction over the {tested} phases that could be tested {row['p_holm']:.2g}"
