@@ -386,10 +386,11 @@ def rule_text(rule: PhaseSpec) -> str:
     where = depth.get(str(rule.layer), f"layer {rule.layer}")
     if isinstance(rule.layer, float):
         where = f"the layer at {rule.layer:.0%} of the depth of each model"
+    roi, accuracy = plain(rule.roi), plain(rule.accuracy.replace("_", " "))
     return (
-        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {plain(rule.roi)}; "
-        f"rises are together within {rule.lag:g} decade of tokens; {plain(rule.accuracy.replace('_', ' '))} stands still if "
-        f"it changes by less than {rule.margin:g}; level {rule.alpha:g}."
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {roi}; rises are "
+        f"together within {rule.lag:g} decade of tokens; {accuracy} stands still if it changes by less than "
+        f"{rule.margin:g}; level {rule.alpha:g}."
     )
 
 
