@@ -388,8 +388,8 @@ def rule_text(rule: PhaseSpec) -> str:
         where = f"the layer at {rule.layer:.0%} of the depth of each model"
     roi, accuracy = plain(rule.roi), plain(rule.accuracy.replace("_", " "))
     return (
-        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {roi}; rises are "
-        f"together within {rule.lag:g} decade of tokens; {accuracy} stands still if it changes by less than "
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {roi}; rises "
+        f"are together within {rule.lag:g} decade of tokens; {accuracy} stands still if it changes by less than "
         f"{rule.margin:g}; level {rule.alpha:g}."
     )
 
