@@ -324,7 +324,6 @@ class Study(Strict):
         # Capitals aside: to labels of pages, and to file systems of some machines, they are the same.
         lists = [("models", [model.name.lower() for model in self.models])]
         lists += [("tasks", [task.name for task in self.tasks])]
-        lists += [("models: labels", [model.label or model.name for model in self.models])]
         for at, values in (
             *lists,
             ("features.layers", () if isinstance(layers, str) else layers),

@@ -279,6 +279,7 @@ def test_sentences_without_time_go_through_features_and_encoder(tmp_path: Path) 
     import_text(SENTENCES, tmp_path, "brain_of_sentences")
     content = {"name": "s", "title": "t", "brain": {"name": "sentences"}, "models": MODELS}
     content["features"] = {"context": "text", "pooling": "mean", "hemodynamics": "none", "trim": 0}
+    content["features"]["first_token"] = "keep"  # the tokenizer opens no text, and the first word counts
     content["encoding"] = {"folds": "runs", "permutations": 0}
     spec = Study.model_validate(content)
     loaded = load_brain(spec.brain, None)

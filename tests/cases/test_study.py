@@ -110,7 +110,6 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "alphas in disorder": ([("encoding.log10_alphas", [4, 0, 5])], "encoding.log10_alphas: found 5 from 4 to 0"),
     "one alpha five times": ([("encoding.log10_alphas", [1, 1, 5])], "encoding.log10_alphas: found 5 from 1 to 1"),
     "models of one name": ([("models.1.name", "one")], "models: expected distinct names, found one more than once"),
-    "models of one label": ([("models.1.label", "one")], "models: labels: expected distinct values, found one more"),
     "tasks of one name": ([("tasks.1.name", "reading")], "tasks: expected distinct names, found reading more than"),
     "a probe twice": ([("internals.probes", ["who", "who"])], "internals.probes: expected distinct values, found who"),
     "a layer twice": ([("features.layers", [1, 1])], "features.layers: expected distinct values, found 1 more than"),

@@ -324,7 +324,7 @@ def test_marks_separators_and_encodings_do_not_matter(encoding: str, newline: st
     ("docs", "says"),
     [
         (b"", r"mine.jsonl: found no items"),
-        ('{"question": "caf\xe9?"}'.encode("latin-1"), r"mine.jsonl:1: found bytes that are not utf-8"),
+        ('{"question": "caf\xe9?"}'.encode("latin-1"), r"mine.jsonl: line 1: found byte 0xe9, which is not utf-8"),
         (b'{"question": "a",}\n', r"mine.jsonl:1: not JSON"),
         (b"[1, 2]", r"mine.jsonl, item 1: found int, expected an object"),
         ([_doc(0), _doc("1")], r"mine.jsonl:2: answer: found a str \('1'\), expected a number as .*mine.jsonl:1"),

@@ -100,7 +100,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
         # together would choose the same names.
         sockets = Path(folder, "kernel")
-        found, right = f"{tempfile.gettempdir()}, too long for sockets, which lie in it", "a shorter path, such as /tmp"
+        found, right = f"a path too long for sockets: {tempfile.gettempdir()}", "a shorter path, such as /tmp"
         expect(len(os.fsencode(sockets)) < 106, "TMPDIR", found, right)  # and -1 to -5 at the end: 107 bytes
         config = Config({"KernelManager": {"transport": "ipc", "ip": str(sockets)}})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
