@@ -388,6 +388,49 @@ def test_seeds_are_replicates_of_one_curve() -> None:
     assert "1 checkpoints that not every seed has left out" in test.brain.notes
 
 
+def test_seeds_are_different_models_and_are_compared_in_one_measure() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    both = curves.replace({"measure": {"r_normalised": "r"}}).query("perspective == 'brain'")
+    one = pd.concat([curves, both.assign(value=both["value"] / 2)])
+    other = one[one["measure"] != "r_normalised"].assign(model="m1")
+    test = triple_phase_test(pd.concat([one, other]), ["m", "m1"], n_bootstrap=20)
+    assert test.brain.replicates is not None
+    assert np.array_equal(*test.brain.replicates)
+    for models, found in ((["m", "m"], "m, m"), ([], "none")):
+        with pytest.raises(PhaselabError, match=f"model: found {found}, expected a name, or other ones of seeds"):
+            triple_phase_test(curves, models)
+
+
+def test_an_accuracy_that_never_rises_is_told_with_the_chance_of_its_tasks() -> None:
+    curves = three_phases(np.random.default_rng(0))
+    right = curves["measure"] == "accuracy"
+    rng = np.random.default_rng(1)
+    curves.loc[right, "value"] = 0.33 + 0.004 * rng.standard_normal(right.sum())
+    chance = curves[right].assign(measure="chance", value=0.2)
+    other = curves[curves["perspective"] == "behaviour"].assign(task="u")
+    table = pd.concat([curves, other, chance, chance.assign(task="u", value=0.5)])
+    for tasks, level in ((None, 0.35), (["t"], 0.2)):
+        row = triple_phase_test(table, "m", tasks=tasks, n_bootstrap=20).table.loc[1]
+        assert row["verdict"] == "nothing to stagnate"
+        assert row["why"].endswith(f"but accuracy never rises: it stays at 0.33 (chance {level:.2f}).")
+    logs = table.replace({"measure": {"accuracy": "log_probability"}})
+    why = triple_phase_test(logs, "m", PhaseSpec(accuracy="log_probability"), n_bootstrap=20).table["why"][1]
+    assert why.endswith("it stays at 0.33.")
+    curves.loc[right, "value"] -= np.linspace(0, 0.3, right.sum())
+    assert "never rises: its mean is 0.18." in triple_phase_test(curves, "m", n_bootstrap=20).table["why"][1]
+
+
+def test_a_fall_until_training_ends_leaves_the_return_not_decided() -> None:
+    t, rng = grid(24), np.random.default_rng(0)
+    brain = shape(t, (7.0, 0.1), (7.6, 0.6), (8.6, 0.6), (10.0, 0.2)) + 0.01 * rng.standard_normal((4, 24))
+    form = shape(t, (7.0, 0.1), (7.6, 0.9)) + 0.01 * rng.standard_normal(24)
+    accuracy = shape(t, (8.0, 0.3), (8.6, 0.8)) + 0.01 * rng.standard_normal(24)
+    test = triple_phase_test(study(brain, form, accuracy, t), "m", n_bootstrap=60)
+    assert test.table["verdict"][2] == "not decided"
+    assert test.table["why"][2] == "The brain curve falls until training ends: it has no time to return."
+    assert test.statement.endswith("realignment not decided.")
+
+
 def test_the_rule_is_part_of_the_result() -> None:
     curves = three_phases(np.random.default_rng(0))
     one, other = (triple_phase_test(curves, "m", rule, n_bootstrap=20) for rule in (None, PhaseSpec(lag=0.01)))
@@ -481,6 +524,36 @@ def test_replicates_of_a_curve_are_a_column() -> None:
     assert small.moves["kind"].tolist() == ["flat"]
 
 
+def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
+    t = grid(12)
+    table = pd.DataFrame([(f"s{k}", x, x > 1e8) for k in range(3) for x in t], columns=["seed", "tokens", "value"])
+    table = table.astype({"value": float})
+    last, third = table["seed"] == "s2", table["tokens"] == t[2]
+    for lost, said in (
+        (last, "replicates without a value at some checkpoints left out: s2"),
+        (third, "1 checkpoints at which no replicate has a value left out"),
+    ):
+        fit = fit_table(table.assign(value=table["value"].mask(lost)), replicates="seed").fits[()]
+        assert fit.notes == (said,)
+    fit = fit_table(table.assign(tokens=table["tokens"].mask(last & third)), replicates="seed").fits[()]
+    assert fit.notes[0] == "1 rows without a place on the axis dropped"
+    assert "share" not in "".join(fit.notes)
+
+
+def test_curves_that_nothing_could_be_tested_of_are_no_tests() -> None:
+    table = learning()
+    short = pd.concat([table[table["model"] == "short"].assign(model=f"short {k}") for k in range(200)])
+    alone, among = (fit_table(t, by=["model"]).moves.iloc[0] for t in (table, pd.concat([table, short])))
+    assert among["q"] == alone["q"]
+
+
+def test_a_move_that_is_too_small_to_count_is_no_flat_curve() -> None:
+    table = learning()[lambda d: d["model"] == "lifts"]
+    fit = fit_table(table, min_effect=2.0).fits[()]
+    assert fit.statement == "No transition: the curve moves, but no rise or fall reaches 2, the smallest that counts."
+    assert "is flat" in fit_table(table.assign(value=0.5), min_effect=2.0).fits[()].statement
+
+
 def test_a_table_is_drawn_in_parts() -> None:
     table = pd.concat([learning().assign(seed=k) for k in range(3)])
     fitted = fit_table(table, by=["model", "seed"])
@@ -498,6 +571,8 @@ def test_a_table_is_drawn_in_parts() -> None:
         ({"error": -0.1}, {"stderr": "error"}, "stderr: column 'error': found -0.1"),
         ({"model": None}, {"by": ["model"]}, "by: column 'model': found 43 empty cells"),
         ({}, {"by": ["task"]}, "by: found no column 'task'"),
+        ({}, {"by": ["model", "model"]}, "by: found model, model, expected each column once"),
+        ({"kind": "a"}, {"by": ["kind"]}, "by: found kind, expected each column once, and none called as"),
     ],
 )
 def test_a_wrong_table_is_told_by_its_column(change: dict[str, object], options: dict[str, object], said: str) -> None:

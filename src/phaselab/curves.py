@@ -92,9 +92,10 @@ def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
     return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
 
 
-def chance_level(curves: pd.DataFrame) -> float:
-    """Accuracy of guessing, mean over the tasks of the table; NaN where the table does not say."""
-    return float(curves.loc[curves["measure"] == "chance", "value"].mean())
+def chance_level(curves: pd.DataFrame, measure: str = "accuracy") -> float:
+    """A measure of guessing, mean over the tasks of the table; NaN where the table, or the measure, does not say."""
+    name = {"accuracy": "chance", "knowing": "knowing_chance"}.get(measure)
+    return float(curves.loc[curves["measure"] == name, "value"].mean())
 
 
 def brain_measure(curves: pd.DataFrame) -> str:

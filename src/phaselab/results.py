@@ -376,7 +376,7 @@ def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
         column = column.astype("str").str.strip()
         column = column.mask(column.str.lower().isin(_NO_NUMBER))
     values = pd.to_numeric(column, errors="coerce")
-    right = "a number written out, as 1000 for 1,000, 1000000 for 1M or 0.452 for 45.2% and 0,452; nothing for none"
+    right = "a number written out, as 1000 for 1,000 or step1000, 1000000 for 1M, 0.452 for 45.2% or 0,452; or nothing"
     for row in np.flatnonzero(values.isna() & column.notna())[:1]:
         expect(False, where, f"{column.iloc[row]!r} in row {row + 1}", right)
     return values.to_numpy(dtype=float, na_value=np.nan)

@@ -42,7 +42,11 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "a probe": ([("internals.probes", ["who", "nope"])], "internals.probes: found 'nope', expected labels of the"),
     "a revision": ([("models.0.checkpoints", "step5")], "models.0.checkpoints: found 'step5', expected 'all', 'log:N'"),
     "a field": ([("features.tirm", 0)], "features.tirm: unknown field; expected one of"),
+    "a region of the rule": ([("phases", {"roi": "LATL"})], "phases.roi: found 'LATL', expected one of "),
+    "a measure of the rule": ([("phases", {"measure": "rr"})], "phases.measure: found 'rr', expected one of r, "),
+    "accuracy of the rule": ([("phases", {"accuracy": "acuracy"})], "phases.accuracy: found 'acuracy', expected one"),
     # Choices.
+    "a layer of the rule": ([("phases", {"layer": 99})], "phases.layer: found 99, expected a depth as 0.67, "),
     "log:1": ([("models.0.checkpoints", "log:1")], "models.0.checkpoints: found 'log:1', expected 'all', 'log:N' with"),
     "an empty range": ([("models.0.checkpoints", "all@1T-2T")], "models.0.checkpoints: found 'all@1T-2T', a range"),
     "a layer": ([("features.layers", [99])], "features.layers: found 99, expected 0 to 1"),

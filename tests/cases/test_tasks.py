@@ -93,6 +93,14 @@ def test_options_that_a_tokenizer_drops_are_refused_with_the_item(options: tuple
         score_tasks(_network(), tokenizer, {"t": items})
 
 
+def test_an_option_that_is_the_unknown_token_alone_is_refused() -> None:
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "Answer": 1, ":": 2, "cat": 3}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+    with pytest.raises(TaskError, match="t: 1 of 1 items: an option without tokens of its own"):
+        score_tasks(_network(), tokenizer, {"t": [Item("q", "Answer:", ("cat", "dog"), 0, "", "en")]})
+
+
 @pytest.mark.parametrize("template", ["$A </s>", "<s> $A", "<s> $A </s>", ""])
 def test_what_a_tokenizer_puts_behind_a_text_is_no_part_of_an_option(template: str) -> None:
     items = [Item(f"i{i}", f"{'x' * i}?\nAnswer:", ("one", "two", "six"), 0, "", "en") for i in range(1, 5)]
@@ -297,6 +305,19 @@ def test_a_number_that_could_be_an_option_is_refused_with_both_readings(tmp_path
     with pytest.raises(TaskError, match="found 2: '2' by its text, '3' by its number"):
         load_items(tmp_path / "mine.yaml", permute=True)
     assert load_items(_task(tmp_path, [_doc(1969, [1959, 1969])]))[0].answer == 1  # no number of an option
+
+
+@pytest.mark.parametrize(
+    ("doc", "said"),
+    [
+        ({"question": None}, "doc_to_text: expected a value in what it shows: .*mine.jsonl:1: found none in question"),
+        ({"choices": ["a", None]}, "doc_to_choice: expected a list .*: found .'a', None"),
+        ({"choices": [["a"], ["b"]]}, "doc_to_choice: expected a list .*"),
+    ],
+)
+def test_what_is_not_there_is_no_text(doc: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=said):
+        load_items(_task(tmp_path, [_doc(0) | doc]))
 
 
 def test_answers_counted_from_one_are_said(tmp_path: Path) -> None:

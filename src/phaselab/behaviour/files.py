@@ -269,7 +269,8 @@ def _permuted(file: TaskFile, doc: dict[str, Any], right: int, seed: int, index:
 
 def _options(task: Any, doc: dict[str, Any]) -> tuple[str, ...]:
     options = task.doc_to_choice(doc)
-    texts = tuple(map(str, options)) if isinstance(options, list) else ()
+    known = isinstance(options, list) and all(isinstance(o, str | int | float) and o == o for o in options)
+    texts = tuple(map(str, options)) if known else ()
     if len(texts) < 2 or len(set(texts)) < len(texts) or not all(o and o == o.strip() for o in texts):
         rule = "doc_to_choice: expected a list of at least two different options without white space around them"
         raise _Unusable(rule, f"{options!r:.200}")
@@ -301,6 +302,10 @@ def _right(task: Any, doc: dict[str, Any]) -> tuple[int, bool]:
 
 def _item(task: Any, doc: dict[str, Any], right: int, index: int, shots: int) -> Item:
     options, prompt = _options(task, doc), task.fewshot_context(doc, num_fewshot=shots)
+    if nulls := {name: "" for name, value in doc.items() if value is None}:
+        shown, blank = (f"{task.doc_to_text(of)}".count("None") for of in (doc, doc | nulls))
+        if shown > blank:
+            raise _Unusable("doc_to_text: expected a value in what it shows", f"none in {', '.join(nulls)}")
     if not isinstance(prompt, str) or not prompt or prompt != prompt.rstrip():
         raise _Unusable("doc_to_text: expected one prompt that does not end in white space", f"{prompt!r:.200}")
     language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")

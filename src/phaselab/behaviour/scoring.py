@@ -62,7 +62,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
         fault = ""
         if not own:
             fault = "a prompt without tokens"
-        elif not all({*option} - {*space} for option in said):
+        elif not all({*option} - {*space, tokenizer.unk_token_id} for option in said):
             fault = "an option without tokens of its own (characters that the tokenizer does not know)"
         elif len({*map(tuple, said)}) < len(said):
             fault = "options with the same tokens"

@@ -52,7 +52,7 @@ def phases(
     for name in (*lab.models, *lab.seeds):
         verdict = lab.phases(name)
         tables.append(verdict.table.assign(study=study.name))
-        typer.echo(verdict.statement)
+        typer.echo(verdict.statement + (f" ({'; '.join(verdict.notes)})" if verdict.notes else ""))
     table = pd.concat(tables, ignore_index=True)
     path = store.study(study.name) / "phases.parquet"
     write_table(table, path)

@@ -22,8 +22,10 @@ from phaselab.curves import (
     amount,
     behaviour_by_task,
     brain_by_subject,
+    brain_measure,
     chance_level,
     each_row,
+    of_tasks,
     plain,
 )
 from phaselab.errors import expect
@@ -63,6 +65,7 @@ class TriplePhase(NamedTuple):
     form: Transitions
     accuracy: Transitions
     statement: str  # one sentence
+    notes: tuple[str, ...] = ()  # what was left out of the curves, or merged
 
 
 def holm(p: npt.ArrayLike) -> Array:
@@ -166,9 +169,9 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
         why = f"The brain's fall {_ranges([deepest])} is not beyond chance (p = {chances[0]:.2g})."
         return _Link(why, chances[0], deepest, holds=False)
     if not any(accuracy.p(rise) <= rule.alpha for rise in accuracy.rises):
-        level = float(accuracy.values.mean())
-        known = f" (chance {chance:.2f})" if np.isfinite(chance) else ""
-        why = f"The brain falls {_ranges(falls[:1])}, but accuracy never rises: it stays at {level:.2f}{known}."
+        level, known = float(accuracy.values.mean()), f" (chance {chance:.2f})" if np.isfinite(chance) else ""
+        stays = "its mean is" if accuracy.moves else "it stays at"
+        why = f"The brain falls {_ranges(falls[:1])}, but accuracy never rises: {stays} {level:.2f}{known}."
         return _Link(why, move=falls[0], verdict="nothing to stagnate")
     tried = [_pause(brain, fall, accuracy, rule) for fall in falls]
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
@@ -226,6 +229,8 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
     if fall is None:
         return _Link("The brain curve never falls after a rise, so it cannot return.")
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
+    if not rises and np.isnan(fall.end_low):
+        return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
     if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
@@ -273,7 +278,8 @@ def judge(
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
     told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
-    return TriplePhase(model, table, brain, form, accuracy, f"{model} ({told_by}): {', '.join(said)}.")
+    notes = tuple(dict.fromkeys(note for fit in (brain, form, accuracy) for note in fit.notes))
+    return TriplePhase(model, table, brain, form, accuracy, f"{model} ({told_by}): {', '.join(said)}.", notes)
 
 
 def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
@@ -346,6 +352,7 @@ def triple_phase_test(
     models = [model] if isinstance(model, str) else list(model)
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
+    expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
     known = sorted(curves["model"].unique())
     for name in models:
         expect(name in known, "model", repr(name), f"one of {', '.join(known)}")
@@ -360,10 +367,12 @@ def triple_phase_test(
         default = rule.accuracy == PhaseSpec().accuracy
         expect(default or rule.accuracy in there, "accuracy", repr(rule.accuracy), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
-    brain = _fit(lambda m: brain_by_subject(own[m], rule.roi, rule.layer, rule.measure), models, **options)
+    measure = rule.measure or min((brain_measure(table) for table in own.values()), key=len)  # that all have
+    brain = _fit(lambda m: brain_by_subject(own[m], rule.roi, rule.layer, measure), models, **options)
     form = _fit(lambda m: behaviour_by_task(own[m], "instruction_following", tasks), models, **options)
     right = _fit(lambda m: behaviour_by_task(own[m], rule.accuracy, tasks), models, **options)
-    return judge(brain, form, right, rule, ", ".join(models), len(models), chance_level(pooled))
+    chance = chance_level(of_tasks(pooled, tasks), rule.accuracy)
+    return judge(brain, form, right, rule, ", ".join(models), len(models), chance)
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
@@ -406,8 +415,8 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             f"height is {row['effect']:+.3f} (95 % interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f}), as "
             f"{unit}."
         )
-    if notes := dict.fromkeys(note for fit in (result.brain, result.form, result.accuracy) for note in fit.notes):
-        parts.append(f"Of the curves: {plain('; '.join(notes))}.")
+    if result.notes:
+        parts.append(f"Of the curves: {plain('; '.join(result.notes))}.")
     if np.isfinite(row["p"]):
         tested = int(result.table["p"].notna().sum())
         after = f", after Holm's correction over the {tested} phases that could be tested {row['p_holm']:.2g}"

@@ -319,11 +319,13 @@ def fit_transitions(
     told = _described(grid.x, y, noise, paths, rivals, place, (scale, scale / span), min_effect)
     told |= {"noise": float(np.sqrt(residuals @ residuals / degrees)) * scale, "replicates": own, "grid": setting}
     told["floor"] = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
-    said = _sentence(told["kinds"], told["moves"], axis)
+    said = _sentence(told["kinds"], told["moves"], axis, min_effect)
     return Transitions(True, at, v, fitted * scale + centre, said, tuple(notes), **told)
 
 
-def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str) -> str:
+def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str, least: float) -> str:
+    if not moves and {*kinds} != {"flat"}:
+        return f"No transition: the curve moves, but no rise or fall reaches {least:g}, the smallest that counts."
     if len(kinds) == 1:
         trend = "is flat" if kinds[0] == "flat" else f"{kinds[0]}s steadily"
         return f"No transition: the curve {trend} over all of training."
@@ -392,10 +394,15 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
     """Tokens (n,) and values (replicates, n) of one curve; replicates without some of its checkpoints are left out."""
-    wide = own.pivot_table(index="replicate", columns="x", values="y")
-    whole, notes = wide.notna().all(axis=1), []
-    if doubled := len(own.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
+    placed = own.dropna(subset=["x"])
+    notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
+    wide = placed.pivot_table(index="replicate", columns="x", values="y", dropna=False)
+    if doubled := len(placed.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
         notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
+    if empty := int(wide.isna().all().sum()):
+        notes.append(f"{empty} checkpoints at which no replicate has a value left out")
+    wide = wide.dropna(axis=1, how="all")
+    whole = wide.notna().all(axis=1)
     if not whole.any():
         wide = wide.dropna(axis=1)
         notes.append(f"only the {wide.shape[1]} checkpoints that all replicates have")
@@ -425,6 +432,8 @@ def fit_table(
     expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
     read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
+    wrong = [column for column in by if column in MOVE_COLUMNS or list(by).count(column) > 1]
+    expect(not wrong, "by", ", ".join(wrong), "each column once, and none called as one of the moves is")
     for column in (*by, *([replicates] if replicates else [])):
         role = "by" if column in by else "replicates"
         empty = int((_column(table, role, column).isna() | (table[column] == "")).sum())
@@ -440,7 +449,7 @@ def fit_table(
         error = None if replicates else own["e"]
         fit = fit_transitions(at, values, error, max_changes=4, axis=x, min_effect=min_effect)
         fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
-        untested += (not fit.rises) + (not fit.falls)
+        untested += fit.decided and (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
         rows += [said | vars(move) | {"p": fit.p(move)} for move in fit.moves]
         if not fit.moves:

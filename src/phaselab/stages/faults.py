@@ -85,9 +85,10 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         from phaselab.features.extract import chosen_layers
 
         with noting(f"{at}: "):
-            chosen_layers(features.layers, sizes["layers"], model.name)
-            most = max(sparse, default=0)
-            right = f"at most its {sizes['width']} neurons"
+            layers, of_rule = chosen_layers(features.layers, sizes["layers"], model.name), bench.study.phases.layer
+            right = f"a depth as 0.67, mean, best or one of {layers}"
+            expect(type(of_rule) is not int or of_rule in layers, f"{model.name}: phases.layer", of_rule, right)
+            most, right = max(sparse, default=0), f"at most its {sizes['width']} neurons"
             expect(most <= sizes["width"], f"{model.name}: internals.sparse", most, right)
     if train is not None and revisions and not bench.there(model):
         from phaselab.training.loop import check_sizes
@@ -108,8 +109,10 @@ def _check_tasks(bench: Workbench, models: Sequence[Model], noting: Noting) -> N
 
 
 def _check_stimulus(bench: Workbench, noting: Noting) -> None:
-    """The brain data, and whether probes, haemodynamics, folds and permutations suit them."""
+    """The brain data, and whether rule, probes, haemodynamics, folds and permutations suit them."""
+    from phaselab.behaviour.score import GENERATED, KNOWING, MEASURES
     from phaselab.encoding import shuffled_stimulus
+    from phaselab.encoding.encode import regions_of
     from phaselab.encoding.folds import inner_folds, outer_folds
     from phaselab.encoding.significance import Permutations
     from phaselab.encoding.similarity import far_pairs
@@ -117,14 +120,16 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
 
     brain, spec = bench.brain, bench.study.encoding
     labels = brain.stimulus.labels
+    regions: list[str] = sorted({name for rois in brain.rois.values() for name in regions_of(rois)})
+    scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
+    for field, known in ("roi", regions), ("measure", scores), ("accuracy", [*MEASURES, *KNOWING, *GENERATED]):
+        with noting(""):
+            given = getattr(bench.study.phases, field)
+            expect(given in known or given == "", f"phases.{field}", repr(given), f"one of {', '.join(known)}")
+    right = f"labels of the stimulus: {', '.join(map(str, labels))}"
     for probe in bench.study.internals.probes:
         with noting(""):
-            expect(
-                probe in labels,
-                "internals.probes",
-                repr(probe),
-                f"labels of the stimulus: {', '.join(map(str, labels))}",
-            )
+            expect(probe in labels, "internals.probes", repr(probe), right)
     with noting("encoding.unique: "):
         expect(not spec.unique or brain.nuisance, brain.name, "no nuisance regressors", "some to compare with")
     # As the stages do it, with one feature that says nothing.
