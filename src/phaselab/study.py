@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -128,11 +129,10 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        origins = ("train", "folder", "family", "repository")
-        given = [name for name in origins if getattr(self, name) is not None]
+        given = [name for name in ("train", "folder", "family", "repository") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"expected exactly one of {', '.join(map(repr, origins))}, found {found}")
+            raise ValueError(f"expected exactly one of 'train', 'folder', 'family', 'repository', found {found}")
         if self.tokens_per_step is not None and self.repository is None:
             raise ValueError("tokens_per_step: expected only with 'repository'")
         return self
@@ -158,9 +158,7 @@ def _brain(value: Any, info: pydantic.ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
     name = str(value.get("name"))
-    if name not in BRAIN_SECTIONS:
-        # By name: this is the ground floor, and brains stand on it.
-        importlib.import_module("phaselab.brains")
+    importlib.import_module("phaselab.brains")  # by name: this is the ground floor, and brains stand on it
     if name not in BRAIN_SECTIONS:
         fault = _fault(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name", kind="brain")
         raise ValidationError.from_exception_data("brain", [fault])
@@ -181,9 +179,8 @@ class FeatureSpec(Strict):
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
-    STATES: ClassVar[tuple[str, ...]] = ("context", "pooling", "layers", "seconds", "window", "stride")
-    STATES += ("empty", "first_token")
-    GRID: ClassVar[tuple[str, ...]] = ("resample", "hemodynamics", "delays", "trim")
+    STATES: ClassVar = ("context", "pooling", "layers", "seconds", "window", "stride", "empty", "first_token")
+    GRID: ClassVar = ("resample", "hemodynamics", "delays", "trim")
 
     context: Literal["text", "seconds", "words"] = Field(default="words", description="what a text is read with")
     pooling: Literal["mean", "last", "max"] = Field(default="last", description="over a text's tokens")
@@ -191,9 +188,7 @@ class FeatureSpec(Strict):
     seconds: float = Field(default=10.0, gt=0, le=10**5, description="context of seconds: its length, seconds")
     window: int = Field(default=96, ge=1, le=10**6, description="context of words: left context at most, words")
     stride: int = Field(default=32, ge=1, le=10**6, description="context of words: new ones a forward pass")
-    empty: Literal["zero", "carry"] = Field(
-        default="zero", description="a text without a state: 0, or as the one before"
-    )
+    empty: Literal["zero", "carry"] = Field(default="zero", description="a text without a state: 0 or as before")
     first_token: Literal["drop", "keep"] = Field(default="drop", description="whether position 0 is pooled")
     resample: Literal["mean", "sum", "lanczos"] = Field(default="mean", description="of the texts in a TR")
     hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
@@ -320,20 +315,13 @@ class Study(Strict):
 
     def _twice(self) -> Iterator[tuple[str, str]]:
         """What is given more than once: the field and the sentence of each fault."""
-        layers, measured = self.features.layers, self.internals
         # Capitals aside: to labels of pages, and to file systems of some machines, they are the same.
-        lists = [("models", [model.name.lower() for model in self.models])]
-        lists += [("tasks", [task.name for task in self.tasks])]
-        for at, values in (
-            *lists,
-            ("features.layers", () if isinstance(layers, str) else layers),
-            ("features.delays", self.features.delays),
-            ("encoding.similarity", self.encoding.similarity),
-            ("internals.probes", measured.probes),
-            ("internals.sparse", measured.sparse),
-        ):
-            if twice := [str(value) for value, times in Counter[object](values).items() if times > 1]:
-                what = "names" if at in ("models", "tasks") else "values"
+        named = {"models": [model.name.lower() for model in self.models], "tasks": [task.name for task in self.tasks]}
+        lists = ("features.layers", "features.delays", "encoding.similarity", "internals.probes", "internals.sparse")
+        for at, values in (named | {at: attrgetter(at)(self) for at in lists}).items():
+            twice = [str(one) for one, times in Counter[object](values).items() if times > 1 and values != "all"]
+            if twice:
+                what = "names" if at in named else "values"
                 yield at, f"expected distinct {what}, found {shown(', '.join(twice))} more than once"
 
     def _unused(self) -> Iterator[tuple[str, str]]:
@@ -366,12 +354,13 @@ class Study(Strict):
         if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
             right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
             yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"
-        names = {"name": self.name} | {f"models.{n}.name": model.name for n, model in enumerate(self.models)}
-        for at, name in names.items():
-            if name in (("trained", "notebooks") if at == "name" else ("pages", "curves.parquet", "phases.parquet")):
-                yield at, f"found {name!r}, expected another: results lie there"
-        for number, train in ((n, model.train) for n, model in enumerate(self.models)):
-            if train and train.given("checkpoints") and train.checkpoints > train.steps + 1:
+        taken = "expected another: results lie there"
+        if self.name in ("trained", "notebooks"):
+            yield "name", f"found {self.name!r}, {taken}"
+        for number, model in enumerate(self.models):
+            if model.name in ("pages", "curves.parquet", "phases.parquet"):
+                yield f"models.{number}.name", f"found {model.name!r}, {taken}"
+            if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
                 right = f"at most {train.steps + 1} with steps: {train.steps}"
                 yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
 
@@ -422,8 +411,7 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
-        where = f"{path}: " if path else ""
-        raise StudyError(where + "\n  ".join(lines)) from error
+        raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 
 
 def _told(wrong: Any) -> str:

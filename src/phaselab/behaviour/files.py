@@ -288,14 +288,12 @@ def _right(task: Any, doc: dict[str, Any]) -> tuple[int, bool]:
     readings += [number] if type(number) is int and 0 <= number < len(options) and not is_text else []
     if not readings:
         hint = " (counted from 1?)" if number == len(options) else ""
-        raise _Unusable(
-            "doc_to_target: answer outside the options", f"{answer!r:.80}{hint} of {', '.join(options):.200}"
-        )
+        found = f"{answer!r:.80}{hint} of {', '.join(options):.200}"
+        raise _Unusable("doc_to_target: answer outside the options", found)
     if len({*readings}) > 1:
         both = " by its text, ".join(repr(options[i]) for i in readings)
-        raise _Unusable(
-            "doc_to_target: expected a text, or a number that is no option's text", f"{answer!r}: {both} by its number"
-        )
+        rule = "doc_to_target: expected a text, or a number that is no option's text"
+        raise _Unusable(rule, f"{answer!r}: {both} by its number")
     return readings[0], not is_text and len(readings) == 1 and number == readings[0]
 
 

@@ -48,7 +48,9 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     """Of a model to be trained on `text`: another recipe, text or version is another folder."""
     versions = {"version of text": TEXT_VERSION[training.text], "version of training": VERSION}
     inputs = {"training": training.model_dump(mode="json"), "text": text.digest, **versions}
-    folder, digest = store.trained(name, digest_of(inputs)), partial(stamped_digest, stamps=store.stamps)
+    # Studies that train the same model share it.
+    folder = store.root / "trained" / f"{name}-{digest_of(inputs)[:8]}"
+    digest = partial(stamped_digest, stamps=store.stamps)
     steps = checkpoint_steps(training.steps, training.checkpoints)
     revisions = {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
     missing = {step: name for step, name in revisions.items() if not check(folder / name, inputs, digest)}
