@@ -29,10 +29,7 @@ def quoted(found: object) -> str:
 
 
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:
-    """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument.
-
-    For a condition whose `found` is dear to compute, write ``if`` and ``raise`` instead.
-    """
+    """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument."""
     if not ok:
         raise error(f"{where}: found {shown(found)}, expected {expected}")
 

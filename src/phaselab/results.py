@@ -106,10 +106,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = digest_file) -> State:
-    """Whether `folder` holds the results of `inputs`, whole and undamaged.
-
-    `digest` is how outputs are looked at: ``stamped_digest`` for weights, which are read once alone.
-    """
+    """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
         return State("missing", f"{folder}: not there")
     manifest = read_manifest(folder)
@@ -138,9 +135,8 @@ def folders(root: Path) -> list[Path]:
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all.
 
-    Yields a folder beside the final place; when the block ends, the manifest is added, everything is flushed to disk
-    and the folder put in the place of what was there. After an exception or a kill the final place is as it was before;
-    of several processes that write one folder the last one wins.
+    Yields a folder beside the final place; when the block ends it gets its manifest, is flushed to disk and takes the
+    place of what was there, which an exception or a kill leaves as it was. Of several writers the last one wins.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
@@ -250,8 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def stamped_digest(path: Path, stamps: Path) -> str:
     """``digest_file(path)``, which is read again only when a file's size or time of change is another.
 
-    What was read is noted in the folder `stamps`, one small file for each path; where it cannot be written, the next
-    call reads again.
+    The folder `stamps` keeps what was read, a file for each path; where it cannot be written the next call reads again.
     """
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"

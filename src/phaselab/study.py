@@ -1,7 +1,7 @@
 """The study file: what is compared with what, validated once, with errors that name the field.
 
-A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same file on the same data
-give the same tables. Paths in it are relative to the file itself, and may begin with ``~``.
+Everything a run needs to know stands in this YAML file, so that two runs of it on the same data give the same tables.
+Paths in it are relative to the file itself, and may begin with ``~``.
 """
 
 from __future__ import annotations
@@ -31,15 +31,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FAULTS = 20
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
-
-
-def _beside(path: Path, info: pydantic.ValidationInfo) -> Path:
-    return Path((info.context or {}).get("folder", ""), home(path))
-
-
+_FOLDER = pydantic.AfterValidator(lambda path, info: Path((info.context or {}).get("folder", ""), home(path)))
 #: A path in a study file, relative to that file. Results depend on what is in it, and not on the folder that it is in.
 _NAME = pydantic.PlainSerializer(lambda path: path.name, return_type=str, when_used="json")
-Beside = Annotated[Path, pydantic.AfterValidator(_beside), _NAME]
+Beside = Annotated[Path, _FOLDER, _NAME]
 
 
 class StudyError(PhaselabError):
@@ -62,14 +57,12 @@ class Strict(BaseModel):
         if not isinstance(content, dict):
             return handler(content)
         content = {"null" if name is None else name: value for name, value in content.items()}  # as YAML reads null:
-        known = {name: value for name, value in content.items() if name in cls.model_fields}
         right = f"unknown field; expected one of {', '.join(sorted(cls.model_fields))}"
-        faults = [_fault({}, right, shown(name)) for name in content if name not in known]
+        faults = [_fault({}, right, shown(name)) for name in content if name not in cls.model_fields]
         try:
-            made = handler(known)
+            made = handler({name: content[name] for name in cls.model_fields if name in content})
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False)
-            faults += [_fault(one["input"], one["msg"], *one["loc"], kind=one["type"]) for one in found]
+            faults += [_fault(one["input"], one["msg"], *one["loc"], kind=one["type"]) for one in error.errors()]
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return made
@@ -409,7 +402,7 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
     try:
         return section.model_validate(content | given, context={"folder": path.parent} if path else None)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
+        found = error.errors()
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
         raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 

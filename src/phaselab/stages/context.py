@@ -1,7 +1,7 @@
 """What stages work with: a study with its data and results, and one checkpoint that is loaded once.
 
-A ``Workbench`` knows a study and where its results lie, and makes what is missing. The command line sweeps over
-it; a notebook uses the same one for what it needs. Whatever is made first, by whichever of the two, the other finds.
+A ``Workbench`` knows a study and where its results lie, and makes what is missing, for the command line as for a
+notebook: what one of them has made the other finds.
 """
 
 from __future__ import annotations
@@ -286,8 +286,8 @@ class Workbench:
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
-        The checkpoint is downloaded and loaded only when a stage asks for it, and once for all of them. When a stage
-        fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
+        The checkpoint is loaded when a stage asks for it, once for all of them. When a stage fails the others are made
+        all the same, and then a UnitFailed tells what went wrong in which.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages
