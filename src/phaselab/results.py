@@ -109,8 +109,7 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
         return State("missing", f"{folder}: not there")
-    manifest = read_manifest(folder)
-    if not manifest:
+    if not (manifest := read_manifest(folder)):
         return State("damaged", f"{folder / MANIFEST}: no manifest that can be read")
     found = manifest.get("inputs", {})
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):

@@ -77,10 +77,10 @@ class Strict(BaseModel):
 class Training(Strict):
     """A language model trained from scratch, with checkpoints.
 
-    ``text``: the training text; ``mix``: which mixture of it, for ``world`` ``en`` (one language) or ``en+vo`` (two).
-    ``vocabulary``: tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens
-    of a sequence; ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``:
-    how many, evenly spaced in log steps, first and last included.
+    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``vocabulary``:
+    tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence;
+    ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many,
+    evenly spaced in log steps, first and last included.
     """
 
     text: Literal["world", "books"]
@@ -132,10 +132,7 @@ class Model(Strict):
 
 
 class BrainSpec(Strict):
-    """The brain data: the name of a data set, and what its file of ``phaselab.brains`` adds to this section.
-
-    ``seed``: of permutations and shuffles, and of a simulated brain.
-    """
+    """The brain data: a data set, and what its file adds; ``seed``: of permutations, shuffles and a simulated brain."""
 
     simulated: ClassVar[bool] = False  # where it is, every page and figure says so
     name: Slug
@@ -243,11 +240,10 @@ class InternalSpec(Strict):
     """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
 
     ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes beside the
-    linear ones, which cost some seconds a checkpoint. ``attention``: repeated random sequences on which each head's
-    induction and previous-token scores are measured; 0: none. ``ngrams``: batches of training text that are counted for
-    n-gram statistics, with which the model's log-probabilities on held-out text are correlated, and held-out loss; 0:
-    none of these. ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
-    states of ``samples`` words are then kept with each unit.
+    linear ones, which cost some seconds a checkpoint. ``attention``: each head's induction and previous-token scores on
+    so many sequences; 0: none. ``ngrams``: correlations of the model's log-probabilities on held-out text with n-gram
+    statistics of so many batches, and held-out loss; 0: none of these. ``compare``: each checkpoint with the last and
+    with the one before (alignment, drift); the hidden states of ``samples`` words are then kept with each unit.
     """
 
     probes: tuple[str, ...] = ()
@@ -362,11 +358,6 @@ class Study(Strict):
         """What a message about the study begins with: its file, or its name."""
         return self._file or f"study {self.name}"
 
-    @property
-    def simulated(self) -> bool:
-        """Whether the brain of this study is simulated: every figure then says so."""
-        return self.brain.simulated
-
     def model(self, name: str) -> Model:
         """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""
         if not name:
@@ -382,10 +373,7 @@ def embedded() -> dict[str, Path]:
 
 
 def load_study(name_or_path: str | Path) -> Study:
-    """Read and validate a study: the name of an embedded one, or the path of a YAML file.
-
-    A StudyError names each field that is wrong, what was found and what was expected.
-    """
+    """The embedded study of this name, or that of a YAML file; a StudyError names each field that is wrong."""
     known, asked = embedded(), str(name_or_path)
     path = known.get(asked, home(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)

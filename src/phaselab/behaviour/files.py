@@ -1,8 +1,5 @@
 r"""Task files: YAML files of lm-evaluation-harness, those that come with phaselab and one's own.
 
-The harness loads the data and renders each prompt; the result is a list of items, as the embedded texts give them.
-What is wrong with a file is told with its line, what is wrong with items with the rule, the items and how many.
-
 The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
 knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
 the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or

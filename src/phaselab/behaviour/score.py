@@ -26,11 +26,10 @@ GENERATED |= {"accuracy_strict": "correct_strict", "accuracy_lenient": "correct_
 #: The same for items whose options can be asked for without being listed.
 KNOWING = {"knowing": "knows", "knowing_log_probability": "knowing_log_probability"}
 #: Columns of the per-item table that are not measures.
-ABOUT = (
-    *("task", "item", "kind", "language", "scored", "options"),
-    *("answer", "answer_position", "chosen", "chosen_position", "chosen_unlisted", "greedy", "said"),
-)
-Scores = list[tuple[float, bool]]
+ABOUT = ["task", "item", "kind", "language", "scored", "options", "answer", "answer_position"]
+ABOUT += ["chosen", "chosen_position", "chosen_unlisted", "greedy", "said"]
+#: Of each option its log-probability, and whether it is greedy; None: not scored.
+Scores = list[tuple[float, bool]] | None
 
 
 class TaskError(PhaselabError):
@@ -119,11 +118,8 @@ def score_tasks(
     return rows, per_item
 
 
-def _outcome(item: Item, scores: Scores | None, unlisted: Scores | None, said: str | None) -> dict[str, Any]:
-    """One row of the per-item table; what is not there is NaN in it.
-
-    `scores`: each option's (log-probability, is greedy); `unlisted`: after the question alone; `said`: the answer.
-    """
+def _outcome(item: Item, scores: Scores, unlisted: Scores, said: str | None) -> dict[str, Any]:
+    """A row of the per-item table: from the options' `scores`, those after the question alone, and what was `said`."""
     k, right = len(item.options), item.options[item.answer]
     row = {"item": item.id, "kind": item.kind, "language": item.language, "scored": scores is not None, "options": k}
     row |= {"answer": right, "answer_position": item.answer, "said": said or "", "chosen_unlisted": ""}

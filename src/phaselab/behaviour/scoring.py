@@ -85,10 +85,7 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 @torch.inference_mode()
 def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list[tuple[float, bool]]]:
-    """For each request and option: log-probability (summed over tokens, nats), and whether it is greedy.
-
-    An option is greedy when each of its tokens is the most probable one where it stands.
-    """
+    """Log-probability of each option (summed over tokens, nats), and whether it is greedy: all tokens most probable."""
     scores, reach = dict[int, list[tuple[float, bool]]](), _reach(model)
     # Of like length, longest first, so that what is too long for the memory is seen at once.
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))

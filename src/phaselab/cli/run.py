@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,12 +21,9 @@ from phaselab.study import Study, StudyError, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
 DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
-_CHOICE = (
-    "In place of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
-)
+_CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-_FEATURES = "Write the hidden states of each checkpoint (Zarr) as well."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -49,7 +48,7 @@ def run(
     data: DataOption = None,
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
-    keep_features: Annotated[bool, typer.Option("--keep-features", help=_FEATURES)] = False,
+    keep_features: Annotated[bool, typer.Option("--keep-features", help="Also write hidden states (Zarr).")] = False,
     fresh: Annotated[list[str] | None, typer.Option("--fresh", metavar="STAGE", help=_FRESH)] = None,
 ) -> None:
     """Make all results of a study that are missing or stale: models, stages of each checkpoint, the curves table."""
@@ -151,9 +150,6 @@ def book(
 @app.command()
 def doctor(data: DataOption = None) -> None:
     """Say what of this machine a study would use, and which data are there."""
-    import importlib.metadata as metadata
-    import platform
-
     import torch
 
     from phaselab.sweep.pool import cores

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results, texts
@@ -21,14 +22,11 @@ from phaselab.brains import BRAINS, BrainData, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.results import State
 from phaselab.stages.registry import STAGES, Stage, fields
 from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
 from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from phaselab.features import Features
 
 T = TypeVar("T")
@@ -181,8 +179,7 @@ class Workbench:
     def tasks(self, model: Model) -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
         languages = model.train.mix.split("+") if model.train else None
-        items = self.items(model)
-        return [task for task, own in items.items() if languages is None or own[0].language in languages]
+        return [task for task, own in self.items(model).items() if languages is None or own[0].language in languages]
 
     def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
         """The folder of the checkpoints of `model`, trained when it is not there; StudyError for a model on a hub."""
@@ -241,7 +238,8 @@ class Workbench:
         if "checkpoint" in stage.data:
             found |= {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code}
         if "task files" in stage.data:
-            found |= self._task_digests
+            own = {task.name: task.data for task in self.study.tasks}
+            found |= {f"file of task {name}": digest(file, own[name]) for name, file in self.task_files.items()}
         if "text" in stage.data and ("task files" not in stage.data or len(self.task_files) < len(self.study.tasks)):
             found["text"] = texts.key(self.training_of(model), self.data, self.store.stamps)
         for part in {"stimulus", "responses"} & {*stage.data}:
@@ -259,19 +257,14 @@ class Workbench:
             (heard if part == "stimulus" else seen).update(stamps)
         return {"stimulus": heard, "responses": heard | seen}
 
-    @cached_property
-    def _task_digests(self) -> dict[str, str]:
-        data = {task.name: task.data for task in self.study.tasks}
-        return {f"file of task {name}": digest(file, data[name]) for name, file in self.task_files.items()}
-
-    def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> State:
+    def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> results.State:
         """Whether a stage's results are there, current and undamaged; each is looked through once a process."""
         folder = self.place(stage, model, checkpoint)
         if folder in self._current:
-            return State("current")
+            return results.State("current")
         if state := results.check(folder, self.inputs(stage, model, checkpoint)):
             if stage.name in self.fresh:
-                return State("stale", f"{folder}: asked for anew")
+                return results.State("stale", f"{folder}: asked for anew")
             self._current.add(folder)
         return state
 
@@ -351,10 +344,7 @@ class Workbench:
 
 @dataclass
 class Unit:
-    """One checkpoint of a model while stages run on it: network and features are made once, when asked for.
-
-    For stages of a whole model `checkpoint` is None and there is no network.
-    """
+    """A checkpoint of a model, or None for all of it, while stages run: what they share is made once, if asked for."""
 
     bench: Workbench
     model: Model
