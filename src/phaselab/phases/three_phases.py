@@ -260,7 +260,7 @@ def judge(
     links = first, second, third
     corrected = holm([link.p for link in links])
     most = brain.grid[1]  # change points that the checkpoints allow
-    crowded = brain.decided and len(brain.knots) == most < rule.max_changes
+    crowded = 0 < most == len(brain.knots) < rule.max_changes
     rows = []
     for phase, (name, link, p) in enumerate(zip(PHASES, links, corrected, strict=True), start=1):
         found = not link.verdict and link.holds and p <= rule.alpha
