@@ -24,7 +24,7 @@ BUDGET = {
     "features": 502,
     "figures": 975,
     "internals": 666,
-    "phases": 1456,
+    "phases": 1461,
     "stages": 960,
     "stimuli": 339,
     "sweep": 386,
