@@ -15,17 +15,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 871,
+    "behaviour": 817,
     "book": 468,
     "brains": 635,
     "checkpoints": 741,
-    "cli": 699,
+    "cli": 677,
     "encoding": 2146,
     "features": 502,
     "figures": 975,
     "internals": 666,
-    "phases": 1458,
-    "stages": 1023,
+    "phases": 1463,
+    "stages": 961,
     "stimuli": 340,
     "sweep": 386,
     "texts": 674,

@@ -27,7 +27,7 @@ def write(tmp_path: Path, content: object) -> Path:
 def test_embedded_studies_are_valid(name: str) -> None:
     study = load_study(name)
     assert study.name == name
-    assert study.simulated == (study.brain.name == "simulated")
+    assert study.brain.simulated == (study.brain.name == "simulated")
 
 
 def test_unknown_study_lists_those_that_exist() -> None:

@@ -17,10 +17,10 @@ class PhaselabError(ValueError):
     """What a user can mend, told by the command line in a sentence; a subclass where a caller must tell them apart."""
 
 
-def shown(found: object) -> str:
-    """What was found, as a text of at most `SHOWN` characters; what is nested is never written out whole."""
+def shown(found: object, most: int = SHOWN) -> str:
+    """What was found, as a text of at most so many characters; what is nested is never written out whole."""
     text = _short.repr(found) if isinstance(found, (dict, frozenset, list, set, tuple)) else str(found)
-    return text if len(text) <= SHOWN else f"{text[: SHOWN - 4]} ..."
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
 def quoted(found: object) -> str:
@@ -29,10 +29,7 @@ def quoted(found: object) -> str:
 
 
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:
-    """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument.
-
-    For a condition whose `found` is dear to compute, write ``if`` and ``raise`` instead.
-    """
+    """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument."""
     if not ok:
         raise error(f"{where}: found {shown(found)}, expected {expected}")
 
@@ -45,6 +42,8 @@ def told(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         ways = "fewer workers (--jobs 1), a smaller encoding.memory, or fewer features.layers"
         return f"memory ran out ({said or 'all of it was taken'}); expected more of it, {ways}"
+    if isinstance(error, ModuleNotFoundError):
+        return f"{said}; an extra has it: pip install 'phaselab[book,hub,tasks]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{shown(error.filename or type(error).__name__)}: {error.strerror}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "phaselab" in Path(f.filename).parts]

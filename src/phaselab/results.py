@@ -29,26 +29,14 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import home, read_bytes, read_text
 
 #: Columns of the one tidy table, every measure of every perspective at every checkpoint, and their types.
-CURVE_TYPES = {
-    "study": "str",
-    "model": "str",
-    "checkpoint": "str",
-    "step": "int64",
-    "tokens": "int64",
-    "perspective": "str",
-    "measure": "str",
-    "task": "str",
-    "layer": "int64",
-    "subject": "str",
-    "roi": "str",
-    "value": "float64",
-    "stderr": "float64",
-}
-CURVE_COLUMNS = tuple(CURVE_TYPES)
+CURVE_COLUMNS: tuple[str, ...] = ("study", "model", "checkpoint", "step", "tokens", "perspective", "measure")
+CURVE_COLUMNS += ("task", "layer", "subject", "roi", "value", "stderr")
+CURVE_TYPES = dict.fromkeys(CURVE_COLUMNS, "str") | dict.fromkeys(("step", "tokens", "layer"), "int64")
+CURVE_TYPES |= dict.fromkeys(("value", "stderr"), "float64")
 #: What stands where a column does not apply.
 ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
 
@@ -88,8 +76,7 @@ def digest_file(path: Path) -> str:
     for name, file in _files(path).items():
         sha.update(f"{name}\0".encode())
         with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                sha.update(chunk)
+            hashlib.file_digest(stream, lambda: sha)
     return sha.hexdigest()
 
 
@@ -114,25 +101,20 @@ class State:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a folder of results, or an empty one when there is none that can be read."""
+    """The manifest of a folder of results; empty when there is none that can be read."""
     return read_json(folder / MANIFEST)
 
 
 def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = digest_file) -> State:
-    """Whether `folder` holds the results of `inputs`, whole and undamaged.
-
-    `digest` is how outputs are looked at: ``stamped_digest`` for weights, which are read once alone.
-    """
+    """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
         return State("missing", f"{folder}: not there")
-    manifest = read_manifest(folder)
-    if not manifest:
+    if not (manifest := read_manifest(folder)):
         return State("damaged", f"{folder / MANIFEST}: no manifest that can be read")
     found = manifest.get("inputs", {})
-    changed = sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k))
-    if changed:
-        told = "; ".join(f"{k} ({_shown(found.get(k))} -> {_shown(inputs.get(k))})" for k in changed)
-        return State("stale", told)
+    if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
+        why = (f"{k} ({shown(found.get(k), 24)} -> {shown(inputs.get(k), 24)})" for k in changed)
+        return State("stale", "; ".join(why))
     for name, wanted in manifest.get("outputs", {}).items():
         path = folder / name
         if not path.exists() or digest(path) != wanted:
@@ -140,12 +122,6 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
                 return check(folder, inputs, digest)
             return State("damaged", f"{path}: missing, or its digest is not the one in {MANIFEST}")
     return State("current")
-
-
-def _shown(value: Any) -> str:
-    """A value of an input in a sentence: none, a number, or the beginning of what is long."""
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
 
 
 def folders(root: Path) -> list[Path]:
@@ -158,9 +134,8 @@ def folders(root: Path) -> list[Path]:
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all.
 
-    Yields a folder beside the final place; when the block ends, the manifest is added, everything is flushed to disk
-    and the folder put in the place of what was there. After an exception or a kill the final place is as it was before;
-    of several processes that write one folder the last one wins.
+    Yields a folder beside the final place; when the block ends it gets its manifest, is flushed to disk and takes the
+    place of what was there, which an exception or a kill leaves as it was. Of several writers the last one wins.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
@@ -219,10 +194,7 @@ def _flush(folder: Path) -> None:
 
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: yields a path beside it, which is renamed when the block ends.
-
-    That nothing can be written there is a PhaselabError before the block.
-    """
+    """Write a file whole or not at all: yields a path beside it, renamed at the end; PhaselabError if it cannot be."""
     path = home(path)
     expect(not path.is_dir(), str(path), "a folder", "the name of a file")
     aside = try_beside(path)
@@ -274,8 +246,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def stamped_digest(path: Path, stamps: Path) -> str:
     """``digest_file(path)``, which is read again only when a file's size or time of change is another.
 
-    What was read is noted in the folder `stamps`, one small file for each path; where it cannot be written, the next
-    call reads again.
+    The folder `stamps` keeps what was read, a file for each path; where it cannot be written the next call reads again.
     """
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
@@ -318,10 +289,6 @@ class Store:
     def curves(self, study: str) -> Path:
         """The curves table of a study."""
         return self.root / study / "curves.parquet"
-
-    def trained(self, model: str, digest: str) -> Path:
-        """A model trained here; studies that train the same model share it."""
-        return self.root / "trained" / f"{model}-{digest[:8]}"
 
     @property
     def stamps(self) -> Path:
@@ -378,6 +345,6 @@ def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
         column = column.mask(column.str.lower().isin(_NO_NUMBER))
     values = pd.to_numeric(column, errors="coerce")
     right = "a number written out, as 1000 for 1,000, 1000000 for 1M or 0.452 for 45.2% and 0,452; nothing for none"
-    for row in np.flatnonzero(values.isna() & column.notna())[:1]:
+    for row in np.flatnonzero(values.isna() & column.notna()):
         expect(False, where, f"{column.iloc[row]!r} in row {row + 1}", right)
     return values.to_numpy(dtype=float, na_value=np.nan)

@@ -1,7 +1,7 @@
 """The study file: what is compared with what, validated once, with errors that name the field.
 
-A study is a YAML file. Everything a run needs to know stands in it, so that two runs of the same file on the same data
-give the same tables. Paths in it are relative to the file itself, and may begin with ``~``.
+Everything a run needs to know stands in this YAML file, so that two runs of it on the same data give the same tables.
+Paths in it are relative to the file itself, and may begin with ``~``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -39,15 +40,10 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FAULTS = 20
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
-
-
-def _beside(path: Path, info: pydantic.ValidationInfo) -> Path:
-    return Path((info.context or {}).get("folder", ""), home(path))
-
-
+_FOLDER = pydantic.AfterValidator(lambda path, info: Path((info.context or {}).get("folder", ""), home(path)))
 #: A path in a study file, relative to that file. Results depend on what is in it, and not on the folder that it is in.
 _NAME = pydantic.PlainSerializer(lambda path: path.name, return_type=str, when_used="json")
-Beside = Annotated[Path, pydantic.AfterValidator(_beside), _NAME]
+Beside = Annotated[Path, _FOLDER, _NAME]
 
 
 class StudyError(PhaselabError):
@@ -70,14 +66,12 @@ class Strict(BaseModel):
         if not isinstance(content, dict):
             return handler(content)
         content = {"null" if name is None else name: value for name, value in content.items()}  # as YAML reads null:
-        known = {name: value for name, value in content.items() if name in cls.model_fields}
         right = f"unknown field; expected one of {', '.join(sorted(cls.model_fields))}"
-        faults = [_fault({}, right, shown(name)) for name in content if name not in known]
+        faults = [_fault({}, right, shown(name)) for name in content if name not in cls.model_fields]
         try:
-            made = handler(known)
+            made = handler({name: content[name] for name in cls.model_fields if name in content})
         except ValidationError as error:
-            found = error.errors(include_url=False, include_context=False)
-            faults += [_fault(one["input"], one["msg"], *one["loc"], kind=one["type"]) for one in found]
+            faults += [_fault(one["input"], one["msg"], *one["loc"], kind=one["type"]) for one in error.errors()]
         if faults:
             raise ValidationError.from_exception_data(cls.__name__, faults)
         return made
@@ -99,10 +93,10 @@ class Strict(BaseModel):
 class Training(Strict):
     """A language model trained from scratch, with checkpoints.
 
-    ``text``: the training text; ``mix``: which mixture of it, for ``world`` ``en`` (one language) or ``en+vo`` (two).
-    ``vocabulary``: tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens
-    of a sequence; ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``:
-    how many, evenly spaced in log steps, first and last included.
+    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``vocabulary``:
+    tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence;
+    ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many,
+    evenly spaced in log steps, first and last included.
     """
 
     text: Literal["world", "books"]
@@ -144,21 +138,17 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        origins = ("train", "folder", "family", "repository")
-        given = [name for name in origins if getattr(self, name) is not None]
+        given = [name for name in ("train", "folder", "family", "repository") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise ValueError(f"expected exactly one of {', '.join(map(repr, origins))}, found {found}")
+            raise ValueError(f"expected exactly one of 'train', 'folder', 'family', 'repository', found {found}")
         if self.tokens_per_step is not None and self.repository is None:
             raise ValueError("tokens_per_step: expected only with 'repository'")
         return self
 
 
 class BrainSpec(Strict):
-    """The brain data: the name of a data set, and what its file of ``phaselab.brains`` adds to this section.
-
-    ``seed``: of permutations and shuffles, and of a simulated brain.
-    """
+    """The brain data: a data set, and what its file adds; ``seed``: of permutations, shuffles and a simulated brain."""
 
     simulated: ClassVar[bool] = False  # where it is, every page and figure says so
     name: Slug
@@ -174,9 +164,7 @@ def _brain(value: Any, info: pydantic.ValidationInfo) -> Any:
     if not isinstance(value, dict):
         return value
     name = str(value.get("name"))
-    if name not in BRAIN_SECTIONS:
-        # By name: this is the ground floor, and brains stand on it.
-        importlib.import_module("phaselab.brains")
+    importlib.import_module("phaselab.brains")  # by name: this is the ground floor, and brains stand on it
     if name not in BRAIN_SECTIONS:
         fault = _fault(value.get("name"), f"expected one of {', '.join(sorted(BRAIN_SECTIONS))}", "name", kind="brain")
         raise ValidationError.from_exception_data("brain", [fault])
@@ -197,9 +185,8 @@ class FeatureSpec(Strict):
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
-    STATES: ClassVar[tuple[str, ...]] = ("context", "pooling", "layers", "seconds", "window", "stride")
-    STATES += ("empty", "first_token")
-    GRID: ClassVar[tuple[str, ...]] = ("resample", "hemodynamics", "delays", "trim")
+    STATES: ClassVar = ("context", "pooling", "layers", "seconds", "window", "stride", "empty", "first_token")
+    GRID: ClassVar = ("resample", "hemodynamics", "delays", "trim")
 
     context: Literal["text", "seconds", "words"] = Field(default="words", description="what a text is read with")
     pooling: Literal["mean", "last", "max"] = Field(default="last", description="over a text's tokens")
@@ -207,9 +194,7 @@ class FeatureSpec(Strict):
     seconds: float = Field(default=10.0, gt=0, le=10**5, description="context of seconds: its length, seconds")
     window: int = Field(default=96, ge=1, le=10**6, description="context of words: left context at most, words")
     stride: int = Field(default=32, ge=1, le=10**6, description="context of words: new ones a forward pass")
-    empty: Literal["zero", "carry"] = Field(
-        default="zero", description="a text without a state: 0, or as the one before"
-    )
+    empty: Literal["zero", "carry"] = Field(default="zero", description="a text without a state: 0 or as before")
     first_token: Literal["drop", "keep"] = Field(default="drop", description="whether position 0 is pooled")
     resample: Literal["mean", "sum", "lanczos"] = Field(default="mean", description="of the texts in a TR")
     hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
@@ -271,11 +256,10 @@ class InternalSpec(Strict):
     """Measures of the hidden states themselves, and of attention and log-probabilities where asked for.
 
     ``sparse``: also probes of the k best single neurons, for each k given. ``logistic``: logistic probes beside the
-    linear ones, which cost some seconds a checkpoint. ``attention``: repeated random sequences on which each head's
-    induction and previous-token scores are measured; 0: none. ``ngrams``: batches of training text that are counted for
-    n-gram statistics, with which the model's log-probabilities on held-out text are correlated, and held-out loss; 0:
-    none of these. ``compare``: each checkpoint with the last and with the one before (alignment, drift); the hidden
-    states of ``samples`` words are then kept with each unit.
+    linear ones, which cost some seconds a checkpoint. ``attention``: each head's induction and previous-token scores on
+    so many sequences; 0: none. ``ngrams``: correlations of the model's log-probabilities on held-out text with n-gram
+    statistics of so many batches, and held-out loss; 0: none of these. ``compare``: each checkpoint with the last and
+    with the one before (alignment, drift); the hidden states of ``samples`` words are then kept with each unit.
     """
 
     probes: tuple[str, ...] = ()
@@ -336,20 +320,13 @@ class Study(Strict):
 
     def _twice(self) -> Iterator[tuple[str, str]]:
         """What is given more than once: the field and the sentence of each fault."""
-        layers, measured = self.features.layers, self.internals
         # Capitals aside: to labels of pages, and to file systems of some machines, they are the same.
-        lists = [("models", [model.name.lower() for model in self.models])]
-        lists += [("tasks", [task.name for task in self.tasks])]
-        for at, values in (
-            *lists,
-            ("features.layers", () if isinstance(layers, str) else layers),
-            ("features.delays", self.features.delays),
-            ("encoding.similarity", self.encoding.similarity),
-            ("internals.probes", measured.probes),
-            ("internals.sparse", measured.sparse),
-        ):
-            if twice := [str(value) for value, times in Counter[object](values).items() if times > 1]:
-                what = "names" if at in ("models", "tasks") else "values"
+        named = {"models": [model.name.lower() for model in self.models], "tasks": [task.name for task in self.tasks]}
+        lists = ("features.layers", "features.delays", "encoding.similarity", "internals.probes", "internals.sparse")
+        for at, values in (named | {at: attrgetter(at)(self) for at in lists}).items():
+            twice = [str(one) for one, times in Counter[object](values).items() if times > 1 and values != "all"]
+            if twice:
+                what = "names" if at in named else "values"
                 yield at, f"expected distinct {what}, found {shown(', '.join(twice))} more than once"
 
     def _unused(self) -> Iterator[tuple[str, str]]:
@@ -376,12 +353,13 @@ class Study(Strict):
         if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
             right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
             yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"
-        names = {"name": self.name} | {f"models.{n}.name": model.name for n, model in enumerate(self.models)}
-        for at, name in names.items():
-            if name in (("trained", "notebooks") if at == "name" else ("pages", "curves.parquet", "phases.parquet")):
-                yield at, f"found {name!r}, expected another: results lie there"
-        for number, train in ((n, model.train) for n, model in enumerate(self.models)):
-            if train and train.given("checkpoints") and train.checkpoints > train.steps + 1:
+        taken = "expected another: results lie there"
+        if self.name in ("trained", "notebooks"):
+            yield "name", f"found {self.name!r}, {taken}"
+        for number, model in enumerate(self.models):
+            if model.name in ("pages", "curves.parquet", "phases.parquet"):
+                yield f"models.{number}.name", f"found {model.name!r}, {taken}"
+            if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
                 right = f"at most {train.steps + 1} with steps: {train.steps}"
                 yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
 
@@ -389,11 +367,6 @@ class Study(Strict):
     def where(self) -> str:
         """What a message about the study begins with: its file, or its name."""
         return self._file or f"study {self.name}"
-
-    @property
-    def simulated(self) -> bool:
-        """Whether the brain of this study is simulated: every figure then says so."""
-        return self.brain.simulated
 
     def model(self, name: str) -> Model:
         """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""
@@ -410,10 +383,7 @@ def embedded() -> dict[str, Path]:
 
 
 def load_study(name_or_path: str | Path) -> Study:
-    """Read and validate a study: the name of an embedded one, or the path of a YAML file.
-
-    A StudyError names each field that is wrong, what was found and what was expected.
-    """
+    """The embedded study of this name, or that of a YAML file; a StudyError names each field that is wrong."""
     known, asked = embedded(), str(name_or_path)
     path = known.get(asked, home(asked))
     expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
@@ -433,10 +403,9 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
             raise ValidationError.from_exception_data("ignored", faults)
         return made
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False)
+        found = error.errors()
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
-        where = f"{path}: " if path else ""
-        raise StudyError(where + "\n  ".join(lines)) from error
+        raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 
 
 def _told(wrong: Any) -> str:

@@ -59,6 +59,17 @@ def test_verdicts(name: str, seed: int) -> None:
     assert (table["p"].isna() | (table["p"] > 0)).all()
 
 
+def test_too_few_checkpoints_for_the_bends_of_a_curve_decide_nothing() -> None:
+    few, rng = slice(None, None, 2), np.random.default_rng(0)
+    fits = [
+        fit_transitions(TOKENS[few], curve[..., few], max_changes=6, n_bootstrap=100)
+        for curve in (0.1 + 0.3 * DIP + 0.005 * rng.standard_normal((SUBJECTS, N)), FORM, LATE)
+    ]
+    table = judge(*fits).table
+    assert "not found" not in set(table["verdict"])
+    assert "12 checkpoints allow no more than the 3 change points" in " ".join(table["why"])
+
+
 def test_a_step_between_two_of_seven_checkpoints() -> None:
     fit = fit_transitions([0, 1, 10, 100, 1000, 1e4, 1e5], [0.1, 0.1, 0.1, 0.1, 0.9, 0.9, 0.9])
     (rise,) = fit.moves

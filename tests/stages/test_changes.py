@@ -36,6 +36,8 @@ CHANGES: dict[str, tuple[list[tuple[str, Any]], set[str]]] = {
     "solver": ([("encoding.solver", "himalaya")], FITS),
     "unique contributions": ([("encoding.unique", True)], {"unique"}),
     "memory": ([("encoding.memory", 2.0)], set()),
+    "rule of the phases": ([("phases.margin", 0.1)], set()),
+    "first token": ([("features.first_token", "keep")], {*FITS, "internal"}),
     "comparisons": ([("internals.compare", True)], {"states", "compare"}),
     "attention": ([("internals.attention", 2)], {"attention"}),
     "n-grams": ([("internals.ngrams", 2)], {"ngrams"}),

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 
 #: A capital that stands alone. Not the article, as in "A dog": an A before a small word is a letter
 #: only where that word goes on about the answer ("A or B", "A is right").
-_LETTER = re.compile(
-    r"(?<![A-Za-z0-9])(?:A(?![ \t]+(?!(?:or|and|is|was|because|since)\b)[a-z])|[B-Z])(?![A-Za-z0-9'’])"
-)
+_A = r"A(?![ \t]+(?!(?:or|and|is|was|because|since)\b)[a-z])"
+_LETTER = re.compile(rf"(?<![A-Za-z0-9])(?:{_A}|[B-Z])(?![A-Za-z0-9'’])")
 
 
 def strict(said: str, options: Sequence[str]) -> str:
@@ -21,10 +20,9 @@ def strict(said: str, options: Sequence[str]) -> str:
 def lenient(said: str, options: Sequence[str]) -> str:
     """The one option that `said` names, whatever stands around it ("The answer is B."), or an empty string ("A or B").
 
-    Options that are single capitals may be said in small where nothing but punctuation is beside
-    them; within a sentence only a capital that stands alone counts, and a sentence that names two
-    letters, or one that is no option, names none. Other options are looked for as whole words,
-    whatever the case; of two of which one contains the other the longer one is meant.
+    Options that are single capitals may be said in small where nothing but punctuation is beside them; in a sentence
+    only a capital that stands alone counts, and one that names two letters, or one that is no option, names none. Other
+    options are looked for as whole words, whatever the case; of two, one in the other, the longer is meant.
     """
     said = unicodedata.normalize("NFKC", said).strip()
     if said in options:

@@ -1,8 +1,5 @@
 r"""Task files: YAML files of lm-evaluation-harness, those that come with phaselab and one's own.
 
-The harness loads the data and renders each prompt; the result is a list of items, as the embedded texts give them.
-What is wrong with a file is told with its line, what is wrong with items with the rule, the items and how many.
-
 The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
 knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
 the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or
@@ -291,14 +288,12 @@ def _right(task: Any, doc: dict[str, Any]) -> tuple[int, bool]:
     readings += [number] if type(number) is int and 0 <= number < len(options) and not is_text else []
     if not readings:
         hint = " (counted from 1?)" if number == len(options) else ""
-        raise _Unusable(
-            "doc_to_target: answer outside the options", f"{answer!r:.80}{hint} of {', '.join(options):.200}"
-        )
+        found = f"{answer!r:.80}{hint} of {', '.join(options):.200}"
+        raise _Unusable("doc_to_target: answer outside the options", found)
     if len({*readings}) > 1:
         both = " by its text, ".join(repr(options[i]) for i in readings)
-        raise _Unusable(
-            "doc_to_target: expected a text, or a number that is no option's text", f"{answer!r}: {both} by its number"
-        )
+        rule = "doc_to_target: expected a text, or a number that is no option's text"
+        raise _Unusable(rule, f"{answer!r}: {both} by its number")
     return readings[0], not is_text and len(readings) == 1 and number == readings[0]
 
 

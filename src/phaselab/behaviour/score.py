@@ -1,8 +1,7 @@
 """What a model does: multiple-choice items, scored as lm-evaluation-harness scores them.
 
-``scoring`` divides prompt and option into tokens and asks the model for the log-probability of every option; the
-measures are taken here, all of them from that. Whether an answer is an option *and nothing else* takes generating it,
-where a study asks for it.
+``scoring`` gives the log-probability of every option, from which the measures are taken here. Whether an answer is an
+option *and nothing else* takes generating it, where a study asks for it.
 """
 
 from __future__ import annotations
@@ -18,31 +17,19 @@ from phaselab.errors import PhaselabError, expect
 from phaselab.texts.base import Item
 
 #: Measure -> column of the per-item table whose mean over items it is.
-MEASURES = {
-    "instruction_following": "follows",
-    "accuracy": "correct",
-    "accuracy_greedy": "correct_greedy",
-    "chance_corrected_accuracy": "chance_corrected",
-    "log_probability": "log_probability",
-    "log_probability_normalised": "log_probability_normalised",
-    "brier": "brier",
-    "entropy": "entropy",
-}
+MEASURES = {"instruction_following": "follows", "accuracy": "correct", "accuracy_greedy": "correct_greedy"}
+MEASURES |= {"chance_corrected_accuracy": "chance_corrected"}
+MEASURES |= {name: name for name in ("log_probability", "log_probability_normalised", "brier", "entropy")}
 #: The same for tasks whose answers are generated.
-GENERATED = {
-    "instruction_following_strict": "follows_strict",
-    "instruction_following_lenient": "follows_lenient",
-    "accuracy_strict": "correct_strict",
-    "accuracy_lenient": "correct_lenient",
-}
+GENERATED = {"instruction_following_strict": "follows_strict", "instruction_following_lenient": "follows_lenient"}
+GENERATED |= {"accuracy_strict": "correct_strict", "accuracy_lenient": "correct_lenient"}
 #: The same for items whose options can be asked for without being listed.
 KNOWING = {"knowing": "knows", "knowing_log_probability": "knowing_log_probability"}
 #: Columns of the per-item table that are not measures.
-ABOUT = (
-    *("task", "item", "kind", "language", "scored", "options"),
-    *("answer", "answer_position", "chosen", "chosen_position", "chosen_unlisted", "greedy", "said"),
-)
-Scores = list[tuple[float, bool]]
+ABOUT = ["task", "item", "kind", "language", "scored", "options", "answer", "answer_position"]
+ABOUT += ["chosen", "chosen_position", "chosen_unlisted", "greedy", "said"]
+#: Of each option its log-probability, and whether it is greedy; None: not scored.
+Scores = list[tuple[float, bool]] | None
 
 
 class TaskError(PhaselabError):
@@ -53,20 +40,14 @@ def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping
     """TaskError if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
     told = []
     for rule, items in bad.items():
-        more = f"; {first[rule]}" if first else ""
-        told.append(
-            f"{len(items)} of {of} items: {rule}: items {', '.join(items[:5])}{' ...' * (len(items) > 5)}{more}"
-        )
+        named = ", ".join(items[:5]) + " ..." * (len(items) > 5)
+        told.append(f"{len(items)} of {of} items: {rule}: items {named}" + (f"; {first[rule]}" if first else ""))
     if told:
         raise TaskError(f"{where}: {'; '.join(told)}")
 
 
 def score_tasks(
-    model: Any,
-    tokenizer: Any,
-    items: dict[str, list[Item]],
-    batch_size: int = 32,
-    generate: Mapping[str, int] | None = None,
+    model: Any, tokenizer: Any, items: dict[str, list[Item]], batch_size: int = 32, generate: Mapping[str, int] = {}
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a model in memory on multiple-choice items, task -> items; ``scoring.requests`` tells what is encoded.
 
@@ -85,10 +66,9 @@ def score_tasks(
           alone (chance: -log k);
         - ``brier``: squared distance of the probabilities among options from the right answer, summed over options, 0
           to 2 (Brier 1950); ``entropy``: of these probabilities, nats;
-        - ``position_share_1``, ``_2`` ...: share of items whose most probable option is the first, the second ... one
-          listed, of the items with so many options; ``position_bias``: half the sum of absolute differences between
-          these and the shares of the right answers, for tasks whose items all have the same number of options: 0 for
-          a model that is always right, and above 0 by chance with few items;
+        - ``position_share_1``, ``_2`` ...: share of the items with so many options whose most probable one is the
+          first, the second ... listed; ``position_bias``, where all items have as many options: half the sum of
+          absolute differences between these and the shares of the right answers, above 0 by chance with few items;
         - of generated answers ``instruction_following_strict``: share that is one of the options and nothing else,
           ``instruction_following_lenient``: share that names one of the options (``phaselab.behaviour.answers``),
           ``accuracy_strict`` and ``accuracy_lenient``: share where that option is right;
@@ -96,18 +76,16 @@ def score_tasks(
           ``knowing_log_probability``: of the right one among them, nats; ``knowing_chance``: 1/k;
           ``knowing_left_out``: share of items where it is not known (no question, or the same tokens), which
           ``rows.attrs["notes"]`` counts. A task where it is not known at all has no such rows;
-        - ``chance``: 1/k, for reference; ``left_out``: share of all items that were not scored because prompt and
-          option are longer than the model's context; all other measures are without them. These two,
-          ``position_bias`` and the last two of knowing have no standard error.
-    per_item : one row an item: ``options`` (how many), ``answer``, ``chosen`` and ``greedy`` (texts of the right
-        option, of the most probable one, and of the one that is the greedy continuation or an empty string),
-        ``answer_position`` and ``chosen_position`` (from 0; -1 where not scored), ``chosen_unlisted`` (what is most
-        probable after the question alone), ``said`` (the generated answer), and a column per measure, NaN where it is
-        not known.
+        - ``chance``: 1/k; ``left_out``: share of all items that were not scored, being longer than the model's context;
+          all other measures are without them. These two, ``position_bias`` and the last two of knowing have no stderr.
+    per_item : one row an item: ``options`` (how many), ``answer``, ``chosen``, ``greedy`` (texts of the right option,
+        of the most probable one, and of the one that is the greedy continuation, or empty), ``answer_position``,
+        ``chosen_position`` (from 0; -1: not scored), ``chosen_unlisted`` (the most probable after the question alone),
+        ``said`` (the generated answer), and a column per measure, NaN where it is not known.
     """
     from phaselab.behaviour import scoring
 
-    tokens = dict.fromkeys(items, 0) | dict(generate or {})
+    tokens = dict.fromkeys(items, 0) | dict(generate)
     listed = [(task, item) for task, of_task in items.items() for item in of_task]
     alone = [k for k, (_, item) in enumerate(listed) if item.question]
     pairs = [(item.prompt, item.options, tokens[task]) for task, item in listed]
@@ -129,24 +107,19 @@ def score_tasks(
         expect(model.can_generate(), "generate", type(model).__name__, "a network that can generate", TaskError)
     said = scoring.continuations(model, tokenizer, list(generated.values()), batch_size)
     answered = dict(zip(generated, said, strict=True))
-    outcomes = [
-        {"task": task} | _outcome(item, scores.get(usable[k]), scores.get(unlisted.get(k)), answered.get(k))
-        for k, (task, item) in enumerate(listed)
-    ]
-    measures = [*MEASURES.values(), *GENERATED.values(), *KNOWING.values()]
-    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *measures])
+    outcomes = []
+    for k, (task, item) in enumerate(listed):
+        found = scores.get(usable[k]), scores.get(unlisted.get(k)), answered.get(k)
+        outcomes.append({"task": task} | _outcome(item, *found))
+    per_item = pd.DataFrame(outcomes, columns=[*ABOUT, *(MEASURES | GENERATED | KNOWING).values()])
     rows = _means(per_item)
     unknown = per_item.loc[per_item["scored"] & per_item["knows"].isna(), "task"].value_counts(sort=False)
     rows.attrs["notes"] = {"knowing_left_out": {str(task): int(n) for task, n in unknown.items()}}
     return rows, per_item
 
 
-def _outcome(item: Item, scores: Scores | None, unlisted: Scores | None, said: str | None) -> dict[str, Any]:
-    """One row of the per-item table; what is not there is NaN in it.
-
-    `scores` are each option's (log-probability, is greedy), None if not scored, `unlisted` those after the question
-    alone; `said` is the generated answer, None if there is none.
-    """
+def _outcome(item: Item, scores: Scores, unlisted: Scores, said: str | None) -> dict[str, Any]:
+    """A row of the per-item table: from the options' `scores`, those after the question alone, and what was `said`."""
     k, right = len(item.options), item.options[item.answer]
     row = {"item": item.id, "kind": item.kind, "language": item.language, "scored": scores is not None, "options": k}
     row |= {"answer": right, "answer_position": item.answer, "said": said or "", "chosen_unlisted": ""}
@@ -162,46 +135,35 @@ def _outcome(item: Item, scores: Scores | None, unlisted: Scores | None, said: s
             named = rule(said, item.options)
             row |= {f"follows_{name}": float(named != ""), f"correct_{name}": float(named == right)}
     logp = np.array([score for score, _ in scores])  # (k,)
-    normalised = logp - np.logaddexp.reduce(logp)
-    p = np.exp(normalised)
-    chosen = int(logp.argmax())
+    normalised, chosen = logp - np.logaddexp.reduce(logp), int(logp.argmax())
+    p, correct = np.exp(normalised), float(chosen == item.answer)
     # When one option begins with another both can be greedy; the longer one is what would be said.
     greedy = max((o for o, (_, is_greedy) in zip(item.options, scores, strict=True) if is_greedy), key=len, default="")
-    correct = float(chosen == item.answer)
-    return row | {
-        "chosen": item.options[chosen],
-        "chosen_position": chosen,
-        "greedy": greedy,
-        "follows": float(greedy != ""),
-        "correct": correct,
-        "correct_greedy": float(greedy == right),
-        "chance_corrected": (correct - 1 / k) / (1 - 1 / k),
-        "log_probability": logp[item.answer],
-        "log_probability_normalised": normalised[item.answer],
-        "brier": float(((p - np.eye(k)[item.answer]) ** 2).sum()),
-        "entropy": float(-(p * normalised).sum()),
-    }
+    row |= {"chosen": item.options[chosen], "chosen_position": chosen, "greedy": greedy}
+    row |= {"follows": float(greedy != ""), "correct": correct, "correct_greedy": float(greedy == right)}
+    row |= {"chance_corrected": (correct - 1 / k) / (1 - 1 / k), "log_probability": logp[item.answer]}
+    row |= {"log_probability_normalised": normalised[item.answer], "entropy": float(-(p * normalised).sum())}
+    return row | {"brier": float(((p - np.eye(k)[item.answer]) ** 2).sum())}
 
 
 def _means(per_item: pd.DataFrame) -> pd.DataFrame:
-    rows: list[tuple[Any, ...]] = []
+    rows, none = list[tuple[Any, ...]](), float("nan")
     for task, of_task in per_item.groupby("task", sort=False):
         scored = of_task[of_task["scored"]]
         some = {name: column for name, column in (GENERATED | KNOWING).items() if scored[column].notna().any()}
         rows += [(task, name, scored[of].mean(), scored[of].sem()) for name, of in (MEASURES | some).items()]
         rows += [(task, *row) for row in _positions(scored)]
-        rows.append((task, "chance", (1 / scored["options"]).mean(), float("nan")))
-        rows.append((task, "left_out", 1 - of_task["scored"].mean(), float("nan")))
+        rows.append((task, "chance", (1 / scored["options"]).mean(), none))
+        rows.append((task, "left_out", 1 - of_task["scored"].mean(), none))
         if (known := scored["knows"].notna()).any():
-            rows.append((task, "knowing_chance", (1 / scored.loc[known, "options"]).mean(), float("nan")))
-            rows.append((task, "knowing_left_out", 1 - known.mean(), float("nan")))
+            rows.append((task, "knowing_chance", (1 / scored.loc[known, "options"]).mean(), none))
+            rows.append((task, "knowing_left_out", 1 - known.mean(), none))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "stderr"])
 
 
 def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
     """How often each position is chosen, and how far that is from how often it is right."""
-    rows: list[tuple[str, float, float]] = []
-    apart = 0.0
+    rows, apart = list[tuple[str, float, float]](), 0.0
     for position in range(int(scored["options"].max())):
         of = scored[scored["options"] > position]
         chosen = (of["chosen_position"] == position).astype(float)

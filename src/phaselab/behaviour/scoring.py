@@ -1,8 +1,8 @@
 """Tokens and log-probabilities of the options of many prompts, what prompts share computed once.
 
-Prompts of like length go through the network together. What all prompts of a batch begin with (the
-examples, with few shots) goes through it once for the batch, and a prompt once for all its options:
-first tokens of options are read off the prompt's last position, what follows them continues its cache.
+Prompts of like length go through the network together; what all of a batch begin with (the examples, with few shots)
+once for the batch, and a prompt once for all its options: first tokens of options are read off the prompt's last
+position, what follows them continues its cache.
 
 The networks are causal, so rows are filled up on the right and prompts need neither a mask nor a padding token:
 nothing that is read comes after the filling. What continues them has a mask. A network whose cache is a state (Mamba,
@@ -22,8 +22,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16
-
-
 #: How a fault begins that is none of the item's.
 LONG = "longer than"
 
@@ -50,8 +48,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     special = tokenizer(texts[0], verbose=False)["input_ids"]
     plain, each, found = encoded[0], iter(encoded), []
     begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
-    size = len(model.get_input_embeddings().weight)
-    room = _room(model)
+    size, room = len(model.get_input_embeddings().weight), _room(model)
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
         if any(ids[: len(own)] != own for ids in both):
@@ -88,19 +85,14 @@ def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
 
 @torch.inference_mode()
 def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list[tuple[float, bool]]]:
-    """For each request and option: log-probability (summed over tokens, nats), and whether it is greedy.
-
-    An option is greedy when each of its tokens is the most probable one where it stands.
-    """
-    scores: list[list[tuple[float, bool]]] = [[] for _ in requests]
-    reach = _reach(model)
+    """Log-probability of each option (summed over tokens, nats), and whether it is greedy: all tokens most probable."""
+    scores, reach = dict[int, list[tuple[float, bool]]](), _reach(model)
     # Of like length, longest first, so that what is too long for the memory is seen at once.
     order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
     for first in range(0, len(order), batch_size):
         batch = order[first : first + batch_size]
-        for i, found in zip(batch, _scored(model, [requests[i] for i in batch], reach), strict=True):
-            scores[i] = found
-    return scores
+        scores |= zip(batch, _scored(model, [requests[i] for i in batch], reach), strict=True)
+    return [scores[i] for i in range(len(requests))]
 
 
 def _reach(model: Any) -> int:
@@ -118,7 +110,7 @@ def _reach(model: Any) -> int:
     (one, other) = (np.array([value for ((value, _),) in found]) for found in both)
     if np.abs(one - other).max() > (1e-3 if model.dtype == torch.float32 else 0.1):
         return 0
-    windows = [getattr(config, f"{name}", None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
+    windows = [getattr(config, name, None) for name in ("sliding_window", "window_size", "attention_chunk_size")]
     return min((window for window in windows if isinstance(window, int)), default=sys.maxsize)
 
 
@@ -152,8 +144,7 @@ def _scored(model: Any, rows: list[Request], reach: int) -> list[list[tuple[floa
 def _scored_whole(model: Any, request: Request) -> list[tuple[float, bool]]:
     """The same of one prompt, which is read again with each option."""
     prompt, options, _ = request
-    sequences = [prompt + option[:-1] for option in options]
-    lengths = [len(option) for option in options]
+    sequences, lengths = [prompt + option[:-1] for option in options], [len(option) for option in options]
     row = np.repeat(range(len(options)), lengths)
     column = np.concatenate([len(prompt) - 1 + np.arange(length) for length in lengths])
     logp, _ = _log_probabilities(model, sequences, row, column, use_cache=False)
@@ -201,12 +192,12 @@ def _log_probabilities(
 ) -> tuple[torch.Tensor, Any]:
     """Float32 (n, vocabulary), of what follows each (row, column) of `sequences`; and the cache."""
     # The vocabulary's side of the network is run only for the columns that somebody reads.
-    columns, at = np.unique(column, return_inverse=True)
-    keeps = "logits_to_keep" in inspect.signature(model.forward).parameters
-    kept = {"logits_to_keep": torch.from_numpy(columns).to(model.device)} if keeps else {}
+    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+        columns, column = np.unique(column, return_inverse=True)
+        given["logits_to_keep"] = torch.from_numpy(columns).to(model.device)
     ids = pad_sequence([torch.tensor(sequence) for sequence in sequences], batch_first=True)
-    found = model(input_ids=ids.to(model.device), **given, **kept)
-    read: torch.Tensor = found.logits[torch.from_numpy(row), torch.from_numpy(at if keeps else column)]
+    found = model(input_ids=ids.to(model.device), **given)
+    read: torch.Tensor = found.logits[torch.from_numpy(row), torch.from_numpy(column)]
     return read.float().log_softmax(-1), found.get("past_key_values")
 
 

@@ -81,7 +81,7 @@ class Lab:
         self.study, self.device, self.parameters = study, device, dict(parameters or {})
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
-        self.simulated = study.simulated
+        self.simulated = study.brain.simulated
         named = curves.families(study)
         self.labels: dict[str, str] = dict(zip(named["model"], named["label"], strict=True))
         self.models = tuple(self.labels)

@@ -36,10 +36,6 @@ class Told(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except ModuleNotFoundError as error:
-            extra = "an extra has it: pip install 'phaselab[book,hub,tasks]'"
-            console.print(f"phaselab: {error}; {extra}", markup=False, soft_wrap=True)
-            raise typer.Exit(2) from error
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, the same command makes the others")
             raise typer.Exit(130) from None
@@ -49,30 +45,22 @@ class Told(TyperGroup):
             # A pipe that is closed ends the program without a word, as for others.
             if os.environ.get(TRACEBACK) or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            known = isinstance(error, (PhaselabError, OSError, MemoryError))
+            known = isinstance(error, (PhaselabError, OSError, MemoryError, ModuleNotFoundError))
             more = "" if known else f"; not foreseen: set {TRACEBACK}=1 to see where, and please report it"
             console.print(f"[red]phaselab:[/] {escape(told(error) + more)}", highlight=False, soft_wrap=True)
             raise typer.Exit(2 if known else 1) from error
 
 
-app = typer.Typer(
-    cls=Told,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="How language models come to resemble the brain while they train.",
-)
+_ABOUT = "How language models come to resemble the brain while they train."
+app = typer.Typer(cls=Told, no_args_is_help=True, pretty_exceptions_enable=False, help=_ABOUT)
 
-JobArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="JOB.yaml", help="YAML file of these options; what is given here counts before it."),
-]
+_JOB = typer.Argument(metavar="JOB.yaml", help="YAML file of these options; what is given here counts before it.")
+JobArgument = Annotated[Path | None, _JOB]
 StudyArgument = Annotated[str, typer.Argument(help=f"A study file, or one of: {', '.join(embedded())}.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of results.")]
 DataOption = Annotated[Path | None, typer.Option("--data", envvar="PHASELAB_DATA", help="Folder of downloaded data.")]
-JobsOption = Annotated[
-    int | None,
-    typer.Option("--jobs", "-j", min=1, help="Workers; by default all cores, or one where a model is on a hub."),
-]
+_JOBS = "Workers; by default all cores, or one where a model is on a hub."
+JobsOption = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help=_JOBS)]
 
 
 def facts(title: str, rows: Mapping[str, object]) -> Table:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,16 +19,11 @@ from phaselab.files import home
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
 
-DeviceOption = Annotated[
-    str, typer.Option(help="Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto.")
-]
-_CHOICE = (
-    "Other checkpoints than the study's: all, log:20, every:3, each also with a range of tokens (log:20@1B-1T), or "
-    "revisions with commas."
-)
+_DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
+DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
+_CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-_FEATURES = "Write the hidden states of each checkpoint (Zarr) as well."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -51,7 +48,7 @@ def run(
     data: DataOption = None,
     jobs: JobsOption = None,
     device: DeviceOption = "cpu",
-    keep_features: Annotated[bool, typer.Option("--keep-features", help=_FEATURES)] = False,
+    keep_features: Annotated[bool, typer.Option("--keep-features", help="Also write hidden states (Zarr).")] = False,
     fresh: Annotated[list[str] | None, typer.Option("--fresh", metavar="STAGE", help=_FRESH)] = None,
 ) -> None:
     """Make all results of a study that are missing or stale: models, stages of each checkpoint, the curves table."""
@@ -106,25 +103,22 @@ def train(
 @app.command()
 def notebook(
     source: Annotated[Path, typer.Argument(help="A notebook: notebooks/NN_name.md, or an .ipynb.")],
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value; may be repeated.")
-    ] = None,
+    parameter: Annotated[list[str] | None, typer.Option("--parameter", "-p", help="name=value; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help=_COPY)] = None,
     device: Annotated[str, typer.Option(help="The notebook's parameter 'device': cpu, cuda, cuda:N, or auto.")] = "",
 ) -> None:
     """Run one notebook with parameters; what it needs and is not there is computed on the way."""
+    from papermill import PapermillExecutionError
+
     from phaselab.book import runner
 
     given = pairs("--parameter", parameter, "name=value") | ({"device": device} if device else {})
     to = output or Path("results", "notebooks", f"{source.stem}.ipynb")
-    from papermill import PapermillExecutionError
-
     try:
         runner.execute(source, to, given)
     except PapermillExecutionError as error:
         said = f"cell {error.cell_index}: {error.ename}: {shown(error.evalue)}"
-        copy = to.with_suffix(".failed.ipynb")
-        raise PhaselabError(f"{source}: {said}; {copy} is the copy up to there") from error
+        raise PhaselabError(f"{source}: {said}; {to.with_suffix('.failed.ipynb')} is the copy up to there") from error
     typer.echo(to)
 
 
@@ -142,24 +136,20 @@ def book(
     from phaselab.book import pages
     from phaselab.sweep.pool import cores
 
-    root = home(root)
-    found = f"no _toc.yml in {root.resolve()}"
-    expect((root / "_toc.yml").is_file(), "--root", found, "a checkout of phaselab", StudyError)
+    root = home(root).resolve()
+    expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
     loaded, store = load_study(study), Store(results)
     _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
     if not pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
         raise typer.Exit(1)
     pages.place_pages(loaded, store, root)
-    typer.echo(f"The book: {pages.build(root.resolve(), student).as_uri()}")
+    typer.echo(f"The book: {pages.build(root, student).as_uri()}")
 
 
 @app.command()
 def doctor(data: DataOption = None) -> None:
     """Say what of this machine a study would use, and which data are there."""
-    import importlib.metadata as metadata
-    import platform
-
     import torch
 
     from phaselab.sweep.pool import cores

@@ -259,6 +259,8 @@ def judge(
     third = ask("accuracy", lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
     links = first, second, third
     corrected = holm([link.p for link in links])
+    most = brain.grid[1]  # change points that the checkpoints allow
+    crowded = 0 < most == len(brain.knots) < rule.max_changes
     rows = []
     for phase, (name, link, p) in enumerate(zip(PHASES, links, corrected, strict=True), start=1):
         found = not link.verdict and link.holds and p <= rule.alpha
@@ -266,6 +268,9 @@ def judge(
         if link.holds and not link.verdict and p > rule.alpha:
             why += f" Not beyond chance: p = {p:.2g} after correction."
         verdict = link.verdict or ("found" if found else "not found")
+        if verdict == "not found" and crowded:  # what was not found may be what could not be drawn
+            verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
+            why += f"{most} change points that the brain curve takes."
         row = {"phase": phase, "name": name, "found": found, "verdict": verdict, "p": link.p, "p_holm": p, "why": why}
         rows.append(row | _measured(link, brain))
     common: dict[str, Any] = {"model": model, "seeds": seeds, "rule": digest_of(rule)}

@@ -1,7 +1,7 @@
 """What stages work with: a study with its data and results, and one checkpoint that is loaded once.
 
-A ``Workbench`` knows a study and where its results lie, and makes what is missing. The command line sweeps over
-it; a notebook uses the same one for what it needs. Whatever is made first, by whichever of the two, the other finds.
+A ``Workbench`` knows a study and where its results lie, and makes what is missing, for the command line as for a
+notebook: what one of them has made the other finds.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from phaselab import __version__, results
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from phaselab import __version__, results, texts
+from phaselab.behaviour.files import digest, library, load_items
+from phaselab.brains import BRAINS, BrainData, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.results import State
 from phaselab.stages.registry import STAGES, Stage, fields
 from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
+from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from phaselab.brains import BrainData
     from phaselab.features import Features
-    from phaselab.texts.base import Item, TextSource
 
 T = TypeVar("T")
 
@@ -42,7 +43,6 @@ def one_thread(device: str = "cpu", threads: int = 1) -> Iterator[None]:
         yield
         return
     import torch
-    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -95,11 +95,7 @@ class _once(cached_property[T]):
 class Workbench:
     """A study, its data and its results; everything is made when first asked for.
 
-    Parameters
-    ----------
-    study, store : a validated study, and where its results lie.
-    data : folder of downloaded data, or None.
-    say : receives a line when something unusual happens (a damaged result is made again).
+    data : folder of downloaded data. say : receives a line when something unusual happens.
     keep_downloads : whether a checkpoint from a hub stays in the cache after its stages.
     device : where checkpoints are read and ridges are solved: ``cpu``, ``cuda`` or ``cuda:N``. Results of another
         device are reused: they differ by rounding alone.
@@ -120,9 +116,7 @@ class Workbench:
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
-        self._current: set[Path] = set()
-        self._trained: dict[str, Path] = {}
-        self._made: dict[Any, Any] = {}
+        self._current, self._trained, self._made = set[Path](), dict[str, Path](), dict[Any, Any]()
 
     def once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
         """What ``make(*arguments)`` gave when it was first asked for under this key."""
@@ -130,15 +124,9 @@ class Workbench:
             self._made[key] = make(*arguments)
         return self._made[key]
 
-    # ---------------------------------------------------------------------------------------- brain, text, tasks
-
     @cached_property
     def brain(self) -> BrainData:
         """Stimulus, responses, regions and ceilings."""
-        from threadpoolctl import threadpool_limits
-
-        from phaselab.brains import load_brain
-
         with threadpool_limits(1):  # as one_thread, without a second for torch, which no brain needs
             return load_brain(self.study.brain, self.data)
 
@@ -153,46 +141,33 @@ class Workbench:
 
     def training_of(self, model: Model) -> Training:
         """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
-        trained = model.train or next((m.train for m in self.study.models if m.train), None)
-        if trained is None:
-            raise StudyError(f"{self.study.where}: tasks: expected a model with 'train' to take them from")
-        return trained
+        for training in filter(None, [model.train, *(other.train for other in self.study.models)]):
+            return training
+        raise StudyError(f"{self.study.where}: tasks: expected a model with 'train' to take them from")
 
-    def source(self, model: Model) -> TextSource:
+    def source(self, model: Model) -> texts.TextSource:
         """The text that `model` was trained on, which is also the source of its tasks (see `training_of`)."""
-        from phaselab.texts import source
-
         training = self.training_of(model)
         key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))
-        text: TextSource = self.once(key, source, training, self.data)
-        return text
+        return cast(texts.TextSource, self.once(key, texts.source, training, self.data))
 
     @cached_property
     def task_files(self) -> dict[str, Path]:
         """Task name -> its file, for the tasks of the study that have one."""
-        from phaselab.behaviour.files import library
+        return {task.name: file for task in self.study.tasks if (file := task.file or library().get(task.name))}
 
-        known = library()
-        files = {task.name: task.file or known.get(task.name) for task in self.study.tasks}
-        return {name: file for name, file in files.items() if file is not None}
-
-    def items(self, model: Model) -> dict[str, list[Item]]:
+    def items(self, model: Model) -> dict[str, list[texts.Item]]:
         """Task name -> items, for the tasks of files and those that the text of `model` has; errors as `items_of`."""
-        found = {task.name: self.items_of(task, model) for task in self.study.tasks}
-        return {name: items for name, items in found.items() if items}
+        return {task.name: items for task in self.study.tasks if (items := self.items_of(task, model))}
 
-    def items_of(self, task: Task, model: Model) -> list[Item]:
+    def items_of(self, task: Task, model: Model) -> list[texts.Item]:
         """Items of a task; none where it is of a text, and not that of `model`.
 
-        A TaskError for a file that cannot be used; a StudyError for a task of no file and no text of the study, and for
-        options of task files that are given to a task of a text.
+        TaskError: a file that cannot be used; StudyError: a task that is none, or of a text with options of task files.
         """
-        from phaselab.behaviour.files import load_items
-
         if file := self.task_files.get(task.name):
             how = (file, task.items, task.seed, task.shots, task.permute, task.data)
-            items: list[Item] = self.once(("items", task.name), load_items, *how)
-            return items
+            return cast(list[texts.Item], self.once(("items", task.name), load_items, *how))
         where, known = f"{self.study.where}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
@@ -204,10 +179,7 @@ class Workbench:
     def tasks(self, model: Model) -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
         languages = model.train.mix.split("+") if model.train else None
-        items = self.items(model)
-        return [task for task, own in items.items() if languages is None or own[0].language in languages]
-
-    # ------------------------------------------------------------------------------------------------ checkpoints
+        return [task for task, own in self.items(model).items() if languages is None or own[0].language in languages]
 
     def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
         """The folder of the checkpoints of `model`, trained when it is not there; StudyError for a model on a hub."""
@@ -217,18 +189,15 @@ class Workbench:
             self.store.try_writing(self.study.name)
             with one_thread():
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
-        if (folder := self._trained.get(model.name, model.folder)) is None:
-            where = f"{self.study.where}: {model.name}"
-            raise StudyError(f"{where}: found a model on a hub, expected one with 'train' or 'folder'")
-        return folder
+        folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
+        expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
+        return cast(Path, folder)
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
-        if model.train is not None and model.name not in self._trained:
-            from phaselab.training.folder import trained
-
-            if folder := trained(model.name, model.train, self.store, self.data):
-                self._trained[model.name] = folder
+        own = model.train if model.name not in self._trained else None
+        if own and (folder := trained(model.name, own, self.store, self.data)):
+            self._trained[model.name] = folder
         return model.train is None or model.name in self._trained
 
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
@@ -237,21 +206,18 @@ class Workbench:
             return chosen(family, wanted or model.checkpoints, self.say)
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
-    # ----------------------------------------------------------------------------------------------------- stages
-
     def asked(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
         """The stages that the study asks for, of a checkpoint of `model`, or of the whole model for None."""
         scopes = {"model"}
         if checkpoint is not None:
             last = self.once(("last", model.name), lambda: self.checkpoints(model)[-1].revision)
             scopes = {"checkpoint", "last"} if checkpoint.revision == last else {"checkpoint"}
-        kept = {"features"} if self.keep_features else set()
-        return [s for s in STAGES.values() if s.scope in scopes and (s.name in kept or s.asked(self.study, model))]
+        kept = "features" if self.keep_features else ""
+        return [s for s in STAGES.values() if s.scope in scopes and (s.name == kept or s.asked(self.study, model))]
 
     def place(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> Path:
         """The folder of a stage's results."""
-        revision = None if checkpoint is None else checkpoint.revision
-        return self.store.stage(self.study.name, model.name, revision, stage.name)
+        return self.store.stage(self.study.name, model.name, getattr(checkpoint, "revision", None), stage.name)
 
     def inputs(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> dict[str, Any]:
         """What the results of a stage depend on, flat; they are current while all of it is the same."""
@@ -270,24 +236,19 @@ class Workbench:
         found = {"version": stage.version, **stage.fields(self.study)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}
         if "checkpoint" in stage.data:
-            # Which numbers and whose code a checkpoint is loaded with.
             found |= {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code}
         if "task files" in stage.data:
-            found |= self._task_digests
+            own = {task.name: task.data for task in self.study.tasks}
+            found |= {f"file of task {name}": digest(file, own[name]) for name, file in self.task_files.items()}
         if "text" in stage.data and ("task files" not in stage.data or len(self.task_files) < len(self.study.tasks)):
-            from phaselab.texts import key
-
-            found["text"] = key(self.training_of(model), self.data, self.store.stamps)
-        for part in ("stimulus", "responses"):
-            if part in stage.data:
-                found |= self._brain_inputs[part]
+            found["text"] = texts.key(self.training_of(model), self.data, self.store.stamps)
+        for part in {"stimulus", "responses"} & {*stage.data}:
+            found |= self._brain_inputs[part]
         return found
 
     @cached_property
     def _brain_inputs(self) -> dict[str, dict[str, Any]]:
         """What stimulus and responses depend on: version, fields of the section, and bytes of the data's files."""
-        from phaselab.brains import BRAINS
-
         brain = BRAINS[self.study.brain.name]
         heard = fields(self.study, ["brain.name", *(f"brain.{name}" for name in brain.stimulus)])
         heard["version of the brain"], seen = brain.version, fields(self.study, ["brain"])
@@ -296,22 +257,14 @@ class Workbench:
             (heard if part == "stimulus" else seen).update(stamps)
         return {"stimulus": heard, "responses": heard | seen}
 
-    @cached_property
-    def _task_digests(self) -> dict[str, str]:
-        from phaselab.behaviour.files import digest
-
-        data = {task.name: task.data for task in self.study.tasks}
-        return {f"file of task {name}": digest(file, data[name]) for name, file in self.task_files.items()}
-
-    def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> State:
+    def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> results.State:
         """Whether a stage's results are there, current and undamaged; each is looked through once a process."""
         folder = self.place(stage, model, checkpoint)
         if folder in self._current:
-            return State("current")
-        state = results.check(folder, self.inputs(stage, model, checkpoint))
-        if state and stage.name in self.fresh:
-            return State("stale", f"{folder}: asked for anew")
-        if state:
+            return results.State("current")
+        if state := results.check(folder, self.inputs(stage, model, checkpoint)):
+            if stage.name in self.fresh:
+                return results.State("stale", f"{folder}: asked for anew")
             self._current.add(folder)
         return state
 
@@ -326,8 +279,8 @@ class Workbench:
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
-        The checkpoint is downloaded and loaded only when a stage asks for it, and once for all of them. When a stage
-        fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
+        The checkpoint is loaded when a stage asks for it, once for all of them. When a stage fails the others are made
+        all the same, and then a UnitFailed tells what went wrong in which.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages
@@ -359,8 +312,7 @@ class Workbench:
         made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
-            rows = stage.run(unit, aside)
-            if rows is not None:
+            if (rows := stage.run(unit, aside)) is not None:
                 notes |= rows.attrs.get("notes", {})
                 table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
@@ -392,10 +344,7 @@ class Workbench:
 
 @dataclass
 class Unit:
-    """One checkpoint of a model while stages run on it: network and features are made once, when asked for.
-
-    For stages of a whole model `checkpoint` is None and there is no network.
-    """
+    """A checkpoint of a model, or None for all of it, while stages run: what they share is made once, if asked for."""
 
     bench: Workbench
     model: Model
@@ -431,7 +380,7 @@ class Unit:
     @property
     def same(self) -> dict[str, Any]:
         """What all rows have in common: study, model and, of a checkpoint, its name and its place in the training."""
-        found: dict[str, Any] = {"study": self.bench.study.name, "model": self.model.name}
-        if (at := self.checkpoint) is not None:
-            found |= {"checkpoint": at.revision, "step": at.step, "tokens": at.tokens}
-        return found
+        of: dict[str, Any] = {"study": self.bench.study.name, "model": self.model.name}
+        if at := self.checkpoint:
+            of |= {"checkpoint": at.revision, "step": at.step, "tokens": at.tokens}
+        return of

@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
+from phaselab.behaviour.files import read
 from phaselab.checkpoints import Checkpoint, choose, local_checkpoints
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.stages.context import Workbench, hub_family
 from phaselab.study import Model, StudyError
+from phaselab.training.folder import place
 
 Choice = str | tuple[str, ...] | None
 #: Takes what its block finds wrong; the argument is what the sentence then begins with.
@@ -20,13 +22,10 @@ Noting = Callable[[str], AbstractContextManager[None]]
 def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> dict[str, str]:
     """Refuse a study that cannot be made: a StudyError tells every fault, with file and field.
 
-    `wanted` are other checkpoints than the study's. Returns model -> what is wrong with that one alone (a folder that
-    is not there, sizes that its architecture does not take): the others can be made. If nothing is to be made, nothing
-    is looked at.
+    `wanted`: other checkpoints than the study's. Returns model -> what is wrong with that one alone (a folder that is
+    not there, sizes that its architecture does not take). If nothing is to be made, nothing is looked at.
     """
-    faults: dict[str, None] = {}
-    failed: dict[str, str] = {}
-    own = f"{bench.study.where}: "
+    faults, failed, own = dict[str, None](), dict[str, str](), f"{bench.study.where}: "
 
     @contextmanager
     def noting(where: str) -> Iterator[None]:
@@ -66,8 +65,6 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
     hub_family(model)  # one that is known
     if train is not None:
         with noting(f"{at}.train: "):
-            from phaselab.training.folder import place
-
             names = place(model.name, train, bench.store, bench.source(model)).revisions
             revisions = [Checkpoint(name, step, step, None) for step, name in names.items()]
         sizes = {"layers": train.layers, "width": train.hidden_size}
@@ -87,8 +84,7 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
 
         with noting(f"{at}: "):
             chosen_layers(features.layers, sizes["layers"], model.name)
-            most = max(sparse, default=0)
-            right = f"at most its {sizes['width']} neurons"
+            most, right = max(sparse, default=0), f"at most its {sizes['width']} neurons"
             expect(most <= sizes["width"], f"{model.name}: internals.sparse", most, right)
     if train is not None and revisions and not bench.there(model):
         from phaselab.training.loop import check_sizes
@@ -98,8 +94,6 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
 
 def _check_tasks(bench: Workbench, models: Sequence[Model], noting: Noting) -> None:
     """Names and options of all tasks, and the items of those whose data need no hub."""
-    from phaselab.behaviour.files import read
-
     for task in bench.study.tasks:
         file = bench.task_files.get(task.name)
         with noting(f"tasks: {task.name}: "):
@@ -116,21 +110,16 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     from phaselab.encoding.similarity import far_pairs
     from phaselab.features import Features, to_trs
 
-    brain, spec = bench.brain, bench.study.encoding
-    labels = brain.stimulus.labels
+    brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
+    known = f"labels of the stimulus: {', '.join(map(str, labels))}"
     for probe in bench.study.internals.probes:
         with noting(""):
-            expect(
-                probe in labels,
-                "internals.probes",
-                repr(probe),
-                f"labels of the stimulus: {', '.join(map(str, labels))}",
-            )
+            expect(probe in labels, "internals.probes", repr(probe), known)
     with noting("encoding.unique: "):
         expect(not spec.unique or brain.nuisance, brain.name, "no nuisance regressors", "some to compare with")
     # As the stages do it, with one feature that says nothing.
-    zeros, there = np.zeros((len(labels), 1), np.float32), np.ones(len(labels), bool)
-    nothing = Features({0: zeros}, labels["run"].to_numpy(), there, {})
+    zeros = np.zeros((len(labels), 1), np.float32)
+    nothing = Features({0: zeros}, labels["run"].to_numpy(), np.ones(len(labels), bool), {})
     with noting("features: "):
         aligned = to_trs(nothing, brain.stimulus, bench.study.features)[0]
         for _, names in brain.groups:

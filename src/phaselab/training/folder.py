@@ -24,8 +24,7 @@ VERSION = 1
 def checkpoint_steps(steps: int, n: int) -> list[int]:
     """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow.
 
-    The first after 0 comes when a hundredth of the steps is done: before, nothing is to be seen that
-    would be worth the checkpoints.
+    The first after 0 comes when a hundredth of the steps is done: what is to be seen before is not worth checkpoints.
     """
     found = [0, max(1, steps // 100)]
     while len(found) < min(n, steps + 1):
@@ -48,7 +47,8 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     """Of a model to be trained on `text`: another recipe, text or version is another folder."""
     versions = {"version of text": TEXT_VERSION[training.text], "version of training": VERSION}
     inputs = {"training": training.model_dump(mode="json"), "text": text.digest, **versions}
-    folder, digest = store.trained(name, digest_of(inputs)), partial(stamped_digest, stamps=store.stamps)
+    folder = store.root / "trained" / f"{name}-{digest_of(inputs)[:8]}"  # of all studies that train the same model
+    digest = partial(stamped_digest, stamps=store.stamps)
     steps = checkpoint_steps(training.steps, training.checkpoints)
     revisions = {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
     missing = {step: name for step, name in revisions.items() if not check(folder / name, inputs, digest)}
