@@ -139,3 +139,12 @@ def test_gather_gives_one_table_whatever_the_order_of_files(table: pd.DataFrame,
     assert one.equals(curves.gather(reversed(files)))
     assert len(one) == len(table)
     assert curves.gather([]).empty
+
+
+def test_probes_of_checkpoints_with_the_same_tokens_are_not_crossed() -> None:
+    row = {"model": "m", "tokens": 10**9, "layer": 1, "task": "who", "stderr": 0.1}
+    values = {"probe_accuracy": 0.7, "probe_shuffled": 0.5}
+    rows = [row | {"checkpoint": c, "measure": m, "value": v} for c in ("step1", "step2") for m, v in values.items()]
+    (found,) = model_curve(pd.DataFrame(rows), "probes").to_dict("records")
+    assert found["n"] == 2
+    assert found["high"] - found["value"] == pytest.approx(1.96 * 0.1)

@@ -271,7 +271,7 @@ def internal_layer(curves: pd.DataFrame) -> int:
 
 def _above_shuffled(curves: pd.DataFrame) -> pd.DataFrame:
     """Rows of probes with what shuffled labels give taken off; standard errors added as independent."""
-    keys = ["model", "tokens", "layer", "task"]
+    keys = ["model", "checkpoint", "tokens", "layer", "task"]
     score = curves[curves["measure"].isin(["probe_accuracy", "probe_correlation"])]
     shuffled = curves[curves["measure"] == "probe_shuffled"]
     both = score.merge(shuffled[[*keys, "value", "stderr"]], on=keys, suffixes=("", "_shuffled"))

@@ -16,7 +16,7 @@ Files = Annotated[Texts, Field(min_length=1)]
 Home = BeforeValidator(lambda value: home(value) if isinstance(value, (str, Path)) else value)
 Table = Annotated[Path | None, Home]
 Commas = BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)
-Delays = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Commas]
+Delays = Annotated[tuple[Annotated[int, Field(ge=0, le=1000)], ...], Commas]
 Power = Annotated[float, Field(ge=-300, le=300)]
 Grid = tuple[Power, Power, Annotated[int, Field(ge=1)]]
 Hemodynamics = Literal["none", "hrf", "average", "stack"]
@@ -44,7 +44,7 @@ class EncodeJob(EncodingSpec):
     delays: Delays = Field((), description="TRs from stimulus to response, with commas: 2,3,4.")
     tr: float | None = Field(None, ge=0.05, le=60, description="Seconds a TR, for --hemodynamics hrf.")
     trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
-    permutations: int = Field(1000, ge=0, description="Of the test of each voxel; 0: no test.")
+    permutations: int = Field(1000, ge=0, le=10**6, description="Of the test of each voxel; 0: no test.")
     null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
     fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
     rois: Table = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
@@ -58,7 +58,8 @@ class EncodeJob(EncodingSpec):
     def _folds_of_known_runs(cls, content: dict[str, Any]) -> dict[str, Any]:
         items = content.get("independent")
         folds = "runs" if content.get("runs") else "shuffled" if items else "contiguous"
-        return {"folds": folds} | ({"block": 1} if items else {}) | content
+        blocks = items and content.get("permutations") != 0 and content.get("null") != "circular"
+        return {"folds": folds} | ({"block": 1} if blocks else {}) | content
 
     @model_validator(mode="after")
     def _options_together(self) -> EncodeJob:

@@ -197,7 +197,7 @@ def write_file(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a path beside it, renamed at the end; PhaselabError if it cannot be."""
     path = home(path)
     expect(not path.is_dir(), str(path), "a folder", "the name of a file")
-    aside = _try_beside(path)
+    aside = try_beside(path)
     try:
         yield aside
         _flush(aside)
@@ -207,7 +207,8 @@ def write_file(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
-def _try_beside(path: Path) -> Path:
+def try_beside(path: Path) -> Path:
+    """A name beside `path`; a PhaselabError where nothing can be written there."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +276,7 @@ class Store:
 
     def try_writing(self, study: str) -> None:
         """See that the results of a study can be written, before any is computed; PhaselabError where they cannot."""
-        _try_beside(self.curves(study))
+        try_beside(self.curves(study))
 
     def study(self, study: str) -> Path:
         """The folder of a study."""

@@ -23,7 +23,16 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from phaselab.errors import PhaselabError, expect, quoted, shown
 from phaselab.files import home, parse_yaml, read_text
 
-Section = TypeVar("Section", bound=BaseModel)
+Section = TypeVar("Section", bound="Strict")
+#: A field, values of it, and the fields of the same section that are then ignored.
+IGNORED: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
+    ("hemodynamics", ("hrf", "none"), ("delays",)),
+    ("context", ("text", "words"), ("seconds",)),
+    ("context", ("text", "seconds"), ("window", "stride")),
+    ("folds", ("runs",), ("n_folds",)),
+    ("permutations", (0,), ("block", "null", "fdr")),
+    ("null", ("circular",), ("block",)),
+)
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 #: What numpy and torch take; limits here and below are where a slip of the keyboard would cost hours.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -72,6 +81,13 @@ class Strict(BaseModel):
         fields = type(self).model_fields
         dumped = self.model_fields_set >= fields.keys() and getattr(self, name) == fields[name].default
         return name in self.model_fields_set and not dumped
+
+    def ignored(self) -> Iterator[tuple[str, str]]:
+        """Fields that were given and would be ignored, and the sentence of each."""
+        for field, values, names in IGNORED:
+            for name in filter(self.given, names if (value := getattr(self, field, None)) in values else ()):
+                why = f"found {shown(getattr(self, name))} with {field}: {value}"
+                yield name, f"{why}, expected no such field: it would be ignored"
 
 
 class Training(Strict):
@@ -315,17 +331,11 @@ class Study(Strict):
 
     def _unused(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored."""
-        features, encoding, internals = self.features, self.encoding, self.internals
-        grid, context = f"with hemodynamics: {features.hemodynamics}", f"with context: {features.context}"
+        features, internals = self.features, self.internals
+        yield from ((f"{at}.{n}", why) for at in ("features", "encoding") for n, why in getattr(self, at).ignored())
         trained = [(f"models.{n}.train", model.train) for n, model in enumerate(self.models) if model.train]
         cases: list[tuple[bool, str, str, Strict, tuple[str, ...]]] = [
-            (features.hemodynamics in ("hrf", "none"), grid, "features", features, ("delays",)),
-            (features.hemodynamics == "none", grid, "features", features, ("resample",)),
-            (features.context != "seconds", context, "features", features, ("seconds",)),
-            (features.context != "words", context, "features", features, ("window", "stride")),
-            (encoding.folds == "runs", "with folds: runs", "encoding", encoding, ("n_folds",)),
-            (not encoding.permutations, "with permutations: 0", "encoding", encoding, ("block", "null", "fdr")),
-            (encoding.null == "circular", "with null: circular", "encoding", encoding, ("block",)),
+            (features.hemodynamics == "none", "with hemodynamics: none", "features", features, ("resample",)),
             (not internals.probes, "without probes", "internals", internals, ("sparse", "logistic")),
             (not trained, "without a model to 'train'", "internals", internals, ("ngrams",)),
             *((own.text == "world", "with text: world", at, own, ("vocabulary",)) for at, own in trained),
@@ -388,7 +398,10 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
     content, _ = parse_yaml(read_text(path, StudyError), path, StudyError) if path else ({}, {})
     expect(isinstance(content, dict), str(path), type(content).__name__, "a mapping of fields", StudyError)
     try:
-        return section.model_validate(content | given, context={"folder": path.parent} if path else None)
+        made = section.model_validate(content | given, context={"folder": path.parent} if path else None)
+        if faults := [_fault({}, why, name) for name, why in made.ignored()]:
+            raise ValidationError.from_exception_data("ignored", faults)
+        return made
     except ValidationError as error:
         found = error.errors()
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]

@@ -128,6 +128,14 @@ def test_one_row_is_no_fold_and_small_stretches_are() -> None:
     np.testing.assert_array_equal(score(runs=groups, cv=GroupKFold(4)), score(runs=groups, cv=4))
 
 
+def test_one_row_has_no_score_and_other_types_are_said() -> None:
+    model = RidgeCV(device="cpu").fit(X, Y)
+    with pytest.raises(PhaselabError, match=r"^Y: found shape \(1, 5\), expected \(1, 5\), 2 rows or more"):
+        model.score(X[:1], Y[:1])
+    with pytest.raises(PhaselabError, match=r"^dtype: found 'float16', expected 'float32' or 'float64'"):
+        RidgeCV(device="cpu", dtype="float16").fit(X, Y)
+
+
 def test_groups_of_items_may_be_anywhere() -> None:
     groups = np.tile(np.arange(6), 30)
     assert score(runs=groups, cv=3, independent=True).mean() > 0.8

@@ -193,6 +193,13 @@ def test_numbers_of_curves_are_read_or_refused(tmp_path: Path, change: dict[str,
     assert said in cli("phases", tmp_path / "c.csv", "--x", "tokens", "--y", "acc", "--out", tmp_path / "ph")
 
 
+@pytest.mark.parametrize("more", [("--by", "tokens"), ("--by", "acc,acc"), ("--by", "m", "--replicates", "m")])
+def test_a_column_has_one_part_in_a_table_of_curves(tmp_path: Path, more: tuple[str, ...]) -> None:
+    pd.DataFrame({"tokens": TOKENS, "acc": 0.5, "m": "a"}).to_csv(tmp_path / "c.csv", index=False)
+    said = cli("phases", tmp_path / "c.csv", "--y", "acc", *more, "--out", tmp_path / "ph")
+    assert "--by: found columns tokens, acc, " in said
+
+
 # --- TextGrid --------------------------------------------------------------------------------------
 
 WORDS = [("", 0.0, 0.5), ("the", 0.5, 0.8), ("one\ntwo", 0.8, 1.2), ('says "hi"', 1.5, 2.0)]

@@ -24,7 +24,7 @@ from phaselab.brains import BRAINS
 from phaselab.cli import app
 from phaselab.errors import SHOWN, PhaselabError, expect
 from phaselab.results import Store, folders
-from phaselab.stages import STAGES, UnitFailed, Workbench
+from phaselab.stages import STAGES, UnitFailed, Workbench, check
 from phaselab.study import Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TRAIN, sweep, with_
@@ -299,3 +299,10 @@ def test_a_run_goes_on_when_a_worker_has_been_killed(tmp_path: Path) -> None:
     assert outcome.failures == {}
     assert outcome.curves
     assert len(folders(tmp_path / "tiny")) == MODEL
+
+
+def test_a_family_that_nobody_knows_is_told_with_its_field(tmp_path: Path) -> None:
+    study = written(tmp_path, ("models.0", {"name": "one", "family": "olmo99"}))
+    bench = Workbench(load_study(study), Store(tmp_path))
+    (said,) = check(bench, bench.study.models).values()
+    assert "my study.yaml: models.0: family: found 'olmo99', expected one of " in said

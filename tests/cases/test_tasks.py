@@ -361,6 +361,15 @@ def test_bad_data_are_told_with_file_and_line(docs: Any, says: str, tmp_path: Pa
         load_items(_task(tmp_path, docs))
 
 
+def test_data_without_the_split_that_is_asked_are_said(tmp_path: Path) -> None:
+    path = _task(tmp_path, [_doc(0)])
+    with pytest.raises(TaskError, match=r"data: found tset, expected split 'test', which is asked"):
+        load_items(path, data={"tset": tmp_path / "mine.jsonl"})
+    bare = TASK.replace("dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}\n", "")
+    with pytest.raises(TaskError, match=r"data: found none, expected split 'test', which is asked"):
+        load_items(_task(tmp_path, [_doc(0)], text=bare))
+
+
 LETTERED = TASK.replace(
     "{{{{question}}}}\\nAnswer:",
     "{{{{question}}}}\\n{{% for c in choices %}}{{{{ 'ABCD'[loop.index0] }}}}. {{{{c}}}}\\n{{% endfor %}}Answer:",

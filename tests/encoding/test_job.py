@@ -519,6 +519,13 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--out", "X.npy/scores.csv"), "out: found X.npy/scores.csv"),
         (("--out", "folder.csv"), "out: found folder.csv"),
         (("--out", "runs.csv", "--runs", "runs.csv"), "out: found runs.csv, expected"),
+        (("--out", "/proc/scores.csv"), "/proc/scores.csv"),
+        (("--runs", "runs.csv", "--n-folds", "3"), "n_folds: found 3 with folds: runs, expected no such field"),
+        (("--runs", "runs.csv", "--gap", "3"), "gap: found 3 with folds: runs, expected none: it would be ignored"),
+        (("--null", "circular", "--block", "3"), "block: found 3 with null: circular, expected no such field"),
+        (("--permutations", "0", "--fdr", "0.1"), "fdr: found 0.1 with permutations: 0, expected no such field"),
+        (("--permutations", "99999999999"), "permutations: found 99999999999; Input should be less than"),
+        (("--hemodynamics", "average", "--delays", "10000"), "delays.0: found '10000'; Input should be less than"),
         (("--out", "sidecar.csv"), "and no sidecar.json of another program there"),
     ],
 )
@@ -536,6 +543,8 @@ def test_options_that_cannot_be(here: Path, options: tuple[str, ...], said: str)
         ("voxel,roi\n-1,STG\nx,STG\n", "rois.csv: voxel: found 'x' in row 2, expected a number"),
         ("voxel,roi\n3,STG\n3,V1\n", "found rows [[3]]"),
         ("voxel,roi\n3,\n", "found an empty cell"),
+        ("voxel,roi\n", "rois.csv: found no row, expected a value in voxel and roi"),
+        ("voxel,roi\n1e30,V1\n", "rois.csv: voxel: found ['1e30'], expected whole numbers"),
         ("voxel,area\n3,STG\n", "found columns voxel, area, expected voxel, roi"),
         ("subject,voxel,roi\nZ,3,STG\n", "found rows [['Z', 3]]"),
     ],
@@ -553,6 +562,20 @@ def test_ceilings_that_cannot_be(here: Path) -> None:
         "found shape (5,) for 0 voxels of Z, expected one number per voxel, and SUBJECT=PATH for one of Y"
         in refused(*FILES, "--ceiling", "Z=c.npy")
     )
+
+
+def test_voxels_without_a_normalised_score_are_counted(here: Path) -> None:
+    np.save("c.npy", np.r_[np.nan, 0.05, np.full(10, 0.5)])
+    assert (
+        "note: 2 voxels without a noise ceiling of 0.1 or more"
+        in encode(*FILES, "--ceiling", "c.npy", "--out", "s.csv").output
+    )
+
+
+@pytest.mark.parametrize("scale", [1e160, 1e-200])
+def test_responses_that_are_no_float32_numbers_are_refused(here: Path, scale: float) -> None:
+    np.save("Y.npy", np.load("Y.npy").astype(float) * [1, 1, scale, *[1] * 9])
+    assert "responses: Y.npy: found voxel 2: a range of " in refused(*FILES)
 
 
 def test_the_example_of_the_readme(here: Path) -> None:
@@ -634,8 +657,7 @@ def test_items_are_left_out_by_whole_groups(here: Path, null: str) -> None:
         "groups",
         "--n-folds",
         "4",
-        "--block",
-        "1",
+        *(() if null == "circular" else ("--block", "1")),
         "--null",
         null,
         *QUICK,

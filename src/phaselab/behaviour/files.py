@@ -207,7 +207,10 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     held = {name: file.fields[name] for name in neutral if not isinstance(file.fields[name], tuple)}
     config |= {name: neutral[name] for name in held}
     files = {split: Path(p) for split, p in data.items()} or file.data_files
-    where = f"{file.path}" if data else file.at.get("dataset_kwargs")
+    where = f"{file.path}" if data else file.at.get("dataset_kwargs", f"{file.path}")
+    elsewhere = (file.fields.get("dataset_kwargs") or {}).get("data_files") or file.fields["dataset_path"] != "json"
+    asked = file.split in files or (elsewhere and not files)
+    expect(asked, f"{where}: data", ", ".join(files) or "none", f"split {file.split!r}, which is asked", TaskError)
     docs = {split: _docs(path, f"{where}: data of split {split!r}") for split, path in files.items()}
     if files:
         data_files = {split: str(folder / f"{number}.jsonl") for number, split in enumerate(files)}

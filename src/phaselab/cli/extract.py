@@ -31,7 +31,7 @@ class ExtractJob(FeatureSpec):
     model: str = Field(description="Folder of checkpoints or of one, organisation/name, or a family (models list).")
     words: At = Field(description="Table: word, onset, offset (seconds from the run's first TR), run.")
     runs: At = Field(description="Table: a row per TR (run) or a run (run,n_trs), as for phaselab encode.")
-    tr: float = Field(gt=0, description="Seconds a TR.")
+    tr: float = Field(ge=0.05, le=60, description="Seconds a TR.")
     out: At = Field(description="Features, .zarr: an array (layers, TRs, features) for each checkpoint.")
     checkpoints: str = Field("", description="As for phaselab run; by default all of a folder, main of a hub.")
     layers: Literal["all"] | _Numbers = Field("all", description="0 is the embedding, -1 the last: 0,6,-1.")

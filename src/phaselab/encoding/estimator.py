@@ -70,6 +70,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
         if targets.left_out:
             warnings.warn(f"Y: {left_out}", stacklevel=2)
+        expect(self.dtype in ("float32", "float64"), "dtype", repr(self.dtype), "'float32' or 'float64'")
         plan = Plan(X, splits, self.alphas, None, self.dtype, self.device)
         fit = solve(plan, targets, weights=True)
         self.best_alphas_, self.cv_scores_, self.left_out_ = fit.alpha, fit.cv_score, targets.left_out
@@ -91,7 +92,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         """
         predicted, Y = self.predict(X), np.asanyarray(y)
         check_real(Y, "Y")
-        expect(Y.shape == predicted.shape, "Y", f"shape {Y.shape}", f"{predicted.shape}")
+        expect(Y.shape == predicted.shape and len(Y) > 1, "Y", f"shape {Y.shape}", f"{predicted.shape}, 2 rows or more")
         return float(pearson(predicted[:, None], Y[:, None])[0]) if self._flat else pearson(predicted, Y)
 
     def _features(self, X: Any, **how: Any) -> np.ndarray:

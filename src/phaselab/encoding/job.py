@@ -18,7 +18,7 @@ from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, numbers, read_table, write_file, write_table
+from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_file, write_table
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import convolve, delayed
 
@@ -50,6 +50,8 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
         expect(fits, array.where, f"shape {array.shape}", expected)
     runs = _runs(job, n_trs)
+    unused = job.given("gap") and job.gap and (job.folds == "shuffled" or (job.folds == "runs" and len(runs) > 2))
+    expect(not unused, "gap", f"{job.gap} with folds: {job.folds}", "none: it would be ignored")
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}
     voxels = _voxels(job, subjects, scored, ceilings)
     say(f"{len(layers)} layers of {n_trs:,} {job.rows} in {len(runs)} runs ({job.hemodynamics}); folds: {job.folds}")
@@ -120,6 +122,7 @@ def _check_out(job: EncodeJob) -> Path:
     right = right and ours and not job.out.is_dir() and job.out not in (job.runs, job.rois)
     expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
     expect(right, "out", job.out, expected)
+    try_beside(job.out)
     return beside
 
 
@@ -154,11 +157,11 @@ def _read_table(path: Path, *needed: str, other: str) -> pd.DataFrame:
         near = [plain[text] for text in plain if text[:3] == name[:3] or get_close_matches(text, [name], 1, 0.8)]
         expect(not near, str(path), f"a column {near[:1]}", f"it to be called {name!r}, if that is what it is")
     expect({*needed} <= {*table}, str(path), f"columns {', '.join(map(str, table))}", ", ".join(needed))
-    full = (table[[*needed]].notna() & (table[[*needed]] != "")).all(axis=None)
-    expect(full, str(path), "an empty cell", f"a value in {' and '.join(needed)}")
+    full = len(table) and (table[[*needed]].notna() & (table[[*needed]] != "")).all(axis=None)
+    expect(full, str(path), "an empty cell" if len(table) else "no row", f"a value in {' and '.join(needed)}")
     for name in {"n_trs", "voxel"} & {*table}:
         values = numbers(table[name], f"{path}: {name}")
-        whole = np.isfinite(values) & (np.floor(values) == values)
+        whole = (abs(values) < 2**53) & (np.floor(values) == values)
         expect(whole.all(), f"{path}: {name}", table[name].tolist()[:5], "whole numbers")
         table[name] = values.astype(int)
     return table.astype(dict.fromkeys({"run", "roi", "subject"} & {*table}, "str"))
@@ -222,6 +225,8 @@ def _left_out(array: Array, runs: Mapping[str, slice]) -> np.ndarray:
             low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
     finite = np.isfinite(low) & np.isfinite(high)
     notes = np.where(finite, np.where(low == high, "constant", ""), "NaN or infinite")
+    for voxel in np.flatnonzero((notes == "") & ~((high - low > 1e-36) & (high - low < 1e36)))[:1]:
+        expect(False, array.where, f"voxel {voxel}: a range of {np.take(high - low, voxel):g}", "numbers of float32")
     expect((notes == "").any(), array.where, "each voxel constant, NaN or infinite", "at least one to score")
     return notes
 
@@ -236,6 +241,8 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     if least > job.fdr / 20:
         needed = f"a layer has no significant voxel unless {min(1, least / job.fdr):.0%} of its voxels have that p"
         notes += [f"{job.permutations} permutations: no p is below {least:.2g}, and {needed}"]
+    if low := len(voxels[(voxels["note"] == "") & ~(voxels["ceiling"] >= 0.1)]) * bool(job.ceiling):
+        notes += [f"{low} voxels without a noise ceiling of 0.1 or more: no normalised score"]
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], observed=True, sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes

@@ -430,6 +430,8 @@ def fit_table(
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
     expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
+    roles = [x, y, *by, *filter(None, (stderr, replicates))]
+    expect(len({*roles}) == len(roles), "by", f"columns {', '.join(roles)}", "distinct ones in all options")
     read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
     wrong = [column for column in by if column in MOVE_COLUMNS or list(by).count(column) > 1]

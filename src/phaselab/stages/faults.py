@@ -10,7 +10,7 @@ import numpy as np
 from phaselab.behaviour.files import read
 from phaselab.checkpoints import Checkpoint, choose, local_checkpoints
 from phaselab.errors import PhaselabError, expect, told
-from phaselab.stages.context import Workbench
+from phaselab.stages.context import Workbench, hub_family
 from phaselab.study import Model, StudyError
 from phaselab.training.folder import place
 
@@ -62,6 +62,7 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
     """Text, choice of checkpoints, layers and widths of a model; raises what is wrong with its network or folder."""
     features, sparse, train = bench.study.features, bench.study.internals.sparse, model.train
     sizes, revisions = dict[str, int](), list[Checkpoint]()
+    hub_family(model)  # one that is known
     if train is not None:
         with noting(f"{at}.train: "):
             names = place(model.name, train, bench.store, bench.source(model)).revisions
@@ -98,7 +99,7 @@ def _check_tasks(bench: Workbench, models: Sequence[Model], noting: Noting) -> N
     for task in bench.study.tasks:
         file = bench.task_files.get(task.name)
         with noting(f"tasks: {task.name}: "):
-            if file is None or task.data or read(file).data_files:
+            if file is None or task.data or read(file).data_files or read(file).fields.get("dataset_path") == "json":
                 for model in models:
                     bench.items_of(task, model)
 

@@ -10,7 +10,6 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import read_table
-from phaselab.stimuli.grid import tr_of_texts
 from phaselab.stimuli.run import Run, Stimulus
 
 
@@ -30,6 +29,9 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
         "a word": table["word"].str.strip() == "",
         f"run as one of {', '.join(n_trs)}": ~table["run"].isin([*n_trs]),
         "seconds, the offset after the onset": ~(np.isfinite(times).all(axis=1) & (times["offset"] > times["onset"])),
+        "an onset in its run": ~times["onset"].between(
+            0, tr * (table["run"].map(dict(n_trs)) - 1e-9), inclusive="left"
+        ),
         "the onsets of a run in ascending order": times["onset"].groupby(table["run"]).diff() < 0,
         "start as 0 or 1": ~table["start"].isin(["0", "1"]),
     }
@@ -43,5 +45,4 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
         onsets, offsets = own[["onset", "offset"]].to_numpy(dtype=float).T
         starts = (own["start"] == "1").to_numpy() | (own.index == 0)
         runs.append(Run(name, tuple(own["word"]), onsets, offsets, tr, length, own, starts))
-        tr_of_texts(runs[-1])  # now, and not after hours of hidden states
     return Stimulus(path.stem, tuple(runs))
