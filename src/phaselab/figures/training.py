@@ -46,7 +46,7 @@ def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = 
     """A measure of behaviour, one line per task or their mean with the tasks as thin lines; chance beside accuracy."""
     rows = query.select(curves, perspective="behaviour", measure=measure).sort_values("tokens")
     rows = rows.assign(line=rows["task"], unit=rows["task"])
-    level = query.chance_level(curves) if measure == "knowing" or measure.startswith("accuracy") else np.nan
+    level = query.chance_level(curves, "accuracy" if measure.startswith("accuracy") else measure)
     thin = rows if mean and rows["task"].nunique() > 1 else None
     if mean:
         rows = query.behaviour_by_task(curves, measure).rows.assign(line="mean of tasks")
