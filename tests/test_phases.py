@@ -571,8 +571,8 @@ def test_a_table_is_drawn_in_parts() -> None:
         ({"error": -0.1}, {"stderr": "error"}, "stderr: column 'error': found -0.1"),
         ({"model": None}, {"by": ["model"]}, "by: column 'model': found 43 empty cells"),
         ({}, {"by": ["task"]}, "by: found no column 'task'"),
-        ({}, {"by": ["model", "model"]}, "by: found model, model, expected each column once"),
-        ({"kind": "a"}, {"by": ["kind"]}, "by: found kind, expected each column once, and none called as"),
+        ({}, {"by": ["model", "model"]}, "by: found columns tokens, value, model, model, expected distinct ones"),
+        ({"kind": "a"}, {"by": ["kind"]}, "by: found kind, expected none called as a column of the moves"),
     ],
 )
 def test_a_wrong_table_is_told_by_its_column(change: dict[str, object], options: dict[str, object], said: str) -> None:

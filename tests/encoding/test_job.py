@@ -22,6 +22,7 @@ from phaselab.encoding import job as scores
 from phaselab.encoding.ridge import Plan
 from phaselab.errors import PhaselabError
 from phaselab.results import digest_code, digest_file
+from phaselab.stages import one_thread
 from phaselab.stimuli import convolve
 from phaselab.study import EncodingSpec
 
@@ -125,12 +126,13 @@ def test_scores_are_those_of_encode(here: Path) -> None:
     table = scored(*FILES, "--seed", "3")
     X, Y = np.load("X.npy"), np.load("Y.npy")
     cut = {str(run): slice(run * LENGTH, (run + 1) * LENGTH) for run in range(RUNS)}
-    expected = encoding.encode(
-        {0: {run: X[rows] for run, rows in cut.items()}},
-        {"Y": {run: Y[rows] for run, rows in cut.items()}},
-        EncodingSpec(log10_alphas=(-3, 5, 9), permutations=99),
-        seed=3,
-    )["Y"]
+    with one_thread():  # as the command does: sums in the same order
+        expected = encoding.encode(
+            {0: {run: X[rows] for run, rows in cut.items()}},
+            {"Y": {run: Y[rows] for run, rows in cut.items()}},
+            EncodingSpec(log10_alphas=(-3, 5, 9), permutations=99),
+            seed=3,
+        )["Y"]
     for name in ("r", "p", "alpha", "significant"):
         np.testing.assert_array_equal(table[name], getattr(expected, name)[0])
 

@@ -434,8 +434,8 @@ def fit_table(
     expect(len({*roles}) == len(roles), "by", f"columns {', '.join(roles)}", "distinct ones in all options")
     read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
     read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
-    wrong = [column for column in by if column in MOVE_COLUMNS or list(by).count(column) > 1]
-    expect(not wrong, "by", ", ".join(wrong), "each column once, and none called as one of the moves is")
+    wrong = [column for column in by if column in MOVE_COLUMNS]
+    expect(not wrong, "by", ", ".join(wrong), "none called as a column of the moves is")
     for column in (*by, *([replicates] if replicates else [])):
         role = "by" if column in by else "replicates"
         empty = int((_column(table, role, column).isna() | (table[column] == "")).sum())
