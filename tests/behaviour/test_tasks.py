@@ -127,7 +127,7 @@ def test_items_are_scored_as_a_plain_loop_scores_them(family: str, words: int) -
     assert per_item["chosen"].tolist() == [item.options[c] for item, c in zip(items, chosen, strict=True)]
     assert per_item["greedy"].tolist() == [said for _, said in plain]
     assert (per_item["follows"] == [said != "" for _, said in plain]).all()
-    assert 15 < per_item["follows"].sum() < 40  # both outcomes are there
+    assert 10 < per_item["follows"].sum() < 40  # both outcomes are there
     p = np.exp(logp) / np.exp(logp).sum(1, keepdims=True)
     np.testing.assert_allclose(per_item["brier"], ((p - np.eye(4)[right]) ** 2).sum(1), atol=1e-5)
     np.testing.assert_allclose(per_item["entropy"], -(p * np.log(p)).sum(1), atol=1e-4)
