@@ -24,7 +24,7 @@ BUDGET = {
     "features": 502,
     "figures": 975,
     "internals": 666,
-    "phases": 1481,
+    "phases": 1492,
     "stages": 971,
     "stimuli": 340,
     "sweep": 386,

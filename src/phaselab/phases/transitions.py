@@ -102,8 +102,19 @@ class Transitions:
 
     @property
     def detectable(self) -> float:
-        """The smallest move that would have been found in four of five curves like this one."""
-        return detectable_move(*self._noise, self.grid) if np.ptp(self.values) > 0 else nan
+        """The smallest move that would have been found in four of five curves like this one, by rough estimate.
+
+        The larger of what the noise of the mean allows and what replicates do that differ in their gain from the first
+        quarter of the checkpoints to the last.
+        """
+        if np.ptp(self.values) == 0:
+            return nan
+        least, many = detectable_move(*self._noise, self.grid), self.tokens.size // 4
+        if self.replicates is None or len(self.replicates) < 2:
+            return least
+        gains = self.replicates[:, -many:].mean(axis=1) - self.replicates[:, :many].mean(axis=1)
+        t = stats.t.ppf([0.975, 0.8], gains.size - 1).sum()
+        return max(least, float(t * stats.sem(gains)))
 
     def p(self, move: Any) -> float:
         """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
