@@ -212,7 +212,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
         why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
     path = accuracy.at(at[inside])
-    excursion = float(np.abs(path - path[0]).max())
+    excursion = float(np.ptp(path))
     parts = {
         "changes by the margin or more": float(stats.t.sf((rule.margin - abs(change)) / off, degrees)),
         "leaves its level": float(stats.norm.sf((2 * rule.margin - excursion) / (noise / np.sqrt(2)))),
