@@ -61,7 +61,7 @@ def load(
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-        sees = foresight(model.to(device).eval())
+        sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
     except pickle.UnpicklingError as error:
         found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
         raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error

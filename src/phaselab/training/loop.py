@@ -83,7 +83,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     made_by = {"phaselab": __version__, "code": digest_code("texts", "training")}
     for step in range(_resume(at, model, optimizer), max(at.missing) + 1):
         if step in at.missing:
-            model.eval()
+            model.eval()  # torch's evaluation mode
             with torch.no_grad():
                 loss = float(_loss(model, held_out))
             model.train()
