@@ -90,17 +90,28 @@ class Strict(BaseModel):
                 yield name, f"{why}, expected no such field: it would be ignored"
 
 
+class Mix(Strict):
+    """A stage of a schedule: what is trained on up to the share ``until`` of all steps."""
+
+    until: float = Field(gt=0, le=1)
+    mix: str
+
+
 class Training(Strict):
     """A language model trained from scratch, with checkpoints.
 
-    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``vocabulary``:
-    tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence;
-    ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many,
-    evenly spaced in log steps, first and last included.
+    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``mixes``: a
+    schedule, for ``world`` of these and of ``narrative`` (mostly stories alone) and ``off-domain`` (mostly arithmetic,
+    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of the
+    byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence; ``batch``:
+    sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many, evenly spaced in
+    log steps, first and last included.
     """
 
     text: Literal["world", "books"]
     mix: str = "en"
+    # Left out where there is none, so that models without a schedule are the same as before there were schedules.
+    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=lambda mixes: not mixes)
     architecture: Literal["gpt_neox", "olmo2", "llama"]
     hidden_size: int = Field(default=128, ge=8, le=2**16)
     layers: int = Field(default=3, ge=1, le=1000)
@@ -362,6 +373,10 @@ class Study(Strict):
             if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
                 right = f"at most {train.steps + 1} with steps: {train.steps}"
                 yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
+            ends = [stage.until for stage in train.mixes] if train else []
+            if ends and (ends[-1] != 1 or sorted({*ends}) != ends):
+                right = "shares that rise to 1"
+                yield f"models.{number}.train.mixes", f"found until {', '.join(map(str, ends))}, expected {right}"
 
     @property
     def where(self) -> str:
