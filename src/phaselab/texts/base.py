@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -45,7 +45,7 @@ class Item:
     language: str
     question: str = ""
     choices: tuple[str, ...] = ()
-    form: bool = True
+    form: bool = field(default=True, repr=False)
 
 
 class TextSource(ABC):
