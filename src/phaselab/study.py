@@ -79,7 +79,8 @@ class Strict(BaseModel):
     def given(self, name: str) -> bool:
         """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
         fields = type(self).model_fields
-        dumped = self.model_fields_set >= fields.keys() and getattr(self, name) == fields[name].default
+        always = {field for field, of in fields.items() if of.exclude_if is None}
+        dumped = self.model_fields_set >= always and getattr(self, name) == fields[name].default
         return name in self.model_fields_set and not dumped
 
     def ignored(self) -> Iterator[tuple[str, str]]:
@@ -397,11 +398,21 @@ def embedded() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).with_name("studies").glob("*.yaml"))}
 
 
+#: Folder of published studies, seen from where the book is built; how a study asks for its published tables.
+PUBLISHED, OF_TABLES = Path("published"), "published:"
+
+
 def load_study(name_or_path: str | Path) -> Study:
-    """The embedded study of this name, or that of a YAML file; a StudyError names each field that is wrong."""
+    """The embedded study of this name, that of a YAML file, or ``published:NAME``, of which there are tables alone.
+
+    A StudyError names each field that is wrong.
+    """
     known, asked = embedded(), str(name_or_path)
+    if published := asked.startswith(OF_TABLES):
+        known = {f"{OF_TABLES}{path.parent.name}": path for path in sorted(PUBLISHED.glob("*/study.yaml"))}
     path = known.get(asked, home(asked))
-    expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
+    right = "one of " * bool(known) + (", ".join(known) or f"a folder of {PUBLISHED.absolute()}")
+    expect(path.is_file(), "study", repr(asked), right if published else f"a YAML file or {right}", StudyError)
     study = read_section(path, Study)
     study._file = str(path)
     return study
