@@ -59,7 +59,7 @@ def score_tasks(
     rows : one row per task and measure: mean over items, and standard error (NaN for a single item). Measures:
 
         - ``instruction_following``: share of items whose greedy continuation starts with one of the options, all its
-          tokens included (no rows for a task whose prompts ask for none); ``accuracy_greedy``: share where that option is right;
+          tokens included (no rows where prompts ask for none); ``accuracy_greedy``: share where that option is right;
         - ``accuracy``: share whose option of highest log-probability (summed over tokens) is right;
           ``chance_corrected_accuracy``: (accuracy - 1/k) / (1 - 1/k) for items of k options;
         - ``log_probability``: of the right option, nats; ``log_probability_normalised``: the same among the options

@@ -100,7 +100,8 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
 
 def _hours(places: Sequence[Path]) -> float:
     """What the stages took, one after the other; those that do not say it count nothing."""
-    return round(sum(read_manifest(place).get("made_by", {}).get("seconds", 0.0) for place in places) / 3600, 2)
+    seconds = (float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places)
+    return round(sum(seconds) / 3600, 2)
 
 
 def _trained_hours(bench: Workbench) -> float:
@@ -213,7 +214,7 @@ def _checkpoints(bench: Workbench, model: Any, revision: str) -> list[Any]:
 
 
 def _differences(published: pd.DataFrame, rerun: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a rerun beside those of the same model, checkpoint, measure, layer, subject ...; absent ones: infinite."""
+    """Rows of a rerun beside the published ones of the same measure, layer, subject ...; where there is none: inf."""
     both = rerun.merge(published, on=KEYS, how="left", suffixes=("", "_published"))
     apart = (both["value"] - both["value_published"]).abs()
     apart = apart.mask(both["value"].notna() & both["value_published"].isna(), np.inf).fillna(0.0)
