@@ -32,7 +32,7 @@ class Lazy(Mapping[Key, Value]):
 class View:
     """Some rows and ascending columns of an (n, m) array, rotated by `shift` rows; read where it is indexed in both.
 
-    Zarr and HDF5 arrays have no views, and take ranges of columns well and scattered ones badly.
+    Zarr and HDF5 have no views, and read scattered columns badly.
     """
 
     def __init__(

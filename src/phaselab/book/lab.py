@@ -1,8 +1,4 @@
-"""What a notebook sees of a study.
-
-``begin`` is a notebook's first call: it checks the parameters (plain papermill takes anything) and returns the
-``Lab``, through which the notebook reads results and computes those that are missing in its own process.
-"""
+"""What a notebook sees of a study."""
 
 from __future__ import annotations
 
@@ -38,10 +34,7 @@ COMMON = ("study", "model", "results", "data", "device")
 
 
 def begin() -> Lab:
-    """Check the parameters of the notebook that calls it, and return the ``Lab`` that they describe.
-
-    Annotated names are parameters; any other public name was given by mistake (plain papermill only warns).
-    """
+    """Check the parameters of the notebook that calls it (its annotated names), and return their ``Lab``."""
     from IPython.core.getipython import get_ipython
 
     shell = get_ipython()

@@ -133,7 +133,7 @@ def book(
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book."""
-    from phaselab.book import pages
+    from phaselab.book import runner
     from phaselab.sweep.pool import cores
 
     root = home(root).resolve()
@@ -141,10 +141,10 @@ def book(
     loaded, store = load_study(study), Store(results)
     _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    if not pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
+    if not runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
         raise typer.Exit(1)
-    pages.place_pages(loaded, store, root)
-    typer.echo(f"The book: {pages.build(root, student).as_uri()}")
+    runner.place_pages(loaded, store, root)
+    typer.echo(f"The book: {runner.build(root, student).as_uri()}")
 
 
 @app.command()

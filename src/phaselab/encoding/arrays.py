@@ -21,10 +21,7 @@ _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hf5|hdf|hdf5))/
 
 @dataclass(frozen=True)
 class Array:
-    """An array of real numbers on disk, read where it is indexed, as `dtype`.
-
-    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, Zarr or HDF5 array.
-    """
+    """An array of real numbers on disk (memory map, Zarr or HDF5), read where it is indexed, as `dtype`."""
 
     where: str
     label: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata as metadata
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +17,7 @@ from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_file, write_table
+from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import convolve, delayed
 
@@ -33,8 +32,7 @@ PIECE, LONG = 64 * 2**20, 60
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths.
 
-    ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left out; ``p`` as well when there are no
-    permutations. `say` receives what was understood, what the user must know, and a summary.
+    `say` receives what was understood, what the user must know, and a summary.
     """
     beside = _check_out(job)
     features, responses, ceilings = (
@@ -89,8 +87,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "left_out": int((voxels["note"] != "").sum()),
         "warnings": notes + said,
     }
-    with write_file(beside) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(content, beside)
     say("\n".join([*(f"note: {note}" for note in said), summary(table, job.rows)]))
     return [job.out, beside]
 

@@ -32,8 +32,7 @@ def ridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
-    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first. `folds` are
-    (train, validation) rows of the training set.
+    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first.
     """
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV

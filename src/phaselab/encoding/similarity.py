@@ -31,10 +31,9 @@ GAP = 10
 def summarise(
     X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
 ) -> pd.DataFrame:
-    """Measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
+    """Measures by layer, subject and region, as rows of the curves table; no ``rsa`` of a single voxel.
 
-    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region. `X` and
-    `Y` are as for ``encode``, `rois` (n_voxels,) of each subject. Regions of a single voxel have no row of ``rsa``.
+    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region.
     """
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
@@ -65,10 +64,9 @@ def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
 
 
 def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Ranks of the correlation distances, one minus r over columns, between TRs of pairs `far`: of length 1; (n, n).
+    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho.
 
-    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1. The cosine of two
-    such matrices is Spearman's rho.
+    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
     """
     units = unit(patterns.T)
     # Both halves of the symmetric matrix: every pair twice, which changes neither ranks nor cosine. Rounding makes

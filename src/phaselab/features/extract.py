@@ -32,13 +32,11 @@ def extract(
     together, then ``stride`` new ones at a time after the ``window`` before them. Texts are joined by single spaces,
     and what occurs twice is read once.
 
-    What begins every pass (``passes.opening``: BOS, or EOS) is never pooled; what the tokenizer puts behind a text is
-    left out. With neither, a text that begins a pass is pooled without its first token, and is empty if it has no
-    other; unless ``first_token`` is ``keep``. A pass that is longer than the model's context loses tokens on its left,
-    but no more than half of that context: beyond, it takes fewer new texts.
+    What begins every pass (``passes.opening``) is never pooled; what the tokenizer puts behind a text is left out. With
+    neither, a text that begins a pass is pooled without its first token, and is empty if it has no other; unless
+    ``first_token`` is ``keep``. A pass that is longer than the model's context loses tokens on its left, but no more
+    than half of that context: beyond, it takes fewer new texts.
 
-    model : causal language model of transformers in evaluation mode, on any device.
-    tokenizer : its tokenizer; for a context of several texts a fast one, whose offsets tell which token is whose.
     max_tokens : tokens of a batch, padding included; None: `MAX_TOKENS`. Halved when memory runs out.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
     say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.

@@ -1,8 +1,6 @@
 """Hidden states of all layers, pooled by hooks while the network runs, so that they never exist together.
 
-The networks are causal: what follows a token cannot change its hidden state. Hence rows of a batch are filled up on the
-right and need neither an attention mask nor a padding token; and one pass over many words gives each of them what a
-pass that ended there would.
+Networks are causal: rows are filled up on the right and need no mask, and a pass over many words serves each of them.
 """
 
 from __future__ import annotations

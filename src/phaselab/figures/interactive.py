@@ -56,7 +56,7 @@ def phase_interactive(
 ) -> Any:
     """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
 
-    `transitions` (as in ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken.
+    `transitions` are vertical lines; `tasks` : model -> tasks of which the mean is taken.
     """
     import plotly.express as px
 
@@ -119,10 +119,7 @@ def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: An
 
 
 def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
-    """Both hemispheres of the inflated fsaverage5 to turn around: 1.7 MB, and 0.2 MB for each further map.
-
-    `maps` : name of a button -> values as in ``surface``; `label` : what they are.
-    """
+    """Both hemispheres of the inflated fsaverage5 to turn around, 1.7 MB; `maps` : button -> as in ``surface``."""
     every = np.stack(list(maps.values()))
     limits = min(0.0, float(np.nanmin(every))), float(np.nanmax(every))
     how = {"hemi": "both", "engine": "plotly", "title_font_size": 12, "cbar_tick_format": ".2f"}

@@ -1,7 +1,6 @@
-"""Stages: what is computed of a checkpoint, one file each, and the workbench that runs them.
+"""Stages: what is computed of a checkpoint, and the workbench that runs them.
 
-Every file of this folder is imported here and registers its stages: adding one is adding a file. What is slow to
-import is imported inside their functions: a run with nothing to do needs none of it.
+Every file of this folder is imported here and registers its stages; they import what is slow when they are run.
 """
 
 from importlib import import_module

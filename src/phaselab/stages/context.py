@@ -1,8 +1,4 @@
-"""What stages work with: a study with its data and results, and one checkpoint that is loaded once.
-
-A ``Workbench`` knows a study and where its results lie, and makes what is missing, for the command line as for a
-notebook: what one of them has made the other finds.
-"""
+"""What stages work with: a study with its data and results, and one checkpoint that is loaded once."""
 
 from __future__ import annotations
 
@@ -22,7 +18,7 @@ from phaselab.brains import BRAINS, BrainData, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.stages.registry import STAGES, Stage, fields
+from phaselab.stages.registry import DATA, STAGES, Stage, fields
 from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
 from phaselab.training.folder import trained
 
@@ -36,8 +32,7 @@ T = TypeVar("T")
 def one_thread(device: str = "cpu", threads: int = 1) -> Iterator[None]:
     """Compute on one thread of the CPU, or `threads`; on another device, where no bits are promised, as it comes.
 
-    Sums are ordered differently on another number of threads, and the last digits then differ: with one thread a
-    sweep, a notebook and a machine with more cores agree to the bit. Several are far slower where others compute too.
+    More threads order sums differently: with one a sweep, a notebook and another machine agree to the bit.
     """
     if device != "cpu":
         yield
@@ -93,24 +88,16 @@ class _once(cached_property[T]):
 
 @dataclass
 class Workbench:
-    """A study, its data and its results; everything is made when first asked for.
-
-    data : folder of downloaded data. say : receives a line when something unusual happens.
-    keep_downloads : whether a checkpoint from a hub stays in the cache after its stages.
-    device : where checkpoints are read and ridges are solved: ``cpu``, ``cuda`` or ``cuda:N``. Results of another
-        device are reused: they differ by rounding alone.
-    keep_features : keep the hidden states of each checkpoint (stage ``features``).
-    fresh : names of stages that are made again whatever there is; each result once.
-    """
+    """A study, its data and its results; everything is made when first asked for."""
 
     study: Study
     store: results.Store
-    data: Path | None = None
-    say: Callable[[str], None] = field(default=lambda line: None)
-    keep_downloads: bool = True
-    device: str = "cpu"
-    keep_features: bool = False
-    fresh: frozenset[str] = frozenset()
+    data: Path | None = None  # folder of downloaded data
+    say: Callable[[str], None] = field(default=lambda line: None)  # when something unusual happens
+    keep_downloads: bool = True  # whether a checkpoint from a hub stays in the cache after its stages
+    device: str = "cpu"  # cpu, cuda or cuda:N; results of another one are reused: they differ by rounding alone
+    keep_features: bool = False  # whether hidden states are kept (stage ``features``)
+    fresh: frozenset[str] = frozenset()  # stages that are made again whatever there is; each result once
 
     def __post_init__(self) -> None:
         self.data = home(self.data) if self.data else None
@@ -233,7 +220,8 @@ class Workbench:
 
     def _shared_inputs(self, stage: Stage, model: Model) -> dict[str, Any]:
         """Inputs that all checkpoints of a model share."""
-        found = {"version": stage.version, **stage.fields(self.study)}
+        names = [*stage.reads, *(name for kind in stage.data for name in DATA[kind][0])]
+        found = {"version": stage.version, **fields(self.study, names)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}
         if "checkpoint" in stage.data:
             found |= {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code}
@@ -279,8 +267,7 @@ class Workbench:
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
-        The checkpoint is loaded when a stage asks for it, once for all of them. When a stage fails the others are made
-        all the same, and then a UnitFailed tells what went wrong in which.
+        When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages

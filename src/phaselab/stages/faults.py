@@ -22,8 +22,8 @@ Noting = Callable[[str], AbstractContextManager[None]]
 def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> dict[str, str]:
     """Refuse a study that cannot be made: a StudyError tells every fault, with file and field.
 
-    `wanted`: other checkpoints than the study's. Returns model -> what is wrong with that one alone (a folder that is
-    not there, sizes that its architecture does not take). If nothing is to be made, nothing is looked at.
+    `wanted`: other checkpoints than the study's. Returns model -> what is wrong with that one alone (its folder, sizes
+    that its architecture does not take). If nothing is to be made, nothing is looked at.
     """
     faults, failed, own = dict[str, None](), dict[str, str](), f"{bench.study.where}: "
 

@@ -1,8 +1,4 @@
-"""What a stage is: one function that makes one kind of result of a checkpoint, and what that result depends on.
-
-Its results are current while what it `reads` is the same. Code is not compared: whoever changes a stage's numbers
-raises its `version`.
-"""
+"""What a stage is: one function that makes one kind of result of a checkpoint, and what that result depends on."""
 
 from __future__ import annotations
 
@@ -38,33 +34,23 @@ Run = Callable[["Unit", Path], "pd.DataFrame | None"]
 
 @dataclass(frozen=True)
 class Stage:
-    """A registered stage.
+    """A registered stage; its results are current while what it reads is the same.
 
-    Attributes
-    ----------
-    name : also the name of its folder.
-    version : raised by hand when its numbers change.
-    run : takes the unit (``context.Unit``) and an empty folder for its files. It returns rows of the curves table
-        without the columns that are the unit's, or None when it has files alone.
-    reads : fields of the study, dotted, beside those that its `data` bring; a section stands for all its fields.
-    data : names of ``DATA``.
-    perspective : the column of its rows; empty where there are none.
-    scope : made for each checkpoint, for the last one of a model, or once for a model from all of its checkpoints.
-    after : for scope ``model``: the stage of all checkpoints whose files it reads.
-    asked : whether a study asks for it, for a model.
-    parts : name -> version of registered parts that it runs (measures): a part whose version is raised is stale.
+    `run` takes the unit (``context.Unit``) and an empty folder for its files. It returns rows of the curves table
+    without the columns that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint,
+    for the last one of a model, or once for a model from all of its checkpoints.
     """
 
-    name: str
-    version: int
+    name: str  # also of its folder
+    version: int  # raised by hand when its numbers change: code is not compared
     run: Run
-    reads: tuple[str, ...] = ()
-    data: tuple[str, ...] = ("checkpoint",)
-    perspective: str = ""
+    reads: tuple[str, ...] = ()  # fields of the study, dotted, beside those of its data; a section: all its fields
+    data: tuple[str, ...] = ("checkpoint",)  # names of ``DATA``
+    perspective: str = ""  # the column of its rows
     scope: Literal["checkpoint", "last", "model"] = "checkpoint"
-    after: str = ""
-    asked: Callable[[Study, Model], bool] = lambda study, model: True
-    parts: Callable[[], Mapping[str, int]] = dict
+    after: str = ""  # for scope ``model``: the stage of all checkpoints whose files it reads
+    asked: Callable[[Study, Model], bool] = lambda study, model: True  # whether a study asks for it, for a model
+    parts: Callable[[], Mapping[str, int]] = dict  # name -> version of registered parts that it runs (measures)
 
     @property
     def table(self) -> str:
@@ -78,10 +64,6 @@ class Stage:
         own = [module.replace(".", "/")] if package == "phaselab" else []
         own += [ROOMS[self.perspective]] if self.perspective else []
         return own + [room for name in self.data for room in DATA[name][1]]
-
-    def fields(self, study: Study) -> dict[str, Any]:
-        """The fields of a study that it reads and their values, flat (see ``fields``)."""
-        return fields(study, [*self.reads, *(field for name in self.data for field in DATA[name][0])])
 
 
 #: Name -> stage, in the order in which the stages of a checkpoint run.
@@ -100,10 +82,7 @@ def stage(name: str, version: int, **options: Any) -> Callable[[Run], Run]:
 
 
 def fields(study: Study, names: Iterable[str]) -> dict[str, Any]:
-    """The values of dotted `names` in a study, flat: ``{"encoding.fdr": 0.05, "tasks.reading.items": 20}``.
-
-    A list of named sections (tasks) is flattened by their names, so that what is stale names the field.
-    """
+    """The values of dotted `names` in a study, flat: ``{"encoding.fdr": 0.05, "tasks.reading.items": 20}``."""
     dump, found = study.model_dump(mode="json"), dict[str, Any]()
     for name in names:
         found |= _flat(name, reduce(getitem, name.split("."), dump))

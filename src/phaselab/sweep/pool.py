@@ -1,9 +1,4 @@
-"""All units of a study on this machine: a pool of single-threaded workers, with progress.
-
-Units do not depend on each other, so their order and the number of workers change nothing in the results. What goes
-wrong in one is reported at the end and stops none of the others. What is current is found before any worker is
-started: with nothing to do there is none.
-"""
+"""All units of a study on this machine: a pool of single-threaded workers, with progress."""
 
 from __future__ import annotations
 
@@ -48,16 +43,13 @@ KILLED = (
 
 @dataclass
 class Outcome:
-    """What a sweep did: stages that were computed or reused, and what went wrong, by unit.
-
-    ``curves`` is the file of the curves table, which is written for a whole study alone.
-    """
+    """What a sweep did: stages that were computed or reused, and what went wrong, by unit."""
 
     computed: int = 0
     reused: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    curves: Path | None = None
+    curves: Path | None = None  # the file of the curves table, which is written for a whole study alone
 
     def summary(self, study: Study) -> dict[str, object]:
         """What is said of it, and where the curves table of the study is."""
@@ -74,10 +66,9 @@ def cores() -> int:
 
 
 def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
-    """How many units are computed at once: `jobs`, or else as many as there are cores.
+    """How many units are computed at once: `jobs`, else one a core; on a CUDA device, whose memory they share, one.
 
-    One on a CUDA device, whose memory they would have to share; and one by default where a model is on a hub: such a
-    model may have 29 GB, and each worker downloads and holds a checkpoint of its own.
+    One by default where a model is on a hub: each worker holds a checkpoint of its own, which may have 29 GB.
     """
     most = JOBS_PER_CORE * cores()
     expect(jobs is None or jobs <= most, "--jobs", jobs, f"at most {most}: this process may use {cores()} cores")
@@ -86,8 +77,7 @@ def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
     return jobs or (1 if any(model.family or model.repository for model in models) else cores())
 
 
-# ------------------------------------------------------------------------------------------------- inside a worker
-
+# Inside a worker:
 _bench: Workbench
 _messages: Any
 
@@ -125,9 +115,6 @@ def _attempt(function: Callable[..., int], *arguments: Any) -> tuple[int, str]:
         return getattr(error, "made", 0), told(error)
 
 
-# ----------------------------------------------------------------------------------------------------- the parent
-
-
 def run(
     study: Study,
     store: Store,
@@ -142,15 +129,8 @@ def run(
     """Make all that is missing of a study and write its curves table; failures are in the outcome, by unit.
 
     A PhaselabError, before anything is computed, for a study that cannot be made (see ``stages.check``), a device that
-    is not there, more workers than this machine is good for, or a stage to be made anew that is none.
-
-    Parameters
-    ----------
-    models : names; empty: all models of the study.
-    checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
-    jobs : workers, by default as `workers` says.
-    device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-    options : of ``Workbench``: ``keep_downloads``, ``keep_features``, ``fresh``.
+    is not there, more workers than this machine is good for, or a stage to be made anew that is none. `models`: names,
+    empty: all. `checkpoints`: a choice other than the study's. `options`: of ``Workbench``.
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
@@ -201,11 +181,7 @@ class _Sweep:
         self.environment = dict(os.environ)
 
     def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
-        """Train what is missing, and make the stale stages of the `units` of each model, checkpoints or None.
-
-        Those of a model are begun when it is there, while others are still trained; of a model that could not be
-        trained or listed there are none.
-        """
+        """Train what is missing, and make the stale stages of the `units` of models that are there meanwhile."""
         models: dict[bool, list[Model]] = {False: [], True: []}
         for model in (model for model in self.models if model.name not in self.outcome.failures):
             with self._failing(model.name):
@@ -242,8 +218,7 @@ class _Sweep:
     def _finished(self, waiting: deque[_Task]) -> Iterator[tuple[_Task, int, str]]:
         """Each task, what it made and what went wrong, as they end; meanwhile others may be put behind `waiting`.
 
-        No more are under way than there are workers. When one of these is killed all are lost, and every task under way
-        may have been the reason: each is tried again, with no other beside it.
+        When a worker is killed all are lost, and every task under way may be the reason: each is tried again alone.
         """
         running, again = dict[Future[tuple[int, str]], _Task](), list[_Task]()
         while waiting or running or again:
@@ -323,10 +298,7 @@ class _Told(Progress):
             self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
 
     def listen(self, context: Any) -> Any:
-        """A queue for the messages of workers, ``("say", line)`` or ``("bar", name, done, total)``.
-
-        One of its own for each pool: a worker that was killed may have left the one before locked.
-        """
+        """A queue for ``("say", line)`` or ``("bar", name, done, total)``, one a pool: a killed worker may lock it."""
         self.messages = context.Queue()
         self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
         self.thread.start()

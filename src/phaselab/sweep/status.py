@@ -18,9 +18,8 @@ COLUMNS = ("model", "stage", "current", "stale", "missing", "damaged", "other co
 def status(bench: Workbench) -> pd.DataFrame:
     """One row per model and stage that the study asks for, `COLUMNS`; nothing is made, downloaded or loaded.
 
-    Current results that were made by other code (another version of the package, or an edit) are counted in
-    ``current`` as well: code is recorded and not compared. A model that is not trained yet, or whose checkpoints
-    cannot be listed, has one row with what is said of it.
+    Current results that were made by other code are counted in ``current`` as well. A model that is not trained yet, or
+    whose checkpoints cannot be listed, has one row with what is said of it.
     """
     rows: list[dict[str, object]] = []
     for model in bench.study.models:

@@ -1,8 +1,7 @@
 """Ridge regression with one alpha per target, for thousands of ridges on the same responses.
 
 As much as can be is shared: ``Splits`` by everything, ``Targets`` by all layers of all models, a ``Plan`` by all
-subjects of one stimulus; ``solve`` brings both together. The page *The encoder, derived* has the mathematics, with the
-names that are used here.
+subjects of one stimulus. The page *The encoder, derived* has the mathematics, with the names that are used here.
 """
 
 from phaselab.encoding.ridge.alphas import Fit, batch_size, solve

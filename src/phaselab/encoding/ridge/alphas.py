@@ -18,30 +18,22 @@ SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
 
 @dataclass(frozen=True)
 class Fit:
-    """What was learned of each target; NaN where it was left out.
+    """What was learned of each target; NaN where it was left out, None where it was not asked for."""
 
-    alpha : float64 (n_targets,) the chosen alphas.
-    cv_score : float32 (n_targets,) mean over folds of the correlation with that alpha.
-    test_score : float32 (n_targets,) correlation, or None without a test set.
-    predictions : (n_test, n_targets) when asked for, less the mean of the training set, which would drown them.
-    weights : (r, n_targets) when asked for, of the whitened directions of the plan.
-    """
-
-    alpha: np.ndarray
-    cv_score: np.ndarray
-    test_score: np.ndarray | None
-    predictions: np.ndarray | None
-    weights: np.ndarray | None
+    alpha: np.ndarray  # float64 (n_targets,), chosen
+    cv_score: np.ndarray  # float32 (n_targets,) mean over folds of the correlation with that alpha
+    test_score: np.ndarray | None  # float32 (n_targets,) correlation, with a test set
+    predictions: np.ndarray | None  # (n_test, n_targets) less the mean of the training set, which would drown them
+    weights: np.ndarray | None  # (r, n_targets) of the whitened directions of the plan
 
 
 @torch.inference_mode()
 def solve(
     plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: slice | None = None
 ) -> Fit:
-    """Choose alpha for each target, fit, and score on the test set.
+    """Choose alpha for each target (of `columns` alone, the first is then ``columns.start``), fit, and score.
 
-    plan : of the features; with `X_test` when `targets` have a test set, and with their splits.
-    columns : these targets alone, of which the result then is: its first target is ``columns.start``.
+    The plan has the targets' splits, and an `X_test` when they have a test set.
     """
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
     n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
@@ -81,10 +73,7 @@ def solve(
 
 
 def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, more: int = 0) -> int:
-    """Targets of a batch that fit into `memory` bytes beside plans that are held together.
-
-    `n_test` are the test rows of the one with the most, `more` the bytes per target that the caller needs himself.
-    """
+    """Targets of a batch that fit into `memory` bytes beside plans; `more` bytes per target are the caller's own."""
     each, own = more + max(plan.batch_bytes(n_test) for plan in plans), sum(plan.bytes for plan in plans)
     least = min(SMALLEST_BATCH, n_targets)
     fitting = int((memory - own) // each)

@@ -35,35 +35,25 @@ ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
 
 @dataclass(frozen=True)
 class Side:
-    """How a fold's z or w comes from responses; r_k is the fold's rank.
-
-    matrix : (r_k, r) from U'Y of the `pieces`; without `shift`, (r_k, n_rows) from the responses of `rows`.
-    shift : (r_k,) what the sum of the responses is multiplied with and taken off.
-    steep : (index, matrix) of the few entries that are taken from the responses nevertheless.
-    """
+    """How a fold's z or w comes from responses; r_k is the fold's rank."""
 
     pieces: list[int]
     rows: list[slice]
-    matrix: torch.Tensor
-    shift: torch.Tensor | None = None
-    steep: tuple[torch.Tensor, torch.Tensor] | None = None
+    matrix: torch.Tensor  # (r_k, r) from U'Y of the pieces; without `shift`, (r_k, n_rows) from responses of the rows
+    shift: torch.Tensor | None = None  # (r_k,) what the sum of the responses is multiplied with and taken off
+    steep: tuple[torch.Tensor, torch.Tensor] | None = None  # index, matrix of entries from the responses nevertheless
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """What a fold needs of the features.
-
-    K : (r_k, r_k), zero for near pairs; near : (rows, columns, block) of M near the diagonal and on it.
-    numerator : (n_alphas, r_k) g divided by its largest value, which a correlation does not see.
-    denominator : (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal.
-    """
+    """What a fold needs of the features."""
 
     z: Side
     w: Side
-    K: torch.Tensor
-    near: list[tuple[slice, slice, torch.Tensor]]
-    numerator: torch.Tensor
-    denominator: torch.Tensor
+    K: torch.Tensor  # (r_k, r_k), zero for near pairs
+    near: list[tuple[slice, slice, torch.Tensor]]  # (rows, columns, block) of M near the diagonal and on it
+    numerator: torch.Tensor  # (n_alphas, r_k) g divided by its largest value, which a correlation does not see
+    denominator: torch.Tensor  # (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal
 
 
 class _Set:
@@ -90,15 +80,13 @@ class Plan:
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
     splits : folds over the rows of X, by which alpha is chosen; in each everything is centred on its own mean.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
-    dtype : ``float32`` or ``float64``, of the products with responses; factorisations are in float64.
-    device : torch device, or ``auto``: CUDA where there is one.
+    dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
 
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
     U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
     F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
 
-    Memory: about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made (float64), and
-    `bytes` in the end, mostly ``itemsize (n r + n_test r + n_folds r (2 r + n_fold))``.
+    It takes about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made, and `bytes` in the end.
     """
 
     def __init__(

@@ -16,8 +16,7 @@ TRAIN, VALIDATE = 1, 2
 class Splits:
     """Rows of a training set that train and validate in each fold, and the pieces that they share.
 
-    A piece is a set of rows with the same role in every fold, so that sums over the rows of a fold
-    are sums over its pieces. Contiguous folds without a gap have one piece per fold.
+    A piece is a set of rows with the same role in every fold: sums over a fold are sums over its pieces.
 
     n, folds : number of rows; (train, validation) row numbers, none in both.
     roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.

@@ -39,43 +39,32 @@ class Source:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some `columns` of ``Targets``; `Y` (n, b) in the order of the pieces, less the mean, scaled.
-
-    `silent` is None where nothing is.
-    """
+    """Some `columns` of ``Targets``."""
 
     columns: np.ndarray
-    Y: torch.Tensor
+    Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
     Y_test: torch.Tensor | None
     sums: torch.Tensor
     squares: torch.Tensor
-    silent: torch.Tensor | None
+    silent: torch.Tensor | None  # None where nothing is
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Responses, and what of them does not depend on features; made by ``Targets.survey``.
+    """Responses, and what of them does not depend on features; made by ``Targets.survey``."""
 
-    source, held_out : the training rows, and the test rows or None; read in batches of columns.
-    left_out : target -> why it is not fitted; kept : (n_kept,) numbers of the other targets.
-    mean, taken_off : float64 (n_targets,) of the training set; the same, rounded to the precision of the responses.
-    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved.
-    sums, squares : (n_pieces, n_targets); (n_folds, n_targets) about the mean of each validation set. Both scaled.
-    silent, test_constant : (n_folds, n_targets) constant in the training set of a fold; (n_targets,) in the test set.
-    """
-
-    source: Source
-    held_out: Source | None
+    source: Source  # the training rows
+    held_out: Source | None  # the test rows
     splits: Splits
-    left_out: dict[int, str]
-    kept: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    taken_off: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    silent: np.ndarray
-    test_constant: np.ndarray
+    left_out: dict[int, str]  # target -> why it is not fitted
+    kept: np.ndarray  # (n_kept,) numbers of the other targets
+    mean: np.ndarray  # float64 (n_targets,) of the training set
+    scale: np.ndarray  # float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved
+    taken_off: np.ndarray  # the mean, rounded to the precision of the responses
+    sums: np.ndarray  # (n_pieces, n_targets), scaled
+    squares: np.ndarray  # (n_folds, n_targets) about the mean of each validation set, scaled
+    silent: np.ndarray  # (n_folds, n_targets) constant in the training set of a fold
+    test_constant: np.ndarray  # (n_targets,) constant in the test set
 
     @classmethod
     def survey(
@@ -86,9 +75,6 @@ class Targets:
         Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.
         train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
         Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
-
-        Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
-        target.
         """
         source, held_out = Source(Y, train, "Y"), None
         if Y_test is not None or test is not None:

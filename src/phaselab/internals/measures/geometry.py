@@ -94,10 +94,7 @@ def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
 
 @measure(version=1)
 def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
-    """Inverse mean log ratio of the tenth neighbour's distance to the others' (Levina & Bickel 2004).
-
-    Pooled over words, so that every ratio counts once (MacKay & Ghahramani 2005).
-    """
+    """Inverse mean log ratio of the tenth neighbour's distance to the others', pooled (Levina & Bickel 2004)."""
     n, k = nearest.shape
     value = n * (k - 1) / np.log(nearest[:, -1:] / nearest[:, :-1]).sum()
     return value, value / np.sqrt(n * (k - 1))
