@@ -56,7 +56,7 @@ def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
 
 
 def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """`given` with each value of its parameter's type, text read as it asks (``"3"`` is an int); ParameterError if not."""
+    """`given` with each value of its parameter's type; text is read (``"3"`` is an int); ParameterError if not."""
     listed = "\n".join(f"  {p.name}: {p.inferred_type_name} = {p.default}  {p.help}" for p in known.values())
     values: dict[str, Any] = {}
     for key, value in given.items():

@@ -64,15 +64,15 @@ def run(
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.status import COLUMNS, status
+    from phaselab.sweep.pool import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
+        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
         for row in own.to_dict("records"):
-            table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
+            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():

@@ -16,8 +16,8 @@ import torch
 from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
+from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect

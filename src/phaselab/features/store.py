@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ import zarr
 
 from phaselab import stimuli
 from phaselab.errors import expect
-from phaselab.features.pooling import Say
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
 
+Say = Callable[[str], None]
 #: Values of a chunk of Zarr at most, whose compressor takes 2 GiB.
 CHUNK = 1 << 28
 

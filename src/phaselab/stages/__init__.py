@@ -6,9 +6,18 @@ Every file of this folder is imported here and registers its stages; they import
 from importlib import import_module
 from pkgutil import iter_modules
 
-from phaselab.stages.context import Unit, UnitFailed, Workbench, choose_device, hub_family, one_thread
+from phaselab.stages.context import (
+    STAGES,
+    Stage,
+    Unit,
+    UnitFailed,
+    Workbench,
+    choose_device,
+    hub_family,
+    one_thread,
+    stage,
+)
 from phaselab.stages.faults import check
-from phaselab.stages.registry import STAGES, Stage, stage
 
 __all__ = ["STAGES", "Stage", "Unit", "UnitFailed", "Workbench"]
 __all__ += ["check", "choose_device", "hub_family", "one_thread", "stage"]

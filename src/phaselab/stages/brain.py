@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from phaselab.stages.context import Unit
-from phaselab.stages.registry import stage
+from phaselab.stages.context import Unit, stage
 
 #: Fields that change what is fitted and tested; memory and device change the last digits at most.
 _FITTED = ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")

@@ -1,15 +1,17 @@
-"""What stages work with: a study with its data and results, and one checkpoint that is loaded once."""
+"""What a stage is, and what it works with: a study with its data and results, a checkpoint that is loaded once."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results, texts
@@ -18,14 +20,91 @@ from phaselab.brains import BRAINS, BrainData, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.stages.registry import DATA, STAGES, Stage, fields
-from phaselab.study import Model, Study, StudyError, Task, Training, digest_of
+from phaselab.study import FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
 from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
     from phaselab.features import Features
 
 T = TypeVar("T")
+#: What a stage may depend on beside fields of the study: the checkpoint's weights, what the subjects heard and the
+#: hidden states of it, their responses, the text that the model was trained on, the tasks' files. Of each: fields of
+#: the study that come with it, and rooms whose code makes it.
+DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "checkpoint": ((), ("checkpoints/load",)),
+    "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),
+    "responses": (tuple(f"features.{name}" for name in FeatureSpec.GRID), ("brains",)),
+    "text": ((), ("texts",)),
+    "task files": ((), ()),
+}
+#: The room that computes what a perspective counts.
+ROOMS = {"brain": "encoding", "behaviour": "behaviour", "internal": "internals"}
+Run = Callable[["Unit", Path], "pd.DataFrame | None"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A registered stage; its results are current while what it reads is the same.
+
+    `run` takes the ``Unit`` and an empty folder for its files. It returns rows of the curves table
+    without the columns that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint,
+    for the last one of a model, or once for a model from all of its checkpoints.
+    """
+
+    name: str  # also of its folder
+    version: int  # raised by hand when its numbers change: code is not compared
+    run: Run
+    reads: tuple[str, ...] = ()  # fields of the study, dotted, beside those of its data; a section: all its fields
+    data: tuple[str, ...] = ("checkpoint",)  # names of ``DATA``
+    perspective: str = ""  # the column of its rows
+    scope: Literal["checkpoint", "last", "model"] = "checkpoint"
+    after: str = ""  # for scope ``model``: the stage of all checkpoints whose files it reads
+    asked: Callable[[Study, Model], bool] = lambda study, model: True  # whether a study asks for it, for a model
+    parts: Callable[[], Mapping[str, int]] = dict  # name -> version of registered parts that it runs (measures)
+
+    @property
+    def table(self) -> str:
+        """File of its rows: of the curves table, or of the table of controls."""
+        return "controls.parquet" if self.scope == "last" else "curves.parquet"
+
+    @property
+    def rooms(self) -> list[str]:
+        """Rooms of the package whose code makes its numbers, and its module; recorded, not compared."""
+        package, _, module = self.run.__module__.partition(".")
+        own = [module.replace(".", "/")] if package == "phaselab" else []
+        own += [ROOMS[self.perspective]] if self.perspective else []
+        return own + [room for name in self.data for room in DATA[name][1]]
+
+
+#: Name -> stage, in the order in which the stages of a checkpoint run.
+STAGES: dict[str, Stage] = {}
+
+
+def stage(name: str, version: int, **options: Any) -> Callable[[Run], Run]:
+    """Register a function as a stage; `options` are attributes of ``Stage``."""
+
+    def register(run: Run) -> Run:
+        expect(name not in STAGES, "stage", f"a second {name!r}", "distinct names")
+        STAGES[name] = Stage(name, version, run, **options)
+        return run
+
+    return register
+
+
+def fields(study: Study, names: Iterable[str]) -> dict[str, Any]:
+    """The values of dotted `names` in a study, flat: ``{"encoding.fdr": 0.05, "tasks.reading.items": 20}``."""
+    dump, found = study.model_dump(mode="json"), dict[str, Any]()
+    for name in names:
+        found |= _flat(name, reduce(getitem, name.split("."), dump))
+    return found
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        value = {item["name"]: item for item in value}
+    if isinstance(value, dict) and value:
+        return {key: leaf for part, inner in value.items() for key, leaf in _flat(f"{name}.{part}", inner).items()}
+    return {name: value}
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ import pandas as pd
 
 from phaselab.errors import expect
 from phaselab.lazy import Lazy
-from phaselab.stages.context import Unit
-from phaselab.stages.registry import STAGES, stage
+from phaselab.stages.context import STAGES, Unit, stage
 
 SAMPLED = "states.safetensors"
 
