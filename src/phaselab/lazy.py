@@ -1,7 +1,5 @@
 """What is made or read when it is asked for: values of a mapping, rows of an array."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 

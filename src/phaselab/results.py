@@ -4,8 +4,6 @@ A unit of work writes one folder: data files and ``manifest.json``, which names 
 output. It is up to date when its manifest names the wanted inputs and every output has its digest.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import hashlib
@@ -318,7 +316,7 @@ def _of_text(text: str, usual: str) -> pd.DataFrame:
     return named[1:].set_axis([*named.iloc[0]], axis="columns").reset_index(drop=True)
 
 
-def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
+def numbers(column: "pd.Series[Any]", where: str) -> np.ndarray:
     """The numbers of a column, float64 (n,), NaN for an empty cell; a PhaselabError names the row of one that is none.
 
     What could be read in two ways is none: 1,000 (the comma of thousands, or of decimals), 45.2%, 1M, step1000.

@@ -15,8 +15,6 @@ the question lists them all the same, it is not known. For questions in ``questi
     doc_to_target: answer
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

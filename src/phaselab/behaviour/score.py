@@ -1,7 +1,5 @@
 """What a model does: measures of multiple-choice items, scored as lm-evaluation-harness scores them."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence

@@ -6,8 +6,6 @@ filled up on the right and, as the networks are causal, prompts need no mask; wh
 whose cache is a state (Mamba, RWKV) or ends at a window reads prompt and option together.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Sequence

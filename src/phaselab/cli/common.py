@@ -1,7 +1,5 @@
 """What the commands share: the application, common options, and errors told in a sentence."""
 
-from __future__ import annotations
-
 import errno
 import inspect
 import os

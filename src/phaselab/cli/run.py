@@ -1,7 +1,5 @@
 """Commands on a study: run, status, train, notebook, book, doctor."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys

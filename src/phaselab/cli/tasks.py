@@ -1,7 +1,5 @@
 """``phaselab tasks``: task files of lm-evaluation-harness."""
 
-from __future__ import annotations
-
 import warnings
 from pathlib import Path
 from typing import Annotated

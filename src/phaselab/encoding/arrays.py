@@ -1,7 +1,5 @@
 """Arrays of anybody, opened without running what a file may hold; responses of subjects, read in columns."""
 
-from __future__ import annotations
-
 import re
 import zlib
 from collections.abc import Mapping, Sequence

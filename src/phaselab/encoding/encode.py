@@ -1,7 +1,5 @@
 """Scores of every voxel for every layer; what a study, ``phaselab encode`` and the controls call."""
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping

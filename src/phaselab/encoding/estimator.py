@@ -1,9 +1,7 @@
 """The solver with scikit-learn's face."""
 
-from __future__ import annotations
-
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -50,7 +48,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.device = device
         self.dtype = dtype
 
-    def fit(self, X: Any, Y: Any, runs: Any = None) -> RidgeCV:
+    def fit(self, X: Any, Y: Any, runs: Any = None) -> Self:
         """Fit to (n, n_features) and (n, n_targets) or (n,) arrays, also of Zarr or HDF5; `runs` (n,) stay whole."""
         X = self._features(X, ensure_min_samples=4)
         expect(Y is not None, "Y", "None", "responses: RidgeCV requires y to be passed, but the target y is None")

@@ -3,8 +3,6 @@
 A test sample whose neighbours are trained on is not held out (Feghhi et al. 2024 show what it does to scores).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Encoding scores of anybody's arrays: what ``phaselab encode`` reads, checks, computes and writes."""
 
-from __future__ import annotations
-
 import importlib.metadata as metadata
 import os
 import warnings

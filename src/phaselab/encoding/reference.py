@@ -1,7 +1,5 @@
 """The field's own solver: himalaya (Dupré la Tour et al. 2022, NeuroImage 264, 119728), in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Is a held-out correlation above chance? Permutation in time."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from functools import reduce

@@ -8,8 +8,6 @@ Song et al. (2012), JMLR 13, 1393. Székely, Rizzo (2014), Ann Stat 42, 2382. Ko
 Zylberberg, Fyshe (2024), arXiv 2405.01012.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from typing import Literal

@@ -1,7 +1,5 @@
 """What the network reads: documents (a text, one with those of the seconds before, a narrative), cut into passes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple

@@ -3,8 +3,6 @@
 Networks are causal: rows are filled up on the right and need no mask, and a pass over many words serves each of them.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import shutil

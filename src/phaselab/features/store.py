@@ -1,7 +1,5 @@
 """What features are: in memory, on disk (Zarr), and on the TRs of the responses."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Text and responses before any training, layers, and values on the cortex (fsaverage5 as it comes with nilearn)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any

@@ -1,13 +1,11 @@
 """The style of all figures, the axis of training tokens, and the panels of which figures of curves are made."""
 
-from __future__ import annotations
-
 import functools
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Self
 
 import matplotlib as mpl
 import numpy as np
@@ -173,7 +171,7 @@ class Panel:
     limits: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, measure: str, rows: pd.DataFrame, more: str = "", moves: Any = None, **rest: Any) -> Panel:
+    def of(cls, measure: str, rows: pd.DataFrame, more: str = "", moves: Any = None, **rest: Any) -> Self:
         """A panel named after a measure of the curves table, with those of all transitions that are its own."""
         title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
         if moves is not None:

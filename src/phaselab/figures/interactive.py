@@ -1,7 +1,5 @@
 """Figures to explore, by plotly: each holds all that it needs and asks for nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any

@@ -1,7 +1,5 @@
 """What is inside a model: registered measures of each layer's hidden states, and linear probes of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What attention heads look at: induction (Olsson et al. 2022) and previous-token scores on repeated sequences."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How far a model's log-probabilities follow the 1-, 2- and 3-gram statistics of its text (Michaelov et al. 2025)."""
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import numpy as np

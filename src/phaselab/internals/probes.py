@@ -3,8 +3,6 @@
 Ridge regressions onto one-hot labels, as scikit-learn's RidgeClassifier, which share what a fold needs.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -4,8 +4,6 @@ A function takes the states of a layer, float64 (n_words, p), or by their names 
 (`part`). It gives a value, a value and its standard error, or None where it, or a part that it takes, is not defined.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from importlib import import_module
 from inspect import signature

@@ -1,7 +1,5 @@
 """Behaviour: following the form, accuracy, knowing and log-probabilities in the tasks of the study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """Brain alignment of every layer in held-out time: ridge encoding, its controls, similarity, unique contributions."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What can be known of a study before a model is trained or loaded: all of it is checked before the first unit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 

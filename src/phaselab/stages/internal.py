@@ -1,7 +1,5 @@
 """Internal states: hidden states and what is measured of them, attention heads, n-grams, checkpoints side by side."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path

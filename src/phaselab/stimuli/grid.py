@@ -1,7 +1,5 @@
 """How features of texts become features of TRs: moments, the TR grid, haemodynamics. One run at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

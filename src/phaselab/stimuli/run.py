@@ -1,7 +1,5 @@
 """What was read or heard: runs of timed text, or of items without a time axis."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import re

@@ -3,8 +3,6 @@
 Used by the YAML files of this folder (``process_docs``). An answer that is none of the choices is -1, and told later.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

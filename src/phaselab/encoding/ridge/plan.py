@@ -7,8 +7,6 @@ K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see *The encoder, der
 what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce

@@ -1,10 +1,8 @@
 """Folds, and responses that may be larger than memory: what does not depend on features."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -121,7 +119,7 @@ class Targets:
     @classmethod
     def survey(
         cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
-    ) -> Targets:
+    ) -> Self:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
         Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.

@@ -1,7 +1,5 @@
 """Size and shape of hidden states: norm, anisotropy, dimensions by spectrum and by neighbours, massive features."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from phaselab.internals.registry import measure, part
