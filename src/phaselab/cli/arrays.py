@@ -1,23 +1,20 @@
 """``phaselab extract`` and ``phaselab encode``: words, features and responses of one's own, without a study."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 from pydantic import Field
 
+from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
 from phaselab.cli.common import JobArgument, console, options_of, say
+from phaselab.cli.models import family_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.study import FeatureSpec, read_section
-
-if TYPE_CHECKING:
-    from phaselab.checkpoints import Checkpoint
 
 _WRITTEN = {"delays": "N,N,...", "log10_alphas": "LOW HIGH N"}
 _WRITTEN |= dict.fromkeys(("features", "responses", "ceiling"), "[NAME=]PATH[:ARRAY]")
@@ -57,7 +54,6 @@ def extract(job: JobArgument = None, **options: Any) -> None:
     import zarr
 
     from phaselab import features
-    from phaselab.checkpoints import identity, load, present
     from phaselab.encoding.job import run_lengths
     from phaselab.results import read_json, write_file
     from phaselab.stages import choose_device
@@ -96,9 +92,6 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
-    from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, local_checkpoints
-    from phaselab.cli.models import family_of
-
     if (folder := home(model)).is_dir():
         single = (folder / "config.json").is_file()
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")

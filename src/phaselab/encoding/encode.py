@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import zarr
 from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
@@ -238,8 +239,6 @@ def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
 
 def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
     """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
-    import zarr
-
     group = zarr.open_group(path, mode="w")
     for subject, score in scores.items():
         of_subject = group.create_group(subject, attributes={"layers": [*map(int, score.layers)]})
@@ -249,8 +248,6 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
 
 def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """What ``write_voxels`` wrote: subject -> name -> (n_layers, n_voxels), and ``layers`` (n_layers,)."""
-    import zarr
-
     group = zarr.open_group(path, mode="r")
     return {
         subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}
