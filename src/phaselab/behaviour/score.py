@@ -59,24 +59,22 @@ def score_tasks(
         - ``accuracy``: share whose option of highest log-probability (summed over tokens) is right;
           ``chance_corrected_accuracy``: (accuracy - 1/k) / (1 - 1/k) for items of k options;
         - ``log_probability``: of the right option, nats; ``log_probability_normalised``: the same among the options
-          alone (chance: -log k);
-        - ``brier``: squared distance of the probabilities among options from the right answer, summed over options, 0
-          to 2 (Brier 1950); ``entropy``: of these probabilities, nats;
+          alone (chance: -log k); ``entropy``: of the probabilities among options, nats; ``brier``: their squared
+          distance from the right answer, summed over options, 0 to 2 (Brier 1950);
         - ``position_share_1``, ``_2`` ...: share of the items with so many options whose most probable one is the
           first, the second ... listed; ``position_bias``, where all items have as many options: half the sum of
           absolute differences between these and the shares of the right answers, above 0 by chance with few items;
-        - of generated answers ``instruction_following_strict``: share that is one of the options and nothing else,
-          ``instruction_following_lenient``: share that names one of the options (`lenient`),
-          ``accuracy_strict`` and ``accuracy_lenient``: share where that option is right;
+        - of generated answers ``instruction_following_strict`` and ``_lenient``: share that is one of the options and
+          nothing else, or names one (`lenient`); ``accuracy_strict`` and ``_lenient``: where that option is right;
         - ``knowing``: accuracy after the item's ``question`` alone, no options listed, among what they say;
           ``knowing_log_probability``: of the right one among them, nats; ``knowing_chance``: 1/k;
           ``knowing_left_out``: share of items where it is not known (no question, or the same tokens), which
           ``rows.attrs["notes"]`` counts. A task where it is not known at all has no such rows;
         - ``chance``: 1/k; ``left_out``: share of all items that were not scored, being longer than the model's context;
           all other measures are without them. These two, ``position_bias`` and the last two of knowing have no stderr.
-    per_item : one row an item: ``options`` (how many), ``answer``, ``chosen``, ``greedy`` (texts, or empty),
-        ``answer_position``, ``chosen_position`` (from 0; -1: not scored), ``chosen_unlisted`` (the most probable after
-        the question alone), ``said`` (the generated answer), and a column per measure, NaN where it is not known.
+    per_item : one row an item: texts of the right option (``answer``), of the most probable one (``chosen``,
+        ``chosen_unlisted`` after the question alone) and of the greedy one, their positions from 0 (-1: not scored),
+        how many ``options``, what was ``said``, and a column per measure, NaN where it is not known.
     """
     from phaselab.behaviour import scoring
 
@@ -177,9 +175,9 @@ def strict(said: str, options: Sequence[str]) -> str:
 def lenient(said: str, options: Sequence[str]) -> str:
     """The one option that `said` names, whatever stands around it ("The answer is B."), or an empty string ("A or B").
 
-    Options that are single capitals may be said in small where nothing but punctuation is beside them; in a sentence
-    only a capital that stands alone counts, and one that names two letters, or one that is no option, names none. Other
-    options are looked for as whole words, whatever the case; of two, one in the other, the longer is meant.
+    Single capitals may be said in small where nothing but punctuation is beside them; in a sentence only a capital that
+    stands alone counts, and one that names two letters, or one that is no option, names none. Other options are looked
+    for as whole words, whatever the case; of two, one in the other, the longer is meant.
     """
     said = unicodedata.normalize("NFKC", said).strip()
     if said in options:

@@ -1,9 +1,8 @@
 """Tokens and log-probabilities of the options of many prompts, what prompts share computed once.
 
-What all of a batch begin with (the examples, with few shots) goes through the network once, and a prompt once for all
-its options: their first tokens are read off the prompt's last position, what follows them continues its cache. Rows are
-filled up on the right and, as the networks are causal, prompts need no mask; what continues them has one. A network
-whose cache is a state (Mamba, RWKV) or ends at a window reads prompt and option together.
+What all of a batch begin with goes through the network once, and a prompt once for all its options, whose further
+tokens continue its cache. Rows are filled up on the right and, as networks are causal, prompts need no mask; what
+continues them has one. A network whose cache is a state (Mamba, RWKV) or ends at a window reads both together.
 """
 
 import inspect
@@ -35,8 +34,8 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     """Tokens of (prompt, options, tokens to generate), after those that the tokenizer itself puts before a text.
 
     As in lm-evaluation-harness, an option is a space and its text, white space that ends a prompt goes to the option,
-    and the option's tokens are those of both together beyond the prompt's. If these are not the first of both, a token
-    spans prompt and option: all options of the prompt are then encoded alone (the harness's pull request 4055).
+    and its tokens are those of both together beyond the prompt's. If a token spans prompt and option, all options of
+    the prompt are encoded alone (the harness's pull request 4055).
     """
     if not asked:
         return []

@@ -1,7 +1,5 @@
 """What a notebook sees of a study."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -11,29 +9,26 @@ from functools import cache, cached_property
 from html import escape
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phaselab import __version__, curves, results
 from phaselab.book.runner import check_parameters, inspect
+from phaselab.brains import BrainData
+from phaselab.checkpoints import Checkpoint
+from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
 from phaselab.stages import STAGES, Unit, Workbench, choose_device, hub_family
 from phaselab.study import Model, Study, digest_of, load_study
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from phaselab.brains import BrainData
-    from phaselab.checkpoints import Checkpoint
-    from phaselab.phases import TriplePhase
-    from phaselab.texts.base import Item
+from phaselab.texts.base import Item
 
 #: Parameters that say what the lab is of; a notebook's others are its own.
 COMMON = ("study", "model", "results", "data", "device")
 
 
-def begin() -> Lab:
+def begin() -> "Lab":
     """Check the parameters of the notebook that calls it (its annotated names), and return their ``Lab``."""
     from IPython.core.getipython import get_ipython
 
@@ -57,9 +52,8 @@ def begin() -> Lab:
 class Lab:
     """A study as a notebook sees it; what is missing of its results is computed when asked for.
 
-    `study`, `store`, `data` and `device` are as in ``stages.Workbench``; `model` names the model in focus (empty: the
-    first), which methods are about unless another is named; `parameters` are further ones, for the provenance line.
-    A `checkpoint` that is not given is the last.
+    `model` names the model in focus (empty: the first), which methods are about unless another is named; `parameters`
+    are further ones, for the provenance line. A `checkpoint` that is not given is the last.
     """
 
     def __init__(
@@ -148,8 +142,6 @@ class Lab:
 
     def phases(self, model: str = "") -> TriplePhase:
         """The test of the three phases for a model, or for a group of ``seeds`` as replicates of one curve."""
-        from phaselab.phases import triple_phase_test
-
         names = self.seeds.get(model) or [self._chosen(model).name]
         table = pd.concat([self.curves(name) for name in names], ignore_index=True)
         return triple_phase_test(table, names, self.study.phases, tasks=self.tasks(names[0]) or None)

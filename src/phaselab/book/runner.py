@@ -1,9 +1,4 @@
-"""The book: notebooks run strictly by papermill, and their executed copies stitched together by Jupyter Book.
-
-``notebooks/*.md`` are the sources (jupytext MyST). The same results give the same bytes of the executed copy.
-"""
-
-from __future__ import annotations
+"""The book: notebooks run strictly by papermill, and their executed copies stitched together by Jupyter Book."""
 
 import os
 import subprocess
@@ -13,7 +8,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
@@ -26,10 +21,6 @@ from phaselab.files import home, read_text
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, digest_of
 
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
-    from papermill.models import Parameter
-
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -39,7 +30,7 @@ class ParameterError(PhaselabError):
     """A parameter that a notebook does not have, or a value of the wrong type."""
 
 
-def inspect(source: str) -> dict[str, Parameter]:
+def inspect(source: str) -> dict[str, Any]:
     """Parameters that Python source declares (``name: type = default  # help``), as papermill reads them."""
     from papermill.translators import PythonTranslator
 
@@ -47,7 +38,7 @@ def inspect(source: str) -> dict[str, Parameter]:
     return {p.name: p for p in found if p.inferred_type_name != "None"}
 
 
-def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
+def parameters_of(notebook: Any, name: str) -> dict[str, Any]:
     """Parameters of a notebook, from its cell tagged ``parameters``; raises ParameterError without one."""
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
@@ -55,7 +46,7 @@ def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
     raise ParameterError(f"{name}: no cell with the tag 'parameters'; expected one")
 
 
-def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
     """`given` with each value of its parameter's type; text is read (``"3"`` is an int); ParameterError if not."""
     listed = "\n".join(f"  {p.name}: {p.inferred_type_name} = {p.default}  {p.help}" for p in known.values())
     values: dict[str, Any] = {}
@@ -123,7 +114,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     return True
 
 
-def _clean(notebook: NotebookNode) -> None:
+def _clean(notebook: Any) -> None:
     """Take out timestamps, machine paths and the cell that papermill injected, in place."""
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):

@@ -82,7 +82,7 @@ def outer_folds(
 ) -> list[Fold]:
     """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
 
-    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones, drawn with `seed`.
+    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones.
     """
     n_folds = n_folds or spec.n_folds
     if spec.folds == "runs":
@@ -112,10 +112,9 @@ def autocorrelation_only(
 ) -> np.ndarray:
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
-    The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples
-    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths (in TRs), 0 beyond. With
-    whole runs, or contiguous folds and a gap of four widths, it scores 0 (Feghhi et al. 2024); far from 0 the folds
-    give the responses away. `Y` (n, n_voxels) are in order of time; `runs` (n,) None for a single one.
+    The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples s of the same
+    run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths (TRs). With whole runs, or contiguous
+    folds and a gap of four widths, it scores 0 (Feghhi et al. 2024). `Y` (n, n_voxels) are in order of time.
     """
     check_real(Y := np.asanyarray(Y), "Y")
     Y = np.asarray(Y, dtype=np.float64)
@@ -132,7 +131,6 @@ def autocorrelation_only(
 
 
 def _parts(samples: np.ndarray, n_folds: int) -> list[np.ndarray]:
-    """As many parts of nearly equal length."""
     expect(n_folds >= 2, "n_folds", n_folds, "at least 2")
     expect(len(samples) >= n_folds, "n", f"{len(samples)} samples", f"at least n_folds = {n_folds}")
     return np.array_split(samples, n_folds)

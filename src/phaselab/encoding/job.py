@@ -259,16 +259,11 @@ def _table(
     parts = []
     for subject, of_subject in scores.items():
         own = voxels[voxels["subject"] == subject]
-        kept = (own["note"] == "").to_numpy()
-        codes, kind = np.repeat(np.arange(len(layers)), len(own)), pd.CategoricalDtype(layers, True)
-        rows = pd.concat([own] * len(layers)).assign(layer=pd.Categorical.from_codes(codes, dtype=kind))
-        for name in ("r", "p", "alpha", "significant"):
-            values = getattr(of_subject, name)
-            every = np.full((len(layers), len(own)), False if values.dtype == bool else np.nan, values.dtype)
-            every[:, kept] = values
-            rows[name] = every.ravel()
-        parts.append(rows)
-    table = pd.concat(parts, ignore_index=True)
+        for number, layer in enumerate(layers):
+            found = {name: getattr(of_subject, name)[number] for name in ("r", "p", "alpha", "significant")}
+            parts.append(own.assign(layer=layer).join(pd.DataFrame(found, own.index[own["note"] == ""])))
+    table = pd.concat(parts, ignore_index=True).astype({"layer": pd.CategoricalDtype(layers, True)})
+    table["significant"] = table["significant"].eq(True)  # without a score it is not
     if not job.permutations:
         table["p"] = np.float32(np.nan)
     normalised = encoding.normalise(table["r"].to_numpy(), table["ceiling"].to_numpy())

@@ -4,8 +4,6 @@ Both compare the n x n similarities between TRs that features have with those th
 resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
 
 Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
-Song et al. (2012), JMLR 13, 1393. Székely, Rizzo (2014), Ann Stat 42, 2382. Kornblith et al. (2019), ICML. Murphy,
-Zylberberg, Fyshe (2024), arXiv 2405.01012.
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,13 +76,13 @@ def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
 def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Centred products between TRs of pairs `far`, of length 1; (n, n). The cosine of two is debiased linear CKA.
 
-    Linear CKA is the cosine between the matrices XX' and YY' after centring (Kornblith et al. 2019). With as many
-    features as TRs it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
+    Linear CKA is the cosine between the centred XX' and YY' (Kornblith et al. 2019, ICML). With as many features as TRs
+    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 
-    whose inner product estimates HSIC without bias (Song et al. 2012; advised by Murphy et al. 2024), for TRs that are
-    independent of each other. They are not: so pairs `far` alone are compared, less their mean.
+    whose inner product estimates HSIC without bias (Song et al. 2012, JMLR 13, 1393; Murphy et al. 2024, arXiv
+    2405.01012), for independent TRs. They are not: so pairs `far` alone are compared, less their mean.
     """
     centred = values - values.mean(0)
     K = centred @ centred.T

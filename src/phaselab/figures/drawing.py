@@ -221,8 +221,7 @@ def panels(
 ) -> Figure:
     """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
-    small : panels of one y axis, three or two beside each other.
-    by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
+    small : panels of one y axis, three or two beside each other. by, x : what the x axis counts, and its label.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
     hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """

@@ -46,9 +46,9 @@ Run = Callable[["Unit", Path], "pd.DataFrame | None"]
 class Stage:
     """A registered stage; its results are current while what it reads is the same.
 
-    `run` takes the ``Unit`` and an empty folder for its files. It returns rows of the curves table
-    without the columns that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint,
-    for the last one of a model, or once for a model from all of its checkpoints.
+    `run` takes the ``Unit`` and an empty folder for its files. It returns rows of the curves table without the columns
+    that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint, for the last one of a
+    model, or once for a model from all of its checkpoints.
     """
 
     name: str  # also of its folder

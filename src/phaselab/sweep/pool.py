@@ -1,7 +1,5 @@
 """All units of a study on this machine: a pool of single-threaded workers, with progress."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -15,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pandas as pd
 from rich.console import Console
@@ -163,6 +161,50 @@ def _say_older_layout(bench: Workbench, models: list[Model]) -> None:
         bench.say(f"{root}: {why}; they stay, and new ones are made")
 
 
+class _Told(Progress):
+    """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
+        super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        self.bars: dict[str, Any] = {}
+        self.lines: set[str] = set()
+        self.messages: Any = None
+
+    def stop(self) -> None:
+        if self.messages is not None:
+            self.messages.put(None)
+            self.thread.join(timeout=5)
+        super().stop()
+
+    def say(self, line: str) -> None:
+        # What concerns the whole study is said by each worker.
+        if line not in self.lines:
+            self.lines.add(line)
+            self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
+
+    def bar(self, name: str, done: int, total: int) -> None:
+        """How many of `total` are done; a log file, which has no bar that moves, gets a line at each tenth."""
+        if name not in self.bars:
+            self.bars[name] = self.add_task(name)
+        self.update(self.bars[name], completed=done, total=total)
+        if not self.console.is_terminal and done and 10 * done // total > 10 * (done - 1) // total:
+            left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
+            about = f", about {left} left" if left else ""
+            self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
+
+    def listen(self, context: Any) -> Any:
+        """A queue for ``("say", line)`` or ``("bar", name, done, total)``, one a pool: a killed worker may lock it."""
+        self.messages = context.Queue()
+        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
+        self.thread.start()
+        return self.messages
+
+    def _listen(self, messages: Any) -> None:
+        for kind, *rest in iter(messages.get, None):
+            (self.say if kind == "say" else self.bar)(*rest)
+
+
 class _Task(NamedTuple):
     """A model to be trained, or a unit to be made; its name in what is said of it."""
 
@@ -253,7 +295,7 @@ class _Sweep:
             self.executor = ProcessPoolExecutor(self.jobs, context, _start_worker, setting)
         return self.executor.submit(_attempt, task.function, task.model.name, task.at)
 
-    def __enter__(self) -> _Sweep:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -264,50 +306,6 @@ class _Sweep:
             self.executor.shutdown(wait=kind is None, cancel_futures=True)
         os.environ.clear()
         os.environ.update(self.environment)
-
-
-class _Told(Progress):
-    """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
-
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
-        super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-        self.bars: dict[str, Any] = {}
-        self.lines: set[str] = set()
-        self.messages: Any = None
-
-    def stop(self) -> None:
-        if self.messages is not None:
-            self.messages.put(None)
-            self.thread.join(timeout=5)
-        super().stop()
-
-    def say(self, line: str) -> None:
-        # What concerns the whole study is said by each worker.
-        if line not in self.lines:
-            self.lines.add(line)
-            self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
-
-    def bar(self, name: str, done: int, total: int) -> None:
-        """How many of `total` are done; a log file, which has no bar that moves, gets a line at each tenth."""
-        if name not in self.bars:
-            self.bars[name] = self.add_task(name)
-        self.update(self.bars[name], completed=done, total=total)
-        if not self.console.is_terminal and done and 10 * done // total > 10 * (done - 1) // total:
-            left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
-            about = f", about {left} left" if left else ""
-            self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
-
-    def listen(self, context: Any) -> Any:
-        """A queue for ``("say", line)`` or ``("bar", name, done, total)``, one a pool: a killed worker may lock it."""
-        self.messages = context.Queue()
-        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
-        self.thread.start()
-        return self.messages
-
-    def _listen(self, messages: Any) -> None:
-        for kind, *rest in iter(messages.get, None):
-            (self.say if kind == "say" else self.bar)(*rest)
 
 
 #: Columns of the table of states: numbers of results, and what changed for the stale ones.
