@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -232,12 +233,12 @@ class Workbench:
         TaskError: a file that cannot be used; StudyError: a task that is none, or of a text with options of task files.
         """
         if file := self.task_files.get(task.name):
-            how = (file, task.items, task.seed, task.shots, task.permute, task.data)
+            how = (file, task.items, task.seed, task.shots, task.permute, task.data, task.trust_task_code)
             return cast(list[texts.Item], self.once(("items", task.name), load_items, *how))
         where, known = f"{self.study.where}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
-        given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+        given = [option for option in ("shots", "permute", "data", "trust_task_code") if getattr(task, option)]
         expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
         source = self.source(model)
         return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
@@ -258,6 +259,10 @@ class Workbench:
         folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
         expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
         return cast(Path, folder)
+
+    def use(self, model: Model, folder: Path) -> None:
+        """Take a folder, of a model that may be trained in part, for that of its checkpoints."""
+        self._trained[model.name] = folder
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
@@ -375,13 +380,15 @@ class Workbench:
             there = results.check(place, self.inputs(before, unit.model, at))
             expect(there, str(place), f"{there.kind} results", f"current ones, which {stage.name} reads")
         inputs = self.inputs(stage, unit.model, unit.checkpoint)
-        made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
+        made_by: dict[str, Any] = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
+        started = time.perf_counter()
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
             if (rows := stage.run(unit, aside)) is not None:
                 notes |= rows.attrs.get("notes", {})
                 table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
+            made_by["seconds"] = round(time.perf_counter() - started, 1)
         self._current.add(folder)
 
     def code(self, stage: Stage) -> str:
