@@ -60,10 +60,8 @@ def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: s
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
-            raise ParameterError(
-                f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__}), "
-                f"expected {typed}; the parameters are\n{listed}"
-            ) from error
+            found = f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__})"
+            raise ParameterError(f"{found}, expected {typed}; the parameters are\n{listed}") from error
     return values
 
 
@@ -95,8 +93,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     with tempfile.TemporaryDirectory() as folder, results.write_file(output) as aside:
         raw, done = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(notebook, raw)
-        # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
-        # together would choose the same names.
+        # Sockets that are files: nobody else can listen; in a folder of each kernel, or they would take the same names.
         sockets = Path(folder, "kernel")
         found, right = f"a path too long for sockets: {tempfile.gettempdir()}", "a shorter path, such as /tmp"
         expect(len(os.fsencode(sockets)) < 106, "TMPDIR", found, right)  # and -1 to -5 at the end: 107 bytes

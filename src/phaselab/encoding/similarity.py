@@ -65,8 +65,7 @@ def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
     `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
     """
     units = unit(patterns.T)
-    # Both halves of the symmetric matrix: every pair twice, which changes neither ranks nor cosine. Rounding makes
-    # the two halves differ by less than this; equal distances are ties.
+    # Every pair twice, which changes neither ranks nor cosine; rounding makes the two halves differ by less than this.
     ranks = rankdata((1 - units.T @ units)[far].round(12))
     made = np.zeros(far.shape)
     made[far] = ranks - ranks.mean()

@@ -188,11 +188,8 @@ class Panel:
                     sns.lineplot(spread(rows[rows["line"] == line]), y="y", ax=ax, **GIVEN | how | look | more)
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
-        ax.set(
-            title=short(self.title, 80),
-            xlabel="",
-            ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16),
-        )
+        unit = self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16)
+        ax.set(title=short(self.title, 80), xlabel="", ylabel=unit)
         if self.limits:
             ax.set_ylim(*self.limits)
         low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
@@ -260,7 +257,6 @@ def panels(
         fit = [len(part) for part in parts if sum(min(60, max(map(len, column))) + 9 for column in part) < 96]
         rows = -(-len(names) // max([1, *fit]))
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
-        fig.legend(
-            [handles[n] for n in names], [*map(short, names)], loc="outside upper left", ncols=-(-len(names) // rows)
-        )
+        how = {"loc": "outside upper left", "ncols": -(-len(names) // rows)}
+        fig.legend([handles[n] for n in names], [*map(short, names)], **how)
     return foot(fig, note, simulated, x)

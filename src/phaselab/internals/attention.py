@@ -36,9 +36,8 @@ def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
     try:
         # The fused kernels never hold the weights.
         model.set_attn_implementation("eager")
-        weights = (
-            model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True).get("attentions") or ()
-        )
+        found = model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True)
+        weights = found.get("attentions") or ()
     except (AttributeError, TypeError, ValueError):
         pass  # an architecture without attention knows nothing of it
     finally:

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from phaselab.features import Features
 
 T = TypeVar("T")
-#: What a stage may depend on beside fields of the study: the checkpoint's weights, what the subjects heard and the
-#: hidden states of it, their responses, the text that the model was trained on, the tasks' files. Of each: fields of
-#: the study that come with it, and rooms whose code makes it.
+#: What a stage may depend on beside fields that it names (weights, what was heard and its hidden states, responses, the
+#: text that the model was trained on, tasks' files): fields of the study that come with it, rooms whose code makes it.
 DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoint": ((), ("checkpoints/load",)),
     "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),

@@ -10,8 +10,13 @@ import pandas as pd
 from phaselab.errors import expect
 from phaselab.lazy import Lazy
 from phaselab.stages.context import STAGES, Unit, stage
+from phaselab.study import Model, Study
 
 SAMPLED = "states.safetensors"
+
+
+def _compared(study: Study, model: Model) -> bool:
+    return study.internals.compare
 
 
 @stage(
@@ -79,13 +84,7 @@ def ngrams(unit: Unit, folder: Path) -> pd.DataFrame:
     return ngrams.measure(network, source, model.train, counts)
 
 
-@stage(
-    "states",
-    version=2,
-    reads=("internals.samples",),
-    data=("checkpoint", "stimulus"),
-    asked=lambda study, model: study.internals.compare,
-)
+@stage("states", version=2, reads=("internals.samples",), data=("checkpoint", "stimulus"), asked=_compared)
 def states(unit: Unit, folder: Path) -> None:
     """Those of ``internals.samples`` words, float32 (n_words, p) for each layer."""
     from safetensors.numpy import save_file
@@ -97,15 +96,7 @@ def states(unit: Unit, folder: Path) -> None:
     save_file({str(layer): values[words] for layer, values in unit.features.layers.items()}, folder / SAMPLED)
 
 
-@stage(
-    "compare",
-    version=1,
-    data=(),
-    perspective="internal",
-    scope="model",
-    after="states",
-    asked=lambda study, model: study.internals.compare,
-)
+@stage("compare", version=1, data=(), perspective="internal", scope="model", after="states", asked=_compared)
 def compare(unit: Unit, folder: Path) -> pd.DataFrame:
     """Alignment and drift of each checkpoint with the last one and with the one before."""
     from safetensors.numpy import load_file

@@ -104,13 +104,12 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
     times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")
+    ends = tr * (table["run"].map(dict(n_trs)) - 1e-9)
     wrong = {
         "a word": table["word"].str.strip() == "",
         f"run as one of {', '.join(n_trs)}": ~table["run"].isin([*n_trs]),
         "seconds, the offset after the onset": ~(np.isfinite(times).all(axis=1) & (times["offset"] > times["onset"])),
-        "an onset in its run": ~times["onset"].between(
-            0, tr * (table["run"].map(dict(n_trs)) - 1e-9), inclusive="left"
-        ),
+        "an onset in its run": ~times["onset"].between(0, ends, inclusive="left"),
         "the onsets of a run in ascending order": times["onset"].groupby(table["run"]).diff() < 0,
         "start as 0 or 1": ~table["start"].isin(["0", "1"]),
     }

@@ -27,8 +27,7 @@ from phaselab.results import Store, read_manifest, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study
 
-#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait, so
-#: that two workers do not fight over two cores.
+#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 #: Workers a core at most: more have gained nothing for anybody, and memory is gone before they have begun.

@@ -140,8 +140,7 @@ class Plan:
             about = validation.gram() - cross - cross.T
             about += validation.n * torch.outer(validation.mean, validation.mean)
             M = self._narrow(P @ about @ P.T)
-        # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
-        # sums, which rounding would spoil: these few are taken from the responses themselves.
+        # Directions that hardly occur in one of the sets are differences of large sums, which rounding would spoil.
         norms = torch.linalg.vector_norm(P, dim=1)
         rare = norms**2 * (validation.n / self.n) > STEEP**2 * M.diagonal()
         to_z = self._narrow(P if left is None else left.T)
@@ -239,8 +238,7 @@ def _right_singular(
         return root, V
     A, rest = matrix(), vectors[:, ~known]
     small = A @ rest
-    # Eigenvectors are known to rounding of the largest eigenvalue, and what `rest` has of a direction with a large
-    # singular value would drown its own. One rotation takes that out.
+    # What `rest` has, by rounding, of a direction with a large singular value would drown its own: it is rotated out.
     mixed = (V.T @ (A.T @ small)) / root[:, None] ** 2
     small = small - A @ (V @ mixed)
     more, W = _right_singular(small.T @ small, lambda: small, tolerance)
