@@ -28,10 +28,7 @@ class Lazy(Mapping[Key, Value]):
 
 
 class View:
-    """Some rows and ascending columns of an (n, m) array, rotated by `shift` rows; read where it is indexed in both.
-
-    Zarr and HDF5 have no views, and read scattered columns badly.
-    """
+    """Rows and ascending columns of an (n, m) array, which may be on disk, rotated by `shift`; read where indexed."""
 
     def __init__(
         self, values: Any, rows: slice = slice(None), columns: np.ndarray | None = None, shift: int = 0

@@ -1,8 +1,4 @@
-"""Where results lie, how they are written, and what counts as up to date.
-
-A unit of work writes one folder: data files and ``manifest.json``, which names the inputs and the digest of each
-output. It is up to date when its manifest names the wanted inputs and every output has its digest.
-"""
+"""Where results lie, how they are written whole, with a manifest of inputs and digests, and what is up to date."""
 
 import ctypes
 import errno
@@ -263,10 +259,6 @@ class Store:
     def study(self, study: str) -> Path:
         """The folder of a study."""
         return self.root / study
-
-    def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
-        """Results of a stage; of a whole model for no checkpoint (no revision begins with an underscore)."""
-        return self.root / study / model / ("_model" if checkpoint is None else checkpoint) / stage
 
     def curves(self, study: str) -> Path:
         """The curves table of a study."""

@@ -113,10 +113,7 @@ Responses = Mapping[str, Mapping[str, Any]]
 
 
 class Columns:
-    """(n_trs, n_voxels) of all runs and subjects, joined only where it is read: ``[:, start:stop]``.
-
-    The columns that were read last are kept, so that training and test rows of a batch are read once.
-    """
+    """(n_trs, n_voxels) of all runs and subjects, joined where it is read; columns that were read last are kept."""
 
     def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
         self._parts = parts  # of each subject, those of each run

@@ -173,10 +173,7 @@ class _GroupFit:
 def shuffled_stimulus(
     X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu"
 ) -> list[dict[str, Scores]]:
-    """Control: the same features against responses that are rotated in each run by at least `MIN_SHIFT` TRs.
-
-    That leaves the autocorrelation of both as it is, and the `n` shuffles share one factorisation.
-    """
+    """Control: the same features against responses that are rotated in each run by at least `MIN_SHIFT` TRs."""
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
@@ -202,10 +199,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
 def summarise(
     scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """Rows of ``by_region``: ``r``; ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known.
-
-    Regions and noise ceilings are (n_voxels,) of each subject.
-    """
+    """Rows of ``by_region``: ``r``; ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known."""
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}

@@ -1,7 +1,4 @@
-"""Folds for time series: whole runs, or contiguous stretches with a gap; shuffled only by name.
-
-A test sample whose neighbours are trained on is not held out (Feghhi et al. 2024 show what it does to scores).
-"""
+"""Folds for time series: whole runs, or contiguous stretches with a gap (Feghhi et al. 2024); shuffled only by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -58,10 +55,7 @@ def fold_weights(lengths: Sequence[int]) -> np.ndarray:
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
-    """Contiguous test stretches of nearly equal length; `gap` TRs before and after each are in neither set.
-
-    `times` (n,) are the ascending TRs of the samples, where some have been taken out before.
-    """
+    """Contiguous test stretches of nearly equal length, with `gap` of `times` (n,), ascending TRs, beside each."""
     times, folds = np.arange(n) if times is None else times, []
     for test in _parts(np.arange(n), n_folds):
         first, last = times[test[[0, -1]]]

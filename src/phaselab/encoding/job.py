@@ -28,10 +28,7 @@ PIECE, LONG = 64 * 2**20, 60
 
 
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
-    """Check what is asked for, score it, and write the table and the JSON beside it: the two paths.
-
-    `say` receives what was understood, what the user must know, and a summary.
-    """
+    """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
     beside = _check_out(job)
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
@@ -175,7 +172,6 @@ def run_lengths(path: Path) -> dict[str, int]:
 
 
 def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    """Run -> its TRs, in order; all of them without a table."""
     where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
     found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
     one = job.rows.removesuffix("s")
@@ -244,7 +240,6 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
 
 
 def _moved(job: EncodeJob, values: np.ndarray) -> np.ndarray:
-    """(n_trs, p) features of one run, with haemodynamics, trimmed."""
     if job.tr is not None:
         values = convolve(values, job.tr)
     elif job.hemodynamics in ("average", "stack"):

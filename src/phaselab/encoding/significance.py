@@ -109,10 +109,7 @@ def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
 
 
 def _permuted(A: torch.Tensor, B: torch.Tensor, orders: np.ndarray) -> torch.Tensor:
-    """Sums (n_orders, n_targets) of products of columns with the blocks of `B` in each of (n_orders, n_blocks) orders.
-
-    The products of every block of `A` (n_blocks * block, n_targets) with every one of `B` are formed once, in float32.
-    """
+    """Sums (n_orders, n_targets) of products of `A` with `B`'s blocks in each order; blocks' are formed once."""
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]
     # (n_targets, n_blocks, block)

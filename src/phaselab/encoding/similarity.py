@@ -27,10 +27,7 @@ GAP = 10
 def summarise(
     X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
 ) -> pd.DataFrame:
-    """Measures by layer, subject and region, as rows of the curves table; no ``rsa`` of a single voxel.
-
-    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region.
-    """
+    """Cosines of the matrices (``MATRICES``) of layers and regions, as rows; no ``rsa`` of a single voxel."""
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
         matrix, far = MATRICES[measure], far_pairs(group.runs)
@@ -47,10 +44,7 @@ def summarise(
 
 
 def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
-    """Which pairs of TRs are compared: those of different (n,) runs, or more than `gap` TRs apart; bool (n, n).
-
-    Within a run time is a circle, whose end is near its beginning.
-    """
+    """Pairs of TRs of different (n,) runs, or more than `gap` apart on the circle that a run is; bool (n, n)."""
     far = np.ones((len(runs), len(runs)), bool)
     for stretch in stretches_of(runs):
         apart = np.abs(np.arange(len(stretch))[:, None] - np.arange(len(stretch)))

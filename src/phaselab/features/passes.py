@@ -61,10 +61,7 @@ def documents_of(stimulus: Stimulus, spec: FeatureSpec) -> Iterator[tuple[Docume
 def passes_of(
     documents: dict[Document, int], n_texts: int, tokenizer: Any, context: int | None, spec: FeatureSpec
 ) -> tuple[list[Pass], list[int], np.ndarray]:
-    """The passes that give every text its value, longest first; what begins each (`opening`); which texts it truncates.
-
-    `documents` are numbered by their first wanted text.
-    """
+    """Passes that give every text its value, longest first; what begins each (`opening`); texts cut by `context`."""
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
     begin = opening(tokenizer, (_joined(document) for document, _ in readable), spec.first_token == "keep")
     prefix = np.array(begin, dtype=np.int32)

@@ -48,10 +48,7 @@ def context_of(model: Any) -> int | None:
 
 
 def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.ndarray]:
-    """Gives float32 zeros of `shape` (layers first): in memory, or a map of a file without a name in `scratch`.
-
-    Of a file it is a new map each time, for what a map has touched stays in memory as long as it does.
-    """
+    """Gives float32 zeros of `shape`: in memory, or a new map of a file without a name in `scratch` each time."""
     size = 4 * math.prod(shape)
     if scratch is None or size <= IN_MEMORY:
         values = np.zeros(shape, dtype=np.float32)

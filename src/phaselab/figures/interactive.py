@@ -52,10 +52,7 @@ def phase_interactive(
     transitions: pd.DataFrame | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> Any:
-    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
-
-    `transitions` are vertical lines; `tasks` : model -> tasks of which the mean is taken.
-    """
+    """The phase figure to explore: a list to choose the model (and its `tasks`), a legend to switch measures."""
     import plotly.express as px
 
     axis = TokenAxis(curves["tokens"])

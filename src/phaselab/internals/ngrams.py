@@ -61,10 +61,7 @@ def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def measure(model: Any, source: TextSource, training: Training, counts: Counts) -> pd.DataFrame:
-    """Held-out loss (nats), and the correlation of log-probabilities with 1-, 2- and 3-grams over held-out tokens.
-
-    Standard errors are over rows of text.
-    """
+    """Held-out loss (nats), and the correlation of log-probabilities with n-grams; standard errors over rows."""
     ids = source.held_out(ROWS, training.context)
     tokens = torch.from_numpy(ids).to(model.device)
     logp = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)

@@ -1,7 +1,4 @@
-"""Linear probes: how well a label of each word can be read off its hidden state, on narratives not fitted to.
-
-Ridge regressions onto one-hot labels, as scikit-learn's RidgeClassifier, which share what a fold needs.
-"""
+"""Linear probes (ridge onto one-hot labels): what can be read off hidden states, on narratives not fitted to."""
 
 import zlib
 from collections.abc import Sequence

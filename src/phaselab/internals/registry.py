@@ -1,7 +1,7 @@
 """Measures of hidden states: functions in the files of ``measures/``, each registered under its own name.
 
-A function takes the states of a layer, float64 (n_words, p), or by their names parts that several measures need
-(`part`). It gives a value, a value and its standard error, or None where it, or a part that it takes, is not defined.
+They take the states of a layer, float64 (n_words, p), or by their names parts that several need (`part`), and give a
+value, a value and its standard error, or None where it, or a part, is not defined.
 """
 
 from collections.abc import Callable

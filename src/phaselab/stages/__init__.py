@@ -1,7 +1,4 @@
-"""Stages: what is computed of a checkpoint, and the workbench that runs them.
-
-Every file of this folder is imported here and registers its stages; they import what is slow when they are run.
-"""
+"""Stages: what is computed of a checkpoint. Every file of this folder is imported here and registers its own."""
 
 from importlib import import_module
 from pkgutil import iter_modules

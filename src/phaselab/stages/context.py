@@ -286,8 +286,8 @@ class Workbench:
         return [s for s in STAGES.values() if s.scope in scopes and (s.name == kept or s.asked(self.study, model))]
 
     def place(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> Path:
-        """The folder of a stage's results."""
-        return self.store.stage(self.study.name, model.name, getattr(checkpoint, "revision", None), stage.name)
+        """The folder of a stage's results; no revision begins with an underscore."""
+        return self.store.study(self.study.name) / model.name / getattr(checkpoint, "revision", "_model") / stage.name
 
     def inputs(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> dict[str, Any]:
         """What the results of a stage depend on, flat; they are current while all of it is the same."""
@@ -302,7 +302,6 @@ class Workbench:
         return found
 
     def _shared_inputs(self, stage: Stage, model: Model) -> dict[str, Any]:
-        """Inputs that all checkpoints of a model share."""
         names = [*stage.reads, *(name for kind in stage.data for name in DATA[kind][0])]
         found = {"version": stage.version, **fields(self.study, names)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}

@@ -64,10 +64,7 @@ def cores() -> int:
 
 
 def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
-    """How many units are computed at once: `jobs`, else one a core; on a CUDA device, whose memory they share, one.
-
-    One by default where a model is on a hub: each worker holds a checkpoint of its own, which may have 29 GB.
-    """
+    """How many units are computed at once: `jobs`, else one a core; on a CUDA device and with models on a hub, one."""
     most = JOBS_PER_CORE * cores()
     expect(jobs is None or jobs <= most, "--jobs", jobs, f"at most {most}: this process may use {cores()} cores")
     if device.startswith("cuda"):
@@ -136,7 +133,10 @@ def run(
     chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)
-        _say_older_layout(bench, chosen)
+        root = store.study(study.name)
+        if any(any((root / model.name).glob("*/brain.parquet")) for model in chosen):
+            why = "found results of an older layout (one folder per checkpoint)"
+            told.say(f"{root}: {why}; they stay, and new ones are made")
         failed = check(bench, chosen, checkpoints)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
             sweep.outcome.failures |= failed
@@ -150,14 +150,6 @@ def run(
         write_table(curves.gather(files), outcome.curves)
     outcome.seconds = time.monotonic() - began
     return outcome
-
-
-def _say_older_layout(bench: Workbench, models: list[Model]) -> None:
-    """Results of before stages had folders of their own lie one level higher; they are left alone."""
-    root = bench.store.study(bench.study.name)
-    if any(any((root / model.name).glob("*/brain.parquet")) for model in models):
-        why = "found results of an older layout (one folder per checkpoint)"
-        bench.say(f"{root}: {why}; they stay, and new ones are made")
 
 
 class _Told(Progress):
@@ -312,11 +304,7 @@ STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other cod
 
 
 def status(bench: Workbench) -> pd.DataFrame:
-    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded.
-
-    Current results that were made by other code are counted in ``current`` as well. A model that is not trained yet, or
-    whose checkpoints cannot be listed, has one row with what is said of it.
-    """
+    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded."""
     rows: list[dict[str, object]] = []
     for model in bench.study.models:
         try:

@@ -253,7 +253,6 @@ def _orthonormal(V: torch.Tensor) -> Any:
 
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
-    """(n, p) float64 on the device."""
     check_real(X := np.asanyarray(X), name)
     values = torch.from_numpy(np.require(X, np.float64, ["C", "W"])).to(device)
     shape = tuple(values.shape)
@@ -282,10 +281,7 @@ class Fit:
 def solve(
     plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: slice | None = None
 ) -> Fit:
-    """Choose alpha for each target (of `columns` alone, the first is then ``columns.start``), fit, and score.
-
-    The plan has the targets' splits, and an `X_test` when they have a test set.
-    """
+    """Choose alpha for each target (of `columns`, the first is then ``columns.start``), fit, and score on `X_test`."""
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
     n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
     expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
@@ -394,7 +390,6 @@ def _scores(fold: FoldPlan, squares: torch.Tensor, z: torch.Tensor, w: torch.Ten
 
 
 def _correlation(predicted: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
-    """Pearson's r of each column of (n_test, b); 0 where either is constant."""
     predicted, Y = predicted - predicted.mean(0), Y - Y.mean(0)
     norm = ((predicted**2).sum(0) * (Y**2).sum(0)).sqrt()
     return torch.where(norm > 0, (predicted * Y).sum(0) / norm, 0)

@@ -79,10 +79,9 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
 
 @measure(version=1)
 def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
-    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140); identical vectors count once; asymptotic standard error.
+    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140) by maximum likelihood, the largest tenth censored.
 
-    Log ratios of the distances to the second and to the first neighbour are exponential with the dimension as rate:
-    its unbiased maximum likelihood estimate, the largest tenth of them censored.
+    Log ratios of the distances to the second and to the first neighbour are exponential with the dimension as rate.
     """
     n, kept = len(nearest), int(len(nearest) * (1 - CENSORED))
     logs = np.log(np.sort(nearest[:, 1] / nearest[:, 0])[:kept])
