@@ -289,7 +289,7 @@ def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Pat
 
 
 def test_a_published_table_that_changes_makes_pages_stale(tmp_path: Path) -> None:
-    from phaselab.book.pages import results_digest
+    from phaselab.book.runner import results_digest
     from phaselab.results import Store
     from phaselab.study import load_study
 
