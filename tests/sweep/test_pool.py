@@ -149,7 +149,7 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
     outcome = sweep(study, kept, None, ("one",), chosen, keep_features=True)
     assert outcome.failures == {}
     assert (outcome.computed, outcome.reused) == (1, len(CHECKPOINT) + len(LAST))
-    folder = kept.stage("tiny", "one", chosen[0], "features")
+    folder = kept.study("tiny") / "one" / chosen[0] / "features"
     found = read_features(folder / "features.zarr")
     labels = Workbench(study, kept).brain.stimulus.labels
     assert {layer: values.shape for layer, values in found.layers.items()} == {

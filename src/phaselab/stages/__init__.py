@@ -21,3 +21,5 @@ __all__ += ["check", "choose_device", "hub_family", "one_thread", "stage"]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
+for _name in sorted(STAGES):  # the order in which they are listed
+    STAGES[_name] = STAGES.pop(_name)
