@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from phaselab.book.lab import Lab
 from phaselab.cli import app
 from phaselab.features import read_features
-from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
+from phaselab.results import CURVE_COLUMNS, MANIFEST, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
@@ -60,8 +60,9 @@ def curves(store: Store) -> pd.DataFrame:
 
 
 def units(store: Store) -> dict[str, str]:
-    """Digest of each unit's folder."""
-    return {str(p.relative_to(store.root)): digest_file(p) for p in folders(store.root / "tiny")}
+    """Digest of each file of each unit, but of the manifest, which says how long it took."""
+    files = [file for folder in folders(store.root / "tiny") for file in folder.iterdir() if file.name != MANIFEST]
+    return {str(file.relative_to(store.root)): digest_file(file) for file in files}
 
 
 def test_the_curves_table_has_every_perspective_at_every_checkpoint(store: Store) -> None:
