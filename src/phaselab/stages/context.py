@@ -7,6 +7,7 @@ notebook: what one of them has made the other finds.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -193,6 +194,10 @@ class Workbench:
         expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
         return cast(Path, folder)
 
+    def use(self, model: Model, folder: Path) -> None:
+        """Take a folder, of a model that may be trained in part, for that of its checkpoints."""
+        self._trained[model.name] = folder
+
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
         own = model.train if model.name not in self._trained else None
@@ -309,13 +314,15 @@ class Workbench:
             there = results.check(place, self.inputs(before, unit.model, at))
             expect(there, str(place), f"{there.kind} results", f"current ones, which {stage.name} reads")
         inputs = self.inputs(stage, unit.model, unit.checkpoint)
-        made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
+        made_by: dict[str, Any] = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
+        started = time.perf_counter()
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
             if (rows := stage.run(unit, aside)) is not None:
                 notes |= rows.attrs.get("notes", {})
                 table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
+            made_by["seconds"] = round(time.perf_counter() - started, 1)
         self._current.add(folder)
 
     def code(self, stage: Stage) -> str:
