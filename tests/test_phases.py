@@ -538,6 +538,10 @@ def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
     fit = fit_table(table.assign(tokens=table["tokens"].mask(last & third)), replicates="seed").fits[()]
     assert fit.notes[0] == "1 rows without a place on the axis dropped"
     assert "share" not in "".join(fit.notes)
+    gaps = ((table["seed"] == "s0") & (table["tokens"] == t[4])) | ((table["seed"] == "s1") & (table["tokens"] == t[5]))
+    fit = fit_table(table.assign(value=table["value"].mask(gaps)), replicates="seed").fits[()]
+    assert fit.notes == ("only the 10 checkpoints that all replicates have",)  # rather than one seed of three
+    assert len(fit.replicates) == 3
 
 
 def test_curves_that_nothing_could_be_tested_of_are_no_tests() -> None:
