@@ -73,10 +73,8 @@ def test_the_raster_of_bert_is_filled_where_its_alternative_text_says() -> None:
         moves = fit_table(means, "step", by=["model"], replicates=unit).moves
         filled[unit] = moves[moves["q"] <= 0.05]
     assert filled["run"].empty
-    assert (filled["subject"]["kind"] == "fall").sum() > 2
-    rises = filled["subject"].query("kind == 'rise'")["model"]
-    assert {"MNLI", "SST"} <= set(rises)
-    assert {"MNLI", "SST"} <= set(filled["subject"].query("kind == 'fall'")["model"])
+    assert (filled["subject"]["kind"] == "fall").sum() > 1
+    assert filled["subject"].query("model == 'SST'")["kind"].tolist() == ["fall", "rise"]
 
 
 def test_alternative_texts_of_blimp_say_what_the_table_shows() -> None:

@@ -375,6 +375,18 @@ class FittedTable(NamedTuple):
         while own := [*islice(keys, most)]:
             yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
 
+    def sure(self, kind: str) -> pd.DataFrame:
+        """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""
+        return self.moves[(self.moves["kind"] == kind) & (self.moves["q"] <= 0.05)]
+
+    def returned(self) -> pd.DataFrame:
+        """The falls beyond chance, with `back`: the height of the first rise beyond chance that follows; NaN: none."""
+        falls, rises, back = self.sure("fall"), self.sure("rise"), []
+        for _, fall in falls.iterrows():
+            same = (rises[[*self.by]] == fall[[*self.by]].tolist()).all(axis=1)
+            back.append(next(iter(rises.loc[same & (rises["onset"] >= fall["midpoint"]), "height"]), nan))
+        return falls.assign(back=back)
+
     def said(self, key: tuple[str, ...]) -> str:
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit = self.fits[key]
