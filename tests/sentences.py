@@ -380,6 +380,33 @@ def encoder(text: str, folder: Path) -> None:
     assert said == rounded(speed, 0)
 
 
+def findings(text: str, folder: Path) -> None:
+    """Verdicts of each model of the study, and falls and returns of the public curves of real brains."""
+    results = {name: triple_phase_test(curves_of(folder, name), name) for name in ("one", "two")}
+    verdicts = pd.concat([result.table for result in results.values()])
+    for phase, name in ((1, "alignment"), (2, "detachment"), (3, "realignment")):
+        said = re.findall(rf"^- {phase} {name} is \*\*(.*?)\*\* in (.*?)\. ", text, re.MULTILINE)
+        own = verdicts[verdicts["phase"] == phase]
+        assert said == [*zip(own["verdict"], own["model"], strict=True)]
+        assert numbers(text, rf"claim {phase} (?:is found )?in #") == [(own["verdict"] == "found").sum()]
+    for name, result in results.items():
+        least = f"<td>{name}</td> <td>3</td> <td>2</td> <td>{result.brain.detectable:.2g}</td>"
+        assert least in " ".join(text.split())
+
+    counts = numbers(text, r"in # of 8 fine-tunings .* people as .* in # of 8 with runs, and in # of # vision .* # of #")
+    table = pd.read_csv(folder / "tables" / "bert_fmri" / "decoding.csv")
+    wide = table.pivot_table(index=["model", "step"], columns=["run", "subject"], values="value").dropna()
+    for unit, said in (("subject", counts[0]), ("run", counts[1])):
+        rows = wide.T.groupby(unit).mean().T.stack().rename("value").reset_index()
+        falls = beyond(fit_table(rows, "step", by=["model"], replicates=unit).moves, "fall")
+        assert said == falls["model"].nunique()
+    vision = pd.read_csv(folder / "tables" / "vision_brain" / "scores.csv")
+    for region, said in (("V1", counts[2:4]), ("IT", counts[4:])):
+        own = vision[vision["region"] == region]
+        falls = beyond(fit_table(own, "n_samples_seen", "score", ["model_id"]).moves, "fall")
+        assert said == [falls["model_id"].nunique(), own["model_id"].nunique()]
+
+
 #: Page -> what recomputes its sentences.
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     "00_five_minutes": five_minutes,
@@ -390,4 +417,5 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "12_record": record,
     "13_real_models": real_models,
     "14_encoder_derived": encoder,
+    "15_findings": findings,
 }

@@ -119,7 +119,7 @@ def test_page_is_executed_and_says_what_the_tables_say(
 ) -> None:
     monkeypatch.chdir(ROOT)  # from where some pages read published tables and kept results
     given = {"study": str(folder / "tiny.yaml"), "results": str(folder / "results")}
-    if source.stem.startswith("13"):
+    if "\ntables: str" in source.read_text():
         given["tables"] = str(fewer_tables(folder / "tables"))
     output = tmp_path / f"{source.stem}.ipynb"
     assert runner.execute(source, output, given)
