@@ -252,6 +252,7 @@ class Task(Strict):
     (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each question), ``permute`` (each
     item's choices in an order drawn with ``seed``), ``data`` (split -> JSON file to read in place of a hub).
     ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
+    ``trust_task_code``: run functions that the file names (``!function``); refused without it.
     """
 
     name: Slug
@@ -262,6 +263,8 @@ class Task(Strict):
     permute: bool = False
     data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
+    # Left out where nothing is trusted, so that a task is the same as before there was this field.
+    trust_task_code: bool = Field(default=False, exclude_if=lambda trusted: not trusted)
 
 
 class InternalSpec(Strict):

@@ -167,12 +167,12 @@ class Workbench:
         TaskError: a file that cannot be used; StudyError: a task that is none, or of a text with options of task files.
         """
         if file := self.task_files.get(task.name):
-            how = (file, task.items, task.seed, task.shots, task.permute, task.data)
+            how = (file, task.items, task.seed, task.shots, task.permute, task.data, task.trust_task_code)
             return cast(list[texts.Item], self.once(("items", task.name), load_items, *how))
         where, known = f"{self.study.where}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
-        given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+        given = [option for option in ("shots", "permute", "data", "trust_task_code") if getattr(task, option)]
         expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
         source = self.source(model)
         return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
