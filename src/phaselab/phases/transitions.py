@@ -107,7 +107,7 @@ class Transitions:
         The larger of what the noise of the mean allows and what replicates do that differ in their gain from the first
         quarter of the checkpoints to the last.
         """
-        if np.ptp(self.values) == 0:
+        if not self.decided or np.ptp(self.values) == 0:
             return nan
         least, many = detectable_move(*self._noise, self.grid), self.tokens.size // 4
         if self.replicates is None or len(self.replicates) < 2:
