@@ -243,8 +243,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def stamped_digest(path: Path, stamps: Path) -> str:
-    """``digest_file(path)``, which is read again only when a file's size or time of change is another.
+def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] = digest_file) -> str:
+    """``digest(path)``, which is read again only when a file's size or time of change is another.
 
     The folder `stamps` keeps what was read, a file for each path; where it cannot be written the next call reads again.
     """
@@ -253,11 +253,11 @@ def stamped_digest(path: Path, stamps: Path) -> str:
     now, known = _sizes_and_times(path), read_json(stamp)
     if known.get("files") == now:
         return str(known["digest"])
-    digest = digest_file(path)
+    found = digest(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
         with suppress(OSError, PhaselabError):
-            write_json({"path": str(path), "digest": digest, "files": now}, stamp)
-    return digest
+            write_json({"path": str(path), "digest": found, "files": now}, stamp)
+    return found
 
 
 def _sizes_and_times(path: Path) -> dict[str, list[int]]:
