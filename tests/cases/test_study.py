@@ -134,7 +134,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
         [ALICE],
         "alice_data_shared/6mm: no s*-timecourses.txt; type: phaselab data get alice2016",
     ),
-    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "type: phaselab data get books --from FOLDER --data DATA"),
+    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "type: phaselab data get books --from FOLDER --data"),
 }
 
 

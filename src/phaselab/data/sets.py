@@ -104,7 +104,8 @@ def counted(files: Sequence[File]) -> str:
     """How many files, and their bytes, as far as these are stated."""
     known = f"{amount(sum(file.bytes or 0 for file in files), 'kMGT')}B"
     unknown = sum(file.bytes is None for file in files)
-    return f"{len(files)} files, {known}" + f" and {unknown} files whose sizes are not stated" * bool(unknown)
+    of_unknown = f", and {unknown} of them whose sizes are not stated" if unknown else ""
+    return f"{len(files)} file{'s' * (len(files) != 1)}, {known}{of_unknown}"
 
 
 def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, str] | None = None) -> DataMissing:
