@@ -64,7 +64,7 @@ def get_data(
     states = {file: place.state(file) for file in files}
     needed = [file for file, state in states.items() if state != "here"]
     for file in files if dry_run else []:
-        typer.echo(f"{states[file]}: {place.path(file)} ({counted([file])})")
+        typer.echo(f"{states[file]}: {place.path(file)}, {counted([file])}")
     say(f"{name}: {counted(files)}, of these to bring {counted(needed)}; {place.room(needed)}")
     if needed and not dry_run:
         total = None if any(file.bytes is None for file in needed) else sum(file.bytes or 0 for file in needed)

@@ -102,10 +102,10 @@ SETS = {row["name"]: DataSet(**row) for row in parse_yaml(read_text(_HERE / "set
 
 def counted(files: Sequence[File]) -> str:
     """How many files, and their bytes, as far as these are stated."""
-    known = f"{amount(sum(file.bytes or 0 for file in files), 'kMGT')}B"
     unknown = sum(file.bytes is None for file in files)
-    of_unknown = f", and {unknown} of them whose sizes are not stated" if unknown else ""
-    return f"{len(files)} file{'s' * (len(files) != 1)}, {known}{of_unknown}"
+    sizes = [f"{amount(sum(file.bytes or 0 for file in files), 'kMGT')}B"] * (unknown < len(files) or not files)
+    sizes += [f"{unknown} of a size that is not stated"] * bool(unknown)
+    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(sizes)})"
 
 
 def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, str] | None = None) -> DataMissing:
