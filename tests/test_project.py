@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 630,
     "checkpoints": 741,
     "cli": 783,
-    "data": 367,
+    "data": 362,
     "encoding": 1958,
     "features": 463,
     "figures": 1022,
