@@ -17,9 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 815,
     "book": 716,
-    "brains": 635,
+    "brains": 630,
     "checkpoints": 741,
-    "cli": 689,
+    "cli": 783,
+    "data": 362,
     "encoding": 1958,
     "features": 463,
     "figures": 1022,
@@ -28,7 +29,7 @@ BUDGET = {
     "stages": 822,
     "stimuli": 307,
     "sweep": 332,
-    "texts": 736,
+    "texts": 732,
     "training": 234,
 }
 #: All of it, and what a file and a function may have.
