@@ -16,7 +16,7 @@ import torch
 from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
-from phaselab.encoding.folds import inner_folds, outer_folds
+from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
 from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
@@ -57,6 +57,7 @@ def encode(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     device: str = "cpu",
+    given: Given = None,
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
@@ -70,9 +71,9 @@ def encode(
         per voxel and fold; float64 features come on top while they are factorised. Where those of all folds do not fit
         together, predictions wait in a temporary file.
     progress : called with (layers scored, layers) after each layer.
-    device : torch device of ridge, correlations and permutations.
+    device : torch device of ridge, correlations and permutations. given : for ``folds: given``, ``BrainData.folds``.
     """
-    fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
+    fits = [_GroupFit(group, spec, seed, device, given) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
     found: dict[str, list[tuple[np.ndarray, ...]]] = {subject: [] for subject in Y}
     for number, layer in enumerate(layers, 1):
@@ -90,10 +91,10 @@ def encode(
 class _GroupFit:
     """Folds, responses and permutations of subjects with the same runs: all that no layer changes."""
 
-    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str) -> None:
+    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str, given: Given) -> None:
         self.group, self.spec, self.device = group, spec, find_device(device)
-        runs = group.runs
-        self.folds = outer_folds(runs, spec, seed)
+        runs, parts = group.runs, parts_of(group.lengths, spec, given)
+        self.folds = outer_folds(parts, spec, seed)
         least = min(len(test) for _, test in self.folds)
         expect(least > 1, "folds", "a test fold of 1 row", "2 at least: over one there is no correlation")
         if least < FEW:
@@ -102,7 +103,7 @@ class _GroupFit:
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
         self.targets = [
-            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec, seed))), train, test=test)
+            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
@@ -183,7 +184,7 @@ class _GroupFit:
 
 
 def shuffled_stimulus(
-    X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu"
+    X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu", given: Given = None
 ) -> list[dict[str, Scores]]:
     """Control: the same features against responses to another moment of the stimulus.
 
@@ -202,7 +203,7 @@ def shuffled_stimulus(
         shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
             shifted[f"{number}/{subject}"] = {run: View(values, shift=shifts[run]) for run, values in of_run.items()}
-    scores = encode(X, shifted, spec, seed, device=device) if n else {}
+    scores = encode(X, shifted, spec, seed, device=device, given=given) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 

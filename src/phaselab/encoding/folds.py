@@ -6,7 +6,7 @@ out (Feghhi et al. 2024 show what it does to scores).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from phaselab.study import EncodingSpec
 
 #: Indices of the training samples and of the test samples.
 Fold = tuple[np.ndarray, np.ndarray]
+#: Run -> its fold, for ``folds: given`` (``BrainData.folds``).
+Given = Mapping[str, str] | None
 
 
 def leave_one_run_out(runs: Any) -> list[Fold]:
@@ -84,11 +86,24 @@ def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
 
 
+def parts_of(lengths: Mapping[str, int], spec: EncodingSpec, given: Given = None) -> np.ndarray:
+    """What folds are made of, (n,): the number of each TR's run, or its `given` fold; `lengths`: run -> TRs."""
+    labels: Any = range(len(lengths))
+    if spec.folds == "given":
+        expect(given, "encoding.folds", "given", "another: the brain data have no folds of their own")
+        labels = [(given or {})[run] for run in lengths]
+        both = "test" in labels and {*labels} - {"test", ""}
+        expect(both, "encoding.folds: given", labels, "a run that is tested and one that trains")
+    return np.repeat(labels, [*lengths.values()])
+
+
 def outer_folds(runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
-    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
+    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``, of (n,) `parts_of` it or contiguous over all TRs.
 
     Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones, drawn with `seed`.
     """
+    if spec.folds == "given":
+        return [(np.flatnonzero((runs != "test") & (runs != "")), np.flatnonzero(runs == "test"))]
     if spec.folds == "runs":
         return leave_one_run_out(runs)
     if spec.folds == "groups":
@@ -101,19 +116,19 @@ def outer_folds(runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fol
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
     """Folds within a training set, to choose alpha; indices are positions in `train`.
 
-    By run each is left out once; by groups of runs there are ``n_folds - 1`` (at least 2, at most the runs); of a
-    single run its two halves. Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time. `train`
-    (n_train,) ascends; `runs` (n,) are those of all samples.
+    By run (or given fold) each is left out once; by groups of runs there are ``n_folds - 1`` (at least 2, at most the
+    runs); of a single run its two halves. Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in
+    time. `train` (n_train,) ascends; `runs` (n,) are those of all samples.
     """
     fewer = max(2, spec.n_folds - 1)
     if spec.folds == "contiguous":
         return contiguous(len(train), fewer, spec.gap, train)
-    if spec.folds not in ("runs", "groups"):
+    if spec.folds not in ("runs", "groups", "given"):
         return shuffled(len(train), fewer, seed)
     n_runs = len(np.unique(runs[train]))
     if n_runs == 1:
         return contiguous(len(train), 2, spec.gap, train)
-    return leave_one_run_out(runs[train]) if spec.folds == "runs" else group_folds(runs[train], min(fewer, n_runs))
+    return group_folds(runs[train], min(fewer, n_runs)) if spec.folds == "groups" else leave_one_run_out(runs[train])
 
 
 def autocorrelation_only(

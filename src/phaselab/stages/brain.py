@@ -21,7 +21,8 @@ def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     """Scores of each region; ``voxels.zarr`` keeps those of each voxel."""
     from phaselab.encoding import encode, summarise, write_voxels
 
-    bench = unit.bench
-    scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.study.brain.seed, device=bench.device)
+    bench, spec, of_brain = unit.bench, unit.bench.study.encoding, unit.bench.brain
+    how: dict[str, Any] = {"seed": bench.study.brain.seed, "device": bench.device, "given": of_brain.folds}
+    scores = encode(unit.aligned, bench.responses, spec, **how)
     write_voxels(scores, folder / "voxels.zarr")
-    return summarise(scores, bench.brain.rois, bench.brain.ceiling)
+    return summarise(scores, of_brain.rois, of_brain.ceiling)

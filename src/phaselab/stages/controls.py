@@ -23,6 +23,7 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
 
     bench, brain, last = unit.bench, unit.bench.brain, unit.same["checkpoint"]
     spec, seed, tables = bench.study.encoding, bench.study.brain.seed, []
+    how: dict[str, Any] = {"device": bench.device, "given": brain.folds}
 
     def add(condition: str, checkpoint: str, scores: Any) -> None:
         rows = summarise(scores, brain.rois, brain.ceiling)
@@ -31,8 +32,8 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": brain.nuisance, "true latents": brain.latents}.items():
         if sources:
             X = {0: bench.trimmed(sources)}
-            add(condition, last, encode(X, bench.responses, spec, seed, device=bench.device))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
+            add(condition, last, encode(X, bench.responses, spec, seed, **how))
+    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, **how)
     for number, scores in enumerate(shuffles):
         add("shuffled stimulus", f"shuffle-{number}", scores)
     return pd.concat(tables, ignore_index=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
-    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)
+    bench, study, brain = unit.bench, unit.bench.study, unit.bench.brain
+    nuisance, spec, seed = bench.trimmed(brain.nuisance), study.encoding, study.brain.seed
+    how: dict[str, Any] = {"rois": brain.rois, "device": bench.device, "given": brain.folds}
+    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, **how)
