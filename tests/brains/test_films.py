@@ -15,7 +15,6 @@ import pytest
 from typer.testing import CliRunner
 
 from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
-from phaselab import results
 from phaselab.brains import BRAINS, BrainData, DataMissing, films
 from phaselab.brains.signal import speech_lag
 from phaselab.cli import app
@@ -45,7 +44,6 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(films, "NX", NX)
     monkeypatch.setattr(films, "NY", NY)
-    monkeypatch.setattr(results, "_flush", lambda folder: None)  # nothing here must outlive a loss of power
 
 
 class Case:
@@ -463,6 +461,7 @@ def test_voxels_are_chosen(published: tuple[Path, Truth], tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         own.scored(20)["S01"]["suits_run-02"][:, 0:1], values(own, "S01", "suits_run-02")[20:, :1]
     )
+    assert len({loaded.digest for loaded in (few, language, own)}) == 3
     beyond = next(voxel for voxel in range(2, 100) if voxel not in truth.mask)
     table.write_text(f"subject,voxel,roi\nS01,{beyond},STS\n")
     for voxels, message in (

@@ -4,8 +4,6 @@ Yamaguchi, Koide-Majima, Kubo, Nakai, Nishimoto (1.0.0, 2024; CC0): 43 runs, 8.8
 Beside the published files ``cache/ds005531`` gets float32 copies of the brain's voxels alone: 11 GB a person, for 23.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -149,11 +147,9 @@ class Films:
         expect(lacks <= LACKING, str(path), f"{len(lines)} lines", f"{n_trs}, one a second")
         self.notes += [f"{path.name} lacks its last {lacks} s: nothing is taken to be there."] * (lacks > 0)
         texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, kind.startswith("speech"))]
-        onsets, labels = (
-            np.array([at for at, _ in texts], float),
-            pd.DataFrame({"task": [self.runs["task"][name]] * len(texts)}),
-        )
-        heard = (tuple(text for _, text in texts), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)
+        labels = pd.DataFrame(texts, columns=["second", "text"]).assign(task=self.runs["task"][name])
+        onsets = labels["second"].to_numpy(float)
+        heard = (tuple(labels["text"]), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)
         return Run(name, *heard, overlap=int(self.runs["overlap"][name]))
 
 
@@ -169,7 +165,7 @@ def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
 @brain("films", FilmsSpec, version=1, stimulus=("titles", "annotation", "rule"), files=files)
 def load(section: FilmsSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
-    films = Films(section, data)
+    films, fields = Films(section, data), section.model_dump(mode="json")
     names = tuple(map(str, films.runs.index))
     runs = tuple(map(films.run, names))
     copies = {(subject, run): films.copy(subject, run) for subject in films.people for run in names}
@@ -191,13 +187,14 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
     return BrainData(
         name="films",
         description=f"fMRI of {len(films.people)} people who watch films and series, {len(names)} runs "
-        f"(OpenNeuro ds005531, CC0); annotation {section.annotation}, voxels {section.voxels}",
+        f"(OpenNeuro ds005531, CC0); annotation {section.annotation}, voxels {fields['voxels']}",
         stimulus=Stimulus("films", runs),
         groups=(Group(tuple(films.people), names),),
         read=read,
         rois={subject: regions for subject, (_, regions) in taken.items()},
         nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
         notes=tuple(films.notes),
+        stamp=digest_of([fields, *map(digest_file, files(section, data)["responses"])]),
         folds=dict(zip(names, films.runs["fold"], strict=True)),
     )
 

@@ -1,7 +1,5 @@
 """Cleaning of responses, what several people's have in common, and how well that can be predicted."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import numpy as np

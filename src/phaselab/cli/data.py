@@ -1,7 +1,5 @@
 """``phaselab data``: whether downloaded data are what they should be."""
 
-from __future__ import annotations
-
 import typer
 
 from phaselab.cli.common import DataOption, StudyArgument, app

@@ -1,7 +1,5 @@
 """Commands on a study: run, status, train, notebook, book, doctor."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys
@@ -64,15 +62,15 @@ def run(
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.status import COLUMNS, status
+    from phaselab.sweep.pool import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
+        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
         for row in own.to_dict("records"):
-            table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
+            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
@@ -133,7 +131,7 @@ def book(
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book."""
-    from phaselab.book import pages
+    from phaselab.book import runner
     from phaselab.sweep.pool import cores
 
     root = home(root).resolve()
@@ -141,10 +139,10 @@ def book(
     loaded, store = load_study(study), Store(results)
     _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    if not pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
+    if not runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
         raise typer.Exit(1)
-    pages.place_pages(loaded, store, root)
-    typer.echo(f"The book: {pages.build(root, student).as_uri()}")
+    runner.place_pages(loaded, store, root)
+    typer.echo(f"The book: {runner.build(root, student).as_uri()}")
 
 
 @app.command()

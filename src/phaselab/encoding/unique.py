@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import reference
+from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.encode import batches, by_region
 from phaselab.encoding.folds import Given, fold_weights, inner_folds, outer_folds, parts_of
-from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
 
 #: Random ratios of the two penalties that are tried.
@@ -40,11 +40,11 @@ def unique_contribution(
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):
-        parts = parts_of(group.lengths, spec, given)
+        how = parts_of(group.lengths, spec, given), spec, seed, device
         aside = group.features(nuisance, "nuisance")
-        alone = _explained([aside], group, parts, spec, seed, device)
+        alone = _explained([aside], group, *how)
         spaces = ([group.features(X[layer], f"layer {layer}"), aside] for layer in layers)
-        joint = np.array([_explained(both, group, parts, spec, seed, device) for both in spaces])
+        joint = np.array([_explained(both, group, *how) for both in spaces])
         unique, whole = group.split(joint - alone), group.split(joint)
         for subject in group.subjects:
             measures = {"r2_unique": unique[subject], "r2_joint": whole[subject]}
@@ -53,13 +53,12 @@ def unique_contribution(
 
 
 def _explained(
-    spaces: list[np.ndarray], group: Group, runs: np.ndarray, spec: EncodingSpec, seed: int, device: str
+    spaces: list[np.ndarray], group: Group, parts: np.ndarray, spec: EncodingSpec, seed: int, device: str
 ) -> np.ndarray:
     """R^2 of the model of these spaces, (n_trs, p) each; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
-    n_trs, n_voxels = group.Y.shape
-    folds = outer_folds(runs, spec)
+    (n_trs, n_voxels), folds = group.Y.shape, outer_folds(parts, spec)
     params = reference.BATCHES | {"n_iter": ITERATIONS if len(spaces) > 1 else 1, "progress_bar": False, "warn": False}
     params["alphas"] = np.logspace(*spec.log10_alphas)
     # Weights and their refits, and responses with their predictions, float64.
@@ -70,7 +69,7 @@ def _explained(
         for columns in batches(n_voxels, size):
             responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
-                cv = inner_folds(train, runs, spec)
+                cv = inner_folds(train, parts, spec)
                 model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv, random_state=seed)
                 model.fit([values[train] for values in spaces], responses[train])
                 predicted = model.predict([values[test] for values in spaces]).cpu().numpy()
