@@ -56,8 +56,8 @@ class FilmsSpec(BrainSpec):
     """
 
     name: Literal["films"] = "films"
-    subjects: Literal["all"] | Annotated[tuple[Subject, ...], Field(min_length=1)] = "all"
-    titles: Literal["all"] | Annotated[tuple[Title, ...], Field(min_length=1)] = "all"
+    subjects: Literal["all"] | tuple[Subject, ...] = "all"
+    titles: Literal["all"] | tuple[Title, ...] = "all"
     annotation: Literal["speech_en", "speech", "object", "story"] = "speech_en"
     rule: Literal["dataset", "authors"] = "dataset"
     voxels: Literal["all", "language"] | Annotated[int, Field(ge=1)] | Beside = "all"
@@ -83,6 +83,7 @@ class Films:
             table["overlap"] = table["first_samples_dropped_drama2brain"].astype(int)
         table["fold"] = table["cv_fold"].mask(table["split"] == "test", "test")
         self.runs = table.set_index(table["task"] + "_run-" + table["run"])
+        expect(self.people and len(self.runs), "brain: subjects, titles", "none", "one at least of each, or all")
 
     def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
         """A published file; DataMissing, where it is not there (unless it may be `dropped`), says how to get it."""
