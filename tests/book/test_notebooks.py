@@ -139,7 +139,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
     study = demo.model_copy(update={"models": demo.models[:1]})
     for _ in range(2):
-        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200)) == {}
     model = f"models/{study.models[0].name}.ipynb"
     assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
         "executed 01_first.ipynb",
@@ -151,9 +151,24 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     runner.place_pages(study, store, tmp_path)
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
-    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0"))
-    assert not runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    assert list(failed) == ["01_first.ipynb"]
     assert "failed 01_first.ipynb" in said.getvalue()
+    # The page says so itself, under its own title and label; the other one stands as it was.
+    runner.place_pages(study, store, tmp_path, failed)
+    (cell,) = json.loads((placed / "01_first.ipynb").read_text())["cells"]
+    notice = "".join(cell["source"])
+    assert notice.startswith("(nb-first)=\n# Title\n")
+    assert "ZeroDivisionError" in notice
+    assert "phaselab notebook notebooks/01_first.md -p study=" in notice
+    assert json.loads((placed / model).read_text())["cells"] != [cell]
+    # Made good, it is a page again.
+    broken.write_text(NOTEBOOK)
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    runner.place_pages(study, store, tmp_path, failed)
+    assert not failed
+    assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1
 
 
 @pytest.mark.parametrize(

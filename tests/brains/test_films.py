@@ -465,7 +465,7 @@ def test_voxels_are_chosen(published: tuple[Path, Truth], tmp_path: Path) -> Non
     beyond = next(voxel for voxel in range(2, 100) if voxel not in truth.mask)
     table.write_text(f"subject,voxel,roi\nS01,{beyond},STS\n")
     for voxels, message in (
-        (str(table), rf"v.csv: S01: found \['{beyond}'\], expected numbers of the mask, each once"),
+        (str(table), rf"v.csv: voxels of S01: found \['{beyond}'\], expected some of the 40 of the mask, each once"),
         (99, "brain.voxels: found 99, expected at most the 40 of S01"),
         ("langauge", "langauge: found no table that can be read"),
     ):

@@ -1,6 +1,8 @@
 """The book: notebooks run strictly by papermill, and their executed copies stitched together by Jupyter Book."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -8,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -16,7 +19,7 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from phaselab import results
-from phaselab.errors import PhaselabError, expect, told
+from phaselab.errors import PhaselabError, expect, shown, told
 from phaselab.files import home, read_text
 from phaselab.results import Store
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of
@@ -111,6 +114,14 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     return True
 
 
+def of_cell(error: BaseException) -> str:
+    """What went wrong in a notebook: the cell and its own exception, without the traceback; of others their text."""
+    if not hasattr(error, "ename"):
+        return told(error)
+    said: Any = error
+    return f"cell {said.cell_index}: {said.ename}: {shown(said.evalue)}"
+
+
 def _clean(notebook: Any) -> None:
     """Take out timestamps, machine paths and the cell that papermill injected, in place."""
     notebook.metadata.pop("papermill", None)
@@ -147,10 +158,10 @@ def results_digest(study: Study, store: Store, *tables: Path) -> str:
 
 def execute_pages(
     study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console
-) -> bool:
-    """Execute the pages that have changed, `jobs` at once; whether all of them could be."""
+) -> dict[str, str]:
+    """Execute the pages that have changed, `jobs` at once; name -> what is said of those that could not be."""
     digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
-    folder, whole = store.study(study.name) / "pages", True
+    folder, failed = store.study(study.name) / "pages", dict[str, str]()
     with Progress(console=console) as bars, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {
             pool.submit(execute, source, folder / name, parameters, digest): name
@@ -158,31 +169,53 @@ def execute_pages(
         }
         for future in bars.track(as_completed(futures), total=len(futures), description="pages"):
             if error := future.exception():
-                whole = False
-                said = f"[red]failed[/] {futures[future]}: {escape(str(error))}"
-                console.print(said, highlight=False, soft_wrap=True)
+                failed[futures[future]] = why = of_cell(error)
+                console.print(f"[red]failed[/] {futures[future]}: {escape(why)}", highlight=False, soft_wrap=True)
             elif future.result():
                 console.print(f"executed {futures[future]}")
-    return whole
+    return failed
 
 
-def place_pages(study: Study, store: Store, root: Path) -> None:
-    """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes."""
+def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes.
+
+    In place of one that `failed` stands a page that says why, with its title and the label that others refer to.
+    """
     target = root / "book" / "executed"
-    names = pages(study, root / "notebooks", {})
+    names = pages(study, root / "notebooks", {"study": study.where})
     for old in target.rglob("*.ipynb"):
         if old.relative_to(target).as_posix() not in names:
             old.unlink()
-    for name in names:
-        to, content = target / name, (store.study(study.name) / "pages" / name).read_bytes()
+    for name, (source, given) in names.items():
+        made = store.study(study.name) / "pages" / name
+        to, content = target / name, _notice(source, given, failed[name]) if name in failed else made.read_bytes()
         if not to.is_file() or to.read_bytes() != content:
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(content)
 
 
-def build(root: Path, student: bool = False) -> Path:
-    """Build the book strictly (a warning is an error), for students without solutions. Returns the home page."""
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-n", "--keep-going"]
+def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
+    """A notebook that says why its page could not be made, and how to run it alone."""
+    import nbformat
+
+    text = read_text(source)
+    head = re.findall(r"^\([\w@-]+\)=$|^# .*$", text, flags=re.MULTILINE)[:2]
+    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in given.items())
+    alone = f"phaselab notebook notebooks/{source.name}{options}"
+    said = ["```{error}", "This page could not be made. The others do not depend on it.", "```"]
+    said += ["````text", why, "````", "To run it alone:", "````text", alone, "````"]
+    cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
+
+
+def build(root: Path, student: bool = False, strict: bool = True) -> Path:
+    """Build the book, for students without solutions; `strict`: a warning is an error. Returns the home page."""
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        ".",
+        *["-W", "-n", "--keep-going"] * strict,
+    ]
     output = root / "_build" / "student" if student else root
     # Read by book/_ext/phaselab_book.py.
     environment = {**os.environ, **({"PHASELAB_STUDENT": "1"} if student else {})}

@@ -127,17 +127,17 @@ class Films:
             table = read_table(wanted, "subject", "voxel", "roi")
             own = table[table["subject"] == subject]
             columns = pd.Index(mask + 1).get_indexer(numbers(own["voxel"], f"{wanted}: voxel"))
-            fits = len(own) and columns.min() >= 0 and len({*columns}) == len(own)
-            expect(fits, f"{wanted}: {subject}", own["voxel"].tolist(), "numbers of the mask, each once, one at least")
+            wrong = own["voxel"][(columns < 0) | own["voxel"].duplicated()].tolist()
+            right = f"some of the {n} of the mask, each once"
+            expect(len(own) and not wrong, f"{wanted}: voxels of {subject}", wrong, right)
             return np.sort(columns), own["roi"].to_numpy()[np.argsort(columns)]
         if isinstance(wanted, int):
             expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
             columns = np.arange(wanted) * n // wanted
         if wanted == "language":
-            stat = vector(path := self.path("localizer", subject), "stat")
+            stat = -np.nan_to_num(vector(path := self.path("localizer", subject), "stat"), nan=-np.inf)
             expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
-            best = np.argsort(-np.nan_to_num(stat, nan=-np.inf), kind="stable")
-            columns = np.sort(best[: int(np.ceil(LANGUAGE * n))])
+            columns = np.sort(np.argsort(stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
         return columns, np.full(len(columns), "language" if wanted == "language" else "brain")
 
     def run(self, name: str) -> Run:
@@ -167,8 +167,7 @@ def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
 def load(section: FilmsSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
     films, fields = Films(section, data), section.model_dump(mode="json")
-    names = tuple(map(str, films.runs.index))
-    runs = tuple(map(films.run, names))
+    runs = tuple(map(films.run, names := tuple(map(str, films.runs.index))))
     copies = {(subject, run): films.copy(subject, run) for subject in films.people for run in names}
     taken = {subject: films.voxels(subject) for subject in films.people}
 
