@@ -16,16 +16,25 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 815,
-    "book": 682,
+    "book": 716,
     "brains": 635,
     "checkpoints": 741,
+<<<<<<< HEAD
+    "cli": 688,
+=======
     "cli": 689,
+>>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
     "encoding": 1958,
     "features": 463,
     "figures": 1022,
     "internals": 616,
+<<<<<<< HEAD
+    "phases": 1492,
+    "stages": 822,
+=======
     "phases": 1505,
     "stages": 831,
+>>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
     "stimuli": 307,
     "sweep": 332,
     "texts": 736,
