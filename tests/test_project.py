@@ -19,22 +19,13 @@ BUDGET = {
     "book": 716,
     "brains": 635,
     "checkpoints": 741,
-<<<<<<< HEAD
-    "cli": 688,
-=======
     "cli": 689,
->>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
     "encoding": 1958,
     "features": 463,
     "figures": 1022,
     "internals": 616,
-<<<<<<< HEAD
-    "phases": 1492,
-    "stages": 822,
-=======
     "phases": 1505,
-    "stages": 831,
->>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
+    "stages": 822,
     "stimuli": 307,
     "sweep": 332,
     "texts": 736,
