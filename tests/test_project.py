@@ -20,7 +20,7 @@ BUDGET = {
     "brains": 635,
     "checkpoints": 741,
 <<<<<<< HEAD
-    "cli": 688,
+    "cli": 689,
 =======
     "cli": 689,
 >>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
@@ -33,7 +33,7 @@ BUDGET = {
     "stages": 822,
 =======
     "phases": 1505,
-    "stages": 831,
+    "stages": 822,
 >>>>>>> 4234825c8b0a6f510e4d9c3b124e0b9502d1f0a8
     "stimuli": 307,
     "sweep": 332,
