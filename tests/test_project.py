@@ -23,11 +23,16 @@ BUDGET = {
     "data": 362,
     "encoding": 1981,
     "features": 464,
+    "encoding": 1981,
+    "features": 464,
+>>>>>>> 2b2857635365e0b685e63425ecff66953ca61724
     "figures": 1022,
     "internals": 616,
     "phases": 1505,
     "stages": 828,
     "stimuli": 314,
+    "stimuli": 314,
+>>>>>>> 2b2857635365e0b685e63425ecff66953ca61724
     "sweep": 332,
     "texts": 732,
     "training": 234,
