@@ -81,7 +81,7 @@ def three_phases(rng: np.random.Generator, n: int = 24, subjects: int = 4) -> pd
     t = grid(n)
     brain = shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
     form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(n)
-    accuracy = shape(t, (9.1, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
+    accuracy = shape(t, (9.35, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
     return study(brain, form, accuracy, t, layers=2)
 
 
@@ -456,7 +456,7 @@ def test_a_study_says_how_many_items_would_do() -> None:
     rng = np.random.default_rng(1)
     brain = shape(t, *DIP) + 0.01 * rng.standard_normal((4, 24))
     form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(24)
-    accuracy = shape(t, (6.5, 0.2), (7.5, 0.4), (9.1, 0.4), (9.7, 0.9)) + 0.005 * rng.standard_normal(24)
+    accuracy = shape(t, (6.5, 0.2), (7.5, 0.4), (9.35, 0.4), (9.7, 0.9)) + 0.005 * rng.standard_normal(24)
     row = triple_phase_test(study(brain, form, accuracy, t, stderr=0.03), "m").table.iloc[1]
     assert row["verdict"] == "not decided"
     assert np.isnan(row["p"])
@@ -518,7 +518,7 @@ def test_replicates_of_a_curve_are_a_column() -> None:
     fit = fitted.fits["a",]
     assert fit.replicates is not None
     assert fit.replicates.shape == (4, 20)
-    assert "left out: 4" in fit.notes[0]
+    assert fit.notes[0] == "replicate left out for want of a value at some checkpoints: 4"
     assert "Rise beyond chance (p = " in fitted.said(("a",))
     small = fit_table(pd.DataFrame(rows), "step", "acc", ["task"], replicates="seed", min_effect=0.9)
     assert small.moves["kind"].tolist() == ["flat"]
@@ -530,7 +530,7 @@ def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
     table = table.astype({"value": float})
     last, third = table["seed"] == "s2", table["tokens"] == t[2]
     for lost, said in (
-        (last, "replicates without a value at some checkpoints left out: s2"),
+        (last, "replicate left out for want of a value at some checkpoints: s2"),
         (third, "1 checkpoints at which no replicate has a value left out"),
     ):
         fit = fit_table(table.assign(value=table["value"].mask(lost)), replicates="seed").fits[()]
