@@ -122,10 +122,6 @@ class Pieces(NamedTuple):
     residuals: Array  # (B, n) of the curves that were fitted
     rss: Array  # (B,) their sum of squares
 
-    def rows(self, which: Index) -> Pieces:
-        """Some of the curves."""
-        return Pieces(*(part[which] for part in self))
-
     def heights(self, positions: Array) -> Array:
         """The curves at positions (B, m) or (1, m): (B, m)."""
         hinges = np.maximum(positions[:, None, :] - self.knots[:, :, None], 0.0)
@@ -157,11 +153,10 @@ def design(x: Array, knots: Array) -> Array:
 
 def _solve(gram: Array, right: Array, damping: float | Array = 1e-12) -> Array:
     """Solutions (B, p) of normal equations, (B, p, p) and (B, p), damped relative to the diagonal."""
-    index, diagonal = np.arange(gram.shape[1]), np.einsum("bpp->bp", gram)
-    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
-    added = np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
     gram = gram.copy()
-    gram[:, index, index] += added
+    diagonal = np.einsum("bpp->bp", gram)  # a view
+    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
+    diagonal += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
     return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
 
 
@@ -227,9 +222,9 @@ def fit_each(grid: Grid, curve: Array) -> list[Pieces]:
         knots = grid.starts(changes, np.argsort(-gain[0], kind="stable")[:STARTS])
         for rounds, kept in STAGES:
             several = refine(grid.x, np.broadcast_to(curve, (len(knots), curve.size)), knots, rounds)
-            best = several.rows(np.argsort(several.rss, kind="stable")[:kept])
-            knots = best.knots
-        fits.append(best)
+            best = np.argsort(several.rss, kind="stable")[:kept]
+            knots = several.knots[best]
+        fits.append(Pieces(*(part[best] for part in several)))
     return [*fits, best_step(grid, curve)] if len(fits) == 2 and curve.size < 2 * PER_CHANGE else fits
 
 

@@ -8,15 +8,16 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from phaselab.phases.fit import DEGREES, Array, Grid, Where, autocorrelated, bic, design, grid_of, refine, search
+from phaselab.phases.fit import Array, Grid, Where, autocorrelated, bic, design, grid_of, refine, search
 
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
 #: an estimate is read as this quantile of its distribution under the true one, as far as replicates do not tell more.
 CAUTION = 0.02
-#: Replicates from which on they tell more; confidence with which they are said to share noise.
-MANY, SURE = 3, 0.9
+#: Replicates from which on they tell more; confidence with which they are said to share noise: high, since a bend that
+#: the fit has missed is shared as well.
+MANY, SURE = 3, 0.99
 
 
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
@@ -46,7 +47,7 @@ def shared_noise(grid: Grid, knots: Array, residuals: Array, replicates: Array |
     basis = np.linalg.qr(design(grid.x, knots[None])[0, : 2 + k].T)[0]
     apart = replicates - replicates.mean(axis=0)
     apart = apart - (apart @ basis) @ basis.T
-    free, theirs = max(n - 2 - DEGREES * k, 1.0), (count - 1) * (n - 2 - k)
+    free, theirs = max(n - 2 - 2 * k, 1), (count - 1) * (n - 2 - k)
     own, whole = float((apart**2).sum()) / (count * theirs), float(residuals @ residuals) / free
     return max(0.0, 1 - float(stats.f.ppf(SURE, free, theirs)) * own / whole) if whole > 0 else 0.0
 
@@ -105,7 +106,8 @@ def move_p(values: Array, replicates: Array | None, noise: Sequence[float], sett
     falls, rhos = _null(*setting)
     careful = np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
     at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-    p = float(np.interp(rho + shared * (careful - rho), RHOS, at))
+    plain, guarded = np.interp([rho, careful], RHOS, at)
+    p = float(plain + shared * (guarded - plain))
     return p if replicates is None or len(replicates) < MANY else max(p, _left_out(replicates))
 
 

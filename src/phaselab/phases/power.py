@@ -15,7 +15,6 @@ from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 from phaselab.study import PhaseSpec
 
-#: How simulated curves are fitted.
 FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
 

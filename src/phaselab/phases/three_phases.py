@@ -18,7 +18,7 @@ from phaselab import curves as query
 from phaselab.curves import amount, each_row, plain
 from phaselab.errors import expect
 from phaselab.phases.fit import DEGREES, Array, log_tokens
-from phaselab.phases.transitions import CARRIED, MOVE_COLUMNS, Transitions, fit_transitions
+from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
 from phaselab.study import PhaseSpec, digest_of
 
@@ -97,8 +97,8 @@ class _Link(NamedTuple):
     verdict: str = ""  # where it is not for p to say
 
 
-def _ranges(moves: Sequence[Any]) -> str:
-    return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
+def _range(move: Any) -> str:
+    return f"{amount(move.onset)} to {amount(move.end)}"
 
 
 def _missed(fit: Transitions) -> str:
@@ -111,12 +111,8 @@ def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float
     (own, low, high), (theirs, their_low, their_high) = (
         brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, other)
     )
-    lag = own - theirs
-    return (
-        lag,
-        lag - float(np.hypot(own - low, their_high - theirs)),
-        lag + float(np.hypot(high - own, theirs - their_low)),
-    )
+    before, after = np.hypot(own - low, their_high - theirs), np.hypot(high - own, theirs - their_low)
+    return own - theirs, own - theirs - float(before), own - theirs + float(after)
 
 
 def _together(
@@ -133,7 +129,7 @@ def _together(
             p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
             when = f"{10**lag:.2g} times the tokens of {name}'s surge (95 % interval {10**low:.2g} to {10**high:.2g})"
             close = "" if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}"
-            why = f"The brain's rise {_ranges([move])} has its midpoint at {when}{close}."
+            why = f"The brain's rise {_range(move)} has its midpoint at {when}{close}."
             tried.append(_Link(why, p, move, partner, holds))
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
 
@@ -154,13 +150,13 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
-        why = f"The brain's fall {_ranges([deepest])} is not beyond chance (p = {chances[0]:.2g})."
+        why = f"The brain's fall {_range(deepest)} is not beyond chance (p = {chances[0]:.2g})."
         return _Link(why, chances[0], deepest, holds=False)
     learnt = [accuracy.p(rise) for rise in accuracy.rises]
     if not any(p <= rule.alpha for p in learnt):
         level, known = float(accuracy.values.mean()), f" (chance {chance:.2f})" if np.isfinite(chance) else ""
         stays = "its mean is" if accuracy.moves else "it stays at"
-        why = f"The brain falls {_ranges(falls[:1])}, but accuracy never rises: {stays} {level:.2f}{known}."
+        why = f"The brain falls {_range(falls[0])}, but accuracy never rises: {stays} {level:.2f}{known}."
         return _Link(why, np.nan, falls[0], verdict="not decided" if np.isnan(learnt).any() else "nothing to stagnate")
     tried = [_pause(brain, fall, accuracy, rule) for fall in falls]
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
@@ -195,7 +191,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
     span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
     if after.sum() < 3:
-        why = f"The brain falls {_ranges([fall])}; training ends too soon afterwards to tell a pause from an end."
+        why = f"The brain falls {_range(fall)}; training ends too soon afterwards to tell a pause from an end."
         return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
@@ -211,7 +207,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     if least >= rule.margin:
         level = float(values[inside].mean())
         items = level * (1 - level) / noise**2 * ((least + 0.84 * off) / rule.margin) ** 2
-        why = f"The brain falls {_ranges([fall])}, but how accuracy changes from {span} is known to ±{least:.2g} only "
+        why = f"The brain falls {_range(fall)}, but how accuracy changes from {span} is known to ±{least:.2g} only "
         why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
     path = accuracy.at(at[inside])
@@ -223,7 +219,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     }
     failed = [name for name, p in parts.items() if p > rule.alpha]
     verb = f"not shown to pause: it may be that it {' or '.join(failed)}" if failed else "it pauses"
-    why = f"The brain falls {_ranges([fall])}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
+    why = f"The brain falls {_range(fall)}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
     why += f"then by {later:+.3f} a decade: {verb}."
     return _Link(why, worst(*parts.values(), fall_p(brain, fall)), fall)
 
@@ -254,17 +250,14 @@ def judge(
 ) -> TriplePhase:
     """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
     rule = rule or PhaseSpec()
-    missing = {
-        name: " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided)
-        for name, other in (("instruction following", form), ("accuracy", accuracy))
-    }
 
-    def ask(name: str, test: Callable[[], _Link]) -> _Link:
-        return _Link(missing[name], verdict="not decided") if missing[name] else test()
+    def ask(name: str, other: Transitions, test: Callable[[], _Link]) -> _Link:
+        poor = [f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided]
+        return _Link(" ".join(poor), verdict="not decided") if poor else test()
 
-    first = ask("instruction following", lambda: _first(brain, form, rule))
-    second = ask("accuracy", lambda: _second(brain, accuracy, rule, chance))
-    third = ask("accuracy", lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
+    first = ask("instruction following", form, lambda: _first(brain, form, rule))
+    second = ask("accuracy", accuracy, lambda: _second(brain, accuracy, rule, chance))
+    third = ask("accuracy", accuracy, lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
     links = first, second, third
     corrected = holm([link.p for link in links])
     most = brain.grid[1]  # change points that the checkpoints allow
@@ -299,7 +292,7 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
         return {}
     told = {"tokens": move.midpoint, "low": move.midpoint_low, "high": move.midpoint_high}
     told |= {"start": move.onset, "stop": move.end}
-    told |= {"effect": move.height, "effect_low": move.height_low, "effect_high": move.height_high}
+    told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
     if brain.replicates is not None:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
         ends = np.array([np.interp(at, where, own) for own in brain.replicates])
@@ -344,8 +337,9 @@ def triple_phase_test(
 
     1. alignment: a rise of the brain that is a surge (`surges`) and comes together with the first surge of instruction
        following: the whole 95 % interval of their lag is within the rule's ``lag``.
-    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall to that of the return
-       it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster afterwards.
+    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall until a fifth of it is
+       made up it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster
+       afterwards.
     3. realignment: after that fall the brain rises again, together with a surge of accuracy; by another rise than that
        of phase 1.
 
@@ -354,7 +348,7 @@ def triple_phase_test(
     rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
 
     A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
-    drifts that all subjects of one seed share are movements of this model; whether they are more several seeds say.
+    drifts that all subjects of one seed share are read with caution (`shared_noise`); several seeds say more.
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
@@ -368,13 +362,9 @@ def triple_phase_test(
         expect(name in all_of_them, "model", repr(name), f"one of {', '.join(all_of_them)}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
-    for field, perspective, column in (
-        ("roi", "brain", "roi"),
-        ("measure", "brain", "measure"),
-        ("accuracy", "behaviour", "measure"),
-    ):
-        there = sorted(pooled.loc[pooled["perspective"] == perspective, column].unique())
-        asked = getattr(rule, field)
+    for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
+        rows = pooled[pooled["perspective"] == ("behaviour" if field == "accuracy" else "brain")]
+        there, asked = sorted(rows[column].unique()), getattr(rule, field)
         known = not there or asked in ("", "accuracy", *there)  # the default may be missing: then it is not decided
         expect(known, field, repr(asked), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
@@ -417,9 +407,8 @@ def rule_text(rule: PhaseSpec) -> str:
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
-    parts = [
-        f"Phase {query.PHASE_NAMES[phase]} ({row['name']}) is **{row['verdict']}** in {result.model}. {row['why']}"
-    ]
+    which = f"Phase {query.PHASE_NAMES[phase]} ({row['name']})"
+    parts = [f"{which} is **{row['verdict']}** in {result.model}. {row['why']}"]
     if np.isfinite(row["tokens"]):
         verb = "rise" if row["effect"] > 0 else "fall"
         parts.append(
