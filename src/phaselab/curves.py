@@ -237,16 +237,13 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     """
     from scipy import stats
 
-    out = []
-    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
-        values, n = group["value"].to_numpy(), len(group)
-        if scatter and n > 1:
-            half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-        else:
-            half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / n
-        mean = float(values.mean())
-        out.append((*key, mean, mean - half, mean + half, n))
-    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
+    groups = rows.dropna(subset=["value"]).groupby(list(by), sort=True)
+    table = groups["value"].agg(value="mean", spread="sem", n="size")
+    half = 1.96 * np.sqrt(groups["stderr"].agg(lambda errors: (errors**2).sum(skipna=False))) / table["n"]
+    if scatter:
+        half = half.where(table["n"] == 1, stats.t.ppf(0.975, table["n"] - 1) * table["spread"])
+    table = table.assign(low=table["value"] - half, high=table["value"] + half).reset_index()
+    return pd.DataFrame(table[[*by, "value", "low", "high", "n"]])
 
 
 interval_over = partial(interval_of, scatter=True)
@@ -270,7 +267,7 @@ def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
         table = interval_of(rows[rows["layer"] == select_layer(rows)])
     else:
         curve = brain_by_subject(curves) if measure == "brain" else behaviour_by_task(curves, measure)
-        table, notes = interval_of(curve.rows, scatter=measure == "brain"), curve.notes
+        table, notes = interval_of(curve.rows, scatter=measure == "brain"), [*curve.notes]
     table.attrs["notes"] = tuple(notes)
     return table
 

@@ -137,9 +137,9 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
     drawn = []
     for label, own in rows.assign(line=rows["measure"].map(PROBES)).groupby("task"):
         score = "correlation" if (own["measure"] == "probe_correlation").any() else "accuracy"
+        chance = own.loc[own["measure"] == "probe_chance", "value"].mean()
         table = query.interval_of(own.dropna(subset=["line"]), by=("line", "tokens"))
-        chance = {"level": own.loc[own["measure"] == "probe_chance", "value"].mean(), "level_name": "chance"}
-        drawn.append(draw.Panel(table, f"{label} ({score})", "score", **chance))
+        drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
     style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
     note = "\n".join([f"layer {layer}; bands: 95 % intervals over folds", *said])
     return draw.panels(drawn, style, small=True, note=note)

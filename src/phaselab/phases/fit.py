@@ -264,25 +264,21 @@ def bootstrap_noise(
     is added. Without, the residuals' variance, or the square of `stderr` where that is larger, with the residuals'
     autocorrelation over neighbours, corrected for the parameters that were fitted.
     """
-    rng, n = np.random.default_rng(seed), residuals.size
+    rng, n, total = np.random.default_rng(seed), residuals.size, float(residuals @ residuals)
 
-    def student(columns: int, degrees: float) -> Array:
-        normal = rng.standard_normal((draws, columns))
+    def student(normal: Array, degrees: float) -> Array:
         return np.asarray(normal * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))))
 
-    variance, white = float(residuals @ residuals) / degrees, student(n, degrees)
+    white = student(rng.standard_normal((draws, n)), degrees)
     if replicates is None:
         # A fit of p parameters to n values lowers the autocorrelation of the residuals by about p / n; one standard
         # error more, since too little of it makes intervals too narrow.
-        rho = float(residuals[1:] @ residuals[:-1]) / max(float(residuals @ residuals), 1e-300)
-        rho += (n - degrees) / n + 1 / np.sqrt(n)
-        scale = np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
-        memory = autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9)))
-        return memory * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))) * scale
-    count = len(replicates)
-    apart = replicates - replicates.mean(axis=0)
-    own = student(count, count - 1) @ apart / np.sqrt(count * (count - 1.0))
+        rho = float(residuals[1:] @ residuals[:-1]) / max(total, 1e-300) + (n - degrees) / n + 1 / np.sqrt(n)
+        scale = np.sqrt(np.maximum(total / degrees, 0.0 if stderr is None else stderr**2))
+        return student(autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9))), degrees) * scale
+    count, apart = len(replicates), replicates - replicates.mean(axis=0)
+    own = student(rng.standard_normal((draws, count)), count - 1) @ apart / np.sqrt(count * (count - 1.0))
     # Second differences of the deviations: what in them is not smooth along the checkpoints.
     rough = np.diff(apart, 2, axis=1)
     expected = float((rough**2).sum()) / (6.0 * rough.shape[1] * count * (count - 1.0))
-    return np.asarray(own + white * np.sqrt(max(variance - expected, 0.0)))
+    return np.asarray(own + white * np.sqrt(max(total / degrees - expected, 0.0)))

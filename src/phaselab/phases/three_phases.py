@@ -171,8 +171,8 @@ def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises:
         return fall.onset, fall.end
-    places = np.linspace(*brain.place([rises[0].onset, rises[0].end]), 201)
-    path = brain.at(10**places)
+    first, last = brain.place([rises[0].onset, rises[0].end])
+    path = brain.at(10 ** (places := np.linspace(first, last, 201)))
     return fall.onset, float(10 ** np.interp(path[0] - CARRIED * fall.height, path, places))
 
 
@@ -186,8 +186,8 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     at, values = accuracy.tokens, accuracy.values
     inside = (at >= start) & (at <= stop)
     if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
-        ends = np.searchsorted(at, start, "right") - 1, np.searchsorted(at, stop) + 1
-        inside = np.isin(np.arange(at.size), np.arange(max(ends[0], 0), ends[1]))
+        first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
+        inside = (at >= at[max(first, 0)]) & (at <= at[min(last, at.size - 1)])
     after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
     span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
     if after.sum() < 3:
@@ -320,8 +320,8 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
     values = means[shared].to_numpy()
     if len(curves) == 1:
         values = one.values if one.of == "subject" and len(one.names) > 1 else one.mean
-    error = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
-    fit = fit_transitions(shared.to_numpy(), values, error, **options)
+    stderr = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
+    fit = fit_transitions(shared.to_numpy(), values, stderr, **options)
     return replace(fit, notes=(*dict.fromkeys(notes), *fit.notes))
 
 

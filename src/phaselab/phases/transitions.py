@@ -190,31 +190,6 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
     return float(places[0]), places[1:], float(centre)
 
 
-def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
-    """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
-
-    By a parabola through the extreme checkpoint and the nearest others: five, or as many more as it takes until it
-    bends by four times the noise. Samples are as far from it as the checkpoints are, if that is more than the noise.
-    """
-    inside = np.flatnonzero((x >= start) & (x <= stop))
-    centre = x[inside[(sign * curve[inside]).argmax()]] if inside.size else 0.5 * (start + stop)
-    order = np.argsort(np.abs(x - centre), kind="stable")
-    for m in range(5, x.size + 1):
-        near = np.sort(order[:m])
-        at = x[near] - centre
-        basis = np.stack([np.ones(m), at, at**2], axis=1)
-        back = np.linalg.pinv(basis)  # (3, m)
-        own = back @ curve[near]
-        spread = float(noise[:, near].std())
-        if -sign * own[2] * np.ptp(at) ** 2 / 4 >= 4 * spread:
-            break
-    apart = np.sqrt(((curve[near] - basis @ own) ** 2).sum() / (m - 3))
-    several = np.vstack([own, own + noise[:, near] @ back.T * max(1.0, apart / spread if spread else 1.0)])
-    bent = np.maximum(-sign * several[:, 2], 1e-9)  # one that bends the other way has its extreme at an end
-    places = np.clip(centre + sign * several[:, 1] / (2 * bent), x[near[0]], x[near[-1]])
-    return float(places[0]), places[1:], float(centre)
-
-
 def _described(
     x: Array,
     y: Array,
