@@ -339,7 +339,9 @@ def test_a_table_keeps_what_it_cannot_test_out_of_q(monkeypatch: pytest.MonkeyPa
     alone = fit_table(table.query("model == 'b'"), by=["model"]).moves
     known = iter([np.nan, alone["p"][0]])
     monkeypatch.setattr(Transitions, "p", lambda fit, move: next(known))
-    moves = fit_table(table, by=["model"]).moves
+    fitted = fit_table(table, by=["model"])
+    moves = fitted.moves
+    assert fitted.said(("a",)).endswith("Rise not tested, of too few checkpoints.")
     assert moves["q"].isna().tolist() == [True, False]
     assert moves["p"].isna().tolist() == [True, False]
     assert moves["q"][1] <= 2 * alone["q"][0]

@@ -15,9 +15,8 @@ RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
 #: an estimate is read as this quantile of its distribution under the true one, as far as replicates do not tell more.
 CAUTION = 0.02
-#: Replicates from which on they tell more; confidence with which they are said to share noise: high, since a bend that
-#: the fit has missed is shared as well.
-MANY, SURE = 3, 0.99
+#: Replicates from which on they tell more, and the confidence with which they are said to share noise.
+MANY, SURE = 3, 0.9
 
 
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
@@ -104,10 +103,9 @@ def move_p(values: Array, replicates: Array | None, noise: Sequence[float], sett
     if sigma == 0:
         return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
     falls, rhos = _null(*setting)
-    careful = np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
     at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-    plain, guarded = np.interp([rho, careful], RHOS, at)
-    p = float(plain + shared * (guarded - plain))
+    plain, careful = max(rho, 0.0), np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
+    p = float(np.interp(plain + shared * (careful - plain), RHOS, at))
     return p if replicates is None or len(replicates) < MANY else max(p, _left_out(replicates))
 
 

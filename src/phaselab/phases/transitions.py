@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import amount, complete
+from phaselab.curves import amount, complete, each_row
 from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Pieces, log_tokens
@@ -365,10 +365,11 @@ class FittedTable(NamedTuple):
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit = self.fits[key]
         own = self.moves if not self.by else self.moves[(self.moves[[*self.by]] == list(key)).all(axis=1)]
-        tested = own[own["p"].notna()]
         parts = [
-            f"{kind} {'beyond chance' if q <= 0.05 else 'not beyond chance'} (p = {p:.2g}, q = {q:.2g})"
-            for kind, p, q in zip(tested["kind"], tested["p"], tested["q"], strict=True)
+            f"{m.kind} {'beyond chance' if m.q <= 0.05 else 'not beyond chance'} (p = {m.p:.2g}, q = {m.q:.2g})"
+            if m.p >= 0
+            else f"{m.kind} not tested, of too few checkpoints"
+            for m in each_row(own[own["kind"].isin(("rise", "fall"))])
         ]
         tests = f" {'; '.join(parts).capitalize()}." if parts else ""
         return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
