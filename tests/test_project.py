@@ -15,21 +15,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 822,
-    "book": 468,
+    "behaviour": 815,
+    "book": 682,
     "brains": 635,
     "checkpoints": 741,
-    "cli": 677,
-    "encoding": 2146,
-    "features": 502,
-    "figures": 977,
-    "internals": 666,
+    "cli": 681,
+    "encoding": 1958,
+    "features": 463,
+    "figures": 1003,
+    "internals": 616,
     "phases": 1463,
-    "stages": 971,
-    "stimuli": 340,
-    "sweep": 386,
-    "texts": 674,
-    "training": 228,
+    "stages": 831,
+    "stimuli": 307,
+    "sweep": 332,
+    "texts": 736,
+    "training": 234,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80

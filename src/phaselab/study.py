@@ -79,7 +79,8 @@ class Strict(BaseModel):
     def given(self, name: str) -> bool:
         """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
         fields = type(self).model_fields
-        dumped = self.model_fields_set >= fields.keys() and getattr(self, name) == fields[name].default
+        always = {field for field, of in fields.items() if of.exclude_if is None}
+        dumped = self.model_fields_set >= always and getattr(self, name) == fields[name].default
         return name in self.model_fields_set and not dumped
 
     def ignored(self) -> Iterator[tuple[str, str]]:
@@ -90,17 +91,28 @@ class Strict(BaseModel):
                 yield name, f"{why}, expected no such field: it would be ignored"
 
 
+class Mix(Strict):
+    """A stage of a schedule: what is trained on up to the share ``until`` of all steps."""
+
+    until: float = Field(gt=0, le=1)
+    mix: str
+
+
 class Training(Strict):
     """A language model trained from scratch, with checkpoints.
 
-    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``vocabulary``:
-    tokens of the byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence;
-    ``batch``: sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many,
-    evenly spaced in log steps, first and last included.
+    ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``mixes``: a
+    schedule, for ``world`` of these and of ``narrative`` (mostly stories alone) and ``off-domain`` (mostly arithmetic,
+    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of the
+    byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence; ``batch``:
+    sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many, evenly spaced in
+    log steps, first and last included.
     """
 
     text: Literal["world", "books"]
     mix: str = "en"
+    # Left out where there is none, so that models without a schedule are the same as before there were schedules.
+    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=lambda mixes: not mixes)
     architecture: Literal["gpt_neox", "olmo2", "llama"]
     hidden_size: int = Field(default=128, ge=8, le=2**16)
     layers: int = Field(default=3, ge=1, le=1000)
@@ -240,6 +252,7 @@ class Task(Strict):
     (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each question), ``permute`` (each
     item's choices in an order drawn with ``seed``), ``data`` (split -> JSON file to read in place of a hub).
     ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
+    ``trust_task_code``: run functions that the file names (``!function``); refused without it.
     """
 
     name: Slug
@@ -250,6 +263,8 @@ class Task(Strict):
     permute: bool = False
     data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
+    # Left out where nothing is trusted, so that a task is the same as before there was this field.
+    trust_task_code: bool = Field(default=False, exclude_if=lambda trusted: not trusted)
 
 
 class InternalSpec(Strict):
@@ -362,6 +377,10 @@ class Study(Strict):
             if (train := model.train) and train.given("checkpoints") and train.checkpoints > train.steps + 1:
                 right = f"at most {train.steps + 1} with steps: {train.steps}"
                 yield f"models.{number}.train.checkpoints", f"found {train.checkpoints}, expected {right}"
+            ends = [stage.until for stage in train.mixes] if train else []
+            if ends and (ends[-1] != 1 or sorted({*ends}) != ends):
+                right = "shares that rise to 1"
+                yield f"models.{number}.train.mixes", f"found until {', '.join(map(str, ends))}, expected {right}"
 
     @property
     def where(self) -> str:
@@ -382,11 +401,21 @@ def embedded() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).with_name("studies").glob("*.yaml"))}
 
 
+#: Folder of published studies, seen from where the book is built; how a study asks for its published tables.
+PUBLISHED, OF_TABLES = Path("published"), "published:"
+
+
 def load_study(name_or_path: str | Path) -> Study:
-    """The embedded study of this name, or that of a YAML file; a StudyError names each field that is wrong."""
+    """The embedded study of this name, that of a YAML file, or ``published:NAME``, of which there are tables alone.
+
+    A StudyError names each field that is wrong.
+    """
     known, asked = embedded(), str(name_or_path)
+    if published := asked.startswith(OF_TABLES):
+        known = {f"{OF_TABLES}{path.parent.name}": path for path in sorted(PUBLISHED.glob("*/study.yaml"))}
     path = known.get(asked, home(asked))
-    expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
+    right = "one of " * bool(known) + (", ".join(known) or f"a folder of {PUBLISHED.absolute()}")
+    expect(path.is_file(), "study", repr(asked), right if published else f"a YAML file or {right}", StudyError)
     study = read_section(path, Study)
     study._file = str(path)
     return study

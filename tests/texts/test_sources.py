@@ -14,7 +14,7 @@ import pytest
 
 from phaselab import texts
 from phaselab.results import DataMissing
-from phaselab.study import Training
+from phaselab.study import Mix, Training
 from phaselab.texts import key, source, world
 from phaselab.texts.base import TextSource, is_held_out
 from phaselab.texts.world import WorldText
@@ -129,15 +129,55 @@ def test_cloze_questions_stop_before_the_answer(books: Path) -> None:
     for item in text.items("cloze", 30, 1):
         passage, question = item.prompt.split("\n")
         assert question == f"question : which word comes next ? options : {' , '.join(item.options)} answer :"
-        assert len(set(item.options)) == 3
+        assert len(set(item.options)) == 4
         assert any(f"{passage} {item.options[item.answer]}" in book for book in held_out)
 
 
-def test_cloze_questions_are_a_share_of_training(books: Path) -> None:
+def test_questions_with_letters_are_about_the_same_words(books: Path) -> None:
+    for item in source(BOOKS, books).items("letters", 30, 1):
+        listed = " , ".join(f"{letter} {word}" for letter, word in zip("ABCD", item.choices, strict=True))
+        assert item.options == ("A", "B", "C", "D")
+        assert item.prompt == f"{item.question}\nquestion : which word comes next ? options : {listed} answer :"
+
+
+#: Paradigm -> how a right sentence of it may end, and a wrong one.
+RIGHT_AND_WRONG = {
+    "number_of_the_verb": ("The men were", "The men was"),
+    "number_of_the_verb_past_another_noun": ("The man near the doors is", "The man near the doors are"),
+    "number_of_the_noun": ("I remember those friends", "I remember those friend"),
+    "gender_of_the_reflexive": ("The queen said to herself", "The queen said to himself"),
+    "case_of_the_pronoun": ("Perhaps the letter was for them", "Perhaps the letter was for they"),
+    "form_of_the_verb": ("You know that she has gone", "You know that she has went"),
+}
+
+
+def test_minimal_pairs_differ_in_one_word_and_ask_for_no_form(books: Path) -> None:
+    items = source(BOOKS, books).items("pairs", 500, 0)
+    right = {f"{i.prompt} {i.options[i.answer]}": i.kind for i in items}
+    wrong = {f"{i.prompt} {i.options[1 - i.answer]}": i.kind for i in items}
+    assert not set(right) & set(wrong)
+    assert {i.kind for i in items} == set(RIGHT_AND_WRONG)
+    assert not any(i.form for i in items)
+    assert all(i.question == i.prompt for i in items)  # nothing is listed
+    assert 0.4 < np.mean([i.answer for i in items]) < 0.6
+    from phaselab.texts.books import PAIRS
+
+    for kind, (good, bad) in RIGHT_AND_WRONG.items():
+        forms = [{form[side] for form in PAIRS[kind]["options"]} for side in (0, 1)]
+        side = next(n for n, own in enumerate(forms) if good.split()[-1] in own)
+        assert bad.split()[-1] in forms[1 - side]
+        x = [pair[side] for pair in PAIRS[kind]["X"] if pair[side] in good]
+        assert x, f"{kind}: {good}"
+
+
+def test_questions_are_a_share_of_training(books: Path) -> None:
     text = source(BOOKS, books)
     tokenizer = text.tokenizer
     rows = [tokenizer.decode(row) for step in range(20) for row in text.batch(step, 16, 64)]
-    assert 0.1 < np.mean([row.startswith("<bos>") for row in rows]) < 0.2
+    assert 0.14 < np.mean([row.startswith("<bos>") for row in rows]) < 0.26
+    rows = [tokenizer.decode(row) for step in range(5) for row in text.batch(step, 16, 400)]
+    lettered = ["options : A " in row for row in rows if "options :" in row]
+    assert 0.25 < np.mean(lettered) < 0.75
     assert 0.3 < np.mean(["." not in row for row in rows]) < 0.9
 
 
@@ -158,6 +198,52 @@ def test_books_that_are_missing_or_damaged_are_named(books: Path, tmp_path: Path
         _ = source(BOOKS, tmp_path).tokenizer
 
 
+# --- Schedules -------------------------------------------------------------------------------------
+
+SCHEDULE = (Mix(until=0.2, mix="narrative"), Mix(until=0.5, mix="off-domain"), Mix(until=1, mix="en"))
+
+
+def test_a_schedule_changes_what_is_trained_on_and_not_what_is_held_out() -> None:
+    text = source(WORLD.model_copy(update={"mixes": SCHEDULE, "steps": 100}), None)
+    plain = source(WORLD, None)
+
+    def said(step: int, of: TextSource = text) -> list[str]:
+        return " ".join(of.tokenizer.batch_decode(of.batch(step, 40, 128))).split()
+
+    def lines(words: list[str]) -> float:
+        return words.count(";") / len(words)
+
+    def asked(words: list[str]) -> float:
+        return words.count("?") / len(words)
+
+    assert max(map(lines, map(said, (0, 19, 50, 99)))) == 0
+    assert min(map(lines, map(said, (20, 49)))) > 0.03
+    assert asked(said(19)) < asked(said(50)) / 2
+    # From the last stage on it is the text of the mix itself, in a larger vocabulary.
+    assert said(60) == said(60, plain)
+    held_out = [of.tokenizer.batch_decode(of.held_out(4, 64)) for of in (text, plain)]
+    assert held_out[0] == held_out[1]
+    assert text.items("facts", 10, 0) == plain.items("facts", 10, 0)
+    assert len(text.tokenizer) > len(plain.tokenizer)
+
+
+def test_sums_of_off_domain_text_are_right() -> None:
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(200):
+        for line in " ".join(world.off_domain(rng)).split(" ;"):
+            parts = re.fullmatch(r" ?(\d) \+ (\d) = (\d(?: \d)?)", line)
+            found += parts is not None
+            assert not parts or int(parts[1]) + int(parts[2]) == int(parts[3].replace(" ", ""))
+    assert found > 50
+
+
+def test_schedules_that_cannot_be_are_refused(books: Path) -> None:
+    with pytest.raises(ValueError, match="mixes: found 'logs', expected one of en, en\\+vo, narrative, off-domain"):
+        source(WORLD.model_copy(update={"mixes": (Mix(until=1, mix="logs"),)}), None)
+    with pytest.raises(ValueError, match="mixes: found 1 stages, expected none with text: books"):
+        source(BOOKS.model_copy(update={"mixes": (Mix(until=1, mix="en"),)}), books)
+
+
 # --- Versions and keys -----------------------------------------------------------------------------
 
 
@@ -175,7 +261,7 @@ def test_a_text_that_changed_has_another_version(books: Path) -> None:
         "books": _text(source(BOOKS, books)),
     }
     found = {name: (texts.VERSION[name], hashlib.sha256(text).hexdigest()[:16]) for name, text in said.items()}
-    assert found == {"world": (1, "838ee06f75ce3866"), "books": (1, "370c777a8e31423c")}
+    assert found == {"world": (1, "838ee06f75ce3866"), "books": (2, "abe3f46fa15b9217")}
 
 
 def test_a_key_tells_texts_apart(books: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +270,11 @@ def test_a_key_tells_texts_apart(books: Path, tmp_path: Path, monkeypatch: pytes
     trainings += [WORLD.model_copy(update={"mix": "en+vo"}), BOOKS.model_copy(update={"vocabulary": 400})]
     keys = [key(training, books, tmp_path / "stamps") for training in trainings]
     assert len(set(keys)) == len(keys)
+    scheduled = WORLD.model_copy(update={"mixes": (Mix(until=0.5, mix="narrative"), Mix(until=1, mix="en"))})
+    assert key(scheduled, None, tmp_path / "stamps") not in keys
     # The world has one token per word, whatever the vocabulary says; other fields are not of the text.
     assert key(WORLD.model_copy(update={"vocabulary": 400, "steps": 3}), None, tmp_path / "stamps") == keys[0]
-    monkeypatch.setattr(texts, "VERSION", {"world": 2, "books": 1})
+    monkeypatch.setattr(texts, "VERSION", {"world": 2, "books": 2})
     assert key(WORLD, None, tmp_path / "stamps") != keys[0]
     assert key(BOOKS, books, tmp_path / "stamps") == keys[1]
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import reference
+from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.encode import batches, by_region
 from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
 
 #: Random ratios of the two penalties that are tried.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from phaselab.errors import expect
 from phaselab.results import stamped_digest
 from phaselab.study import Training, digest_of
 from phaselab.texts.base import Item, TextSource
@@ -11,7 +12,7 @@ from phaselab.texts.base import Item, TextSource
 __all__ = ["VERSION", "Item", "TextSource", "key", "source"]
 
 #: Raised by hand when a text changes: what was made of the text before is then made again.
-VERSION = {"world": 1, "books": 1}
+VERSION = {"world": 1, "books": 2}
 
 
 def source(training: Training, data: Path | None) -> TextSource:
@@ -20,15 +21,19 @@ def source(training: Training, data: Path | None) -> TextSource:
     if training.text == "world":
         from phaselab.texts.world import WorldText
 
-        return WorldText(training.mix, training.seed)
+        schedule = [(stage.until * training.steps, stage.mix) for stage in training.mixes]
+        return WorldText(training.mix, training.seed, schedule)
     from phaselab.texts.books import BooksText
+
+    expect(not training.mixes, "mixes", f"{len(training.mixes)} stages", "none with text: books")
 
     return BooksText(training.mix, training.seed, training.vocabulary, data)
 
 
 def key(training: Training, data: Path | None, stamps: Path) -> str:
     """Digest of what decides the text that `training` names, without building it; books are read once (`stamps`)."""
-    named = training.model_dump(include={"text", "mix", "seed"}) | {"version": VERSION[training.text]}
+    named = training.model_dump(include={"text", "mix", "seed", *["mixes", "steps"] * bool(training.mixes)})
+    named["version"] = VERSION[training.text]
     if training.text == "books":
         from phaselab.texts.books import manifest_of
 

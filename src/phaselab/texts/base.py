@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ class Item:
     `id` is unique in the task; ``options[answer]`` is right; `kind` is what is asked, a finer division than the task.
     `question` is the passage or question alone, without the options: empty where they cannot be asked for without
     being listed; it goes on with one of `choices`, what the options say where they are only letters (empty: `options`).
+    `form`: whether the prompt asks for one of its options; of a sentence to go on with, there is none to follow.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Item:
     language: str
     question: str = ""
     choices: tuple[str, ...] = ()
+    form: bool = field(default=True, repr=False)
 
 
 class TextSource(ABC):
@@ -57,8 +59,10 @@ class TextSource(ABC):
     def _tokens(self) -> Tokenizer: ...
 
     @abstractmethod
-    def _documents(self, rng: np.random.Generator, stream: str, row: int, context: int) -> Iterator[list[int]]:
-        """Token ids of document after document, with which row `row` of a stream is filled."""
+    def _documents(
+        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int
+    ) -> Iterator[list[int]]:
+        """Token ids of document after document, with which row `row` of a stream, of a step's batch, is filled."""
 
     @abstractmethod
     def _item(self, task: str, rng: np.random.Generator) -> Item:
@@ -84,7 +88,7 @@ class TextSource(ABC):
 
     def _rows(self, stream: str, seed: int, step: int, batch: int, context: int) -> np.ndarray:
         draws = (np.random.default_rng([seed, STREAMS[stream], step, row]) for row in range(batch))
-        rows = (self._documents(rng, stream, step * batch + row, context) for row, rng in enumerate(draws))
+        rows = (self._documents(rng, stream, step, step * batch + row, context) for row, rng in enumerate(draws))
         return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:

@@ -1,4 +1,4 @@
-"""Real English books as training text, with cloze questions made from their passages.
+"""Real English books as training text, with cloze questions made from their passages, and minimal pairs.
 
 Layout below the folder of data::
 
@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from phaselab.errors import expect
-from phaselab.files import decoded
+from phaselab.files import decoded, parse_yaml, read_text
 from phaselab.results import DataMissing, read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
@@ -36,9 +36,14 @@ FETCH = (
     "books of a folder of data, with a MANIFEST.csv of columns slug and sha256, and name that folder with "
     "--data or PHASELAB_DATA"
 )
+_FILE = Path(__file__).with_name("books.yaml")
+#: Paradigm -> its minimal pairs.
+PAIRS: dict[str, Any] = {k: v for k, v in parse_yaml(read_text(_FILE), _FILE)[0].items() if k != "noun"}
 WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
-#: Share of rows that are cloze questions, and of rows without punctuation.
-CLOZE, SPOKEN = 0.15, 0.4
+#: Share of rows that are questions (of half of these the options have letters), and of rows without punctuation.
+QUESTIONS, SPOKEN = 0.2, 0.4
+#: Options of a question.
+LETTERS = "ABCD"
 #: Words of a cloze passage, least and greatest.
 PASSAGE = (20, 45)
 #: Characters from the middle of each training book on which encoding and word counts are made.
@@ -59,12 +64,15 @@ def manifest_of(data: Path | None) -> Path:
 class BooksText(TextSource):
     """Windows of books, a part of them as a transcript of speech would have them, and cloze questions.
 
+    Tasks: ``cloze``, which of four listed words comes next, answered by the word; ``letters``, the same answered by its
+    letter; ``pairs``, which of two forms goes on with a sentence as grammar wants it (``books.yaml``), not trained on.
+
     `mix` is ``en``; `vocabulary` the number of tokens of a byte-level byte-pair encoding; `data` the folder that has
     ``books`` in it. Raises DataMissing when that, its manifest or a book is not there, PhaselabError when a book's
     digest is not the manifest's.
     """
 
-    tasks = ("cloze",)
+    tasks = ("cloze", "letters", "pairs")
 
     def __init__(self, mix: str, seed: int, vocabulary: int, data: Path | None) -> None:
         expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")
@@ -133,18 +141,18 @@ class BooksText(TextSource):
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        rows = (self._documents(rng, "held out", row, context, CLOZE) for row in range(batch))
+        rows = (self._documents(rng, "held out", 0, row, context, QUESTIONS) for row in range(batch))
         return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
     def _documents(
-        self, rng: np.random.Generator, stream: str, row: int, context: int, share: float | None = None
+        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int, share: float | None = None
     ) -> Iterator[list[int]]:
-        """What lies at `share` (drawn for None) of all rows: first cloze questions, then running text, last speech."""
+        """What lies at `share` (drawn for None) of all rows: first questions, then running text, last speech."""
         share = rng.random() if share is None else share
         while True:
-            if share < CLOZE:
-                prompt, options, answer = self._cloze(rng, stream)
-                said = f"{BOS}{prompt} {options[answer]}{EOS}"
+            if share < QUESTIONS:
+                item = self._cloze(rng, stream, lettered=share < QUESTIONS / 2)
+                said = f"{BOS}{item.prompt} {item.options[item.answer]}{EOS}"
             else:
                 # More characters than there are tokens to fill: a token has at least one byte.
                 text, ended = self._window(rng, stream, 8 * context)
@@ -161,19 +169,29 @@ class BooksText(TextSource):
         # The first word is cut: begin with the space after it.
         return window[max(0, window.find(" ")) :], start + length >= end
 
-    def _cloze(self, rng: np.random.Generator, stream: str) -> tuple[str, tuple[str, ...], int]:
-        """A question about a passage that stops before a frequent word, three options, and which is right."""
+    def _cloze(self, rng: np.random.Generator, stream: str, lettered: bool) -> Item:
+        """A question about a passage that stops before a frequent word: which of four words it is, or its letter."""
         rank, at = self._frequent, 0
         while not at:
             words = self._window(rng, stream, 500)[0].split()
             least = int(rng.integers(PASSAGE[0], PASSAGE[1] + 1))
             at = next((i for i in range(least, len(words)) if words[i] in rank), 0)
-        answer = words[at]
+        answer, passage = words[at], " ".join(words[:at])
         near = [w for w in rank if w != answer and abs(rank[w] - rank[answer]) <= NEAR]
-        options = tuple(str(o) for o in rng.permutation([answer, *rng.permutation(near)[:2]]))
-        question = f"question : which word comes next ? options : {' , '.join(options)} answer :"
-        return f"{' '.join(words[:at])}\n{question}", options, options.index(answer)
+        offered = [str(o) for o in rng.permutation([answer, *rng.permutation(near)[: len(LETTERS) - 1]])]
+        letters = LETTERS[: len(offered)]
+        listed = [f"{letter} {word}" for letter, word in zip(letters, offered, strict=True)] if lettered else offered
+        prompt = f"{passage}\nquestion : which word comes next ? options : {' , '.join(listed)} answer :"
+        options, choices = (tuple(letters), tuple(offered)) if lettered else (tuple(offered), ())
+        return Item("", prompt, options, offered.index(answer), "cloze", "en", passage, choices)
 
     def _item(self, task: str, rng: np.random.Generator) -> Item:
-        prompt, options, answer = self._cloze(rng, "held out")
-        return Item("", prompt, options, answer, "cloze", "en", question=prompt.partition("\n")[0])
+        if task != "pairs":
+            return self._cloze(rng, "held out", lettered=task == "letters")
+        kind = list(PAIRS)[int(rng.integers(len(PAIRS)))]
+        side, of, sides = int(rng.integers(2)), PAIRS[kind], rng.permutation(2)
+        pair, other = (of["X"][i] for i in rng.permutation(len(of["X"]))[:2])
+        frame, forms = (of[name][int(rng.integers(len(of[name])))] for name in ("prompts", "options"))
+        prompt = frame.replace("{X}", pair[side]).replace("{-X}", other[1 - side])
+        options = tuple(forms[i] for i in sides)
+        return Item("", prompt, options, options.index(forms[side]), kind, "en", prompt, form=False)

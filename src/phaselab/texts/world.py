@@ -13,7 +13,7 @@ in the same way, by what is asked and which options are listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
 from operator import attrgetter
@@ -44,8 +44,10 @@ LANGUAGES = tuple(WORLD["templates"])
 CHARACTERS: dict[str, Any] = {facts["name"]: SimpleNamespace(**facts) for facts in WORLD["characters"]}
 #: Share of sentences, as far as the state is known, that tell a detail or a manner.
 DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
-#: Shares of the kinds of document: stories, and stories with questions; the others are questions about facts.
-NARRATIVE, READING = 0.3, 0.5
+#: Mix -> its languages, and shares of the kinds of document: off-domain lines, stories, and stories with questions; the
+#: others are questions about facts.
+MIXES = {"en": (("en",), (0.0, 0.3, 0.5)), "en+vo": (("en", "vo"), (0.0, 0.3, 0.5))}
+MIXES |= {"narrative": (("en",), (0.0, 0.85, 0.1)), "off-domain": (("en",), (0.9, 0.05, 0.05))}
 #: The lot from which events are drawn, with what must hold for each.
 LOT = [(kind, {*rule.get("when", ())}) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
 #: Slots of questions: a character, the object.
@@ -298,18 +300,43 @@ def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, 
             return kind, who, answer, [], wrong
 
 
+#: Slots of off-domain lines: digits, variables, and words of the world; S is the sum of N and M.
+_THINGS = (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"])
+_POOLS: dict[str, Iterable[Any]] = {**dict.fromkeys("NMT", range(10)), **dict.fromkeys("IJ", WORLD["variables"])}
+_POOLS |= dict.fromkeys("KLVW", _THINGS)
+
+
+def off_domain(rng: np.random.Generator) -> list[str]:
+    """A document that tells no story: a few lines of one kind, with words of the world as names and values."""
+    lines, said = _pick(rng, WORLD["off_domain"].values()), list[str]()
+    for _ in range(int(rng.integers(6, 13))):
+        drawn = {slot: str(_pick(rng, pool)) for slot, pool in _POOLS.items()}
+        drawn["S"] = " ".join(str(int(drawn["N"]) + int(drawn["M"])))  # a token a digit
+        said += [word for part in _pick(rng, lines).split() for word in drawn.get(part, part).split()]
+    return said
+
+
 class WorldText(TextSource):
-    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language."""
+    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language.
+
+    `schedule`: (the step at which a stage ends, its mix) of training text whose mix changes; the vocabulary then has
+    the words of off-domain text too.
+    """
 
     tasks = ("reading", "facts", "reading-vo", "facts-vo")
 
-    def __init__(self, mix: str, seed: int) -> None:
+    def __init__(self, mix: str, seed: int, schedule: Sequence[tuple[float, str]] = ()) -> None:
         expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
-        self.languages, self.seed = mix.split("+"), seed
+        for _, stage in schedule:
+            expect(stage in MIXES, "mixes", repr(stage), f"one of {', '.join(MIXES)}")
+        self.mix, self.seed, self.schedule = mix, seed, schedule
         # One vocabulary for every mix, so that each model can be asked in each language.
         both = sorted(words("en") | words("vo"))
-        self.ids = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *both))}
-        self.digest = digest_of({"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)})
+        lines = " ".join(line for kind in WORLD["off_domain"].values() for line in kind).split() if schedule else []
+        more = {*lines, *map(str, range(10)), *WORLD["variables"]} - {*both, *_POOLS, "S"} if schedule else ()
+        self.ids = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *both, *sorted(more)))}
+        named = {"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)}
+        self.digest = digest_of(named | ({"schedule": schedule} if schedule else {}))
 
     def _tokens(self) -> Tokenizer:
         """One token per word, words divided by spaces; a text begins with bos, as documents do in training."""
@@ -321,16 +348,24 @@ class WorldText(TextSource):
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=special)
         return tokenizer
 
-    def _documents(self, rng: np.random.Generator, stream: str, row: int, context: int) -> Iterator[list[int]]:
-        language, held_out = self.languages[row % len(self.languages)], stream == "held out"
+    def _documents(
+        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int
+    ) -> Iterator[list[int]]:
+        held_out, mix = stream == "held out", self.mix
+        if not held_out:
+            mix = next((stage for end, stage in self.schedule if step < end), mix)
+        languages, (off, narrative, reading) = MIXES[mix]
+        language = languages[row % len(languages)]
         while True:
-            share = rng.random()
-            if share < NARRATIVE:
+            share = rng.random() - off
+            if share < 0:
+                said = off_domain(rng)
+            elif share < narrative:
                 story = plot(rng, held_out, int(rng.integers(6, 11)))
                 said = [token[0] for token in tell(story, language, rng)]
             else:
                 begun = _begun(rng, held_out)
-                about = begun if share < NARRATIVE + READING else None
+                about = begun if share < narrative + reading else None
                 said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
                 for _ in range(2 + int(rng.random() < 0.5)):
                     item = question(rng, language, held_out, about)
