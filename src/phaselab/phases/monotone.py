@@ -16,7 +16,7 @@ RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: an estimate is read as this quantile of its distribution under the true one, as far as replicates do not tell more.
 CAUTION = 0.02
 #: Replicates from which on they tell more, and the confidence with which they are said to share noise.
-MANY, SURE = 3, 0.9
+MANY, SURE = 3, 0.95
 
 
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
