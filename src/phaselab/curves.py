@@ -237,7 +237,8 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     """
     from scipy import stats
 
-    groups = rows.dropna(subset=["value"]).groupby(list(by), sort=True)
+    known = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"])
+    groups = known.groupby(list(by), sort=True)
     table = groups["value"].agg(value="mean", spread="sem", n="size")
     half = 1.96 * np.sqrt(groups["stderr"].agg(lambda errors: (errors**2).sum(skipna=False))) / table["n"]
     if scatter:

@@ -89,7 +89,7 @@ class Transitions:
         (sigma,), (rho,) = residual_noise(grid, self.values[None] / scale)
         noise, where = max(float(sigma) * scale, self.floor), self.place([*self.tokens[[0, -1]], *self.knots])
         knots = (where[2:] - where[0]) / (where[1] - where[0])
-        shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates)
+        shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
         return noise if noise > 1e-9 * scale else 0.0, float(rho), shared
 
     @property
