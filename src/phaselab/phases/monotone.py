@@ -39,12 +39,12 @@ def shared_noise(grid: Grid, knots: Array, residuals: Array, replicates: Array |
 
     By an F test: residuals of the mean (n,) at its change points (k,) against what they leave of the replicates' own
     deviations, which have the same autocorrelation if nothing is shared. 1 where too few replicates tell nothing; 0
-    where the fit takes as many change points as it may (`most`): bends that it has missed are shared as well.
+    where the fit has less than two of its `most` change points left: bends that it has missed are shared as well.
     """
     if replicates is None or len(replicates) < MANY:
         return 1.0
     (count, n), k = replicates.shape, knots.size
-    if 0 < k >= most:
+    if k > most - 2:
         return 0.0
     basis = np.linalg.qr(design(grid.x, knots[None])[0, : 2 + k].T)[0]
     apart = replicates - replicates.mean(axis=0)
