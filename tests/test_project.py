@@ -24,7 +24,7 @@ BUDGET = {
     "features": 463,
     "figures": 1003,
     "internals": 616,
-    "phases": 1463,
+    "phases": 1466,
     "stages": 831,
     "stimuli": 307,
     "sweep": 332,
