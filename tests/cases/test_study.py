@@ -24,7 +24,8 @@ from phaselab.brains import BRAINS
 from phaselab.cli import app
 from phaselab.errors import SHOWN, PhaselabError, expect
 from phaselab.results import Store, folders
-from phaselab.stages import STAGES, UnitFailed, Workbench, check
+from phaselab.stages import STAGES, Workbench, check
+from phaselab.stages.context import UnitFailed
 from phaselab.study import Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TRAIN, sweep, with_
@@ -130,8 +131,11 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "steps": ([("models.0.train.steps", 10**12)], "models.0.train.steps: found 1000000000000; "),
     "permutations": ([("encoding.permutations", 10**9)], "encoding.permutations: found 1000000000; "),
     # Data that are not there.
-    "no folder of data": ([ALICE], "alice_data_shared/6mm: no s*-timecourses.txt; fetch the data"),
-    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "books/MANIFEST.csv: not there; fetch English books"),
+    "no folder of data": (
+        [ALICE],
+        "alice_data_shared/6mm: no s*-timecourses.txt; type: phaselab data get alice2016",
+    ),
+    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "type: phaselab data get books --from FOLDER --data"),
 }
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from phaselab.encoding import reference
 from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.encode import batches, by_region
-from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
+from phaselab.encoding.folds import Given, fold_weights, inner_folds, outer_folds, parts_of
 from phaselab.study import EncodingSpec
 
 #: Random ratios of the two penalties that are tried.
@@ -26,6 +26,7 @@ def unique_contribution(
     *,
     rois: Mapping[str, np.ndarray],
     device: str = "cpu",
+    given: Given = None,
 ) -> pd.DataFrame:
     """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
 
@@ -33,16 +34,17 @@ def unique_contribution(
     (Dupré la Tour et al. 2022, NeuroImage 264, 119728), less R^2 of the model of the nuisance alone (de Heer et al.
     2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0.
 
-    X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
+    X, Y, spec, given : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
     rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``, ``r2_unique`` and ``r2_joint``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):
+        how = parts_of(group.lengths, spec, given), spec, seed, device
         aside = group.features(nuisance, "nuisance")
-        alone = _explained([aside], group, spec, seed, device)
+        alone = _explained([aside], group, *how)
         spaces = ([group.features(X[layer], f"layer {layer}"), aside] for layer in layers)
-        joint = np.array([_explained(both, group, spec, seed, device) for both in spaces])
+        joint = np.array([_explained(both, group, *how) for both in spaces])
         unique, whole = group.split(joint - alone), group.split(joint)
         for subject in group.subjects:
             measures = {"r2_unique": unique[subject], "r2_joint": whole[subject]}
@@ -50,12 +52,13 @@ def unique_contribution(
     return pd.DataFrame(rows)
 
 
-def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed: int, device: str) -> np.ndarray:
+def _explained(
+    spaces: list[np.ndarray], group: Group, parts: np.ndarray, spec: EncodingSpec, seed: int, device: str
+) -> np.ndarray:
     """R^2 of the model of these spaces, (n_trs, p) each; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
-    runs, (n_trs, n_voxels) = group.runs, group.Y.shape
-    folds = outer_folds(runs, spec)
+    (n_trs, n_voxels), folds = group.Y.shape, outer_folds(parts, spec)
     params = reference.BATCHES | {"n_iter": ITERATIONS if len(spaces) > 1 else 1, "progress_bar": False, "warn": False}
     params["alphas"] = np.logspace(*spec.log10_alphas)
     # Weights and their refits, and responses with their predictions, float64.
@@ -66,7 +69,7 @@ def _explained(spaces: list[np.ndarray], group: Group, spec: EncodingSpec, seed:
         for columns in batches(n_voxels, size):
             responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
-                cv = inner_folds(train, runs, spec)
+                cv = inner_folds(train, parts, spec)
                 model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv, random_state=seed)
                 model.fit([values[train] for values in spaces], responses[train])
                 predicted = model.predict([values[test] for values in spaces]).cpu().numpy()

@@ -110,7 +110,7 @@ class Transitions:
         The larger of what the noise of the mean allows and what replicates do that differ in their gain from the first
         quarter of the checkpoints to the last.
         """
-        if np.ptp(self.values) == 0:
+        if not self.decided or np.ptp(self.values) == 0:
             return nan
         least, many = detectable_move(self._noise, self.grid), self.tokens.size // 4
         if self.replicates is None or len(self.replicates) < 2:
@@ -361,6 +361,18 @@ class FittedTable(NamedTuple):
         while own := [*islice(keys, most)]:
             yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
 
+    def sure(self, kind: str) -> pd.DataFrame:
+        """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""
+        return self.moves[(self.moves["kind"] == kind) & (self.moves["q"] <= 0.05)]
+
+    def returned(self) -> pd.DataFrame:
+        """The falls beyond chance, with `back`: the height of the first rise beyond chance that follows; NaN: none."""
+        falls, rises, back = self.sure("fall"), self.sure("rise"), []
+        for _, fall in falls.iterrows():
+            same = (rises[[*self.by]] == fall[[*self.by]].tolist()).all(axis=1)
+            back.append(next(iter(rises.loc[same & (rises["onset"] >= fall["midpoint"]), "height"]), nan))
+        return falls.assign(back=back)
+
     def said(self, key: tuple[str, ...]) -> str:
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit = self.fits[key]
@@ -391,16 +403,16 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
 
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
-    """Tokens (n,) and values (replicates, n) of one curve, `complete`; or where no replicate is, what all have."""
+    """Tokens (n,) and values (replicates, n) of one curve, `complete`; or what all have, if that is more."""
     placed = own.dropna(subset=["x"])
     notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
     wide = placed.pivot_table(index="replicate", columns="x", values="y", dropna=False)
     if doubled := len(placed.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
         notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
     kept, more = complete(wide, "replicate")
-    if not len(kept):
-        kept = wide.dropna(axis=1)
-        more = [f"only the {kept.shape[1]} checkpoints that all replicates have"]
+    common = wide.dropna(axis=1)
+    if len(kept) < len(wide) and kept.size <= common.size:  # it keeps more values
+        kept, more = common, [*more[:-1], f"only the {common.shape[1]} checkpoints that all replicates have"]
     return kept.columns.to_numpy(dtype=float), kept.to_numpy(dtype=float), notes + more
 
 
@@ -434,6 +446,7 @@ def fit_table(
         expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
     rows, given = [], pd.DataFrame(read)
+    unit = x.replace("_", " ") + "s" * (x in ("step", "token", "word", "sample", "epoch"))
     if replicates:
         given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}
@@ -441,7 +454,7 @@ def fit_table(
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
         at, values, notes = _replicated(own) if replicates else (own["x"], own["y"], [])
         error = None if replicates else own["e"]
-        fit = fit_transitions(at, values, error, max_changes=4, axis=x, min_effect=min_effect)
+        fit = fit_transitions(at, values, error, max_changes=4, axis=unit, min_effect=min_effect)
         fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
         untested += fit.decided and (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}

@@ -5,12 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from phaselab.stages.context import Unit, stage
+from phaselab.stages.context import Unit, Workbench, stage
 
 #: Fields that change what is fitted and tested; memory and device change the last digits at most.
 _FITTED = ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
 _RIDGE = tuple(f"encoding.{name}" for name in _FITTED)
 _ALIKE: dict[str, Any] = {"data": ("checkpoint", "stimulus", "responses"), "perspective": "brain"}
+
+
+def _how(bench: Workbench) -> dict[str, Any]:
+    return {"seed": bench.study.brain.seed, "device": bench.device, "given": bench.brain.folds}
 
 
 @stage("brain", version=2, reads=_RIDGE, **_ALIKE)
@@ -19,7 +23,7 @@ def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.encoding import encode, summarise, write_voxels
 
     bench = unit.bench
-    scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.study.brain.seed, device=bench.device)
+    scores = encode(unit.aligned, bench.responses, bench.study.encoding, **_how(bench))
     write_voxels(scores, folder / "voxels.zarr")
     return summarise(scores, bench.brain.rois, bench.brain.ceiling)
 
@@ -34,7 +38,7 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.encoding import encode, shuffled_stimulus, summarise
 
     bench, brain, last = unit.bench, unit.bench.brain, unit.same["checkpoint"]
-    spec, seed, tables = bench.study.encoding, bench.study.brain.seed, []
+    spec, tables = bench.study.encoding, []
 
     def add(condition: str, checkpoint: str, scores: Any) -> None:
         rows = summarise(scores, brain.rois, brain.ceiling)
@@ -43,8 +47,8 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": brain.nuisance, "true latents": brain.latents}.items():
         if sources:
             X = {0: bench.trimmed(sources)}
-            add(condition, last, encode(X, bench.responses, spec, seed, device=bench.device))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
+            add(condition, last, encode(X, bench.responses, spec, **_how(bench)))
+    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
     for number, scores in enumerate(shuffles):
         add("shuffled stimulus", f"shuffle-{number}", scores)
     return pd.concat(tables, ignore_index=True)
@@ -70,6 +74,6 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
-    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)
+    bench, rois = unit.bench, unit.bench.brain.rois
+    nuisance, spec = bench.trimmed(bench.brain.nuisance), bench.study.encoding
+    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, rois=rois, **_how(bench))

@@ -203,7 +203,8 @@ class Workbench:
 
     def trimmed(self, runs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by run (n_trs, k) without the first ``trim`` TRs, as the responses."""
-        return {run: values[self.study.features.trim :] for run, values in runs.items()}
+        first = {run.name: run.dropped(self.study.features.trim) for run in self.brain.stimulus.runs}
+        return {run: values[first[run] :] for run, values in runs.items()}
 
     def training_of(self, model: Model) -> Training:
         """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
