@@ -26,9 +26,9 @@ BUDGET = {
     "encoding": 1981,
     "features": 464,
 >>>>>>> 2b2857635365e0b685e63425ecff66953ca61724
-    "figures": 1022,
+    "figures": 1024,
     "internals": 616,
-    "phases": 1505,
+    "phases": 1479,
     "stages": 828,
     "stimuli": 314,
     "stimuli": 314,
