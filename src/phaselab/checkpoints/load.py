@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
@@ -23,7 +28,8 @@ def load(
     """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
     Weights come from safetensors, or where there are none from ``pytorch_model*.bin`` through torch's ``weights_only``
-    unpickler, which refuses everything but tensors. A PhaselabError when a file is missing or cannot be read, or
+    unpickler, which refuses everything but tensors, or from a GGUF file, which has configuration and tokenizer too and
+    whose quantised weights become numbers of `dtype`. A PhaselabError when a file is missing or cannot be read, or
     weights are missing or of another shape than the configuration says (transformers would fill in random numbers), or
     the network is not causal (see `foresight`).
     """
@@ -38,6 +44,7 @@ def load(
     from transformers.utils import logging
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
+    local = _how(folder, trust_remote_code)
     if "tokenizer.model" in names and "tokenizer.json" not in names:
         # transformers reads such a model with two packages, and without them blames a third one.
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
@@ -48,25 +55,22 @@ def load(
             safe_open(path, "pt")
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
-    try:
-        model, report = auto.from_pretrained(
-            folder,
-            **local,
-            use_safetensors=names[-1].endswith(".safetensors"),
-            weights_only=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-        )
+    gguf = "gguf_file" in local
+    quiet = redirect_stderr(io.StringIO()) if gguf else nullcontext()  # a second bar, which nothing else turns off
+    with _in_one_sentence(folder, gguf):
+        with quiet:
+            model, report = auto.from_pretrained(
+                folder,
+                **local,
+                use_safetensors=names[-1].endswith(".safetensors"),
+                weights_only=True,
+                dtype=getattr(torch, dtype),
+                output_loading_info=True,
+            )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
-    except pickle.UnpicklingError as error:
-        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
-        raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
     expect(not absent, str(folder), found, "those that config.json says")
@@ -77,6 +81,42 @@ def load(
     rounding = max(FORESIGHT, torch.finfo(model.dtype).eps / 8)
     expect(not sees > rounding, model.name_or_path, f"a network that is not causal: {moved}", right)
     return model, tokenizer
+
+
+def configuration(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The configuration of the checkpoint in a folder, of its language part alone; errors as of `load`."""
+    from transformers import AutoConfig
+
+    local = _how(folder, trust_remote_code)
+    with _in_one_sentence(folder, "gguf_file" in local):
+        return AutoConfig.from_pretrained(folder, **local).get_text_config()
+
+
+def _how(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
+    """Arguments of transformers' ``from_pretrained`` beside the folder of a checkpoint."""
+    from transformers.utils.import_utils import is_gguf_available
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    if (last := needed((path.name for path in folder.glob("*")), folder)[-1]).endswith(".gguf"):
+        right = 'the package that reads it: pip install "phaselab[anchor]"'
+        expect(is_gguf_available(), str(folder / last), "a GGUF file", right)
+        local["gguf_file"] = last
+    return local
+
+
+@contextmanager
+def _in_one_sentence(folder: Path, gguf: bool) -> Iterator[None]:
+    from safetensors import SafetensorError
+
+    kinds = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
+        raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
+    except kinds as error:
+        right = "; expected a whole file of an architecture that transformers reads from GGUF" if gguf else ""
+        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{right}") from error
 
 
 def foresight(model: PreTrainedModel) -> float:

@@ -95,10 +95,11 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
     from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, local_checkpoints
+    from phaselab.checkpoints.names import is_checkpoint
     from phaselab.cli.models import family_of
 
     if (folder := home(model)).is_dir():
-        single = (folder / "config.json").is_file()
+        single = is_checkpoint(folder)
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
         one = Checkpoint(folder.resolve().name, 0, 0, folder)
         return [one] if single else choose(local_checkpoints(folder), which or "all")

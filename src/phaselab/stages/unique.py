@@ -6,16 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
-from phaselab.stages.brain import ALIKE, RIDGE
+from phaselab.stages.brain import BESIDE, RIDGE
 from phaselab.stages.context import Unit
 from phaselab.stages.registry import stage
+from phaselab.study import at_depth
 
 
-@stage("unique", version=2, reads=RIDGE, asked=lambda study, model: study.encoding.unique, **ALIKE)
+@stage("unique", version=3, reads=(*RIDGE, "phases.layer"), asked=lambda study, model: study.encoding.unique, **BESIDE)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
+    """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.unique import unique_contribution
 
     bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
-    nuisance, spec, seed = bench.trimmed(bench.brain.nuisance), study.encoding, study.brain.seed
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, seed, rois=rois, device=bench.device)
+    nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)
+    if not isinstance(rule, str):
+        layers = [at_depth(layers, rule) if isinstance(rule, float) else rule]
+    X = {layer: unit.aligned[layer] for layer in layers}
+    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, device=bench.device)
