@@ -15,21 +15,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 822,
-    "book": 468,
+    "behaviour": 826,
+    "book": 712,
     "brains": 635,
     "checkpoints": 741,
-    "cli": 677,
+    "cli": 729,
     "encoding": 2146,
     "features": 502,
     "figures": 975,
     "internals": 666,
     "phases": 1492,
-    "stages": 971,
+    "stages": 978,
     "stimuli": 340,
     "sweep": 386,
-    "texts": 674,
-    "training": 228,
+    "texts": 736,
+    "training": 234,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80
@@ -64,7 +64,7 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("book", "dev", "hub", "tasks").items():
+    for name, line in requirements("anchor", "book", "dev", "hub", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 

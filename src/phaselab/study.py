@@ -83,7 +83,8 @@ class Strict(BaseModel):
     def given(self, name: str) -> bool:
         """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
         fields = type(self).model_fields
-        dumped = self.model_fields_set >= fields.keys() and getattr(self, name) == fields[name].default
+        always = {field for field, of in fields.items() if of.exclude_if is None}
+        dumped = self.model_fields_set >= always and getattr(self, name) == fields[name].default
         return name in self.model_fields_set and not dumped
 
     def ignored(self) -> Iterator[tuple[str, str]]:
@@ -259,6 +260,7 @@ class Task(Strict):
     ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
     ``text``: the text (``world`` in one language, ``books``) whose held-out items these are, the same for all models;
     without it each model's own, or that of the first trained one. Seed and vocabulary of a model do not change items.
+    ``trust_task_code``: run functions that the file names (``!function``); refused without it.
     """
 
     name: Slug
@@ -271,6 +273,8 @@ class Task(Strict):
     permute: bool = False
     data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
+    # Left out where nothing is trusted, so that a task is the same as before there was this field.
+    trust_task_code: bool = Field(default=False, exclude_if=lambda trusted: not trusted)
 
 
 class InternalSpec(Strict):
@@ -412,11 +416,21 @@ def embedded() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).with_name("studies").glob("*.yaml"))}
 
 
+#: Folder of published studies, seen from where the book is built; how a study asks for its published tables.
+PUBLISHED, OF_TABLES = Path("published"), "published:"
+
+
 def load_study(name_or_path: str | Path) -> Study:
-    """The embedded study of this name, or that of a YAML file; a StudyError names each field that is wrong."""
+    """The embedded study of this name, that of a YAML file, or ``published:NAME``, of which there are tables alone.
+
+    A StudyError names each field that is wrong.
+    """
     known, asked = embedded(), str(name_or_path)
+    if published := asked.startswith(OF_TABLES):
+        known = {f"{OF_TABLES}{path.parent.name}": path for path in sorted(PUBLISHED.glob("*/study.yaml"))}
     path = known.get(asked, home(asked))
-    expect(path.is_file(), "study", repr(asked), f"a YAML file or one of {', '.join(known)}", StudyError)
+    right = "one of " * bool(known) + (", ".join(known) or f"a folder of {PUBLISHED.absolute()}")
+    expect(path.is_file(), "study", repr(asked), right if published else f"a YAML file or {right}", StudyError)
     study = read_section(path, Study)
     study._file = str(path)
     return study

@@ -484,3 +484,65 @@ def test_the_digest_follows_the_file_what_it_includes_and_the_data(tmp_path: Pat
     assert changed != before
     (tmp_path / "mine.yaml").write_text(OWN.replace("Answer", "Reply"), encoding="utf-8")
     assert digest(path, {}) not in (before, changed)
+
+
+# --- Code in task files ------------------------------------------------------------------------------
+
+#: Ways in which a file could run code: at reading, at the first item, at rendering.
+HOSTILE = {
+    "process_docs": (
+        "process_docs: !function evil.touch\n",
+        r"mine\.yaml:\d+: process_docs: found !function evil\.touch",
+    ),
+    "in a list": (
+        "metric_list: [{metric: acc, aggregation: !function evil.touch}]\n",
+        r"metric_list: found !function evil\.touch, which is code that would run, expected none, or trust_task_code",
+    ),
+    "class": ("class: !function evil.touch\n", r"class: no field of a task"),
+    "python tag": ("metadata: {x: !!python/object/apply:os.system ['touch ran']}\n", r"mine\.yaml"),
+}
+ESCAPES = (
+    "{{ cycler.__init__.__globals__.os.system('touch ran') }}",
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ question.format.__globals__ }}{{ lipsum.__globals__['os'].popen('touch ran').read() }}",
+    "{% for c in [].__class__.__base__.__subclasses__() %}{{ c }}{% endfor %}",
+)
+
+
+@pytest.mark.parametrize("how", HOSTILE)
+def test_functions_of_a_file_from_elsewhere_do_not_run(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text(
+        "from pathlib import Path\n\nPath('ran').touch()\n\ndef touch(docs):\n    return docs\n"
+    )
+    more, said = HOSTILE[how]
+    path = _own(tmp_path, text=OWN + more)
+    with pytest.raises(TaskError, match=said):
+        load_items(path)
+    outcome = CliRunner().invoke(app, ["tasks", "validate", str(path)])
+    assert outcome.exit_code == 2
+    assert not (tmp_path / "ran").exists()
+
+
+def test_trusted_functions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine_code.py").write_text("def first(docs):\n    return docs.select([0])\n")
+    path = _own(tmp_path, text=OWN + "process_docs: !function mine_code.first\n")
+    assert len(load_items(path, trust=True)) == 1
+    outcome = CliRunner().invoke(app, ["tasks", "validate", str(path), "--trust-task-code"])
+    assert outcome.exit_code == 0, outcome.output
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+@pytest.mark.parametrize("field", ["doc_to_text", "doc_to_choice", "doc_to_target", "alone"])
+def test_templates_cannot_reach_the_interpreter(
+    template: str, field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in OWN.splitlines() if not line.startswith(f"{field}:")]
+    added = f"metadata: {{alone: {json.dumps(template)}}}" if field == "alone" else f"{field}: {json.dumps(template)}"
+    with pytest.raises(TaskError):
+        load_items(_own(tmp_path, text="\n".join([*lines, added]) + "\n"))
+    assert not (tmp_path / "ran").exists()

@@ -91,8 +91,8 @@ def test_regressors_that_say_nothing_do_not_spoil_the_first(planted) -> None:
         return rows[rows["roi"] == "all"].set_index("measure")["value"].to_dict()
 
     best, both, last = of(rate), of(rate, noise), of(noise, rate)
-    assert best["r2_nuisance"] - 0.015 < both["r2_nuisance"]
-    assert last["r2_nuisance"] < both["r2_nuisance"] - 0.01, "only the first is a space of its own"
+    assert best["r2_nuisance"] - 0.02 < both["r2_nuisance"]
+    assert last["r2_nuisance"] < both["r2_nuisance"] - 0.02, "only the first is a space of its own"
     assert abs(both["r2_unique"]) < 0.02
 
 

@@ -77,6 +77,16 @@ def made_up_curves(
     return results.curve_table(rows)
 
 
+#: Groups of models whose replicates are seeds.
+SEEDS = {"GPT-NeoX": MODELS[:2], "others": MODELS[2:]}
+
+
+def a_difference() -> pd.DataFrame:
+    """Three pairs of seeds that are apart by 0.1, 0.2 and 0.3 at each of four checkpoints."""
+    rows = [(10.0**k, seed, 0.1 * (seed + 1)) for k in range(3, 7) for seed in range(3)]
+    return pd.DataFrame(rows, columns=["tokens", "seed", "value"])
+
+
 def made_up_controls(curves: pd.DataFrame) -> pd.DataFrame:
     rng = np.random.default_rng(8)
     last = curves[(curves["tokens"] == curves["tokens"].max()) & (curves["measure"] == "r")]
@@ -264,6 +274,8 @@ def drawings(curves, one):
         "significance_curves": lambda **k: figures.significance_curves(one, **k),
         "by_region": lambda **k: figures.by_region(rois, ceiling, label="noise ceiling", **k),
         "across_models": lambda **k: figures.across_models(curves, models, **k),
+        "by_seeds": lambda **k: figures.by_seeds(curves, SEEDS, ["brain", "accuracy"], **k),
+        "difference": lambda **k: figures.difference(a_difference(), "seed", unit="difference", **k),
         "final_scores": lambda **k: figures.final_scores(curves, models, **k),
         "transition_raster": lambda **k: figures.transition_raster(moved, models, curves["tokens"], **k),
     }
@@ -352,6 +364,25 @@ def test_every_panel_draws_its_own_rows(one, curves):
     look = {line.get_label(): (line.get_color(), line.get_marker(), line.get_linestyle()) for line in ax.lines}
     assert look[first][0] == look[second][0]  # seeds of one model: one colour, told apart all the same
     assert look[first][1:] != look[second][1:]
+
+
+def test_curves_over_seeds_are_means_of_models_with_their_spread(curves):
+    from scipy import stats
+
+    brain, accuracy = figures.by_seeds(curves, SEEDS, ["brain", "accuracy"], simulated=True).axes[:2]
+    own = [figures.brain_curve(curves[curves["model"] == name])["value"].to_numpy() for name in MODELS[:2]]
+    drawn = [line.get_ydata() for line in brain.lines if line.get_label() == "GPT-NeoX"]
+    assert any(np.allclose(line, np.mean(own, axis=0)) for line in drawn if len(line) == len(own[0]))
+    band = brain.collections[0].get_paths()[0].vertices[:, 1]
+    half = stats.t.ppf(0.975, 1) * np.std(own, axis=0, ddof=1) / np.sqrt(2)
+    assert band.max() == pytest.approx((np.mean(own, axis=0) + half).max())
+    assert accuracy.get_title(loc="left") == "accuracy"
+
+
+def test_a_difference_has_an_interval_over_its_replicates():
+    ax = figures.difference(a_difference(), "seed", unit="difference", simulated=False).axes[0]
+    assert any(np.allclose(line.get_ydata(), 0.2) for line in ax.lines if len(line.get_ydata()) == 4)
+    assert ax.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.2 - 4.302653 * 0.1 / np.sqrt(3))
 
 
 def test_two_models_of_one_label_are_two_lines(curves):

@@ -65,7 +65,13 @@ def digest(path: Path, data: Data) -> str:
 
 
 def load_items(
-    path: Path, n: int | None = None, seed: int = 0, shots: int = 0, permute: bool = False, data: Data | None = None
+    path: Path,
+    n: int | None = None,
+    seed: int = 0,
+    shots: int = 0,
+    permute: bool = False,
+    data: Data | None = None,
+    trust: bool = False,
 ) -> list[Item]:
     """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
 
@@ -74,9 +80,15 @@ def load_items(
         first of the questions, which are then not asked.
     permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
+    trust : whether functions that the file names (``!function``) may run; those of phaselab's own library do.
     """
     file = read(path)
+    _sandbox()
     _check_fields(file)
+    own = all(Path(__file__).with_name("library") in part.resolve().parents for part in file.files)
+    for name in (name for name, value in file.fields.items() if not (trust or own) and _functions(value)):
+        found, right = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
+        expect(False, f"{file.at.get(name, path)}: {name}", f"{found}, which is code that would run", right, TaskError)
     expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5", TaskError)
     items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
     # The progress bars of data sets have no switch of their own.
@@ -115,6 +127,26 @@ def load_items(
         told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0, not from 1"
         warnings.warn(f"{path}: {told}: the right options may be those before", stacklevel=2)
     return items
+
+
+def _functions(value: Any) -> list[str]:
+    """The functions that a field names, however deep in it."""
+    if isinstance(value, tuple):
+        return [str(value[0])]
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [name for part in inside for name in _functions(part)]
+
+
+def _sandbox() -> None:
+    """Have the harness fill in templates in Jinja's sandbox: a template can reach anything that Python can."""
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from lm_eval import utils
+
+    if not isinstance(utils.env, ImmutableSandboxedEnvironment):
+        given = utils.env
+        how: dict[str, Any] = {"undefined": given.undefined, "keep_trailing_newline": given.keep_trailing_newline}
+        utils.env = ImmutableSandboxedEnvironment(loader=given.loader, **how)
+        utils.env.filters = given.filters
 
 
 class _Unusable(Exception):

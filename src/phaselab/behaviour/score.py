@@ -59,7 +59,7 @@ def score_tasks(
     rows : one row per task and measure: mean over items, and standard error (NaN for a single item). Measures:
 
         - ``instruction_following``: share of items whose greedy continuation starts with one of the options, all its
-          tokens included (no rows for a task whose prompts ask for none); ``accuracy_greedy``: share where that option is right;
+          tokens included (no rows where prompts ask for none); ``accuracy_greedy``: share where that option is right;
         - ``accuracy``: share whose option of highest log-probability (summed over tokens) is right;
           ``chance_corrected_accuracy``: (accuracy - 1/k) / (1 - 1/k) for items of k options;
         - ``log_probability``: of the right option, nats; ``log_probability_normalised``: the same among the options
@@ -140,7 +140,11 @@ def _outcome(item: Item, scores: Scores, unlisted: Scores, said: str | None) -> 
     # When one option begins with another both can be greedy; the longer one is what would be said.
     greedy = max((o for o, (_, is_greedy) in zip(item.options, scores, strict=True) if is_greedy), key=len, default="")
     row |= {"chosen": item.options[chosen], "chosen_position": chosen, "greedy": greedy}
-    row |= {"follows": float(greedy != "") if item.form else np.nan, "correct": correct, "correct_greedy": float(greedy == right)}
+    row |= {
+        "follows": float(greedy != "") if item.form else np.nan,
+        "correct": correct,
+        "correct_greedy": float(greedy == right),
+    }
     row |= {"chance_corrected": (correct - 1 / k) / (1 - 1 / k), "log_probability": logp[item.answer]}
     row |= {"log_probability_normalised": normalised[item.answer], "entropy": float(-(p * normalised).sum())}
     return row | {"brier": float(((p - np.eye(k)[item.answer]) ** 2).sum())}

@@ -1,29 +1,22 @@
-"""What a notebook sees of a study.
-
-``begin`` is a notebook's first call: it checks the parameters (plain papermill takes anything) and returns the
-``Lab``, through which the notebook reads results and computes those that are missing in its own process.
-"""
+"""What a notebook sees of a study: a ``Lab`` reads results, and computes those that are missing in its own process."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from phaselab import __version__, curves, results
-from phaselab.book.runner import check_parameters, inspect
 from phaselab.results import Store
-from phaselab.stages import STAGES, Unit, Workbench, choose_device, hub_family
-from phaselab.study import Model, Study, digest_of, load_study
+from phaselab.stages import STAGES, Unit, Workbench, hub_family
+from phaselab.study import Model, Study, digest_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,33 +25,6 @@ if TYPE_CHECKING:
     from phaselab.checkpoints import Checkpoint
     from phaselab.phases import TriplePhase
     from phaselab.texts.base import Item
-
-#: Parameters that say what the lab is of; a notebook's others are its own.
-COMMON = ("study", "model", "results", "data", "device")
-
-
-def begin() -> Lab:
-    """Check the parameters of the notebook that calls it, and return the ``Lab`` that they describe.
-
-    Annotated names are parameters; any other public name was given by mistake (plain papermill only warns).
-    """
-    from IPython.core.getipython import get_ipython
-
-    shell = get_ipython()
-    assert shell is not None, "begin() is for notebooks; in a program use Lab"
-    space = shell.user_ns
-    own = [name for name in space if not name.startswith("_") and name not in shell.user_ns_hidden]
-    given = {name: space[name] for name in own if not callable(space[name]) and not isinstance(space[name], ModuleType)}
-    values = check_parameters(inspect("\n".join(space["In"][:-1])), given, "this notebook")
-    data = values.get("data") or os.environ.get("PHASELAB_DATA")
-    return Lab(
-        load_study(values["study"]),
-        Store(Path(values.get("results", "results"))),
-        Path(data) if data else None,
-        values.get("model", ""),
-        {name: value for name, value in values.items() if name not in COMMON},
-        choose_device(values.get("device", "cpu")),
-    )
 
 
 class Lab:
@@ -161,6 +127,19 @@ class Lab:
         table = pd.concat([self.curves(name) for name in names], ignore_index=True)
         return triple_phase_test(table, names, self.study.phases, tasks=self.tasks(names[0]) or None)
 
+    def verdicts(self) -> pd.DataFrame:
+        """The three phases of each model and of each group of seeds, a row per phase."""
+        return pd.concat([self.phases(name).table for name in (*self.models, *self.seeds)], ignore_index=True)
+
+    @property
+    def data_digest(self) -> str:
+        """Digest of the stimulus and the responses."""
+        return digest_of([self.brain.stimulus.digest, self.brain.digest])
+
+    def origin_of_numbers(self) -> str:
+        """Where the numbers come from, in a sentence."""
+        return "computed in this build, or found where a build had computed them"
+
     def origin(self) -> dict[str, str]:
         """Where the model comes from, by the study: how it was trained, or its folder or repository."""
         model = self.model
@@ -191,7 +170,8 @@ class Lab:
         said = " ".join(f"{curves.plain(text.rstrip('.'))}." for text in (self.brain.description, *self.brain.notes))
         return Markdown(
             f"**{kind}.** {said}\n\n"
-            f"**Model in focus.** {curves.plain(self.labels[self.model.name])} (`{self.model.name}`{made})."
+            f"**Model in focus.** {curves.plain(self.labels[self.model.name])} (`{self.model.name}`{made}).\n\n"
+            f"**Numbers.** {self.origin_of_numbers().capitalize()}."
         )
 
     def score_unit(self, table: pd.DataFrame) -> str:
@@ -204,9 +184,8 @@ class Lab:
 
         given = {"study": self.study.name, "model": self.model.name, **self.parameters}
         parts = ", ".join(f"{name} {value}" for name, value in given.items())
-        data = digest_of([self.brain.stimulus.digest, self.brain.digest])
         kind = "simulated brain" if self.simulated else "real fMRI"
-        line = f"Provenance: phaselab {__version__}, commit {commit()}; {parts}; data {data} ({kind})"
+        line = f"Provenance: phaselab {__version__}, commit {commit()}; {parts}; data {self.data_digest} ({kind})"
         return HTML(f'<p class="provenance">{escape(line)}</p>')
 
     def glue(self, name: str, value: Any) -> None:

@@ -17,34 +17,40 @@ from rich.progress import Progress
 from phaselab import results
 from phaselab.book import runner
 from phaselab.errors import expect
+from phaselab.files import read_text
 from phaselab.results import Store
-from phaselab.study import Study, StudyError, digest_of
+from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
 
 
 def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
-    """Name of the executed copy -> source and parameters, of all pages of a study; `given` are parameters of all."""
+    """Name of the executed copy -> source and parameters, of all pages of a study; `given` are parameters of all.
+
+    A page whose own study is a published one is of that, whichever study the book is of.
+    """
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
     expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
-    made = {f"{source.stem}.ipynb": (source, dict(given)) for source in found if source.stem != MODEL_PAGE}
+    own = {source: f'study: str = "{OF_TABLES}' in read_text(source) for source in found if source.stem != MODEL_PAGE}
+    rest = {name: value for name, value in given.items() if name != "study"}
+    made = {f"{source.stem}.ipynb": (source, dict(rest if other else given)) for source, other in own.items()}
     source = sources / f"{MODEL_PAGE}.md"
     return made | {f"models/{m.name}.ipynb": (source, {**given, "model": m.name}) for m in study.models}
 
 
-def results_digest(study: Study, store: Store, tables: Path) -> str:
-    """Digest of all that the notebooks of a study read: manifests, and the published tables in folder `tables`."""
+def results_digest(study: Study, store: Store, *tables: Path) -> str:
+    """Digest of all that the notebooks of a study read: manifests, and published tables in the folders `tables`."""
     folder = store.study(study.name)
     manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
-    return digest_of([study.model_dump(mode="json"), manifests, results.digest_file(tables)])
+    return digest_of([study.model_dump(mode="json"), manifests, *map(results.digest_file, tables)])
 
 
 def execute_pages(
     study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console
 ) -> bool:
     """Execute the pages that have changed, `jobs` at once; whether all of them could be."""
-    digest = results_digest(study, store, sources.parent / "book" / "data")
+    digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
     folder, whole = store.study(study.name) / "pages", True
     with Progress(console=console) as bars, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         futures = {

@@ -30,13 +30,15 @@ def validate(
     data: Annotated[
         list[str] | None, typer.Option(help="split=FILE to read in place of a hub; may be repeated.")
     ] = None,
+    trust: Annotated[bool, typer.Option("--trust-task-code", help="Run functions that the file names.")] = False,
 ) -> None:
     """Check a task file and all its items, and show the first; what is doubtful is noted."""
     from phaselab.behaviour.files import load_items
 
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
-        items = load_items(file, data={s: home(path) for s, path in pairs("--data", data, "split=FILE").items()})
+        own = {split: home(path) for split, path in pairs("--data", data, "split=FILE").items()}
+        items = load_items(file, data=own, trust=trust)
     for note in noted:
         typer.echo(f"note: {note.message}", err=True)
     first = items[0]

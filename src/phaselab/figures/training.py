@@ -17,7 +17,16 @@ from phaselab import curves as query
 from phaselab.figures import drawing as draw
 from phaselab.phases import FittedTable
 
-__all__ = ["across_models", "behaviour_curves", "controls_bars", "final_scores", "fitted_curves", "internals_curves"]
+__all__ = [
+    "across_models",
+    "behaviour_curves",
+    "by_seeds",
+    "controls_bars",
+    "difference",
+    "final_scores",
+    "fitted_curves",
+    "internals_curves",
+]
 __all__ += ["layer_checkpoint_heatmap", "loss_curve", "move_raster", "perspectives", "power_curve", "probe_curves"]
 __all__ += ["roi_curves", "significance_curves", "transition_raster"]
 
@@ -244,6 +253,41 @@ def across_models(
     asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
     note = f"{query.subjects_text(n, simulated)}, 95 % intervals{'; tasks: ' if asked else ''}{', '.join(asked)}"
     return draw.panels(drawn, style, room=1.9, note=note, simulated=simulated)
+
+
+@draw.styled
+def by_seeds(
+    curves: pd.DataFrame, groups: Mapping[str, Sequence[str]], measures: Sequence[str], *, simulated: bool
+) -> Figure:
+    """Curves of groups of models that differ in their seed alone, name -> models: the mean over seeds of each measure.
+
+    Thin lines are the seeds, bands Student's intervals over them: what they say is about training, not about people.
+    """
+    drawn = []
+    for measure in measures:
+        of = {
+            name: [query.model_curve(curves[curves["model"] == one], measure) for one in groups[name]]
+            for name in groups
+        }
+        rows = pd.concat([own.assign(line=name, unit=n) for name in of for n, own in enumerate(of[name])])
+        rows = rows[["line", "unit", "tokens", "value"]]
+        level = query.chance_level(curves) if measure == "accuracy" else np.nan
+        name, more = (query.brain_measure(curves), _depth(curves)) if measure == "brain" else (measure, "")
+        mean = query.interval_over(rows, by=("line", "tokens"))
+        drawn.append(draw.Panel.of(name, mean, more, thin=rows, level=level, level_name="chance"))
+    counts = sorted({len(models) for models in groups.values()})
+    note = f"{' to '.join(map(str, counts))} seeds, 95 % intervals over seeds; thin: each seed"
+    return draw.panels(drawn, draw.looks(groups), room=1.9, note=note, simulated=simulated)
+
+
+@draw.styled
+def difference(rows: pd.DataFrame, replicate: str, *, unit: str, simulated: bool) -> Figure:
+    """A difference over training, rows of tokens, value and `replicate`: mean with its interval, thin replicates."""
+    rows = rows.assign(line="mean difference", unit=rows[replicate])
+    mean = query.interval_over(rows, by=("line", "tokens"))
+    panel = draw.Panel(mean, unit=unit, thin=rows, level=0.0, level_name="no difference")
+    note = f"{rows[replicate].nunique()} pairs of a {replicate}; 95 % interval over them; thin: each"
+    return draw.panels([panel], draw.looks(["mean difference"]), room=2.3, note=note, simulated=simulated)
 
 
 def _depth(curves: pd.DataFrame) -> str:

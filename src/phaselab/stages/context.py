@@ -7,6 +7,7 @@ notebook: what one of them has made the other finds.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,12 +172,12 @@ class Workbench:
         where = f"{self.study.where}: tasks"
         if file := self.task_files.get(task.name):
             expect(not task.text, f"{where}: {task.name}", f"text {task.text}", "none with a task file", StudyError)
-            how = (file, task.items, task.seed, task.shots, task.permute, task.data)
+            how = (file, task.items, task.seed, task.shots, task.permute, task.data, task.trust_task_code)
             return cast(list[texts.Item], self.once(("items", task.name), load_items, *how))
         known = {name for one in self.study.models for name in self.source(one, task).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
-        given = [option for option in ("shots", "permute", "data") if getattr(task, option)]
+        given = [option for option in ("shots", "permute", "data", "trust_task_code") if getattr(task, option)]
         expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
         source = self.source(model, task)
         return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
@@ -201,6 +202,10 @@ class Workbench:
             folder = self.data and self.data / below.removeprefix(IN_DATA)
             expect(folder and folder.is_dir(), f"{where}: folder", below, right, DataMissing)
         return cast(Path, folder)
+
+    def use(self, model: Model, folder: Path) -> None:
+        """Take a folder, of a model that may be trained in part, for that of its checkpoints."""
+        self._trained[model.name] = folder
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
@@ -321,13 +326,15 @@ class Workbench:
             there = results.check(place, self.inputs(before, unit.model, at))
             expect(there, str(place), f"{there.kind} results", f"current ones, which {stage.name} reads")
         inputs = self.inputs(stage, unit.model, unit.checkpoint)
-        made_by = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
+        made_by: dict[str, Any] = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
+        started = time.perf_counter()
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
             if (rows := stage.run(unit, aside)) is not None:
                 notes |= rows.attrs.get("notes", {})
                 table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
+            made_by["seconds"] = round(time.perf_counter() - started, 1)
         self._current.add(folder)
 
     def code(self, stage: Stage) -> str:

@@ -302,7 +302,7 @@ def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, 
 
 #: Slots of off-domain lines: digits, variables, and words of the world; S is the sum of N and M.
 _THINGS = (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"])
-_POOLS: dict[str, Iterable[Any]] = dict.fromkeys("NMT", range(10)) | dict.fromkeys("IJ", WORLD["variables"])
+_POOLS: dict[str, Iterable[Any]] = {**dict.fromkeys("NMT", range(10)), **dict.fromkeys("IJ", WORLD["variables"])}
 _POOLS |= dict.fromkeys("KLVW", _THINGS)
 
 

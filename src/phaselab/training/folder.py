@@ -3,7 +3,7 @@
 <store>/trained/<name>-<digest>/
     step0-tokens0/ ... step1000-tokens2048000/    save_pretrained: config, safetensors, tokenizer
     training.json                                 step, tokens and held-out loss of each revision
-    trainer/                                      state of the run, while training is under way
+    .trainer/                                     state of the run, while training is under way
 """
 
 from __future__ import annotations

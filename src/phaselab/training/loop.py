@@ -31,7 +31,7 @@ FINAL_RATE = 0.1
 #: Rows of held-out text on which the loss of each checkpoint is measured.
 HELD_OUT_ROWS = 32
 #: State of a run while it is under way: its folder, and its format, so that none of another one is taken up.
-TRAINER, FORMAT = "trainer", {"format": 2}
+TRAINER, FORMAT = ".trainer", {"format": 2}
 #: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
 ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
@@ -46,16 +46,22 @@ def learning_rate(step: int, training: Training) -> float:
     return training.learning_rate * (FINAL_RATE + (1 - FINAL_RATE) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def train(name: str, training: Training, store: Store, data: Path | None, progress: Progress = None) -> Path:
+def train(
+    name: str, training: Training, store: Store, data: Path | None, progress: Progress = None, until: int | None = None
+) -> Path:
     """Train a model, go on with one that was interrupted, or find the one that is there; its folder.
 
-    `progress` is called with (step, steps) after each step; raises as `phaselab.texts.source` and `check_sizes` do.
+    `progress` is called with (step, steps) after each step; `until`: no further than to this step, from which another
+    call goes on. Raises as `phaselab.texts.source` and `check_sizes` do.
     """
     text = source(training, data)
     at = place(name, training, store, text)
-    if at.missing:
+    wanted = {step: revision for step, revision in at.missing.items() if until is None or step <= until}
+    if wanted:
         check_sizes(training)
-        _run(at, training, text, progress)
+        _run(at._replace(missing=wanted), training, text, progress)
+    if len(wanted) < len(at.missing):
+        return at.folder
     if at.missing or not at.log.is_file():
         rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
         with write_file(at.log) as aside:

@@ -1,0 +1,129 @@
+"""Published tables: written from whole results, read without them, and compared with a rerun."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from phaselab.book.lab import Lab
+from phaselab.book.published import PROVENANCE, PublishedLab, compare, publish
+from phaselab.cli import app
+from phaselab.results import Store
+from phaselab.stages import Workbench
+from phaselab.study import Study, StudyError, load_study
+from tiny import TINY, sweep, with_
+
+STUDY = Study.model_validate(TINY)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    """Whole results of the tiny study, and a folder of what was published of them."""
+    store, root = Store(tmp_path_factory.mktemp("results")), tmp_path_factory.mktemp("published")
+    assert not sweep(STUDY, store).failures
+    assert publish(Lab(STUDY, store), root) == root / "tiny"
+    return store, root
+
+
+@pytest.fixture
+def lab(made: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedLab:
+    """What a notebook sees with ``study: published:tiny``, where there are no results and no data."""
+    (tmp_path / "published").symlink_to(made[1])
+    monkeypatch.chdir(tmp_path)
+    return PublishedLab(load_study("published:tiny"), Store(tmp_path / "none"), None, "two")
+
+
+def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Path], lab: PublishedLab) -> None:
+    own = Lab(lab.study, made[0], None, "two")
+    for name in ("curves", "controls", "loss", "verdicts"):
+        here, there = getattr(lab, name)(), getattr(own, name)()
+        pd.testing.assert_frame_equal(here.reset_index(drop=True), there, rtol=1e-4, check_dtype=False)
+    assert lab.curves("all")["model"].nunique() == 2
+    assert lab.tasks() == own.tasks()
+    assert lab.phases().statement == own.phases().statement
+    assert lab.about().data.partition("**Numbers.**")[0] == own.about().data.partition("**Numbers.**")[0]
+    assert "published tables, made on" in lab.about().data.lower()
+    assert lab.brain.ceiling == pytest.approx(
+        {who: np.mean(of) for who, of in (own.brain.ceiling or {}).items()}, abs=1e-5
+    )
+    assert lab.stamp().data.partition("data ")[2] == own.stamp().data.partition("data ")[2]
+
+
+def test_what_tables_do_not_hold_is_said(lab: PublishedLab) -> None:
+    for asked in (lab.checkpoints, lab.load, lab.voxels, lab.outcomes):
+        with pytest.raises(ValueError, match="published tables alone, expected .*phaselab run tiny"):
+            asked()
+    with pytest.raises(StudyError, match=r"study: found 'published:none', expected one of published:tiny"):
+        load_study("published:none")
+
+
+def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Store, Path], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(made[1] / "tiny", tmp_path / "copy" / "tiny")
+    table = pd.read_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
+    table.assign(value=table["value"] + 0.1).to_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
+    with pytest.raises(ValueError, match=r"curves\.parquet: found a file that is not there, or changed since"):
+        PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
+    (tmp_path / "copy" / "tiny" / PROVENANCE).write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"provenance\.json: found no record that can be read"):
+        PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
+
+
+def test_incomplete_and_stale_results_are_not_published(made: tuple[Store, Path], tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"(?s)results: found.*model one, why not trained yet.*phaselab run tiny"):
+        publish(Lab(STUDY, Store(tmp_path)), tmp_path)
+    other = Study.model_validate(with_(("encoding.permutations", 30)))
+    with pytest.raises(StudyError, match=r"(?s)stage brain, stale 3.*encoding.permutations"):
+        publish(Lab(other, made[0]), tmp_path)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_provenance_names_machine_commit_hours_and_digests(made: tuple[Store, Path]) -> None:
+    said = json.loads((made[1] / "tiny" / PROVENANCE).read_text())
+    assert set(said["files"]) == {f"{n}.parquet" for n in ("curves", "controls", "phases", "loss")} | {"study.yaml"}
+    assert said["command"] == "phaselab run tiny"
+    assert {"commit", "date", "machine", "versions", "hours", "brain"} <= set(said)
+
+
+def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_path: Path) -> None:
+    store, root = made
+    same = compare(Workbench(STUDY, store), (), root=root)
+    assert len(same.drop_duplicates(["model", "checkpoint"])) == 6
+    assert same["largest difference"].max() < 1e-4
+    # One checkpoint of one model, trained anew up to there, and no further.
+    step = "step1-tokens256"
+    anew = compare(Workbench(STUDY, Store(tmp_path)), ["one"], step, root)
+    assert set(anew["checkpoint"]) == {step}
+    assert anew["largest difference"].max() < 1e-4
+    (folder,) = (tmp_path / "trained").iterdir()
+    assert not (folder / "step6-tokens1536").exists()
+    with pytest.raises(StudyError, match=r"--checkpoint: found 'step4', expected one of step0-tokens0, step"):
+        compare(Workbench(STUDY, Store(tmp_path / "b")), ["one"], "step4", root)
+    with pytest.raises(StudyError, match="found none to compare"):
+        compare(Workbench(STUDY, Store(tmp_path / "b")), (), root=root)
+
+
+def test_compare_fails_where_numbers_are_apart(made: tuple[Store, Path], tmp_path: Path) -> None:
+    import shutil
+
+    import yaml
+
+    store, root = made
+    shutil.copytree(root, tmp_path / "published")
+    path = tmp_path / "published" / "tiny" / "curves.parquet"
+    table = pd.read_parquet(path)
+    chosen = (table["measure"] == "r") & (table["model"] == "two")
+    table["value"] = table["value"].mask(chosen, table["value"] + 0.02)
+    table.to_parquet(path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    given = [str(tmp_path / "tiny.yaml"), "--results", str(store.root), "--folder", str(path.parents[1])]
+    assert CliRunner().invoke(app, ["compare", *given, "-m", "one"]).exit_code == 0
+    outcome = CliRunner().invoke(app, ["compare", *given])
+    assert outcome.exit_code == 2
+    assert "largest difference of 0.02, expected at most 0.01" in outcome.output
