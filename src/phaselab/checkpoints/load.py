@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,6 @@ def load(
     from transformers.utils import logging
     from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
-    local = _how(folder, trust_remote_code)
     if "tokenizer.model" in names and "tokenizer.json" not in names:
         # transformers reads such a model with two packages, and without them blames a third one.
         found = "a tokenizer that is a SentencePiece model (tokenizer.model)"
@@ -57,18 +56,15 @@ def load(
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
-    gguf = "gguf_file" in local
-    quiet = redirect_stderr(io.StringIO()) if gguf else nullcontext()  # a second bar, which nothing else turns off
-    with _in_one_sentence(folder, gguf):
-        with quiet:
-            model, report = auto.from_pretrained(
-                folder,
-                **local,
-                use_safetensors=names[-1].endswith(".safetensors"),
-                weights_only=True,
-                dtype=getattr(torch, dtype),
-                output_loading_info=True,
-            )
+    with _loading(folder, trust_remote_code) as local:
+        model, report = auto.from_pretrained(
+            folder,
+            **local,
+            use_safetensors=names[-1].endswith(".safetensors"),
+            weights_only=True,
+            dtype=getattr(torch, dtype),
+            output_loading_info=True,
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -87,36 +83,32 @@ def configuration(folder: Path, trust_remote_code: bool = False) -> Any:
     """The configuration of the checkpoint in a folder, of its language part alone; errors as of `load`."""
     from transformers import AutoConfig
 
-    local = _how(folder, trust_remote_code)
-    with _in_one_sentence(folder, "gguf_file" in local):
+    with _loading(folder, trust_remote_code) as local:
         return AutoConfig.from_pretrained(folder, **local).get_text_config()
 
 
-def _how(folder: Path, trust_remote_code: bool) -> dict[str, Any]:
-    """Arguments of transformers' ``from_pretrained`` beside the folder of a checkpoint."""
+@contextlib.contextmanager
+def _loading(folder: Path, trust_remote_code: bool) -> Iterator[dict[str, Any]]:
+    """What transformers' ``from_pretrained`` needs beside the folder of a checkpoint; errors in a sentence."""
+    from safetensors import SafetensorError
     from transformers.utils.import_utils import is_gguf_available
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    more, quiet = "", contextlib.ExitStack()
     if (last := needed((path.name for path in folder.glob("*")), folder)[-1]).endswith(".gguf"):
         right = 'the package that reads it: pip install "phaselab[anchor]"'
         expect(is_gguf_available(), str(folder / last), "a GGUF file", right)
-        local["gguf_file"] = last
-    return local
-
-
-@contextmanager
-def _in_one_sentence(folder: Path, gguf: bool) -> Iterator[None]:
-    from safetensors import SafetensorError
-
+        local["gguf_file"], more = last, "; expected a whole file of an architecture that transformers reads from GGUF"
+        quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))  # a bar of progress that nothing else turns off
     kinds = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
     try:
-        yield
+        with quiet:
+            yield local
     except pickle.UnpicklingError as error:
         found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
         raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
     except kinds as error:
-        right = "; expected a whole file of an architecture that transformers reads from GGUF" if gguf else ""
-        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{right}") from error
+        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{more}") from error
 
 
 def foresight(model: PreTrainedModel) -> float:

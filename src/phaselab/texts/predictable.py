@@ -27,18 +27,15 @@ def predictability(words: Sequence[str], corpus: Iterable[str]) -> np.ndarray:
     said = [parts_of(word) for word in words]
     own = np.array([numbers.setdefault(part, len(numbers)) for word in said for part in word], dtype=np.int64)
     read = [np.array([numbers.setdefault(p, len(numbers)) for p in parts_of(t)], dtype=np.int64) for t in corpus]
-    p, logs = np.full(len(own), 1 / max(1, len(numbers))), []
+    base, p, logs = len(numbers), np.full(len(own), 1 / max(1, len(numbers))), []
     for n in (1, 2, 3):
-        known, counts = np.unique(np.concatenate([_keys(ids, n, len(numbers)) for ids in read]), return_counts=True)
-        ends, mine = np.append(0, counts.cumsum()), _keys(own, n, len(numbers))
-
-        def between(keys: np.ndarray, asked: np.ndarray) -> np.ndarray:
-            """(2, n) where the keys that are asked for begin and end among those of the corpus."""
-            return np.stack([np.searchsorted(keys, asked, side) for side in ("left", "right")])
-
-        whole, context = between(known, mine), between(known // len(numbers), mine // len(numbers))
-        count, total = np.diff(ends[whole], axis=0)[0], np.diff(ends[context], axis=0)[0]
-        kinds, rest = np.diff(context, axis=0)[0], p[n - 1 :]
+        known, counts = np.unique(np.concatenate([_keys(ids, n, base) for ids in read]), return_counts=True)
+        mine, ends = _keys(own, n, base), np.append(0, counts.cumsum())
+        # Where each n-gram, and all those of its context, begin and end among the known ones, which ascend.
+        whole = np.stack([np.searchsorted(known, mine, side) for side in ("left", "right")])
+        context = np.stack([np.searchsorted(known // base, mine // base, side) for side in ("left", "right")])
+        count, total, kinds = (np.diff(of, axis=0)[0] for of in (ends[whole], ends[context], context))
+        rest = p[n - 1 :]
         p[n - 1 :] = np.where(kinds > 0, (count + kinds * rest) / np.maximum(total + kinds, 1), rest)
         logs.append(np.log2(p))
     out = np.zeros((len(words), 2))
