@@ -34,8 +34,8 @@ def unique_contribution(
     R^2 of the model of both, one penalty per space and voxel so that a large space does not crowd out a small one
     (Dupré la Tour et al. 2022, NeuroImage 264, 119728), less R^2 of the model of the nuisance alone (de Heer et al.
     2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor,
-    the word rate, is a space of its own: in little data it explains more than it does with all the others beside it,
-    and what a model adds to a baseline that is spoilt by them is not unique.
+    the word rate, is a space of its own, or in little data the others would spoil it. They still may: where word rate
+    alone explains more than ``r2_nuisance``, what is unique beyond that is too high a claim.
 
     X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.

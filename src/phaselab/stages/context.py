@@ -271,7 +271,7 @@ class Workbench:
         parts = {"stimulus": heard | {"version of the brain": brain.version}, "responses": own, "nuisance": others}
         for part, paths in brain.files(self.study.brain, self.data).items():
             stamps = {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
-            parts[part] |= stamps
+            parts[part if part in parts else "responses"] |= stamps
         return parts | {"responses": parts["stimulus"] | parts["responses"]}
 
     def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> results.State:
