@@ -1,12 +1,14 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Five things, each small:
+Six things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
 - ``plotly.min.js`` is copied out of the installed plotly package; only pages with a plotly figure load it;
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
 - scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
-- markup that the theme and docutils get wrong for assistive technology is put right in the finished page.
+- markup that the theme and docutils get wrong for assistive technology is put right in the finished page;
+- each page has a description for search engines and for those who are sent its address; where the address of the site
+  is known (``PHASELAB_SITE``) also that of the page, a picture, and a map of the site.
 
 In the student's build solutions are also taken out of the sources that pages offer for download.
 """
@@ -34,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 MODEL_PAGES = "book/executed/models/"
+#: The picture of a page that somebody is sent; characters of a sentence at least, and of a description at most.
+PICTURE, MEANT, SHOWN = "readme.png", 60, 200
 # A space that must not break is written ~ in LaTeX; latex2mathml would print the sign itself.
 LATEX_REPLACEMENTS = (("~", r"\ "),)
 
@@ -76,6 +80,8 @@ def settle(app: Sphinx, config: Config) -> None:
     """Have Sphinx copy plotly.min.js into _static with the other files; hide solutions in the student's build."""
     config.html_static_path.append(str(PLOTLY))
     config.hide_solutions = config.hide_solutions or "PHASELAB_STUDENT" in os.environ
+    if site := os.environ.get("PHASELAB_SITE", ""):
+        config.html_baseurl = site.rstrip("/") + "/"
 
 
 def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -94,6 +100,31 @@ def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, An
         # Not deferred: the figures' own scripts follow in the page and call Plotly at once.
         app.add_js_file(PLOTLY.name)
     context["body"] = mend(body)
+    if doctree is not None:
+        context["metatags"] = context.get("metatags", "") + "\n".join(tags_of(app, pagename, context, doctree))
+
+
+def tags_of(app: Sphinx, pagename: str, context: dict[str, Any], doctree: Any) -> list[str]:
+    """Tags of the head that say what a page is about: its title and its first paragraph that is a sentence."""
+    paragraphs = (" ".join(node.astext().split()) for node in doctree.findall(nodes.paragraph))
+    about = next((text for text in paragraphs if len(text) > MEANT), app.config.html_title)
+    about = about if len(about) <= SHOWN else about[: about.rfind(" ", 0, SHOWN)] + " …"
+    title = re.sub(r"<[^>]+>", "", context.get("title", ""))
+    of = {"og:title": html.unescape(title), "og:type": "article", "og:site_name": app.config.html_title}
+    of |= {"description": about, "og:description": about}
+    if base := app.config.html_baseurl:
+        of |= {"og:url": f"{base}{pagename}.html", "og:image": f"{base}_static/{PICTURE}"}
+    kinds = {name: "property" if name.startswith("og:") else "name" for name in of}
+    return [f'<meta {kinds[name]}="{name}" content="{html.escape(text)}" />' for name, text in of.items()]
+
+
+def map_the_site(app: Sphinx, error: Exception | None) -> None:
+    """Write ``sitemap.xml`` where the address of the site is known."""
+    if error or app.builder.format != "html" or not (base := app.config.html_baseurl):
+        return
+    places = (f"<url><loc>{html.escape(f'{base}{name}.html')}</loc></url>" for name in sorted(app.env.found_docs))
+    text = '<?xml version="1.0" encoding="UTF-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+    (Path(app.outdir) / "sitemap.xml").write_text(text + "\n".join(places) + "\n</urlset>\n", encoding="utf-8")
 
 
 def of_thebe(script: Any) -> bool:
@@ -146,4 +177,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", name_the_model)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
+    app.connect("build-finished", map_the_site)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

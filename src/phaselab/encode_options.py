@@ -1,9 +1,7 @@
 """What ``phaselab encode`` can be asked: one declaration of its options, of job files and of what provenance keeps."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -62,7 +60,7 @@ class EncodeJob(EncodingSpec):
         return {"folds": folds} | ({"block": 1} if blocks else {}) | content
 
     @model_validator(mode="after")
-    def _options_together(self) -> EncodeJob:
+    def _options_together(self) -> Self:
         low, high, n = self.log10_alphas
         right = "the lowest before the highest, and more than one of them; or one that is both"
         expect(low <= high and (low < high) == (n > 1), "alphas", f"{low:g} to {high:g}", right)

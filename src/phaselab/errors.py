@@ -1,7 +1,5 @@
 """One base for every error that a user can mend, and the one sentence that any error is."""
 
-from __future__ import annotations
-
 import reprlib
 import traceback
 from pathlib import Path

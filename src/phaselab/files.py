@@ -1,7 +1,5 @@
 """Files that others wrote: one reader of text and one of YAML. What is wrong is told with the file and the line."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

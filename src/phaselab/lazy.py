@@ -1,7 +1,5 @@
 """What is made or read when it is asked for: values of a mapping, rows of an array."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -30,10 +28,7 @@ class Lazy(Mapping[Key, Value]):
 
 
 class View:
-    """Some rows and ascending columns of an (n, m) array, rotated by `shift` rows; read where it is indexed in both.
-
-    Zarr and HDF5 arrays have no views, and take ranges of columns well and scattered ones badly.
-    """
+    """Rows and ascending columns of an (n, m) array, which may be on disk, rotated by `shift`; read where indexed."""
 
     def __init__(
         self, values: Any, rows: slice = slice(None), columns: np.ndarray | None = None, shift: int = 0

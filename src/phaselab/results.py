@@ -1,11 +1,4 @@
-"""Where results lie, how they are written, and what counts as up to date.
-
-A unit of work writes one folder: data files and ``manifest.json``, which names the inputs and the digest of each
-output. It is made aside and renamed when it is whole, so a half-written one never exists. It is up to date when its
-manifest names the wanted inputs and every output has its digest; one that was damaged since is found and made again.
-"""
-
-from __future__ import annotations
+"""Where results lie, how they are written whole, with a manifest of inputs and digests, and what is up to date."""
 
 import ctypes
 import errno
@@ -57,7 +50,7 @@ class DataMissing(PhaselabError, FileNotFoundError):
 def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFrame:
     """Rows of the curves table with all its columns and types; `constant` and ``ABSENT`` are of columns they lack."""
     frame = pd.DataFrame(list(rows))
-    frame = frame.assign(**{name: value for name, value in {**ABSENT, **constant}.items() if name not in frame})
+    frame = frame.assign(**{name: value for name, value in (ABSENT | constant).items() if name not in frame})
     wrong = sorted(set(map(str, frame)) ^ set(CURVE_COLUMNS))
     found = f"unknown or missing columns {', '.join(wrong)}"
     expect(frame.empty or not wrong, "curves table", found, ", ".join(CURVE_COLUMNS))
@@ -132,10 +125,9 @@ def folders(root: Path) -> list[Path]:
 
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
-    """Write a folder of results whole or not at all.
+    """Write a folder of results whole or not at all: yields one beside it, which takes its place when the block ends.
 
-    Yields a folder beside the final place; when the block ends it gets its manifest, is flushed to disk and takes the
-    place of what was there, which an exception or a kill leaves as it was. Of several writers the last one wins.
+    What was there stays as it was after an exception or a kill. Of several writers the last one wins.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
@@ -150,7 +142,6 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
         manifest = {"inputs": inputs, "outputs": outputs, **notes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
-        _flush(aside)
         _put(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -183,15 +174,6 @@ def _exchanged(one: Path, other: Path) -> bool:
     return rename is not None and rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
 
 
-def _flush(folder: Path) -> None:
-    for path in [*folder.rglob("*"), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 @contextmanager
 def write_file(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a path beside it, renamed at the end; PhaselabError if it cannot be."""
@@ -200,7 +182,6 @@ def write_file(path: Path) -> Iterator[Path]:
     aside = try_beside(path)
     try:
         yield aside
-        _flush(aside)
         os.replace(aside, path)
     finally:
         with suppress(OSError):
@@ -231,7 +212,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 def write_json(value: Mapping[str, Any], path: Path) -> None:
     """Write a small file of notes, whole or not at all."""
     with write_file(path) as aside:
-        aside.write_text(json.dumps(value), encoding="utf-8")
+        aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -244,10 +225,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def stamped_digest(path: Path, stamps: Path) -> str:
-    """``digest_file(path)``, which is read again only when a file's size or time of change is another.
-
-    The folder `stamps` keeps what was read, a file for each path; where it cannot be written the next call reads again.
-    """
+    """``digest_file(path)``, read again only when a file's size or time of change is another; kept in `stamps`."""
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
@@ -282,10 +260,6 @@ class Store:
         """The folder of a study."""
         return self.root / study
 
-    def stage(self, study: str, model: str, checkpoint: str | None, stage: str) -> Path:
-        """Results of a stage; of a whole model for no checkpoint (no revision begins with an underscore)."""
-        return self.root / study / model / ("_model" if checkpoint is None else checkpoint) / stage
-
     def curves(self, study: str) -> Path:
         """The curves table of a study."""
         return self.root / study / "curves.parquet"
@@ -307,9 +281,8 @@ def amount(count: float, letters: str = "kMBT") -> str:
 def read_table(path: Path, *needed: str) -> pd.DataFrame:
     """A table of .csv, .tsv or .parquet that has the columns `needed`.
 
-    Cells of text files are text as it stands, but for spaces around it: labels such as 001, 0.10, NA and None are those
-    very labels, and an empty cell is an empty text; `numbers` makes numbers of a column. Columns are separated by what
-    the first line has most of: commas, semicolons or tabs. A PhaselabError says what is wrong with the file.
+    Cells of text files are text, without spaces around it: labels such as 001, 0.10, NA and None are those very labels;
+    `numbers` makes numbers of a column. Columns are separated by what the first line has most of: , ; or tabs.
     """
     kind, path, none = path.suffix.lower(), home(path), "no table that can be read"
     expect(kind in TABLES, str(path), f"{none} (it ends in {kind!r})", f"one of {', '.join(TABLES)}")
@@ -335,7 +308,7 @@ def _of_text(text: str, usual: str) -> pd.DataFrame:
     return named[1:].set_axis([*named.iloc[0]], axis="columns").reset_index(drop=True)
 
 
-def numbers(column: pd.Series[Any], where: str) -> np.ndarray:
+def numbers(column: "pd.Series[Any]", where: str) -> np.ndarray:
     """The numbers of a column, float64 (n,), NaN for an empty cell; a PhaselabError names the row of one that is none.
 
     What could be read in two ways is none: 1,000 (the comma of thousands, or of decimals), 45.2%, 1M, step1000.

@@ -1,7 +1,5 @@
 """The one Pearson correlation, the one centred kernel alignment, and what a noise ceiling may be."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,25 @@ def test_extension_in_the_students_build(tmp_path: Path, monkeypatch: pytest.Mon
     assert "Closing words" in cell
 
 
+def test_a_page_says_what_it_is_about_and_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = 'A "page" about <models> and brains, long enough to be a sentence, ' + "that goes on " * 20
+    plain, _, _ = build(tmp_path / "plain", f"# Title & more\n\nShort.\n\n{said}\n")
+    content = re.search('<meta name="description" content="([^"]*)"', plain)
+    assert content
+    assert content[1].startswith("A “page” about &lt;models&gt; and")
+    assert len(unescape(content[1])) <= 202
+    assert content[1].endswith(" …")
+    assert '<meta property="og:title" content="Title &amp; more" />' in plain
+    assert "og:url" not in plain
+    assert not (tmp_path / "plain" / "out" / "sitemap.xml").exists()
+    monkeypatch.setenv("PHASELAB_SITE", "https://example.org/book")
+    placed, _, _ = build(tmp_path / "placed", f"# Title\n\n{said}\n")
+    address = "https://example.org/book/book/executed/models/some-model.html"
+    assert f'<meta property="og:url" content="{address}" />' in placed
+    assert f'<link rel="canonical" href="{address}" />' in placed
+    assert f"<loc>{address}</loc>" in (tmp_path / "placed" / "out" / "sitemap.xml").read_text()
+
+
 @pytest.mark.parametrize("latex", [r"\nosuchcommand x", r"\begin{aligned} x &= y \end{aligned}"])
 def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Path) -> None:
     _, _, warnings = build(tmp_path, f"# Page\n\n${latex}$\n")
@@ -269,7 +289,7 @@ def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Pat
 
 
 def test_a_published_table_that_changes_makes_pages_stale(tmp_path: Path) -> None:
-    from phaselab.book.pages import results_digest
+    from phaselab.book.runner import results_digest
     from phaselab.results import Store
     from phaselab.study import load_study
 

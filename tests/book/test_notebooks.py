@@ -11,7 +11,7 @@ import papermill
 import pytest
 from rich.console import Console
 
-from phaselab.book import pages
+from phaselab.book import runner
 from phaselab.book.lab import Lab
 from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of
 from phaselab.results import Store
@@ -134,12 +134,12 @@ def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Pat
 
 def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
-    for name in ("01_first", pages.MODEL_PAGE):
+    for name in ("01_first", runner.MODEL_PAGE):
         (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
     demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
     study = demo.model_copy(update={"models": demo.models[:1]})
     for _ in range(2):
-        assert pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200)) == {}
     model = f"models/{study.models[0].name}.ipynb"
     assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
         "executed 01_first.ipynb",
@@ -148,12 +148,27 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     placed = tmp_path / "book" / "executed"
     placed.mkdir(parents=True)
     (placed / "old.ipynb").touch()
-    pages.place_pages(study, store, tmp_path)
+    runner.place_pages(study, store, tmp_path)
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
-    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0"))
-    assert not pages.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    assert list(failed) == ["01_first.ipynb"]
     assert "failed 01_first.ipynb" in said.getvalue()
+    # The page says so itself, under its own title and label; the other one stands as it was.
+    runner.place_pages(study, store, tmp_path, failed)
+    (cell,) = json.loads((placed / "01_first.ipynb").read_text())["cells"]
+    notice = "".join(cell["source"])
+    assert notice.startswith("(nb-first)=\n# Title\n")
+    assert "ZeroDivisionError" in notice
+    assert "phaselab notebook notebooks/01_first.md -p study=" in notice
+    assert json.loads((placed / model).read_text())["cells"] != [cell]
+    # Made good, it is a page again.
+    broken.write_text(NOTEBOOK)
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    runner.place_pages(study, store, tmp_path, failed)
+    assert not failed
+    assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from phaselab.checkpoints import anchor, identity, load, local_checkpoints
 from phaselab.checkpoints.names import Checkpoint, is_checkpoint
-from phaselab.cli.extract import _checkpoints
+from phaselab.cli.arrays import _checkpoints
 from phaselab.errors import PhaselabError
 from phaselab.results import DataMissing
 from phaselab.stages import Workbench, check

@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from phaselab.encoding import encode, read_voxels, reference, shuffled_stimulus, write_voxels
 from phaselab.encoding import folds as cv
+from phaselab.encoding.arrays import Columns, groups_of
 from phaselab.encoding.estimator import RidgeCV
-from phaselab.encoding.responses import Columns, groups_of
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
 from phaselab.lazy import View
 from phaselab.study import EncodingSpec

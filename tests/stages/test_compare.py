@@ -78,7 +78,7 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     assert (again.computed, again.reused) == (0, 23)
     lab = Lab(study, store, None)
     pd.testing.assert_frame_equal(lab.curves("all"), table)
-    made = store.stage("tiny", "one", None, "compare") / "curves.parquet"
+    made = store.study("tiny") / "one/_model/compare/curves.parquet"
     made.write_bytes(b"")
     assert sweep.run(study, store, jobs=1, console=quiet).computed == 1
     assert len(pd.read_parquet(made))

@@ -3,10 +3,7 @@ r"""Task files: YAML files of lm-evaluation-harness, those that come with phasel
 The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
 knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
 the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or
-the question lists them all the same, it is not known.
-
-A file of one's own, for questions in ``questions.jsonl`` beside it (an object a line, with question, choices and
-answer, the right choice's number from 0)::
+the question lists them all the same, it is not known. For questions in ``questions.jsonl``, an object a line::
 
     task: my_questions
     dataset_path: json
@@ -17,8 +14,6 @@ answer, the right choice's number from 0)::
     doc_to_choice: "{{ 'ABCD'[:choices|length] | list }}"
     doc_to_target: answer
 """
-
-from __future__ import annotations
 
 import contextlib
 import io
@@ -56,7 +51,7 @@ def library() -> dict[str, Path]:
 
 
 def digest(path: Path, data: Data) -> str:
-    """Digest of what the items of a task file depend on: the file, what it includes, local data (a hub's by name)."""
+    """Digest of what the items of a task file depend on: the file, what it includes, local data."""
     task = read(path)
     for split, given in data.items():
         expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one", TaskError)
@@ -76,8 +71,8 @@ def load_items(
     """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
 
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
-    shots : examples before each question, 0 to 5: the first of the file's ``fewshot_split``; where it has none, the
-        first of the questions, which are then not asked.
+    shots : examples before each question: the first of the file's ``fewshot_split``; where it has none, the first of
+        the questions, which are then not asked.
     permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
     trust : whether functions that the file names (``!function``) may run; those of phaselab's own library do.
@@ -87,9 +82,8 @@ def load_items(
     _check_fields(file)
     own = all(Path(__file__).with_name("library") in part.resolve().parents for part in file.files)
     for name in (name for name, value in file.fields.items() if not (trust or own) and _functions(value)):
-        found, right = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
-        expect(False, f"{file.at.get(name, path)}: {name}", f"{found}, which is code that would run", right, TaskError)
-    expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5", TaskError)
+        code, safe = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
+        expect(False, f"{file.at.get(name, path)}: {name}", f"{code}, which is code that would run", safe, TaskError)
     items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())
@@ -154,12 +148,12 @@ class _Unusable(Exception):
 
 
 class TaskFile(NamedTuple):
-    """A task file: its fields with those that it includes, where each stands, and all files that were read."""
+    """A task file with those that it includes."""
 
     path: Path
     fields: dict[str, Any]
-    at: dict[str, str]
-    files: list[Path]
+    at: dict[str, str]  # file and line of each field
+    files: list[Path]  # all that were read
 
     @property
     def split(self) -> str | None:

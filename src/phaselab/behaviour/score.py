@@ -1,18 +1,13 @@
-"""What a model does: multiple-choice items, scored as lm-evaluation-harness scores them.
+"""What a model does: measures of multiple-choice items, scored as lm-evaluation-harness scores them."""
 
-``scoring`` gives the log-probability of every option, from which the measures are taken here. Whether an answer is an
-option *and nothing else* takes generating it, where a study asks for it.
-"""
-
-from __future__ import annotations
-
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from phaselab.behaviour import answers
 from phaselab.errors import PhaselabError, expect
 from phaselab.texts.base import Item
 
@@ -28,6 +23,9 @@ KNOWING = {"knowing": "knows", "knowing_log_probability": "knowing_log_probabili
 #: Columns of the per-item table that are not measures.
 ABOUT = ["task", "item", "kind", "language", "scored", "options", "answer", "answer_position"]
 ABOUT += ["chosen", "chosen_position", "chosen_unlisted", "greedy", "said"]
+#: A capital that stands alone, and is not the article ("A dog"): before a small word only as in "A or B", "A is right".
+_A = r"A(?![ \t]+(?!(?:or|and|is|was|because|since)\b)[a-z])"
+_LETTER = re.compile(rf"(?<![A-Za-z0-9])(?:{_A}|[B-Z])(?![A-Za-z0-9'’])")
 #: Of each option its log-probability, and whether it is greedy; None: not scored.
 Scores = list[tuple[float, bool]] | None
 
@@ -52,10 +50,8 @@ def score_tasks(
     """Score a model in memory on multiple-choice items, task -> items; ``scoring.requests`` tells what is encoded.
 
     `generate`: task -> tokens of a greedy answer, up to the end of its line. TaskError for a task none of whose items
-    fits, and for items whose options have no tokens of their own.
+    fits, and for items whose options have no tokens of their own. Gives two tables:
 
-    Returns
-    -------
     rows : one row per task and measure: mean over items, and standard error (NaN for a single item). Measures:
 
         - ``instruction_following``: share of items whose greedy continuation starts with one of the options, all its
@@ -63,25 +59,22 @@ def score_tasks(
         - ``accuracy``: share whose option of highest log-probability (summed over tokens) is right;
           ``chance_corrected_accuracy``: (accuracy - 1/k) / (1 - 1/k) for items of k options;
         - ``log_probability``: of the right option, nats; ``log_probability_normalised``: the same among the options
-          alone (chance: -log k);
-        - ``brier``: squared distance of the probabilities among options from the right answer, summed over options, 0
-          to 2 (Brier 1950); ``entropy``: of these probabilities, nats;
+          alone (chance: -log k); ``entropy``: of the probabilities among options, nats; ``brier``: their squared
+          distance from the right answer, summed over options, 0 to 2 (Brier 1950);
         - ``position_share_1``, ``_2`` ...: share of the items with so many options whose most probable one is the
           first, the second ... listed; ``position_bias``, where all items have as many options: half the sum of
           absolute differences between these and the shares of the right answers, above 0 by chance with few items;
-        - of generated answers ``instruction_following_strict``: share that is one of the options and nothing else,
-          ``instruction_following_lenient``: share that names one of the options (``phaselab.behaviour.answers``),
-          ``accuracy_strict`` and ``accuracy_lenient``: share where that option is right;
+        - of generated answers ``instruction_following_strict`` and ``_lenient``: share that is one of the options and
+          nothing else, or names one (`lenient`); ``accuracy_strict`` and ``_lenient``: where that option is right;
         - ``knowing``: accuracy after the item's ``question`` alone, no options listed, among what they say;
           ``knowing_log_probability``: of the right one among them, nats; ``knowing_chance``: 1/k;
           ``knowing_left_out``: share of items where it is not known (no question, or the same tokens), which
           ``rows.attrs["notes"]`` counts. A task where it is not known at all has no such rows;
         - ``chance``: 1/k; ``left_out``: share of all items that were not scored, being longer than the model's context;
           all other measures are without them. These two, ``position_bias`` and the last two of knowing have no stderr.
-    per_item : one row an item: ``options`` (how many), ``answer``, ``chosen``, ``greedy`` (texts of the right option,
-        of the most probable one, and of the one that is the greedy continuation, or empty), ``answer_position``,
-        ``chosen_position`` (from 0; -1: not scored), ``chosen_unlisted`` (the most probable after the question alone),
-        ``said`` (the generated answer), and a column per measure, NaN where it is not known.
+    per_item : one row an item: texts of the right option (``answer``), of the most probable one (``chosen``,
+        ``chosen_unlisted`` after the question alone) and of the greedy one, their positions from 0 (-1: not scored),
+        how many ``options``, what was ``said``, and a column per measure, NaN where it is not known.
     """
     from phaselab.behaviour import scoring
 
@@ -131,7 +124,7 @@ def _outcome(item: Item, scores: Scores, unlisted: Scores, said: str | None) -> 
         row |= {"chosen_unlisted": (item.choices or item.options)[best]}
         row |= {"knows": float(best == item.answer), "knowing_log_probability": knowing}
     if said is not None:
-        for name, rule in (("strict", answers.strict), ("lenient", answers.lenient)):
+        for name, rule in (("strict", strict), ("lenient", lenient)):
             named = rule(said, item.options)
             row |= {f"follows_{name}": float(named != ""), f"correct_{name}": float(named == right)}
     logp = np.array([score for score, _ in scores])  # (k,)
@@ -176,3 +169,31 @@ def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
     if scored["options"].nunique() == 1:
         rows.append(("position_bias", apart / 2, float("nan")))
     return rows
+
+
+def strict(said: str, options: Sequence[str]) -> str:
+    """The option that `said` is, white space around it apart, or an empty string: for B, nothing but "B" or " B"."""
+    return said.strip() if said.strip() in options else ""
+
+
+def lenient(said: str, options: Sequence[str]) -> str:
+    """The one option that `said` names, whatever stands around it ("The answer is B."), or an empty string ("A or B").
+
+    Single capitals may be said in small where nothing but punctuation is beside them; in a sentence only a capital that
+    stands alone counts, and one that names two letters, or one that is no option, names none. Other options are looked
+    for as whole words, whatever the case; of two, one in the other, the longer is meant.
+    """
+    said = unicodedata.normalize("NFKC", said).strip()
+    if said in options:
+        return said
+    if all(len(o) == 1 and "A" <= o <= "Z" for o in options):
+        bare = said.strip(" \t.,:;!?()[]{}\"'*`")
+        if len(bare) == 1:
+            return bare.upper() if bare.upper() in options else ""
+        named = set(_LETTER.findall(said))
+        if "I" not in options:
+            named.discard("I")  # the pronoun
+        return named.pop() if len(named) == 1 and named <= set(options) else ""
+    found = [o for o in options if re.search(rf"(?<!\w){re.escape(o)}(?!\w)", said, re.IGNORECASE)]
+    found = [o for o in found if not any(o != other and o.lower() in other.lower() for other in found)]
+    return found[0] if len(found) == 1 else ""

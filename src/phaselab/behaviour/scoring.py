@@ -1,15 +1,9 @@
 """Tokens and log-probabilities of the options of many prompts, what prompts share computed once.
 
-Prompts of like length go through the network together; what all of a batch begin with (the examples, with few shots)
-once for the batch, and a prompt once for all its options: first tokens of options are read off the prompt's last
-position, what follows them continues its cache.
-
-The networks are causal, so rows are filled up on the right and prompts need neither a mask nor a padding token:
-nothing that is read comes after the filling. What continues them has a mask. A network whose cache is a state (Mamba,
-RWKV) or ends at a window reads prompt and option together.
+What all of a batch begin with goes through the network once, and a prompt once for all its options, whose further
+tokens continue its cache. Rows are filled up on the right and, as networks are causal, prompts need no mask; what
+continues them has one. A network whose cache is a state (Mamba, RWKV) or ends at a window reads both together.
 """
-
-from __future__ import annotations
 
 import inspect
 import sys
@@ -19,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
+
+from phaselab.features.pooling import context_of
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16
@@ -38,8 +34,8 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     """Tokens of (prompt, options, tokens to generate), after those that the tokenizer itself puts before a text.
 
     As in lm-evaluation-harness, an option is a space and its text, white space that ends a prompt goes to the option,
-    and the option's tokens are those of both together beyond the prompt's. If these are not the first of both, a token
-    spans prompt and option: all options of the prompt are then encoded alone (the harness's pull request 4055).
+    and its tokens are those of both together beyond the prompt's. If a token spans prompt and option, all options of
+    the prompt are encoded alone (the harness's pull request 4055).
     """
     if not asked:
         return []
@@ -48,7 +44,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     special = tokenizer(texts[0], verbose=False)["input_ids"]
     plain, each, found = encoded[0], iter(encoded), []
     begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
-    size, room = len(model.get_input_embeddings().weight), _room(model)
+    size, room = len(model.get_input_embeddings().weight), context_of(model) or sys.maxsize
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
         if any(ids[: len(own)] != own for ids in both):
@@ -69,10 +65,6 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
             fault = f"{LONG} the model's context of {room} tokens"
         found.append(Request(tuple(own), tuple(map(tuple, said)), fault))
     return found
-
-
-def _room(model: Any) -> int:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def _encoded(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -96,12 +88,9 @@ def score(model: Any, requests: Sequence[Request], batch_size: int) -> list[list
 
 
 def _reach(model: Any) -> int:
-    """Up to how many tokens options may continue caches of prompts that were filled up; 0 where they may not.
-
-    Tried, as networks differ in ways that nothing tells: a state in place of a cache, or distances that count filling.
-    """
+    """Up to how many tokens options may continue caches of prompts that were filled up; 0 where they may not: tried."""
     config, size = model.config.get_text_config(), len(model.get_input_embeddings().weight)
-    ids = tuple(k % size for k in range(min(3 * SHARED, _room(model) - 2)))
+    ids = tuple(k % size for k in range(min(3 * SHARED, (context_of(model) or sys.maxsize) - 2)))
     tried = [Request(ids, (ids[:2],)), Request(ids[: SHARED + 1], (ids[:3],))]
     try:
         both = _scored(model, tried, sys.maxsize), [_scored_whole(model, request) for request in tried]
@@ -159,10 +148,7 @@ def _told(logp: torch.Tensor, row: np.ndarray, tokens: list[int]) -> tuple[np.nd
 
 
 def _places(model: Any, start: int, lengths: np.ndarray, owner: np.ndarray, n: int) -> dict[str, torch.Tensor]:
-    """Where `n` tokens stand after the prompts `owner` of those of these `lengths`, which follow `start` tokens of all.
-
-    The shorter prompts were filled up to the longest: that is not to be seen, and does not count as a place.
-    """
+    """Where `n` tokens stand after prompts of these `lengths`, filled up to the longest, after `start` of all."""
     longest, own = max(lengths), lengths[owner, None]
     if (own == longest).all():
         return {}

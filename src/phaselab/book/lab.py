@@ -1,7 +1,5 @@
 """What a notebook sees of a study: a ``Lab`` reads results, and computes those that are missing in its own process."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Mapping
@@ -9,22 +7,19 @@ from contextlib import ExitStack
 from functools import cache, cached_property
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phaselab import __version__, curves, results
+from phaselab.brains import BrainData
+from phaselab.checkpoints import Checkpoint
+from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
 from phaselab.stages import STAGES, Unit, Workbench, hub_family
 from phaselab.study import Model, Study, digest_of
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from phaselab.brains import BrainData
-    from phaselab.checkpoints import Checkpoint
-    from phaselab.phases import TriplePhase
-    from phaselab.texts.base import Item
+from phaselab.texts.base import Item
 
 
 class Lab:
@@ -121,8 +116,6 @@ class Lab:
 
     def phases(self, model: str = "") -> TriplePhase:
         """The test of the three phases for a model, or for a group of ``seeds`` as replicates of one curve."""
-        from phaselab.phases import triple_phase_test
-
         names = self.seeds.get(model) or [self._chosen(model).name]
         table = pd.concat([self.curves(name) for name in names], ignore_index=True)
         return triple_phase_test(table, names, self.study.phases, tasks=self.tasks(names[0]) or None)

@@ -35,7 +35,7 @@ from phaselab.errors import PhaselabError, expect, shown
 from phaselab.results import CURVE_COLUMNS, digest_file, read_json, read_manifest, write_file, write_json, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, StudyError
-from phaselab.sweep.status import status
+from phaselab.sweep.pool import status
 
 PROVENANCE = "provenance.json"
 TABLES = ("curves", "controls", "phases", "loss")

@@ -1,27 +1,31 @@
-"""Run notebooks by papermill, strictly: typed and checked parameters, and copies without traces of the machine.
-
-``notebooks/*.md`` are the sources (jupytext MyST). The same results give the same bytes of the executed copy.
-"""
-
-from __future__ import annotations
+"""The book: notebooks run strictly by papermill, and their executed copies stitched together by Jupyter Book."""
 
 import os
+import re
+import shlex
+import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
 
 from phaselab import results
-from phaselab.errors import PhaselabError, expect, told
+from phaselab.errors import PhaselabError, expect, shown, told
 from phaselab.files import home, read_text
-from phaselab.study import digest_of
+from phaselab.results import Store
+from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of
 
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
-    from papermill.models import Parameter
-
+#: The source that is executed once for each model of the study.
+MODEL_PAGE = "11_model_page"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
 
@@ -29,7 +33,7 @@ class ParameterError(PhaselabError):
     """A parameter that a notebook does not have, or a value of the wrong type."""
 
 
-def inspect(source: str) -> dict[str, Parameter]:
+def inspect(source: str) -> dict[str, Any]:
     """Parameters that Python source declares (``name: type = default  # help``), as papermill reads them."""
     from papermill.translators import PythonTranslator
 
@@ -37,7 +41,7 @@ def inspect(source: str) -> dict[str, Parameter]:
     return {p.name: p for p in found if p.inferred_type_name != "None"}
 
 
-def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
+def parameters_of(notebook: Any, name: str) -> dict[str, Any]:
     """Parameters of a notebook, from its cell tagged ``parameters``; raises ParameterError without one."""
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
@@ -45,11 +49,8 @@ def parameters_of(notebook: NotebookNode, name: str) -> dict[str, Parameter]:
     raise ParameterError(f"{name}: no cell with the tag 'parameters'; expected one")
 
 
-def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """`given` with each value of its parameter's type; strings are read as the type asks (``"3"`` is an int).
-
-    Raises ParameterError, with the list of the right ones, for an unknown name or a value of the wrong type.
-    """
+def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """`given` with each value of its parameter's type; text is read (``"3"`` is an int); ParameterError if not."""
     listed = "\n".join(f"  {p.name}: {p.inferred_type_name} = {p.default}  {p.help}" for p in known.values())
     values: dict[str, Any] = {}
     for key, value in given.items():
@@ -62,19 +63,17 @@ def check_parameters(known: Mapping[str, Parameter], given: Mapping[str, Any], n
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
-            raise ParameterError(
-                f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__}), "
-                f"expected {typed}; the parameters are\n{listed}"
-            ) from error
+            found = f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__})"
+            raise ParameterError(f"{found}, expected {typed}; the parameters are\n{listed}") from error
     return values
 
 
 def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest: str = "") -> bool:
     """Run a notebook with parameters, checked before anything runs; whether it had to be run.
 
-    `output` is written whole or not at all: a cell that fails raises papermill's PapermillExecutionError and leaves the
-    copy up to there as ``*.failed.ipynb``. With `results_digest`, of the results that it reads, nothing is run when
-    this, the source, the parameters and the package are those of the copy that is there.
+    A cell that fails raises papermill's PapermillExecutionError and leaves the copy up to there as ``*.failed.ipynb``.
+    With `results_digest`, of the results that it reads, nothing is run when this, the source, the parameters and the
+    package are those of the copy that is there.
     """
     import jupytext
     import nbformat
@@ -97,8 +96,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     with tempfile.TemporaryDirectory() as folder, results.write_file(output) as aside:
         raw, done = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(notebook, raw)
-        # Sockets that are files: nobody else can listen; in a folder of this kernel's own, for kernels that start
-        # together would choose the same names.
+        # Sockets that are files: nobody else can listen; in a folder of each kernel, or they would take the same names.
         sockets = Path(folder, "kernel")
         found, right = f"a path too long for sockets: {tempfile.gettempdir()}", "a shorter path, such as /tmp"
         expect(len(os.fsencode(sockets)) < 106, "TMPDIR", found, right)  # and -1 to -5 at the end: 107 bytes
@@ -116,7 +114,15 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     return True
 
 
-def _clean(notebook: NotebookNode) -> None:
+def of_cell(error: BaseException) -> str:
+    """What went wrong in a notebook: the cell and its own exception, without the traceback; of others their text."""
+    if not hasattr(error, "ename"):
+        return told(error)
+    said: Any = error
+    return f"cell {said.cell_index}: {said.ename}: {shown(said.evalue)}"
+
+
+def _clean(notebook: Any) -> None:
     """Take out timestamps, machine paths and the cell that papermill injected, in place."""
     notebook.metadata.pop("papermill", None)
     for number, cell in enumerate(notebook.cells):
@@ -127,3 +133,91 @@ def _clean(notebook: NotebookNode) -> None:
             cell.metadata["tags"] = ["injected-parameters", "remove-cell"]
         for item in (o for o in cell.get("outputs", ()) if o.get("output_type") == "stream"):
             item["text"] = item["text"].replace(str(Path.cwd()), ".")
+
+
+def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
+    """Name of the executed copy -> source and parameters, of all pages of a study; `given` are parameters of all.
+
+    A page whose own study is a published one is of that, whichever study the book is of.
+    """
+    found = sorted(sources.glob("[0-9][0-9]_*.md"))
+    expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
+    own = {source: f'study: str = "{OF_TABLES}' in read_text(source) for source in found if source.stem != MODEL_PAGE}
+    rest = {name: value for name, value in given.items() if name != "study"}
+    made = {f"{source.stem}.ipynb": (source, dict(rest if other else given)) for source, other in own.items()}
+    source = sources / f"{MODEL_PAGE}.md"
+    return made | {f"models/{m.name}.ipynb": (source, {**given, "model": m.name}) for m in study.models}
+
+
+def results_digest(study: Study, store: Store, *tables: Path) -> str:
+    """Digest of all that the notebooks of a study read: manifests, and published tables in the folders `tables`."""
+    folder = store.study(study.name)
+    manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
+    return digest_of([study.model_dump(mode="json"), manifests, *map(results.digest_file, tables)])
+
+
+def execute_pages(
+    study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console
+) -> dict[str, str]:
+    """Execute the pages that have changed, `jobs` at once; name -> what is said of those that could not be."""
+    digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
+    folder, failed = store.study(study.name) / "pages", dict[str, str]()
+    with Progress(console=console) as bars, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {
+            pool.submit(execute, source, folder / name, parameters, digest): name
+            for name, (source, parameters) in pages(study, sources, given).items()
+        }
+        for future in bars.track(as_completed(futures), total=len(futures), description="pages"):
+            if error := future.exception():
+                failed[futures[future]] = why = of_cell(error)
+                console.print(f"[red]failed[/] {futures[future]}: {escape(why)}", highlight=False, soft_wrap=True)
+            elif future.result():
+                console.print(f"executed {futures[future]}")
+    return failed
+
+
+def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes.
+
+    In place of one that `failed` stands a page that says why, with its title and the label that others refer to.
+    """
+    target = root / "book" / "executed"
+    names = pages(study, root / "notebooks", {"study": study.where})
+    for old in target.rglob("*.ipynb"):
+        if old.relative_to(target).as_posix() not in names:
+            old.unlink()
+    for name, (source, given) in names.items():
+        made = store.study(study.name) / "pages" / name
+        to, content = target / name, _notice(source, given, failed[name]) if name in failed else made.read_bytes()
+        if not to.is_file() or to.read_bytes() != content:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(content)
+
+
+def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
+    """A notebook that says why its page could not be made, and how to run it alone."""
+    import nbformat
+
+    text = read_text(source)
+    head = re.findall(r"^\([\w@-]+\)=$|^# .*$", text, flags=re.MULTILINE)[:2]
+    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in given.items())
+    alone = f"phaselab notebook notebooks/{source.name}{options}"
+    said = ["```{error}", "This page could not be made. The others do not depend on it.", "```"]
+    said += ["````text", why, "````", "To run it alone:", "````text", alone, "````"]
+    cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
+    return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
+
+
+def build(root: Path, student: bool = False, strict: bool = True) -> Path:
+    """Build the book, for students without solutions; `strict`: a warning is an error. Returns the home page."""
+    command = [
+        str(Path(sys.executable).with_name("jupyter-book")),
+        "build",
+        ".",
+        *["-W", "-n", "--keep-going"] * strict,
+    ]
+    output = root / "_build" / "student" if student else root
+    # Read by book/_ext/phaselab_book.py.
+    environment = {**os.environ, **({"PHASELAB_STUDENT": "1"} if student else {})}
+    subprocess.run([*command, "--path-output", str(output)], cwd=root, check=True, env=environment)
+    return output / "_build" / "html" / "index.html"

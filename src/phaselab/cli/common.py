@@ -1,7 +1,5 @@
 """What the commands share: the application, common options, and errors told in a sentence."""
 
-from __future__ import annotations
-
 import errno
 import inspect
 import os
@@ -79,10 +77,7 @@ def pairs(option: str, texts: Iterable[str] | None, form: str) -> dict[str, str]
 
 
 def options_of(section: type[Strict], written: Mapping[str, str], kinds: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Add a command whose options are the fields of `section`; defaults are told but not given: a job file may say it.
-
-    `written`: how a value is written where its type does not say it; `kinds`: the type of what typer does not know.
-    """
+    """Add a command whose options are the fields of `section`, as `written`, of `kinds` that typer does not know."""
 
     def option(name: str) -> inspect.Parameter:
         field = section.model_fields[name]

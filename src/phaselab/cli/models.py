@@ -1,17 +1,17 @@
-"""``phaselab models``: families on the hub and their checkpoints."""
+"""What there is to choose from: ``phaselab models``, on the hub, and ``phaselab tasks``, of lm-evaluation-harness."""
 
-from __future__ import annotations
-
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich import box
+from rich.table import Table
 
-from phaselab.cli.common import DataOption, app, facts, out, say
+from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
+from phaselab.cli.common import DataOption, app, facts, out, pairs, say
+from phaselab.files import home
 from phaselab.results import amount
-
-if TYPE_CHECKING:
-    from phaselab.checkpoints import Family
 
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
@@ -23,11 +23,6 @@ _WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of
 @models_app.command("list")
 def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
-    from rich import box
-    from rich.table import Table
-
-    from phaselab.checkpoints import FAMILIES, manifest
-
     # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
     heads = ("family\n  repository", "checkpoints: tokens\nlicence; languages")
     caption = "?: 'phaselab models refresh FAMILY' lists the checkpoints."
@@ -47,8 +42,6 @@ def show_model(
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
-    from phaselab.checkpoints import choose, manifest
-
     row, path = family_of(family), manifest.path_of(family_of(family))
     rows: dict[str, Any] = {
         "repository": row.repositories,
@@ -74,8 +67,6 @@ def refresh_model(
     family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
-    from phaselab.checkpoints import manifest
-
     typer.echo(manifest.refresh(family_of(family), out, say))
 
 
@@ -84,8 +75,6 @@ def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
     """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
-    from phaselab.checkpoints import chosen, hub
-
     for checkpoint in chosen(family_of(family), checkpoints):
         typer.echo(hub.fetch(checkpoint, say=say))
 
@@ -103,6 +92,41 @@ def fetch_anchor(
 
 def family_of(name: str) -> Family:
     """The family called `name`, or of a repository ``organisation/name``."""
-    from phaselab.checkpoints import find, of_repository
-
     return of_repository(name) if "/" in name else find(name)
+
+
+tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")
+app.add_typer(tasks_app, name="tasks")
+
+
+@tasks_app.command("list")
+def list_tasks() -> None:
+    """Name the tasks that come with phaselab, and their data."""
+    from phaselab.behaviour.files import library, read
+
+    for name, path in library().items():
+        typer.echo(f"{name}: {read(path).fields['dataset_path']}")
+
+
+@tasks_app.command()
+def validate(
+    file: Annotated[Path, typer.Argument(help="A YAML file of lm-evaluation-harness.")],
+    data: Annotated[
+        list[str] | None, typer.Option(help="split=FILE to read in place of a hub; may be repeated.")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust-task-code", help="Run functions that the file names.")] = False,
+) -> None:
+    """Check a task file and all its items, and show the first; what is doubtful is noted."""
+    from phaselab.behaviour.files import load_items
+
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        own = {split: home(path) for split, path in pairs("--data", data, "split=FILE").items()}
+        items = load_items(file, data=own, trust=trust)
+    for note in noted:
+        typer.echo(f"note: {note.message}", err=True)
+    first = items[0]
+    typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
+    alone = [item.question for item in items if item.question]
+    typer.echo("".join(f"without listing options: {question}\n" for question in alone[:1]), nl=False)
+    typer.echo(f"{file}: {len(items)} items, all of them can be asked, {len(alone)} without listing options (knowing)")

@@ -1,7 +1,5 @@
 """Commands on a study: run, status, train, notebook, book, doctor."""
 
-from __future__ import annotations
-
 import os
 import platform
 import sys
@@ -14,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
-from phaselab.errors import PhaselabError, expect, shown
+from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import Store
 from phaselab.study import Study, StudyError, load_study
@@ -27,15 +25,15 @@ _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are 
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
-def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> None:
+def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bool:
+    """Make results, say what failed, and whether all of them could be made."""
     from phaselab.sweep import pool
 
     outcome = pool.run(study, Store(results), data, console=console, **options)
     console.print(facts(f"study {study.name}", outcome.summary(study)))
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
-    if outcome.failures:
-        raise typer.Exit(1)
+    return not outcome.failures
 
 
 @app.command()
@@ -57,22 +55,23 @@ def run(
     what: dict[str, Any] = {"models": tuple(model or ()), "checkpoints": checkpoints, "jobs": jobs, "device": device}
     what |= {"keep_downloads": keep_downloads == "yes", "keep_features": keep_features}
     anew = STAGES if "all" in (fresh or ()) else fresh or ()
-    _sweep(load_study(study), results, data, fresh=frozenset(anew), **what)
+    if not _sweep(load_study(study), results, data, fresh=frozenset(anew), **what):
+        raise typer.Exit(1)
 
 
 @app.command()
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.status import COLUMNS, status
+    from phaselab.sweep.pool import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table, whys = Table(*COLUMNS[1:-1], title=escape(str(model)), title_justify="left"), []
+        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
         for row in own.to_dict("records"):
-            table.add_row(*(str(row[name] or "") for name in COLUMNS[1:-1]))
+            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
@@ -117,7 +116,7 @@ def notebook(
     try:
         runner.execute(source, to, given)
     except PapermillExecutionError as error:
-        said = f"cell {error.cell_index}: {error.ename}: {shown(error.evalue)}"
+        said = runner.of_cell(error)
         raise PhaselabError(f"{source}: {said}; {to.with_suffix('.failed.ipynb')} is the copy up to there") from error
     typer.echo(to)
 
@@ -132,19 +131,25 @@ def book(
     root: Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")] = Path("."),
     device: DeviceOption = "cpu",
 ) -> None:
-    """Make the results of a study, execute the notebooks and build the book."""
-    from phaselab.book import pages
+    """Make the results of a study, execute the notebooks and build the book.
+
+    What cannot be made does not stop the rest: its page says why, and the exit code is 1.
+    """
+    from phaselab.book import runner
     from phaselab.sweep.pool import cores
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
     loaded, store = load_study(study), Store(results)
-    _sweep(loaded, results, data, jobs=jobs, device=device)
+    whole = _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    if not pages.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console):
+    failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
+    runner.place_pages(loaded, store, root, failed)
+    typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
+    for name in failed:
+        console.print(f"[red]failed[/] {name}: the page says why", highlight=False, soft_wrap=True)
+    if failed or not whole:
         raise typer.Exit(1)
-    pages.place_pages(loaded, store, root)
-    typer.echo(f"The book: {pages.build(root, student).as_uri()}")
 
 
 @app.command()

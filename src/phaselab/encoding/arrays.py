@@ -1,10 +1,8 @@
-"""Arrays on disk, of anybody: .npy, .npz, .zarr and HDF5, opened without running what a file may hold."""
-
-from __future__ import annotations
+"""Arrays of anybody, opened without running what a file may hold; responses of subjects, read in columns."""
 
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,7 @@ _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hf5|hdf|hdf5))/
 
 @dataclass(frozen=True)
 class Array:
-    """An array of real numbers on disk, read where it is indexed, as `dtype`.
-
-    `where` names it in messages, `label` is what the user calls it, or ""; `values` a memory map, Zarr or HDF5 array.
-    """
+    """An array of real numbers on disk (memory map, Zarr or HDF5), read where it is indexed, as `dtype`."""
 
     where: str
     label: str
@@ -110,3 +105,111 @@ def _opened(path: Path) -> Any:
     # Left open: a dataset is read from its file when values are asked for.
     h5py.File(path, "r").visititems(lambda name, at: arrays.update({name: at} if isinstance(at, h5py.Dataset) else {}))
     return arrays
+
+
+#: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels), of numpy, a memory map, Zarr or HDF5.
+Features = Mapping[int, Mapping[str, np.ndarray]]
+Responses = Mapping[str, Mapping[str, Any]]
+
+
+class Columns:
+    """(n_trs, n_voxels) of all runs and subjects, joined where it is read; columns that were read last are kept."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
+        self._parts = parts  # of each subject, those of each run
+        self.ends = np.cumsum([of_subject[0].shape[1] for of_subject in parts])
+        self.shape = (sum(part.shape[0] for part in parts[0]), int(self.ends[-1]))
+        self.dtype = np.result_type(*(part.dtype for of_subject in parts for part in of_subject))
+        self._kept = slice(0, 0), np.empty((self.shape[0], 0), self.dtype)
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        start, stop, _ = key[1].indices(self.shape[1])
+        where, values = self._kept
+        if start < where.start or stop > where.stop:
+            where, values = self._kept = slice(start, stop), self._read(start, stop)
+        return values[:, start - where.start : stop - where.start]
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((self.shape[0], stop - start), self.dtype)
+        for parts, first, last in zip(self._parts, [0, *self.ends[:-1]], self.ends, strict=True):
+            low, high = max(start, first), min(stop, last)
+            row = 0
+            for part in parts if low < high else []:
+                out[row : row + part.shape[0], low - start : high - start] = part[:, low - first : high - first]
+                row += part.shape[0]
+        return out
+
+
+@dataclass(frozen=True)
+class Group:
+    """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""
+
+    subjects: tuple[str, ...]
+    lengths: dict[str, int]
+    Y: Columns
+
+    @property
+    def runs(self) -> np.ndarray:
+        """(n_trs,) number of the run of each TR."""
+        return np.repeat(np.arange(len(self.lengths)), list(self.lengths.values()))
+
+    @property
+    def subject_of(self) -> np.ndarray:
+        """(n_voxels,) number of the subject of each column."""
+        return np.searchsorted(self.Y.ends, np.arange(self.Y.shape[1]), side="right")
+
+    def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
+        """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
+        values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
+        bad = np.count_nonzero(~np.isfinite(values))
+        expect(not bad, who, f"{bad} NaN or infinite values", "none")
+        return values
+
+    def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """Subject -> its columns of (..., n_voxels)."""
+        return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
+
+    def finite(self, columns: slice) -> np.ndarray:
+        """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
+        values = self.Y[:, columns].astype(np.float64)
+        for bad in np.flatnonzero(~np.isfinite(values).all(axis=0)):
+            self.refuse(columns.start + int(bad))
+        return values
+
+    def refuse(self, column: int) -> None:
+        """Say of which subject and run there are values in a column that are not finite."""
+        bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
+        run = list(self.lengths)[self.runs[bad][0]]
+        where = f"run {run}: subject {self.subjects[self.subject_of[column]]}"
+        raise PhaselabError(f"{where}: found NaN or infinite values, expected none")
+
+
+def groups_of(X: Features, Y: Responses) -> list[Group]:
+    """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
+    expect(len(X), "features", "no layer", "one at least")
+    lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
+    found: dict[tuple[str, ...], list[str]] = {}
+    for subject, of_run in Y.items():
+        known = of_run and set(of_run) <= set(lengths)
+        expect(known, f"subject {subject}: runs", sorted(of_run), f"some of {sorted(lengths)} as in the features")
+        found.setdefault(tuple(run for run in lengths if run in of_run), []).append(subject)
+    groups = []
+    for runs, subjects in found.items():
+        own = {run: lengths[run] for run in runs}
+        groups.append(Group(tuple(subjects), own, Columns([_checked(f"subject {s}", Y[s], own) for s in subjects])))
+    return groups
+
+
+def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) -> list[Any]:
+    """The arrays of the runs of `lengths`, (n_trs, k) with that many TRs and the same k."""
+    missing = sorted({*lengths} - {*of_run})
+    expect(not missing, f"{who}: runs", sorted(of_run), f"{missing} as well")
+    given = {run: of_run[run] for run in lengths}  # lists, frames and tensors become numpy's
+    parts = {run: v if hasattr(getattr(v, "dtype", None), "kind") else np.asarray(v) for run, v in given.items()}
+    width = parts[next(iter(parts))].shape[1:]
+    for run, part in parts.items():
+        good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
+        expected = f"({lengths[run]} rows, the same columns in all)"
+        expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
+        check_real(part, f"run {run}: {who}")
+    return list(parts.values())

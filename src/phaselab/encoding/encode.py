@@ -1,7 +1,5 @@
 """Scores of every voxel for every layer; what a study, ``phaselab encode`` and the controls call."""
 
-from __future__ import annotations
-
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import zarr
 from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
+from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.folds import inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
@@ -35,19 +34,13 @@ KEPT = ("r", "p", "alpha", "significant")
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one subject, (n_layers, n_voxels) each.
-
-    r : float32 Pearson correlation over the held-out TRs, mean over outer folds weighted by their length.
-    p : float32 one-sided permutation p-value, of the study's ``encoding.null``.
-    alpha : float32 geometric mean over outer folds of the chosen alphas.
-    significant : Benjamini-Hochberg over the voxels of a layer.
-    """
+    """Scores of one subject, (n_layers, n_voxels) each, float32."""
 
     layers: tuple[int, ...]
-    r: np.ndarray
-    p: np.ndarray
-    alpha: np.ndarray
-    significant: np.ndarray
+    r: np.ndarray  # Pearson correlation over the held-out TRs, mean over outer folds weighted by their length
+    p: np.ndarray  # one-sided permutation p-value, of the study's ``encoding.null``
+    alpha: np.ndarray  # geometric mean over outer folds of the chosen alphas
+    significant: np.ndarray  # bool: Benjamini-Hochberg over the voxels of a layer
 
 
 def encode(
@@ -61,16 +54,11 @@ def encode(
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
     Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit:
-    their voxels are columns of one matrix, read in batches and never joined in memory. A voxel that is constant in a
-    fold scores 0 there, which a warning counts; one that is so in all of them has p = 1.
+    their voxels are columns of one matrix, read in batches. A voxel that is constant in a fold scores 0 there, which a
+    warning counts; one that is so in all of them has p = 1. The factorised features of a layer and a batch of voxels
+    take ``spec.memory`` GiB at most, beside about 100 bytes per voxel and fold.
 
-    X : layer -> run -> (n_trs, n_features) features, already with haemodynamics.
-    Y : subject -> run -> (n_trs, n_voxels) numpy arrays, memory maps, Zarr or HDF5 arrays; of some or all runs of `X`.
-    spec : the factorised features of a layer and a batch of voxels take ``memory`` GiB at most, beside about 100 bytes
-        per voxel and fold; float64 features come on top while they are factorised. Where those of all folds do not fit
-        together, predictions wait in a temporary file.
-    progress : called with (layers scored, layers) after each layer.
-    device : torch device of ridge, correlations and permutations.
+    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers).
     """
     fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
@@ -185,12 +173,7 @@ class _GroupFit:
 def shuffled_stimulus(
     X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu"
 ) -> list[dict[str, Scores]]:
-    """Control: the same features against responses to another moment of the stimulus.
-
-    In each run the responses of all subjects are rotated in time by a random number of TRs, at least `MIN_SHIFT` in
-    either direction, which leaves the autocorrelation of both as it is. (To rotate the features would be the same
-    shift, but then `n` shuffles would not share one factorisation.) `seed` is that of shifts and permutations.
-    """
+    """Control: the same features against responses that are rotated in each run by at least `MIN_SHIFT` TRs."""
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
@@ -216,11 +199,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
 def summarise(
     scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """Means over the voxels of each region, as rows for ``results.curve_table(perspective="brain")``.
-
-    Regions and noise ceilings are (n_voxels,) of each subject. Rows as of ``by_region``; measures: ``r``;
-    ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known.
-    """
+    """Rows of ``by_region``: ``r``; ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known."""
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}
@@ -233,10 +212,7 @@ def summarise(
 def by_region(
     measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Means and standard errors of (n_layers, n_voxels) measures over the voxels of each region that are not NaN.
-
-    Rows with ``measure``, ``layer``, ``subject``, ``roi``, ``value``, ``stderr``; for fewer than two voxels it is NaN.
-    """
+    """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
     rows, regions = [], regions_of(rois)
     for measure, values in measures.items():
         for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
@@ -257,8 +233,6 @@ def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
 
 def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
     """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
-    import zarr
-
     group = zarr.open_group(path, mode="w")
     for subject, score in scores.items():
         of_subject = group.create_group(subject, attributes={"layers": [*map(int, score.layers)]})
@@ -268,8 +242,6 @@ def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
 
 def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
     """What ``write_voxels`` wrote: subject -> name -> (n_layers, n_voxels), and ``layers`` (n_layers,)."""
-    import zarr
-
     group = zarr.open_group(path, mode="r")
     return {
         subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}

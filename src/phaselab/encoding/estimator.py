@@ -1,9 +1,7 @@
 """The solver with scikit-learn's face."""
 
-from __future__ import annotations
-
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -30,11 +28,9 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
     device, dtype : as of ``Plan``.
 
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
-    left_out_ : target -> why it was not fitted: it is constant, or not finite.
-    coef_, intercept_ : float64 (n_features, n_targets) and (n_targets,).
+    left_out_ : target -> why. coef_, intercept_ : float64 (n_features, n_targets) and (n_targets,).
 
-    Responses may be a Zarr or HDF5 array: they are read in batches. `score` gives one value per target; a search over
-    parameters needs one in all, such as ``GridSearchCV(..., scoring="r2")``.
+    `score` gives one value per target; a search over parameters needs one in all: ``GridSearchCV(..., scoring="r2")``.
     """
 
     def __init__(
@@ -52,11 +48,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         self.device = device
         self.dtype = dtype
 
-    def fit(self, X: Any, Y: Any, runs: Any = None) -> RidgeCV:
-        """Choose alphas and fit, to (n_samples, n_features) and (n_samples, n_targets) or (n_samples,) arrays.
-
-        `runs` (n_samples,) is the run of each sample, which folds then keep whole; or None.
-        """
+    def fit(self, X: Any, Y: Any, runs: Any = None) -> Self:
+        """Fit to (n, n_features) and (n, n_targets) or (n,) arrays, also of Zarr or HDF5; `runs` (n,) stay whole."""
         X = self._features(X, ensure_min_samples=4)
         expect(Y is not None, "Y", "None", "responses: RidgeCV requires y to be passed, but the target y is None")
         if not hasattr(getattr(Y, "dtype", None), "kind"):
@@ -86,10 +79,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         return np.asarray(predicted[:, 0] if self._flat else predicted)
 
     def score(self, X: Any, y: Any) -> Any:
-        """Pearson correlation of the predictions with `y`: (n_targets,), a number after a flat Y.
-
-        0 where prediction or response is constant, NaN for targets that were left out.
-        """
+        """Pearson r of the predictions with `y`: (n_targets,) or a number; 0 where one is constant, NaN if left out."""
         predicted, Y = self.predict(X), np.asanyarray(y)
         check_real(Y, "Y")
         expect(Y.shape == predicted.shape and len(Y) > 1, "Y", f"shape {Y.shape}", f"{predicted.shape}, 2 rows or more")

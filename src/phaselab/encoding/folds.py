@@ -1,10 +1,4 @@
-"""Folds for time series: whole runs, or contiguous stretches with a gap; shuffled only by name.
-
-Neighbouring TRs resemble each other whatever the stimulus, so a test sample whose neighbours are trained on is not held
-out (Feghhi et al. 2024 show what it does to scores).
-"""
-
-from __future__ import annotations
+"""Folds for time series: whole runs, or contiguous stretches with a gap (Feghhi et al. 2024); shuffled only by name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -61,11 +55,7 @@ def fold_weights(lengths: Sequence[int]) -> np.ndarray:
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
-    """Contiguous test stretches of nearly equal length; `gap` TRs before and after each are in neither set.
-
-    `times` (n,) are the ascending TRs of the samples; given where some have been taken out before, so that the gap is
-    one in time and not in position.
-    """
+    """Contiguous test stretches of nearly equal length, with `gap` of `times` (n,), ascending TRs, beside each."""
     times, folds = np.arange(n) if times is None else times, []
     for test in _parts(np.arange(n), n_folds):
         first, last = times[test[[0, -1]]]
@@ -76,44 +66,39 @@ def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = No
 
 
 def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
-    """Folds of samples drawn at random: for samples that are independent of each other, never for TRs.
-
-    For time series it tests a model on moments whose neighbours it was trained on (see ``autocorrelation_only``).
-    """
+    """Folds of samples drawn at random: for samples that are independent of each other, never for TRs."""
     parts = _parts(np.random.default_rng(seed).permutation(n), n_folds)
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
 
 
-def outer_folds(runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
+def outer_folds(
+    runs: np.ndarray, spec: EncodingSpec, seed: int = 0, n_folds: int = 0, times: np.ndarray | None = None
+) -> list[Fold]:
     """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
 
-    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones, drawn with `seed`.
+    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones.
     """
+    n_folds = n_folds or spec.n_folds
     if spec.folds == "runs":
         return leave_one_run_out(runs)
     if spec.folds == "groups":
-        return group_folds(runs, spec.n_folds)
+        return group_folds(runs, n_folds)
     if spec.folds == "contiguous":
-        return contiguous(len(runs), spec.n_folds, spec.gap)
-    return shuffled(len(runs), spec.n_folds, seed)
+        return contiguous(len(runs), n_folds, spec.gap, times)
+    return shuffled(len(runs), n_folds, seed)
 
 
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
-    """Folds within a training set, to choose alpha; indices are positions in `train`.
+    """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples.
 
-    By run each is left out once; by groups of runs there are ``n_folds - 1`` (at least 2, at most the runs); of a
-    single run its two halves. Contiguous: ``n_folds - 1`` stretches (at least 2), with the same gap in time. `train`
-    (n_train,) ascends; `runs` (n,) are those of all samples.
+    As `outer_folds`, but ``n_folds - 1`` (at least 2, at most the runs); of a single run its two halves.
     """
     fewer = max(2, spec.n_folds - 1)
-    if spec.folds == "contiguous":
-        return contiguous(len(train), fewer, spec.gap, train)
-    if spec.folds not in ("runs", "groups"):
-        return shuffled(len(train), fewer, seed)
-    n_runs = len(np.unique(runs[train]))
-    if n_runs == 1:
+    if spec.folds in ("runs", "groups"):
+        fewer = min(fewer, len(np.unique(runs[train])))
+    if fewer == 1:
         return contiguous(len(train), 2, spec.gap, train)
-    return leave_one_run_out(runs[train]) if spec.folds == "runs" else group_folds(runs[train], min(fewer, n_runs))
+    return outer_folds(runs[train], spec, seed, fewer, train)
 
 
 def autocorrelation_only(
@@ -121,10 +106,9 @@ def autocorrelation_only(
 ) -> np.ndarray:
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
-    The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples
-    s of the same run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths (in TRs), 0 beyond. With
-    whole runs, or contiguous folds and a gap of four widths, it scores 0 (Feghhi et al. 2024); far from 0 the folds
-    give the responses away. `Y` (n, n_voxels) are in order of time; `runs` (n,) None for a single one.
+    The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples s of the same
+    run, m their mean and w_ts = exp(-(t - s)^2 / (2 width^2)) up to four widths (TRs). With whole runs, or contiguous
+    folds and a gap of four widths, it scores 0 (Feghhi et al. 2024). `Y` (n, n_voxels) are in order of time.
     """
     check_real(Y := np.asanyarray(Y), "Y")
     Y = np.asarray(Y, dtype=np.float64)
@@ -141,7 +125,6 @@ def autocorrelation_only(
 
 
 def _parts(samples: np.ndarray, n_folds: int) -> list[np.ndarray]:
-    """As many parts of nearly equal length."""
     expect(n_folds >= 2, "n_folds", n_folds, "at least 2")
     expect(len(samples) >= n_folds, "n", f"{len(samples)} samples", f"at least n_folds = {n_folds}")
     return np.array_split(samples, n_folds)

@@ -1,9 +1,6 @@
 """Encoding scores of anybody's arrays: what ``phaselab encode`` reads, checks, computes and writes."""
 
-from __future__ import annotations
-
 import importlib.metadata as metadata
-import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,7 +15,7 @@ from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
-from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_file, write_table
+from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import convolve, delayed
 
@@ -31,11 +28,7 @@ PIECE, LONG = 64 * 2**20, 60
 
 
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
-    """Check what is asked for, score it, and write the table and the JSON beside it: the two paths.
-
-    ``r``, ``p`` and ``alpha`` are NaN, with a ``note``, for a voxel that is left out; ``p`` as well when there are no
-    permutations. `say` receives what was understood, what the user must know, and a summary.
-    """
+    """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
     beside = _check_out(job)
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
@@ -89,8 +82,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         "left_out": int((voxels["note"] != "").sum()),
         "warnings": notes + said,
     }
-    with write_file(beside) as aside:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(content, beside)
     say("\n".join([*(f"note: {note}" for note in said), summary(table, job.rows)]))
     return [job.out, beside]
 
@@ -180,7 +172,6 @@ def run_lengths(path: Path) -> dict[str, int]:
 
 
 def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    """Run -> its TRs, in order; all of them without a table."""
     where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
     found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
     one = job.rows.removesuffix("s")
@@ -249,7 +240,6 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
 
 
 def _moved(job: EncodeJob, values: np.ndarray) -> np.ndarray:
-    """(n_trs, p) features of one run, with haemodynamics, trimmed."""
     if job.tr is not None:
         values = convolve(values, job.tr)
     elif job.hemodynamics in ("average", "stack"):
@@ -264,16 +254,11 @@ def _table(
     parts = []
     for subject, of_subject in scores.items():
         own = voxels[voxels["subject"] == subject]
-        kept = (own["note"] == "").to_numpy()
-        codes, kind = np.repeat(np.arange(len(layers)), len(own)), pd.CategoricalDtype(layers, True)
-        rows = pd.concat([own] * len(layers)).assign(layer=pd.Categorical.from_codes(codes, dtype=kind))
-        for name in ("r", "p", "alpha", "significant"):
-            values = getattr(of_subject, name)
-            every = np.full((len(layers), len(own)), False if values.dtype == bool else np.nan, values.dtype)
-            every[:, kept] = values
-            rows[name] = every.ravel()
-        parts.append(rows)
-    table = pd.concat(parts, ignore_index=True)
+        for number, layer in enumerate(layers):
+            found = {name: getattr(of_subject, name)[number] for name in ("r", "p", "alpha", "significant")}
+            parts.append(own.assign(layer=layer).join(pd.DataFrame(found, own.index[own["note"] == ""])))
+    table = pd.concat(parts, ignore_index=True).astype({"layer": pd.CategoricalDtype(layers, True)})
+    table["significant"] = table["significant"].eq(True)  # without a score it is not
     if not job.permutations:
         table["p"] = np.float32(np.nan)
     normalised = encoding.normalise(table["r"].to_numpy(), table["ceiling"].to_numpy())

@@ -1,7 +1,5 @@
 """The field's own solver: himalaya (Dupré la Tour et al. 2022, NeuroImage 264, 119728), in float64."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +30,7 @@ def ridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
 
-    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first. `folds` are
-    (train, validation) rows of the training set.
+    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first.
     """
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV

@@ -1,7 +1,5 @@
 """Is a held-out correlation above chance? Permutation in time."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Sequence
 from functools import reduce
@@ -27,17 +25,15 @@ class Permutations:
     - ``block``: blocks of TRs, longer than the autocorrelation, change places within a test fold, never across the
       end of a run. Observed and permuted values are both taken over whole blocks: TRs that fill none would never move.
     - ``circular``: the responses of each run of a fold are rotated by a lag of their own. When a single run has fewer
-      lags than `number`, each is used once. Lags near 0 belong to the null: without them it is too narrow, for products
-      of two centred series sum to 0 over all lags.
+      lags than `number`, each is used once. Lags near 0 belong to the null: products of centred series sum to 0.
     - ``pooled``, of the paper's authors: one shuffle of blocks, and the correlations of all targets of a pool are the
       null distribution of each of them.
 
     p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for ``pooled``) whose
     mean correlation, folds weighted by length, is at least the observed one (Phipson and Smyth 2010). With several
-    folds the permuted means are multiplied by `WIDENING`, which makes p slightly too large at worst: see
-    notebooks/14_encoder_derived.md.
+    folds permuted means are multiplied by `WIDENING`, which makes p slightly too large at worst (notebook 14).
 
-    Of each fold, rows : TRs that take part; moves : (1 + number, n_blocks) orders of blocks, or its stretches with
+    rows : of each fold, TRs that take part. moves : (1 + number, n_blocks) orders of blocks, or its stretches with
     (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
@@ -78,10 +74,7 @@ class Permutations:
         return torch.stack([sums[0], sums[1], reached.double(), flat.double()]).cpu().numpy()
 
     def p(self, counts: Sequence[np.ndarray], pool: np.ndarray) -> np.ndarray:
-        """float64 (n_targets,), of what was counted in all batches; 1 for a target that is constant in every fold.
-
-        `pool` (n_targets,) says which targets share a null distribution, ``pooled``: the subject of each voxel.
-        """
+        """float64 (n_targets,), of all batches' counts; for ``pooled`` those of a `pool` (n_targets,) share a null."""
         observed, shuffled, reached, flat = np.concatenate(counts, axis=1)
         if self.null != "pooled":
             return np.asarray((1 + reached) / (1 + self.number))
@@ -116,11 +109,7 @@ def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
 
 
 def _permuted(A: torch.Tensor, B: torch.Tensor, orders: np.ndarray) -> torch.Tensor:
-    """Sums of products of columns with the blocks of `B` in each of (n_orders, n_blocks) orders; float64.
-
-    The products of every block of `A` (n_blocks * block, n_targets) with every block of `B` are formed once, in
-    float32; a permutation is then a sum of n_blocks of them. (n_orders, n_targets).
-    """
+    """Sums (n_orders, n_targets) of products of `A` with `B`'s blocks in each order; blocks' are formed once."""
     n_orders, n_blocks = orders.shape
     n_targets = A.shape[1]
     # (n_targets, n_blocks, block)

@@ -4,11 +4,7 @@ Both compare the n x n similarities between TRs that features have with those th
 resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
 
 Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
-Song et al. (2012), JMLR 13, 1393. Székely, Rizzo (2014), Ann Stat 42, 2382. Kornblith et al. (2019), ICML. Murphy,
-Zylberberg, Fyshe (2024), arXiv 2405.01012.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
@@ -18,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
+from phaselab.encoding.arrays import Features, Responses, groups_of
 from phaselab.encoding.encode import regions_of
-from phaselab.encoding.responses import Features, Responses, groups_of
 from phaselab.encoding.significance import stretches_of
 from phaselab.errors import expect
 from phaselab.stats import unit
@@ -31,11 +27,7 @@ GAP = 10
 def summarise(
     X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
 ) -> pd.DataFrame:
-    """Measures by layer, subject and region, as rows for ``results.curve_table(perspective="brain")``.
-
-    Each is the cosine between the matrix (``MATRICES``) of the features and that of the responses of a region. `X` and
-    `Y` are as for ``encode``, `rois` (n_voxels,) of each subject. Regions of a single voxel have no row of ``rsa``.
-    """
+    """Cosines of the matrices (``MATRICES``) of layers and regions, as rows; no ``rsa`` of a single voxel."""
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
         matrix, far = MATRICES[measure], far_pairs(group.runs)
@@ -52,10 +44,7 @@ def summarise(
 
 
 def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
-    """Which pairs of TRs are compared: those of different (n,) runs, or more than `gap` TRs apart; bool (n, n).
-
-    Within a run time is a circle, whose end is near its beginning.
-    """
+    """Pairs of TRs of different (n,) runs, or more than `gap` apart on the circle that a run is; bool (n, n)."""
     far = np.ones((len(runs), len(runs)), bool)
     for stretch in stretches_of(runs):
         apart = np.abs(np.arange(len(stretch))[:, None] - np.arange(len(stretch)))
@@ -65,14 +54,12 @@ def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
 
 
 def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Ranks of the correlation distances, one minus r over columns, between TRs of pairs `far`: of length 1; (n, n).
+    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho.
 
-    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1. The cosine of two
-    such matrices is Spearman's rho.
+    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
     """
     units = unit(patterns.T)
-    # Both halves of the symmetric matrix: every pair twice, which changes neither ranks nor cosine. Rounding makes
-    # the two halves differ by less than this; equal distances are ties.
+    # Every pair twice, which changes neither ranks nor cosine; rounding makes the two halves differ by less than this.
     ranks = rankdata((1 - units.T @ units)[far].round(12))
     made = np.zeros(far.shape)
     made[far] = ranks - ranks.mean()
@@ -82,13 +69,13 @@ def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
 def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Centred products between TRs of pairs `far`, of length 1; (n, n). The cosine of two is debiased linear CKA.
 
-    Linear CKA is the cosine between the matrices XX' and YY' after centring (Kornblith et al. 2019). With as many
-    features as TRs it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
+    Linear CKA is the cosine between the centred XX' and YY' (Kornblith et al. 2019, ICML). With as many features as TRs
+    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 
-    whose inner product estimates HSIC without bias (Song et al. 2012; advised by Murphy et al. 2024), for TRs that are
-    independent of each other. They are not: so pairs `far` alone are compared, less their mean.
+    whose inner product estimates HSIC without bias (Song et al. 2012, JMLR 13, 1393; Murphy et al. 2024, arXiv
+    2405.01012), for independent TRs. They are not: so pairs `far` alone are compared, less their mean.
     """
     centred = values - values.mean(0)
     K = centred @ centred.T

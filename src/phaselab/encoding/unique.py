@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from phaselab.encoding import reference
+from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.encode import batches, by_region
 from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
-from phaselab.encoding.responses import Features, Group, Responses, groups_of
 from phaselab.study import EncodingSpec
 
 #: Weights that are tried of a layer's features, and of the nuisance regressors after the first, which has 1.

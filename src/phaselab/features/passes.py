@@ -1,9 +1,4 @@
-"""What the network reads: documents, cut into passes that give the values of some texts.
-
-A document is a text (``context: text``), a text with those of the seconds before it (``seconds``), or a narrative.
-"""
-
-from __future__ import annotations
+"""What the network reads: documents (a text, one with those of the seconds before, a narrative), cut into passes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -66,10 +61,7 @@ def documents_of(stimulus: Stimulus, spec: FeatureSpec) -> Iterator[tuple[Docume
 def passes_of(
     documents: dict[Document, int], n_texts: int, tokenizer: Any, context: int | None, spec: FeatureSpec
 ) -> tuple[list[Pass], list[int], np.ndarray]:
-    """The passes that give every text its value, longest first; what begins each (`opening`); which texts it truncates.
-
-    `documents` are numbered by their first wanted text; `context` is what the model reads at once, None for no limit.
-    """
+    """Passes that give every text its value, longest first; what begins each (`opening`); texts cut by `context`."""
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
     begin = opening(tokenizer, (_joined(document) for document, _ in readable), spec.first_token == "keep")
     prefix = np.array(begin, dtype=np.int32)
@@ -123,10 +115,7 @@ def _tokens(
 
 
 def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First token of each text, and the one behind its last; of the (n_tokens, 2) offsets in `_joined`.
-
-    A token belongs to a text when it has a character of it or of the space before it, which tokenizers may put there.
-    """
+    """First token of each text (or of the space before it), and the one behind its last; `offsets` (n_tokens, 2)."""
     lengths = np.array([len(text) for text in document])
     stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)
     first = np.searchsorted(offsets[:, 1], stops - lengths - 1, side="right")

@@ -1,8 +1,6 @@
 """What features are: in memory, on disk (Zarr), and on the TRs of the responses."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +10,11 @@ import zarr
 
 from phaselab import stimuli
 from phaselab.errors import expect
-from phaselab.features.pooling import Say
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
 
+Say = Callable[[str], None]
 #: Values of a chunk of Zarr at most, whose compressor takes 2 GiB.
 CHUNK = 1 << 28
 
@@ -25,18 +23,15 @@ CHUNK = 1 << 28
 class Features:
     """Hidden states of a stimulus, one row per text, the runs one after another.
 
-    layers : layer -> float32 (n_texts, p), made when it is asked for; 0 is the embedding output, the last one is after
-        the final norm, as in the ``hidden_states`` of transformers (where those of Mamba leave the embeddings out).
-    runs : (n_texts,) name of the run of each text.
-    there : (n_texts,) whether a text has a state of its own; one without is 0 or as the one before (``empty``).
-    notes : counts: ``texts``; ``empty``, without a state; ``truncated``, with less context than asked for (or cut);
-        ``documents``; ``tokens`` through the network; ``batch_tokens``, most of a batch, fewer if memory ran out;
-        and ``opening``, the tokens that begin every pass.
+    Layer 0 is the embedding output, the last one is after the final norm, as in the ``hidden_states`` of transformers
+    (where those of Mamba leave the embeddings out). `notes` count ``texts``; ``empty``, without a state; ``truncated``,
+    with less context than asked for (or cut); ``documents``; ``tokens`` through the network; ``batch_tokens``, most of
+    a batch, fewer if memory ran out; and say what begins every pass (``opening``).
     """
 
-    layers: Mapping[int, np.ndarray]
-    runs: np.ndarray
-    there: np.ndarray
+    layers: Mapping[int, np.ndarray]  # layer -> float32 (n_texts, p), made when it is asked for
+    runs: np.ndarray  # (n_texts,) name of the run of each text
+    there: np.ndarray  # (n_texts,) whether a text has a state of its own; else it is 0 or as the one before (``empty``)
     notes: dict[str, Any]
 
 
@@ -79,10 +74,9 @@ def read_features(path: Path) -> Features:
 def to_trs(
     features: Features, stimulus: Stimulus, spec: FeatureSpec, say: Say = lambda message: None
 ) -> Mapping[int, dict[str, np.ndarray]]:
-    """Features on the TR grid, haemodynamics included: layer -> run -> float32 (n_trs - trim, p), made when asked for.
+    """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for.
 
-    Where delays are stacked p is multiplied by their number; of items there is one row each. `say` receives a sentence
-    when `trim` is shorter than the haemodynamics carry what is in a run's first TR.
+    `say` receives a sentence when `trim` is shorter than the haemodynamics carry what is in a run's first TR.
     """
     names = [run.name for run in stimulus.runs for _ in run.texts]
     expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")

@@ -1,7 +1,7 @@
 """Every figure of the book, from tables alone, by matplotlib, or by plotly where looking around helps.
 
-A figure that shows brain data takes ``simulated`` and says so in the picture itself, so that a copy still says it.
-Lines are told apart by markers and styles as well as colours; white is behind them in light and in dark pages.
+One that shows brain data takes ``simulated`` and says so in the picture itself. Lines are told apart by markers and
+styles as well as colours; white is behind them in light and in dark pages.
 """
 
 # ruff: noqa: F401, F403  (each module lists its figures in its own __all__)

@@ -1,7 +1,5 @@
 """Text and responses before any training, layers, and values on the cortex (fsaverage5 as it comes with nilearn)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -117,7 +115,6 @@ def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarr
     """Values of sampled vertices spread to all of fsaverage5, for looking at only: (20484,), left hemisphere first.
 
     A vertex takes the mean over subjects of the nearest sampled one within `reach` mm on the white surface, else NaN.
-    `vertices`, `values` : subject -> (n,) vertex numbers (right hemisphere from 10242) and their values.
     """
     from nilearn.datasets import load_fsaverage
 

@@ -1,13 +1,11 @@
 """The style of all figures, the axis of training tokens, and the panels of which figures of curves are made."""
 
-from __future__ import annotations
-
 import functools
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Self
 
 import matplotlib as mpl
 import numpy as np
@@ -173,7 +171,7 @@ class Panel:
     limits: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, measure: str, rows: pd.DataFrame, more: str = "", moves: Any = None, **rest: Any) -> Panel:
+    def of(cls, measure: str, rows: pd.DataFrame, more: str = "", moves: Any = None, **rest: Any) -> Self:
         """A panel named after a measure of the curves table, with those of all transitions that are its own."""
         title, unit = MEASURES.get(measure, (measure.replace("_", " "), ""))
         if moves is not None:
@@ -190,11 +188,8 @@ class Panel:
                     sns.lineplot(spread(rows[rows["line"] == line]), y="y", ax=ax, **GIVEN | how | look | more)
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
-        ax.set(
-            title=short(self.title, 80),
-            xlabel="",
-            ylabel=self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16),
-        )
+        unit = self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16)
+        ax.set(title=short(self.title, 80), xlabel="", ylabel=unit)
         if self.limits:
             ax.set_ylim(*self.limits)
         low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
@@ -223,8 +218,7 @@ def panels(
 ) -> Figure:
     """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
-    small : panels of one y axis, three or two beside each other.
-    by, x : the column of the rows that the x axis counts (tokens on a ``TokenAxis``), and the axis' label.
+    small : panels of one y axis, three or two beside each other. by, x : what the x axis counts, and its label.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
     hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """
@@ -263,7 +257,6 @@ def panels(
         fit = [len(part) for part in parts if sum(min(60, max(map(len, column))) + 9 for column in part) < 96]
         rows = -(-len(names) // max([1, *fit]))
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
-        fig.legend(
-            [handles[n] for n in names], [*map(short, names)], loc="outside upper left", ncols=-(-len(names) // rows)
-        )
+        how = {"loc": "outside upper left", "ncols": -(-len(names) // rows)}
+        fig.legend([handles[n] for n in names], [*map(short, names)], **how)
     return foot(fig, note, simulated, x)

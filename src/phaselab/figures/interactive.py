@@ -1,7 +1,5 @@
 """Figures to explore, by plotly: each holds all that it needs and asks for nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -54,10 +52,7 @@ def phase_interactive(
     transitions: pd.DataFrame | None = None,
     tasks: Mapping[str, Sequence[str]] | None = None,
 ) -> Any:
-    """The phase figure to explore: a list to choose the model, a legend to switch measures on and off.
-
-    `transitions` (as in ``transition_raster``) are vertical lines; `tasks` : model -> tasks of which the mean is taken.
-    """
+    """The phase figure to explore: a list to choose the model (and its `tasks`), a legend to switch measures."""
     import plotly.express as px
 
     axis = TokenAxis(curves["tokens"])
@@ -119,10 +114,7 @@ def _menu(names: Any, changes: Any, layouts: Any, *traces: list[int], **more: An
 
 
 def surface_interactive(maps: Mapping[str, np.ndarray], *, simulated: bool, label: str) -> Any:
-    """Both hemispheres of the inflated fsaverage5 to turn around: 1.7 MB, and 0.2 MB for each further map.
-
-    `maps` : name of a button -> values as in ``surface``; `label` : what they are.
-    """
+    """Both hemispheres of the inflated fsaverage5 to turn around, 1.7 MB; `maps` : button -> as in ``surface``."""
     every = np.stack(list(maps.values()))
     limits = min(0.0, float(np.nanmin(every))), float(np.nanmax(every))
     how = {"hemi": "both", "engine": "plotly", "title_font_size": 12, "cbar_tick_format": ".2f"}

@@ -1,9 +1,4 @@
-"""What is inside a model: registered measures of each layer's hidden states, and linear probes of them.
-
-Attention heads (``attention``) and n-gram statistics (``ngrams``) take passes of the model of their own.
-"""
-
-from __future__ import annotations
+"""What is inside a model: registered measures of each layer's hidden states, and linear probes of them."""
 
 from collections.abc import Mapping
 
@@ -22,30 +17,28 @@ COLUMNS = ["layer", "measure", "task", "value", "stderr"]
 
 
 def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec) -> pd.DataFrame:
-    """Measure the hidden states of one checkpoint.
+    """Measure the hidden states of one checkpoint, layer -> float32 (n_words, n_features).
 
-    layers : layer -> (n_words, n_features) hidden states, float32.
     labels : one row per word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
         words of a narrative in one fold; the other columns are labels: text for classes, float for values. A word with
         an empty text or NaN has no label.
 
     Gives one row per layer, measure and probed label (column ``task``, else empty): each registered measure where it is
-    defined (``registry``), and for each label, over folds:
+    defined, and for each label, over folds:
 
     - ``probe_accuracy`` (classes): share of words of held-out narratives whose label is found; ``probe_correlation``
       and ``probe_r2`` (values): Pearson correlation with, and variance explained of, the held-out values;
     - ``probe_control``: the first of these for labels that belong to the word's type and to nothing else: each type
       has one label drawn from the labels' distribution (Hewitt & Liang 2019); ``probe_selectivity``: first minus it;
     - ``probe_shuffled``: the first for the same labels in random order; ``probe_chance``: share of the most frequent
-      class, which is what always giving it reaches; 0 for values;
+      class, 0 for values;
     - ``probe_sparse_<k>`` for each k of ``spec.sparse`` (classes): accuracy of probes that see, for each class, only
       the k single neurons whose means within and outside the class differ most in the folds of the fit, in units of
       the neuron's standard deviation (Gurnee et al. 2023);
     - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
       ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
 
-    ``attrs["left_out"]`` of the table: label -> why it was not probed. Raises PhaselabError when a layer holds numbers
-    that are not finite, or a column is not there.
+    ``attrs["left_out"]`` of the table: label -> why it was not probed.
     """
     for layer, values in layers.items():
         if not np.isfinite(values).all():
@@ -70,9 +63,8 @@ def sampled(n: int, spec: InternalSpec) -> np.ndarray:
 
 
 def compare(layers: Mapping[int, np.ndarray], others: Mapping[int, np.ndarray], to: str) -> pd.DataFrame:
-    """Compare hidden states, layer -> (n_words, n_features), with those of another checkpoint for the same words.
+    """Compare hidden states, layer -> (n_words, n_features), with another checkpoint's (`to`) for the same words.
 
-    One row per layer and measure, whose names end in `to`, what the other one is (``final``, ``previous``):
     ``cka_<to>``: linear centred kernel alignment, 1 for the same geometry, whatever the axes; ``drift_<to>``: mean over
     words of one minus the cosine between a word's two centred hidden states, what moved on the network's own axes.
     """

@@ -1,11 +1,4 @@
-"""What attention heads look at: induction and previous-token scores on repeated random sequences.
-
-A sequence of random tokens is shown twice in a row. What comes next in the second half can be known only by looking
-back at what came after the same token in the first half: a head that does so is an induction head (Olsson et al. 2022),
-and heads of this kind appear abruptly in training. Nothing else about the tokens can be known.
-"""
-
-from __future__ import annotations
+"""What attention heads look at: induction (Olsson et al. 2022) and previous-token scores on repeated sequences."""
 
 from typing import Any
 
@@ -22,18 +15,15 @@ LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's co
 
 @torch.inference_mode()
 def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
-    """Induction and previous-token score of every attention head on so many random sequences.
+    """Induction and previous-token score of every attention head on random sequences that are shown twice in a row.
 
-    Sequences begin as passes do (``features.passes.opening``), and hold no special tokens otherwise; none holds a token
-    twice within a half, if there are enough. One row a head and measure: `layer` counts blocks from 1, as hidden
-    states do; `task` is ``head 0`` ...; standard errors are over sequences. Measures:
+    Sequences begin as passes do (``features.passes.opening``); none holds a token twice within a half, if there are
+    enough. One row a head (`task`) and measure: `layer` counts from 1; standard errors are over sequences. Measures:
 
     - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over
       the second half without its first token (prefix matching);
     - ``previous_token``: attention from a token to the one before it, mean over all tokens but the first;
     - ``induction_best``, ``previous_token_best`` (`task` empty): those of the layer's best head.
-
-    Raises PhaselabError when the model gives no attention weights, or its context is shorter than nine tokens.
     """
     name, known = type(model).__name__, min(len(tokenizer), len(model.get_input_embeddings().weight))
     plain, rng = np.setdiff1d(np.arange(known), tokenizer.all_special_ids), np.random.default_rng([0, 31])
@@ -46,9 +36,8 @@ def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
     try:
         # The fused kernels never hold the weights.
         model.set_attn_implementation("eager")
-        weights = (
-            model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True).get("attentions") or ()
-        )
+        found = model(input_ids=torch.from_numpy(ids).to(model.device), output_attentions=True)
+        weights = found.get("attentions") or ()
     except (AttributeError, TypeError, ValueError):
         pass  # an architecture without attention knows nothing of it
     finally:

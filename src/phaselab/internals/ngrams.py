@@ -1,10 +1,4 @@
-"""How far a model's log-probabilities follow the 1-, 2- and 3-gram statistics of its training text.
-
-Models come to follow longer and longer n-grams early in training, in this order (Michaelov et al. 2025): a transition
-that is known, beside those that are looked for.
-"""
-
-from __future__ import annotations
+"""How far a model's log-probabilities follow the 1-, 2- and 3-gram statistics of its text (Michaelov et al. 2025)."""
 
 from typing import Any, NamedTuple
 
@@ -52,8 +46,7 @@ def count(source: TextSource, training: Training, batches: int, vocabulary: int)
 def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
     """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats.
 
-    Each order is smoothed with the one below it as a Dirichlet prior (MacKay & Peto 1995), the first
-    with a uniform one.
+    Each order has the one below it as a Dirichlet prior (MacKay & Peto 1995), the first a uniform one.
     """
     p = np.full((len(ids), ids.shape[1] - ORDER + 1), 1 / counts.vocabulary)
     found = []
@@ -68,12 +61,7 @@ def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def measure(model: Any, source: TextSource, training: Training, counts: Counts) -> pd.DataFrame:
-    """Held-out loss of a model, and how its log-probabilities correlate with n-grams.
-
-    Rows of ``layer`` -1, `stderr` over rows of text: ``loss``, mean negative log-probability of held-out tokens, nats;
-    ``ngram_1``, ``ngram_2``, ``ngram_3``: Pearson correlation, over held-out tokens, of the model's log-probability
-    with that of the n-gram.
-    """
+    """Held-out loss (nats), and the correlation of log-probabilities with n-grams; standard errors over rows."""
     ids = source.held_out(ROWS, training.context)
     tokens = torch.from_numpy(ids).to(model.device)
     logp = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)

@@ -1,11 +1,4 @@
-"""Linear probes: how well a label of each word can be read off its hidden state, on narratives not fitted to.
-
-Probes are ridge regressions onto one-hot labels (the label with the highest output is taken; as scikit-learn's
-RidgeClassifier does): one eigendecomposition of a fold serves all labels, all controls and all penalties, where
-iterative logistic regressions cost a hundred times as much; those are there for who asks for them.
-"""
-
-from __future__ import annotations
+"""Linear probes (ridge onto one-hot labels): what can be read off hidden states, on narratives not fitted to."""
 
 import zlib
 from collections.abc import Sequence
@@ -26,16 +19,13 @@ SPARSE_PENALTY = 1e-3  #: of sparse probes, which have too few features to need 
 
 
 class Target(NamedTuple):
-    """A label of the rows `words` (m,), their folds, and what is probed: the label, the control, the label shuffled.
-
-    The three `codes` (m,) are class numbers from 0 to ``classes`` - 1, or values when ``classes`` is 0.
-    """
+    """A label that is probed."""
 
     name: str
-    words: np.ndarray
-    fold: np.ndarray
-    codes: tuple[np.ndarray, np.ndarray, np.ndarray]
-    classes: int
+    words: np.ndarray  # (m,) the rows that have it
+    fold: np.ndarray  # (m,)
+    codes: tuple[np.ndarray, np.ndarray, np.ndarray]  # (m,) of the label, the control, the label shuffled
+    classes: int  # codes are class numbers from 0; values when this is 0
 
 
 def targets(labels: pd.DataFrame, names: Sequence[str]) -> tuple[list[list[Target]], dict[str, str]]:

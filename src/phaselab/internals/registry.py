@@ -1,11 +1,8 @@
 """Measures of hidden states: functions in the files of ``measures/``, each registered under its own name.
 
-A function takes the states of a layer, float64 (n_words, p), or by their names parts that several measures need, each
-computed once a layer (`part`). It gives a value, a value and its standard error, or None where it is not defined; what
-takes a part that is None is not defined either. A new file is found by being in the folder.
+They take the states of a layer, float64 (n_words, p), or by their names parts that several need (`part`), and give a
+value, a value and its standard error, or None where it, or a part, is not defined.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,15 +1,20 @@
-"""Stages: what is computed of a checkpoint, one file each, and the workbench that runs them.
-
-Every file of this folder is imported here and registers its stages: adding one is adding a file. What is slow to
-import is imported inside their functions: a run with nothing to do needs none of it.
-"""
+"""Stages: what is computed of a checkpoint. Every file of this folder is imported here and registers its own."""
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from phaselab.stages.context import Unit, UnitFailed, Workbench, choose_device, hub_family, one_thread
+from phaselab.stages.context import (
+    STAGES,
+    Stage,
+    Unit,
+    UnitFailed,
+    Workbench,
+    choose_device,
+    hub_family,
+    one_thread,
+    stage,
+)
 from phaselab.stages.faults import check
-from phaselab.stages.registry import STAGES, Stage, stage
 
 __all__ = ["STAGES", "Stage", "Unit", "UnitFailed", "Workbench"]
 __all__ += ["check", "choose_device", "hub_family", "one_thread", "stage"]

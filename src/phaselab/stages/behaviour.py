@@ -1,14 +1,11 @@
 """Behaviour: following the form, accuracy, knowing and log-probabilities in the tasks of the study."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
 
 from phaselab.results import write_table
-from phaselab.stages.context import Unit
-from phaselab.stages.registry import stage
+from phaselab.stages.context import Unit, stage
 
 
 @stage("behaviour", version=2, reads=("tasks",), data=("checkpoint", "text", "task files"), perspective="behaviour")

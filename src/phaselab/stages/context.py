@@ -1,8 +1,4 @@
-"""What stages work with: a study with its data and results, and one checkpoint that is loaded once.
-
-A ``Workbench`` knows a study and where its results lie, and makes what is missing, for the command line as for a
-notebook: what one of them has made the other finds.
-"""
+"""What a stage is, and what it works with: a study with its data and results, a checkpoint that is loaded once."""
 
 from __future__ import annotations
 
@@ -10,11 +6,13 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results, texts
@@ -23,22 +21,99 @@ from phaselab.brains import BRAINS, BrainData, DataMissing, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.stages.registry import STAGES, Stage, fields
-from phaselab.study import IN_DATA, Model, Study, StudyError, Task, Training, digest_of
+from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
 from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
     from phaselab.features import Features
 
 T = TypeVar("T")
+#: What a stage may depend on beside fields that it names (weights, what was heard and its hidden states, responses,
+#: nuisance regressors, the text that the model was trained on, tasks' files): fields of the study that come with it,
+#: rooms whose code makes it.
+DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "checkpoint": ((), ("checkpoints/load",)),
+    "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),
+    "responses": (tuple(f"features.{name}" for name in FeatureSpec.GRID), ("brains",)),
+    "nuisance": ((), ("brains", "texts")),
+    "text": ((), ("texts",)),
+    "task files": ((), ()),
+}
+#: The room that computes what a perspective counts.
+ROOMS = {"brain": "encoding", "behaviour": "behaviour", "internal": "internals"}
+Run = Callable[["Unit", Path], "pd.DataFrame | None"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A registered stage; its results are current while what it reads is the same.
+
+    `run` takes the ``Unit`` and an empty folder for its files. It returns rows of the curves table without the columns
+    that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint, for the last one of a
+    model, or once for a model from all of its checkpoints.
+    """
+
+    name: str  # also of its folder
+    version: int  # raised by hand when its numbers change: code is not compared
+    run: Run
+    reads: tuple[str, ...] = ()  # fields of the study, dotted, beside those of its data; a section: all its fields
+    data: tuple[str, ...] = ("checkpoint",)  # names of ``DATA``
+    perspective: str = ""  # the column of its rows
+    scope: Literal["checkpoint", "last", "model"] = "checkpoint"
+    after: str = ""  # for scope ``model``: the stage of all checkpoints whose files it reads
+    asked: Callable[[Study, Model], bool] = lambda study, model: True  # whether a study asks for it, for a model
+    parts: Callable[[], Mapping[str, int]] = dict  # name -> version of registered parts that it runs (measures)
+
+    @property
+    def table(self) -> str:
+        """File of its rows: of the curves table, or of the table of controls."""
+        return "controls.parquet" if self.scope == "last" else "curves.parquet"
+
+    @property
+    def rooms(self) -> list[str]:
+        """Rooms of the package whose code makes its numbers, and its module; recorded, not compared."""
+        package, _, module = self.run.__module__.partition(".")
+        own = [module.replace(".", "/")] if package == "phaselab" else []
+        own += [ROOMS[self.perspective]] if self.perspective else []
+        return own + [room for name in self.data for room in DATA[name][1]]
+
+
+#: Name -> stage, in the order in which the stages of a checkpoint run.
+STAGES: dict[str, Stage] = {}
+
+
+def stage(name: str, version: int, **options: Any) -> Callable[[Run], Run]:
+    """Register a function as a stage; `options` are attributes of ``Stage``."""
+
+    def register(run: Run) -> Run:
+        expect(name not in STAGES, "stage", f"a second {name!r}", "distinct names")
+        STAGES[name] = Stage(name, version, run, **options)
+        return run
+
+    return register
+
+
+def fields(study: Study, names: Iterable[str]) -> dict[str, Any]:
+    """The values of dotted `names` in a study, flat: ``{"encoding.fdr": 0.05, "tasks.reading.items": 20}``."""
+    dump, found = study.model_dump(mode="json"), dict[str, Any]()
+    for name in names:
+        found |= _flat(name, reduce(getitem, name.split("."), dump))
+    return found
+
+
+def _flat(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+        value = {item["name"]: item for item in value}
+    if isinstance(value, dict) and value:
+        return {key: leaf for part, inner in value.items() for key, leaf in _flat(f"{name}.{part}", inner).items()}
+    return {name: value}
 
 
 @contextlib.contextmanager
 def one_thread(device: str = "cpu", threads: int = 1) -> Iterator[None]:
     """Compute on one thread of the CPU, or `threads`; on another device, where no bits are promised, as it comes.
 
-    Sums are ordered differently on another number of threads, and the last digits then differ: with one thread a
-    sweep, a notebook and a machine with more cores agree to the bit. Several are far slower where others compute too.
+    More threads order sums differently: with one a sweep, a notebook and another machine agree to the bit.
     """
     if device != "cpu":
         yield
@@ -94,24 +169,16 @@ class _once(cached_property[T]):
 
 @dataclass
 class Workbench:
-    """A study, its data and its results; everything is made when first asked for.
-
-    data : folder of downloaded data. say : receives a line when something unusual happens.
-    keep_downloads : whether a checkpoint from a hub stays in the cache after its stages.
-    device : where checkpoints are read and ridges are solved: ``cpu``, ``cuda`` or ``cuda:N``. Results of another
-        device are reused: they differ by rounding alone.
-    keep_features : keep the hidden states of each checkpoint (stage ``features``).
-    fresh : names of stages that are made again whatever there is; each result once.
-    """
+    """A study, its data and its results; everything is made when first asked for."""
 
     study: Study
     store: results.Store
-    data: Path | None = None
-    say: Callable[[str], None] = field(default=lambda line: None)
-    keep_downloads: bool = True
-    device: str = "cpu"
-    keep_features: bool = False
-    fresh: frozenset[str] = frozenset()
+    data: Path | None = None  # folder of downloaded data
+    say: Callable[[str], None] = field(default=lambda line: None)  # when something unusual happens
+    keep_downloads: bool = True  # whether a checkpoint from a hub stays in the cache after its stages
+    device: str = "cpu"  # cpu, cuda or cuda:N; results of another one are reused: they differ by rounding alone
+    keep_features: bool = False  # whether hidden states are kept (stage ``features``)
+    fresh: frozenset[str] = frozenset()  # stages that are made again whatever there is; each result once
 
     def __post_init__(self) -> None:
         self.data = home(self.data) if self.data else None
@@ -230,8 +297,8 @@ class Workbench:
         return [s for s in STAGES.values() if s.scope in scopes and (s.name == kept or s.asked(self.study, model))]
 
     def place(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> Path:
-        """The folder of a stage's results."""
-        return self.store.stage(self.study.name, model.name, getattr(checkpoint, "revision", None), stage.name)
+        """The folder of a stage's results; no revision begins with an underscore."""
+        return self.store.study(self.study.name) / model.name / getattr(checkpoint, "revision", "_model") / stage.name
 
     def inputs(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> dict[str, Any]:
         """What the results of a stage depend on, flat; they are current while all of it is the same."""
@@ -246,8 +313,8 @@ class Workbench:
         return found
 
     def _shared_inputs(self, stage: Stage, model: Model) -> dict[str, Any]:
-        """Inputs that all checkpoints of a model share."""
-        found = {"version": stage.version, **stage.fields(self.study)}
+        names = [*stage.reads, *(name for kind in stage.data for name in DATA[kind][0])]
+        found = {"version": stage.version, **fields(self.study, names)}
         found |= {f"version of {part}": version for part, version in stage.parts().items()}
         if "checkpoint" in stage.data:
             found |= {"dtype": model.dtype, "trust_remote_code": model.trust_remote_code}
@@ -296,8 +363,7 @@ class Workbench:
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
-        The checkpoint is loaded when a stage asks for it, once for all of them. When a stage fails the others are made
-        all the same, and then a UnitFailed tells what went wrong in which.
+        When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         """
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages

@@ -1,7 +1,5 @@
 """What can be known of a study before a model is trained or loaded: all of it is checked before the first unit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -23,8 +21,7 @@ Noting = Callable[[str], AbstractContextManager[None]]
 def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> dict[str, str]:
     """Refuse a study that cannot be made: a StudyError tells every fault, with file and field.
 
-    `wanted`: other checkpoints than the study's. Returns model -> what is wrong with that one alone (a folder that is
-    not there, sizes that its architecture does not take). If nothing is to be made, nothing is looked at.
+    `wanted`: other checkpoints than the study's. Returns model -> what is wrong with that one alone.
     """
     faults, failed, own = dict[str, None](), dict[str, str](), f"{bench.study.where}: "
 
@@ -42,7 +39,12 @@ def check(bench: Workbench, models: Sequence[Model], wanted: Choice = None) -> d
                 _check_model(bench, model, at, wanted, noting)
             except (PhaselabError, OSError) as error:
                 failed[model.name] = f"{bench.study.where}: {at}: {told(error)}"
-        _check_tasks(bench, models, noting)
+        for task in bench.study.tasks:  # names and options of all; the items of those whose data need no hub
+            with noting(f"tasks: {task.name}: "):
+                file = read(path) if (path := bench.task_files.get(task.name)) else None
+                if not file or task.data or file.data_files or file.fields.get("dataset_path") == "json":
+                    for model in models:
+                        bench.items_of(task, model)
         with noting(""):
             _check_stimulus(bench, noting)
     if faults:
@@ -80,7 +82,7 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         with noting("--" if wanted else f"{at}."):
             choose(revisions, wanted or model.checkpoints)
     if sizes:
-        from phaselab.features.extract import chosen_layers
+        from phaselab.features.pooling import chosen_layers
 
         with noting(f"{at}: "):
             layers, of_rule = chosen_layers(features.layers, sizes["layers"], model.name), bench.study.phases.layer
@@ -92,16 +94,6 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         from phaselab.training.loop import check_sizes
 
         check_sizes(train)
-
-
-def _check_tasks(bench: Workbench, models: Sequence[Model], noting: Noting) -> None:
-    """Names and options of all tasks, and the items of those whose data need no hub."""
-    for task in bench.study.tasks:
-        file = bench.task_files.get(task.name)
-        with noting(f"tasks: {task.name}: "):
-            if file is None or task.data or read(file).data_files or read(file).fields.get("dataset_path") == "json":
-                for model in models:
-                    bench.items_of(task, model)
 
 
 def _check_stimulus(bench: Workbench, noting: Noting) -> None:

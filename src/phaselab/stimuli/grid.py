@@ -1,7 +1,5 @@
 """How features of texts become features of TRs: moments, the TR grid, haemodynamics. One run at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 
@@ -21,7 +19,7 @@ EVENT_OVERSAMPLING = 16
 
 
 def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
-    """Features (n_texts, p) of the texts of one run as features of its TRs, haemodynamics included; float32 (n_trs, p).
+    """Features (n_texts, p) of the texts of a run as features of its TRs, convolved; float32 (n_trs, p).
 
     ``stack`` gives (n_trs, p * n_delays), first delay first. The caller trims. Items stay as they are.
     """
@@ -47,9 +45,8 @@ def resample(values: np.ndarray, run: Run, how: Literal["mean", "sum", "lanczos"
 
     Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes the
     ``mean`` or the ``sum`` of the moments that begin in it, zeros when there is none; or (``lanczos``) of all moments
-    ``sinc(x) sinc(x / 3)`` for ``|x| < 3``, x being the TRs from the middle of the text to the middle of the TR: three
-    lobes with the cut-off at the Nyquist frequency of the grid, as in Huth et al. 2016 (doi:10.1038/nature17637). Like
-    a sum it grows with the rate of texts; and it is not causal: a text reaches up to three TRs into its past.
+    ``sinc(x) sinc(x / 3)`` for ``|x| < 3``, x being the TRs from the middle of the text to that of the TR (Huth et al.
+    2016, doi:10.1038/nature17637), which is not causal: a text reaches up to three TRs into its past.
     """
     moments, at = values.astype(np.float64), tr_of_texts(run)
     middles = (np.asarray(run.onsets, dtype=float) + run.offsets) / 2
@@ -114,8 +111,8 @@ def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
 def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
-    Weight k says what a stimulus that lasts through TR 0 adds to the response at the start of TR k: the mean of the
-    response from k - 1 to k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
+    Weight k: what a stimulus that lasts through TR 0 adds to the response at the start of TR k, the mean from k - 1 to
+    k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 

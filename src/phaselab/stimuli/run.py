@@ -1,38 +1,35 @@
 """What was read or heard: runs of timed text, or of items without a time axis."""
 
-from __future__ import annotations
-
 import hashlib
+import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import read_text
+from phaselab.results import read_table
 
 
 @dataclass(frozen=True)
 class Run:
-    """One scanning run of a stimulus, or one group of items.
-
-    texts : (n_texts,) words, sentences or captions; what several annotators wrote of one moment has one onset.
-    onsets, offsets : (n_texts,) seconds from the start of the run's first TR, in order of onset.
-    tr, n_trs : repetition time, seconds; number of TRs.
-    labels : one row per text: what is known of it (for probes, nuisance and simulated brains).
-    starts : (n_texts,) True where a text begins anew, so that no left context is taken from before.
-    items : whether there is no time axis: response k belongs to text k, and the times mean nothing (see ``items``).
-    """
+    """One scanning run of a stimulus, or one group of items."""
 
     name: str
-    texts: tuple[str, ...]
-    onsets: np.ndarray
-    offsets: np.ndarray
-    tr: float
+    texts: tuple[str, ...]  # words, sentences or captions; what several annotators wrote of one moment has one onset
+    onsets: np.ndarray  # (n_texts,) seconds from the start of the run's first TR, ascending
+    offsets: np.ndarray  # (n_texts,) seconds
+    tr: float  # repetition time, seconds
     n_trs: int
-    labels: pd.DataFrame
-    starts: np.ndarray
-    items: bool = False
+    labels: pd.DataFrame  # one row per text: what is known of it (for probes, nuisance and simulated brains)
+    starts: np.ndarray  # (n_texts,) True where a text begins anew, so that no left context is taken from before
+    items: bool = False  # whether there is no time axis: response k belongs to text k, and the times mean nothing
 
     def __post_init__(self) -> None:
         n = len(self.texts)
@@ -80,8 +77,8 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
     A study then says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per item: ``item``, its own name;
-    ``text``; ``group``, whose items are never in training and test of one fold. All columns become labels, and
-    ``stimulus.labels["item"]`` is the order of the responses: groups as they first appear, items as in the table.
+    ``text``; ``group``, whose items are never in training and test of one fold. Responses are in the order of
+    ``stimulus.labels["item"]``: groups as they first appear, items as in the table.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
@@ -94,3 +91,88 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
         labels, starts = rows.reset_index(drop=True), np.ones(len(rows), dtype=bool)
         runs.append(Run(str(group), texts, onsets, onsets + 1, 1.0, len(rows), labels, starts, items=True))
     return Stimulus(name, tuple(runs))
+
+
+def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
+    """A stimulus of the words of a table, in runs of `n_trs` TRs of `tr` seconds, in that order.
+
+    Columns: ``word``; ``onset`` and ``offset``, seconds from the start of the run's first TR; ``run``, where there are
+    several; and, where texts begin anew within a run, ``start``: 1 there, else 0.
+    """
+    needed = ("word", "onset", "offset", "run")[: 4 if len(n_trs) > 1 else 3]
+    table = read_table(path, *needed)
+    expect(len(table), str(path), "no word", "a row for each")
+    table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
+    times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")
+    ends = tr * (table["run"].map(dict(n_trs)) - 1e-9)
+    wrong = {
+        "a word": table["word"].str.strip() == "",
+        f"run as one of {', '.join(n_trs)}": ~table["run"].isin([*n_trs]),
+        "seconds, the offset after the onset": ~(np.isfinite(times).all(axis=1) & (times["offset"] > times["onset"])),
+        "an onset in its run": ~times["onset"].between(0, ends, inclusive="left"),
+        "the onsets of a run in ascending order": times["onset"].groupby(table["run"]).diff() < 0,
+        "start as 0 or 1": ~table["start"].isin(["0", "1"]),
+    }
+    for expected, rows in wrong.items():
+        for row in np.flatnonzero(rows)[:1]:
+            found = ", ".join(f"{name} {value!r}" for name, value in table.iloc[row].items())
+            raise PhaselabError(f"{path}: line {row + 2}: found {found[:200]}; expected {expected}")
+    runs = []
+    for name, length in n_trs.items():
+        own = table[table["run"] == name].reset_index(drop=True)
+        onsets, offsets = own[["onset", "offset"]].to_numpy(dtype=float).T
+        starts = (own["start"] == "1").to_numpy() | (own.index == 0)
+        runs.append(Run(name, tuple(own["word"]), onsets, offsets, tr, length, own, starts))
+    return Stimulus(path.stem, tuple(runs))
+
+
+#: What counts in a Praat text file, of the long format as of the short one: quoted texts and free-standing numbers.
+TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<![^\s=])([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?!\S)|!.*')
+Kind = TypeVar("Kind", str, float)
+
+
+class Interval(NamedTuple):
+    """One labelled stretch of a tier, in seconds, and its line in the file."""
+
+    start: float
+    end: float
+    text: str
+    line: int
+
+
+def read_textgrid(path: Path) -> dict[str, list[Interval]]:
+    """The interval tiers of a Praat TextGrid (text formats, UTF-8 or UTF-16): tier name -> intervals in order."""
+    content = read_text(path)
+    tokens, line, at = (match for match in TOKEN.finditer(content) if match.lastindex), 1, 0
+
+    def take(kind: type[Kind]) -> Kind:
+        nonlocal line, at
+        value: object = None
+        if match := next(tokens, None):
+            line, at = line + content.count("\n", at, match.start()), match.start()
+            value = match[1].replace('""', '"') if match.lastindex == 1 else float(match[2])
+        if isinstance(value, kind) and value not in (math.inf, -math.inf):
+            return value
+        found, right = "the end" if value is None else repr(value), "text" if kind is str else "number"
+        raise PhaselabError(f"{path}: line {line}: found {found}, expected a {right}")
+
+    for right in ("ooTextFile", "TextGrid"):
+        expect((head := take(str)) == right, f"{path}: line {line}", repr(head), f"{right!r}: a TextGrid saved as text")
+    tiers: dict[str, list[Interval]] = {}
+    _, _, n_tiers = (take(float) for _ in ("xmin", "xmax", "size"))
+    for _ in range(int(n_tiers)):
+        kind, name = take(str), take(str)
+        expect(name not in tiers, f"{path}: line {line}", f"a second tier {name!r}", "distinct names")
+        _, _, size = (take(float) for _ in ("xmin", "xmax", "size"))
+        tier, before = list[Interval](), -math.inf
+        for _ in range(int(size)):
+            start = take(float)
+            end = take(float) if kind == "IntervalTier" else start  # a point has no end
+            tier.append(Interval(start, end, take(str).strip(), line))
+            found = f"an interval from {start} to {end} s after one that ends at {before} s"
+            expect(before - 1e-6 <= start <= end, f"{path}: line {line}", found, "ascending times")
+            before = end
+        tiers |= {name: tier} if kind == "IntervalTier" else {}
+    expect(next(tokens, None) is None, f"{path}: line {line}", "more after the last tier", "as many as its sizes say")
+    expect(tiers, str(path), "no interval tier", "at least one")
+    return tiers

@@ -1,18 +1,11 @@
-"""All units of a study on this machine: a pool of single-threaded workers, with progress.
-
-Units do not depend on each other, so their order and the number of workers change nothing in the results. What goes
-wrong in one is reported at the end and stops none of the others. What is current is found before any worker is
-started: with nothing to do there is none.
-"""
-
-from __future__ import annotations
+"""All units of a study on this machine: a pool of single-threaded workers, with progress."""
 
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,21 +13,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
-from phaselab.errors import expect, told
-from phaselab.results import Store, write_table
-from phaselab.stages import Workbench, check, choose_device
+from phaselab.errors import PhaselabError, expect, told
+from phaselab.results import Store, read_manifest, write_table
+from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study
 
-#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait, so
-#: that two workers do not fight over two cores.
+#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 #: Workers a core at most: more have gained nothing for anybody, and memory is gone before they have begun.
@@ -48,16 +41,13 @@ KILLED = (
 
 @dataclass
 class Outcome:
-    """What a sweep did: stages that were computed or reused, and what went wrong, by unit.
-
-    ``curves`` is the file of the curves table, which is written for a whole study alone.
-    """
+    """What a sweep did: stages that were computed or reused, and what went wrong, by unit."""
 
     computed: int = 0
     reused: int = 0
     failures: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
-    curves: Path | None = None
+    curves: Path | None = None  # the file of the curves table, which is written for a whole study alone
 
     def summary(self, study: Study) -> dict[str, object]:
         """What is said of it, and where the curves table of the study is."""
@@ -74,11 +64,7 @@ def cores() -> int:
 
 
 def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
-    """How many units are computed at once: `jobs`, or else as many as there are cores.
-
-    One on a CUDA device, whose memory they would have to share; and one by default where a model is on a hub: such a
-    model may have 29 GB, and each worker downloads and holds a checkpoint of its own.
-    """
+    """How many units are computed at once: `jobs`, else one a core; on a CUDA device and with models on a hub, one."""
     most = JOBS_PER_CORE * cores()
     expect(jobs is None or jobs <= most, "--jobs", jobs, f"at most {most}: this process may use {cores()} cores")
     if device.startswith("cuda"):
@@ -86,8 +72,7 @@ def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
     return jobs or (1 if any(model.family or model.repository for model in models) else cores())
 
 
-# ------------------------------------------------------------------------------------------------- inside a worker
-
+# Inside a worker:
 _bench: Workbench
 _messages: Any
 
@@ -125,9 +110,6 @@ def _attempt(function: Callable[..., int], *arguments: Any) -> tuple[int, str]:
         return getattr(error, "made", 0), told(error)
 
 
-# ----------------------------------------------------------------------------------------------------- the parent
-
-
 def run(
     study: Study,
     store: Store,
@@ -142,15 +124,8 @@ def run(
     """Make all that is missing of a study and write its curves table; failures are in the outcome, by unit.
 
     A PhaselabError, before anything is computed, for a study that cannot be made (see ``stages.check``), a device that
-    is not there, more workers than this machine is good for, or a stage to be made anew that is none.
-
-    Parameters
-    ----------
-    models : names; empty: all models of the study.
-    checkpoints : a choice other than the study's (``all``, ``log:20``, revisions).
-    jobs : workers, by default as `workers` says.
-    device : where checkpoints are read: ``cpu``, ``cuda``, ``cuda:N`` or ``auto``.
-    options : of ``Workbench``: ``keep_downloads``, ``keep_features``, ``fresh``.
+    is not there, more workers than this machine is good for, or a stage to be made anew that is none. `models`: names,
+    empty: all. `checkpoints`: a choice other than the study's. `options`: of ``Workbench``.
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
@@ -158,7 +133,10 @@ def run(
     chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)
-        _say_older_layout(bench, chosen)
+        root = store.study(study.name)
+        if any(any((root / model.name).glob("*/brain.parquet")) for model in chosen):
+            why = "found results of an older layout (one folder per checkpoint)"
+            told.say(f"{root}: {why}; they stay, and new ones are made")
         failed = check(bench, chosen, checkpoints)
         with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
             sweep.outcome.failures |= failed
@@ -174,12 +152,48 @@ def run(
     return outcome
 
 
-def _say_older_layout(bench: Workbench, models: list[Model]) -> None:
-    """Results of before stages had folders of their own lie one level higher; they are left alone."""
-    root = bench.store.study(bench.study.name)
-    if any(any((root / model.name).glob("*/brain.parquet")) for model in models):
-        why = "found results of an older layout (one folder per checkpoint)"
-        bench.say(f"{root}: {why}; they stay, and new ones are made")
+class _Told(Progress):
+    """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
+
+    def __init__(self, console: Console) -> None:
+        columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
+        super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
+        self.bars: dict[str, Any] = {}
+        self.lines: set[str] = set()
+        self.messages: Any = None
+
+    def stop(self) -> None:
+        if self.messages is not None:
+            self.messages.put(None)
+            self.thread.join(timeout=5)
+        super().stop()
+
+    def say(self, line: str) -> None:
+        # What concerns the whole study is said by each worker.
+        if line not in self.lines:
+            self.lines.add(line)
+            self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
+
+    def bar(self, name: str, done: int, total: int) -> None:
+        """How many of `total` are done; a log file, which has no bar that moves, gets a line at each tenth."""
+        if name not in self.bars:
+            self.bars[name] = self.add_task(name)
+        self.update(self.bars[name], completed=done, total=total)
+        if not self.console.is_terminal and done and 10 * done // total > 10 * (done - 1) // total:
+            left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
+            about = f", about {left} left" if left else ""
+            self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
+
+    def listen(self, context: Any) -> Any:
+        """A queue for ``("say", line)`` or ``("bar", name, done, total)``, one a pool: a killed worker may lock it."""
+        self.messages = context.Queue()
+        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
+        self.thread.start()
+        return self.messages
+
+    def _listen(self, messages: Any) -> None:
+        for kind, *rest in iter(messages.get, None):
+            (self.say if kind == "say" else self.bar)(*rest)
 
 
 class _Task(NamedTuple):
@@ -201,11 +215,7 @@ class _Sweep:
         self.environment = dict(os.environ)
 
     def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
-        """Train what is missing, and make the stale stages of the `units` of each model, checkpoints or None.
-
-        Those of a model are begun when it is there, while others are still trained; of a model that could not be
-        trained or listed there are none.
-        """
+        """Train what is missing, and make the stale stages of the `units` of models that are there meanwhile."""
         models: dict[bool, list[Model]] = {False: [], True: []}
         for model in (model for model in self.models if model.name not in self.outcome.failures):
             with self._failing(model.name):
@@ -242,8 +252,7 @@ class _Sweep:
     def _finished(self, waiting: deque[_Task]) -> Iterator[tuple[_Task, int, str]]:
         """Each task, what it made and what went wrong, as they end; meanwhile others may be put behind `waiting`.
 
-        No more are under way than there are workers. When one of these is killed all are lost, and every task under way
-        may have been the reason: each is tried again, with no other beside it.
+        When a worker is killed all are lost, and every task under way may be the reason: each is tried again alone.
         """
         running, again = dict[Future[tuple[int, str]], _Task](), list[_Task]()
         while waiting or running or again:
@@ -277,7 +286,7 @@ class _Sweep:
             self.executor = ProcessPoolExecutor(self.jobs, context, _start_worker, setting)
         return self.executor.submit(_attempt, task.function, task.model.name, task.at)
 
-    def __enter__(self) -> _Sweep:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -290,48 +299,33 @@ class _Sweep:
         os.environ.update(self.environment)
 
 
-class _Told(Progress):
-    """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
+#: Columns of the table of states: numbers of results, and what changed for the stale ones.
+STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
 
-    def __init__(self, console: Console) -> None:
-        columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn())
-        super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
-        self.bars: dict[str, Any] = {}
-        self.lines: set[str] = set()
-        self.messages: Any = None
 
-    def stop(self) -> None:
-        if self.messages is not None:
-            self.messages.put(None)
-            self.thread.join(timeout=5)
-        super().stop()
+def status(bench: Workbench) -> pd.DataFrame:
+    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded."""
+    rows: list[dict[str, object]] = []
+    for model in bench.study.models:
+        try:
+            found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
+        except (PhaselabError, OSError) as error:
+            found = [{"stage": "", "why": told(error)}]
+        rows += [{**dict.fromkeys(STATES, 0), "model": model.name, **row} for row in found]
+    return pd.DataFrame(rows, columns=list(STATES))
 
-    def say(self, line: str) -> None:
-        # What concerns the whole study is said by each worker.
-        if line not in self.lines:
-            self.lines.add(line)
-            self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
 
-    def bar(self, name: str, done: int, total: int) -> None:
-        """How many of `total` are done; a log file, which has no bar that moves, gets a line at each tenth."""
-        if name not in self.bars:
-            self.bars[name] = self.add_task(name)
-        self.update(self.bars[name], completed=done, total=total)
-        if not self.console.is_terminal and done and 10 * done // total > 10 * (done - 1) // total:
-            left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
-            about = f", about {left} left" if left else ""
-            self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
-
-    def listen(self, context: Any) -> Any:
-        """A queue for the messages of workers, ``("say", line)`` or ``("bar", name, done, total)``.
-
-        One of its own for each pool: a worker that was killed may have left the one before locked.
-        """
-        self.messages = context.Queue()
-        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
-        self.thread.start()
-        return self.messages
-
-    def _listen(self, messages: Any) -> None:
-        for kind, *rest in iter(messages.get, None):
-            (self.say if kind == "say" else self.bar)(*rest)
+def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
+    counts: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
+    whys: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
+    for checkpoint in (*bench.checkpoints(model), None):
+        for stage in bench.asked(model, checkpoint):
+            state = bench.state(stage, model, checkpoint)
+            counts[stage.name][state.kind] += 1
+            if state:
+                made_by = read_manifest(bench.place(stage, model, checkpoint)).get("made_by", {})
+                counts[stage.name]["other code"] += made_by.get("code") != bench.code(stage)
+            elif state.kind != "missing":
+                whys[stage.name][state.why] += 1
+    told = {name: [f"{why} ({n} times)" if n > 1 else why for why, n in whys[name].items()] for name in STAGES}
+    return [{"stage": name, **counts[name], "why": "; ".join(told[name])} for name in STAGES if counts[name]]

@@ -1,10 +1,7 @@
-"""From the columns in which data sets are published to question, choices, answer and kind.
+"""From the columns in which data sets are published to question, choices, answer (its number) and kind.
 
-Used by the YAML files of this folder (``process_docs``). ``answer`` is the number of the right choice, -1 where the
-published answer is none of the choices, which is found and told when items are made.
+Used by the YAML files of this folder (``process_docs``). An answer that is none of the choices is -1, and told later.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +10,7 @@ from typing import Any
 def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str) -> Callable[[Any], Any]:
     """A function of a data set: `question` is a text with columns in braces, `choices` one column or one for each.
 
-    The column `answer` has a letter of one of `labels`, the choices' in order, or one of the labels that the choices
-    bring with them.
+    The column `answer` has a letter of one of `labels`, the choices' in order, or one that the choices bring with them.
     """
 
     def one(doc: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see *The encoder, der
 what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -18,7 +16,7 @@ import numpy as np
 import torch
 
 from phaselab.encoding.arrays import check_real
-from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
+from phaselab.encoding.ridge.targets import TRAIN, VALIDATE, Batch, Splits, Targets
 from phaselab.errors import PhaselabError, expect
 
 #: Relative distance below which two eigenvalues are near: an error of NEAR^2 / 2, against one of rounding / NEAR.
@@ -35,35 +33,25 @@ ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
 
 @dataclass(frozen=True)
 class Side:
-    """How a fold's z or w comes from responses; r_k is the fold's rank.
-
-    matrix : (r_k, r) from U'Y of the `pieces`; without `shift`, (r_k, n_rows) from the responses of `rows`.
-    shift : (r_k,) what the sum of the responses is multiplied with and taken off.
-    steep : (index, matrix) of the few entries that are taken from the responses nevertheless.
-    """
+    """How a fold's z or w comes from responses; r_k is the fold's rank."""
 
     pieces: list[int]
     rows: list[slice]
-    matrix: torch.Tensor
-    shift: torch.Tensor | None = None
-    steep: tuple[torch.Tensor, torch.Tensor] | None = None
+    matrix: torch.Tensor  # (r_k, r) from U'Y of the pieces; without `shift`, (r_k, n_rows) from responses of the rows
+    shift: torch.Tensor | None = None  # (r_k,) what the sum of the responses is multiplied with and taken off
+    steep: tuple[torch.Tensor, torch.Tensor] | None = None  # index, matrix of entries from the responses nevertheless
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """What a fold needs of the features.
-
-    K : (r_k, r_k), zero for near pairs; near : (rows, columns, block) of M near the diagonal and on it.
-    numerator : (n_alphas, r_k) g divided by its largest value, which a correlation does not see.
-    denominator : (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal.
-    """
+    """What a fold needs of the features."""
 
     z: Side
     w: Side
-    K: torch.Tensor
-    near: list[tuple[slice, slice, torch.Tensor]]
-    numerator: torch.Tensor
-    denominator: torch.Tensor
+    K: torch.Tensor  # (r_k, r_k), zero for near pairs
+    near: list[tuple[slice, slice, torch.Tensor]]  # (rows, columns, block) of M near the diagonal and on it
+    numerator: torch.Tensor  # (n_alphas, r_k) g divided by its largest value, which a correlation does not see
+    denominator: torch.Tensor  # (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal
 
 
 class _Set:
@@ -90,15 +78,13 @@ class Plan:
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
     splits : folds over the rows of X, by which alpha is chosen; in each everything is centred on its own mean.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
-    dtype : ``float32`` or ``float64``, of the products with responses; factorisations are in float64.
-    device : torch device, or ``auto``: CUDA where there is one.
+    dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
 
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
     U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
     F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
 
-    Memory: about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made (float64), and
-    `bytes` in the end, mostly ``itemsize (n r + n_test r + n_folds r (2 r + n_fold))``.
+    It takes about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made, and `bytes` in the end.
     """
 
     def __init__(
@@ -154,8 +140,7 @@ class Plan:
             about = validation.gram() - cross - cross.T
             about += validation.n * torch.outer(validation.mean, validation.mean)
             M = self._narrow(P @ about @ P.T)
-        # Directions that hardly occur, or hardly vary, in one of the sets are differences of large
-        # sums, which rounding would spoil: these few are taken from the responses themselves.
+        # Directions that hardly occur in one of the sets are differences of large sums, which rounding would spoil.
         norms = torch.linalg.vector_norm(P, dim=1)
         rare = norms**2 * (validation.n / self.n) > STEEP**2 * M.diagonal()
         to_z = self._narrow(P if left is None else left.T)
@@ -253,8 +238,7 @@ def _right_singular(
         return root, V
     A, rest = matrix(), vectors[:, ~known]
     small = A @ rest
-    # Eigenvectors are known to rounding of the largest eigenvalue, and what `rest` has of a direction with a large
-    # singular value would drown its own. One rotation takes that out.
+    # What `rest` has, by rounding, of a direction with a large singular value would drown its own: it is rotated out.
     mixed = (V.T @ (A.T @ small)) / root[:, None] ** 2
     small = small - A @ (V @ mixed)
     more, W = _right_singular(small.T @ small, lambda: small, tolerance)
@@ -269,7 +253,6 @@ def _orthonormal(V: torch.Tensor) -> Any:
 
 
 def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
-    """(n, p) float64 on the device."""
     check_real(X := np.asanyarray(X), name)
     values = torch.from_numpy(np.require(X, np.float64, ["C", "W"])).to(device)
     shape = tuple(values.shape)
@@ -277,3 +260,136 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     bad = int((~torch.isfinite(values)).sum())
     expect(not bad, name, f"{bad} NaN or infinite values", "none")
     return values
+
+
+#: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
+SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What was learned of each target; NaN where it was left out, None where it was not asked for."""
+
+    alpha: np.ndarray  # float64 (n_targets,), chosen
+    cv_score: np.ndarray  # float32 (n_targets,) mean over folds of the correlation with that alpha
+    test_score: np.ndarray | None  # float32 (n_targets,) correlation, with a test set
+    predictions: np.ndarray | None  # (n_test, n_targets) less the mean of the training set, which would drown them
+    weights: np.ndarray | None  # (r, n_targets) of the whitened directions of the plan
+
+
+@torch.inference_mode()
+def solve(
+    plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: slice | None = None
+) -> Fit:
+    """Choose alpha for each target (of `columns`, the first is then ``columns.start``), fit, and score on `X_test`."""
+    expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
+    n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
+    expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
+    columns = slice(0, len(targets.mean)) if columns is None else columns
+    n_targets, numbers = columns.stop - columns.start, str(plan.dtype).removeprefix("torch.")
+    fit = Fit(
+        alpha=np.full(n_targets, np.nan),
+        cv_score=np.full(n_targets, np.nan, np.float32),
+        test_score=np.full(n_targets, np.nan, np.float32) if n_test else None,
+        predictions=np.full((n_test, n_targets), np.nan, numbers) if predictions else None,
+        weights=np.full((plan.rank, n_targets), np.nan, numbers) if weights else None,
+    )
+    candidates = plan.alphas.cpu().numpy()
+    # How much of each direction is left by each alpha, and at most.
+    g = plan.s**2 / (plan.s**2 + plan.alphas[:, None])
+    top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
+    relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
+    kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
+    size = LARGEST_BATCH[plan.device.type]
+    for start in range(0, len(kept), size):
+        part = targets.batch(kept[start : start + size], plan.device, plan.dtype)
+        index, score, Z = _search(plan, part)
+        at, units = part.columns - columns.start, 1 / targets.scale[part.columns]
+        fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
+        # Divided by the largest g, which keeps it off the smallest numbers.
+        shrunk = relative[index].T * Z
+        if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
+            predicted = plan.F @ shrunk
+            test_score = _correlation(predicted, part.Y_test).cpu().numpy()
+            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, test_score)
+            if fit.predictions is not None:
+                fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
+        if fit.weights is not None:
+            fit.weights[:, at] = (shrunk * top[index]).cpu().numpy() * units
+    return fit
+
+
+def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, more: int = 0) -> int:
+    """Targets of a batch that fit into `memory` bytes beside plans; `more` bytes per target are the caller's own."""
+    each, own = more + max(plan.batch_bytes(n_test) for plan in plans), sum(plan.bytes for plan in plans)
+    least = min(SMALLEST_BATCH, n_targets)
+    fitting = int((memory - own) // each)
+    found = f"{memory:.0f} bytes, with which {least} targets at once take {own + least * each} bytes"
+    parts = f"as many bytes at least ({own} for the factorised features and {each} per target)"
+    expect(fitting >= least, "memory", found, parts)
+    return min(LARGEST_BATCH[plans[0].device.type], fitting)
+
+
+def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
+    Y = part.Y
+    C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
+    total = reduce(torch.add, C)
+    scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
+    for k, fold in enumerate(plan.folds):
+        z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
+        if part.silent is not None:
+            z[:, part.silent[k]] = 0
+        scores += _scores(fold, part.squares[k], z, w)
+    scores /= len(plan.folds)
+    best = scores.max(0).values
+    # Of equals the first, on every device: argmax does not promise which.
+    number = torch.arange(len(scores), device=scores.device)[:, None]
+    return torch.where(scores == best, number, len(scores) - 1).min(0).values, best, total
+
+
+def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+    """Either z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
+    if side.shift is None:
+        return _product(side.matrix, side.rows, part.Y)
+    others = [i for i in range(len(C)) if i not in side.pieces]
+    if len(others) < len(side.pieces):
+        summed = reduce(torch.sub, [C[i] for i in others], total)
+    else:
+        summed = reduce(torch.add, [C[i] for i in side.pieces])
+    out = side.matrix @ summed
+    out.addr_(side.shift, part.sums[side.pieces].sum(0), alpha=-1)
+    if side.steep is not None:
+        index, matrix = side.steep
+        out[index] = _product(matrix, side.rows, part.Y)
+    return out
+
+
+def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> torch.Tensor:
+    """Product of a matrix (q, n_rows) with these rows of Y, without a copy of them."""
+    ends = np.cumsum([where.stop - where.start for where in rows]).tolist()
+    out = matrix[:, : ends[0]] @ Y[rows[0]]
+    for start, end, where in zip(ends, ends[1:], rows[1:], strict=False):
+        out.addmm_(matrix[:, start:end], Y[where])
+    return out
+
+
+def _scores(fold: FoldPlan, squares: torch.Tensor, z: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Correlations of all alphas in a fold, (n_alphas, b)."""
+    r = len(z)
+    numerator = fold.numerator @ w.mul_(z)
+    pairs = z.new_empty((2 * r, z.shape[1]))
+    torch.mm(fold.K, z, out=pairs[:r])
+    for rows, columns, block in fold.near:
+        torch.mm(block, z[columns], out=pairs[r:][rows])
+    pairs[:r].mul_(z)
+    pairs[r:].mul_(z)
+    # Of predictions divided by their largest g.
+    norm = (fold.denominator @ pairs).clamp_min_(0).mul_(squares).sqrt_()
+    return torch.where(norm > 0, numerator / norm, 0)
+
+
+def _correlation(predicted: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
+    predicted, Y = predicted - predicted.mean(0), Y - Y.mean(0)
+    norm = ((predicted**2).sum(0) * (Y**2).sum(0)).sqrt()
+    return torch.where(norm > 0, (predicted * Y).sum(0) / norm, 0)

@@ -1,17 +1,67 @@
-"""Responses that may be larger than memory, and what of them does not depend on features."""
-
-from __future__ import annotations
+"""Folds, and responses that may be larger than memory: what does not depend on features."""
 
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from phaselab.encoding.arrays import check_real
-from phaselab.encoding.ridge.splits import TRAIN, VALIDATE, Splits
+from phaselab.encoding.folds import Fold
 from phaselab.errors import expect
 from phaselab.lazy import View
+
+#: Roles of a row in a fold.
+TRAIN, VALIDATE = 1, 2
+
+
+class Splits:
+    """Rows of a training set that train and validate in each fold, and the pieces that they share.
+
+    A piece is a set of rows with the same role in every fold: sums over a fold are sums over its pieces.
+
+    n, folds : number of rows; (train, validation) row numbers, none in both.
+    roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.
+    order : (n,) row numbers, piece after piece, ascending in each; None where they are so already.
+    slices : where each piece is in that order.
+    """
+
+    def __init__(self, n: int, folds: tuple[Fold, ...]) -> None:
+        expect(len(folds), "cv", "no fold", "at least 1 (two sets of rows)")
+        self.n, self.folds = n, folds
+        role = np.zeros((n, len(folds)), dtype=np.int8)
+        for number, (train, validation) in enumerate(folds):
+            rows = np.concatenate([train, validation])
+            good = len(train) and len(validation) and rows.dtype.kind in "iu" and len(np.unique(rows)) == len(rows)
+            good = good and rows.min() >= 0 and rows.max() < n
+            found = f"rows {train[:5]} ... that train and {validation[:5]} ... that validate"
+            expect(good, f"cv: fold {number}", found, f"some of each, numbers from 0 to {n - 1}, each once")
+            role[train, number] = TRAIN
+            role[validation, number] = VALIDATE
+        kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)
+        # In the order in which they appear.
+        rank = np.argsort(np.argsort(first))[kind.ravel()]
+        self.roles = kinds[np.argsort(first)]
+        order = np.argsort(rank, kind="stable")
+        self.order = order if (np.diff(order) < 0).any() else None
+        ends = np.cumsum([0, *np.bincount(rank)]).tolist()
+        self.slices = [slice(*of) for of in pairwise(ends)]
+
+    def pieces(self, fold: int, role: int) -> list[int]:
+        """Pieces that have a role in a fold."""
+        return [int(i) for i in np.flatnonzero(self.roles[:, fold] == role)]
+
+    def rows(self, fold: int, role: int) -> list[slice]:
+        """Where the rows of a fold are in `order`."""
+        ranges: list[slice] = []
+        for i in self.pieces(fold, role):
+            piece = self.slices[i]
+            if ranges and ranges[-1].stop == piece.start:
+                piece = slice(ranges.pop().start, piece.stop)
+            ranges.append(piece)
+        return ranges
+
 
 #: Bytes of responses that are looked through at once before anything is fitted.
 SURVEYED_AT_ONCE = 1 << 25
@@ -39,56 +89,42 @@ class Source:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some `columns` of ``Targets``; `Y` (n, b) in the order of the pieces, less the mean, scaled.
-
-    `silent` is None where nothing is.
-    """
+    """Some `columns` of ``Targets``."""
 
     columns: np.ndarray
-    Y: torch.Tensor
+    Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
     Y_test: torch.Tensor | None
     sums: torch.Tensor
     squares: torch.Tensor
-    silent: torch.Tensor | None
+    silent: torch.Tensor | None  # None where nothing is
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Responses, and what of them does not depend on features; made by ``Targets.survey``.
+    """Responses, and what of them does not depend on features; made by ``Targets.survey``."""
 
-    source, held_out : the training rows, and the test rows or None; read in batches of columns.
-    left_out : target -> why it is not fitted; kept : (n_kept,) numbers of the other targets.
-    mean, taken_off : float64 (n_targets,) of the training set; the same, rounded to the precision of the responses.
-    scale : float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved.
-    sums, squares : (n_pieces, n_targets); (n_folds, n_targets) about the mean of each validation set. Both scaled.
-    silent, test_constant : (n_folds, n_targets) constant in the training set of a fold; (n_targets,) in the test set.
-    """
-
-    source: Source
-    held_out: Source | None
+    source: Source  # the training rows
+    held_out: Source | None  # the test rows
     splits: Splits
-    left_out: dict[int, str]
-    kept: np.ndarray
-    mean: np.ndarray
-    scale: np.ndarray
-    taken_off: np.ndarray
-    sums: np.ndarray
-    squares: np.ndarray
-    silent: np.ndarray
-    test_constant: np.ndarray
+    left_out: dict[int, str]  # target -> why it is not fitted
+    kept: np.ndarray  # (n_kept,) numbers of the other targets
+    mean: np.ndarray  # float64 (n_targets,) of the training set
+    scale: np.ndarray  # float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved
+    taken_off: np.ndarray  # the mean, rounded to the precision of the responses
+    sums: np.ndarray  # (n_pieces, n_targets), scaled
+    squares: np.ndarray  # (n_folds, n_targets) about the mean of each validation set, scaled
+    silent: np.ndarray  # (n_folds, n_targets) constant in the training set of a fold
+    test_constant: np.ndarray  # (n_targets,) constant in the test set
 
     @classmethod
     def survey(
         cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
-    ) -> Targets:
+    ) -> Self:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
         Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.
         train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
         Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
-
-        Memory: about three times `SURVEYED_AT_ONCE` meanwhile; then about ``8 (n_pieces + n_folds + 4)`` bytes per
-        target.
         """
         source, held_out = Source(Y, train, "Y"), None
         if Y_test is not None or test is not None:

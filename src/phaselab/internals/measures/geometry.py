@@ -1,7 +1,5 @@
 """Size and shape of hidden states: norm, anisotropy, dimensions by spectrum and by neighbours, massive features."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from phaselab.internals.registry import measure, part
@@ -81,10 +79,9 @@ def effective_rank(eigenvalues: np.ndarray) -> float:
 
 @measure(version=1)
 def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
-    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140); identical vectors count once; asymptotic standard error.
+    """TwoNN (Facco et al. 2017, Scientific Reports 7:12140) by maximum likelihood, the largest tenth censored.
 
-    Log ratios of the distances to the second and to the first neighbour are exponential with the dimension as rate:
-    its unbiased maximum likelihood estimate, the largest tenth of them censored.
+    Log ratios of the distances to the second and to the first neighbour are exponential with the dimension as rate.
     """
     n, kept = len(nearest), int(len(nearest) * (1 - CENSORED))
     logs = np.log(np.sort(nearest[:, 1] / nearest[:, 0])[:kept])
@@ -94,10 +91,7 @@ def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
 
 @measure(version=1)
 def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
-    """Inverse mean log ratio of the tenth neighbour's distance to the others' (Levina & Bickel 2004).
-
-    Pooled over words, so that every ratio counts once (MacKay & Ghahramani 2005).
-    """
+    """Inverse mean log ratio of the tenth neighbour's distance to the others', pooled (Levina & Bickel 2004)."""
     n, k = nearest.shape
     value = n * (k - 1) / np.log(nearest[:, -1:] / nearest[:, :-1]).sum()
     return value, value / np.sqrt(n * (k - 1))

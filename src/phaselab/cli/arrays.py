@@ -1,24 +1,24 @@
-"""``phaselab extract``: hidden states of checkpoints for timed words of one's own, as features of TRs."""
-
-from __future__ import annotations
+"""``phaselab extract`` and ``phaselab encode``: words, features and responses of one's own, without a study."""
 
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 from pydantic import Field
 
-from phaselab.cli.common import JobArgument, options_of, say
-from phaselab.encode_options import Commas, Delays, Home
+from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
+from phaselab.checkpoints.names import is_checkpoint
+from phaselab.cli.common import JobArgument, console, options_of, say
+from phaselab.cli.models import family_of
+from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.study import FeatureSpec, read_section
 
-if TYPE_CHECKING:
-    from phaselab.checkpoints import Checkpoint
-
+_WRITTEN = {"delays": "N,N,...", "log10_alphas": "LOW HIGH N"}
+_WRITTEN |= dict.fromkeys(("features", "responses", "ceiling"), "[NAME=]PATH[:ARRAY]")
 At = Annotated[Path, Home]
 _Numbers = Annotated[tuple[int, ...], Field(min_length=1), Commas]
 
@@ -55,7 +55,6 @@ def extract(job: JobArgument = None, **options: Any) -> None:
     import zarr
 
     from phaselab import features
-    from phaselab.checkpoints import identity, load, present
     from phaselab.encoding.job import run_lengths
     from phaselab.results import read_json, write_file
     from phaselab.stages import choose_device
@@ -94,10 +93,6 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
-    from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, local_checkpoints
-    from phaselab.checkpoints.names import is_checkpoint
-    from phaselab.cli.models import family_of
-
     if (folder := home(model)).is_dir():
         single = is_checkpoint(folder)
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
@@ -111,3 +106,28 @@ def _checkpoints(model: str, which: str) -> list[Checkpoint]:
     commits = hub.revisions(family.repository)
     expect("main" in commits, family.repository, "no revision main", f"--checkpoints: {', '.join(commits)[:200]}")
     return [Checkpoint("main", 0, 0, None, family.repository, commits["main"])]
+
+
+@options_of(EncodeJob, _WRITTEN, {"delays": str, "log10_alphas": tuple[float, float, int]})
+def encode(job: JobArgument = None, **options: Any) -> None:
+    """Score how well features of yours predict responses of yours, voxel by voxel, in held-out time.
+
+    Ridge regression with one alpha per voxel, chosen inside the training set; Pearson r over the held-out
+    TRs, mean over folds weighted by length; block permutation and Benjamini-Hochberg. The table has one row
+    per subject, layer and voxel. Arrays are .npy, .npz, .zarr or .h5, tables .csv or .tsv. --independent: rows
+    are items without an order in time (sentences); folds are shuffled, or whole groups of items as runs.
+
+    phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
+    """
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from phaselab.encoding.job import run
+    from phaselab.stages import choose_device, one_thread
+
+    asked = read_section(job, EncodeJob, **{name: value for name, value in options.items() if value is not None})
+    bars = Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=console, transient=True)
+    with bars, one_thread(choose_device(asked.device), asked.threads):
+        bar = bars.add_task("layers", total=None)
+        written = run(asked, say, lambda done, of: bars.update(bar, completed=done, total=of))
+    for path in written:
+        typer.echo(path)
