@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -195,8 +196,111 @@ def record(text: str, folder: Path) -> None:
 
 
 def real_models(text: str, folder: Path) -> None:
-    """Lift-offs of LAMBADA, what falls again, log-probabilities, and the falls that could be found."""
-    table = pd.read_csv(folder / "few.csv")
+    """Page 13: what is said of each published table, and of the falls that could be found."""
+    tables = folder / "tables"
+    bert_and_people(text, tables)
+    ngram_order(text, tables)
+    grammar_and_vision(text, tables)
+    nine_tasks(text, tables)
+    power = pd.DataFrame(json.loads((ROOT / "benchmarks" / "results" / "phases.json").read_text())["power"])
+    shallowest = {}
+    for (n, _), own in power.groupby(["checkpoints", "subjects"]):
+        own = own.sort_values("depth")
+        above = int(np.argmax(own["power"] >= 0.8)) if (own["power"] >= 0.8).any() else 0
+        if above:  # where a straight line between the two depths passes .8
+            depth = float(
+                np.interp(0.8, own["power"].iloc[above - 1 : above + 1], own["depth"].iloc[above - 1 : above + 1])
+            )
+            shallowest[n] = min(shallowest.get(n, np.inf), depth)
+    for n, depth in shallowest.items():
+        assert numbers(text, rf"with {n} checkpoints #") == rounded([depth], 1)
+
+
+def beyond(fitted: pd.DataFrame, kind: str) -> pd.DataFrame:
+    return fitted[(fitted["kind"] == kind) & (fitted["q"] <= 0.05)]
+
+
+def bert_and_people(text: str, tables: Path) -> None:
+    """Falls of the eight fine-tunings, over runs and over people, and which return."""
+    table = pd.read_csv(tables / "bert_fmri" / "decoding.csv")
+    wide = table.pivot_table(index=["model", "step"], columns=["run", "subject"], values="value").dropna()
+    for name, unit in (("4 **runs**", "run"), ("8 **people**", "subject")):
+        rows = wide.T.groupby(unit).mean().T.stack().rename("value").reset_index()
+        moves = fit_table(rows, "step", by=["model"], replicates=unit).moves
+        falls, rises = beyond(moves, "fall"), beyond(moves, "rise")
+        pairs = falls.merge(rises, on="model", suffixes=("", "_back"))
+        back = pairs[pairs["onset_back"] >= pairs["midpoint"]].drop_duplicates("model")
+        if falls.empty:
+            near = moves[moves["kind"] == "fall"].sort_values("p").iloc[0]
+            said = f"none of the 8 falls beyond chance; the closest is {near['model']} (p = {near['p']:.2g}, q = "
+            assert f"With the {name} as replicates {said}" in text
+            continue
+        said = numbers(text, rf"the {re.escape(name)}(?: as replicates)? # of the 8 fall .*?\), and # of those return")
+        assert said == [falls["model"].nunique(), len(back)]
+        for row in back.itertuples():
+            said = numbers(text, rf"return in part beyond chance \(.*?{row.model} by # of #")
+            assert said == rounded([row.height_back, -row.height], 3)
+
+
+def ngram_order(text: str, tables: Path) -> None:
+    """In how many sizes the order is found, pairs in order, and falls after the peak."""
+    table = pd.read_csv(tables / "ngram_seeds" / "correlations.csv")
+    table = table[table["size"].isin(["14m", "31m", "70m", "160m", "410m"]) & table["measure"].str.contains("gram")]
+    moves = fit_table(table.sort_values("measure"), by=["measure", "size"], replicates="seed").moves
+    rises = moves[moves["kind"] == "rise"].sort_values("height").groupby(["measure", "size"]).last()
+    claimed = [rises.loc[f"Pile_{n}gram"] for n in (1, 2, 3, 5)]
+    right = np.array([a["end"] < b["end"] for a, b in pairwise(claimed)])  # (3, 5 sizes)
+    clear = sum((a["end_high"] < b["end_low"]).sum() for a, b in pairwise(claimed))
+    assert numbers(
+        text, r"1, 2, 3, 5 is recovered in # of 5 sizes\. Of the # .* pairs # are .* order and # are so"
+    ) == [
+        right.all(axis=0).sum(),
+        15,
+        right.sum(),
+        clear,
+    ]
+    mean = table.groupby(["size", "measure", "tokens"])["value"].mean().unstack().idxmax(axis=1).unstack()
+    highest = mean[[f"Pile_{n}gram" for n in (1, 2, 3, 5)]].to_numpy()
+    assert numbers(text, r"mean of the seeds is highest, the order holds in # of 5:") == [
+        (np.diff(highest) > 0).all(axis=1).sum()
+    ]
+    falls = beyond(moves, "fall").groupby("measure")["size"].nunique()
+    for n in range(1, 6):
+        assert numbers(text, rf"beyond chance in .*?# of 5 sizes for {n}-grams") == [falls.get(f"Pile_{n}gram", 0)]
+
+
+def grammar_and_vision(text: str, tables: Path) -> None:
+    """The heights of BLiMP's mean, phenomena that move, and vision models whose alignment falls."""
+    table = pd.read_csv(tables / "blimp_seeds" / "accuracy.csv")
+    table = table.loc[table.index.repeat(table["paradigms"])]
+    mean = table.groupby(["seed", "tokens"], as_index=False)["value"].mean()
+    moves = fit_table(mean, replicates="seed").moves
+    said = numbers(text, r"mean over paradigms rises by #, then falls by #, then rises by #; # of these # heights")
+    off = np.sign(moves["height_low"]) == np.sign(moves["height_high"])
+    assert said == [*rounded(moves["height"].abs(), 3), off.sum(), len(moves)]
+    each = table.groupby(["phenomenon", "seed", "tokens"], as_index=False)["value"].mean()
+    grammar = fit_table(each, by=["phenomenon"], replicates="seed").moves
+    up, down = (set(beyond(grammar, kind)["phenomenon"]) for kind in ("rise", "fall"))
+    assert numbers(text, r"By phenomenon # of # rise beyond chance and # fall") == [len(up), 12, len(down)]
+    low = {
+        name: min(interval(v)[2] for _, v in own.groupby("tokens")["value"]) for name, own in each.groupby("phenomenon")
+    }
+    wrong = [name for name in sorted(down) if low[name] < 0.5]
+    assert f"In {', '.join(wrong)} the seeds' interval then lies below chance" in text.replace("\\", "")
+
+    vision = pd.read_csv(tables / "vision_brain" / "scores.csv")
+    falls = beyond(fit_table(vision, "n_samples_seen", "score", ["model_id", "region"]).moves, "fall")
+    count = falls.groupby("region")["model_id"].nunique()
+    said = numbers(
+        text, r"falls beyond chance in V1 in #, in V2 in #, in V4 in #, in IT in #, in behaviour in # of # mod"
+    )
+    regions = ["V1", "V2", "V4", "IT", "Behavioral"]
+    assert said == [*count.reindex(regions, fill_value=0), vision["model_id"].nunique()]
+
+
+def nine_tasks(text: str, tables: Path) -> None:
+    """Lift-offs of LAMBADA, what falls again, and log-probabilities."""
+    table = pd.read_csv(tables / "pythia" / "zero_shot.csv")
     accuracy, step = table[table["metric"] == "acc"], 2_097_152
     fitted = fit_table(accuracy, "tokens", "value", ["model", "task"], "stderr").moves
     sizes = list(dict.fromkeys(accuracy["model"]))
@@ -227,19 +331,6 @@ def real_models(text: str, folder: Path) -> None:
     assert said == [*rounded([start, end, there], 1), *rounded([100 * (there - start) / (end - start)], 0)]
     steep = smooth.moves[smooth.moves["kind"] == "rise"].drop_duplicates("model")["liftoff"] / step
     assert numbers(text, r"steepest from step # to # on\.") == [round(steep.min()), round(steep.max())]
-
-    power = pd.DataFrame(json.loads((ROOT / "benchmarks" / "results" / "phases.json").read_text())["power"])
-    shallowest = {}
-    for (n, _), own in power.groupby(["checkpoints", "subjects"]):
-        own = own.sort_values("depth")
-        above = int(np.argmax(own["power"] >= 0.8)) if (own["power"] >= 0.8).any() else 0
-        if above:  # where a straight line between the two depths passes .8
-            depth = float(
-                np.interp(0.8, own["power"].iloc[above - 1 : above + 1], own["depth"].iloc[above - 1 : above + 1])
-            )
-            shallowest[n] = min(shallowest.get(n, np.inf), depth)
-    for n, depth in shallowest.items():
-        assert numbers(text, rf"with {n} checkpoints #") == rounded([depth], 1)
 
 
 def kept(benchmark: str, start: str) -> float:
@@ -291,6 +382,35 @@ def encoder(text: str, folder: Path) -> None:
     assert said == rounded(speed, 0)
 
 
+def findings(text: str, folder: Path) -> None:
+    """Verdicts of each model of the study, and falls and returns of the public curves of real brains."""
+    results = {name: triple_phase_test(curves_of(folder, name), name) for name in ("one", "two")}
+    verdicts = pd.concat([result.table for result in results.values()])
+    for phase, name in ((1, "alignment"), (2, "detachment"), (3, "realignment")):
+        said = re.findall(rf"^- {phase} {name} is \*\*(.*?)\*\* in (.*?)\. ", text, re.MULTILINE)
+        own = verdicts[verdicts["phase"] == phase]
+        assert said == [*zip(own["verdict"], own["model"], strict=True)]
+        assert numbers(text, rf"claim {phase} (?:is found )?in #") == [(own["verdict"] == "found").sum()]
+    for name, result in results.items():
+        assert not result.brain.decided
+        least = f"<td>{name}</td> <td>3</td> <td>2</td> <td>not known</td>"
+        assert least in " ".join(text.split())
+
+    pattern = r"in # of 8 fine-tunings .*? in # of 8 with runs, and in # of # vision models in V1 and # of # in IT"
+    counts = numbers(text, pattern)
+    table = pd.read_csv(folder / "tables" / "bert_fmri" / "decoding.csv")
+    wide = table.pivot_table(index=["model", "step"], columns=["run", "subject"], values="value").dropna()
+    for unit, said in (("subject", counts[0]), ("run", counts[1])):
+        rows = wide.T.groupby(unit).mean().T.stack().rename("value").reset_index()
+        falls = beyond(fit_table(rows, "step", by=["model"], replicates=unit).moves, "fall")
+        assert said == falls["model"].nunique()
+    vision = pd.read_csv(folder / "tables" / "vision_brain" / "scores.csv")
+    for region, said in (("V1", counts[2:4]), ("IT", counts[4:])):
+        own = vision[vision["region"] == region]
+        falls = beyond(fit_table(own, "n_samples_seen", "score", ["model_id"]).moves, "fall")
+        assert said == [falls["model_id"].nunique(), own["model_id"].nunique()]
+
+
 #: Page -> what recomputes its sentences.
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     "00_five_minutes": five_minutes,
@@ -301,4 +421,5 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "12_record": record,
     "13_real_models": real_models,
     "14_encoder_derived": encoder,
+    "15_findings": findings,
 }

@@ -73,6 +73,7 @@ def test_many_curves_with_replicates_and_a_file_of_what_was_found(table: Path, t
     content = json.loads(found.read_text())
     assert [row["kind"] for row in content["moves"]] == ["rise"] * 61
     assert content["moves"][0]["turn"] is None
+    assert " steps (" in content["statements"]["t0"]
     assert content["statements"]["t0"].startswith("The curve rises from")
 
 

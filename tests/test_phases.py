@@ -208,6 +208,8 @@ def test_what_is_undecided_keeps_its_replicates() -> None:
     assert not fit.decided
     assert fit.replicates is not None
     assert fit.replicates.tolist() == several.tolist()
+    assert np.isnan(fit.detectable)
+    assert np.isnan(fit_transitions([], []).detectable)
 
 
 def test_a_constant_curve_is_flat() -> None:
@@ -538,6 +540,33 @@ def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
     fit = fit_table(table.assign(tokens=table["tokens"].mask(last & third)), replicates="seed").fits[()]
     assert fit.notes[0] == "1 rows without a place on the axis dropped"
     assert "share" not in "".join(fit.notes)
+    gaps = ((table["seed"] == "s0") & (table["tokens"] == t[4])) | ((table["seed"] == "s1") & (table["tokens"] == t[5]))
+    fit = fit_table(table.assign(value=table["value"].mask(gaps)), replicates="seed").fits[()]
+    assert fit.notes == ("only the 10 checkpoints that all replicates have",)  # rather than one seed of three
+    assert len(fit.replicates) == 3
+
+
+def test_what_falls_beyond_chance_and_what_comes_back() -> None:
+    t, rng = grid(24), np.random.default_rng(0)
+    corners = {
+        "returns": ((7.0, 0.8), (8.0, 0.2), (9.0, 0.6)),
+        "stays": ((7.0, 0.8), (8.0, 0.2)),
+        "rises": ((7.0, 0.2), (8.0, 0.8)),
+    }
+    rows = [
+        {"size": "s", "model": model, "seed": seed, "tokens": x, "value": y}
+        for model, own in corners.items()
+        for seed in range(4)
+        for x, y in zip(t, shape(t, *own) + 0.02 * rng.standard_normal(24), strict=True)
+    ]
+    fitted = fit_table(pd.DataFrame(rows), by=["size", "model"], replicates="seed")
+    back = fitted.returned().set_index("model")["back"]
+    assert back["returns"] == pytest.approx(0.4, abs=0.05)
+    assert np.isnan(back["stays"])
+    assert list(back.index) == ["returns", "stays"]
+    assert fitted.sure("rise")["model"].tolist() == ["returns", "rises"]
+    alone = fit_table(pd.DataFrame(rows).query("model == 'returns'"), replicates="seed")
+    assert alone.returned()["back"].tolist() == pytest.approx([0.4], abs=0.05)
 
 
 def test_curves_that_nothing_could_be_tested_of_are_no_tests() -> None:

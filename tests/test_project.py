@@ -16,16 +16,23 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 815,
-    "book": 682,
+    "book": 716,
     "brains": 683,
     "checkpoints": 851,
-    "cli": 700,
+<<<<<<< HEAD
+    "cli": 701,
+=======
+    "cli": 701,
     "encoding": 1965,
+>>>>>>> 292b7f4ac1f14a80541eaaf9ffb08f0778af7578
     "features": 463,
-    "figures": 1001,
+    "figures": 1022,
     "internals": 616,
-    "phases": 1492,
-    "stages": 864,
+    "stages": 855,
+=======
+    "phases": 1505,
+    "stages": 855,
+>>>>>>> 292b7f4ac1f14a80541eaaf9ffb08f0778af7578
     "stimuli": 307,
     "sweep": 332,
     "texts": 789,

@@ -24,7 +24,8 @@ from phaselab.brains import BRAINS
 from phaselab.cli import app
 from phaselab.errors import SHOWN, PhaselabError, expect
 from phaselab.results import Store, folders
-from phaselab.stages import STAGES, UnitFailed, Workbench, check
+from phaselab.stages import STAGES, Workbench, check
+from phaselab.stages.context import UnitFailed
 from phaselab.study import Study, StudyError, load_study
 from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TRAIN, sweep, with_

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection
+from scipy import stats
 
 from phaselab import curves as curve_queries
 from phaselab import figures, results
@@ -696,6 +698,47 @@ def test_fitted_curves_have_a_panel_a_task_and_a_line_a_model():
     assert {ax.get_ylabel() for ax in figure.axes} == {"score", ""}
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def replicated():
+    """Fits of four curves in three seeds, of one name each."""
+    from phaselab.phases import fit_table
+
+    tokens, rng = np.logspace(6, 10, 12), np.random.default_rng(0)
+    rows = [
+        {"task": task, "tokens": x, "value": height * (x > 1e8) + 0.1 * rng.standard_normal(), "seed": seed}
+        for task, height in zip("abcd", (1, 2, 3, 4), strict=True)
+        for seed in range(3)
+        for x in tokens
+    ]
+    return fit_table(pd.DataFrame(rows), by=["task"], replicates="seed")
+
+
+def test_bars_over_replicates_are_students_intervals_and_each_curve_has_its_panel():
+    fitted = replicated()
+    figure = figures.fitted_curves(fitted, over="seeds", columns=2)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == ["a", "b", "c", "d"]
+    own = fitted.fits[("b",)].replicates
+    ends = [segment[:, 1] for segment in figure.axes[1].collections[-1].get_segments()]
+    for k, (low, high) in enumerate(ends):
+        assert (low, high) == pytest.approx(stats.t.interval(0.95, 2, own[:, k].mean(), stats.sem(own[:, k])))
+    assert "points: means over seeds (n = 3), bars: 95 % intervals; lines: fits" in texts_of(figure)
+
+
+def test_a_few_curves_with_replicates_share_a_panel():
+    fitted = replicated()
+    two = fitted._replace(fits={key: fit for key, fit in fitted.fits.items() if key[0] in "ab"})
+    (ax,) = figures.fitted_curves(two, over="seeds").axes
+    assert sum(isinstance(bars, LineCollection) for bars in ax.collections) == 2
+
+
+def test_the_raster_shows_the_interval_of_the_date_that_is_asked_for():
+    fitted = fits()
+    (ax,) = figures.move_raster(fitted, date="end").axes
+    whiskers = [c.get_segments()[0][:, 0] for c in ax.collections if c.get_linewidth()[0] == pytest.approx(1.1)]
+    moves = fitted.moves[fitted.moves["kind"] == "rise"]
+    for (low, high), move in zip(whiskers, moves.itertuples(), strict=True):
+        assert (low, high) == pytest.approx((move.end_low, move.end_high))
 
 
 def test_the_raster_has_a_row_a_curve():

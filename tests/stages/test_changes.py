@@ -13,7 +13,7 @@ from phaselab.results import Store, digest_file
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import Study
 from phaselab.sweep.pool import status
-from tiny import CHECKPOINT, PLACES, TINY, sweep, with_
+from tiny import CHECKPOINT, LAST, PLACES, TINY, make, with_
 
 #: Base of the table: two of three checkpoints, and features that are averaged over delays.
 BASE = [("models.0.checkpoints", "every:2"), ("features.hemodynamics", "average")]
@@ -54,7 +54,7 @@ CHANGES: dict[str, tuple[list[tuple[str, Any]], set[str]]] = {
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     store = Store(tmp_path_factory.mktemp("results"))
-    assert sweep(Study.model_validate(with_(*BASE)), store).failures == {}
+    assert make(Study.model_validate(with_(*BASE)), store, "one") == 2 * len(CHECKPOINT) + len(LAST)
     return store
 
 
@@ -121,7 +121,7 @@ def test_changed_weights_make_everything_stale_and_a_task_file_only_behaviour(st
     source = Workbench(Study.model_validate(with_(*BASE)), store)
     found = {"name": "one", "folder": str(source.folder(source.study.models[0]))}
     study = Study.model_validate(with_(("models", [found, TINY["models"][0] | {"name": "text"}]), ("tasks", tasks)))
-    assert sweep(study, Store(tmp_path / "r"), None, ("one",)).failures == {}
+    make(study, Store(tmp_path / "r"), "one")
     assert not stale(Workbench(study, Store(tmp_path / "r")))
     docs.write_text(docs.read_text().replace("w 1", "w one"))
     assert set(stale(Workbench(study, Store(tmp_path / "r")))) == {"behaviour"}
@@ -134,8 +134,7 @@ def test_only_what_was_stale_is_written_again(store: Store) -> None:
 
     before = digests()
     study = Study.model_validate(with_(*BASE, ("tasks.0.items", 9)))
-    outcome = sweep(study, store, None, ("one",))
-    assert (outcome.failures, outcome.computed) == ({}, 2)
+    assert make(study, store, "one") == 2
     changed = {name for name, digest in digests().items() if before[name] != digest}
     assert changed
     assert all(name.startswith("one/") and "/behaviour/" in name for name in changed)

@@ -15,7 +15,7 @@ from phaselab.book.lab import Lab
 from phaselab.results import Store
 from phaselab.study import Study
 from phaselab.sweep import pool as sweep
-from tiny import PLACES, TRAIN
+from tiny import PLACES, TRAIN, make
 
 DOCS = [{"question": f"w {i}", "choices": ["farm", "mill", "tower"], "answer": i % 3} for i in range(9)]
 
@@ -80,5 +80,5 @@ def test_everything_that_can_be_asked_for_is_measured_and_restarts(tmp_path: Pat
     pd.testing.assert_frame_equal(lab.curves("all"), table)
     made = store.study("tiny") / "one/_model/compare/curves.parquet"
     made.write_bytes(b"")
-    assert sweep.run(study, store, jobs=1, console=quiet).computed == 1
+    assert make(study, store, "one") == 1
     assert len(pd.read_parquet(made))

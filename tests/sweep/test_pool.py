@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from phaselab.book.lab import Lab
 from phaselab.cli import app
 from phaselab.features import read_features
-from phaselab.results import CURVE_COLUMNS, Store, digest_file, folders
+from phaselab.results import CURVE_COLUMNS, MANIFEST, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
@@ -60,8 +60,9 @@ def curves(store: Store) -> pd.DataFrame:
 
 
 def units(store: Store) -> dict[str, str]:
-    """Digest of each unit's folder."""
-    return {str(p.relative_to(store.root)): digest_file(p) for p in folders(store.root / "tiny")}
+    """Digest of each file of each unit, but of the manifest, which says how long it took."""
+    files = [file for folder in folders(store.root / "tiny") for file in folder.iterdir() if file.name != MANIFEST]
+    return {str(file.relative_to(store.root)): digest_file(file) for file in files}
 
 
 def test_the_curves_table_has_every_perspective_at_every_checkpoint(store: Store) -> None:
@@ -146,10 +147,9 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
     shutil.copytree(store.root, tmp_path / "results")
     kept = Store(tmp_path / "results")
     chosen = (Workbench(study, kept).checkpoints(study.models[0])[-1].revision,)
-    outcome = sweep(study, kept, None, ("one",), chosen, keep_features=True)
-    assert outcome.failures == {}
-    assert (outcome.computed, outcome.reused) == (1, len(CHECKPOINT) + len(LAST))
-    folder = kept.stage("tiny", "one", chosen[0], "features")
+    bench = Workbench(study, kept, keep_features=True)
+    assert bench.make(study.models[0], bench.checkpoints(study.models[0])[-1]) == 1
+    folder = kept.study("tiny") / "one" / chosen[0] / "features"
     found = read_features(folder / "features.zarr")
     labels = Workbench(study, kept).brain.stimulus.labels
     assert {layer: values.shape for layer, values in found.layers.items()} == {
@@ -208,13 +208,13 @@ def test_models_of_a_hub_are_swept_one_after_another_unless_more_are_asked_for()
     assert pool.workers([trained], 3, "cuda:0") == 1
 
 
-def test_results_of_an_older_layout_stay_and_are_said(study: Study, tmp_path: Path) -> None:
+def test_results_of_an_older_layout_stay_and_are_said(study: Study, store: Store, tmp_path: Path) -> None:
+    shutil.copytree(store.root, tmp_path, dirs_exist_ok=True)
     old = tmp_path / "tiny" / "one" / "step0-tokens0" / "brain.parquet"
-    old.parent.mkdir(parents=True)
     old.write_bytes(b"as it was")
     said = StringIO()
     outcome = pool.run(study, Store(tmp_path), None, ("one",), "step0-tokens0", 1, Console(file=said, width=1000))
-    assert outcome.computed == len(CHECKPOINT)
+    assert (outcome.computed, outcome.reused) == (0, len(CHECKPOINT))
     assert "found results of an older layout" in said.getvalue()
     assert old.read_bytes() == b"as it was"
 

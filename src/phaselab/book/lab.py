@@ -17,7 +17,8 @@ from phaselab.brains import BrainData
 from phaselab.checkpoints import Checkpoint
 from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
-from phaselab.stages import STAGES, Unit, Workbench, hub_family
+from phaselab.stages import STAGES, Unit, Workbench
+from phaselab.stages.context import hub_family
 from phaselab.study import Model, Study, digest_of
 from phaselab.texts.base import Item
 

@@ -74,11 +74,12 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
         raise PhaselabError(f"{path}: --{str(error).replace('x: ', 'axis: ', 1)}") from error
     folder = home(out or f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
-    made, axis = ["transitions.csv"], f"{x} (log scale)"
+    made, axis = ["transitions.csv"], f"{x.replace('_', ' ')} (log scale)"
+    seen = {"x": axis, "y": y.replace("_", " "), "over": columns["--replicates"]}
     for number, part in enumerate(fitted.parts(), start=1):
         page = f"-{number}" if len(fitted.fits) > len(part.fits) else ""
         for name, draw in (
-            ("curves", figures.fitted_curves(part, x=axis, y=y)),
+            ("curves", figures.fitted_curves(part, **seen)),
             ("raster", figures.move_raster(part, x=axis)),
         ):
             draw.savefig(folder / f"{name}{page}.png")

@@ -11,6 +11,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
+from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from phaselab import curves as query
@@ -331,31 +332,50 @@ def final_scores(
     return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
 
 
-def _places(fitted: FittedTable) -> dict[tuple[str, ...], tuple[str, str]]:
-    """Key of a curve -> its panel (the last of several parts) and line (the rest), panel by panel."""
+def _places(fitted: FittedTable, apart: bool = False) -> dict[tuple[str, ...], tuple[str, str]]:
+    """Key of a curve -> its panel (the last of several parts) and line (the rest), panel by panel; or all `apart`."""
     places = {key: (key[-1], ", ".join(key[:-1])) if len(key) > 1 else ("", "".join(key)) for key in fitted.fits}
+    if apart and len(fitted.by) == 1:
+        return {key: (key[0], draw.HIDDEN) for key in places}
     order = [panel for panel, _ in places.values()]
     return dict(sorted(places.items(), key=lambda item: order.index(item[1][0])))
 
 
 @draw.styled
-def fitted_curves(fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value") -> Figure:
-    """The curves of ``phases.fit_table`` with their fits, if decided: a panel for each value of the last of `by`."""
+def fitted_curves(
+    fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value", over: str = "", columns: int = 3
+) -> Figure:
+    """The curves of ``phases.fit_table`` with their fits, if decided: a panel for each value of the last of `by`.
+
+    over : what the replicates are ("seeds", "runs"), of which the points are means; bars are Student's 95 % intervals
+    over them. More than three such curves of one name each have a panel of their own, `columns` beside each other.
+    """
     points, lines = [], []
-    for key, (panel, line) in _places(fitted).items():
+    for key, (panel, line) in _places(fitted, apart=bool(over) and len(fitted.fits) > 3).items():
         fit, same = fitted.fits[key], {"panel": panel, "line": line, "unit": line}
-        where = np.unique([*fit.tokens, *fit.knots])
-        points.append(pd.DataFrame({"tokens": fit.tokens, "value": fit.values, **same}))
+        where, half = np.unique([*fit.tokens, *fit.knots]), np.full(fit.tokens.size, np.nan)
+        if over and fit.replicates is not None:
+            half = stats.t.ppf(0.975, len(fit.replicates) - 1) * stats.sem(fit.replicates)
+        points.append(pd.DataFrame({"tokens": fit.tokens, "value": fit.values, "half": half, **same}))
         lines.append(pd.DataFrame({"tokens": where, "value": fit.at(where) if fit.decided else np.nan, **same}))
     seen, drawn = pd.concat(points), pd.concat(lines)
     names, by_seven = seen["panel"].unique(), [line for line in draw.LINES for _ in draw.COLOURS]
     style = draw.looks(seen["line"].unique(), lines=by_seven)
     for look in style.values():
         look |= {"linewidth": 1.3, "markevery": []}  # the legend shows the marker; the fit itself has those of points
-    shown = [draw.Panel(drawn[drawn["panel"] == p], p, y, thin=seen[seen["panel"] == p]) for p in names]
-    how: dict[str, Any] = {"columns": min(3, len(names)), "room": 2.4 if len(names) == 1 else 1.75}
-    note = "points: checkpoints; lines: piecewise-linear fits"
-    return draw.panels(shown, style, x=x, hair=draw.POINTS, note=note, **how)
+    dots = seen.drop(columns="half")
+    shown = [draw.Panel(drawn[drawn["panel"] == p], p, y, thin=dots[dots["panel"] == p]) for p in names]
+    how: dict[str, Any] = {"columns": min(columns, len(names)), "room": 2.4 if len(names) <= columns else 1.75}
+    counts = sorted({1 if fit.replicates is None else len(fit.replicates) for fit in fitted.fits.values()})
+    n = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}" if counts else ""
+    note = f"means over {over} ({n}), bars: 95 % intervals; lines: fits" if over else "lines: piecewise-linear fits"
+    how["note"] = f"points: {note if over else f'checkpoints; {note}'}"
+    fig = draw.panels(shown, style, x=x, hair=draw.POINTS, **how)
+    for panel, ax in zip(names, fig.axes, strict=True):
+        for line, own in seen[seen["panel"] == panel].groupby("line"):
+            ends = own["value"] - own["half"], own["value"] + own["half"]
+            ax.vlines(own["tokens"], *ends, style[line]["color"], linewidth=0.9, alpha=0.55)
+    return fig
 
 
 @draw.styled
@@ -370,18 +390,19 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
 
 
 @draw.styled
-def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS) -> Figure:
+def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS, date: str = "liftoff") -> Figure:
     """When every curve of ``phases.fit_table`` rises and falls: a bar from onset to end, ▲ or ▼ at the midpoint.
 
-    The black whisker is the 95 % interval of the lift-off. A move that could be autocorrelated noise (q > .05) is
-    hollow and pale, a grey line a curve without moves; a row without anything could not be decided.
+    The black whisker is the 95 % interval of the `date`: liftoff, or another one of a move's. A move that could be
+    autocorrelated noise (q > .05) is hollow and pale, a grey line a curve without moves; a row without anything could
+    not be decided.
     """
     places = _places(fitted)
-    names = {"midpoint": "tokens", "onset": "start", "end": "stop", "liftoff_low": "low", "liftoff_high": "high"}
+    names = {"midpoint": "tokens", "onset": "start", "end": "stop", f"{date}_low": "low", f"{date}_high": "high"}
     moves = fitted.moves.assign(colour=np.where(fitted.moves["kind"] == "rise", *draw.COLOURS[:2]))
     moves = moves.assign(sure=moves["q"] <= 0.05).rename(columns=names)
     moves["row"] = [places[key] for key in moves[[*fitted.by]].itertuples(index=False, name=None)]
-    note = "▲ rise, ▼ fall (hollow: q > 0.05); black: 95 % interval of the lift-off"
+    note = f"▲ rise, ▼ fall (hollow: q > 0.05); black: 95 % interval of the {date.replace('liftoff', 'lift-off')}"
     tokens = np.concatenate([fit.tokens for fit in fitted.fits.values()])
     return _raster(moves, list(places.values()), tokens, x, note=note)
 

@@ -107,7 +107,7 @@ class Transitions:
         The larger of what the noise of the mean allows and what replicates do that differ in their gain from the first
         quarter of the checkpoints to the last.
         """
-        if np.ptp(self.values) == 0:
+        if not self.decided or np.ptp(self.values) == 0:
             return nan
         least, many = detectable_move(*self._noise, self.grid), self.tokens.size // 4
         if self.replicates is None or len(self.replicates) < 2:
@@ -375,6 +375,18 @@ class FittedTable(NamedTuple):
         while own := [*islice(keys, most)]:
             yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
 
+    def sure(self, kind: str) -> pd.DataFrame:
+        """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""
+        return self.moves[(self.moves["kind"] == kind) & (self.moves["q"] <= 0.05)]
+
+    def returned(self) -> pd.DataFrame:
+        """The falls beyond chance, with `back`: the height of the first rise beyond chance that follows; NaN: none."""
+        falls, rises, back = self.sure("fall"), self.sure("rise"), []
+        for _, fall in falls.iterrows():
+            same = (rises[[*self.by]] == fall[[*self.by]].tolist()).all(axis=1)
+            back.append(next(iter(rises.loc[same & (rises["onset"] >= fall["midpoint"]), "height"]), nan))
+        return falls.assign(back=back)
+
     def said(self, key: tuple[str, ...]) -> str:
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit = self.fits[key]
@@ -404,7 +416,7 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
 
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
-    """Tokens (n,) and values (replicates, n) of one curve; replicates without some of its checkpoints are left out."""
+    """Tokens (n,) and values (replicates, n) of one curve, without checkpoints or replicates that are incomplete."""
     placed = own.dropna(subset=["x"])
     notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
     wide = placed.pivot_table(index="replicate", columns="x", values="y", dropna=False)
@@ -413,8 +425,8 @@ def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
     if empty := int(wide.isna().all().sum()):
         notes.append(f"{empty} checkpoints at which no replicate has a value left out")
     wide = wide.dropna(axis=1, how="all")
-    whole = wide.notna().all(axis=1)
-    if not whole.any():
+    whole, everywhere = wide.notna().all(axis=1), wide.notna().all()
+    if not whole.all() and whole.sum() * wide.shape[1] <= len(wide) * everywhere.sum():  # it keeps more values
         wide = wide.dropna(axis=1)
         notes.append(f"only the {wide.shape[1]} checkpoints that all replicates have")
     elif not whole.all():
@@ -453,6 +465,7 @@ def fit_table(
         expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
     names = [table[column].astype(str).to_numpy() for column in by]
     rows, given = [], pd.DataFrame(read)
+    unit = x.replace("_", " ") + "s" * (x in ("step", "token", "word", "sample", "epoch"))
     if replicates:
         given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}
@@ -460,7 +473,7 @@ def fit_table(
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
         at, values, notes = _replicated(own) if replicates else (own["x"], own["y"], [])
         error = None if replicates else own["e"]
-        fit = fit_transitions(at, values, error, max_changes=4, axis=x, min_effect=min_effect)
+        fit = fit_transitions(at, values, error, max_changes=4, axis=unit, min_effect=min_effect)
         fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
         untested += fit.decided and (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
