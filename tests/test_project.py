@@ -19,20 +19,13 @@ BUDGET = {
     "book": 716,
     "brains": 683,
     "checkpoints": 851,
-<<<<<<< HEAD
-    "cli": 701,
-=======
     "cli": 701,
     "encoding": 1965,
->>>>>>> 292b7f4ac1f14a80541eaaf9ffb08f0778af7578
     "features": 463,
     "figures": 1022,
     "internals": 616,
-    "stages": 855,
-=======
     "phases": 1505,
     "stages": 855,
->>>>>>> 292b7f4ac1f14a80541eaaf9ffb08f0778af7578
     "stimuli": 307,
     "sweep": 332,
     "texts": 789,
