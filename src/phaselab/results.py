@@ -224,18 +224,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def stamped_digest(path: Path, stamps: Path) -> str:
-    """``digest_file(path)``, read again only when a file's size or time of change is another; kept in `stamps`."""
+def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | None = None) -> str:
+    """``digest_file(path)`` (or `digest`), read anew only when a file's size or time changes; kept in `stamps`."""
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
     if known.get("files") == now:
         return str(known["digest"])
-    digest = digest_file(path)
+    found = (digest or digest_file)(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
         with suppress(OSError, PhaselabError):
-            write_json({"path": str(path), "digest": digest, "files": now}, stamp)
-    return digest
+            write_json({"path": str(path), "digest": found, "files": now}, stamp)
+    return found
 
 
 def _sizes_and_times(path: Path) -> dict[str, list[int]]:

@@ -29,7 +29,7 @@ IGNORED: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
     ("hemodynamics", ("hrf", "none"), ("delays",)),
     ("context", ("text", "words"), ("seconds",)),
     ("context", ("text", "seconds"), ("window", "stride")),
-    ("folds", ("runs",), ("n_folds",)),
+    ("folds", ("runs", "given"), ("n_folds",)),
     ("permutations", (0,), ("block", "null", "fdr")),
     ("null", ("circular",), ("block",)),
 )
@@ -228,7 +228,8 @@ class FeatureSpec(Strict):
 class EncodingSpec(Strict):
     """Ridge regression from features to responses, and its test.
 
-    ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs) or ``contiguous``.
+    ``folds``: ``runs`` (each run left out once), ``groups`` (``n_folds`` folds of whole runs), ``contiguous``, or
+    ``given`` by the brain data: some runs are tested once, others train, in folds of their own to choose alpha.
     ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the single shuffle of the
     paper's authors. ``similarity``: also representational similarity and centred kernel alignment of each layer with
     each region. ``solver``: phaselab's own ridge, or himalaya's, which scores the same and takes longer. ``unique``:
@@ -237,7 +238,7 @@ class EncodingSpec(Strict):
     """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
-    folds: Literal["runs", "groups", "contiguous"] = "runs"
+    folds: Literal["runs", "groups", "contiguous", "given"] = "runs"
     n_folds: int = Field(default=4, ge=2, le=10**4, description="folds; with 'runs' they are as many as the runs")
     gap: int = Field(default=0, ge=0, le=10**6, description="TRs left out on both sides of a contiguous test fold")
     permutations: int = Field(default=200, ge=0, le=10**6)

@@ -495,7 +495,7 @@ def test_a_region_without_a_shared_response_is_named(tmp_path: Path) -> None:
 
 def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> None:
     for data in (None, tmp_path):
-        with pytest.raises(DataMissing, match=r"Brennan et al\. 2016 .*put .* in .*alice2016.*PHASELAB_DATA"):
+        with pytest.raises(DataMissing, match="type: phaselab data get alice2016 --data"):
             load_brain(AliceSpec(), data)
     copy = small_copy(tmp_path)
     shutil.rmtree(copy / "alice2016/alice_stim_shared")
@@ -506,7 +506,7 @@ def test_missing_data_say_what_to_fetch_and_where_to_put_it(tmp_path: Path) -> N
 def test_a_missing_motion_file_is_named(tmp_path: Path) -> None:
     copy = small_copy(tmp_path)
     (copy / "alice2016/alice_data_shared/s02-rp_x.txt").unlink()
-    with pytest.raises(DataMissing, match=r"alice_data_shared: no s02-rp_\*\.txt; fetch"):
+    with pytest.raises(DataMissing, match=r"alice_data_shared: no s02-rp_\*\.txt; type: phaselab data get alice2016"):
         load_brain(AliceSpec(), copy)
 
 

@@ -131,8 +131,11 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "steps": ([("models.0.train.steps", 10**12)], "models.0.train.steps: found 1000000000000; "),
     "permutations": ([("encoding.permutations", 10**9)], "encoding.permutations: found 1000000000; "),
     # Data that are not there.
-    "no folder of data": ([ALICE], "alice_data_shared/6mm: no s*-timecourses.txt; fetch the data"),
-    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "books/MANIFEST.csv: not there; fetch English books"),
+    "no folder of data": (
+        [ALICE],
+        "alice_data_shared/6mm: no s*-timecourses.txt; type: phaselab data get alice2016",
+    ),
+    "no books": ([("models.0.train", BOOKS), ("tasks", [])], "type: phaselab data get books --from FOLDER --data"),
 }
 
 

@@ -184,7 +184,7 @@ def test_questions_are_a_share_of_training(books: Path) -> None:
 def test_books_that_are_missing_or_damaged_are_named(books: Path, tmp_path: Path) -> None:
     with pytest.raises(DataMissing, match="PHASELAB_DATA"):
         source(BOOKS, None)
-    with pytest.raises(DataMissing, match=r"MANIFEST\.csv: not there; fetch English books"):
+    with pytest.raises(DataMissing, match=r"MANIFEST\.csv: not there; .*type: phaselab data get books"):
         source(BOOKS, tmp_path)
     folder = tmp_path / "books"
     folder.mkdir()
@@ -288,7 +288,7 @@ def test_a_key_follows_the_files_of_the_books(books: Path, tmp_path: Path) -> No
     (folder / "book-3.txt").write_text("another book", encoding="utf-8")
     assert key(BOOKS, tmp_path, tmp_path / "stamps") != key(BOOKS, books, tmp_path / "stamps")
     for missing in (None, tmp_path / "nowhere"):
-        with pytest.raises(DataMissing, match="fetch English books"):
+        with pytest.raises(DataMissing, match="phaselab data get books"):
             key(BOOKS, missing, tmp_path / "stamps")
 
 

@@ -27,10 +27,10 @@ from pydantic import Field
 
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
+from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import read_text
 from phaselab.lazy import Lazy
-from phaselab.results import DataMissing
 from phaselab.stimuli import Run, Stimulus, read_textgrid
 from phaselab.stimuli.grid import convolve_events
 from phaselab.study import BrainSpec, Training
@@ -44,11 +44,6 @@ DISCARDED = 10
 START, END = DISCARDED * TR, (DISCARDED + N_TRS) * TR
 #: Seconds: drift of a longer period is removed; a stretch of speech ends at a silence that is not shorter.
 CUTOFF, PAUSE = 128.0, 0.25
-FETCH = (
-    "fetch the data of Brennan et al. 2016 (CC BY 4.0; a public copy is the folder brain-data/syntax-in-rnng of "
-    "https://github.com/daandouwe/Thesis at commit ec54039b), put alice_data_shared and alice_stim_shared in {folder}, "
-    "and name its parent with --data or PHASELAB_DATA"
-)
 #: Closed-class words of the chapter's English: everything else counts as content.
 FUNCTION_WORDS = (
     "a an the this that these those some any no every each either neither all both such another other i me my you "
@@ -88,7 +83,7 @@ def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
     def found(place: str, pattern: str, many: bool = False) -> list[Path]:
         paths = [path for path in sorted((folder / place).glob(pattern)) if path.name[0] != "."]
         if data is None or not paths:
-            raise DataMissing(f"{folder / place}: no {pattern}; {FETCH.format(folder=folder)}")
+            raise data_missing(f"{folder / place}: no {pattern}", "alice2016", data)
         expect(many or len(paths) == 1, f"{folder / place}: {pattern}", f"{len(paths)} files", "one")
         return paths
 

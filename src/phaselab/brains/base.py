@@ -44,6 +44,8 @@ class BrainData:
     vertices: dict[str, np.ndarray] | None = None  # of fsaverage5: 0..10241 left, 10242..20483 right
     latents: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): simulated brains' true sources
     notes: tuple[str, ...] = ()  # what a reader must know: subjects left out, and why
+    folds: dict[str, str] = field(default_factory=dict)  # run -> "test", the fold it trains in, or "" for neither
+    stamp: str = ""  # of responses that are too large to be read for a digest: that of the files they come from
 
     def __post_init__(self) -> None:
         known = [run.name for run in self.stimulus.runs]
@@ -69,17 +71,20 @@ class BrainData:
         return values
 
     def scored(self, trim: int) -> dict[str, Mapping[str, Array]]:
-        """Subject -> run -> responses without the first `trim` TRs, looked up when they are asked for."""
+        """Subject -> run -> responses without what `trim` drops of a run, looked up when they are asked for."""
+        first = {run.name: run.dropped(trim) for run in self.stimulus.runs} if trim else {}
 
         def kept(subject: str, run: str) -> Array:
-            values = self.responses(subject, run)
-            return values[trim:] if isinstance(values, np.ndarray) else View(values, slice(trim, None))
+            values, rows = self.responses(subject, run), slice(first.get(run, 0), None)
+            return values[rows] if isinstance(values, np.ndarray) else View(values, rows)
 
         return {subject: Lazy(runs, partial(kept, subject)) for subjects, runs in self.groups for subject in subjects}
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (16 digits) of responses, ROI names and ceilings: reads all of them."""
+        """SHA-256 (16 digits) of responses, ROI names and ceilings, all of which are read; or `stamp`."""
+        if self.stamp:
+            return self.stamp
         sha = hashlib.sha256()
         for subject, runs in self.scored(0).items():
             sha.update(subject.encode())

@@ -1,8 +1,15 @@
 """Cleaning of responses, what several people's have in common, and how well that can be predicted."""
 
-from __future__ import annotations
+from itertools import product
 
 import numpy as np
+
+from phaselab.brains.base import BrainData
+from phaselab.stats import pearson
+from phaselab.stimuli import word_rate
+
+#: Share of the voxels whose lag is looked at; columns of responses that are read together.
+FOLLOWING, COLUMNS = 0.05, 4096
 
 
 def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
@@ -52,3 +59,21 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
 
 def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
+
+
+def speech_lag(brain: BrainData, subject: str, longest: float = 12.0) -> tuple[float, float]:
+    """Seconds by which responses follow what is said, and their correlation: medians over the voxels that do so most.
+
+    Of each voxel the lag, up to `longest` s, at which it correlates best with "a text begins in this TR". Where nothing
+    follows the median would lie in the middle: hence the twentieth of the voxels with the greatest correlation alone.
+    """
+    names = next(group.runs for group in brain.groups if subject in group.subjects)
+    runs = [run for run in brain.stimulus.runs if run.name in names]
+    r = np.zeros((1 + int(longest / runs[0].tr), len(brain.rois[subject])))
+    for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
+        at, said = slice(start, start + COLUMNS), word_rate(run) > 0
+        values = np.asarray(brain.responses(subject, run.name)[:, at])
+        r[:, at] += [run.n_trs * pearson(said[: run.n_trs - lag], values[lag:]) for lag in range(len(r))]
+    best, most = r.argmax(axis=0), r.max(axis=0) / sum(run.n_trs for run in runs)
+    first = np.argsort(-most)[: int(np.ceil(FOLLOWING * len(most)))]
+    return float(np.median(best[first])) * runs[0].tr, float(np.median(most[first]))

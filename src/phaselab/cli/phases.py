@@ -75,7 +75,7 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
     folder = home(out or f"{path.stem}_phases")
     write_table(fitted.moves, folder / "transitions.csv")
     made, axis = ["transitions.csv"], f"{x.replace('_', ' ')} (log scale)"
-    seen = {"x": axis, "y": y.replace("_", " "), "over": columns["--replicates"]}
+    seen: dict[str, Any] = {"x": axis, "y": y.replace("_", " "), "over": columns["--replicates"]}
     for number, part in enumerate(fitted.parts(), start=1):
         page = f"-{number}" if len(fitted.fits) > len(part.fits) else ""
         for name, draw in (

@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control
 
 from phaselab.encoding import reference, significance
 from phaselab.encoding.arrays import Features, Group, Responses, groups_of
-from phaselab.encoding.folds import inner_folds, outer_folds
+from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
 from phaselab.errors import expect
@@ -50,6 +50,7 @@ def encode(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
     device: str = "cpu",
+    given: Given = None,
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
@@ -58,9 +59,10 @@ def encode(
     warning counts; one that is so in all of them has p = 1. The factorised features of a layer and a batch of voxels
     take ``spec.memory`` GiB at most, beside about 100 bytes per voxel and fold.
 
-    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers).
+    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers). given :
+    for ``folds: given``, ``BrainData.folds``.
     """
-    fits = [_GroupFit(group, spec, seed, device) for group in groups_of(X, Y)]
+    fits = [_GroupFit(group, spec, seed, device, given) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
     found: dict[str, list[tuple[np.ndarray, ...]]] = {subject: [] for subject in Y}
     for number, layer in enumerate(layers, 1):
@@ -78,10 +80,10 @@ def encode(
 class _GroupFit:
     """Folds, responses and permutations of subjects with the same runs: all that no layer changes."""
 
-    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str) -> None:
+    def __init__(self, group: Group, spec: EncodingSpec, seed: int, device: str, given: Given) -> None:
         self.group, self.spec, self.device = group, spec, find_device(device)
-        runs = group.runs
-        self.folds = outer_folds(runs, spec, seed)
+        runs, parts = group.runs, parts_of(group.lengths, spec, given)
+        self.folds = outer_folds(parts, spec, seed)
         least = min(len(test) for _, test in self.folds)
         expect(least > 1, "folds", "a test fold of 1 row", "2 at least: over one there is no correlation")
         if least < FEW:
@@ -90,7 +92,7 @@ class _GroupFit:
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
         self.targets = [
-            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, runs, spec, seed))), train, test=test)
+            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
@@ -171,7 +173,7 @@ class _GroupFit:
 
 
 def shuffled_stimulus(
-    X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu"
+    X: Features, Y: Responses, spec: EncodingSpec, n: int, seed: int = 0, device: str = "cpu", given: Given = None
 ) -> list[dict[str, Scores]]:
     """Control: the same features against responses that are rotated in each run by at least `MIN_SHIFT` TRs."""
     used = {run for of_run in Y.values() for run in of_run}
@@ -185,7 +187,7 @@ def shuffled_stimulus(
         shifts = {run: int(rng.integers(MIN_SHIFT, n_trs - MIN_SHIFT + 1)) for run, n_trs in lengths.items()}
         for subject, of_run in Y.items():
             shifted[f"{number}/{subject}"] = {run: View(values, shift=shifts[run]) for run, values in of_run.items()}
-    scores = encode(X, shifted, spec, seed, device=device) if n else {}
+    scores = encode(X, shifted, spec, seed, device=device, given=given) if n else {}
     return [{subject: scores[f"{number}/{subject}"] for subject in Y} for number in range(n)]
 
 

@@ -1,6 +1,6 @@
 """Folds for time series: whole runs, or contiguous stretches with a gap (Feghhi et al. 2024); shuffled only by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from phaselab.study import EncodingSpec
 
 #: Indices of the training samples and of the test samples.
 Fold = tuple[np.ndarray, np.ndarray]
+#: Run -> its fold, for ``folds: given`` (``BrainData.folds``).
+Given = Mapping[str, str] | None
 
 
 def leave_one_run_out(runs: Any) -> list[Fold]:
@@ -71,14 +73,27 @@ def shuffled(n: int, n_folds: int, seed: int = 0) -> list[Fold]:
     return [(np.setdiff1d(np.arange(n), part), np.sort(part)) for part in parts]
 
 
+def parts_of(lengths: Mapping[str, int], spec: EncodingSpec, given: Given = None) -> np.ndarray:
+    """What folds are made of, (n,): the number of each TR's run, or its `given` fold; `lengths`: run -> TRs."""
+    labels: Any = range(len(lengths))
+    if spec.folds == "given":
+        expect(given, "encoding.folds", "given", "another: the brain data have no folds of their own")
+        labels = [(given or {})[run] for run in lengths]
+        both = "test" in labels and {*labels} - {"test", ""}
+        expect(both, "encoding.folds: given", labels, "a run that is tested and one that trains")
+    return np.repeat(labels, [*lengths.values()])
+
+
 def outer_folds(
     runs: np.ndarray, spec: EncodingSpec, seed: int = 0, n_folds: int = 0, times: np.ndarray | None = None
 ) -> list[Fold]:
-    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs, or contiguous over all TRs.
+    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs (`parts_of`), or contiguous.
 
     Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones.
     """
     n_folds = n_folds or spec.n_folds
+    if spec.folds == "given":
+        return [(np.flatnonzero((runs != "test") & (runs != "")), np.flatnonzero(runs == "test"))]
     if spec.folds == "runs":
         return leave_one_run_out(runs)
     if spec.folds == "groups":
@@ -91,13 +106,16 @@ def outer_folds(
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
     """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples.
 
-    As `outer_folds`, but ``n_folds - 1`` (at least 2, at most the runs); of a single run its two halves.
+    As `outer_folds`, but ``n_folds - 1`` (at least 2, at most the runs); of a single run its two halves. Of given
+    folds each is left out once.
     """
     fewer = max(2, spec.n_folds - 1)
-    if spec.folds in ("runs", "groups"):
+    if spec.folds in ("runs", "groups", "given"):
         fewer = min(fewer, len(np.unique(runs[train])))
     if fewer == 1:
         return contiguous(len(train), 2, spec.gap, train)
+    if spec.folds == "given":
+        return leave_one_run_out(runs[train])
     return outer_folds(runs[train], spec, seed, fewer, train)
 
 

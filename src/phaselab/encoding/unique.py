@@ -11,7 +11,7 @@ import pandas as pd
 from phaselab.encoding import reference
 from phaselab.encoding.arrays import Features, Group, Responses, groups_of
 from phaselab.encoding.encode import batches, by_region
-from phaselab.encoding.folds import fold_weights, inner_folds, outer_folds
+from phaselab.encoding.folds import Given, fold_weights, inner_folds, outer_folds, parts_of
 from phaselab.study import EncodingSpec
 
 #: Weights that are tried of a layer's features, and of the nuisance regressors after the first, which has 1.
@@ -28,6 +28,7 @@ def unique_contribution(
     *,
     rois: Mapping[str, np.ndarray],
     device: str = "cpu",
+    given: Given = None,
 ) -> pd.DataFrame:
     """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
 
@@ -37,18 +38,19 @@ def unique_contribution(
     the word rate, is a space of its own, or in little data the others would spoil it. They still may: where word rate
     alone explains more than ``r2_nuisance``, what is unique beyond that is too high a claim.
 
-    X, Y, spec : as for ``encode``, whose folds, alphas and memory are used.
+    X, Y, spec, given : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
     rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``: ``r2_unique``, ``r2_joint`` and,
         the same for each layer, ``r2_nuisance``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):
+        parts = parts_of(group.lengths, spec, given)
         rate, rest = np.split(group.features(nuisance, "nuisance"), [1], axis=1)
         aside: list[Space] = [(rate, (1.0,)), *[(rest, REST)] * bool(rest.size)]
-        alone = _explained(aside, group, spec, device)
+        alone = _explained(aside, group, parts, spec, device)
         own = ((group.features(X[layer], f"layer {layer}"), FEATURES) for layer in layers)
-        joint = np.array([_explained([space, *aside], group, spec, device) for space in own])
+        joint = np.array([_explained([space, *aside], group, parts, spec, device) for space in own])
         found = {"r2_unique": joint - alone, "r2_joint": joint, "r2_nuisance": np.tile(alone, (len(layers), 1))}
         split = {measure: group.split(values) for measure, values in found.items()}
         for subject in group.subjects:
@@ -56,12 +58,11 @@ def unique_contribution(
     return pd.DataFrame(rows)
 
 
-def _explained(spaces: list[Space], group: Group, spec: EncodingSpec, device: str) -> np.ndarray:
+def _explained(spaces: list[Space], group: Group, parts: np.ndarray, spec: EncodingSpec, device: str) -> np.ndarray:
     """R^2 of the model of these spaces; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
-    runs, (n_trs, n_voxels) = group.runs, group.Y.shape
-    folds = outer_folds(runs, spec)
+    (n_trs, n_voxels), folds = group.Y.shape, outer_folds(parts, spec)
     shares = np.array(list(product(*(weights for _, weights in spaces))))
     params = reference.BATCHES | {"n_iter": shares / shares.sum(axis=1, keepdims=True), "progress_bar": False}
     params |= {"warn": False, "alphas": np.logspace(*spec.log10_alphas)}
@@ -73,7 +74,7 @@ def _explained(spaces: list[Space], group: Group, spec: EncodingSpec, device: st
         for columns in batches(n_voxels, size):
             responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
-                cv = inner_folds(train, runs, spec)
+                cv = inner_folds(train, parts, spec)
                 model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv)
                 model.fit([values[train] for values, _ in spaces], responses[train])
                 predicted = model.predict([values[test] for values, _ in spaces]).cpu().numpy()

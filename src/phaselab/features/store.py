@@ -81,7 +81,8 @@ def to_trs(
     names = [run.name for run in stimulus.runs for _ in run.texts]
     expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")
     for run in stimulus.runs:
-        expect(run.n_trs > spec.trim, f"run {run.name}: trim", spec.trim, f"fewer than its {run.n_trs} TRs")
+        fewer = f"fewer than its {run.n_trs} TRs"
+        expect(run.n_trs > run.dropped(spec.trim), f"run {run.name}: trim", spec.trim, fewer)
     for tr in {run.tr for run in stimulus.runs if spec.trim < stimuli.carried(run.tr, spec)}:
         first = f"but {stimuli.carried(tr, spec)} TRs of {tr:g} s have a part of what is in the first one"
         say(f"features.trim: {spec.trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
@@ -89,6 +90,6 @@ def to_trs(
     def aligned(layer: int) -> dict[str, np.ndarray]:
         parts = np.split(features.layers[layer], np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
         of_run = zip(stimulus.runs, parts, strict=True)
-        return {run.name: stimuli.align(part, run, spec)[spec.trim :] for run, part in of_run}
+        return {run.name: stimuli.align(part, run, spec)[run.dropped(spec.trim) :] for run, part in of_run}
 
     return Lazy(features.layers, aligned)

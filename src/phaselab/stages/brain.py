@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phaselab.stages.context import Unit, stage
+from phaselab.stages.context import Unit, Workbench, stage
 from phaselab.stimuli import Stimulus
 from phaselab.study import at_depth
 
@@ -18,13 +18,17 @@ _ALIKE: dict[str, Any] = {"data": ("checkpoint", "stimulus", "responses"), "pers
 _BESIDE = _ALIKE | {"data": (*_ALIKE["data"], "nuisance")}
 
 
+def _how(bench: Workbench) -> dict[str, Any]:
+    return {"seed": bench.study.brain.seed, "device": bench.device, "given": bench.brain.folds}
+
+
 @stage("brain", version=2, reads=_RIDGE, **_ALIKE)
 def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     """Scores of each region; ``voxels.zarr`` keeps those of each voxel."""
     from phaselab.encoding import encode, summarise, write_voxels
 
     bench = unit.bench
-    scores = encode(unit.aligned, bench.responses, bench.study.encoding, bench.study.brain.seed, device=bench.device)
+    scores = encode(unit.aligned, bench.responses, bench.study.encoding, **_how(bench))
     write_voxels(scores, folder / "voxels.zarr")
     return summarise(scores, bench.brain.rois, bench.brain.ceiling)
 
@@ -42,10 +46,10 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.features import extract, to_trs
 
     bench, study, brain = unit.bench, unit.bench.study, unit.bench.brain
-    spec, seed, tables = study.encoding, study.brain.seed, []
+    spec, tables = study.encoding, []
 
     def add(condition: str, X: Any, scores: Any = None, checkpoint: str = unit.same["checkpoint"]) -> None:
-        scores = scores or encode(X, bench.responses, spec, seed, device=bench.device)
+        scores = scores or encode(X, bench.responses, spec, **_how(bench))
         rows = summarise(scores, brain.rois, brain.ceiling)
         tables.append(rows.assign(model=f"control: {condition}", checkpoint=checkpoint, task=unit.model.name))
 
@@ -54,11 +58,11 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": rate, "nuisance space": nuisance, "true latents": brain.latents}.items():
         if sources:
             add(condition, {0: bench.trimmed(sources)})
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(study.brain.seed)
     orders = [(run, rng.permutation(len(run.texts))) for run in brain.stimulus.runs]
     mixed = Stimulus("shuffled words", tuple(replace(r, texts=tuple(r.texts[i] for i in order)) for r, order in orders))
     add(mixed.name, to_trs(extract(*unit.loaded, mixed, study.features), mixed, study.features))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, seed, bench.device)
+    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
     for number, scores in enumerate(shuffles):
         add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     return pd.concat(tables, ignore_index=True)
@@ -86,9 +90,9 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
+    bench, study, how = unit.bench, unit.bench.study, {"rois": unit.bench.brain.rois, "device": unit.bench.device}
     nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)
     if not isinstance(rule, str):
         layers = [at_depth(layers, rule) if isinstance(rule, float) else rule]
-    X = {layer: unit.aligned[layer] for layer in layers}
-    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, device=bench.device)
+    X, given = {layer: unit.aligned[layer] for layer in layers}, bench.brain.folds
+    return unique_contribution(X, nuisance, bench.responses, study.encoding, given=given, **how)

@@ -205,7 +205,8 @@ class Workbench:
 
     def trimmed(self, runs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by run (n_trs, k) without the first ``trim`` TRs, as the responses."""
-        return {run: values[self.study.features.trim :] for run, values in runs.items()}
+        first = {run.name: run.dropped(self.study.features.trim) for run in self.brain.stimulus.runs}
+        return {run: values[first[run] :] for run, values in runs.items()}
 
     def training_of(self, model: Model, task: Task | None = None) -> Training:
         """What names the text of `model`, or of a task: its own, else the model's, else the first trained model's."""

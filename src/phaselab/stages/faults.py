@@ -101,7 +101,7 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     from phaselab.behaviour.score import GENERATED, KNOWING, MEASURES
     from phaselab.encoding import shuffled_stimulus
     from phaselab.encoding.encode import regions_of
-    from phaselab.encoding.folds import inner_folds, outer_folds
+    from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
     from phaselab.encoding.significance import Permutations
     from phaselab.encoding.similarity import far_pairs
     from phaselab.features import Features, to_trs
@@ -127,11 +127,12 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
         for _, names in brain.groups:
             runs = np.repeat(np.arange(len(names)), [len(aligned[name]) for name in names])
             with noting("encoding: "):
-                folds = outer_folds(runs, spec)
+                parts = parts_of({name: len(aligned[name]) for name in names}, spec, brain.folds)
+                folds = outer_folds(parts, spec)
                 for train, _ in folds:
-                    inner_folds(train, runs, spec)
-                unused = spec.gap and spec.folds == "runs" and len(names) > 2
-                expect(not unused, "gap", f"{spec.gap} with folds: runs", "none: it would be ignored")
+                    inner_folds(train, parts, spec)
+                unused = spec.gap and spec.folds in ("runs", "given") and len({*parts}) > 2
+                expect(not unused, "gap", f"{spec.gap} with folds: {spec.folds}", "none: it would be ignored")
                 Permutations([runs[test] for _, test in folds], spec.block, min(1, spec.permutations), 0, spec.null)
             if spec.similarity and len(runs) < 1000:  # of more some are far from each other
                 with noting("encoding.similarity: "):

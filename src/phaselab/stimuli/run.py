@@ -30,6 +30,7 @@ class Run:
     labels: pd.DataFrame  # one row per text: what is known of it (for probes, nuisance and simulated brains)
     starts: np.ndarray  # (n_texts,) True where a text begins anew, so that no left context is taken from before
     items: bool = False  # whether there is no time axis: response k belongs to text k, and the times mean nothing
+    overlap: int | None = None  # TRs at its start that repeat the end of the run before; None where nobody knows
 
     def __post_init__(self) -> None:
         n = len(self.texts)
@@ -41,6 +42,12 @@ class Run:
             where, told = f"run {self.name}: text {text} ({self.texts[text]!r})", "onset {:g} s, offset {:g} s"
             expect(False, where, told.format(*times[:, text]), "times that are known, the offset not before the onset")
         expect((np.diff(self.onsets) >= 0).all(), f"run {self.name}: onsets", "some in disorder", "ascending order")
+
+    def dropped(self, trim: int) -> int:
+        """TRs dropped at its start by ``features.trim``: none where it is known that nothing is repeated there."""
+        right = f"at least {self.overlap}, for they repeat the end of the run before"
+        expect(trim >= (self.overlap or 0), f"run {self.name}: features.trim", trim, right)
+        return 0 if self.overlap == 0 else trim
 
 
 @dataclass(frozen=True)

@@ -22,20 +22,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from phaselab.data import data_missing
 from phaselab.errors import expect
 from phaselab.files import decoded, parse_yaml, read_text
-from phaselab.results import DataMissing, read_table
+from phaselab.results import read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-FETCH = (
-    "fetch English books as UTF-8 text (Project Gutenberg's, say), put them as <slug>.txt in the folder "
-    "books of a folder of data, with a MANIFEST.csv of columns slug and sha256, and name that folder with "
-    "--data or PHASELAB_DATA"
-)
 _FILE = Path(__file__).with_name("books.yaml")
 #: Paradigm -> its minimal pairs.
 PAIRS: dict[str, Any] = {k: v for k, v in parse_yaml(read_text(_FILE), _FILE)[0].items() if k != "noun"}
@@ -57,7 +53,7 @@ def manifest_of(data: Path | None) -> Path:
     """The manifest of the books in a folder of data; raises DataMissing when it is not there."""
     manifest = (data or Path("DATA")) / "books" / "MANIFEST.csv"
     if data is None or not manifest.is_file():
-        raise DataMissing(f"{manifest}: not there; {FETCH}")
+        raise data_missing(f"{manifest}: not there", "books", data)
     return manifest
 
 
@@ -93,7 +89,7 @@ class BooksText(TextSource):
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"
             if not path.is_file():
-                raise DataMissing(f"{path}: not there; {FETCH}")
+                raise data_missing(f"{path}: not there", "books", self.folder.parent)
             content = path.read_bytes()
             found = hashlib.sha256(content).hexdigest()
             right = f"{expected} as in MANIFEST.csv (git's autocrlf, for one, changes the ends of lines)"

@@ -1,0 +1,251 @@
+"""fMRI of six people who watch nine films and series, with what is said or seen in every second: OpenNeuro ds005531.
+
+Yamaguchi, Koide-Majima, Kubo, Nakai, Nishimoto (1.0.0, 2024; CC0): 43 runs, 8.86 h, TR 1 s, 96 x 96 x 72 voxels.
+Beside the published files ``cache/ds005531`` gets float32 copies of the brain's voxels alone: 11 GB a person, for 23.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import h5py
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from scipy.io import loadmat
+
+from phaselab.brains.base import Array, BrainData, Group, brain
+from phaselab.data import data_missing
+from phaselab.errors import PhaselabError, expect, shown
+from phaselab.files import read_text, refuse_pointer
+from phaselab.lazy import View
+from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
+from phaselab.stimuli import Run, Stimulus
+from phaselab.stimuli.grid import convolve_events
+from phaselab.study import Beside, BrainSpec, digest_of
+
+Subject = Literal["S01", "S02", "S03", "S04", "S05", "S06"]
+Title = Literal["breakingbad", "bigbangtheory", "crown", "heroes", "suits", "dreamgirls", "glee", "mentalist", "gis"]
+#: The published files; a response is dataDT (volumes, all voxels), a mask tvoxels (voxels of the brain, from 1).
+PLACES = {
+    "response": "preprocessed_data/sub-{subject}/sub-{subject}_task-{run}.mat",
+    "mask": "preprocessed_data/sub-{subject}/vset_100.mat",
+    "localizer": "localizer/sub-{subject}/sub-{subject}_froi_Language.mat",
+    "speech_en": "annotation/{run}_speechTranscription_EN_each1sec.txt",
+    "speech": "annotation/{run}_speechTranscription_each1sec.txt",
+    "object": "annotation/{run}_objectiveAnnot50chara_each1sec.txt",
+    "story": "annotation/{run}_story_each1sec.txt",
+}
+#: Voxels along x, which runs fastest, and y: number x + 96 y + 9216 z of the volume, from 0.
+NX, NY = 96, 96
+#: Bytes of responses read at once; lines that an annotation may lack; share of the voxels that ``language`` takes.
+BLOCK, LACKING, LANGUAGE = 2**28, 5, 0.1
+NO_CEILING = (
+    "No noise ceiling is known: each film was shown once, to people whose voxels do not correspond. Scores are r "
+    "itself: its course in training can be compared, its height between people or regions only with care."
+)
+
+
+class FilmsSpec(BrainSpec):
+    """Section ``brain`` of a study with these data.
+
+    ``annotation``: ``speech_en`` is the only one in English; ``speech``, ``object`` (five annotators) and ``story``
+    (two) are Japanese. ``rule``: with ``dataset`` ``features.trim`` drops 20 s of every run, which repeat the end of
+    the one before (31,045 samples are left); with ``authors``, as in Nakagi et al. 2024, none of a title's first run,
+    and episode 2 of bigbangtheory is left out (``folds: given``: 22,262 samples train, 7,737 test). ``voxels``:
+    ``all`` of the brain; ``language``, the tenth with the greatest statistic of the language localizer; so many, evenly
+    spaced; or a table with columns ``subject``, ``voxel`` (as in the mask, from 1) and ``roi``.
+    """
+
+    name: Literal["films"] = "films"
+    subjects: Literal["all"] | tuple[Subject, ...] = "all"
+    titles: Literal["all"] | tuple[Title, ...] = "all"
+    annotation: Literal["speech_en", "speech", "object", "story"] = "speech_en"
+    rule: Literal["dataset", "authors"] = "dataset"
+    voxels: Literal["all", "language"] | Annotated[int, Field(ge=1)] | Beside = "all"
+
+
+class Films:
+    """What a study takes of the files below the folder `data`.
+
+    people : subjects. notes : on what was read. runs : a row per run, by its name, with ``task``, ``n_trs``,
+        ``overlap`` (as in ``stimuli.Run``) and ``fold`` (as in ``BrainData``).
+    """
+
+    def __init__(self, section: FilmsSpec, data: Path | None) -> None:
+        self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, [NO_CEILING]
+        self.people = [one for one in get_args(Subject) if section.subjects == "all" or one in section.subjects]
+        durations, split = (read_table(Path(__file__).with_name(f"ds005531_{n}.csv")) for n in ("runs", "paper_split"))
+        table = durations.merge(split, on=["task", "run", "duration_s"])
+        table["n_trs"], table["overlap"] = table["duration_s"].astype(int), table["first_sample_1based"].astype(int) - 1
+        if section.titles != "all":  # dreamgirls was shown in two sessions
+            table = table[table["task"].str.replace("Sess[12]$", "", regex=True).isin(section.titles)]
+        if section.rule == "authors":
+            table = table[table["split"] != "unused"]
+            table["overlap"] = table["first_samples_dropped_drama2brain"].astype(int)
+        table["fold"] = table["cv_fold"].mask(table["split"] == "test", "test")
+        self.runs = table.set_index(table["task"] + "_run-" + table["run"])
+        expect(self.people and len(self.runs), "brain: subjects, titles", "none", "one at least of each, or all")
+
+    def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
+        """A published file; DataMissing, where it is not there (unless it may be `dropped`), says how to get it."""
+        path = self.data / "ds005531" / "derivatives" / PLACES[what].format(subject=subject, run=run)
+        if not dropped and not (self.there and path.exists()):
+            chosen = {"subjects": ",".join(self.people), "titles": ",".join(self.runs["task"].unique())}
+            chosen["annotation"] = self.section.annotation
+            raise data_missing(f"{path}: not there", "ds005531", self.data if self.there else None, chosen)
+        return path
+
+    def key(self, subject: str, run: str) -> Path:
+        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another.
+
+        Results depend on it and the copy is named by it: both stay current when the original is dropped.
+        """
+        key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
+        known = key.read_text() if key.exists() else ""
+        mat = self.path("response", subject, run, dropped=known != "")
+        of_mat = stamped_digest(mat, key.parents[1] / ".stamps") if mat.exists() else known.split()[0]
+        if known != (now := f"{of_mat} {digest_file(self.path('mask', subject))}"):
+            with write_file(key) as aside:
+                aside.write_text(now)
+        return key
+
+    def copy(self, subject: str, run: str, drop_original: bool = False) -> Path:
+        """The copy of the brain's voxels, float32 (n_trs, n_voxels), made where it is not there, in about 20 s."""
+        key = self.key(subject, run)
+        copy = key.with_name(f"{run}-{digest_of(key.read_text())}.npy")
+        if not copy.exists():
+            mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
+            copy_voxels(self.path("response", subject, run), mask, n_trs, copy)
+        if drop_original:
+            self.path("response", subject, run, dropped=True).unlink(missing_ok=True)
+        return copy
+
+    def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of a subject's copies that are taken, ascending, and the region of each."""
+        mask, wanted = mask_of(self.path("mask", subject)), self.section.voxels
+        n, columns = len(mask), np.arange(len(mask))
+        if isinstance(wanted, Path):
+            table = read_table(wanted, "subject", "voxel", "roi")
+            own = table[table["subject"] == subject]
+            columns = pd.Index(mask + 1).get_indexer(numbers(own["voxel"], f"{wanted}: voxel"))
+            wrong = own["voxel"][(columns < 0) | own["voxel"].duplicated()].tolist()
+            right = f"some of the {n} of the mask, each once"
+            expect(len(own) and not wrong, f"{wanted}: voxels of {subject}", wrong, right)
+            return np.sort(columns), own["roi"].to_numpy()[np.argsort(columns)]
+        if isinstance(wanted, int):
+            expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
+            columns = np.arange(wanted) * n // wanted
+        if wanted == "language":
+            stat = -np.nan_to_num(vector(path := self.path("localizer", subject), "stat"), nan=-np.inf)
+            expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
+            columns = np.sort(np.argsort(stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+        return columns, np.full(len(columns), "language" if wanted == "language" else "brain")
+
+    def run(self, name: str) -> Run:
+        """A run with its texts; where the file lacks its last seconds it is noted."""
+        path, kind = self.path(self.section.annotation, run=name), self.section.annotation
+        lines, n_trs = read_text(path).removesuffix("\n").split("\n"), int(self.runs["n_trs"][name])
+        lacks = n_trs - len(lines)
+        expect(lacks <= LACKING, str(path), f"{len(lines)} lines", f"{n_trs}, one a second")
+        self.notes += [f"{path.name} lacks its last {lacks} s: nothing is taken to be there."] * (lacks > 0)
+        texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, kind.startswith("speech"))]
+        labels = pd.DataFrame(texts, columns=["second", "text"]).assign(task=self.runs["task"][name])
+        onsets = labels["second"].to_numpy(float)
+        heard = (tuple(labels["text"]), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)
+        return Run(name, *heard, overlap=int(self.runs["overlap"][name]))
+
+
+def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
+    """The annotations; the keys of responses (``Films.key``), and what voxels are chosen by."""
+    films = Films(section, data)
+    texts = [films.path(section.annotation, run=run) for run in films.runs.index]
+    of = [films.key(subject, run) for subject in films.people for run in films.runs.index]
+    of += [films.path("localizer", subject) for subject in films.people if section.voxels == "language"]
+    return {"stimulus": texts, "responses": [*of, section.voxels] if isinstance(section.voxels, Path) else of}
+
+
+@brain("films", FilmsSpec, version=1, stimulus=("titles", "annotation", "rule"), files=files)
+def load(section: FilmsSpec, data: Path | None) -> BrainData:
+    """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
+    films, fields = Films(section, data), section.model_dump(mode="json")
+    runs = tuple(map(films.run, names := tuple(map(str, films.runs.index))))
+    copies = {(subject, run): films.copy(subject, run) for subject in films.people for run in names}
+    taken = {subject: films.voxels(subject) for subject in films.people}
+
+    def read(subject: str, run: str) -> Array:
+        values, (columns, _) = np.load(copies[subject, run], mmap_mode="r"), taken[subject]
+        return values if len(columns) == values.shape[1] else View(values, columns=columns)
+
+    for subject, (columns, _) in taken.items():
+        same = set[int]()
+        for run in names:
+            values = np.load(copies[subject, run], mmap_mode="r")
+            few = columns[np.ptp(values[:: len(values) // 8][:, columns], axis=0) == 0]  # reads little of the file
+            same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
+        voxels = mask_of(films.path("mask", subject))[sorted(same)]
+        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, (x, y, z) in zip(voxels, coordinates(voxels), strict=True)]
+        films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)
+    return BrainData(
+        name="films",
+        description=f"fMRI of {len(films.people)} people who watch films and series, {len(names)} runs "
+        f"(OpenNeuro ds005531, CC0); annotation {section.annotation}, voxels {fields['voxels']}",
+        stimulus=Stimulus("films", runs),
+        groups=(Group(tuple(films.people), names),),
+        read=read,
+        rois={subject: regions for subject, (_, regions) in taken.items()},
+        nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
+        notes=tuple(films.notes),
+        stamp=digest_of([fields, *map(digest_file, files(section, data)["responses"])]),
+        folds=dict(zip(names, films.runs["fold"], strict=True)),
+    )
+
+
+def copy_voxels(mat: Path, mask: np.ndarray, n_trs: int, out: Path) -> None:
+    """Write the first `n_trs` volumes of a response, and of them the voxels `mask`, as float32 .npy, block by block."""
+    refuse_pointer(mat)
+    try:
+        with h5py.File(mat) as file, write_file(out) as aside:
+            values = file.get("dataDT", np.empty(0))
+            fits = values.ndim == 2 and values.shape[0] >= n_trs and values.shape[1] > mask.max()
+            right = f"numbers of {n_trs} volumes or more, {mask.max() + 1} voxels or more in each"
+            expect(fits and values.dtype.kind in "iuf", f"{mat}: dataDT", f"{values.dtype} {values.shape}", right)
+            copy = np.lib.format.open_memmap(aside, "w+", np.float32, (n_trs, len(mask)))
+            step = max(1, BLOCK // (values.shape[1] * values.dtype.itemsize))
+            for start in range(0, n_trs, step):
+                copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
+            copy.flush()
+    except OSError as error:
+        raise PhaselabError(f"{mat}: cannot be read as MATLAB 7.3 (HDF5), or copied to {out}: {error}") from error
+
+
+def vector(path: Path, name: str) -> np.ndarray:
+    """A variable of a file of MATLAB 5, float64 (n,)."""
+    refuse_pointer(path)
+    try:
+        return np.asarray(loadmat(path)[name], dtype=float).ravel()
+    except Exception as error:  # SciPy has many kinds, and none names the file
+        raise PhaselabError(f"{path}: found no numbers {name} of MATLAB 5: {error}") from error
+
+
+def mask_of(path: Path) -> np.ndarray:
+    """(n_voxels,) numbers, from 0, of the brain's voxels in the volume, in the order of the file."""
+    voxels = vector(path, "tvoxels")
+    fits = len(voxels) and voxels.min() >= 1 and len({*voxels}) == len(voxels) and not (voxels % 1).any()
+    expect(fits, f"{path}: tvoxels", voxels[:5].tolist(), "distinct whole numbers from 1")
+    return voxels.astype(np.int64) - 1
+
+
+def coordinates(voxels: np.ndarray) -> np.ndarray:
+    """(n, 3) x, y, z, from 0, of voxels with these numbers, from 0."""
+    return np.stack([voxels % NX, voxels // NX % NY, voxels // (NX * NY)], axis=1)
+
+
+def said(line: str, speech: bool) -> list[str]:
+    """What there is in a second: utterances, or what each annotator wrote; nobody's ``..`` is left out.
+
+    A line begins with a time stamp, through its first bracket; speech with a prefix, and each speaker before a colon.
+    """
+    line = line[line.find("]") + 1 :].replace("\u3000", "").replace("不明", "..")
+    parts = line.split("メイン#", 1)[-1].split("/") if speech else line.split("/")
+    texts = (part.split(":", 1)[-1].strip() if speech else part.strip() for part in parts)
+    return [text for text in texts if text not in ("", ".", "..")]

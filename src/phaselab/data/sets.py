@@ -1,0 +1,117 @@
+"""The data sets of ``sets.yaml``, the files of their registries, and choosing among these."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import quote
+
+import pandas as pd
+
+from phaselab.errors import expect
+from phaselab.files import parse_yaml, read_text
+from phaselab.results import DataMissing, amount, read_table
+
+_HERE = Path(__file__).parent
+#: Columns of every registry; the others are what files are chosen by.
+_COLUMNS = ("path", "bytes", "digest", "version")
+
+
+@dataclass(frozen=True)
+class File:
+    """A published file; `digest` as ``sha256:...``, ``md5:...`` or ``git:...`` (that of a blob in git).
+
+    `bytes` is None where the publisher does not state it, `url` empty where there is none.
+    """
+
+    path: str
+    bytes: int | None
+    digest: str
+    url: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set; ``sets.yaml`` says what its fields are."""
+
+    name: str
+    about: str
+    licence: str
+    citation: str
+    left_out: str = ""
+    how: str = ""
+    smallest: Mapping[str, str] = field(default_factory=dict)
+    urls: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The registry, a row per file; an empty cell in a column of choice: the file goes with any."""
+        return read_table(_HERE / "registries" / f"{self.name}.csv", *_COLUMNS)
+
+    @property
+    def choices(self) -> dict[str, list[str]]:
+        """What files are chosen by (``subjects``, ``titles`` ...) -> all that there are."""
+        return {name: sorted({*self.table[name]} - {""}) for name in [*self.table] if name not in _COLUMNS}
+
+    def select(self, chosen: Mapping[str, str]) -> list[File]:
+        """The files of a choice: for each of ``choices`` a text with commas, or ``all``.
+
+        A PhaselabError for a choice that the set does not have, that is missing, names nothing known, or has no file.
+        """
+        choices, table, taken = self.choices, self.table, pd.Series(True, self.table.index)
+        options = ", ".join(f"--{name}" for name in choices) or "no choice: it is taken whole"
+        for name, text in chosen.items():
+            expect(name in choices, f"--{name}", repr(text), f"none: {self.name} has {options}")
+        words = {name: {word.strip() for word in chosen.get(name, "").split(",")} - {""} for name in choices}
+        for name, known in choices.items():
+            strange = ", ".join(map(repr, sorted(words[name] - {*known, "all"}))) or "nothing"
+            right = f"some of {', '.join(known)} with commas between, or all; the smallest part: {self.command()}"
+            expect(words[name] and strange == "nothing", f"--{name}", strange, right)
+            taken &= table[name].isin([*(known if "all" in words[name] else words[name]), ""])
+        for name, asked in words.items():
+            lacking = ", ".join(sorted(asked - {"all", *table.loc[taken, name]}))
+            expect(not lacking, f"--{name}", f"{lacking}, without a file in this choice", "what goes with the others")
+        return self.files(table[taken])
+
+    def files(self, rows: pd.DataFrame | None = None) -> list[File]:
+        """The files of some rows of the registry, by default of all.
+
+        Their addresses always give the same bytes: of a commit, or of a version where the publisher has kept it.
+        """
+        found = []
+        for path, size, digest, version in (self.table if rows is None else rows)[[*_COLUMNS]].to_numpy():
+            form = self.urls.get(digest.partition(":")[0], "")
+            url = form.format(path=quote(path), version=quote(version)).removesuffix("?versionId=")
+            found.append(File(path, int(size) if size else None, digest, url))
+        return found
+
+    def command(self, data: Path | None = None, chosen: Mapping[str, str] | None = None) -> str:
+        """What to type to get a choice, by default the smallest part."""
+        choice = [word for name, text in (chosen or self.smallest).items() for word in (f"--{name}", text)]
+        source = [] if self.urls else ["--from", "FOLDER"]
+        place = ["--data", str(data)] if data else []
+        return shlex.join(["phaselab", "data", "get", self.name, *choice, *source, *place])
+
+
+#: Name -> data set.
+SETS = {row["name"]: DataSet(**row) for row in parse_yaml(read_text(_HERE / "sets.yaml"), "sets.yaml")[0]["sets"]}
+
+
+def counted(files: Sequence[File]) -> str:
+    """How many files, and their bytes, as far as these are stated."""
+    unknown = sum(file.bytes is None for file in files)
+    sizes = [f"{amount(sum(file.bytes or 0 for file in files), 'kMGT')}B"] * (unknown < len(files) or not files)
+    sizes += [f"{unknown} of a size that is not stated"] * bool(unknown)
+    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(sizes)})"
+
+
+def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, str] | None = None) -> DataMissing:
+    """The error for files that are not there: `what` is missing of which set, and what to type to get it."""
+    of = SETS[name]
+    how = f"{of.how}; " if of.how else ""
+    then = "" if data else ", and name DATA with --data or PHASELAB_DATA"
+    command = of.command(data or Path("DATA"), chosen)
+    return DataMissing(f"{what}; {how}type: {command} ({of.citation}; {of.licence}){then}")
