@@ -16,7 +16,7 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
-from phaselab.study import PhaseSpec, Study, digest_of
+from phaselab.study import PhaseSpec, Study, at_depth, digest_of
 
 __all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", "brain_measure", "chance_level"]
 __all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
@@ -127,7 +127,7 @@ def brain_layer(curves: pd.DataFrame, layer: float | str | None = None, roi: str
     if layer in ("best", "mean"):
         return select_layer(rows) if layer == "best" else -1
     if isinstance(layer, float) and 0 <= layer <= 1:
-        return min(layers, key=lambda i: abs(i - layer * layers[-1]))
+        return at_depth(layers, layer)
     expect(layer in layers, "layer", repr(layer), f"'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
     return int(layer)
 
