@@ -90,9 +90,9 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, study, how = unit.bench, unit.bench.study, {"rois": unit.bench.brain.rois, "device": unit.bench.device}
+    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
     nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)
     if not isinstance(rule, str):
         layers = [at_depth(layers, rule) if isinstance(rule, float) else rule]
-    X, given = {layer: unit.aligned[layer] for layer in layers}, bench.brain.folds
-    return unique_contribution(X, nuisance, bench.responses, study.encoding, given=given, **how)
+    X = {layer: unit.aligned[layer] for layer in layers}
+    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, **_how(bench))
