@@ -21,7 +21,7 @@ from phaselab.cli import app
 from phaselab.encoding import encode
 from phaselab.encoding.encode import read_voxels
 from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
-from phaselab.encoding.unique import unique_contribution
+from phaselab.encoding.himalaya import unique_contribution
 from phaselab.errors import PhaselabError
 from phaselab.features import Features, store, to_trs
 from phaselab.results import Store

@@ -11,7 +11,7 @@ import zarr
 from himalaya.backend import get_backend, set_backend
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding import encode, read_voxels, reference, shuffled_stimulus, write_voxels
+from phaselab.encoding import encode, himalaya, read_voxels, shuffled_stimulus, write_voxels
 from phaselab.encoding import folds as cv
 from phaselab.encoding.arrays import Columns, groups_of
 from phaselab.encoding.estimator import RidgeCV
@@ -170,7 +170,7 @@ def test_alphas_are_himalayas(p) -> None:
     X, X_test = rng.standard_normal((120, p)), rng.standard_normal((40, p))
     Y = X @ rng.standard_normal((p, 15)) / p**0.5 + rng.standard_normal((120, 15))
     folds, alphas = cv.contiguous(120, 3), np.logspace(-1, 5, 7)[::-1]
-    predicted, best = reference.ridge(X, Y, X_test, alphas, folds)
+    predicted, best = himalaya.ridge(X, Y, X_test, folds, alphas)
     splits = Splits(120, tuple(folds))
     fit = solve(Plan(X, splits, alphas), Targets.survey(Y, splits))
     assert predicted.shape == (40, 15)

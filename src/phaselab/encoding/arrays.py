@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,16 +172,10 @@ class Group:
     def finite(self, columns: slice) -> np.ndarray:
         """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
         values = self.Y[:, columns].astype(np.float64)
-        for bad in np.flatnonzero(~np.isfinite(values).all(axis=0)):
-            self.refuse(columns.start + int(bad))
+        for column, row in np.argwhere(~np.isfinite(values.T))[:1]:
+            subject, run = self.subjects[self.subject_of[columns.start + column]], list(self.lengths)[self.runs[row]]
+            raise PhaselabError(f"run {run}: subject {subject}: found NaN or infinite values, expected none")
         return values
-
-    def refuse(self, column: int) -> None:
-        """Say of which subject and run there are values in a column that are not finite."""
-        bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
-        run = list(self.lengths)[self.runs[bad][0]]
-        where = f"run {run}: subject {self.subjects[self.subject_of[column]]}"
-        raise PhaselabError(f"{where}: found NaN or infinite values, expected none")
 
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
@@ -213,3 +207,31 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
         expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
         check_real(part, f"run {run}: {who}")
     return list(parts.values())
+
+
+def batches(n_voxels: int, size: int) -> Iterator[slice]:
+    """Ranges of `size` columns, of which the last may be shorter."""
+    for start in range(0, n_voxels, size):
+        yield slice(start, min(start + size, n_voxels))
+
+
+def by_region(
+    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
+) -> list[dict[str, Any]]:
+    """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
+    rows, regions = [], regions_of(rois)
+    for measure, values in measures.items():
+        for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
+            for roi, inside in regions.items():
+                known = of_layer[inside & ~np.isnan(of_layer)]
+                value = known.mean() if len(known) else np.nan
+                stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
+                key = {"measure": measure, "layer": layer, "subject": subject, "roi": roi}
+                rows.append(key | {"value": value, "stderr": stderr})
+    return rows
+
+
+def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
+    """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
+    names = np.asarray(rois).astype(str)
+    return {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}

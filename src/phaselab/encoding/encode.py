@@ -14,8 +14,8 @@ import torch
 import zarr
 from scipy.stats import false_discovery_control
 
-from phaselab.encoding import reference, significance
-from phaselab.encoding.arrays import Features, Group, Responses, groups_of
+from phaselab.encoding import himalaya, significance
+from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of
 from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
 from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.encoding.ridge.targets import NOT_FINITE
@@ -96,7 +96,7 @@ class _GroupFit:
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
-            group.refuse(bad)
+            group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
                 many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
@@ -134,11 +134,7 @@ class _GroupFit:
         more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
             for columns in batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
-                Y, fitted = self.group.Y[:, columns], []
-                for (train, test), part in zip(self.folds, self.targets, strict=True):
-                    data = X[train], Y[train], X[test]
-                    fitted.append(reference.ridge(*data, self.alphas, part.splits.folds, self.device.type))
-                yield columns, fitted
+                yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
             return
         n_test = max(part.n_test for part in self.targets)
         plan = self._plan(X, 0)
@@ -165,6 +161,10 @@ class _GroupFit:
     def _plan(self, X: np.ndarray, k: int) -> Plan:
         train, test = self.folds[k]
         return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
+
+    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        (train, test), Y, inner = self.folds[k], self.group.Y[:, columns], self.targets[k].splits.folds
+        return himalaya.ridge(X[train], Y[train], X[test], inner, self.alphas, self.device.type)
 
     def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
@@ -211,28 +211,6 @@ def summarise(
     return pd.DataFrame(rows)
 
 
-def by_region(
-    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
-) -> list[dict[str, Any]]:
-    """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
-    rows, regions = [], regions_of(rois)
-    for measure, values in measures.items():
-        for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
-            for roi, inside in regions.items():
-                known = of_layer[inside & ~np.isnan(of_layer)]
-                value = known.mean() if len(known) else np.nan
-                stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
-                key = {"measure": measure, "layer": layer, "subject": subject, "roi": roi}
-                rows.append(key | {"value": value, "stderr": stderr})
-    return rows
-
-
-def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
-    """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
-    names = np.asarray(rois).astype(str)
-    return {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}
-
-
 def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
     """Write per-voxel scores as Zarr: subject / {r, p, significant, alpha} of (n_layers, n_voxels)."""
     group = zarr.open_group(path, mode="w")
@@ -249,9 +227,3 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
         subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}
         for subject, own in sorted(group.groups())
     }
-
-
-def batches(n_voxels: int, size: int) -> Iterator[slice]:
-    """Ranges of `size` columns, of which the last may be shorter."""
-    for start in range(0, n_voxels, size):
-        yield slice(start, min(start + size, n_voxels))

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from phaselab.encoding.arrays import Features, Responses, groups_of
-from phaselab.encoding.encode import regions_of
+from phaselab.encoding.arrays import Features, Responses, groups_of, regions_of
 from phaselab.encoding.significance import stretches_of
 from phaselab.errors import expect
 from phaselab.stats import unit

@@ -72,7 +72,7 @@ def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
 @stage("unique", version=2, reads=_RIDGE, asked=lambda study, model: study.encoding.unique, **_ALIKE)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
-    from phaselab.encoding.unique import unique_contribution
+    from phaselab.encoding.himalaya import unique_contribution
 
     bench, rois = unit.bench, unit.bench.brain.rois
     nuisance, spec = bench.trimmed(bench.brain.nuisance), bench.study.encoding

@@ -338,8 +338,6 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
         z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
-        if part.silent is not None:
-            z[:, part.silent[k]] = 0
         scores += _scores(fold, part.squares[k], z, w)
     scores /= len(plan.folds)
     best = scores.max(0).values

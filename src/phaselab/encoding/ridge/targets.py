@@ -69,24 +69,6 @@ SURVEYED_AT_ONCE = 1 << 25
 NOT_FINITE, CONSTANT = "NaN or infinite values", "constant in the training set"
 
 
-class Source:
-    """Some `rows` (None: all) of an array that may be larger than memory, read by columns."""
-
-    def __init__(self, values: Any, rows: np.ndarray | None, name: str) -> None:
-        shape = tuple(values.shape)
-        expect(len(shape) == 2 and all(shape), name, f"shape {shape}", "(samples, targets), none of them 0")
-        check_real(values, name)
-        self.values, self.rows, self.n_targets = values, rows, int(shape[1])
-        self.n = shape[0] if rows is None else len(rows)
-
-    def read(self, columns: np.ndarray) -> np.ndarray:
-        """(n, n_columns), float32 or float64; `columns` ascend."""
-        values = View(self.values, columns=columns)[:, :]
-        values = values if self.rows is None else values[self.rows]
-        kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
-        return np.require(values, kind, ["C", "W"])
-
-
 @dataclass(frozen=True)
 class Batch:
     """Some `columns` of ``Targets``."""
@@ -96,24 +78,22 @@ class Batch:
     Y_test: torch.Tensor | None
     sums: torch.Tensor
     squares: torch.Tensor
-    silent: torch.Tensor | None  # None where nothing is
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
     """Responses, and what of them does not depend on features; made by ``Targets.survey``."""
 
-    source: Source  # the training rows
-    held_out: Source | None  # the test rows
+    sources: list[tuple[Any, Any]]  # arrays and their rows: the training set, then the test set if there is one
     splits: Splits
+    n_test: int
     left_out: dict[int, str]  # target -> why it is not fitted
     kept: np.ndarray  # (n_kept,) numbers of the other targets
     mean: np.ndarray  # float64 (n_targets,) of the training set
     scale: np.ndarray  # float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved
     taken_off: np.ndarray  # the mean, rounded to the precision of the responses
     sums: np.ndarray  # (n_pieces, n_targets), scaled
-    squares: np.ndarray  # (n_folds, n_targets) about the mean of each validation set, scaled
-    silent: np.ndarray  # (n_folds, n_targets) constant in the training set of a fold
+    squares: np.ndarray  # (n_folds, n_targets) about the mean of each validation set, scaled; 0: a set is constant
     test_constant: np.ndarray  # (n_targets,) constant in the test set
 
     @classmethod
@@ -126,52 +106,57 @@ class Targets:
         train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
         Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
         """
-        source, held_out = Source(Y, train, "Y"), None
-        if Y_test is not None or test is not None:
-            held_out = Source(Y if Y_test is None else Y_test, test, "Y_test")
-            found = held_out.n_targets
-            expect(found == source.n_targets, "Y_test", f"{found} targets", f"{source.n_targets} as in Y")
-        expect(source.n == splits.n, "Y", f"{source.n} samples", f"{splits.n} as in X")
+        known = {"Y": (Y, train), "Y_test": (Y if Y_test is None and test is not None else Y_test, test)}
+        sources, lengths = list[tuple[Any, Any]](), list[int]()
+        for name, (values, rows) in known.items():
+            if values is None:
+                continue
+            check_real(values, name)
+            expect(len(values.shape) == 2, name, f"shape {tuple(values.shape)}", "(samples, targets)")
+            width, n_targets = values.shape[1], Y.shape[1]
+            expect(width == n_targets, name, f"{width} targets", f"{n_targets} as in Y")
+            sources.append((values, slice(None) if rows is None else rows))
+            lengths.append(values.shape[0] if rows is None else len(rows))
+        expect(lengths[0] == splits.n, "Y", f"{lengths[0]} samples", f"{splits.n} as in X")
         at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
         parts = []
-        for start in range(0, source.n_targets, at_once):
-            columns = np.arange(start, min(start + at_once, source.n_targets))
-            held = None if held_out is None else held_out.read(columns)
-            parts.append(_look(source.read(columns), held, splits))
-        finite, constant, *known = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
+        for start in range(0, n_targets, at_once):
+            columns = np.arange(start, min(start + at_once, n_targets))
+            parts.append(_look(splits, *(_read(*source, columns) for source in sources)))
+        finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
-        kept = np.setdiff1d(np.arange(source.n_targets), out)
-        return cls(source, held_out, splits, left_out, kept, *known)
-
-    @property
-    def n_test(self) -> int:
-        """Number of test rows."""
-        return 0 if self.held_out is None else self.held_out.n
+        kept = np.setdiff1d(np.arange(n_targets), out)
+        return cls(sources, splits, sum(lengths[1:]), left_out, kept, *found)
 
     def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
         """These of the kept targets, in ascending order."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
-        def ready(source: Source) -> torch.Tensor:
+        def ready(source: tuple[Any, Any]) -> torch.Tensor:
             # A mean that is large against the variance must go before rounding.
-            values = torch.from_numpy(source.read(columns))
+            values = torch.from_numpy(_read(*source, columns))
             values = values.to(torch.promote_types(values.dtype, dtype))
             values = values - torch.from_numpy(mean).to(values.dtype)
             if (scale != 1).any():
                 values *= torch.from_numpy(scale).to(values.dtype)
             return values.to(device, dtype)
 
-        Y = ready(self.source)
+        Y, *held = map(ready, self.sources)
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
-        held = None if self.held_out is None else ready(self.held_out)
-        silent = torch.from_numpy(self.silent[:, columns]).to(device) if self.silent[:, columns].any() else None
         sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
-        return Batch(columns, Y, held, sums, squares, silent)
+        return Batch(columns, Y, held[0] if held else None, sums, squares)
 
 
-def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.ndarray, ...]:
+def _read(values: Any, rows: Any, columns: np.ndarray) -> np.ndarray:
+    """(n_rows, n_columns) of an array that may be larger than memory, float32 or float64; `columns` ascend."""
+    values = View(values, columns=columns)[:, :][rows]
+    kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
+    return np.require(values, kind, ["C", "W"])
+
+
+def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
     """Which of some targets, (n, b) and (n_test, b), are finite and constant; then the arrays of ``Targets``."""
     if splits.order is not None:
         raw = raw[splits.order]
@@ -201,13 +186,11 @@ def _look(raw: np.ndarray, held: np.ndarray | None, splits: Splits) -> tuple[np.
     sums = np.stack([part.sum(axis=0) for part in parts])
     piece_squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
     squares = np.empty((len(splits.folds), len(high)))
-    silent = np.empty(squares.shape, bool)
     for fold, (_, validation) in enumerate(splits.folds):
-        mine = splits.pieces(fold, VALIDATE)
+        mine, others = splits.pieces(fold, VALIDATE), splits.pieces(fold, TRAIN)
         squares[fold] = (piece_squares[mine].sum(axis=0) - sums[mine].sum(axis=0) ** 2 / len(validation)).clip(0)
         # What rounding leaves of a constant is no variance, and nothing is learned from one.
-        others = splits.pieces(fold, TRAIN)
-        squares[fold][highest[mine].max(axis=0) == lowest[mine].min(axis=0)] = 0
-        silent[fold] = highest[others].max(axis=0) == lowest[others].min(axis=0)
+        for part in (mine, others):
+            squares[fold][highest[part].max(axis=0) == lowest[part].min(axis=0)] = 0
     mean = taken_off + sums.sum(axis=0) / splits.n / scale
-    return finite, spread == 0, mean, scale, taken_off, sums, squares, silent, test_constant
+    return finite, spread == 0, mean, scale, taken_off, sums, squares, test_constant
