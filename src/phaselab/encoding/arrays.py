@@ -112,14 +112,16 @@ Features = Mapping[int, Mapping[str, np.ndarray]]
 Responses = Mapping[str, Mapping[str, Any]]
 
 
-class Columns:
-    """(n_trs, n_voxels) of all runs and subjects, joined where it is read; columns that were read last are kept."""
+class Group:
+    """(n_trs, n_voxels) of subjects with the same runs, joined where it is read; columns that were read last are kept."""
 
-    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
-        self._parts = parts  # of each subject, those of each run
+    def __init__(self, subjects: Sequence[str], lengths: dict[str, int], parts: Sequence[Sequence[Any]]) -> None:
+        self.subjects, self.lengths, self._parts = subjects, lengths, parts  # `lengths`: run -> TRs; parts of each run
         self.ends = np.cumsum([of_subject[0].shape[1] for of_subject in parts])
-        self.shape = (sum(part.shape[0] for part in parts[0]), int(self.ends[-1]))
+        self.shape = (sum(lengths.values()), int(self.ends[-1]))
         self.dtype = np.result_type(*(part.dtype for of_subject in parts for part in of_subject))
+        self.runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))  # (n_trs,) number of the run of each TR
+        self.subject_of = np.searchsorted(self.ends, np.arange(self.shape[1]), side="right")  # (n_voxels,) its number
         self._kept = slice(0, 0), np.empty((self.shape[0], 0), self.dtype)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
@@ -139,25 +141,6 @@ class Columns:
                 row += part.shape[0]
         return out
 
-
-@dataclass(frozen=True)
-class Group:
-    """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""
-
-    subjects: tuple[str, ...]
-    lengths: dict[str, int]
-    Y: Columns
-
-    @property
-    def runs(self) -> np.ndarray:
-        """(n_trs,) number of the run of each TR."""
-        return np.repeat(np.arange(len(self.lengths)), list(self.lengths.values()))
-
-    @property
-    def subject_of(self) -> np.ndarray:
-        """(n_voxels,) number of the subject of each column."""
-        return np.searchsorted(self.Y.ends, np.arange(self.Y.shape[1]), side="right")
-
     def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
         values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
@@ -167,11 +150,11 @@ class Group:
 
     def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Subject -> its columns of (..., n_voxels)."""
-        return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
+        return dict(zip(self.subjects, np.split(values, self.ends[:-1], axis=-1), strict=True))
 
     def finite(self, columns: slice) -> np.ndarray:
         """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
-        values = self.Y[:, columns].astype(np.float64)
+        values = self[:, columns].astype(np.float64)
         for column, row in np.argwhere(~np.isfinite(values.T))[:1]:
             subject, run = self.subjects[self.subject_of[columns.start + column]], list(self.lengths)[self.runs[row]]
             raise PhaselabError(f"run {run}: subject {subject}: found NaN or infinite values, expected none")
@@ -190,7 +173,7 @@ def groups_of(X: Features, Y: Responses) -> list[Group]:
     groups = []
     for runs, subjects in found.items():
         own = {run: lengths[run] for run in runs}
-        groups.append(Group(tuple(subjects), own, Columns([_checked(f"subject {s}", Y[s], own) for s in subjects])))
+        groups.append(Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects]))
     return groups
 
 

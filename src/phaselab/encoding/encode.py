@@ -17,8 +17,7 @@ from scipy.stats import false_discovery_control
 from phaselab.encoding import himalaya, significance
 from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of
 from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
-from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
-from phaselab.encoding.ridge.targets import NOT_FINITE
+from phaselab.encoding.ridge import NOT_FINITE, Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.errors import expect
 from phaselab.lazy import View
 from phaselab.stats import check_ceiling, pearson
@@ -92,7 +91,7 @@ class _GroupFit:
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
         self.targets = [
-            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
+            Targets.survey(group, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
@@ -106,14 +105,14 @@ class _GroupFit:
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
-        n_voxels = self.group.Y.shape[1]
+        n_voxels = self.group.shape[1]
         r, alpha, counts = np.empty(n_voxels), np.empty(n_voxels), []
         for columns, fitted in self._fitted(X):
             # A voxel that is constant in the training set cannot be fitted: its best prediction is its mean.
             for part, (predicted, chosen) in zip(self.targets, fitted, strict=True):
                 out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
                 predicted[:, out], chosen[out] = 0, self.alphas[0]
-            measured = self.group.Y[:, columns]  # kept since it was fitted
+            measured = self.group[:, columns]  # kept since it was fitted
             predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
             of_folds = [torch.as_tensor(pearson(*pair)).cpu().numpy() for pair in zip(predictions, held, strict=True)]
@@ -128,10 +127,10 @@ class _GroupFit:
 
     def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
         """Batches of voxels, each with predictions (n_test, b), less a mean, and alphas (b,) of every fold."""
-        n_trs, n_voxels = self.group.Y.shape
+        n_trs, n_voxels = self.group.shape
         memory, each_fold = self.spec.memory * 2**30, range(len(self.folds))
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
-        more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
+        more = n_trs * (2 * self.group.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
             for columns in batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
                 yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
@@ -163,7 +162,7 @@ class _GroupFit:
         return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
 
     def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-        (train, test), Y, inner = self.folds[k], self.group.Y[:, columns], self.targets[k].splits.folds
+        (train, test), Y, inner = self.folds[k], self.group[:, columns], self.targets[k].splits.folds
         return himalaya.ridge(X[train], Y[train], X[test], inner, self.alphas, self.device.type)
 
     def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:

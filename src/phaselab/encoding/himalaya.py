@@ -95,7 +95,7 @@ def _explained(spaces: list[Space], group: Group, parts: np.ndarray, spec: Encod
     """R^2 of the model of these spaces; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
-    (n_trs, n_voxels), folds = group.Y.shape, outer_folds(parts, spec)
+    (n_trs, n_voxels), folds = group.shape, outer_folds(parts, spec)
     shares = np.array(list(product(*(weights for _, weights in spaces))))
     params = BATCHES | {"n_iter": shares / shares.sum(axis=1, keepdims=True), "progress_bar": False}
     params |= {"warn": False, "alphas": np.logspace(*spec.log10_alphas)}

@@ -31,7 +31,7 @@ def summarise(
     for measure, group in product(measures, groups_of(X, Y)):
         matrix, far = MATRICES[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
-        for subject, at in zip(group.subjects, pairwise([0, *group.Y.ends]), strict=True):
+        for subject, at in zip(group.subjects, pairwise([0, *group.ends]), strict=True):
             responses = group.finite(slice(*at))
             for roi, inside in regions_of(rois[subject]).items():
                 if measure == "rsa" and inside.sum() < 2:
