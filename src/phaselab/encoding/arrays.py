@@ -113,7 +113,7 @@ Responses = Mapping[str, Mapping[str, Any]]
 
 
 class Group:
-    """(n_trs, n_voxels) of subjects with the same runs, joined where it is read; columns that were read last are kept."""
+    """(n_trs, n_voxels) of subjects with the same runs, joined where it is read; what was read last is kept."""
 
     def __init__(self, subjects: Sequence[str], lengths: dict[str, int], parts: Sequence[Sequence[Any]]) -> None:
         self.subjects, self.lengths, self._parts = subjects, lengths, parts  # `lengths`: run -> TRs; parts of each run
