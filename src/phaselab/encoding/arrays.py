@@ -24,24 +24,11 @@ class Array:
     where: str
     label: str
     path: Path
+    name: str  # the label, or that of the file
     values: Any
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
-        return tuple(self.values.shape)
-
-    @property
-    def name(self) -> str:
-        """The label, or that of the file."""
-        return self.label or self.path.stem
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """What ``phaselab extract`` says of it (``layers``, ``hemodynamics``); empty for other arrays."""
-        found: Mapping[str, Any] = dict(getattr(self.values, "attrs", {})).get("phaselab", {})
-        return found
+    about: Mapping[str, Any]  # what ``phaselab extract`` says of it (``layers``, ``hemodynamics``); else empty
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
@@ -76,7 +63,8 @@ def open_array(text: str, option: str) -> Array:
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
     kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64  # whatever holds them exactly
-    return Array(where, label, path, found, np.dtype(kind))
+    about = getattr(found, "attrs", {}).get("phaselab", {})
+    return Array(where, label, path, label or path.stem, found, tuple(found.shape), np.dtype(kind), about)
 
 
 def check_real(values: Any, where: str) -> None:

@@ -45,10 +45,8 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
         rows = np.sort(test)
         holes = (np.diff(rows) > 1) & (np.diff(runs[rows]) == 0)
         found = f"rows {rows[:5].tolist()} ... of one run tested with others between them: nothing is held out in time"
-        right = (
-            "whole runs (given, and each in one place), stretches of rows, or independent=True for rows without order"
-        )
-        expect(not holes.any(), f"cv: fold {number}", found, right)
+        ways = "stretches of rows, or independent=True for rows without order"
+        expect(not holes.any(), f"cv: fold {number}", found, f"whole runs (given, and each in one place), {ways}")
 
 
 def fold_weights(lengths: Sequence[int]) -> np.ndarray:

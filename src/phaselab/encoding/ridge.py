@@ -92,9 +92,8 @@ class Splits:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some `columns` of ``Targets``."""
+    """Some of the ``Targets``."""
 
-    columns: np.ndarray
     Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
     Y_test: torch.Tensor | None
     sums: torch.Tensor
@@ -167,7 +166,7 @@ class Targets:
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
         sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
-        return Batch(columns, Y, held[0] if held else None, sums, squares)
+        return Batch(Y, held[0] if held else None, sums, squares)
 
 
 def _read(values: Any, rows: Any, columns: np.ndarray) -> np.ndarray:
@@ -262,7 +261,6 @@ class Plan:
     """Factorisations of the features of one layer, for any number of responses.
 
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
-    splits : folds over the rows of X, by which alpha is chosen; in each everything is centred on its own mean.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
     dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
 
@@ -484,16 +482,17 @@ def solve(
     kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
     size = LARGEST_BATCH[plan.device.type]
     for start in range(0, len(kept), size):
-        part = targets.batch(kept[start : start + size], plan.device, plan.dtype)
+        chosen = kept[start : start + size]
+        part = targets.batch(chosen, plan.device, plan.dtype)
         index, score, Z = _search(plan, part)
-        at, units = part.columns - columns.start, 1 / targets.scale[part.columns]
+        at, units = chosen - columns.start, 1 / targets.scale[chosen]
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
         # Divided by the largest g, which keeps it off the smallest numbers.
         shrunk = relative[index].T * Z
         if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
             test_score = _correlation(predicted, part.Y_test).cpu().numpy()
-            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, test_score)
+            fit.test_score[at] = np.where(targets.test_constant[chosen], 0, test_score)
             if fit.predictions is not None:
                 fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
         if fit.weights is not None:

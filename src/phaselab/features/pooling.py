@@ -41,10 +41,9 @@ CHUNK = 1 << 28
 class Features:
     """Hidden states of a stimulus, one row per text, the runs one after another.
 
-    Layer 0 is the embedding output, the last one is after the final norm, as in the ``hidden_states`` of transformers
-    (where those of Mamba leave the embeddings out). `notes` count ``texts``; ``empty``, without a state; ``truncated``,
-    with less context than asked for (or cut); ``documents``; ``tokens`` through the network; ``batch_tokens``, most of
-    a batch, fewer if memory ran out; and say what begins every pass (``opening``).
+    Layer 0 is the embedding output, the last one is after the final norm, as in the ``hidden_states`` of transformers.
+    `notes` count ``texts``; ``empty``, without a state; ``truncated``, with less context than asked for (or cut);
+    ``documents``; ``tokens`` through the network; ``batch_tokens``; and say what begins a pass (``opening``).
     """
 
     layers: Mapping[int, np.ndarray]  # layer -> float32 (n_texts, p), made when it is asked for
@@ -182,15 +181,12 @@ def extract(
 ) -> Features:
     """Hidden states of every layer, or of some, one row per text of the stimulus.
 
-    The context of ``seconds`` are the texts of a narrative that began in the last ``seconds`` seconds and at an earlier
-    moment. With ``words`` the texts between two ``starts`` of a run are read in passes: the first ``window + stride``
-    together, then ``stride`` new ones at a time after the ``window`` before them. Texts are joined by single spaces,
-    and what occurs twice is read once.
+    With ``words`` the first ``window + stride`` texts of a narrative are read together, then ``stride`` new ones at a
+    time after the ``window`` before them. Texts are joined by single spaces, and what occurs twice is read once.
 
-    What begins every pass (``passes.opening``) is never pooled; what the tokenizer puts behind a text is left out. With
-    neither, a text that begins a pass is pooled without its first token, and is empty if it has no other; unless
-    ``first_token`` is ``keep``. A pass that is longer than the model's context loses tokens on its left, but no more
-    than half of that context: beyond, it takes fewer new texts.
+    What begins every pass (``passes.opening``) is never pooled; without it a text that begins a pass is pooled without
+    its first token, and is empty if it has no other. A pass that is longer than the model's context loses tokens on its
+    left, but no more than half of that context: beyond, it takes fewer new texts.
 
     max_tokens : tokens of a batch, padding included; None: `MAX_TOKENS`. Halved when memory runs out.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
