@@ -24,7 +24,7 @@ from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
 
-#: Tokens of a batch, padding included, by type of device: more gain no speed there.
+#: Tokens of a batch, padding included, by type of device: more gain no speed there. Halved when memory runs out.
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
 #: Padding in a batch at most, as a share of its tokens at most: about what it costs to begin a batch.
 PADDING = 1 / 32
@@ -85,17 +85,11 @@ def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.nd
 
 @torch.inference_mode()
 def encode(
-    model: Any,
-    passes: list[Pass],
-    layers: list[int],
-    pooling: str,
-    states: Callable[[], np.ndarray],
-    max_tokens: int | None,
-    say: Say,
+    model: Any, passes: list[Pass], layers: list[int], pooling: str, states: Callable[[], np.ndarray], say: Say
 ) -> int:
     """Pool all passes in order into `states` (n_layers, n_rows, p); returns the most tokens of a batch at the end."""
     blocks, device, name = blocks_of(model), model.device.type, model.name_or_path
-    budget = max_tokens or MAX_TOKENS.get(device, MAX_TOKENS["cpu"])
+    budget = MAX_TOKENS.get(device, MAX_TOKENS["cpu"])
     plan: dict[str, torch.Tensor] = {}
     pooled: list[torch.Tensor] = []
 
@@ -175,7 +169,6 @@ def extract(
     tokenizer: Any,
     stimulus: Stimulus,
     spec: FeatureSpec,
-    max_tokens: int | None = None,
     scratch: Path | None = None,
     say: Say = lambda message: None,
 ) -> Features:
@@ -188,7 +181,6 @@ def extract(
     its first token, and is empty if it has no other. A pass that is longer than the model's context loses tokens on its
     left, but no more than half of that context: beyond, it takes fewer new texts.
 
-    max_tokens : tokens of a batch, padding included; None: `MAX_TOKENS`. Halved when memory runs out.
     scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
     say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.
     """
@@ -213,7 +205,7 @@ def extract(
     rows = row_of[source]
     layers = chosen_layers(spec.layers, len(blocks_of(model)), name)
     states = room_for((len(layers), len(order) + 1, model.config.get_text_config().hidden_size), scratch)
-    budget = encode(model, passes, layers, spec.pooling, states, max_tokens, say)
+    budget = encode(model, passes, layers, spec.pooling, states, say)
     tokens, there = sum(len(item.ids) for item in passes), rows >= 0
     notes: dict[str, Any] = {"texts": len(source), "empty": int((~there).sum())}
     notes |= {"truncated": int(truncated[source].sum()), "opening": tokenizer.convert_ids_to_tokens(begin)}
