@@ -33,10 +33,10 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from phaselab import stimuli
+from phaselab import features, stimuli
 from phaselab.encoding import encode
 from phaselab.errors import PhaselabError
-from phaselab.features import Features, extract, pooling, read_features, to_trs, write_features
+from phaselab.features import Features, extract, read_features, to_trs, write_features
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import EncodingSpec
@@ -52,7 +52,7 @@ WORDS = TEXT.split()
 def in_batches(tokens, *args, **how):
     """What ``extract`` gives with batches of so many tokens."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pooling, "MAX_TOKENS", {"cpu": tokens})
+        patch.setattr(features, "MAX_TOKENS", {"cpu": tokens})
         return extract(*args, **how)
 
 
@@ -487,12 +487,12 @@ def test_large_results_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
     model, tokenizer = network("olmo"), byte_level()
     stimulus = Stimulus("s", (run("a", [*story(9), ""]), run("b", story(5, 1))))
     memory = in_batches(20, model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
-    monkeypatch.setattr(pooling, "IN_MEMORY", 100)
+    monkeypatch.setattr(features, "IN_MEMORY", 100)
     file = in_batches(20, model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path / "new")
     for layer in (2, 0, 3, 1, 2):
         assert np.array_equal(memory.layers[layer], file.layers[layer])
     assert list(tmp_path.rglob("*.*")) == []  # it has no name
-    monkeypatch.setattr(pooling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(PhaselabError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
         extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
 

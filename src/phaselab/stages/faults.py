@@ -82,7 +82,7 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         with noting("--" if wanted else f"{at}."):
             choose(revisions, wanted or model.checkpoints)
     if sizes:
-        from phaselab.features.pooling import chosen_layers
+        from phaselab.features import chosen_layers
 
         with noting(f"{at}: "):
             layers, of_rule = chosen_layers(features.layers, sizes["layers"], model.name), bench.study.phases.layer
