@@ -4,7 +4,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +140,11 @@ class _GroupFit:
                 yield columns, [self._by_plan(plans[k], k, columns) for k in each_fold]
             return
         # Too large to be held together: one after another, and predictions wait in a file.
-        ends = np.cumsum([0, *(part.n_test for part in self.targets)])
+        ends = np.cumsum([part.n_test for part in self.targets])
         alpha = np.empty((len(self.folds), n_voxels))
         with tempfile.TemporaryFile() as file:
             waiting = np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels))
-            rows = [waiting[start:stop] for start, stop in pairwise(ends)]
+            rows = np.split(waiting, ends[:-1])
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
@@ -163,9 +162,8 @@ class _GroupFit:
         (train, test), Y, inner = self.folds[k], self.group[:, columns], self.targets[k].splits.folds
         return himalaya.ridge(X[train], Y[train], X[test], inner, self.alphas, self.device.type)
 
-    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[Any, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
-        assert fit.predictions is not None
         return fit.predictions, fit.alpha
 
 

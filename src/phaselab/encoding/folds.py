@@ -85,10 +85,7 @@ def parts_of(lengths: Mapping[str, int], spec: EncodingSpec, given: Given = None
 def outer_folds(
     runs: np.ndarray, spec: EncodingSpec, seed: int = 0, n_folds: int = 0, times: np.ndarray | None = None
 ) -> list[Fold]:
-    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs (`parts_of`), or contiguous.
-
-    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones.
-    """
+    """Folds by a study's ``folds``, ``n_folds`` and ``gap``, which whole (n,) runs (`parts_of`) need not."""
     n_folds = n_folds or spec.n_folds
     if spec.folds == "given":
         return [(np.flatnonzero((runs != "test") & (runs != "")), np.flatnonzero(runs == "test"))]

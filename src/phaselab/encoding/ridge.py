@@ -216,6 +216,10 @@ def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tu
     return finite, spread == 0, mean, scale, taken_off, sums, squares, test_constant
 
 
+#: (rows, columns, block) of M near the diagonal and on it.
+Blocks = list[tuple[slice, slice, torch.Tensor]]
+
+
 @dataclass(frozen=True)
 class Side:
     """How a fold's z or w comes from responses; r_k is the fold's rank."""
@@ -234,7 +238,7 @@ class FoldPlan:
     z: Side
     w: Side
     K: torch.Tensor  # (r_k, r_k), zero for near pairs
-    near: list[tuple[slice, slice, torch.Tensor]]  # (rows, columns, block) of M near the diagonal and on it
+    near: Blocks
     numerator: torch.Tensor  # (n_alphas, r_k) g divided by its largest value, which a correlation does not see
     denominator: torch.Tensor  # (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal
 
@@ -354,9 +358,7 @@ class Plan:
         root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
 
-    def _kernels(
-        self, M: torch.Tensor, lam: torch.Tensor
-    ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
+    def _kernels(self, M: torch.Tensor, lam: torch.Tensor) -> tuple[torch.Tensor, Blocks]:
         """K, and M near the diagonal as blocks, of M in `dtype`; `lam` ascending."""
         r = len(lam)
         # In ascending order near ones are neighbours: the first and the last of each.
@@ -491,8 +493,10 @@ def solve(
         shrunk = relative[index].T * Z
         if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
-            test_score = _correlation(predicted, part.Y_test).cpu().numpy()
-            fit.test_score[at] = np.where(targets.test_constant[chosen], 0, test_score)
+            f, y = predicted - predicted.mean(0), part.Y_test - part.Y_test.mean(0)
+            norm = ((f**2).sum(0) * (y**2).sum(0)).sqrt()
+            r = torch.where(norm > 0, (f * y).sum(0) / norm, 0).cpu().numpy()
+            fit.test_score[at] = np.where(targets.test_constant[chosen], 0, r)
             if fit.predictions is not None:
                 fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
         if fit.weights is not None:
@@ -566,9 +570,3 @@ def _scores(fold: FoldPlan, squares: torch.Tensor, z: torch.Tensor, w: torch.Ten
     # Of predictions divided by their largest g.
     norm = (fold.denominator @ pairs).clamp_min_(0).mul_(squares).sqrt_()
     return torch.where(norm > 0, numerator / norm, 0)
-
-
-def _correlation(predicted: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
-    predicted, Y = predicted - predicted.mean(0), Y - Y.mean(0)
-    norm = ((predicted**2).sum(0) * (Y**2).sum(0)).sqrt()
-    return torch.where(norm > 0, (predicted * Y).sum(0) / norm, 0)

@@ -98,9 +98,8 @@ class Stimulus:
 def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
-    A study then says ``hemodynamics: none`` and ``trim: 0``. `table` has one row per item: ``item``, its own name;
-    ``text``; ``group``, whose items are never in training and test of one fold. Responses are in the order of
-    ``stimulus.labels["item"]``: groups as they first appear, items as in the table.
+    `table` has one row per item: ``item``, its own name; ``text``; ``group``, whose items are never in training and
+    test of one fold. Responses are in the order of ``stimulus.labels["item"]``: groups as they first appear.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
