@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from phaselab.encoding.arrays import Features, Responses, groups_of
-from phaselab.encoding.encode import regions_of
+from phaselab.encoding.arrays import Features, Responses, groups_of, regions_of
 from phaselab.encoding.significance import stretches_of
 from phaselab.errors import expect
 from phaselab.stats import unit
@@ -32,7 +31,7 @@ def summarise(
     for measure, group in product(measures, groups_of(X, Y)):
         matrix, far = MATRICES[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
-        for subject, at in zip(group.subjects, pairwise([0, *group.Y.ends]), strict=True):
+        for subject, at in zip(group.subjects, pairwise([0, *group.ends]), strict=True):
             responses = group.finite(slice(*at))
             for roi, inside in regions_of(rois[subject]).items():
                 if measure == "rsa" and inside.sum() < 2:
