@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,12 +112,12 @@ def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved
             raise InterruptedError  # which nobody hears: the error that ended the others is told
         moved(more)
 
-    with suppress(Timeout):
-        lock.acquire(blocking=False)
-    if not lock.is_locked:
-        say(f"{lock.lock_file}: waiting for another process that brings files of {place.of.name}")
     try:
-        lock.acquire()
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        say(f"{lock.lock_file}: waiting for another process that brings files of {place.of.name}")
+        held = lock.acquire()
+    with held:
         for left in place.parts.glob("tmp*"):  # by pooch, when its process was killed
             left.unlink()
         place.room([file for file in files if place.state(file) != "here"], must=True)
@@ -134,8 +132,6 @@ def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-    finally:
-        lock.release(force=True)
     if refused:
         raise Refused(refused[0] + f" (and {len(refused) - 1} more of {len(files)} files)" * (len(refused) > 1))
 
@@ -188,50 +184,35 @@ def _bring(file: File, address: str | Path, place: Place, moved: Moved) -> None:
 
 def _download(file: File, url: str, part: Path, moved: Moved) -> None:
     """Request what is lacking of a file until it is here; a PhaselabError when several requests bring nothing."""
-    most, tries = file.bytes or sys.maxsize, 0
-    while (have := _size(part)) != most:
-        if have > most:
-            have = _drop(part, moved)
-        why = f"more than the {file.bytes} bytes that were published"
+    tries = 0
+    while (have := _size(part)) != file.bytes:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
-            _request(url, part, most, moved)
-            if file.bytes is None:
-                return
+            with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+                answer.raise_for_status()
+                if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                    _drop(part, moved)  # what comes is not what was asked for, but the whole file
+                _write(part, answer.iter_content(CHUNK), moved)
+            return
         except requests.RequestException as error:
             why, status = str(error), getattr(error.response, "status_code", 0)
             if status == requests.codes.requested_range_not_satisfiable:
                 _drop(part, moved)
             elif 400 <= status < 500 and status != requests.codes.too_many_requests:
                 raise Refused(f"{url}: {why}") from error
-        tries = 0 if have < _size(part) <= most else tries + 1
+        tries = 0 if have < _size(part) else tries + 1
         kept = f"{file.path}; what has come of it is kept, and the same command goes on from there"
         expect(tries < TRIES, url, why, kept)
         time.sleep(WAIT * 2**tries / 2 if tries else 0)
 
 
-def _request(url: str, part: Path, most: int, moved: Moved) -> None:
-    """Add what a server sends from the end of the part on; it is begun anew when that is not what was asked for."""
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        answer.raise_for_status()
-        fits = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if not fits:
-            _drop(part, moved)
-        if fits or answer.status_code == requests.codes.ok:
-            _write(part, answer.iter_content(CHUNK), moved, most)
-
-
-def _write(part: Path, chunks: Iterable[bytes], moved: Moved, most: int = sys.maxsize) -> None:
+def _write(part: Path, chunks: Iterable[bytes], moved: Moved) -> None:
     with part.open("ab") as stream:
         for chunk in chunks:
             stream.write(chunk)
             moved(len(chunk))
-            if stream.tell() > most:
-                break
 
 
-def _drop(part: Path, moved: Moved) -> int:
+def _drop(part: Path, moved: Moved) -> None:
     moved(-_size(part))
     part.unlink(missing_ok=True)
-    return 0
