@@ -209,7 +209,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write(aside, index=False)
 
 
-def write_json(value: Mapping[str, Any], path: Path) -> None:
+def write_json(value: object, path: Path) -> None:
     """Write a small file of notes, whole or not at all."""
     with write_file(path) as aside:
         aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -251,10 +251,6 @@ class Store:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", home(self.root))
-
-    def try_writing(self, study: str) -> None:
-        """See that the results of a study can be written, before any is computed; PhaselabError where they cannot."""
-        try_beside(self.curves(study))
 
     def study(self, study: str) -> Path:
         """The folder of a study."""

@@ -26,13 +26,17 @@ from phaselab.files import home, parse_yaml, read_text
 Section = TypeVar("Section", bound="Strict")
 #: A field, values of it, and the fields of the same section that are then ignored.
 IGNORED: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
+    ("text", ("world",), ("vocabulary",)),
     ("hemodynamics", ("hrf", "none"), ("delays",)),
+    ("hemodynamics", ("none",), ("resample",)),
     ("context", ("text", "words"), ("seconds",)),
     ("context", ("text", "seconds"), ("window", "stride")),
     ("folds", ("runs", "given"), ("n_folds",)),
     ("permutations", (0,), ("block", "null", "fdr")),
     ("null", ("circular",), ("block",)),
+    ("probes", ((),), ("sparse", "logistic")),
 )
+NO_SUCH = "expected no such field: it would be ignored"
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 #: What numpy and torch take; limits here and below are where a slip of the keyboard would cost hours.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -78,17 +82,16 @@ class Strict(BaseModel):
 
     def given(self, name: str) -> bool:
         """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
-        fields = type(self).model_fields
-        always = {field for field, of in fields.items() if of.exclude_if is None}
-        dumped = self.model_fields_set >= always and getattr(self, name) == fields[name].default
-        return name in self.model_fields_set and not dumped
+        fields, found = type(self).model_fields, self.model_fields_set
+        dumped = found >= {field for field, of in fields.items() if of.exclude_if is None}
+        return name in found and not (dumped and getattr(self, name) == fields[name].default)
 
     def ignored(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored, and the sentence of each."""
         for field, values, names in IGNORED:
             for name in filter(self.given, names if (value := getattr(self, field, None)) in values else ()):
-                why = f"found {shown(getattr(self, name))} with {field}: {value}"
-                yield name, f"{why}, expected no such field: it would be ignored"
+                why = f"with {field}: {value}" if value != () else f"without {field}"
+                yield name, f"found {shown(getattr(self, name))} {why}, {NO_SUCH}"
 
 
 class Mix(Strict):
@@ -347,19 +350,12 @@ class Study(Strict):
 
     def _unused(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored."""
-        features, internals = self.features, self.internals
-        yield from ((f"{at}.{n}", why) for at in ("features", "encoding") for n, why in getattr(self, at).ignored())
-        trained = [(f"models.{n}.train", model.train) for n, model in enumerate(self.models) if model.train]
-        cases: list[tuple[bool, str, str, Strict, tuple[str, ...]]] = [
-            (features.hemodynamics == "none", "with hemodynamics: none", "features", features, ("resample",)),
-            (not internals.probes, "without probes", "internals", internals, ("sparse", "logistic")),
-            (not trained, "without a model to 'train'", "internals", internals, ("ngrams",)),
-            *((own.text == "world", "with text: world", at, own, ("vocabulary",)) for at, own in trained),
-        ]
-        for unused, why, at, section, names in cases:
-            for name in filter(section.given, names if unused else ()):
-                found = shown(getattr(section, name))
-                yield f"{at}.{name}", f"found {found} {why}, expected no such field: it would be ignored"
+        trained = {f"models.{n}.train": model.train for n, model in enumerate(self.models) if model.train}
+        sections = {at: getattr(self, at) for at in ("features", "encoding", "internals")}
+        for at, section in (sections | trained).items():
+            yield from ((f"{at}.{name}", why) for name, why in section.ignored())
+        if not trained and self.internals.given("ngrams"):
+            yield "internals.ngrams", f"found {self.internals.ngrams} without a model to 'train', {NO_SUCH}"
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         """Values that do not go together."""

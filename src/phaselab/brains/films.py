@@ -35,8 +35,8 @@ PLACES = {
     "object": "annotation/{run}_objectiveAnnot50chara_each1sec.txt",
     "story": "annotation/{run}_story_each1sec.txt",
 }
-#: Voxels along x, which runs fastest, and y: number x + 96 y + 9216 z of the volume, from 0.
-NX, NY = 96, 96
+#: Voxels along x, which runs fastest, y and z.
+SHAPE = (96, 96, 72)
 #: Bytes of responses read at once; lines that an annotation may lack; share of the voxels that ``language`` takes.
 BLOCK, LACKING, LANGUAGE = 2**28, 5, 0.1
 NO_CEILING = (
@@ -109,15 +109,13 @@ class Films:
                 aside.write_text(now)
         return key
 
-    def copy(self, subject: str, run: str, drop_original: bool = False) -> Path:
+    def copy(self, subject: str, run: str) -> Path:
         """The copy of the brain's voxels, float32 (n_trs, n_voxels), made where it is not there, in about 20 s."""
         key = self.key(subject, run)
         copy = key.with_name(f"{run}-{digest_of(key.read_text())}.npy")
         if not copy.exists():
             mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
             copy_voxels(self.path("response", subject, run), mask, n_trs, copy)
-        if drop_original:
-            self.path("response", subject, run, dropped=True).unlink(missing_ok=True)
         return copy
 
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
@@ -136,9 +134,9 @@ class Films:
             expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
             columns = np.arange(wanted) * n // wanted
         if wanted == "language":
-            stat = -np.nan_to_num(vector(path := self.path("localizer", subject), "stat"), nan=-np.inf)
+            stat = vector(path := self.path("localizer", subject), "stat")
             expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
-            columns = np.sort(np.argsort(stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+            columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
         return columns, np.full(len(columns), "language" if wanted == "language" else "brain")
 
     def run(self, name: str) -> Run:
@@ -183,7 +181,8 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
             few = columns[np.ptp(values[:: len(values) // 8][:, columns], axis=0) == 0]  # reads little of the file
             same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
         voxels = mask_of(films.path("mask", subject))[sorted(same)]
-        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, (x, y, z) in zip(voxels, coordinates(voxels), strict=True)]
+        places = zip(voxels, *np.unravel_index(voxels, SHAPE, order="F"), strict=True)
+        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, x, y, z in places]
         films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)
     return BrainData(
         name="films",
@@ -233,11 +232,6 @@ def mask_of(path: Path) -> np.ndarray:
     fits = len(voxels) and voxels.min() >= 1 and len({*voxels}) == len(voxels) and not (voxels % 1).any()
     expect(fits, f"{path}: tvoxels", voxels[:5].tolist(), "distinct whole numbers from 1")
     return voxels.astype(np.int64) - 1
-
-
-def coordinates(voxels: np.ndarray) -> np.ndarray:
-    """(n, 3) x, y, z, from 0, of voxels with these numbers, from 0."""
-    return np.stack([voxels % NX, voxels // NX % NY, voxels // (NX * NY)], axis=1)
 
 
 def said(line: str, speech: bool) -> list[str]:

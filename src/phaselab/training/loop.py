@@ -6,7 +6,6 @@ not: a batch depends on its step alone, and weights and the optimiser's moments 
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
 from phaselab.errors import PhaselabError
-from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
+from phaselab.results import Store, check, digest_code, read_manifest, write_folder, write_json
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
 from phaselab.training.folder import Place, place
@@ -64,8 +63,7 @@ def train(
         return at.folder
     if at.missing or not at.log.is_file():
         rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
-        with write_file(at.log) as aside:
-            aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(rows, at.log)
     shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
     return at.folder
 
