@@ -141,9 +141,11 @@ def brain_alignment(text: str, folder: Path) -> None:
     found = r"# \(95 % interval over subjects # to #\)"
     said = numbers(text, rf"Training .* the correlation: by {found} from the untrained")
     assert said == rounded(interval(trained - untrained), 3)
-    rate = of["control: word rate"]
-    said = numbers(text, rf"word rate and other nuisance, which alone reach #: by {found}; the untrained .* by {found}")
-    assert said == rounded([rate.mean(), *interval(trained - rate), *interval(untrained - rate)], 3)
+    rate, aside = (of[f"control: {name}"] for name in ("word rate", "nuisance space"))
+    said = numbers(text, rf"other nuisance, which alone reach #: by {found}; the untrained .*? by {found}")
+    assert said == rounded([aside.mean(), *interval(trained - aside), *interval(untrained - aside)], 3)
+    said = numbers(text, rf"word rate alone \(#\): by {found}")
+    assert said == rounded([rate.mean(), *interval(trained - rate)], 3)
     brain = brain_of(folder)
     assert brain.ceiling is not None
     ceiling = np.mean([np.nanmean(own) for own in brain.ceiling.values()])

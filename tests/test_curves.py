@@ -142,9 +142,24 @@ def test_gather_gives_one_table_whatever_the_order_of_files(table: pd.DataFrame,
 
 
 def test_probes_of_checkpoints_with_the_same_tokens_are_not_crossed() -> None:
-    row = {"model": "m", "tokens": 10**9, "layer": 1, "task": "who", "stderr": 0.1}
+    row = {"model": "m", "tokens": 10**9, "layer": 1, "task": "who", "stderr": 0.1, "step": 0}
     values = {"probe_accuracy": 0.7, "probe_shuffled": 0.5}
     rows = [row | {"checkpoint": c, "measure": m, "value": v} for c in ("step1", "step2") for m, v in values.items()]
-    (found,) = model_curve(pd.DataFrame(rows), "probes").to_dict("records")
+    curve = model_curve(pd.DataFrame(rows), "probes")
+    (found,) = curve.to_dict("records")
     assert found["n"] == 2
     assert found["high"] - found["value"] == pytest.approx(1.96 * 0.1)
+    assert curve.attrs["notes"] == ("1 checkpoints share their tokens with another; averaged",)
+
+
+def test_probes_of_checkpoints_with_rounded_tokens_are_told_apart_by_steps_and_it_is_said() -> None:
+    row = {"perspective": "internal", "model": "m", "tokens": 10**9, "layer": 1, "stderr": 0.1, "task": "who"}
+    values = {"probe_accuracy": 0.7, "probe_shuffled": 0.5, "probe_chance": 0.5}
+    rows = [row | {"step": k, "checkpoint": f"c{k}", "measure": m, "value": values[m]} for k in (1, 2) for m in values]
+    table = curve_table(rows, study="s")
+    curve = model_curve(table, "probes")
+    assert curve["tokens"].tolist() == [5 * 10**8, 10**9]
+    said = "tokens of 1 checkpoints are rounded to those of another: steps times 500,000,000 tokens instead"
+    assert curve.attrs["notes"] == (said,)
+    figure = figures.probe_curves(table.assign(roi="", subject=""))
+    assert said in " ".join(text.get_text() for text in figure.texts)

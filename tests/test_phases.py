@@ -19,13 +19,15 @@ from phaselab.phases import (
     fit_table,
     fit_transitions,
     holm,
+    judge,
     log_tokens,
     phase_text,
     sensitivity,
     triple_phase_test,
 )
 from phaselab.phases.fit import autocorrelated, grid_of, search
-from phaselab.phases.three_phases import fall_p, falls_after_rise
+from phaselab.phases.monotone import move_p
+from phaselab.phases.three_phases import fall_p, falls_after_rise, worst
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
 
@@ -81,7 +83,7 @@ def three_phases(rng: np.random.Generator, n: int = 24, subjects: int = 4) -> pd
     t = grid(n)
     brain = shape(t, *DIP) + 0.02 * rng.standard_normal((subjects, n)) + 0.05 * rng.standard_normal((subjects, 1))
     form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(n)
-    accuracy = shape(t, (9.1, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
+    accuracy = shape(t, (9.35, 0.33), (9.9, 0.9)) + 0.01 * rng.standard_normal(n)
     return study(brain, form, accuracy, t, layers=2)
 
 
@@ -314,6 +316,63 @@ def test_what_is_not_decided_is_not_called_a_no() -> None:
     assert "Test: p" not in phase_text(test, 1, "r")
 
 
+def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corrections() -> None:
+    assert np.isnan(move_p(np.array([1.0, 0.5, 0.0]), None, (0.1, 0.0, 1.0), (tuple(range(6)), 1)))
+    assert np.isnan(worst(0.01, np.nan))
+    t = grid(24)
+    fits = [
+        fit_transitions(t, shape(t, *corners) + 0.005 * np.random.default_rng(0).standard_normal(24), max_changes=6)
+        for corners in (DIP, ((7.2, 0.1), (7.8, 0.9)), ((6.5, 0.2), (7.5, 0.4), (9.4, 0.4), (9.8, 0.9)))
+    ]
+    known = judge(*fits).table
+    assert known["p"].notna().all()
+    with pytest.MonkeyPatch.context() as patch:
+        real = Transitions.p
+        patch.setattr(Transitions, "p", lambda fit, move: np.nan if move.kind == "fall" else real(fit, move))
+        table = judge(*fits).table
+    assert table["verdict"].tolist()[:2] == ["found", "not decided"]
+    assert table["p_holm"].isna().tolist()[:2] == [False, True]
+    assert table["p_holm"][0] < known["p_holm"][0]  # fewer phases were tested
+    assert "Too few checkpoints lie around one of these moves to test it." in table["why"][1]
+
+
+def test_a_table_keeps_what_it_cannot_test_out_of_q(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pd.concat([learning().query("model == 'lifts'").assign(model=name) for name in "ab"])
+    alone = fit_table(table.query("model == 'b'"), by=["model"]).moves
+    known = iter([np.nan, alone["p"][0]])
+    monkeypatch.setattr(Transitions, "p", lambda fit, move: next(known))
+    fitted = fit_table(table, by=["model"])
+    moves = fitted.moves
+    assert fitted.said(("a",)).endswith("Rise not tested, of too few checkpoints.")
+    assert moves["q"].isna().tolist() == [True, False]
+    assert moves["p"].isna().tolist() == [True, False]
+    assert moves["q"][1] <= 2 * alone["q"][0]
+
+
+def test_replicates_that_share_their_noise_are_read_as_one_curve() -> None:
+    t, rng = grid(40), np.random.default_rng(3)
+    truth = shape(t, (7.0, 0.0), (7.8, 1.0))
+    apart, shared = [], []
+    for _ in range(8):
+        own, drift = 0.05 * rng.standard_normal((2, 6, 40)), 0.05 * autocorrelated(rng, (1, 40), 0.8)
+        apart.append(fit_transitions(t, truth + own[0], max_changes=6, n_bootstrap=20)._noise[2])
+        shared.append(fit_transitions(t, truth + own[1] + drift, max_changes=6, n_bootstrap=20)._noise[2])
+    assert max(apart) <= 0.3
+    assert sum(share > 0.1 for share in shared) >= 4  # not where the fit has followed the drift
+    assert fit_transitions(t, truth + drift[0], max_changes=6)._noise[2] == 1.0  # one curve cannot tell
+
+
+def test_accuracy_that_moves_before_the_brain_is_back_does_not_pause() -> None:
+    # With so much noise the level between fall and return is not seen, and their corner lies in the middle of it.
+    t, rng = grid(40), np.random.default_rng(0)
+    form = fit_transitions(t, shape(t, (7.0, 0.1), (7.8, 0.9)) + 0.005 * rng.standard_normal(40), max_changes=6)
+    corners = (7.6, 0.6), (8.2, 0.45), (9.0, 0.6), (9.4, 0.6), (10.0, 0.9)
+    right = fit_transitions(t, shape(t, *corners) + 0.005 * rng.standard_normal(40), max_changes=6)
+    brain = shape(t, (6.8, 0.0), (7.4, 10.0), (8.0, 10.0), (8.4, 7.0), (8.92, 7.0), (9.32, 10.0))
+    fits = [fit_transitions(t, brain + rng.standard_normal((6, 40)), max_changes=6, n_bootstrap=60) for _ in range(12)]
+    assert sum(judge(fit, form, right).table["found"][1] for fit in fits) <= 1
+
+
 def test_a_missing_perspective_is_told_with_what_there_is() -> None:
     curves = three_phases(np.random.default_rng(0))
     why = triple_phase_test(curves[curves["perspective"] == "brain"], "m", n_bootstrap=20).table["why"]
@@ -458,7 +517,7 @@ def test_a_study_says_how_many_items_would_do() -> None:
     rng = np.random.default_rng(1)
     brain = shape(t, *DIP) + 0.01 * rng.standard_normal((4, 24))
     form = shape(t, (7.2, 0.1), (7.8, 0.9)) + 0.02 * rng.standard_normal(24)
-    accuracy = shape(t, (6.5, 0.2), (7.5, 0.4), (9.1, 0.4), (9.7, 0.9)) + 0.005 * rng.standard_normal(24)
+    accuracy = shape(t, (6.5, 0.2), (7.5, 0.4), (9.35, 0.4), (9.7, 0.9)) + 0.005 * rng.standard_normal(24)
     row = triple_phase_test(study(brain, form, accuracy, t, stderr=0.03), "m").table.iloc[1]
     assert row["verdict"] == "not decided"
     assert np.isnan(row["p"])
@@ -520,7 +579,7 @@ def test_replicates_of_a_curve_are_a_column() -> None:
     fit = fitted.fits["a",]
     assert fit.replicates is not None
     assert fit.replicates.shape == (4, 20)
-    assert "left out: 4" in fit.notes[0]
+    assert fit.notes[0] == "replicate left out for want of a value at some checkpoints: 4"
     assert "Rise beyond chance (p = " in fitted.said(("a",))
     small = fit_table(pd.DataFrame(rows), "step", "acc", ["task"], replicates="seed", min_effect=0.9)
     assert small.moves["kind"].tolist() == ["flat"]
@@ -532,7 +591,7 @@ def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
     table = table.astype({"value": float})
     last, third = table["seed"] == "s2", table["tokens"] == t[2]
     for lost, said in (
-        (last, "replicates without a value at some checkpoints left out: s2"),
+        (last, "replicate left out for want of a value at some checkpoints: s2"),
         (third, "1 checkpoints at which no replicate has a value left out"),
     ):
         fit = fit_table(table.assign(value=table["value"].mask(lost)), replicates="seed").fits[()]

@@ -17,24 +17,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 815,
     "book": 716,
-    "brains": 911,
-    "checkpoints": 741,
-    "cli": 797,
+    "brains": 959,
+    "checkpoints": 851,
+    "cli": 809,
     "data": 362,
-    "encoding": 1981,
+    "encoding": 1986,
     "features": 464,
-    "encoding": 1981,
-    "features": 464,
->>>>>>> 2b2857635365e0b685e63425ecff66953ca61724
-    "figures": 1022,
+    "figures": 1024,
     "internals": 616,
-    "phases": 1505,
-    "stages": 828,
+    "phases": 1479,
+    "stages": 861,
     "stimuli": 314,
-    "stimuli": 314,
->>>>>>> 2b2857635365e0b685e63425ecff66953ca61724
     "sweep": 332,
-    "texts": 732,
+    "texts": 785,
     "training": 234,
 }
 #: All of it, and what a file and a function may have.
@@ -70,7 +65,7 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("book", "dev", "hub", "tasks").items():
+    for name, line in requirements("anchor", "book", "dev", "hub", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 

@@ -95,6 +95,22 @@ def test_killed_leaves_nothing_in_the_final_place(tmp_path: Path) -> None:
     assert not (tmp_path / "u").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="names of open files are read from /proc")
+def test_content_is_on_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    true = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}"))), true(handle))
+    )
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    assert {path.name for path in flushed} == {"a.txt", "deep.zarr", "b", results.MANIFEST, aside.name}
+    flushed.clear()
+    with results.write_file(tmp_path / "t") as beside:
+        beside.write_text("x")
+    assert flushed == [beside]
+
+
 def test_digest_of_a_folder_follows_names_and_bytes(tmp_path: Path) -> None:
     fill(tmp_path)
     before = digest_file(tmp_path)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
-from phaselab.study import PhaseSpec, Study, digest_of
+from phaselab.study import PhaseSpec, Study, at_depth, digest_of
 
 __all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", "brain_measure", "chance_level"]
 __all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
@@ -127,7 +127,7 @@ def brain_layer(curves: pd.DataFrame, layer: float | str | None = None, roi: str
     if layer in ("best", "mean"):
         return select_layer(rows) if layer == "best" else -1
     if isinstance(layer, float) and 0 <= layer <= 1:
-        return min(layers, key=lambda i: abs(i - layer * layers[-1]))
+        return at_depth(layers, layer)
     expect(layer in layers, "layer", repr(layer), f"'best', 'mean', a depth 0.0 to 1.0 or one of {layers}")
     return int(layer)
 
@@ -165,7 +165,7 @@ class Curve(NamedTuple):
         return pd.DataFrame(numbers, places).reset_index()
 
 
-def _places(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def told_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Rows with tokens that tell checkpoints apart, where their steps do; and what was done to that end."""
     places = rows[["checkpoint", "step", "tokens"]].drop_duplicates()
     if not (shared := int(places["tokens"].duplicated().sum())):
@@ -178,24 +178,32 @@ def _places(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return rows.assign(tokens=(rows["step"] * rate).round().astype("int64")), [said]
 
 
-def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
-    rows, notes = _places(rows)
-    means = rows.groupby([of, "tokens"])[["value", "stderr"]].mean(skipna=False)
-    value, stderr = (means[name].unstack() for name in ("value", "stderr"))
-    at = value.notna().any()
-    whole = value.loc[:, at].notna().all(axis=1)
-    if not whole.any():
-        raise NothingToDraw(f"curves: {measure}: found no {of} with a value at each checkpoint, expected one or more")
-    if not at.all():
-        notes.append(f"{int((~at).sum())} checkpoints at which no {of} has a value left out")
+def complete(values: pd.DataFrame, of: str) -> tuple[pd.DataFrame, list[str]]:
+    """A curve in its replicates (a row each, a column per checkpoint), without those that miss some; and what is said.
+
+    Checkpoints at which no replicate (`of`: subject, task, seed ...) has a value go first.
+    """
+    at = values.notna().any()
+    whole = values.loc[:, at].notna().all(axis=1)
+    notes = [f"{int((~at).sum())} checkpoints at which no {of} has a value left out"] if not at.all() else []
     if not whole.all():
-        notes.append(f"{of} left out for want of a value at some checkpoints: {', '.join(value.index[~whole])}")
-    names = tuple(value.index[whole]) if at.any() else ()
+        notes.append(f"{of} left out for want of a value at some checkpoints: {', '.join(values.index[~whole])}")
+    return values.loc[whole, at], notes
+
+
+def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
+    rows, notes = told_apart(rows)
+    means = rows.groupby([of, "tokens"])[["value", "stderr"]].mean(skipna=False)
+    value, more = complete(means["value"].unstack(), of)
+    if not len(value):
+        raise NothingToDraw(f"curves: {measure}: found no {of} with a value at each checkpoint, expected one or more")
+    names, at = value.index if value.size else value.index[:0], value.columns
     # Sums over many replicates depend on the array's layout in their last digit: it stays as it was.
     values, errors = (
-        np.array(table.loc[[*names], at], dtype=float, order="F" if of == "task" else "C") for table in (value, stderr)
+        np.array(table.loc[names, at], dtype=float, order="F" if of == "task" else "C")
+        for table in (value, means["stderr"].unstack())
     )
-    return Curve(of, names, at.index[at].to_numpy(dtype=float), values, errors, layer, tuple(notes))
+    return Curve(of, tuple(names), at.to_numpy(dtype=float), values, errors, layer, (*notes, *more))
 
 
 def brain_by_subject(
@@ -229,16 +237,14 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     """
     from scipy import stats
 
-    out = []
-    for key, group in rows.dropna(subset=["value"]).groupby(list(by), sort=True):
-        values, n = group["value"].to_numpy(), len(group)
-        if scatter and n > 1:
-            half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
-        else:
-            half = 1.96 * float(np.sqrt((group["stderr"] ** 2).sum(skipna=False))) / n
-        mean = float(values.mean())
-        out.append((*key, mean, mean - half, mean + half, n))
-    return pd.DataFrame(out, columns=[*by, "value", "low", "high", "n"])
+    known = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"])
+    groups = known.groupby(list(by), sort=True)
+    table = groups["value"].agg(value="mean", spread="sem", n="size")
+    half = 1.96 * np.sqrt(groups["stderr"].agg(lambda errors: (errors**2).sum(skipna=False))) / table["n"]
+    if scatter:
+        half = half.where(table["n"] == 1, stats.t.ppf(0.975, table["n"] - 1) * table["spread"])
+    table = table.assign(low=table["value"] - half, high=table["value"] + half).reset_index()
+    return pd.DataFrame(table[[*by, "value", "low", "high", "n"]])
 
 
 interval_over = partial(interval_of, scatter=True)
@@ -252,15 +258,19 @@ def brain_curve(
 
 
 def model_curve(curves: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """One curve of one model, columns of ``interval_of``.
+    """One curve of one model, columns of ``interval_of``; what was done to its checkpoints is in ``attrs["notes"]``.
 
     `measure` is ``brain`` (the study's layer, all voxels), ``probes`` (score above that for shuffled labels in
     ``internal_layer``, mean over labels; empty without probes) or a measure of behaviour (mean over tasks).
     """
-    if measure == "brain":
-        return brain_curve(curves)
-    rows = _above_shuffled(curves) if measure == "probes" else behaviour_by_task(curves, measure).rows
-    return interval_of(rows[rows["layer"] == select_layer(rows)] if measure == "probes" else rows)
+    if measure == "probes":
+        rows, notes = told_apart(_above_shuffled(curves))
+        table = interval_of(rows[rows["layer"] == select_layer(rows)])
+    else:
+        curve = brain_by_subject(curves) if measure == "brain" else behaviour_by_task(curves, measure)
+        table, notes = interval_of(curve.rows, scatter=measure == "brain"), [*curve.notes]
+    table.attrs["notes"] = tuple(notes)
+    return table
 
 
 def internal_layer(curves: pd.DataFrame) -> int:

@@ -142,9 +142,20 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
         manifest = {"inputs": inputs, "outputs": outputs, **notes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
+        _flush(aside)
         _put(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    """Have a folder, or a file, on the disk: else a machine that stops may keep the new name without its content."""
+    for path in [*folder.rglob("*"), folder]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _put(aside: Path, folder: Path) -> None:
@@ -182,6 +193,7 @@ def write_file(path: Path) -> Iterator[Path]:
     aside = try_beside(path)
     try:
         yield aside
+        _flush(aside)
         os.replace(aside, path)
     finally:
         with suppress(OSError):

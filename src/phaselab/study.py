@@ -11,7 +11,7 @@ import importlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -44,7 +44,11 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 FAULTS = 20
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
-_FOLDER = pydantic.AfterValidator(lambda path, info: Path((info.context or {}).get("folder", ""), home(path)))
+#: How the folder of a model begins that is in the folder of data.
+IN_DATA = "data:"
+_FOLDER = pydantic.AfterValidator(
+    lambda p, info: p if str(p).startswith(IN_DATA) else Path((info.context or {}).get("folder", ""), home(p))
+)
 #: A path in a study file, relative to that file. Results depend on what is in it, and not on the folder that it is in.
 _NAME = pydantic.PlainSerializer(lambda path: path.name, return_type=str, when_used="json")
 Beside = Annotated[Path, _FOLDER, _NAME]
@@ -134,10 +138,11 @@ class Training(Strict):
 class Model(Strict):
     """One language model with its checkpoints: trained here, or found in a folder or on a hub.
 
-    Exactly one of ``train``, ``folder`` (one sub-folder per checkpoint), ``family`` (a row of ``phaselab models list``)
-    and ``repository`` (any other one on the hub; ``tokens_per_step`` where the names of its revisions do not tell the
-    tokens). ``checkpoints``: ``all``, ``log:20``, ``every:3``, each also with a range of tokens (``log:20@1B-1T``), or
-    revisions. ``trust_remote_code``: run the model's own modules, for an architecture that transformers lacks.
+    Exactly one of ``train``, ``folder`` (one sub-folder per checkpoint; ``data:NAME`` is in the folder of data),
+    ``family`` (a row of ``phaselab models list``) and ``repository`` (any other one on the hub; ``tokens_per_step``
+    where the names of its revisions do not tell the tokens). ``checkpoints``: ``all``, ``log:20``, ``every:3``, each
+    also with a range of tokens (``log:20@1B-1T``), or revisions. ``trust_remote_code``: run the model's own modules,
+    for an architecture that transformers lacks.
     """
 
     name: Slug
@@ -231,7 +236,8 @@ class EncodingSpec(Strict):
     ``null``: ``block`` or ``circular`` permutation of the test response, or ``pooled``, the single shuffle of the
     paper's authors. ``similarity``: also representational similarity and centred kernel alignment of each layer with
     each region. ``solver``: phaselab's own ridge, or himalaya's, which scores the same and takes longer. ``unique``:
-    also what each layer explains beyond the nuisance regressors of the stimulus.
+    also what the layer of the phases' rule (with ``mean`` or ``best`` each layer) explains beyond the nuisance
+    regressors of the stimulus.
     """
 
     log10_alphas: tuple[float, float, int] = (-1.0, 7.0, 17)
@@ -256,10 +262,14 @@ class Task(Strict):
     (``phaselab tasks list``). For tasks of files only: ``shots`` (examples before each question), ``permute`` (each
     item's choices in an order drawn with ``seed``), ``data`` (split -> JSON file to read in place of a hub).
     ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
+    ``text``: the text (``world`` in one language, ``books``) whose held-out items these are, the same for all models;
+    without it each model's own, or that of the first trained one. Seed and vocabulary of a model do not change items.
     ``trust_task_code``: run functions that the file names (``!function``); refused without it.
     """
 
     name: Slug
+    # Left out where there is none, so that tasks are the same as before they could have one.
+    text: Literal["world", "books"] | None = Field(default=None, exclude_if=lambda text: text is None)
     items: int = Field(default=150, ge=1, le=10**6)
     seed: Seed = 0
     file: Beside | None = None
@@ -391,6 +401,11 @@ class Study(Strict):
         known = {model.name: model for model in self.models}
         expect(name in known, f"{self.where}: model", repr(name), f"one of {', '.join(known)}", StudyError)
         return known[name]
+
+
+def at_depth(layers: Sequence[int], depth: float) -> int:
+    """The layer of some, ascending, that is nearest to a relative depth from 0 to 1, the last one's."""
+    return min(layers, key=lambda layer: abs(layer - depth * layers[-1]))
 
 
 def embedded() -> dict[str, Path]:

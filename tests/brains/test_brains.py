@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import socket
@@ -20,8 +21,11 @@ from phaselab.brains import BrainData, DataMissing, alice, load_brain, simulated
 from phaselab.brains.alice import AliceSpec
 from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
 from phaselab.brains.simulated import SimulatedSpec
+from phaselab.stimuli.grid import convolve_events
 from phaselab.study import FeatureSpec
 from phaselab.texts import world
+from phaselab.texts.base import is_held_out
+from phaselab.texts.predictable import predictability
 
 TRIM = 5
 
@@ -392,6 +396,8 @@ def small_copy(tmp_path: Path) -> Path:
         own = common + rng.standard_normal((362, 6)) if subject != "s03" else np.ones((362, 6))
         np.savetxt(shared / f"6mm/{subject}-timecourses.txt", 100 + own)
         np.savetxt(shared / f"{subject}-rp_x.txt", rng.standard_normal((372, 6)))
+        # That of a subject who is left out may be damaged, as one of the published ones is.
+        np.savetxt(shared / f"{subject}-sndpwr.txt", np.sin(np.arange(362)) if subject != "s03" else np.arange(362))
     grid = tmp_path / "alice2016/alice_stim_shared"
     grid.mkdir()
     times = [(0, 20, "sp"), (20.5, 21, "Down"), (21, 21.5, "the"), (22, 22.5, "rabbit"), (22.5, 23, "")]
@@ -411,6 +417,50 @@ def test_the_layout_is_read_without_the_real_data(tmp_path: Path) -> None:
     assert brain.ceiling is not None
     # Equal variance of what is shared and what is not: the best correlation is sqrt(1/2).
     np.testing.assert_allclose(brain.ceiling["s01"], np.sqrt(0.5), atol=0.06)
+
+
+def test_nuisance_regressors_are_those_that_are_named(tmp_path: Path) -> None:
+    brain = load_brain(AliceSpec(), small_copy(tmp_path))
+    assert [*brain.nuisance] == ["alice"]
+    found, (run,) = brain.nuisance["alice"], brain.stimulus.runs
+    assert found.shape == (362, len(alice.NUISANCE))
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=0), 1, atol=1e-5)
+    # Down, the, rabbit: one each, 4, 3 and 6 letters, the beginning, middle and end of the passage.
+    said = np.array([[1, 4 - 13 / 3, -0.5], [1, 3 - 13 / 3, 0], [1, 6 - 13 / 3, 0.5]])
+    heard = [*convolve_events(run, said).T, np.sin(np.arange(362))]
+    for name, column, expected in zip(alice.NUISANCE, found.T, heard, strict=True):
+        assert np.corrcoef(column, expected)[0, 1] == pytest.approx(1, abs=1e-5), name
+    without = "log frequency in the training books and surprisal of a trigram model of them"
+    assert brain.notes[-1].endswith(f"sound power; without {without}, which brain.corpus: books adds.")
+
+
+def test_frequency_and_surprisal_come_from_the_books_of_training_where_they_are_asked_for(tmp_path: Path) -> None:
+    folder, corpus = small_copy(tmp_path), AliceSpec(corpus="books")
+    with pytest.raises(DataMissing, match=r"books/MANIFEST.csv: not there; fetch English books"):
+        load_brain(corpus, folder)
+    (folder / "books").mkdir()
+    rows = "slug,sha256\n"
+    for number in range(16):
+        # "rabbit" is in all; what is held out has another word before it.
+        before = "a" if is_held_out(f"book-{number}") else "the"
+        text = f"Down the lane. {before} rabbit ran down {before} rabbit hole"
+        (folder / f"books/book-{number}.txt").write_text(text)
+        rows += f"book-{number},{hashlib.sha256(text.encode()).hexdigest()}\n"
+    (folder / "books/MANIFEST.csv").write_text(rows)
+    without, with_books = (load_brain(spec, folder) for spec in (AliceSpec(), corpus))
+    few, found = without.nuisance["alice"], with_books.nuisance["alice"]
+    np.testing.assert_array_equal(found[:, : few.shape[1]], few)
+    (run,) = without.stimulus.runs
+    values = predictability(run.texts, ["Down the lane. the rabbit ran down the rabbit hole"] * 14)
+    expected = convolve_events(run, values - values.mean(axis=0))
+    for column, own in zip(found.T[few.shape[1] :], expected.T, strict=True):
+        assert np.corrcoef(column, own)[0, 1] == pytest.approx(1, abs=1e-3)
+    assert with_books.nuisance["alice"] is found, "the corpus is counted once"
+    assert with_books.notes[-1].endswith("model of them.")
+    for part in ("stimulus", "responses"):
+        assert alice.files(corpus, folder)[part] == alice.files(AliceSpec(), folder)[part]
+    assert "MANIFEST.csv" in [path.name for path in alice.files(corpus, folder)["nuisance"]]
 
 
 def test_the_group_ceiling_is_corrected_for_the_noise_of_the_others() -> None:

@@ -495,7 +495,7 @@ def test_copies_outlive_the_originals_and_nothing_is_stale(tmp_path: Path) -> No
 
 
 def test_what_is_not_there_or_not_right_is_named(published: tuple[Path, Truth], tmp_path: Path) -> None:
-    with pytest.raises(DataMissing, match=r"--titles suits --annotation speech_en --data DATA .*, and name DATA with --data"):
+    with pytest.raises(DataMissing, match=r"--titles suits .*--data DATA .*, and name DATA with --data"):
         films.load(section(), None)
     make(tmp_path, ("S01",), ("suits",))
     text = tmp_path / f"ds005531/derivatives/annotation/suits_run-02_{TYPES[0]}_each1sec.txt"

@@ -106,7 +106,10 @@ def test_sections_keep_their_fields_in_dumps_copies_and_digests() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": "alice", "tr": 2.0}, r"brain\.tr: unknown field; expected one of name, radius, seed, subjects$"),
+        (
+            {"name": "alice", "tr": 2.0},
+            r"brain\.tr: unknown field; expected one of corpus, name, radius, seed, sub",
+        ),
         (
             {"name": "simulated", "radius": "6mm"},
             r"brain\.radius: unknown field; expected one of minutes, name, runs, seed",
@@ -125,7 +128,9 @@ def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, fields: dict[str, o
 
 
 def test_what_cannot_be_registered_is_refused() -> None:
-    with pytest.raises(PhaselabError, match=r"brain tiny: stimulus: found minutes, expected fields of its section"):
+    with pytest.raises(
+        PhaselabError, match=r"brain tiny: stimulus, nuisance: found minutes, expected fields of its section"
+    ):
         brain("tiny", BrainSpec, version=1, stimulus=("minutes",))
     with pytest.raises(PhaselabError, match="brain: found a second 'alice', expected distinct names"):
         brain("alice", BrainSpec, version=1)

@@ -287,6 +287,7 @@ def test_one_textgrid_is_taken_and_no_other(tmp_path: Path) -> None:
     for path in (
         "alice_data_shared/6mm/s01-timecourses.txt",
         "alice_data_shared/s01-rp_x.txt",
+        "alice_data_shared/s01-sndpwr.txt",
         "alice_stim_shared/a.TextGrid",
     ):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -86,7 +86,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
         "run run-1: features.hemodynamics: found none, expected hrf",
     ),
     # Fields that would be ignored.
-    "tr with alice": ([("brain", {"name": "alice", "tr": 5})], "brain.tr: unknown field; expected one of name, radius"),
+    "tr with alice": ([("brain", {"name": "alice", "tr": 5})], "brain.tr: unknown field; expected one of corpus, name"),
     "n_folds with runs": ([("encoding.n_folds", 4)], "encoding.n_folds: found 4 with folds: runs, expected no such"),
     "gap with runs": ([("encoding.gap", 3)], "encoding: gap: found 3 with folds: runs, expected none"),
     "delays with hrf": ([("features.delays", [1, 2, 3])], "features.delays: found (1, 2, 3) with hemodynamics: hrf"),

@@ -44,25 +44,26 @@ def test_planted_variance_is_a_row_per_measure_layer_subject_and_region(planted)
     before = get_backend().name
     rows = unique_contribution(X, nuisance, Y, SPEC, rois=rois)
     assert get_backend().name == before
-    assert len(rows) == 2 * 2 * (3 + 2)
+    assert len(rows) == 3 * 2 * (3 + 2)
     value = rows.set_index(["measure", "layer", "subject", "roi"])["value"]
     assert value["r2_unique", 1, "s", "all"] == pytest.approx(0.3, abs=0.04)
     assert value["r2_joint", 1, "t", "back"] == pytest.approx(0.6, abs=0.04)
     assert value["r2_unique", 0, "s", "all"] == pytest.approx(0, abs=0.02)
     assert value["r2_joint", 0, "s", "front"] == pytest.approx(0.3, abs=0.06)
+    assert value["r2_nuisance", 0, "s", "all"] == value["r2_nuisance", 1, "s", "all"] == pytest.approx(0.3, abs=0.04)
     halves = value["r2_joint", 1, "s", "front"], value["r2_joint", 1, "s", "back"]
     assert np.mean(halves) == pytest.approx(value["r2_joint", 1, "s", "all"])
 
 
-def test_batches_seeds_and_other_subjects_do_not_matter(planted) -> None:
+def test_batches_and_other_subjects_do_not_matter(planted) -> None:
     X, nuisance, Y, rois = planted
     some = {"t": {run: values[:, :9] for run, values in Y["t"].items()}}
     some["u"] = {run: some["t"][run] for run in ("a", "c")}
     mine = {"t": rois["t"][:9], "u": rois["t"][:9]}
     small = SPEC.model_copy(update={"memory": 3e-4})
-    one, two = (unique_contribution({1: X[1]}, nuisance, some, spec, 5, rois=mine) for spec in (SPEC, small))
+    one, two = (unique_contribution({1: X[1]}, nuisance, some, spec, rois=mine) for spec in (SPEC, small))
     np.testing.assert_allclose(one["value"], two["value"], atol=1e-9)
-    alone = unique_contribution({1: X[1]}, nuisance, {"t": some["t"]}, SPEC, 5, rois=mine)
+    alone = unique_contribution({1: X[1]}, nuisance, {"t": some["t"]}, SPEC, rois=mine)
     np.testing.assert_allclose(alone["value"], one[one["subject"] == "t"]["value"], atol=1e-9)
 
 
@@ -75,6 +76,24 @@ def test_a_constant_voxel_has_no_variance_to_explain(planted) -> None:
     value = rows.set_index(["measure", "roi"])["value"]
     assert value["r2_joint", "b"] == value["r2_unique", "b"] == 0
     assert value["r2_joint", "a"] > 0.4
+
+
+def test_regressors_that_say_nothing_do_not_spoil_the_first(planted) -> None:
+    """Little data, a response to word rate alone, and seven regressors of noise: the baseline stays about that high."""
+    rng = np.random.default_rng(7)
+    rate, noise, X = rng.standard_normal((150, 1)), rng.standard_normal((150, 7)), rng.standard_normal((150, 4))
+    Y = 0.3 * rate + rng.standard_normal((150, 30))
+    spec = EncodingSpec(log10_alphas=(-1, 5, 7), folds="contiguous", n_folds=3, gap=2)
+
+    def of(*columns: np.ndarray) -> dict[str, float]:
+        given = {0: {"r": X}}, {"r": np.hstack(columns)}, {"s": {"r": Y}}
+        rows = unique_contribution(*given, spec, rois={"s": np.repeat("a", 30)})
+        return rows[rows["roi"] == "all"].set_index("measure")["value"].to_dict()
+
+    best, both, last = of(rate), of(rate, noise), of(noise, rate)
+    assert best["r2_nuisance"] - 0.02 < both["r2_nuisance"]
+    assert last["r2_nuisance"] < both["r2_nuisance"] - 0.02, "only the first is a space of its own"
+    assert abs(both["r2_unique"]) < 0.02
 
 
 def test_what_does_not_fit_is_named(planted) -> None:

@@ -6,11 +6,17 @@ naturalistic comprehension. Brain and Language 157-158, 81-94. CC BY 4.0. Layout
     alice2016/alice_stim_shared/*.TextGrid                      words with times
     alice2016/alice_data_shared/{6mm,10mm}/sNN-timecourses.txt  (362, 6)
     alice2016/alice_data_shared/sNN-rp_*.txt                    (372, 6) motion; ten volumes were dropped
+    alice2016/alice_data_shared/sNN-sndpwr.txt                  (362,) sound power, convolved
+
+Nuisance regressors (`NUISANCE`): what is known of the sound and of single words. An impulse at each word's onset, and
+impulses as high as what is said of the word, less the mean, are convolved with the canonical response; sound power is
+as published, the mean over subjects, whose series differ in the fourth digit. All are z-scored.
 """
 
 from __future__ import annotations
 
 import io
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -24,9 +30,12 @@ from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_cor
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import read_text
+from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus, read_textgrid
 from phaselab.stimuli.grid import convolve_events
-from phaselab.study import BrainSpec
+from phaselab.study import BrainSpec, Training
+from phaselab.texts.books import BooksText, manifest_of
+from phaselab.texts.predictable import predictability
 
 ROIS = ("LATL", "RATL", "LPTL", "LIPL", "LPreM", "LIFG")
 TR, N_TRS = 2.0, 362
@@ -48,16 +57,27 @@ FUNCTION_WORDS = (
 )
 
 
+#: Regressors in order. Those of the corpus are there only where the study names one.
+NUISANCE = ("word rate", "word length", "position in the passage", "sound power")
+OF_CORPUS = ("log frequency in the training books", "surprisal of a trigram model of them")
+
+
 class AliceSpec(BrainSpec):
-    """Section ``brain`` of a study with these data; ``subjects``: the first so many usable ones, by default all."""
+    """Section ``brain`` of a study with these data; ``subjects``: the first so many usable ones, by default all.
+
+    ``corpus``: ``books``, for nuisance regressors that say how frequent and how predictable words are in those books of
+    them that models are trained on; without it there are none of these, whatever is in the folder of data.
+    """
 
     name: Literal["alice"] = "alice"
     subjects: int | None = Field(default=None, ge=1)
     radius: Literal["6mm", "10mm"] = "6mm"
+    # Left out where there is none, so that studies are the same as before they could have one.
+    corpus: Literal["books"] | None = Field(default=None, exclude_if=lambda corpus: corpus is None)
 
 
 def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
-    """The TextGrid; time courses of all subjects, and then their motion in the same order."""
+    """The TextGrid; time courses of all subjects, then their motion in the same order; sound power, the books' list."""
     folder = Path(data or "DATA") / "alice2016"
 
     def found(place: str, pattern: str, many: bool = False) -> list[Path]:
@@ -69,10 +89,12 @@ def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
 
     responses = found(f"alice_data_shared/{section.radius}", "s*-timecourses.txt", many=True)
     motion = [found("alice_data_shared", f"{path.name.split('-')[0]}-rp_*.txt")[0] for path in responses]
-    return {"stimulus": found("alice_stim_shared", "*.TextGrid"), "responses": responses + motion}
+    nuisance = [found("alice_data_shared", f"{path.name.split('-')[0]}-sndpwr.txt")[0] for path in responses]
+    nuisance += [manifest_of(data)] if section.corpus else []
+    return {"stimulus": found("alice_stim_shared", "*.TextGrid"), "responses": responses + motion, "nuisance": nuisance}
 
 
-@brain("alice", AliceSpec, version=1, files=files)
+@brain("alice", AliceSpec, version=1, nuisance=("corpus",), files=files)
 def load(section: AliceSpec, data: Path | None) -> BrainData:
     """Responses in one run, ``alice``: drift (cosines of 128 s and longer) and motion are regressed out, then z-scored.
 
@@ -86,6 +108,9 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
     uncorrelated = f"responses that do not correlate between subjects in {', '.join(np.array(ROIS)[ceiling == 0])}"
     expect(ceiling.all(), str(paths["responses"][0].parent), uncorrelated, "a shared response, which gives a ceiling")
     used, run = tuple(responses)[:n], read_stimulus(paths["stimulus"][0])
+    power = [file for file in paths["nuisance"] if file.name.split("-")[0] in responses]
+    without = "" if section.corpus else f"; without {' and '.join(OF_CORPUS)}, which brain.corpus: books adds"
+    known = f"Nuisance regressors: {', '.join(NUISANCE + OF_CORPUS * bool(section.corpus))}{without}."
     numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc, strict=True))
     return BrainData(
         name="alice",
@@ -98,9 +123,23 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
         ceiling=dict.fromkeys(used, ceiling),
         ceiling_kind="estimated, one value per region: mean leave-one-out inter-subject correlation, corrected for the "
         "noise in the mean of the others",
-        nuisance={run.name: convolve_events(run, np.array([[1, len(text)] for text in run.texts], dtype=float))},
-        notes=(*left_out, f"Leave-one-out inter-subject correlation, mean over subjects: {numbers}."),
+        # When asked for, and then kept: the corpus takes some ten seconds, and most who want the data do not need it.
+        nuisance=Lazy((run.name,), cache(lambda _: regressors(run, power, data if section.corpus else None))),
+        notes=(*left_out, f"Leave-one-out inter-subject correlation, mean over subjects: {numbers}.", known),
     )
+
+
+def regressors(run: Run, power: list[Path], data: Path | None) -> np.ndarray:
+    """Nuisance regressors, float32 (362, k), in the order of `NUISANCE`; with `data` those of the books in it too."""
+    n = len(run.texts)
+    said = np.column_stack([[len(text) for text in run.texts], np.linspace(0, 1, n)])
+    if data:
+        # Which of all books are held out, and what they say, depends on neither seed nor vocabulary.
+        corpus = BooksText("en", 0, Training.model_fields["vocabulary"].default, data).books("training")
+        said = np.hstack([said, predictability(run.texts, corpus)])
+    heard = convolve_events(run, np.column_stack([np.ones(n), said - said.mean(axis=0)]))
+    loud = np.mean([_read_numbers(file, N_TRS, 1) for file in power], axis=0)
+    return standardise(np.insert(heard, [len(NUISANCE) - 1], loud, axis=1))
 
 
 def read_responses(paths: list[Path]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -121,14 +160,15 @@ def read_responses(paths: list[Path]) -> tuple[dict[str, np.ndarray], list[str]]
     return responses, left_out
 
 
-def _read_numbers(file: Path, rows: int) -> np.ndarray:
-    """A table of `rows` by 6 finite numbers without header."""
+def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
+    """A table of so many finite numbers without header."""
     text = io.StringIO(read_text(file))
     try:
         table = np.loadtxt(text, ndmin=2)
     except ValueError as error:
-        raise PhaselabError(f"{file}: expected {rows} rows of 6 numbers: {error}") from error
-    expect(table.shape == (rows, 6), str(file), "{} rows of {}".format(*table.shape), f"{rows} rows of 6")
+        raise PhaselabError(f"{file}: expected {rows} rows of {columns} numbers: {error}") from error
+    right = f"{rows} rows of {columns}"
+    expect(table.shape == (rows, columns), str(file), "{} rows of {}".format(*table.shape), right)
     for row, column in np.argwhere(~np.isfinite(table)):
         expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
     return table

@@ -40,7 +40,7 @@ class BrainData:
     rois: dict[str, np.ndarray]  # name of the region of each voxel
     ceiling: dict[str, np.ndarray] | None = None  # noise ceiling as a correlation, float32; None when unknown
     ceiling_kind: str = ""  # how it is known, for captions
-    nuisance: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k) of the stimulus: word rate ...
+    nuisance: Mapping[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): word rate, then others
     vertices: dict[str, np.ndarray] | None = None  # of fsaverage5: 0..10241 left, 10242..20483 right
     latents: dict[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): simulated brains' true sources
     notes: tuple[str, ...] = ()  # what a reader must know: subjects left out, and why
@@ -96,8 +96,8 @@ class BrainData:
         return sha.hexdigest()[:16]
 
 
-#: Of the study's section ``brain`` and the folder of downloaded data: the data, and the files that its ``stimulus`` and
-#: its ``responses`` are read from.
+#: Of the study's section ``brain`` and the folder of downloaded data: the data, and the files that its ``stimulus``,
+#: its ``responses`` and its ``nuisance`` are read from.
 Load = Callable[[Any, Path | None], BrainData]
 Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
 
@@ -107,6 +107,7 @@ class Registered(NamedTuple):
 
     version: int
     stimulus: tuple[str, ...]
+    nuisance: tuple[str, ...]
     files: Files
     load: Load
 
@@ -116,19 +117,26 @@ BRAINS: dict[str, Registered] = {}
 
 
 def brain(
-    name: str, section: type[BrainSpec], *, version: int, stimulus: tuple[str, ...] = (), files: Files = lambda *_: {}
+    name: str,
+    section: type[BrainSpec],
+    *,
+    version: int,
+    stimulus: tuple[str, ...] = (),
+    nuisance: tuple[str, ...] = (),
+    files: Files = lambda *_: {},
 ) -> Callable[[Load], Load]:
     """Register a function that gives the data of a study's section ``brain: {name: ...}``, whose fields `section` has.
 
     `version` is raised by hand when its numbers change. What needs the stimulus alone depends on the fields `stimulus`
-    of the section, and no others. The bytes of `files` decide whether results are current; it may raise DataMissing.
+    of the section, and no others; on those of `nuisance` nothing but its regressors. The bytes of `files` decide
+    whether results are current; it may raise DataMissing.
     """
-    unknown = sorted(set(stimulus) - set(section.model_fields))
-    expect(not unknown, f"brain {name}: stimulus", ", ".join(unknown), "fields of its section")
+    unknown = sorted({*stimulus, *nuisance} - set(section.model_fields))
+    expect(not unknown, f"brain {name}: stimulus, nuisance", ", ".join(unknown), "fields of its section")
     expect(name not in BRAINS, "brain", f"a second {name!r}", "distinct names")
 
     def register(load: Load) -> Load:
-        BRAINS[name] = Registered(version, stimulus, files, load)
+        BRAINS[name] = Registered(version, stimulus, nuisance, files, load)
         BRAIN_SECTIONS[name] = section
         return load
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pickle
+import struct
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
@@ -23,7 +28,8 @@ def load(
     """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
     Weights come from safetensors, or where there are none from ``pytorch_model*.bin`` through torch's ``weights_only``
-    unpickler, which refuses everything but tensors. A PhaselabError when a file is missing or cannot be read, or
+    unpickler, which refuses everything but tensors, or from a GGUF file, which has configuration and tokenizer too and
+    whose quantised weights become numbers of `dtype`. A PhaselabError when a file is missing or cannot be read, or
     weights are missing or of another shape than the configuration says (transformers would fill in random numbers), or
     the network is not causal (see `foresight`).
     """
@@ -48,10 +54,9 @@ def load(
             safe_open(path, "pt")
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
-    try:
+    with _loading(folder, trust_remote_code) as local:
         model, report = auto.from_pretrained(
             folder,
             **local,
@@ -62,11 +67,6 @@ def load(
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
-    except pickle.UnpicklingError as error:
-        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
-        raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
-    except (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}") from error
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
     found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
     expect(not absent, str(folder), found, "those that config.json says")
@@ -77,6 +77,38 @@ def load(
     rounding = max(FORESIGHT, torch.finfo(model.dtype).eps / 8)
     expect(not sees > rounding, model.name_or_path, f"a network that is not causal: {moved}", right)
     return model, tokenizer
+
+
+def configuration(folder: Path, trust_remote_code: bool = False) -> Any:
+    """The configuration of the checkpoint in a folder, of its language part alone; errors as of `load`."""
+    from transformers import AutoConfig
+
+    with _loading(folder, trust_remote_code) as local:
+        return AutoConfig.from_pretrained(folder, **local).get_text_config()
+
+
+@contextlib.contextmanager
+def _loading(folder: Path, trust_remote_code: bool) -> Iterator[dict[str, Any]]:
+    """What transformers' ``from_pretrained`` needs beside the folder of a checkpoint; errors in a sentence."""
+    from safetensors import SafetensorError
+    from transformers.utils.import_utils import is_gguf_available
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    more, quiet = "", contextlib.ExitStack()
+    if (last := needed((path.name for path in folder.glob("*")), folder)[-1]).endswith(".gguf"):
+        right = 'the package that reads it: pip install "phaselab[anchor]"'
+        expect(is_gguf_available(), str(folder / last), "a GGUF file", right)
+        local["gguf_file"], more = last, "; expected a whole file of an architecture that transformers reads from GGUF"
+        quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))  # a bar of progress that nothing else turns off
+    kinds = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
+    try:
+        with quiet:
+            yield local
+    except pickle.UnpicklingError as error:
+        found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
+        raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
+    except kinds as error:
+        raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{more}") from error
 
 
 def foresight(model: PreTrainedModel) -> float:

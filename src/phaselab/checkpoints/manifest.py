@@ -22,7 +22,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
-from phaselab.checkpoints.names import Checkpoint, choose
+from phaselab.checkpoints.names import Checkpoint, choose, is_checkpoint
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import read_table, write_table
@@ -123,12 +123,16 @@ def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
     """The checkpoints in the sub-folders of `folder`, in ascending order of tokens, then of steps.
 
     A name is read by the forms of all families; the file ``checkpoints.csv`` in `folder` (columns ``revision`` and
-    ``tokens``, of all training before it) wins over it. Other names are listed in one warning, hidden ones not.
+    ``tokens``, of all training before it) wins over it. Other names are listed in one warning, hidden ones not. A
+    folder that is a checkpoint itself is the only one, and such a table lies beside it.
     """
-    folder, table = Path(folder), Path(folder) / "checkpoints.csv"
-    expect(folder.is_dir(), str(folder), "no such folder", f"one with {_FOLDERS}")
-    stated = {row.revision: row.tokens for row in read_rows(table, columns=["revision", "tokens"])}
+    folder, given = Path(folder), str(folder)
+    expect(folder.is_dir(), given, "no such folder", f"one with {_FOLDERS}")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if is_checkpoint(folder):
+        names, folder = [folder.absolute().name], folder.absolute().parent
+    table = folder / "checkpoints.csv"
+    stated = {row.revision: row.tokens for row in read_rows(table, columns=["revision", "tokens"])}
     known = sort_out(of_repository(""), [Row(name, stated.get(name)) for name in names])
     for row in known.doubles:
         raise PhaselabError(f"{folder / row.revision}: found another name of the same step, expected one of them")
@@ -136,7 +140,7 @@ def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
         expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or (of a later stage) the first one"
         raise PhaselabError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
     strange = ", ".join(sorted(row.revision for row in known.strange))
-    expect(known.checkpoints, str(folder), strange or "no checkpoints", _FOLDERS)
+    expect(known.checkpoints, given, strange or "no checkpoints", f"{_FOLDERS}; or a folder so named")
     if strange:
         warnings.warn(f"{folder}: left out {strange}: not named as checkpoints are on a hub", stacklevel=2)
     return sorted(

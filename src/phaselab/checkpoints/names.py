@@ -92,7 +92,8 @@ def read_amount(text: str) -> int | None:
 def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]:
     """Which of these files a model is loaded from: configuration, tokenizer and, last, one set of weights.
 
-    Safetensors where there are some, else ``pytorch_model*.bin``. `code`: also modules of the checkpoint's own.
+    Safetensors where there are some, else ``pytorch_model*.bin``, else a GGUF file, which is all of it: ``model.gguf``,
+    or the only one. `code`: also modules of the checkpoint's own.
     """
     files = sorted(names)
     weights: list[str] = []
@@ -103,13 +104,23 @@ def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]
         n = int(parts[-1].rpartition("-")[2].partition(".")[0]) if parts else 0
         half = f"; {len(parts)} of {n} parts of the weights" if len(parts) < n else half
         weights = [whole] if whole in files else [index, *parts] if 0 < n == len(parts) and index in files else weights
+    gguf = [] if weights or half else [f for f in files if f.endswith(".gguf")]
+    if gguf:
+        one = "model.gguf" if "model.gguf" in gguf else gguf[0]
+        expect(one == "model.gguf" or len(gguf) == 1, str(where), ", ".join(gguf), "one of them called model.gguf")
+        return [one]
     tokenizer = [f for f in files if _TOKENIZER.fullmatch(f)]
     more = [f for f in files if _CONFIGURATION.fullmatch(f) or (code and f.endswith(".py"))]
     found = (", ".join(files) or "nothing") + half
     expected = "config.json, a tokenizer (tokenizer.json) and weights (model*.safetensors or pytorch_model*.bin)"
-    expected += ", all parts of them with their index; states of an optimizer are none"
+    expected += ", all parts of them with their index; or model.gguf; states of an optimizer are none"
     expect("config.json" in more and tokenizer and weights, str(where), found, expected)
     return [*more, *tokenizer, *weights]
+
+
+def is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is a checkpoint itself, and not one of checkpoints."""
+    return (folder / "config.json").is_file() or any(folder.glob("*.gguf"))
 
 
 def identity(checkpoint: Checkpoint, stamps: Path) -> str:

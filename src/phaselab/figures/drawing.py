@@ -117,7 +117,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "") -> Figure:
     """Write below a figure its x axis, a note, and at the left, which narrow screens show first, what is simulated."""
     height = fig.get_figheight()
-    line = 0.3 if note or simulated else 0.0
+    line = 0.3 + 0.17 * note.count("\n") if note or simulated else 0.0
     room = (line + 0.2 * bool(x)) / height
     fig.get_layout_engine().set(rect=(0, room, 1, 1 - room))  # type: ignore[union-attr, call-arg]
     fig.text(0.5, (line + 0.04) / height, x, fontsize=mpl.rcParams["axes.labelsize"], ha="center", va="bottom")

@@ -91,6 +91,7 @@ def perspectives(
         closest = mean[["tokens"]].assign(value=isotonic_regression(mean["value"]).x, line=MONOTONE)
         mean = pd.concat([mean, closest])
     which, thin = query.brain_measure(own), rows if n <= 6 else None
+    note = f"{query.subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
     drawn = [draw.Panel.of(which, mean, f", layer {curve.layer}", transitions, thin=thin)]
     if measure:
         drawn.append(_behaviour(own, measure, transitions))
@@ -100,11 +101,11 @@ def perspectives(
         inner = query.internal_layer(own)
         dimension = query.interval_of(own[(own["measure"] == "intrinsic_dimension") & (own["layer"] == inner)])
         states = {"probe_advantage": query.model_curve(own, "probes"), "intrinsic_dimension": dimension}
+        note += "".join(f"\nprobes: {said}" for said in states["probe_advantage"].attrs["notes"])
         for (name, rows), level in zip(states.items(), (0.0, np.nan), strict=True):
             if len(rows):
-                rows = rows.assign(line=draw.HIDDEN)
-                drawn.append(draw.Panel.of(name, rows, f", layer {inner}", transitions, level=level))
-    note = f"{query.subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
+                hidden = rows.assign(line=draw.HIDDEN)
+                drawn.append(draw.Panel.of(name, hidden, f", layer {inner}", transitions, level=level))
     how: dict[str, Any] = {"phases": phases, "room": 2.1 if measure else 1.45, "note": note, "simulated": simulated}
     return draw.panels(drawn, MEANS | _task_looks(curves), **how)
 
@@ -140,7 +141,7 @@ def internals_curves(
 def probe_curves(curves: pd.DataFrame) -> Figure:
     """A panel for each probed label: the probe in ``internal_layer``, its two controls and chance, by tokens."""
     layer = query.internal_layer(curves)
-    rows = curves[(curves["layer"] == layer) & curves["measure"].str.startswith("probe_")]
+    rows, said = query.told_apart(curves[(curves["layer"] == layer) & curves["measure"].str.startswith("probe_")])
     if rows.empty:
         raise query.NothingToDraw("curves: found no 'probe_...'; expected probes in the study (internals.probes)")
     drawn = []
@@ -150,7 +151,8 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
         table = query.interval_of(own.dropna(subset=["line"]), by=("line", "tokens"))
         drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
     style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
-    return draw.panels(drawn, style, small=True, note=f"layer {layer}; bands: 95 % intervals over folds")
+    note = "\n".join([f"layer {layer}; bands: 95 % intervals over folds", *said])
+    return draw.panels(drawn, style, small=True, note=note)
 
 
 @draw.styled

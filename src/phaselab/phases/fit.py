@@ -1,8 +1,4 @@
-"""Continuous piecewise-linear fits of B learning curves of n checkpoints at once, at positions from 0 to 1.
-
-A fit is its change points (B, k), its coefficients (B, 2 + k: one, x, a hinge for each change point) and its sums of
-squares (B,).
-"""
+"""Continuous piecewise-linear fits of B learning curves of n checkpoints at once, at positions from 0 to 1."""
 
 from __future__ import annotations
 
@@ -18,7 +14,6 @@ from phaselab.errors import expect
 
 Array = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
-Fit = tuple[Array, Array, Array]
 Where = tuple[float, ...]  # log10 tokens
 
 #: Most positions at which the search puts a change point, and most sets of them for one number of change points.
@@ -31,8 +26,10 @@ PER_CHANGE = 4
 #: Degrees of freedom that a change point takes from the residuals: 2 parameters, and more for having been searched
 #: for. Between 2 and 3 intervals cover as they say (tests/test_phases.py).
 DEGREES = 2.5
-#: Numbers held at once in the search: 16 MB, to fit the caches.
-CHUNK = 2_000_000
+#: Sets from which the fit of one curve starts, and (rounds, fits kept) of its refinement: most starts soon fall behind.
+STARTS, STAGES = 30, ((6, 10), (15, 1))
+#: Numbers held at once in the search: 2 MB, to fit the caches.
+CHUNK = 250_000
 
 
 def log_tokens(tokens: npt.ArrayLike) -> Array:
@@ -117,120 +114,19 @@ def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     return found
 
 
-def design(x: Array, knots: Array) -> Array:
-    """(B, n, 2 + k): one, x, and a hinge for each change point; knots (B, k)."""
-    hinges = np.maximum(x[None, :, None] - knots[:, None, :], 0.0)
-    line = np.broadcast_to(np.stack([np.ones_like(x), x], axis=1), (len(knots), x.size, 2))
-    return np.concatenate([line, hinges], axis=2)
+class Pieces(NamedTuple):
+    """B piecewise-linear curves."""
 
-
-def _solve(matrix: Array, curves: Array, damping: float | Array = 1e-12) -> Array:
-    """Least-squares coefficients (B, p) of curves (B, n), damped relative to the diagonal."""
-    gram = matrix.transpose(0, 2, 1) @ matrix
-    right = (matrix.transpose(0, 2, 1) @ curves[:, :, None])[:, :, 0]
-    diagonal = np.einsum("bpp->bp", gram)
-    index = np.arange(gram.shape[1])
-    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
-    gram[:, index, index] += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
-    return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
-
-
-def linear(x: Array, curves: Array, knots: Array) -> Fit:
-    """Coefficients (B, 2 + k), residuals (B, n) and their sum of squares (B,) at given knots."""
-    matrix = design(x, knots)
-    coefficients = _solve(matrix, curves)
-    residuals = curves - (matrix @ coefficients[:, :, None])[:, :, 0]
-    return coefficients, residuals, np.einsum("bn,bn->b", residuals, residuals)
-
-
-def _better(less: npt.NDArray[np.bool_], new: tuple[Array, ...], old: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Arrays (B, ...) of `new` for the curves for which it is `less`, of `old` for the others."""
-    return tuple(np.where(less if a.ndim == 1 else less[:, None], a, b) for a, b in zip(new, old, strict=True))
-
-
-def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Fit:
-    """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse (Muggeo 2003).
-
-    They keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
-    """
-    coefficients, residuals, rss = linear(x, curves, knots)
-    k, apart, damping = knots.shape[1], 0.5 * float(np.diff(x).min()), np.full(len(curves), 1e-3)
-    still = 0  # rounds in which no fit became better by more than a ten-thousandth
-    for _ in range(rounds if k else 0):
-        right = (x[None, :, None] > knots[:, None, :]).astype(float)
-        jacobian = np.concatenate([design(x, knots), -coefficients[:, None, 2:] * right], axis=2)
-        moved = np.clip(knots + _solve(jacobian, residuals, damping)[:, 2 + k :], x[2], x[-3])
-        moved = np.where(np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True), moved, knots)
-        trial = linear(x, curves, moved)
-        less = trial[2] < rss
-        still = 0 if (trial[2] < 0.9999 * rss).any() else still + 1
-        knots, coefficients, residuals, rss = _better(less, (moved, *trial), (knots, coefficients, residuals, rss))
-        if still == 2:
-            break
-        damping = np.clip(np.where(less, damping * 0.1, damping * 10.0), 1e-9, 1e9)
-    return knots, coefficients, rss
-
-
-def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> tuple[Array, ...]:
-    """Fit of exactly `changes` change points to curves (B, n), from the best set of the search or from `near`."""
-    best = search(grid._replace(levels=grid.levels[:changes]), curves)[changes][1]
-    one = refine(grid.x, curves, grid.starts(changes, best))
-    other = refine(grid.x, curves, np.repeat(near[None], len(curves), axis=0))
-    return _better(other[2] < one[2], other, one)
-
-
-def best_step(grid: Grid, curve: Array) -> Fit:
-    """The best jump between two neighbouring checkpoints from one level to another, as a fit with two change points."""
-    totals = {}
-    for i in range(2, curve.size - 3):
-        low, high = curve[: i + 1].mean(), curve[i + 1 :].mean()
-        slope = (high - low) / (grid.x[i + 1] - grid.x[i])
-        rss = ((curve[: i + 1] - low) ** 2).sum() + ((curve[i + 1 :] - high) ** 2).sum()
-        totals[float(rss)] = grid.x[None, i : i + 2], np.array([[low, 0.0, slope, -slope]])
-    return *totals[least := min(totals)], np.array([least])
-
-
-def fit_each(grid: Grid, curve: Array, starts: int = 30) -> list[Fit]:
-    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid.
-
-    With too few checkpoints for two change points the last fit is `best_step`, which has no more parameters than one.
-    """
-    fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
-    rest = curve - (curve @ grid.base.T) @ grid.base
-    for changes, gain in enumerate(grid.gains(rest[None]), start=1):
-        first = np.argsort(-gain[0], kind="stable")[:starts]
-        several = np.repeat(curve[None], first.size, axis=0)
-        knots, coefficients, rss = refine(grid.x, several, grid.starts(changes, first), rounds=15)
-        one = slice(best := int(rss.argmin()), best + 1)
-        fits.append((knots[one], coefficients[one], rss[one]))
-    return [*fits, best_step(grid, curve)] if len(fits) == 2 and curve.size < 2 * PER_CHANGE else fits
-
-
-def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float = COST) -> Array:
-    """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
-    variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
-    return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
-
-
-class Paths(NamedTuple):
-    """B fitted curves, and what counts as the ends of their pieces between the first and last checkpoint."""
-
-    knots: Array  # (B, k)
-    coefficients: Array  # (B, 2 + k)
-    ends: Array  # (B, k)
-
-    @property
-    def corners(self) -> Array:
-        """`ends` with the first and the last checkpoint, (B, k + 2)."""
-        return np.pad(self.ends, ((0, 0), (1, 1)), constant_values=(0.0, 1.0))
+    knots: Array  # (B, k) change points
+    coefficients: Array  # (B, 2 + k): one, x, a hinge for each change point
+    residuals: Array  # (B, n) of the curves that were fitted
+    rss: Array  # (B,) their sum of squares
 
     def heights(self, positions: Array) -> Array:
         """The curves at positions (B, m) or (1, m): (B, m)."""
-        heights = self.coefficients[:, :1] + self.coefficients[:, 1:2] * positions
-        for j in range(self.knots.shape[1]):
-            hinge = np.maximum(positions - self.knots[:, j : j + 1], 0.0)
-            heights = heights + self.coefficients[:, 2 + j : 3 + j] * hinge
-        return heights
+        hinges = np.maximum(positions[:, None, :] - self.knots[:, :, None], 0.0)
+        line = self.coefficients[:, :1] + self.coefficients[:, 1:2] * positions
+        return np.asarray(line + (self.coefficients[:, None, 2:] @ hinges)[:, 0])
 
     def traced(self, start: Array, stop: Array, sign: float) -> tuple[Array, Array, Array]:
         """Midpoint, steepest slope and height (B,) between positions `start` and `stop` (B,)."""
@@ -246,16 +142,108 @@ class Paths(NamedTuple):
         return middle, sign * (sign * np.diff(path, axis=1)).max(axis=1) * 100.0 / length[:, 0], height
 
 
-def matched(own: Array, own_bends: Array, knots: Array, bends: Array) -> Array:
-    """Each sample's change point (B, k) for each of the fit, `own` (k,): the nearest, if it can be one of its bend.
+def design(x: Array, knots: Array) -> Array:
+    """(B, 2 + 2k, n): one, x, a hinge for each change point, and a step: the hinge's derivative by its position."""
+    k = knots.shape[1]
+    matrix, away = np.empty((len(knots), 2 + 2 * k, x.size)), x[None, None, :] - knots[:, :, None]
+    matrix[:, 0], matrix[:, 1], matrix[:, 2 + k :] = 1.0, x, away > 0
+    np.maximum(away, 0.0, out=matrix[:, 2 : 2 + k])
+    return matrix
+
+
+def _solve(gram: Array, right: Array, damping: float | Array = 1e-12) -> Array:
+    """Solutions (B, p) of normal equations, (B, p, p) and (B, p), damped relative to the diagonal."""
+    gram = gram.copy()
+    diagonal = np.einsum("bpp->bp", gram)  # a view
+    # A slope of 0 makes its change point's column 0: a share of the mean keeps that solvable too.
+    diagonal += np.reshape(damping, (-1, 1)) * diagonal + 1e-12 * diagonal.mean(axis=1, keepdims=True)
+    return np.asarray(np.linalg.solve(gram, right[:, :, None])[:, :, 0], dtype=np.float64)
+
+
+def _at(x: Array, curves: Array, knots: Array) -> tuple[Array, ...]:
+    """The parts of the `Pieces` with these knots, the design's products (B, p, p), and those with residuals (B, p)."""
+    matrix, p = design(x, knots), 2 + knots.shape[1]
+    gram, hinges = matrix @ matrix.transpose(0, 2, 1), matrix[:, :p]
+    coefficients = _solve(gram[:, :p, :p], (hinges @ curves[:, :, None])[:, :, 0])
+    residuals = curves - (coefficients[:, None] @ hinges)[:, 0]
+    pull = (matrix @ residuals[:, :, None])[:, :, 0]
+    return knots, coefficients, residuals, np.einsum("bn,bn->b", residuals, residuals), gram, pull
+
+
+def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Pieces:
+    """Move change points (B, k) off the grid by damped Gauss-Newton steps that never do worse (Muggeo 2003).
+
+    They keep their order, stay half the smallest gap apart, and between the third and the last but two checkpoints.
+    """
+    state, k, apart = _at(x, curves, knots), knots.shape[1], 0.5 * float(np.diff(x).min())
+    damping, still = np.full(len(curves), 1e-3), 0  # rounds in which no fit gained more than a ten-thousandth
+    for _ in range(rounds if k else 0):
+        knots, coefficients, _, rss, gram, pull = state
+        scale = np.concatenate([np.ones((len(curves), 2 + k)), -coefficients[:, 2:]], axis=1)
+        step = _solve(scale[:, :, None] * gram * scale[:, None, :], scale * pull, damping)[:, 2 + k :]
+        moved = np.clip(knots + step, x[2], x[-3])
+        moved = np.where(np.all(np.diff(moved, axis=1) >= apart, axis=1, keepdims=True), moved, knots)
+        trial = _at(x, curves, moved)
+        less = trial[3] < rss
+        still = 0 if (trial[3] < 0.9999 * rss).any() else still + 1
+        state = tuple(np.where(less.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(trial, state, strict=True))
+        if still == 2:
+            break
+        damping = np.clip(np.where(less, damping * 0.1, damping * 10.0), 1e-9, 1e9)
+    return Pieces(*state[:4])
+
+
+def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Pieces:
+    """Fit of exactly `changes` change points to curves (B, n), from the best set of the grid or a better `near`."""
+    rss, sets = search(grid._replace(levels=grid.levels[:changes]), curves)[changes]
+    closer = _at(grid.x, curves, near := np.repeat(near[None], len(curves), axis=0))[3] < rss
+    return refine(grid.x, curves, np.where(closer[:, None], near, grid.starts(changes, sets)))
+
+
+def best_step(grid: Grid, curve: Array) -> Pieces:
+    """The best jump between two neighbouring checkpoints from one level to another, as a fit with two change points."""
+    tried = []
+    for i in range(2, curve.size - 3):
+        low, high = curve[: i + 1].mean(), curve[i + 1 :].mean()
+        slope = (high - low) / (grid.x[i + 1] - grid.x[i])
+        left = curve - np.where(np.arange(curve.size) <= i, low, high)
+        tried.append((grid.x[i : i + 2], np.array([low, 0.0, slope, -slope]), left, left @ left))
+    return Pieces(*(np.array(part)[None] for part in min(tried, key=lambda one: one[3])))
+
+
+def fit_each(grid: Grid, curve: Array) -> list[Pieces]:
+    """The best fits of one curve (n,) with 0, 1, 2, ... change points, each from many of the best sets on the grid.
+
+    With too few checkpoints for two change points the last fit is `best_step`, which has no more parameters than one.
+    """
+    fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
+    rest = curve - (curve @ grid.base.T) @ grid.base
+    for changes, gain in enumerate(grid.gains(rest[None]), start=1):
+        knots = grid.starts(changes, np.argsort(-gain[0], kind="stable")[:STARTS])
+        for rounds, kept in STAGES:
+            several = refine(grid.x, np.broadcast_to(curve, (len(knots), curve.size)), knots, rounds)
+            best = np.argsort(several.rss, kind="stable")[:kept]
+            knots = several.knots[best]
+        fits.append(Pieces(*(part[best] for part in several)))
+    return [*fits, best_step(grid, curve)] if len(fits) == 2 and curve.size < 2 * PER_CHANGE else fits
+
+
+def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float = COST) -> Array:
+    """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
+    variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
+    return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
+
+
+def matched(own: Pieces, samples: Pieces) -> Array:
+    """Each sample's change point (B, k) for each of the one fit `own`: the nearest, if it can be one of its bend.
 
     By their order alone, one that a sample puts elsewhere would shift the names of all after it.
     """
-    if own.size == 0:
-        return knots
-    far = np.abs(knots[:, None, :] - own[None, :, None])  # (B, k of the fit, k of the sample)
-    other = np.sign(bends)[:, None, :] != np.sign(own_bends)[None, :, None]
-    return np.take_along_axis(knots, (far + 10.0 * other).argmin(axis=2), axis=1)
+    if not own.knots.size:
+        return samples.knots
+    far = np.abs(samples.knots[:, None, :] - own.knots[:, :, None])  # (B, k of the fit, k of the sample)
+    other = np.sign(samples.coefficients[:, None, 2:]) != np.sign(own.coefficients[:, 2:, None])
+    return np.take_along_axis(samples.knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
 
 def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
@@ -276,25 +264,21 @@ def bootstrap_noise(
     is added. Without, the residuals' variance, or the square of `stderr` where that is larger, with the residuals'
     autocorrelation over neighbours, corrected for the parameters that were fitted.
     """
-    rng, n = np.random.default_rng(seed), residuals.size
+    rng, n, total = np.random.default_rng(seed), residuals.size, float(residuals @ residuals)
 
-    def student(columns: int, degrees: float) -> Array:
-        normal = rng.standard_normal((draws, columns))
+    def student(normal: Array, degrees: float) -> Array:
         return np.asarray(normal * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))))
 
-    variance, white = float(residuals @ residuals) / degrees, student(n, degrees)
+    white = student(rng.standard_normal((draws, n)), degrees)
     if replicates is None:
         # A fit of p parameters to n values lowers the autocorrelation of the residuals by about p / n; one standard
         # error more, since too little of it makes intervals too narrow.
-        rho = float(residuals[1:] @ residuals[:-1]) / max(float(residuals @ residuals), 1e-300)
-        rho += (n - degrees) / n + 1 / np.sqrt(n)
-        scale = np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
-        memory = autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9)))
-        return memory * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))) * scale
-    count = len(replicates)
-    apart = replicates - replicates.mean(axis=0)
-    own = student(count, count - 1) @ apart / np.sqrt(count * (count - 1.0))
+        rho = float(residuals[1:] @ residuals[:-1]) / max(total, 1e-300) + (n - degrees) / n + 1 / np.sqrt(n)
+        scale = np.sqrt(np.maximum(total / degrees, 0.0 if stderr is None else stderr**2))
+        return student(autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9))), degrees) * scale
+    count, apart = len(replicates), replicates - replicates.mean(axis=0)
+    own = student(rng.standard_normal((draws, count)), count - 1) @ apart / np.sqrt(count * (count - 1.0))
     # Second differences of the deviations: what in them is not smooth along the checkpoints.
     rough = np.diff(apart, 2, axis=1)
     expected = float((rough**2).sum()) / (6.0 * rough.shape[1] * count * (count - 1.0))
-    return np.asarray(own + white * np.sqrt(max(variance - expected, 0.0)))
+    return np.asarray(own + white * np.sqrt(max(total / degrees - expected, 0.0)))

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-from phaselab.phases.fit import Array, Grid, Where, autocorrelated, bic, grid_of, linear, refine, search
+from phaselab.phases.fit import Array, Grid, Where, autocorrelated, bic, design, grid_of, refine, search
 
 #: First-order autocorrelations of the noise at which the null is simulated, and null curves for each of them.
 RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
-#: an estimate is read as this quantile of its distribution under the true one, unless there are replicates.
+#: an estimate is read as this quantile of its distribution under the true one, as far as replicates do not tell more.
 CAUTION = 0.02
-MANY = 3
+#: Replicates from which on they tell more, and the confidence with which they are said to share noise.
+MANY, SURE = 3, 0.95
 
 
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
@@ -25,12 +27,31 @@ def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
     for k in np.unique(chosen):
         rows = np.flatnonzero(chosen == k)
-        knots, _, _ = refine(grid.x, curves[rows], grid.starts(k, found[k][1][rows]))
-        _, residuals, total = linear(grid.x, curves[rows], knots)
+        _, _, residuals, total = refine(grid.x, curves[rows], grid.starts(k, found[k][1][rows]))
         sigma[rows] = np.sqrt(total / max(n - 2 - 2 * k, 1))
         lagged = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1])
         rho[rows] = np.where(total > 0, lagged / np.where(total > 0, total, 1.0), 0.0)
     return sigma, rho
+
+
+def shared_noise(grid: Grid, knots: Array, residuals: Array, replicates: Array | None, most: int) -> float:
+    """Share of the noise of a mean curve that all replicates (S, n) have in common, from 0 to 1, as a lower bound.
+
+    By an F test: residuals of the mean (n,) at its change points (k,) against what they leave of the replicates' own
+    deviations, which have the same autocorrelation if nothing is shared. 1 where too few replicates tell nothing; 0
+    where the fit has less than two of its `most` change points left: bends that it has missed are shared as well.
+    """
+    if replicates is None or len(replicates) < MANY:
+        return 1.0
+    (count, n), k = replicates.shape, knots.size
+    if k > most - 2:
+        return 0.0
+    basis = np.linalg.qr(design(grid.x, knots[None])[0, : 2 + k].T)[0]
+    apart = replicates - replicates.mean(axis=0)
+    apart = apart - (apart @ basis) @ basis.T
+    free, theirs = max(n - 2 - 2 * k, 1), (count - 1) * (n - 2 - k)
+    own, whole = float((apart**2).sum()) / (count * theirs), float(residuals @ residuals) / free
+    return max(0.0, 1 - float(stats.f.ppf(SURE, free, theirs)) * own / whole) if whole > 0 else 0.0
 
 
 def deepest_fall(curves: Array) -> Array:
@@ -70,24 +91,25 @@ def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
     return falls, rhos
 
 
-def move_p(values: Array, replicates: Array | None, sigma: float, rho: float, setting: tuple[Where, int]) -> float:
+def move_p(values: Array, replicates: Array | None, noise: Sequence[float], setting: tuple[Where, int]) -> float:
     """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
 
-    The null is simulated for noise as autocorrelated as the residuals: `sigma`, `rho` of the whole curve
-    (`residual_noise`), whose grid has the arguments `setting`. With `MANY` replicates the fall must also hold in those
-    left out when it was chosen, which allows for any noise of their own.
+    The null is simulated for noise as autocorrelated as the residuals: `noise` of the whole curve, whose grid has the
+    arguments `setting`, is its standard deviation and autocorrelation (`residual_noise`) and how much of it replicates
+    share (`shared_noise`): as far as they do, they are as one curve, whose autocorrelation is read with caution. With
+    `MANY` replicates the fall must also hold in those left out when it was chosen, which allows for any noise of their
+    own. NaN below four checkpoints, where nothing can be told.
     """
     if values.size < 4:
-        return 1.0
-    fall = float(deepest_fall(values[None])[0])
+        return np.nan
+    (sigma, rho, shared), fall = noise, float(deepest_fall(values[None])[0])
     if sigma == 0:
         return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
     falls, rhos = _null(*setting)
     at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-    if replicates is not None and len(replicates) >= MANY:
-        return max(float(np.interp(rho, RHOS, at)), _left_out(replicates))
-    looks = np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1))
-    return float(np.interp(np.interp(rho, looks, RHOS), RHOS, at))
+    plain, careful = max(rho, 0.0), np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
+    p = float(np.interp(plain + shared * (careful - plain), RHOS, at))
+    return p if replicates is None or len(replicates) < MANY else max(p, _left_out(replicates))
 
 
 def _left_out(curves: Array) -> float:
@@ -109,8 +131,7 @@ def _left_out(curves: Array) -> float:
     return float(stats.t.sf(falls.mean() / (spread / np.sqrt(count)), count - 1))
 
 
-def detectable_move(sigma: float, rho: float, setting: tuple[Where, int], power: float = 0.8) -> float:
+def detectable_move(noise: Sequence[float], setting: tuple[Where, int], power: float = 0.8) -> float:
     """The smallest fall, a quarter of the checkpoints long, whose p is .05 or less with a probability of `power`."""
-    falls, _ = _null(*setting)
-    critical = float(np.interp(rho, RHOS, np.quantile(falls, 0.95, axis=1)))
-    return (critical + float(stats.norm.ppf(power))) * sigma * float(np.sqrt(2 / _windows(len(setting[0]))[-1]))
+    critical = float(np.interp(noise[1], RHOS, np.quantile(_null(*setting)[0], 0.95, axis=1)))
+    return (critical + float(stats.norm.ppf(power))) * noise[0] * float(np.sqrt(2 / _windows(len(setting[0]))[-1]))

@@ -10,10 +10,12 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import behaviour_by_task, brain_layer, brain_measure
-from phaselab.phases.fit import Array, log_tokens
+from phaselab.phases.fit import log_tokens
 from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 from phaselab.study import PhaseSpec
+
+FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
 
 def sensitivity(
@@ -27,41 +29,39 @@ def sensitivity(
     """
     rule = rule or PhaseSpec()
     base = triple_phase_test(curves, model, rule, **options)
-    first = model if isinstance(model, str) else model[0]
-    own = curves[curves["model"] == first]
-    brain = own[own["perspective"] == "brain"]
+    own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
+    brain, measures = own[own["perspective"] == "brain"], {*own["measure"]}
+    depths: dict[int, Any] = {}  # depths that come to one layer are one choice
+    if len(brain):
+        depths = {brain_layer(own, choice): choice for choice in ("mean", "best", 1.0, 1 / 3)}
+        depths.pop(brain_layer(own, rule.layer), None)
     choices: dict[str, Sequence[Any]] = {
-        "layer": (1 / 3, 1.0, "best", "mean"),
-        "measure": [c for c in ("r", "r_normalised", "significant") if c in set(brain["measure"])],
+        "layer": [*depths.values()][::-1],
+        "measure": [c for c in ("r", "r_normalised", "significant") if c in measures],
         "roi": [roi for roi in sorted(brain["roi"].unique()) if "noise" not in roi],
         "penalty": (2.0, 4.0),
         "max_changes": (4,),
         "margin": (rule.margin / 2, rule.margin * 2),
         "lag": (rule.lag / 2, rule.lag * 2),
+        "accuracy": [c for c in ("log_probability", "knowing") if c in measures],
     }
-    if len(brain):  # depths that come to one layer are one choice
-        layers = {brain_layer(own, choice): choice for choice in choices["layer"][::-1]}
-        choices["layer"] = [choice for layer, choice in layers.items() if layer != brain_layer(own, rule.layer)][::-1]
     given = rule.model_dump() | {"measure": rule.measure or brain_measure(brain)}
-    variants: list[tuple[str, str, dict[str, Any]]] = [
-        (varied, f"{choice:.2g}" if isinstance(choice, float) else str(choice), {varied: choice})
-        for varied, several in choices.items()
-        for choice in several
-        if choice != given[varied]
-    ]
-    if (own["measure"] == "log_probability").any() and base.accuracy.decided:
-        curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
-        scaled = rule.margin * float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
-        variants.append(("accuracy", "log_probability", {"accuracy": "log_probability", "margin": max(scaled, 1e-9)}))
-    if (own["measure"] == "knowing").any():
-        variants.append(("accuracy", "knowing", {"accuracy": "knowing"}))
+    variants: list[dict[str, Any]] = [{}]
+    for varied, several in choices.items():
+        variants += [{varied: choice} for choice in several if choice != given[varied]]
     parts = []
-    for varied, said, change in [("", "", {}), *variants]:
+    for change in variants:
+        (varied, choice) = next(iter(change.items()), ("", ""))
+        if choice == "log_probability" and base.accuracy.decided:
+            curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
+            scale = float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
+            change = change | {"margin": max(rule.margin * scale, 1e-9)}
         result = triple_phase_test(curves, model, rule.model_copy(update=change), **options) if change else base
         table = result.table[["phase", "found", "verdict", "tokens", "p_holm"]]
         table = table.assign(agrees=table["verdict"] == base.table["verdict"], note="")
-        if said == "log_probability":
+        if choice == "log_probability":
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
+        said = f"{choice:.2g}" if isinstance(choice, float) else str(choice)
         parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))
     return pd.concat(parts, ignore_index=True)
 
@@ -97,23 +97,14 @@ def detachment_power(
                 noise, others = rng.standard_normal((count, n)), accuracy_noise * rng.standard_normal((2, n))
                 form, accuracy = 0.05 + 0.9 * rise + others[0], right + others[1]
                 error = np.full(n, accuracy_noise)
-                found += phase_two_found(
-                    tokens, [10 * rise + depth * dip + noise for depth in depths], form, accuracy, error, rule
-                )
-            for depth, hits in zip(depths, found, strict=True):
-                interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
-                rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
+                first, second = (fit_transitions(tokens, curve, error, **FITS) for curve in (form, accuracy))
+                for i, depth in enumerate(depths):
+                    fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
+                    found[i] += judge(fit, first, second, rule).table["found"].iloc[1]
+        for depth, hits in zip(depths, found, strict=True):
+            interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
+            rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
     return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
-
-
-def phase_two_found(
-    tokens: Array, brains: Sequence[Array], form: Array, accuracy: Array, error: Array, rule: PhaseSpec | None = None
-) -> Array:
-    """Whether phase 2 is found with each of `brains`, (n_subjects, n) each, and one pair of behaviours (n,)."""
-    options: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
-    first, second = (fit_transitions(tokens, curve, error, **options) for curve in (form, accuracy))
-    fits = [fit_transitions(tokens, brain, **options) for brain in brains]
-    return np.array([float(judge(fit, first, second, rule).table["found"].iloc[1]) for fit in fits])
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:

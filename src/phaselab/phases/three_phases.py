@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,22 +14,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import (
-    PHASE_NAMES,
-    Curve,
-    NothingToDraw,
-    amount,
-    behaviour_by_task,
-    brain_by_subject,
-    brain_measure,
-    chance_level,
-    each_row,
-    of_tasks,
-    plain,
-)
+from phaselab import curves as query
+from phaselab.curves import amount, each_row, plain
 from phaselab.errors import expect
 from phaselab.phases.fit import DEGREES, Array, log_tokens
-from phaselab.phases.transitions import CARRIED, MOVE_COLUMNS, Transitions, fit_transitions
+from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
 from phaselab.study import PhaseSpec, digest_of
 
@@ -42,14 +30,13 @@ PHASE_COLUMNS = (
     *("effect", "effect_low", "effect_high", "effect_spread"),
     *("lag", "lag_low", "lag_high", "p", "p_holm", "seeds", "rule", "why"),
 )
-VERDICTS = ("found", "not found", "not decided", "nothing to stagnate")
 
 
 class TriplePhase(NamedTuple):
     """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
 
-    verdict : one of `VERDICTS`; found : whether it is ``found``: p_holm at most the rule's alpha, and the fits have the
-    moves that the phase is made of; why : the reason in words.
+    verdict : ``found`` (p_holm at most the rule's alpha, and the fits have the moves that the phase is made of), ``not
+    found``, ``not decided`` or ``nothing to stagnate``; found : whether it is the first; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
     effect, effect_low, effect_high : signed height of the move in units of the brain measure (for ``r_normalised`` a
     share of the ceiling); effect_spread : over its standard deviation over replicates.
@@ -84,7 +71,12 @@ def falls_after_rise(fit: Transitions) -> list[Any]:
 
 def fall_p(fit: Transitions, fall: Any) -> float:
     """P of a fall, and of the rise before it."""
-    return max(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
+    return worst(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
+
+
+def worst(*p: float) -> float:
+    """The largest p-value of several parts; NaN if one could not be tested."""
+    return float(np.max(p))
 
 
 def surges(fit: Transitions) -> list[Any]:
@@ -105,8 +97,8 @@ class _Link(NamedTuple):
     verdict: str = ""  # where it is not for p to say
 
 
-def _ranges(moves: Sequence[Any]) -> str:
-    return ", ".join(f"{amount(m.onset)} to {amount(m.end)}" for m in moves)
+def _range(move: Any) -> str:
+    return f"{amount(move.onset)} to {amount(move.end)}"
 
 
 def _missed(fit: Transitions) -> str:
@@ -116,19 +108,11 @@ def _missed(fit: Transitions) -> str:
 
 def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float, float]:
     """Decades by which `move` comes after `other`, with its 95 % interval by Zou and Donner's (2008) rule."""
-    first = float(log_tokens(brain.tokens)[0])
-
-    def places(of: Any) -> list[float]:  # 0 is put as `log_tokens` puts it for these checkpoints
-        dates = of.midpoint, of.midpoint_low, of.midpoint_high
-        return [float(np.log10(tokens)) if tokens > 0 else first for tokens in dates]
-
-    (own, low, high), (theirs, their_low, their_high) = places(move), places(other)
-    lag = own - theirs
-    return (
-        lag,
-        lag - float(np.hypot(own - low, their_high - theirs)),
-        lag + float(np.hypot(high - own, theirs - their_low)),
+    (own, low, high), (theirs, their_low, their_high) = (
+        brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, other)
     )
+    before, after = np.hypot(own - low, their_high - theirs), np.hypot(high - own, theirs - their_low)
+    return own - theirs, own - theirs - float(before), own - theirs + float(after)
 
 
 def _together(
@@ -142,12 +126,12 @@ def _together(
             # p of a lag outside of the rule's, normal with the interval's own half-widths.
             sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
             apart = float(stats.norm.sf(1.96 * min(sides)))
-            p, holds = max(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+            p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
             when = f"{10**lag:.2g} times the tokens of {name}'s surge (95 % interval {10**low:.2g} to {10**high:.2g})"
             close = "" if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}"
-            why = f"The brain's rise {_ranges([move])} has its midpoint at {when}{close}."
+            why = f"The brain's rise {_range(move)} has its midpoint at {when}{close}."
             tried.append(_Link(why, p, move, partner, holds))
-    return next((link for link in tried if link.holds), min(tried, key=lambda link: link.p))
+    return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
 
 
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
@@ -166,33 +150,48 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
-        why = f"The brain's fall {_ranges([deepest])} is not beyond chance (p = {chances[0]:.2g})."
+        why = f"The brain's fall {_range(deepest)} is not beyond chance (p = {chances[0]:.2g})."
         return _Link(why, chances[0], deepest, holds=False)
-    if not any(accuracy.p(rise) <= rule.alpha for rise in accuracy.rises):
+    learnt = [accuracy.p(rise) for rise in accuracy.rises]
+    if not any(p <= rule.alpha for p in learnt):
         level, known = float(accuracy.values.mean()), f" (chance {chance:.2f})" if np.isfinite(chance) else ""
         stays = "its mean is" if accuracy.moves else "it stays at"
-        why = f"The brain falls {_ranges(falls[:1])}, but accuracy never rises: {stays} {level:.2f}{known}."
-        return _Link(why, move=falls[0], verdict="nothing to stagnate")
+        why = f"The brain falls {_range(falls[0])}, but accuracy never rises: {stays} {level:.2f}{known}."
+        return _Link(why, np.nan, falls[0], verdict="not decided" if np.isnan(learnt).any() else "nothing to stagnate")
     tried = [_pause(brain, fall, accuracy, rule) for fall in falls]
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
 
 
+def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
+    """From the onset of a fall until a fifth of it is made up, or to its end where the brain does not return.
+
+    Where a fit has no level between fall and return, their corner lies in the middle of the trough: the return begins
+    later, and what accuracy does until then belongs to the window.
+    """
+    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
+    if not rises:
+        return fall.onset, fall.end
+    first, last = brain.place([rises[0].onset, rises[0].end])
+    path = brain.at(10 ** (places := np.linspace(first, last, 201)))
+    return fall.onset, float(10 ** np.interp(path[0] - CARRIED * fall.height, path, places))
+
+
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
-    """Whether accuracy pauses from the onset of a fall to that of the return, or to the end of the fall without one.
+    """Whether accuracy pauses in the `_window` of a fall.
 
     Its change there is less than the margin (two one-sided tests), it leaves its level by no more than two margins, and
     it moves faster afterwards. Errors: the curve's own scatter, at least the items' error.
     """
-    stop = min((rise.onset for rise in brain.rises if rise.onset >= fall.midpoint), default=fall.end)
+    start, stop = _window(brain, fall)
     at, values = accuracy.tokens, accuracy.values
-    inside = (at >= fall.onset) & (at <= stop)
+    inside = (at >= start) & (at <= stop)
     if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
-        ends = np.searchsorted(at, fall.onset, "right") - 1, np.searchsorted(at, stop) + 1
-        inside = np.isin(np.arange(at.size), np.arange(max(ends[0], 0), ends[1]))
+        first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
+        inside = (at >= at[max(first, 0)]) & (at <= at[min(last, at.size - 1)])
     after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
     span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
     if after.sum() < 3:
-        why = f"The brain falls {_ranges([fall])}; training ends too soon afterwards to tell a pause from an end."
+        why = f"The brain falls {_range(fall)}; training ends too soon afterwards to tell a pause from an end."
         return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
@@ -208,7 +207,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     if least >= rule.margin:
         level = float(values[inside].mean())
         items = level * (1 - level) / noise**2 * ((least + 0.84 * off) / rule.margin) ** 2
-        why = f"The brain falls {_ranges([fall])}, but how accuracy changes from {span} is known to ±{least:.2g} only "
+        why = f"The brain falls {_range(fall)}, but how accuracy changes from {span} is known to ±{least:.2g} only "
         why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
     path = accuracy.at(at[inside])
@@ -220,9 +219,9 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     }
     failed = [name for name, p in parts.items() if p > rule.alpha]
     verb = f"not shown to pause: it may be that it {' or '.join(failed)}" if failed else "it pauses"
-    why = f"The brain falls {_ranges([fall])}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
+    why = f"The brain falls {_range(fall)}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
     why += f"then by {later:+.3f} a decade: {verb}."
-    return _Link(why, max(*parts.values(), fall_p(brain, fall)), fall)
+    return _Link(why, worst(*parts.values(), fall_p(brain, fall)), fall)
 
 
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
@@ -237,7 +236,7 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
     if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
         return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
     link = _together(brain, returns, accuracy, theirs, "accuracy", rule)
-    return link._replace(p=max(link.p, fall_p(brain, fall)))
+    return link._replace(p=worst(link.p, fall_p(brain, fall)))
 
 
 def judge(
@@ -251,17 +250,14 @@ def judge(
 ) -> TriplePhase:
     """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
     rule = rule or PhaseSpec()
-    missing = {
-        name: " ".join(f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided)
-        for name, other in (("instruction following", form), ("accuracy", accuracy))
-    }
 
-    def ask(name: str, test: Callable[[], _Link]) -> _Link:
-        return _Link(missing[name], verdict="not decided") if missing[name] else test()
+    def ask(name: str, other: Transitions, test: Callable[[], _Link]) -> _Link:
+        poor = [f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided]
+        return _Link(" ".join(poor), verdict="not decided") if poor else test()
 
-    first = ask("instruction following", lambda: _first(brain, form, rule))
-    second = ask("accuracy", lambda: _second(brain, accuracy, rule, chance))
-    third = ask("accuracy", lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
+    first = ask("instruction following", form, lambda: _first(brain, form, rule))
+    second = ask("accuracy", accuracy, lambda: _second(brain, accuracy, rule, chance))
+    third = ask("accuracy", accuracy, lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
     links = first, second, third
     corrected = holm([link.p for link in links])
     most = brain.grid[1]  # change points that the checkpoints allow
@@ -273,6 +269,8 @@ def judge(
         if link.holds and not link.verdict and p > rule.alpha:
             why += f" Not beyond chance: p = {p:.2g} after correction."
         verdict = link.verdict or ("found" if found else "not found")
+        if not link.verdict and link.move is not None and np.isnan(link.p):
+            verdict, why = "not decided", f"{why} Too few checkpoints lie around one of these moves to test it."
         if verdict == "not found" and crowded:  # what was not found may be what could not be drawn
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
             why += f"{most} change points that the brain curve takes."
@@ -294,9 +292,9 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
         return {}
     told = {"tokens": move.midpoint, "low": move.midpoint_low, "high": move.midpoint_high}
     told |= {"start": move.onset, "stop": move.end}
-    told |= {"effect": move.height, "effect_low": move.height_low, "effect_high": move.height_high}
+    told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
     if brain.replicates is not None:
-        where, at = log_tokens(brain.tokens), log_tokens([*brain.tokens[:2], move.onset, move.end])[2:]
+        where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
         ends = np.array([np.interp(at, where, own) for own in brain.replicates])
         own = float((ends[:, 1] - ends[:, 0]).std(ddof=1))
         told["effect_spread"] = move.height / own if own > 0 else np.nan
@@ -305,25 +303,25 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
     return told
 
 
-def _fit(ask: Callable[[str], Curve], models: Sequence[str], **options: Any) -> Transitions:
+def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: Any) -> Transitions:
     """Fit of the curve that `ask` gives of each model; of seeds at the checkpoints that all of them have.
 
     Replicates are the seeds, or the subjects of one model. Without a curve the fit says what there is.
     """
     try:
         curves = [ask(model) for model in models]
-    except NothingToDraw as error:
+    except query.NothingToDraw as error:
         return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
     one, notes = curves[0], [note for curve in curves for note in curve.notes]
-    tokens = reduce(np.intersect1d, (curve.tokens for curve in curves))
-    if lost := len(set().union(*(curve.tokens.tolist() for curve in curves))) - tokens.size:
+    means, errors = (pd.DataFrame([pd.Series(getattr(c, a), c.tokens) for c in curves]) for a in ("mean", "error"))
+    shared = means.columns[means.notna().all()].sort_values()
+    if lost := means.shape[1] - shared.size:
         notes.append(f"{lost} checkpoints that not every seed has left out")
-    shared = [np.isin(curve.tokens, tokens) for curve in curves]
-    values = np.stack([curve.mean[at] for curve, at in zip(curves, shared, strict=True)])
+    values = means[shared].to_numpy()
     if len(curves) == 1:
         values = one.values if one.of == "subject" and len(one.names) > 1 else one.mean
-    errors = np.sqrt(sum(curve.error[at] ** 2 for curve, at in zip(curves, shared, strict=True))) / len(curves)
-    fit = fit_transitions(tokens, values, None if one.of == "subject" else errors, **options)
+    stderr = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
+    fit = fit_transitions(shared.to_numpy(), values, stderr, **options)
     return replace(fit, notes=(*dict.fromkeys(notes), *fit.notes))
 
 
@@ -339,8 +337,9 @@ def triple_phase_test(
 
     1. alignment: a rise of the brain that is a surge (`surges`) and comes together with the first surge of instruction
        following: the whole 95 % interval of their lag is within the rule's ``lag``.
-    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall to that of the return
-       it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster afterwards.
+    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall until a fifth of it is
+       made up it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster
+       afterwards.
     3. realignment: after that fall the brain rises again, together with a surge of accuracy; by another rise than that
        of phase 1.
 
@@ -349,7 +348,7 @@ def triple_phase_test(
     rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
 
     A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
-    drifts that all subjects of one seed share are movements of this model; whether they are more several seeds say.
+    drifts that all subjects of one seed share are read with caution (`shared_noise`); several seeds say more.
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
@@ -358,25 +357,22 @@ def triple_phase_test(
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
     expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
-    known = sorted(curves["model"].unique())
+    all_of_them = sorted(curves["model"].unique())
     for name in models:
-        expect(name in known, "model", repr(name), f"one of {', '.join(known)}")
+        expect(name in all_of_them, "model", repr(name), f"one of {', '.join(all_of_them)}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
-    brains = pooled[pooled["perspective"] == "brain"]
-    for field, column in (("roi", "roi"), ("measure", "measure")):
-        there, asked = sorted(brains[column].unique()), getattr(rule, field)
-        expect(not asked or not there or asked in there, field, repr(asked), f"one of {', '.join(there)}")
-    if (pooled["perspective"] == "behaviour").any():
-        there = sorted(pooled.loc[pooled["perspective"] == "behaviour", "measure"].unique())
-        default = rule.accuracy == PhaseSpec().accuracy
-        expect(default or rule.accuracy in there, "accuracy", repr(rule.accuracy), f"one of {', '.join(there)}")
+    for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
+        rows = pooled[pooled["perspective"] == ("behaviour" if field == "accuracy" else "brain")]
+        there, asked = sorted(rows[column].unique()), getattr(rule, field)
+        known = not there or asked in ("", "accuracy", *there)  # the default may be missing: then it is not decided
+        expect(known, field, repr(asked), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
-    measure = rule.measure or min((brain_measure(table) for table in own.values()), key=len)  # that all have
-    brain = _fit(lambda m: brain_by_subject(own[m], rule.roi, rule.layer, measure), models, **options)
-    form = _fit(lambda m: behaviour_by_task(own[m], "instruction_following", tasks), models, **options)
-    right = _fit(lambda m: behaviour_by_task(own[m], rule.accuracy, tasks), models, **options)
-    chance = chance_level(of_tasks(pooled, tasks), rule.accuracy)
+    measure = rule.measure or min((query.brain_measure(table) for table in own.values()), key=len)  # that all have
+    brain = _fit(lambda m: query.brain_by_subject(own[m], rule.roi, rule.layer, measure), models, **options)
+    form = _fit(lambda m: query.behaviour_by_task(own[m], "instruction_following", tasks), models, **options)
+    right = _fit(lambda m: query.behaviour_by_task(own[m], rule.accuracy, tasks), models, **options)
+    chance = query.chance_level(query.of_tasks(pooled, tasks), rule.accuracy)
     return judge(brain, form, right, rule, ", ".join(models), len(models), chance)
 
 
@@ -411,7 +407,8 @@ def rule_text(rule: PhaseSpec) -> str:
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table[result.table["phase"] == phase].iloc[0]
-    parts = [f"Phase {PHASE_NAMES[phase]} ({row['name']}) is **{row['verdict']}** in {result.model}. {row['why']}"]
+    which = f"Phase {query.PHASE_NAMES[phase]} ({row['name']})"
+    parts = [f"{which} is **{row['verdict']}** in {result.model}. {row['why']}"]
     if np.isfinite(row["tokens"]):
         verb = "rise" if row["effect"] > 0 else "fall"
         parts.append(

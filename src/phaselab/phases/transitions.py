@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from math import isnan, nan
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from phaselab.curves import amount
+from phaselab.curves import amount, complete, each_row
 from phaselab.errors import expect
 from phaselab.phases import fit as pieces
-from phaselab.phases.fit import Array, Paths, log_tokens
-from phaselab.phases.monotone import detectable_move, move_p, residual_noise
+from phaselab.phases.fit import Array, Pieces, log_tokens
+from phaselab.phases.monotone import detectable_move, move_p, residual_noise, shared_noise
 from phaselab.results import numbers
 
-#: What a move is told by: each estimate has, as columns of its own, the ends of its 95 % interval.
+#: What a move is told by, and the ends of the 95 % interval that each estimate has as columns of its own.
 QUANTITIES = ("onset", "liftoff", "midpoint", "landing", "end", "turn", "height", "steepness")
 ENDS = ("", "_low", "_high")
 #: What `fit_table` says of one rise or fall; dates in the unit of x, heights in that of y.
@@ -56,9 +56,8 @@ class Transitions:
     knots: tuple[float, ...] = ()  # change points, tokens
     intervals: tuple[tuple[float, float], ...] = ()  # 95 %, of the change points
     kinds: tuple[str, ...] = ()  # of the pieces: "rise", "fall" or "flat"
-    changes: tuple[float, ...] = ()  # of the fitted value over each piece
+    heights: tuple[float, ...] = ()  # fitted, at the first checkpoint, the change points and the last checkpoint
     moves: tuple[Any, ...] = ()
-    noise: float = nan  # standard deviation of the residuals, corrected for the fitted parameters
     replicates: Array | None = None  # (n_replicates, n)
     grid: tuple[tuple[float, ...], int] = field(default=((), 0), repr=False)  # arguments of `grid_of`
     floor: float = 0.0  # root mean square of the standard errors that came with the values
@@ -73,21 +72,25 @@ class Transitions:
         """The moves that fall."""
         return [move for move in self.moves if move.kind == "fall"]
 
+    def place(self, tokens: npt.ArrayLike) -> Array:
+        """log10 of token counts, with 0 where it lies among these checkpoints (`log_tokens`)."""
+        counts = np.asarray(tokens, dtype=float)
+        return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), log_tokens(self.tokens)[0])
+
     def at(self, tokens: npt.ArrayLike) -> Array:
         """The fitted curve at any token counts inside the range of the data."""
-        x, own = log_tokens(self.tokens), np.asarray(tokens, dtype=float)
-        wanted = np.where(own > 0, np.log10(np.where(own > 0, own, 1.0)), x[0])
-        corners = [x[0], *np.log10(np.asarray(self.knots)), x[-1]]
-        heights = np.concatenate([[self.fitted[0]], self.fitted[0] + np.cumsum(self.changes)])
-        return np.asarray(np.interp(wanted, corners, heights))
+        corners = self.place([self.tokens[0], *self.knots, self.tokens[-1]])
+        return np.asarray(np.interp(self.place(tokens), corners, self.heights))
 
     @cached_property
-    def _noise(self) -> tuple[float, float]:
-        """Standard deviation, at least that which is known, and autocorrelation."""
-        scale = float(np.ptp(self.values))
-        (sigma,), (rho,) = residual_noise(pieces.grid_of(*self.grid), self.values[None] / scale)
-        noise = max(float(sigma) * scale, self.floor)
-        return noise if noise > 1e-9 * scale else 0.0, float(rho)
+    def _noise(self) -> tuple[float, float, float]:
+        """Standard deviation, at least that which is known, autocorrelation, and the share common to replicates."""
+        scale, grid = float(np.ptp(self.values)), pieces.grid_of(*self.grid)
+        (sigma,), (rho,) = residual_noise(grid, self.values[None] / scale)
+        noise, where = max(float(sigma) * scale, self.floor), self.place([*self.tokens[[0, -1]], *self.knots])
+        knots = (where[2:] - where[0]) / (where[1] - where[0])
+        shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
+        return noise if noise > 1e-9 * scale else 0.0, float(rho), shared
 
     @property
     def scatter(self) -> float:
@@ -109,7 +112,7 @@ class Transitions:
         """
         if not self.decided or np.ptp(self.values) == 0:
             return nan
-        least, many = detectable_move(*self._noise, self.grid), self.tokens.size // 4
+        least, many = detectable_move(self._noise, self.grid), self.tokens.size // 4
         if self.replicates is None or len(self.replicates) < 2:
             return least
         gains = self.replicates[:, -many:].mean(axis=1) - self.replicates[:, :many].mean(axis=1)
@@ -124,7 +127,7 @@ class Transitions:
         inside = (self.tokens >= start) & (self.tokens <= stop)
         sign = -1.0 if move.kind == "rise" else 1.0
         replicates = None if self.replicates is None else sign * self.replicates[:, inside]
-        return move_p(sign * self.values[inside], replicates, *self._noise, self.grid)
+        return move_p(sign * self.values[inside], replicates, self._noise, self.grid)
 
 
 def _clean(
@@ -139,18 +142,13 @@ def _clean(
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
         notes.append(f"{int((~keep).sum())} checkpoints with missing values dropped")
-    unique, place = np.unique(t[keep], return_inverse=True)
+    unique, place, count = np.unique(t[keep], return_inverse=True, return_counts=True)
     if shared := place.size - unique.size:
         notes.append(f"{shared} checkpoints share their tokens with another; averaged")
-    count = np.bincount(place, minlength=unique.size)
-
-    def average(array: Array) -> Array:
-        return np.bincount(place, weights=array, minlength=unique.size) / count
-
+    means = np.eye(unique.size)[place] / count  # (n, n_unique): each column averages those that share their tokens
     e, known = stderr[keep], np.isfinite(stderr[keep])
-    error = np.sqrt(average(np.where(known, e, np.nanmedian(e)) ** 2) / count) if known.any() else None
-    own = np.stack([average(row) for row in several[:, keep]]) if len(several) > 1 else None
-    v = average(v[keep])
+    error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
+    own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
     good = np.ones(v.size, dtype=bool)
     good[alone := _alone(v)] = False
     notes += [f"{v[i]:.3g} at {amount(unique[i])} left out: the checkpoints around it are elsewhere" for i in alone]
@@ -167,36 +165,28 @@ def _alone(v: Array) -> list[int]:
     return [int(i) + 2 for i in np.flatnonzero(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2))]
 
 
-Estimate = tuple[float, float, float]  # with the ends of its 95 % interval
-
-
-def _estimate(value: float, sample: Array, unit: float = 1.0) -> Estimate:
-    low, high = np.quantile(sample, [0.025, 0.975])
-    return float(value) * unit, float(low) * unit, float(high) * unit
-
-
 def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
     """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
 
-    By a parabola through the extreme checkpoint and the nearest others: five, or as many more as it takes until it
-    bends by four times the noise. Samples are as far from it as the checkpoints are, if that is more than the noise.
+    By a cubic, whose sides may differ, through the extreme checkpoint and the nearest others: six, or as many more as
+    it takes until it bends by six times the noise. Samples are as far from it as the checkpoints are, if that is more
+    than the noise.
     """
     inside = np.flatnonzero((x >= start) & (x <= stop))
     centre = x[inside[(sign * curve[inside]).argmax()]] if inside.size else 0.5 * (start + stop)
     order = np.argsort(np.abs(x - centre), kind="stable")
-    for m in range(5, x.size + 1):
+    for m in range(6, x.size + 1):
         near = np.sort(order[:m])
         at = x[near] - centre
-        basis = np.stack([np.ones(m), at, at**2], axis=1)
-        back = np.linalg.pinv(basis)  # (3, m)
-        own = back @ curve[near]
-        spread = float(noise[:, near].std())
-        if -sign * own[2] * np.ptp(at) ** 2 / 4 >= 4 * spread:
+        basis = np.vander(at, 4, increasing=True)
+        back = np.linalg.pinv(basis)  # (4, m)
+        own, spread = back @ curve[near], float(noise[:, near].std())
+        if -sign * own[2] * np.ptp(at) ** 2 / 4 >= 6 * spread:
             break
-    apart = np.sqrt(((curve[near] - basis @ own) ** 2).sum() / (m - 3))
+    apart = np.sqrt(((curve[near] - basis @ own) ** 2).sum() / max(m - 4, 1))
     several = np.vstack([own, own + noise[:, near] @ back.T * max(1.0, apart / spread if spread else 1.0)])
-    bent = np.maximum(-sign * several[:, 2], 1e-9)  # one that bends the other way has its extreme at an end
-    places = np.clip(centre + sign * several[:, 1] / (2 * bent), x[near[0]], x[near[-1]])
+    fine = np.linspace(at[0], at[-1], 401)
+    places = centre + fine[(sign * several @ np.vander(fine, 4, increasing=True).T).argmax(axis=1)]
     return float(places[0]), places[1:], float(centre)
 
 
@@ -204,71 +194,68 @@ def _described(
     x: Array,
     y: Array,
     noise: Array,
-    paths: tuple[Paths, Paths],
-    rivals: Sequence[Paths],
+    fits: tuple[Pieces, Pieces],
+    rivals: Sequence[Pieces],
     place: Callable[[float], float],
     units: tuple[float, float],
     least: float,
 ) -> dict[str, Any]:
     """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
 
-    `paths` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
+    `fits` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
     tokens; `units` : of the value and of slopes; `least` : the smallest height of a move.
     """
-    own, boot = paths
+    own, boot = fits
+    corners, ends = (
+        np.pad(at, ((0, 0), (1, 1)), constant_values=(0.0, 1.0)) for at in (own.knots, pieces.matched(own, boot))
+    )  # (1, k + 2) and (draws, k + 2)
 
-    def date(position: float, sample: Array, *others: float) -> Estimate:
+    def date(position: float, sample: Array, *others: float) -> tuple[float, float, float]:
         if not 0 < position < 1:
             return place(position), nan, nan
         low, high = np.quantile(sample, [0.025, 0.975])
         for inner in (position, *others):  # the truth may lie anywhere between the checkpoints beside it
             low, high = min(low, *x[x < inner - 1e-9][-1:], 1.0), max(high, *x[x > inner + 1e-9][:1], 0.0)
-        low, high = 0.0 if position <= x[2] else low, 1.0 if position >= x[-3] else high
-        return place(position), place(low), place(high)
+        return place(position), place(0.0 if position <= x[2] else low), place(1.0 if position >= x[-3] else high)
 
-    corners = own.corners[0]  # (k + 2,)
-    dates = [*map(date, corners, boot.corners.T)]
-    changed = np.diff(own.heights(corners[None]), axis=1)[0]  # (k + 1,)
+    dates, heights = [*map(date, corners[0], ends.T)], own.heights(corners)[0]  # (k + 2,)
     # A sample's slope of a piece is taken between its own matched corners; where those are out of order, between the
     # fit's corners.
-    apart = np.diff(boot.corners, axis=1)
-    matching = np.diff(boot.heights(boot.corners), axis=1) / np.maximum(apart, 1e-9)
-    fixed = np.diff(boot.heights(corners[None]), axis=1) / np.diff(corners)
-    slopes = np.where(apart > 1e-9, matching, fixed)  # (draws, k + 1)
+    apart, lengths = np.diff(ends, axis=1), np.diff(corners[0])
+    matching = np.diff(boot.heights(ends), axis=1) / np.maximum(apart, 1e-9)
+    slopes = np.where(apart > 1e-9, matching, np.diff(boot.heights(corners), axis=1) / lengths)  # (draws, k + 1)
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
     kinds = np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist()
-    rates, moves, before = np.abs(changed / np.diff(corners)), [], None
+    changed, moves, before = np.abs(np.diff(heights)), [], ("", nan)
     for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
         run = [*group]
-        upward, (a, b) = (1.0 if kind == "rise" else -1.0), (run[0], run[-1] + 1)
-        traced = [path.traced(path.corners[:, a], path.corners[:, b], upward) for path in paths]
-        (middle, middles), (steepest, slopes), (height, heights) = zip(*traced, strict=True)
-        if kind == "flat" or abs(height[0]) * units[0] < least:
+        a, b, upward = run[0], run[-1] + 1, 1.0 if kind == "rise" else -1.0
+        whole = abs(heights[b] - heights[a])
+        if kind == "flat" or whole * units[0] < least:
             continue
-        carried = [i for i in run if abs(changed[i]) >= CARRIED * abs(height[0])] or run
-        fast = [i for i in carried if rates[i] >= rates[carried].max() / 2]
-        turned = before is not None and before[0] != kind
-        other = [rival.traced(corners[[a]], corners[[b]], upward) for rival in rivals]
-        halves = [float(place[0]) for place, _, height in other if upward * height[0] > 0]
-        turn = date(*_turn(x, y, noise, before[1], middle[0], -upward)) if before and turned else (nan, nan, nan)
-        before = kind, float(middle[0])
-        told = (  # as in QUANTITIES
-            *(
-                dates[run[0]],
-                dates[fast[0]],
-                date(middle[0], middles, *halves),
-                dates[fast[-1] + 1],
-                dates[run[-1] + 1],
-                turn,
-            ),
-            *(_estimate(height[0], heights, units[0]), _estimate(steepest[0], slopes, units[1])),
-        )
-        ends = {"onset": corners[run[0]], "end": corners[run[-1] + 1]}
-        censored = ", ".join(name for name, at in ends.items() if 0 < at <= x[2] or x[-3] <= at < 1)
-        moves.append(SimpleNamespace(**dict(zip(MOVE_COLUMNS, (kind, *chain(*told), censored), strict=False))))
+        traced = own.traced(corners[:, a], corners[:, b], upward), boot.traced(ends[:, a], ends[:, b], upward)
+        ((middle,), middles), ((steepest,), steeps), ((height,), heighted) = zip(*traced, strict=True)
+        halves = [rival.traced(corners[:, a], corners[:, b], upward) for rival in rivals]
+        carried = [i for i in run if changed[i] >= CARRIED * whole] or run
+        fast = [i for i in carried if changed[i] / lengths[i] >= max((changed / lengths)[carried]) / 2]
+        turned = before[0] not in ("", kind)
+        told = {
+            "onset": dates[a],
+            "liftoff": dates[fast[0]],
+            "midpoint": date(middle, middles, *(half[0] for half, _, rise in halves if upward * rise[0] > 0)),
+            "landing": dates[fast[-1] + 1],
+            "end": dates[b],
+            "turn": date(*_turn(x, y, noise, before[1], middle, -upward)) if turned else (nan, nan, nan),
+            "height": tuple(np.array([height, *np.quantile(heighted, [0.025, 0.975])]) * units[0]),
+            "steepness": tuple(np.array([steepest, *np.quantile(steeps, [0.025, 0.975])]) * units[1]),
+        }
+        before = kind, middle
+        edge = (corners[0] > 0) & (corners[0] <= x[2]) | (corners[0] < 1) & (corners[0] >= x[-3])
+        fields = {q + end: float(v) for q, three in told.items() for end, v in zip(ENDS, three, strict=True)}
+        censored = ", ".join(name for name, i in (("onset", a), ("end", b)) if edge[i])
+        moves.append(SimpleNamespace(kind=kind, **fields, censored=censored))
     knots, intervals = tuple(date[0] for date in dates[1:-1]), tuple(date[1:] for date in dates[1:-1])
-    changes = tuple((changed * units[0]).tolist())
-    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), "kinds": tuple(kinds), "changes": changes}
+    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), "kinds": tuple(kinds), "heights": heights}
 
 
 def fit_transitions(
@@ -307,31 +294,30 @@ def fit_transitions(
     grid, y = pieces.grid_of(*setting), (v - centre) / scale
     fits = pieces.fit_each(grid, y)
     # Without any noise the sum of squares is rounding error, which must not choose.
-    rss = np.array([total[0] if total[0] > 1e-20 * n else 0.0 for _, _, total in fits])
+    rss = np.array([fit.rss[0] if fit.rss[0] > 1e-20 * n else 0.0 for fit in fits])
     floor = 1e-20 if error is None else max(float((error**2).mean()) / scale**2, 1e-20)
     cost = np.minimum(np.arange(len(fits)), setting[1])  # a jump between two checkpoints counts as one change point
     criterion = pieces.bic(rss, n, cost, floor, penalty)
     chosen = int(criterion.argmin())
-    close = [i for i in np.flatnonzero(criterion <= criterion[chosen] + RIVAL) if i != chosen]
-    knots, coefficients, _ = fits[chosen]
-    fitted = (pieces.design(grid.x, knots) @ coefficients[:, :, None])[0, :, 0]
-    residuals, degrees = y - fitted, max(n - 2 - pieces.DEGREES * cost[chosen], 1.0)
+    best, span = fits[chosen], float(where[-1] - where[0])
+    close = [fits[i] for i in np.flatnonzero(criterion <= criterion[chosen] + RIVAL) if i != chosen]
+    degrees = max(n - 2 - pieces.DEGREES * cost[chosen], 1.0)
     scaled = None if error is None else error / scale, None if own is None else (own - centre) / scale
-    noise = pieces.bootstrap_noise(residuals, degrees, *scaled, n_bootstrap, [0, n, chosen])
-    boot_knots, boot, _ = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, chosen, near=knots[0])
-    pairs = pieces.matched(knots[0], coefficients[0, 2:], boot_knots, boot[:, 2:])
-    paths, span = (Paths(knots, coefficients, knots), Paths(boot_knots, boot, pairs)), float(where[-1] - where[0])
+    noise = pieces.bootstrap_noise(best.residuals[0], degrees, *scaled, n_bootstrap, [0, n, chosen])
+    fitted = y - best.residuals[0]
+    boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, chosen, near=best.knots[0])
 
     def place(position: float) -> float:
         inside = 0 < position < 1  # the ends are the table's own
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
-    rivals = [Paths(fits[i][0], fits[i][1], fits[i][0]) for i in close]
-    told = _described(grid.x, y, noise, paths, rivals, place, (scale, scale / span), min_effect)
-    told |= {"noise": float(np.sqrt(residuals @ residuals / degrees)) * scale, "replicates": own, "grid": setting}
-    told["floor"] = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
+    told = _described(grid.x, y, noise, (best, boot), close, place, (scale, scale / span), min_effect)
+    told["heights"] = tuple(told["heights"] * scale + centre)
     said = _sentence(told["kinds"], told["moves"], axis, min_effect)
-    return Transitions(True, at, v, fitted * scale + centre, said, tuple(notes), **told)
+    known = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
+    return Transitions(
+        True, at, v, fitted * scale + centre, said, tuple(notes), **told, replicates=own, grid=setting, floor=known
+    )
 
 
 def _sentence(kinds: Sequence[str], moves: Sequence[Any], unit: str, least: float) -> str:
@@ -391,10 +377,11 @@ class FittedTable(NamedTuple):
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit = self.fits[key]
         own = self.moves if not self.by else self.moves[(self.moves[[*self.by]] == list(key)).all(axis=1)]
-        tested = own[own["p"].notna()]
         parts = [
-            f"{kind} {'beyond chance' if q <= 0.05 else 'not beyond chance'} (p = {p:.2g}, q = {q:.2g})"
-            for kind, p, q in zip(tested["kind"], tested["p"], tested["q"], strict=True)
+            f"{m.kind} {'beyond chance' if m.q <= 0.05 else 'not beyond chance'} (p = {m.p:.2g}, q = {m.q:.2g})"
+            if m.p >= 0
+            else f"{m.kind} not tested, of too few checkpoints"
+            for m in each_row(own[own["kind"].isin(("rise", "fall"))])
         ]
         tests = f" {'; '.join(parts).capitalize()}." if parts else ""
         return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
@@ -416,23 +403,17 @@ def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf
 
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
-    """Tokens (n,) and values (replicates, n) of one curve, without checkpoints or replicates that are incomplete."""
+    """Tokens (n,) and values (replicates, n) of one curve, `complete`; or what all have, if that is more."""
     placed = own.dropna(subset=["x"])
     notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
     wide = placed.pivot_table(index="replicate", columns="x", values="y", dropna=False)
     if doubled := len(placed.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
         notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
-    if empty := int(wide.isna().all().sum()):
-        notes.append(f"{empty} checkpoints at which no replicate has a value left out")
-    wide = wide.dropna(axis=1, how="all")
-    whole, everywhere = wide.notna().all(axis=1), wide.notna().all()
-    if not whole.all() and whole.sum() * wide.shape[1] <= len(wide) * everywhere.sum():  # it keeps more values
-        wide = wide.dropna(axis=1)
-        notes.append(f"only the {wide.shape[1]} checkpoints that all replicates have")
-    elif not whole.all():
-        notes.append(f"replicates without a value at some checkpoints left out: {', '.join(wide.index[~whole])}")
-        wide = wide[whole]
-    return wide.columns.to_numpy(dtype=float), wide.to_numpy(dtype=float), notes
+    kept, more = complete(wide, "replicate")
+    common = wide.dropna(axis=1)
+    if len(kept) < len(wide) and kept.size <= common.size:  # it keeps more values
+        kept, more = common, [*more[:-1], f"only the {common.shape[1]} checkpoints that all replicates have"]
+    return kept.columns.to_numpy(dtype=float), kept.to_numpy(dtype=float), notes + more
 
 
 def fit_table(

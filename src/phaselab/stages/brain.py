@@ -1,16 +1,21 @@
 """Brain alignment of every layer in held-out time: ridge encoding, its controls, similarity, unique contributions."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from phaselab.stages.context import Unit, Workbench, stage
+from phaselab.stimuli import Stimulus
+from phaselab.study import at_depth
 
 #: Fields that change what is fitted and tested; memory and device change the last digits at most.
 _FITTED = ("log10_alphas", "folds", "n_folds", "gap", "permutations", "block", "null", "fdr", "solver")
 _RIDGE = tuple(f"encoding.{name}" for name in _FITTED)
 _ALIKE: dict[str, Any] = {"data": ("checkpoint", "stimulus", "responses"), "perspective": "brain"}
+_BESIDE = _ALIKE | {"data": (*_ALIKE["data"], "nuisance")}
 
 
 def _how(bench: Workbench) -> dict[str, Any]:
@@ -28,29 +33,38 @@ def brain(unit: Unit, folder: Path) -> pd.DataFrame:
     return summarise(scores, bench.brain.rois, bench.brain.ceiling)
 
 
-@stage("controls", version=2, reads=(*_RIDGE, "encoding.shuffles"), scope="last", **_ALIKE)
+@stage("controls", version=3, reads=(*_RIDGE, "encoding.shuffles"), scope="last", **_BESIDE)
 def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     """The column ``task`` is the name of the model, and ``model`` the condition.
 
-    Word rate and other nuisance alone; the true latents where the brain is simulated; and the features of the
-    checkpoint against responses that are shifted in time, ``encoding.shuffles`` times.
+    The nuisance space alone, and word rate, its first regressor, alone; the true latents where the brain is simulated;
+    the checkpoint reading ``shuffled words``, those of each run in one random order at the same onsets, so that when
+    words come is kept and what is said is not; and its features against responses that are shifted in time,
+    ``encoding.shuffles`` times.
     """
     from phaselab.encoding import encode, shuffled_stimulus, summarise
+    from phaselab.features import extract, to_trs
 
-    bench, brain, last = unit.bench, unit.bench.brain, unit.same["checkpoint"]
-    spec, tables = bench.study.encoding, []
+    bench, study, brain = unit.bench, unit.bench.study, unit.bench.brain
+    spec, tables = study.encoding, []
 
-    def add(condition: str, checkpoint: str, scores: Any) -> None:
+    def add(condition: str, X: Any, scores: Any = None, checkpoint: str = unit.same["checkpoint"]) -> None:
+        scores = scores or encode(X, bench.responses, spec, **_how(bench))
         rows = summarise(scores, brain.rois, brain.ceiling)
         tables.append(rows.assign(model=f"control: {condition}", checkpoint=checkpoint, task=unit.model.name))
 
-    for condition, sources in {"word rate": brain.nuisance, "true latents": brain.latents}.items():
+    nuisance = dict(brain.nuisance)
+    rate = {run: values[:, :1] for run, values in nuisance.items() if values.shape[1] > 1}
+    for condition, sources in {"word rate": rate, "nuisance space": nuisance, "true latents": brain.latents}.items():
         if sources:
-            X = {0: bench.trimmed(sources)}
-            add(condition, last, encode(X, bench.responses, spec, **_how(bench)))
+            add(condition, {0: bench.trimmed(sources)})
+    rng = np.random.default_rng(study.brain.seed)
+    orders = [(run, rng.permutation(len(run.texts))) for run in brain.stimulus.runs]
+    mixed = Stimulus("shuffled words", tuple(replace(r, texts=tuple(r.texts[i] for i in order)) for r, order in orders))
+    add(mixed.name, to_trs(extract(*unit.loaded, mixed, study.features), mixed, study.features))
     shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
     for number, scores in enumerate(shuffles):
-        add("shuffled stimulus", f"shuffle-{number}", scores)
+        add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -69,11 +83,16 @@ def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
     return measures.summarise(unit.aligned, bench.responses, bench.brain.rois, bench.study.encoding.similarity)
 
 
-@stage("unique", version=2, reads=_RIDGE, asked=lambda study, model: study.encoding.unique, **_ALIKE)
+@stage(
+    "unique", version=3, reads=(*_RIDGE, "phases.layer"), asked=lambda study, model: study.encoding.unique, **_BESIDE
+)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
-    """Variance that each layer explains beyond word rate and other nuisance of the stimulus, by region."""
+    """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, rois = unit.bench, unit.bench.brain.rois
-    nuisance, spec = bench.trimmed(bench.brain.nuisance), bench.study.encoding
-    return unique_contribution(unit.aligned, nuisance, bench.responses, spec, rois=rois, **_how(bench))
+    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
+    nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)
+    if not isinstance(rule, str):
+        layers = [at_depth(layers, rule) if isinstance(rule, float) else rule]
+    X = {layer: unit.aligned[layer] for layer in layers}
+    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, **_how(bench))

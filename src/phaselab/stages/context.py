@@ -17,23 +17,25 @@ from threadpoolctl import threadpool_limits
 
 from phaselab import __version__, results, texts
 from phaselab.behaviour.files import digest, library, load_items
-from phaselab.brains import BRAINS, BrainData, load_brain
+from phaselab.brains import BRAINS, BrainData, DataMissing, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
-from phaselab.study import FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
+from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
 from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
     from phaselab.features import Features
 
 T = TypeVar("T")
-#: What a stage may depend on beside fields that it names (weights, what was heard and its hidden states, responses, the
-#: text that the model was trained on, tasks' files): fields of the study that come with it, rooms whose code makes it.
+#: What a stage may depend on beside fields that it names (weights, what was heard and its hidden states, responses,
+#: nuisance regressors, the text that the model was trained on, tasks' files): fields of the study that come with it,
+#: rooms whose code makes it.
 DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoint": ((), ("checkpoints/load",)),
     "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),
     "responses": (tuple(f"features.{name}" for name in FeatureSpec.GRID), ("brains",)),
+    "nuisance": ((), ("brains", "texts")),
     "text": ((), ("texts",)),
     "task files": ((), ()),
 }
@@ -206,15 +208,18 @@ class Workbench:
         first = {run.name: run.dropped(self.study.features.trim) for run in self.brain.stimulus.runs}
         return {run: values[first[run] :] for run, values in runs.items()}
 
-    def training_of(self, model: Model) -> Training:
-        """The section ``train`` that names the text of `model`: its own, else that of the first trained model."""
-        for training in filter(None, [model.train, *(other.train for other in self.study.models)]):
+    def training_of(self, model: Model, task: Task | None = None) -> Training:
+        """What names the text of `model`, or of a task: its own, else the model's, else the first trained model's."""
+        # Of an architecture that no text heeds.
+        own = Training(text=task.text, architecture="llama") if task and task.text else model.train
+        for training in filter(None, [own, *(other.train for other in self.study.models)]):
             return training
-        raise StudyError(f"{self.study.where}: tasks: expected a model with 'train' to take them from")
+        where, of = f"{self.study.where}: tasks", f": {task.name}" if task else ""
+        raise StudyError(f"{where}{of}: found no model with 'train', expected the task's own text, as in 'text: books'")
 
-    def source(self, model: Model) -> texts.TextSource:
-        """The text that `model` was trained on, which is also the source of its tasks (see `training_of`)."""
-        training = self.training_of(model)
+    def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
+        """The text that `model` was trained on, or from which it takes a task (see `training_of`)."""
+        training = self.training_of(model, task)
         key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))
         return cast(texts.TextSource, self.once(key, texts.source, training, self.data))
 
@@ -232,15 +237,17 @@ class Workbench:
 
         TaskError: a file that cannot be used; StudyError: a task that is none, or of a text with options of task files.
         """
+        where = f"{self.study.where}: tasks"
         if file := self.task_files.get(task.name):
+            expect(not task.text, f"{where}: {task.name}", f"text {task.text}", "none with a task file", StudyError)
             how = (file, task.items, task.seed, task.shots, task.permute, task.data, task.trust_task_code)
             return cast(list[texts.Item], self.once(("items", task.name), load_items, *how))
-        where, known = f"{self.study.where}: tasks", {t for m in self.study.models for t in self.source(m).tasks}
+        known = {name for one in self.study.models for name in self.source(one, task).tasks}
         right = f"the library (phaselab tasks list), with a 'file', or of the study's texts: {', '.join(sorted(known))}"
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
         given = [option for option in ("shots", "permute", "data", "trust_task_code") if getattr(task, option)]
         expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
-        source = self.source(model)
+        source = self.source(model, task)
         return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
 
     def tasks(self, model: Model) -> list[str]:
@@ -258,6 +265,10 @@ class Workbench:
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
         folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
         expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
+        if (below := str(folder)).startswith(IN_DATA):
+            right = "it in the folder of data (--data or PHASELAB_DATA; 'phaselab models anchor' makes smollm2)"
+            folder = self.data and self.data / below.removeprefix(IN_DATA)
+            expect(folder and folder.is_dir(), f"{where}: folder", below, right, DataMissing)
         return cast(Path, folder)
 
     def use(self, model: Model, folder: Path) -> None:
@@ -311,22 +322,25 @@ class Workbench:
         if "task files" in stage.data:
             own = {task.name: task.data for task in self.study.tasks}
             found |= {f"file of task {name}": digest(file, own[name]) for name, file in self.task_files.items()}
-        if "text" in stage.data and ("task files" not in stage.data or len(self.task_files) < len(self.study.tasks)):
-            found["text"] = texts.key(self.training_of(model), self.data, self.store.stamps)
-        for part in {"stimulus", "responses"} & {*stage.data}:
+        of_texts = [task for task in self.study.tasks if task.name not in self.task_files]
+        for task in of_texts if "task files" in stage.data else [None] if "text" in stage.data else []:
+            name = f"text of task {task.name}" if task and task.text else "text"
+            found[name] = texts.key(self.training_of(model, task), self.data, self.store.stamps)
+        for part in {*self._brain_inputs} & {*stage.data}:
             found |= self._brain_inputs[part]
         return found
 
     @cached_property
     def _brain_inputs(self) -> dict[str, dict[str, Any]]:
-        """What stimulus and responses depend on: version, fields of the section, and bytes of the data's files."""
-        brain = BRAINS[self.study.brain.name]
-        heard = fields(self.study, ["brain.name", *(f"brain.{name}" for name in brain.stimulus)])
-        heard["version of the brain"], seen = brain.version, fields(self.study, ["brain"])
+        """What stimulus, responses and nuisance depend on: version, fields of the section, and bytes of their files."""
+        brain, own = BRAINS[self.study.brain.name], fields(self.study, ["brain"])
+        others = {f"brain.{name}": own.pop(f"brain.{name}", None) for name in brain.nuisance}
+        heard = {name: own[name] for name in ("brain.name", *(f"brain.{name}" for name in brain.stimulus))}
+        parts = {"stimulus": heard | {"version of the brain": brain.version}, "responses": own, "nuisance": others}
         for part, paths in brain.files(self.study.brain, self.data).items():
             stamps = {f"data: {p.parent.name}/{p.name}": results.stamped_digest(p, self.store.stamps) for p in paths}
-            (heard if part == "stimulus" else seen).update(stamps)
-        return {"stimulus": heard, "responses": heard | seen}
+            parts[part if part in parts else "responses"] |= stamps
+        return parts | {"responses": parts["stimulus"] | parts["responses"]}
 
     def state(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> results.State:
         """Whether a stage's results are there, current and undamaged; each is looked through once a process."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import numpy as np
 
@@ -71,12 +72,11 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
             revisions = [Checkpoint(name, step, step, None) for step, name in names.items()]
         sizes = {"layers": train.layers, "width": train.hidden_size}
     elif model.folder is not None:
-        revisions = local_checkpoints(model.folder)
+        revisions = local_checkpoints(bench.folder(model))
         if features.layers != "all" or sparse:
-            from transformers import AutoConfig
+            from phaselab.checkpoints.load import configuration
 
-            how = {"local_files_only": True, "trust_remote_code": model.trust_remote_code}
-            config = AutoConfig.from_pretrained(revisions[-1].path or "", **how).get_text_config()
+            config = configuration(revisions[-1].path or Path(), model.trust_remote_code)
             sizes = {"layers": config.num_hidden_layers, "width": config.hidden_size}
     if revisions:
         with noting("--" if wanted else f"{at}."):

