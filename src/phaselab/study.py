@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, not_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -64,7 +64,10 @@ def _fault(found: Any, message: str, *at: str | int, kind: Any = "rule") -> Init
 
 
 class Strict(BaseModel):
-    """Base of all sections: an unknown field is an error, and nothing changes after validation."""
+    """Base of all sections: an unknown field is an error, and nothing changes after validation.
+
+    Fields with ``exclude_if=not_`` are younger than the others: sections without them are the same as before.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -118,8 +121,7 @@ class Training(Strict):
 
     text: Literal["world", "books"]
     mix: str = "en"
-    # Left out where there is none, so that models without a schedule are the same as before there were schedules.
-    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=lambda mixes: not mixes)
+    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=not_)
     architecture: Literal["gpt_neox", "olmo2", "llama"]
     hidden_size: int = Field(default=128, ge=8, le=2**16)
     layers: int = Field(default=3, ge=1, le=1000)
@@ -196,12 +198,10 @@ class FeatureSpec(Strict):
 
     ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last ``seconds``
     seconds) or ``words`` (a sliding window). ``layers``: ``all``, or numbers: 0 is the embedding output, -1 the last
-    layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value of the text before it
-    (``carry``). ``first_token``: ``drop`` begins each pass with BOS (or EOS), whose state is left out: at position 0 a
+    layer. ``first_token``: ``drop`` begins each pass with BOS (or EOS), whose state is left out: at position 0 a
     trained network has an attention sink, a hundred times as large as other states; ``keep``: passes begin as the
-    tokenizer alone begins them, and what stands there is pooled. ``resample``, from texts to TRs: ``mean``, ``sum`` or
-    ``lanczos`` (see ``phaselab.stimuli``). ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack``
-    over ``delays`` (TRs); ``none`` for items, which have no time axis: one row each, in order (``trim`` is then 0).
+    tokenizer alone begins them, and what stands there is pooled. ``hemodynamics``: ``hrf`` (canonical, nilearn's),
+    ``average`` or ``stack`` over ``delays`` (TRs); ``none`` for items, which have no time axis: one row each, in order.
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
@@ -220,12 +220,6 @@ class FeatureSpec(Strict):
     hemodynamics: Literal["hrf", "average", "stack", "none"] = "hrf"
     delays: tuple[Annotated[int, Field(le=1000)], ...] = (1, 2, 3)
     trim: int = Field(default=5, ge=0, le=10**6, description="TRs dropped at the start of each run")
-
-    @model_validator(mode="after")
-    def _items_are_not_trimmed(self) -> Self:
-        if self.hemodynamics == "none" and self.trim:
-            raise ValueError(f"trim: found {self.trim} with hemodynamics: none, expected 0: each item is a row")
-        return self
 
 
 class EncodingSpec(Strict):
@@ -268,8 +262,7 @@ class Task(Strict):
     """
 
     name: Slug
-    # Left out where there is none, so that tasks are the same as before they could have one.
-    text: Literal["world", "books"] | None = Field(default=None, exclude_if=lambda text: text is None)
+    text: Literal["world", "books"] | None = Field(default=None, exclude_if=not_)
     items: int = Field(default=150, ge=1, le=10**6)
     seed: Seed = 0
     file: Beside | None = None
@@ -277,8 +270,7 @@ class Task(Strict):
     permute: bool = False
     data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
-    # Left out where nothing is trusted, so that a task is the same as before there was this field.
-    trust_task_code: bool = Field(default=False, exclude_if=lambda trusted: not trusted)
+    trust_task_code: bool = Field(default=False, exclude_if=not_)
 
 
 class InternalSpec(Strict):
@@ -372,6 +364,8 @@ class Study(Strict):
         features, (low, high, n) = self.features, self.encoding.log10_alphas
         if min(features.delays, default=-1) < 0:
             yield "features.delays", f"found {shown(features.delays)}, expected at least one number of TRs >= 0"
+        if features.hemodynamics == "none" and features.trim:
+            yield "features.trim", f"found {features.trim} with hemodynamics: none, expected 0: each item is a row"
         if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
             right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
             yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"

@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 from functools import cache
 from itertools import pairwise
+from operator import not_
 from pathlib import Path
 from typing import Literal
 
@@ -72,8 +73,7 @@ class AliceSpec(BrainSpec):
     name: Literal["alice"] = "alice"
     subjects: int | None = Field(default=None, ge=1)
     radius: Literal["6mm", "10mm"] = "6mm"
-    # Left out where there is none, so that studies are the same as before they could have one.
-    corpus: Literal["books"] | None = Field(default=None, exclude_if=lambda corpus: corpus is None)
+    corpus: Literal["books"] | None = Field(default=None, exclude_if=not_)
 
 
 def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
@@ -135,7 +135,7 @@ def regressors(run: Run, power: list[Path], data: Path | None) -> np.ndarray:
     said = np.column_stack([[len(text) for text in run.texts], np.linspace(0, 1, n)])
     if data:
         # Which of all books are held out, and what they say, depends on neither seed nor vocabulary.
-        corpus = BooksText("en", 0, Training.model_fields["vocabulary"].default, data).books("training")
+        corpus = BooksText("en", 0, Training.model_fields["vocabulary"].default, data).books["training"]
         said = np.hstack([said, predictability(run.texts, corpus)])
     heard = convolve_events(run, np.column_stack([np.ones(n), said - said.mean(axis=0)]))
     loud = np.mean([_read_numbers(file, N_TRS, 1) for file in power], axis=0)

@@ -65,11 +65,7 @@ class FilmsSpec(BrainSpec):
 
 
 class Films:
-    """What a study takes of the files below the folder `data`.
-
-    people : subjects. notes : on what was read. runs : a row per run, by its name, with ``task``, ``n_trs``,
-        ``overlap`` (as in ``stimuli.Run``) and ``fold`` (as in ``BrainData``).
-    """
+    """What a study takes of the files below the folder `data`; `runs` has a row per run, by its name."""
 
     def __init__(self, section: FilmsSpec, data: Path | None) -> None:
         self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, [NO_CEILING]

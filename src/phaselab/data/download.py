@@ -25,12 +25,10 @@ from phaselab.data.sets import DataSet, File, data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import DataMissing, amount, stamped_digest, write_file
 
-#: Files at once; bytes that are read at once.
-AT_ONCE, CHUNK = 4, 1 << 18
+#: Files at once; bytes that are read at once; seconds until a connection is there, and without a byte.
+AT_ONCE, CHUNK, TIMEOUT = 4, 1 << 18, (10, 30)
 #: Requests in a row that bring nothing before a file is given up; seconds before the second, then twice as many.
 TRIES, WAIT = 5, 1.0
-#: Seconds until a connection is there, and without a byte.
-TIMEOUT = (10, 30)
 #: Receives how many more bytes are here; negative when some had to be dropped.
 Moved = Callable[[int], None]
 
@@ -40,12 +38,10 @@ class Refused(PhaselabError):
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """The digest of a file as registries write it; `kind`: ``git``, or one that pooch knows."""
-    if kind != "git":
-        return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
-    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    """The digest of a file as registries write it; `kind`: ``git``, or one that hashlib knows."""
+    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.new(kind)
     with path.open("rb") as stream:
-        return f"git:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
+        return f"{kind}:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
 
 
 def _size(path: Path) -> int:
@@ -98,9 +94,8 @@ class Place:
 def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved, say: Callable[[str], None]) -> None:
     """Bring `files` that are not here, four at once, from their addresses or from the folder `source`.
 
-    DataMissing before anything is brought where one has no address, or is not in `source`; a PhaselabError when the
-    disk has too little room, which is asked first, and at the end for those that were refused, when all others came.
-    One process at a time does this for a set: another one says so, waits, and takes what has come meanwhile.
+    One process at a time does this for a set: another one says so, waits, and takes what has come meanwhile. Refused,
+    for files that were, when all others came.
     """
     addresses = {file: _address(file, place, source) for file in files}
     place.parts.mkdir(parents=True, exist_ok=True)

@@ -83,8 +83,8 @@ class BooksText(TextSource):
         self.digest = digest_of(named)
 
     @cached_property
-    def _texts(self) -> dict[str, list[str]]:
-        """The books by stream: those of training, and the held-out ones."""
+    def books(self) -> dict[str, list[str]]:
+        """The books of each stream, ``training`` and ``held out``, as they are."""
         texts: dict[str, list[str]] = {"training": [], "held out": []}
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"
@@ -100,18 +100,14 @@ class BooksText(TextSource):
         expect(all(texts.values()), str(self.folder), found, "some for each: by names about an eighth is held out")
         return texts
 
-    def books(self, stream: str) -> list[str]:
-        """The books of a stream, ``training`` or ``held out``, as they are."""
-        return self._texts[stream]
-
     @cached_property
     def _joined(self) -> dict[str, tuple[str, np.ndarray]]:
         """Of each stream, all books laid end to end, and where each of them ends; (n_books,)."""
-        return {stream: ("".join(texts), np.cumsum([len(t) for t in texts])) for stream, texts in self._texts.items()}
+        return {stream: ("".join(texts), np.cumsum([len(t) for t in texts])) for stream, texts in self.books.items()}
 
     @cached_property
     def _sample(self) -> list[str]:
-        middles = ((text, max(0, (len(text) - SAMPLE) // 2)) for text in self._texts["training"])
+        middles = ((text, max(0, (len(text) - SAMPLE) // 2)) for text in self.books["training"])
         return [text[start : start + SAMPLE] for text, start in middles]
 
     @cached_property
