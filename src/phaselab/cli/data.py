@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, say
+from phaselab.data import SETS, counted
 from phaselab.errors import expect
 from phaselab.files import home
 
@@ -26,7 +28,6 @@ def _folder(data: Path | None) -> Path:
 @data_app.command("list")
 def list_data(data: DataOption = None) -> None:
     """Name the data sets: what each is, its licence, what to cite, how large it is, and what of it is here."""
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place
 
     for of in SETS.values():
@@ -52,9 +53,6 @@ def get_data(
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place, fetch
 
     choices = ("subjects", "titles", "annotation", "stories", "languages")
@@ -81,7 +79,6 @@ def verify_data(
     data: DataOption = None,
 ) -> None:
     """Compare the files that are here with their published digests; exit code 2 where one differs."""
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place
 
     wrong = []

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from phaselab.data import data_missing
 from phaselab.errors import expect
@@ -28,9 +29,6 @@ from phaselab.files import decoded, parse_yaml, read_text
 from phaselab.results import read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _FILE = Path(__file__).with_name("books.yaml")
 #: Paradigm -> its minimal pairs.
@@ -120,8 +118,6 @@ class BooksText(TextSource):
 
     def _tokens(self) -> Tokenizer:
         """Byte-level byte-pair encoding, learned from the middles of the training books."""
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()

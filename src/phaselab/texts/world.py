@@ -18,18 +18,16 @@ from itertools import chain, count
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from phaselab.errors import expect
 from phaselab.files import parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, UNK, Item, TextSource, is_held_out
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
@@ -332,8 +330,6 @@ class WorldText(TextSource):
 
     def _tokens(self) -> Tokenizer:
         """One token per word, words divided by spaces; a text begins with bos, as documents do in training."""
-        from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
         tokenizer = Tokenizer(models.WordLevel(self.ids, unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         special = [(BOS, self.ids[BOS])]
