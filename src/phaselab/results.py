@@ -39,8 +39,6 @@ LEFT_ALONE = 2 * 24 * 3600
 
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
-#: What stands for no number in a column of numbers, whatever its case.
-_NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")
 
 
 class DataMissing(PhaselabError, FileNotFoundError):
@@ -125,10 +123,7 @@ def folders(root: Path) -> list[Path]:
 
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
-    """Write a folder of results whole or not at all: yields one beside it, which takes its place when the block ends.
-
-    What was there stays as it was after an exception or a kill. Of several writers the last one wins.
-    """
+    """Write a folder of results whole or not at all: yields one beside it, which takes its place at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
         # Left by a process that was killed; a younger one may be at work in its own, and just have ended.
@@ -159,7 +154,7 @@ def _flush(folder: Path) -> None:
 
 
 def _put(aside: Path, folder: Path) -> None:
-    """Give a folder the place of another one, if there is one, which is then in its own or removed."""
+    """Give a folder the place of another one, if there is one; of several writers the last one wins."""
     old = aside.with_suffix(".old")
     while not _exchanged(aside, folder):
         # Nothing is there, or the file system cannot do it: a rename replaces no folder with files in it, so the old
@@ -323,7 +318,7 @@ def numbers(column: "pd.Series[Any]", where: str) -> np.ndarray:
     """
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype("str").str.strip()
-        column = column.mask(column.str.lower().isin(_NO_NUMBER))
+        column = column.mask(column.str.lower().isin(["", "na", "n/a", "nan", "none", "null"]))
     values = pd.to_numeric(column, errors="coerce")
     right = "a number written out, as 1000 for 1,000 or step1000, 1000000 for 1M, 0.452 for 45.2% or 0,452; or nothing"
     for row in np.flatnonzero(values.isna() & column.notna()):

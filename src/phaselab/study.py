@@ -55,7 +55,7 @@ Beside = Annotated[Path, _FOLDER, _NAME]
 
 
 class StudyError(PhaselabError):
-    """A study file that cannot be used; the message names the file, the field and what was expected."""
+    """A study file that cannot be used."""
 
 
 def _fault(found: Any, message: str, *at: str | int, kind: Any = "rule") -> InitErrorDetails:
@@ -113,10 +113,9 @@ class Training(Strict):
 
     ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``mixes``: a
     schedule, for ``world`` of these and of ``narrative`` (mostly stories alone) and ``off-domain`` (mostly arithmetic,
-    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of the
-    byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence; ``batch``:
-    sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many, evenly spaced in
-    log steps, first and last included.
+    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of
+    ``books``; ``world`` has one per word. ``context``: tokens of a sequence; ``batch``: sequences of a step.
+    ``checkpoints``: how many, evenly spaced in log steps, first and last included.
     """
 
     text: Literal["world", "books"]

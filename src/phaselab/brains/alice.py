@@ -56,8 +56,6 @@ FUNCTION_WORDS = (
     "might must ought not never very too also just only even still yet again 's 'd 'll 'm 're 've n't couldn't don't "
     "it's she'd oh "
 )
-
-
 #: Regressors in order. Those of the corpus are there only where the study names one.
 NUISANCE = ("word rate", "word length", "position in the passage", "sound power")
 OF_CORPUS = ("log frequency in the training books", "surprisal of a trigram model of them")
@@ -167,8 +165,8 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
         table = np.loadtxt(text, ndmin=2)
     except ValueError as error:
         raise PhaselabError(f"{file}: expected {rows} rows of {columns} numbers: {error}") from error
-    right = f"{rows} rows of {columns}"
-    expect(table.shape == (rows, columns), str(file), "{} rows of {}".format(*table.shape), right)
+    found, right = ("{} rows of {}".format(*shape) for shape in (table.shape, (rows, columns)))
+    expect(found == right, str(file), found, right)
     for row, column in np.argwhere(~np.isfinite(table)):
         expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
     return table
@@ -177,10 +175,8 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
 def read_stimulus(file: Path) -> Run:
     """The words of the chapter on the TR grid, with the labels that the words themselves give.
 
-    Labels: `word`; `pos_class` (function or content, by a closed list) and `previous_pos_class` (of the word before,
-    which a model can only know from context); `word_length` (short, medium, long: at most 3, at most 5, more letters);
-    `frequency` in the chapter (rare: at most 3 times; common: at most 20; frequent); `sentence_position`, where the
-    word stands in its stretch between silences (early, mid, late thirds), since the TextGrid has no punctuation.
+    `previous_pos_class` is of the word before, which a model can only know from context; `frequency` counts words of
+    the chapter; `sentence_position` is in a stretch between silences, since the TextGrid has no punctuation.
     """
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")

@@ -106,19 +106,14 @@ BRAINS: dict[str, brain] = {}
 
 @dataclass
 class brain:  # it is written as a decorator
-    """Register a function that gives the data of a study's section ``brain: {name: ...}``, whose fields `section` has.
-
-    `version` is raised by hand when its numbers change. What needs the stimulus alone depends on the fields `stimulus`
-    of the section, and no others; on those of `nuisance` nothing but its regressors. The bytes of `files` decide
-    whether results are current; it may raise DataMissing.
-    """
+    """Register a function that gives the data of a study's section ``brain: {name: ...}``."""
 
     name: str
-    section: type[BrainSpec]
-    version: int
-    stimulus: tuple[str, ...] = ()
-    nuisance: tuple[str, ...] = ()
-    files: Files = lambda *_: {}
+    section: type[BrainSpec]  # its fields
+    version: int  # raised by hand when numbers change
+    stimulus: tuple[str, ...] = ()  # fields on which depends what needs the stimulus alone
+    nuisance: tuple[str, ...] = ()  # fields on which depend nuisance regressors alone
+    files: Files = lambda *_: {}  # whose bytes decide whether results are current; may raise DataMissing
     load: Load = field(init=False)
 
     def __post_init__(self) -> None:

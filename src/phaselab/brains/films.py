@@ -92,10 +92,8 @@ class Films:
         return path
 
     def key(self, subject: str, run: str) -> Path:
-        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another.
-
-        Results depend on it and the copy is named by it: both stay current when the original is dropped.
-        """
+        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""
+        # Results depend on it and the copy is named by it: both stay current when the original is dropped.
         key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
         known = key.read_text() if key.exists() else ""
         mat = self.path("response", subject, run, dropped=known != "")
@@ -137,12 +135,12 @@ class Films:
 
     def run(self, name: str) -> Run:
         """A run with its texts; where the file lacks its last seconds it is noted."""
-        path, kind = self.path(self.section.annotation, run=name), self.section.annotation
-        lines, n_trs = read_text(path).removesuffix("\n").split("\n"), int(self.runs["n_trs"][name])
+        path, n_trs = self.path(self.section.annotation, run=name), int(self.runs["n_trs"][name])
+        lines, speech = read_text(path).removesuffix("\n").split("\n"), self.section.annotation.startswith("speech")
         lacks = n_trs - len(lines)
         expect(lacks <= LACKING, str(path), f"{len(lines)} lines", f"{n_trs}, one a second")
         self.notes += [f"{path.name} lacks its last {lacks} s: nothing is taken to be there."] * (lacks > 0)
-        texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, kind.startswith("speech"))]
+        texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, speech)]
         labels = pd.DataFrame(texts, columns=["second", "text"]).assign(task=self.runs["task"][name])
         onsets = labels["second"].to_numpy(float)
         heard = (tuple(labels["text"]), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)

@@ -22,15 +22,12 @@ _COLUMNS = ("path", "bytes", "digest", "version")
 
 @dataclass(frozen=True)
 class File:
-    """A published file; `digest` as ``sha256:...``, ``md5:...`` or ``git:...`` (that of a blob in git).
-
-    `bytes` is None where the publisher does not state it, `url` empty where there is none.
-    """
+    """A published file."""
 
     path: str
-    bytes: int | None
-    digest: str
-    url: str
+    bytes: int | None  # None where the publisher does not state it
+    digest: str  # sha256:..., md5:... or git:... (that of a blob in git)
+    url: str  # empty where there is none
 
 
 @dataclass(frozen=True)

@@ -38,10 +38,8 @@ WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 QUESTIONS, SPOKEN = 0.2, 0.4
 #: Options of a question.
 LETTERS = "ABCD"
-#: Words of a cloze passage, least and greatest.
-PASSAGE = (20, 45)
-#: Characters from the middle of each training book on which encoding and word counts are made.
-SAMPLE = 15_000
+#: Words of a cloze passage, least and greatest; characters of a training book's middle for encoding and word counts.
+PASSAGE, SAMPLE = (20, 45), 15_000
 #: A cloze answer is one of so many frequent words of three letters or more; a wrong option's rank
 #: in that list is at most so far from the answer's.
 FREQUENT, NEAR = 500, 20
@@ -61,9 +59,7 @@ class BooksText(TextSource):
     Tasks: ``cloze``, which of four listed words comes next, answered by the word; ``letters``, the same answered by its
     letter; ``pairs``, which of two forms goes on with a sentence as grammar wants it (``books.yaml``), not trained on.
 
-    `mix` is ``en``; `vocabulary` the number of tokens of a byte-level byte-pair encoding; `data` the folder that has
-    ``books`` in it. Raises DataMissing when that, its manifest or a book is not there, PhaselabError when a book's
-    digest is not the manifest's.
+    `vocabulary`: tokens of a byte-level byte-pair encoding; `data`: the folder that has ``books`` in it.
     """
 
     tasks = ("cloze", "letters", "pairs")

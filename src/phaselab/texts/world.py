@@ -39,16 +39,14 @@ PUNCTUATION: list[str] = WORLD["punctuation"]
 LANGUAGES = tuple(WORLD["templates"])
 #: Name -> somebody of the world: name, gender and the constant facts.
 CHARACTERS: dict[str, Any] = {facts["name"]: SimpleNamespace(**facts) for facts in WORLD["characters"]}
-#: Share of sentences, as far as the state is known, that tell a detail or a manner.
-DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
+#: Share of sentences, as far as the state is known, that tell a detail or a manner; slots of questions.
+DETAIL_SHARE, MANNER_SHARE, NAMED = 0.45, 0.4, ("N", "X")
 #: Mix -> its languages, and shares of the kinds of document: off-domain lines, stories, and stories with questions; the
 #: others are questions about facts.
 MIXES = {"en": (("en",), (0.0, 0.3, 0.5)), "en+vo": (("en", "vo"), (0.0, 0.3, 0.5))}
 MIXES |= {"narrative": (("en",), (0.0, 0.85, 0.1)), "off-domain": (("en",), (0.9, 0.05, 0.05))}
 #: The lot from which events are drawn, with what must hold for each.
 LOT = [(kind, {*rule.get("when", ())}) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
-#: Slots of questions: a character, the object.
-NAMED = ("N", "X")
 
 
 def _pick(rng: np.random.Generator, options: Iterable[T]) -> T:
@@ -195,10 +193,10 @@ class _Teller:
         chosen = _pick(self.rng, [t for t in templates if mood != UNKNOWN or " M" not in t])
         if self.number == 0 or self.rng.random() < 0.35:
             chosen = f"{_pick(self.rng, WORLD['adverbials'][self.language][self.number > 0])} {chosen}"
-        added = []
-        if self.subject is self.hero and self.rng.random() < DETAIL_SHARE:
+        added, by_hero = [], self.subject is self.hero
+        if by_hero and self.rng.random() < DETAIL_SHARE:
             added.append("near the D" if self.english else "D near")
-        if self.subject is self.hero and mood != UNKNOWN and self.rng.random() < MANNER_SHARE:
+        if by_hero and mood != UNKNOWN and self.rng.random() < MANNER_SHARE:
             added.append("B")
         # A clause has its adverbial phrases at its end in `en`, at its beginning in `vo`.
         return " ".join([chosen[:-2], *added, "."] if self.english else [*reversed(added), chosen])

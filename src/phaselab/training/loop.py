@@ -1,7 +1,6 @@
 """The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub (see `folder`).
 
-A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was
-not: a batch depends on its step alone, and weights and the optimiser's moments are kept exactly.
+A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
@@ -56,12 +55,10 @@ def train(
     if wanted:
         check_sizes(training)
         _run(at._replace(missing=wanted), training, text, progress)
-    if len(wanted) < len(at.missing):
-        return at.folder
-    if at.missing or not at.log.is_file():
-        rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
-        write_json(rows, at.log)
-    shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
+    if wanted == at.missing:
+        if wanted or not at.log.is_file():
+            write_json([read_manifest(at.folder / name)["checkpoint"] for name in at.revisions.values()], at.log)
+        shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
     return at.folder
 
 
@@ -102,7 +99,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad()
-        if progress is not None:
+        if progress:
             progress(step + 1, training.steps)
 
 
