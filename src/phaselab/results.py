@@ -32,11 +32,7 @@ CURVE_TYPES = dict.fromkeys(CURVE_COLUMNS, "str") | dict.fromkeys(("step", "toke
 CURVE_TYPES |= dict.fromkeys(("value", "stderr"), "float64")
 #: What stands where a column does not apply.
 ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
-
 MANIFEST = "manifest.json"
-#: Seconds after which a half-written folder is taken for abandoned: no unit takes two days.
-LEFT_ALONE = 2 * 24 * 3600
-
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
@@ -128,7 +124,7 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
     for left in folder.parent.glob(f".{folder.name}.*"):
         # Left by a process that was killed; a younger one may be at work in its own, and just have ended.
         with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > LEFT_ALONE:
+            if time.time() - left.stat().st_mtime > 2 * 24 * 3600:  # no unit takes two days
                 shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
@@ -269,7 +265,7 @@ class Store:
 
     @property
     def stamps(self) -> Path:
-        """Digests of large files, by path, size and time: they are read once (``stamped_digest``)."""
+        """Where ``stamped_digest`` keeps digests of large files."""
         return self.root / ".stamps"
 
 

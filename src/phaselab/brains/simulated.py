@@ -19,8 +19,7 @@ from scipy.linalg import toeplitz
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, standardise
 from phaselab.errors import expect
-from phaselab.stimuli import Run, Stimulus, convolve, resample
-from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, resample
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
 
@@ -141,7 +140,9 @@ def word_labels(run: Run) -> pd.DataFrame:
     first = (columns != columns.shift()).any(axis=1).astype(float)
     letters = word.str.len().where(spoken, 0)
     length = ((letters - 4.0) / 2.0).where(spoken, 0.0)
-    return labels.assign(word_class=classes, length=length, sentence_onset=first, spoken=spoken, letters=letters)
+    # How far the story is runs from 0 to 1: centred as the other latents are.
+    labels = labels.assign(progress=2 * labels["progress"] - 1, word_class=classes, spoken=spoken, letters=letters)
+    return labels.assign(length=length, sentence_onset=first)
 
 
 def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
@@ -158,10 +159,7 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
         embedding = rng.standard_normal((len(values), dimensions))
         embedding -= embedding.mean(axis=0) if values else 0.0
         codes.append((table[label].to_numpy()[:, None] == np.array(values, dtype=object)).astype(float) @ embedding)
-    for label in latents.values:
-        numbers = table[label].to_numpy(dtype=float)
-        # How far the story is runs from 0 to 1: centred as the other latents are.
-        codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
+    codes += [table[[label]].to_numpy(dtype=float) for label in latents.values]
     parts = np.split(np.hstack(codes), np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
     for part, run in zip(parts, stimulus.runs, strict=True) if latents.window else ():
         passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))

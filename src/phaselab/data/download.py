@@ -70,8 +70,7 @@ class Place:
 
     def fits(self, file: File) -> bool:
         """Whether a file of its size is here."""
-        path = self.path(file)
-        return path.is_file() and file.bytes in (None, path.stat().st_size)
+        return self.path(file).is_file() and file.bytes in (None, _size(self.path(file)))
 
     def state(self, file: File, again: bool = False) -> Literal["here", "missing", "wrong"]:
         """Whether a file is here with its digest; what was read once is read anew when it changes, or `again`."""
