@@ -144,9 +144,9 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
 def brains() -> Iterator[None]:
     """Each brain is simulated once."""
     registered = BRAINS["simulated"]
-    BRAINS["simulated"] = registered._replace(load=cache(registered.load))
+    before, registered.load = registered.load, cache(registered.load)
     yield
-    BRAINS["simulated"] = registered
+    registered.load = before
 
 
 def written(tmp_path: Path, *changes: tuple[str, Any]) -> Path:
