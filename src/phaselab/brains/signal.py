@@ -63,10 +63,7 @@ def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_tr
 
 
 def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
-    """Seconds by which responses follow what is said, and their correlation: medians over the voxels that do so most.
-
-    Of each voxel the lag at which it correlates best with "a text begins in this TR".
-    """
+    """The lag, seconds, and correlation at which "a text begins in this TR" is best followed: medians over voxels."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
     r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))

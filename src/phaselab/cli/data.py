@@ -16,7 +16,6 @@ from phaselab.files import home
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list them, get files of them, verify these.")
 app.add_typer(data_app, name="data")
 
-_SET = typer.Argument(metavar="SET", help="A set of 'phaselab data list'.")
 _SOME = "Which of the set's, with commas between, or all; "
 
 
@@ -42,7 +41,7 @@ def list_data(data: DataOption = None) -> None:
 @data_app.command("get")
 def get_data(
     context: typer.Context,
-    name: Annotated[str, _SET],
+    name: Annotated[str, typer.Argument(metavar="SET", help="A set of 'phaselab data list'.")],
     subjects: Annotated[str, typer.Option(help=f"{_SOME}S01 (ds005531), UTS03, average (little-prince).")] = "",
     titles: Annotated[str, typer.Option(help=f"{_SOME}suits (ds005531).")] = "",
     annotation: Annotated[str, typer.Option(help=f"{_SOME}speech_en (ds005531).")] = "",

@@ -93,8 +93,7 @@ class Place:
 def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved, say: Callable[[str], None]) -> None:
     """Bring `files` that are not here, four at once, from their addresses or from the folder `source`.
 
-    One process at a time does this for a set: another one says so, waits, and takes what has come meanwhile. Refused,
-    for files that were, when all others came.
+    Another process that does this for the set is waited for. Refused, for files that were, when all others came.
     """
     addresses = {file: _address(file, place, source) for file in files}
     place.parts.mkdir(parents=True, exist_ok=True)

@@ -4,9 +4,6 @@ Layout below the folder of data::
 
     books/MANIFEST.csv      one row a book; slug, sha256 and licence columns
     books/<slug>.txt        UTF-8
-
-About an eighth of the books, by a digest of their names, is never trained on: held-out loss and
-cloze questions come from these.
 """
 
 from __future__ import annotations
@@ -78,7 +75,7 @@ class BooksText(TextSource):
 
     @cached_property
     def books(self) -> dict[str, list[str]]:
-        """The books of each stream, ``training`` and ``held out``, as they are."""
+        """The books of each stream, ``training`` and, by a digest of their names about an eighth, ``held out``."""
         texts: dict[str, list[str]] = {"training": [], "held out": []}
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"

@@ -6,8 +6,7 @@ carried along from earlier ones. A story is a plot (`plot`) and its telling (`te
 clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
 
 Held-out stories differ from training stories by their random stream and by what they are about: the combination of
-hero, goal and object decides (`is_held_out`) on which side a story lies. Questions about constant facts are divided
-in the same way, by what is asked and which options are listed.
+hero, goal and object decides (`is_held_out`) on which side a story lies; so do questions about constant facts.
 """
 
 from __future__ import annotations
@@ -290,9 +289,8 @@ def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, 
 
 
 #: Slots of off-domain lines: digits, variables, and words of the world; S is the sum of N and M.
-_THINGS = (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"])
 _POOLS: dict[str, Iterable[Any]] = {**dict.fromkeys("NMT", range(10)), **dict.fromkeys("IJ", WORLD["variables"])}
-_POOLS |= dict.fromkeys("KLVW", _THINGS)
+_POOLS |= dict.fromkeys("KLVW", (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"]))
 
 
 def off_domain(rng: np.random.Generator) -> list[str]:
@@ -306,10 +304,7 @@ def off_domain(rng: np.random.Generator) -> list[str]:
 
 
 class WorldText(TextSource):
-    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language.
-
-    `schedule`: (the step at which a stage ends, its mix) of training text whose mix changes.
-    """
+    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language."""
 
     tasks = ("reading", "facts", "reading-vo", "facts-vo")
 
@@ -317,6 +312,7 @@ class WorldText(TextSource):
         expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
         for _, stage in schedule:
             expect(stage in MIXES, "mixes", repr(stage), f"one of {', '.join(MIXES)}")
+        # Of a schedule: the step at which each stage of training text ends, and its mix.
         self.mix, self.seed, self.schedule = mix, seed, schedule
         # One vocabulary for every mix, so that each model can be asked in each language; of a schedule it is larger.
         known = (PAD, BOS, EOS, UNK, *sorted(words("en") | words("vo")))
