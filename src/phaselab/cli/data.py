@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, say
+from phaselab.data import SETS, counted
 from phaselab.errors import expect
 from phaselab.files import home
 
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list them, get files of them, verify these.")
 app.add_typer(data_app, name="data")
 
-_SET = typer.Argument(metavar="SET", help="A set of 'phaselab data list'.")
 _SOME = "Which of the set's, with commas between, or all; "
 
 
@@ -26,7 +27,6 @@ def _folder(data: Path | None) -> Path:
 @data_app.command("list")
 def list_data(data: DataOption = None) -> None:
     """Name the data sets: what each is, its licence, what to cite, how large it is, and what of it is here."""
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place
 
     for of in SETS.values():
@@ -41,7 +41,7 @@ def list_data(data: DataOption = None) -> None:
 @data_app.command("get")
 def get_data(
     context: typer.Context,
-    name: Annotated[str, _SET],
+    name: Annotated[str, typer.Argument(metavar="SET", help="A set of 'phaselab data list'.")],
     subjects: Annotated[str, typer.Option(help=f"{_SOME}S01 (ds005531), UTS03, average (little-prince).")] = "",
     titles: Annotated[str, typer.Option(help=f"{_SOME}suits (ds005531).")] = "",
     annotation: Annotated[str, typer.Option(help=f"{_SOME}speech_en (ds005531).")] = "",
@@ -52,9 +52,6 @@ def get_data(
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place, fetch
 
     choices = ("subjects", "titles", "annotation", "stories", "languages")
@@ -81,7 +78,6 @@ def verify_data(
     data: DataOption = None,
 ) -> None:
     """Compare the files that are here with their published digests; exit code 2 where one differs."""
-    from phaselab.data import SETS, counted
     from phaselab.data.download import Place
 
     wrong = []
