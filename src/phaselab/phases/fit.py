@@ -32,16 +32,17 @@ STARTS, STAGES = 30, ((6, 10), (15, 1))
 CHUNK = 250_000
 
 
-def log_tokens(tokens: npt.ArrayLike) -> Array:
-    """log10 of token counts (n,); 0 goes as far before the first positive as that before the second, or a decade."""
+def log_tokens(tokens: npt.ArrayLike, among: npt.ArrayLike | None = None) -> Array:
+    """log10 of token counts (n,), with 0 as far before the first positive as that before the second, or a decade.
+
+    among : the counts (m,) whose first and second are meant, in place of `tokens`.
+    """
     counts = np.asarray(tokens, dtype=float)
     expect(not (counts < 0).any(), "tokens", f"{counts.min(initial=0):g}", "counts of 0 or more")
-    positive = np.unique(counts[counts > 0])
-    if positive.size == 0:
-        return np.zeros_like(counts)
-    step = float(np.log10(positive[1] / positive[0])) if positive.size > 1 else 1.0
-    first = float(np.log10(positive[0])) - step
-    return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
+    positive = np.unique(counts if among is None else np.asarray(among, dtype=float))
+    positive = positive[positive > 0]
+    step = positive[1] / positive[0] if positive.size > 1 else 10.0
+    return np.log10(np.where(counts > 0, counts, positive[0] / step if positive.size else 1.0))
 
 
 class Grid(NamedTuple):
