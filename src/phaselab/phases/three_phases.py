@@ -258,26 +258,21 @@ def judge(
     first = ask("instruction following", form, lambda: _first(brain, form, rule))
     second = ask("accuracy", accuracy, lambda: _second(brain, accuracy, rule, chance))
     third = ask("accuracy", accuracy, lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
-    links = first, second, third
-    corrected = holm([link.p for link in links])
+    links, rows = (first, second, third), []
     most = brain.grid[1]  # change points that the checkpoints allow
-    crowded = 0 < most == len(brain.knots) < rule.max_changes
-    rows = []
-    for phase, (name, link, p) in enumerate(zip(PHASES, links, corrected, strict=True), start=1):
-        found = not link.verdict and link.holds and p <= rule.alpha
-        why = link.why
-        if link.holds and not link.verdict and p > rule.alpha:
+    for phase, (link, p) in enumerate(zip(links, holm([link.p for link in links]), strict=True), start=1):
+        verdict, why = link.verdict or ("found" if link.holds and p <= rule.alpha else "not found"), link.why
+        if not link.verdict and link.holds and p > rule.alpha:
             why += f" Not beyond chance: p = {p:.2g} after correction."
-        verdict = link.verdict or ("found" if found else "not found")
         if not link.verdict and link.move is not None and np.isnan(link.p):
             verdict, why = "not decided", f"{why} Too few checkpoints lie around one of these moves to test it."
-        if verdict == "not found" and crowded:  # what was not found may be what could not be drawn
+        if verdict == "not found" and 0 < most == len(brain.knots) < rule.max_changes:
+            # What was not found may be what could not be drawn.
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
             why += f"{most} change points that the brain curve takes."
-        row = {"phase": phase, "name": name, "found": found, "verdict": verdict, "p": link.p, "p_holm": p, "why": why}
-        rows.append(row | _measured(link, brain))
-    common: dict[str, Any] = {"model": model, "seeds": seeds, "rule": digest_of(rule)}
-    table = pd.DataFrame(rows).assign(**common).reindex(columns=list(PHASE_COLUMNS))
+        row = {"phase": phase, "name": PHASES[phase - 1], "found": verdict == "found", "verdict": verdict, "why": why}
+        rows.append(row | {"p": link.p, "p_holm": p} | _measured(link, brain))
+    table = pd.DataFrame(rows).assign(model=model, seeds=seeds, rule=digest_of(rule)).reindex(columns=[*PHASE_COLUMNS])
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
     told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
@@ -295,8 +290,7 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
     told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
     if brain.replicates is not None:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
-        ends = np.array([np.interp(at, where, own) for own in brain.replicates])
-        own = float((ends[:, 1] - ends[:, 0]).std(ddof=1))
+        own = np.diff([np.interp(at, where, own) for own in brain.replicates]).std(ddof=1)
         told["effect_spread"] = move.height / own if own > 0 else np.nan
     if link.partner is not None:
         told |= zip(("lag", "lag_low", "lag_high"), lag_between(brain, move, link.partner), strict=True)
@@ -314,12 +308,10 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
         return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
     one, notes = curves[0], [note for curve in curves for note in curve.notes]
     means, errors = (pd.DataFrame([pd.Series(getattr(c, a), c.tokens) for c in curves]) for a in ("mean", "error"))
-    shared = means.columns[means.notna().all()].sort_values()
+    shared = means.dropna(axis=1).columns.sort_values()
     if lost := means.shape[1] - shared.size:
         notes.append(f"{lost} checkpoints that not every seed has left out")
-    values = means[shared].to_numpy()
-    if len(curves) == 1:
-        values = one.values if one.of == "subject" and len(one.names) > 1 else one.mean
+    values = one.values if len(models) == 1 < len(one.names) and one.of == "subject" else means[shared].to_numpy()
     stderr = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
     fit = fit_transitions(shared.to_numpy(), values, stderr, **options)
     return replace(fit, notes=(*dict.fromkeys(notes), *fit.notes))
@@ -384,8 +376,8 @@ def transitions_of(result: TriplePhase) -> pd.DataFrame:
     """
     fits = {"brain": result.brain, "instruction_following": result.form, "accuracy": result.accuracy}
     rows = [{"measure": measure, **vars(move)} for measure, fit in fits.items() for move in fit.moves]
-    table = pd.DataFrame(rows, columns=["measure", *MOVE_COLUMNS]).assign(model=result.model, perspective="behaviour")
-    table.loc[table["measure"] == "brain", "perspective"] = "brain"
+    table = pd.DataFrame(rows, columns=["measure", *MOVE_COLUMNS]).assign(model=result.model)
+    table["perspective"] = np.where(table["measure"] == "brain", "brain", "behaviour")
     table = table.rename(columns={"midpoint": "tokens", "midpoint_low": "low", "midpoint_high": "high"})
     return table[["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]]
 
@@ -406,24 +398,22 @@ def rule_text(rule: PhaseSpec) -> str:
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
-    row = result.table[result.table["phase"] == phase].iloc[0]
-    which = f"Phase {query.PHASE_NAMES[phase]} ({row['name']})"
-    parts = [f"{which} is **{row['verdict']}** in {result.model}. {row['why']}"]
-    if np.isfinite(row["tokens"]):
-        verb = "rise" if row["effect"] > 0 else "fall"
+    row = result.table.set_index("phase").loc[phase]
+    parts = [f"Phase {query.PHASE_NAMES[phase]} ({row['name']}) is **{row.verdict}** in {result.model}. {row.why}"]
+    if np.isfinite(row.tokens):
+        start, stop, middle, low, high = map(amount, row[["start", "stop", "tokens", "low", "high"]])
         parts.append(
-            f"The {verb} of the brain score goes from {amount(row['start'])} to {amount(row['stop'])} tokens, with its "
-            f"midpoint at {amount(row['tokens'])} (95 % interval {amount(row['low'])} to {amount(row['high'])}); its "
-            f"height is {row['effect']:+.3f} (95 % interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f}), as "
-            f"{unit}."
+            f"The {'rise' if row.effect > 0 else 'fall'} of the brain score goes from {start} to {stop} tokens, with "
+            f"its midpoint at {middle} (95 % interval {low} to {high}); its height is {row.effect:+.3f} (95 % interval "
+            f"{row.effect_low:+.3f} to {row.effect_high:+.3f}), as {unit}."
         )
     if result.notes:
         parts.append(f"Of the curves: {plain('; '.join(result.notes))}.")
-    if np.isfinite(row["p"]):
+    if np.isfinite(row.p):
         tested = int(result.table["p"].notna().sum())
-        after = f", after Holm's correction over the {tested} phases that could be tested {row['p_holm']:.2g}"
-        parts.append(f"Test: p = {row['p']:.2g}{after if tested > 1 else ''}.")
-    if row["seeds"] == 1:
+        after = f", after Holm's correction over the {tested} phases that could be tested {row.p_holm:.2g}"
+        parts.append(f"Test: p = {row.p:.2g}{after if tested > 1 else ''}.")
+    if row.seeds == 1:
         parts.append("This is one seed: a drift that all its checkpoints share cannot be told from a phase.")
     return " ".join(parts)
 
@@ -435,14 +425,13 @@ def dates_together(first: npt.ArrayLike, second: npt.ArrayLike, lag: float = 0.5
     second, and the 90 % interval of the mean; p_lag : of a mean lag of `lag` decades or more (two one-sided t-tests,
     Schuirmann 1987). NaN below four models: ranks of three decide nothing.
     """
-    dates = np.log10(np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)]))
+    dates = np.log10([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
     one, other = dates[:, np.isfinite(dates).all(axis=0)]
     told = dict.fromkeys(("tau", "p", "mean_lag", "low", "high", "p_lag"), np.nan) | {"n": float(one.size)}
     if one.size < 4:
         return told
-    rank, apart = stats.kendalltau(one, other), one - other
+    rank, apart, free = stats.kendalltau(one, other), one - other, one.size - 1
     mean, error = float(apart.mean()), max(float(stats.sem(apart)), 1e-12)
-    half = float(stats.t.ppf(0.95, one.size - 1)) * error
-    p_lag = float(stats.t.sf((lag - abs(mean)) / error, one.size - 1))
-    found = {"tau": float(rank.statistic), "p": float(rank.pvalue), "mean_lag": mean}
-    return told | found | {"low": mean - half, "high": mean + half, "p_lag": p_lag}
+    low, high = stats.t.interval(0.9, free, mean, error)
+    told |= {"tau": rank.statistic, "p": rank.pvalue, "mean_lag": mean, "low": low, "high": high}
+    return told | {"p_lag": stats.t.sf((lag - abs(mean)) / error, free)}
