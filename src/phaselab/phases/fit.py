@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
@@ -83,19 +84,14 @@ def grid_of(where: Where, max_changes: int) -> Grid:
         inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
     base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     hinges = np.maximum(x[None, :] - inner[:, None], 0.0)  # (m, n)
-    knots, spans = np.zeros((1, 0), dtype=np.intp), base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
-    levels = []
-    for _ in range(max_changes):
-        last = knots[:, -1] if knots.shape[1] else np.full(1, -1, dtype=np.intp)
-        parent = np.repeat(np.arange(len(knots)), inner.size - 1 - last)
-        new = np.concatenate([np.arange(i + 1, inner.size) for i in last]).astype(np.intp)
-        if new.size == 0:
-            break
-        vectors = hinges[new]
+    knots, spans, levels = np.full((1, 1), -1), base[None], []  # spans (n_sets, 2 + k, n): orthonormal, of each set
+    for changes in range(1, min(max_changes, inner.size) + 1):
+        parent = np.repeat(np.arange(len(knots)), inner.size - 1 - knots[:, -1])
+        knots = np.array([*combinations(range(inner.size), changes)])
+        vectors = hinges[knots[:, -1]]
         for _ in range(2):  # Gram-Schmidt twice: once loses digits where hinges are close
             vectors = vectors - np.einsum("skn,sk->sn", spans[parent], np.einsum("skn,sn->sk", spans[parent], vectors))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        knots = np.concatenate([knots[parent], new[:, None]], axis=1)
         spans = np.concatenate([spans[parent], vectors[:, None, :]], axis=1)
         levels.append((knots, parent, vectors))
     return Grid(x, inner, base, tuple(levels))

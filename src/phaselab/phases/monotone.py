@@ -125,10 +125,8 @@ def _left_out(curves: Array) -> float:
             i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)
             if gaps[i, j] * np.sqrt(length) > best:
                 best, falls[s] = float(gaps[i, j]) * np.sqrt(length), own[i] - own[j]
-    spread = float(falls.std(ddof=1))
-    if spread == 0:
-        return float(falls.mean() <= 0)
-    return float(stats.t.sf(falls.mean() / (spread / np.sqrt(count)), count - 1))
+    error = max(float(stats.sem(falls)), 1e-300)
+    return float(stats.t.sf(falls.mean() / error, count - 1))
 
 
 def detectable_move(noise: Sequence[float], setting: tuple[Where, int], power: float = 0.8) -> float:

@@ -14,6 +14,8 @@ from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 from phaselab.study import PhaseSpec
 
+__all__ = ["detachment_power", "detectable_depth", "sensitivity"]
+
 FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
 
@@ -62,15 +64,15 @@ def sensitivity(
 
 
 def detachment_power(
-    depths: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0),
-    checkpoints: Sequence[int] = (12, 20, 40),
-    subjects: Sequence[int] = (1, 3, 6),
+    depths: Sequence[float],
+    checkpoints: int,
+    subjects: int,
     accuracy_noise: float = 0.005,
     rule: PhaseSpec | None = None,
     n_simulations: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often phase 2 as a whole is found, by simulation: a row a combination.
+    """How often phase 2 as a whole is found in a design, by simulation: a row a depth.
 
     The brain rises by 10 standard deviations of one subject's noise, together with instruction following, then falls
     by `depths` (in the same unit) for a third of the log-token axis, and returns; accuracy stands still meanwhile and
@@ -78,26 +80,22 @@ def detachment_power(
     own, and the same for all depths. At depth 0 the power is the rate of false alarms; low and high are Wilson's 95 %
     interval.
     """
-    rows = []
-    for n in checkpoints:
-        tokens = np.concatenate([[0.0], np.logspace(6, 10, n - 1)])
-        at, error = np.linspace(0.0, 1.0, n), np.full(n, accuracy_noise)
-        rise = np.interp(at, [0.15, 0.4], [0.0, 1.0])
-        dip = np.interp(at, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
-        right = np.interp(at, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
-        for count in subjects:
-            found, rng = np.zeros(len(depths)), np.random.default_rng([seed, n, count])
-            for _ in range(n_simulations):
-                noise, others = rng.standard_normal((count, n)), accuracy_noise * rng.standard_normal((2, n))
-                behaviour = np.stack([0.05 + 0.9 * rise, right]) + others
-                first, second = (fit_transitions(tokens, curve, error, **FITS) for curve in behaviour)
-                for i, depth in enumerate(depths):
-                    fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
-                    found[i] += judge(fit, first, second, rule).table["found"].iloc[1]
-        for depth, hits in zip(depths, found, strict=True):
-            interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
-            rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
-    return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
+    tokens = np.concatenate([[0.0], np.logspace(6, 10, checkpoints - 1)])
+    at, error = np.linspace(0.0, 1.0, checkpoints), np.full(checkpoints, accuracy_noise)
+    rise = np.interp(at, [0.15, 0.4], [0.0, 1.0])
+    dip = np.interp(at, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
+    right = np.interp(at, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
+    found, rng = np.zeros(len(depths), dtype=int), np.random.default_rng([seed, checkpoints, subjects])
+    for _ in range(n_simulations):
+        noise = rng.standard_normal((subjects, checkpoints))
+        behaviour = np.stack([0.05 + 0.9 * rise, right]) + accuracy_noise * rng.standard_normal((2, checkpoints))
+        form, accuracy = (fit_transitions(tokens, curve, error, **FITS) for curve in behaviour)
+        for i, depth in enumerate(depths):
+            fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
+            found[i] += judge(fit, form, accuracy, rule).table["found"].iloc[1]
+    table = pd.DataFrame({"checkpoints": checkpoints, "subjects": subjects, "depth": np.asarray(depths, dtype=float)})
+    ends = [stats.binomtest(hits, n_simulations).proportion_ci(method="wilson") for hits in found.tolist()]
+    return table.assign(power=found / n_simulations, **pd.DataFrame(ends))
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:

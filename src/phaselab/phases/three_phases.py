@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,9 @@ from phaselab.phases.fit import DEGREES, Array, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
 from phaselab.study import PhaseSpec, digest_of
+
+__all__ = ["TriplePhase", "dates_together", "holm", "judge", "phase_text", "rule_text", "surges", "transitions_of"]
+__all__ += ["triple_phase_test"]
 
 #: A surge is this many times as steep as the whole curve: its range over the length of training in log tokens.
 STEEP = 2.0
@@ -92,7 +96,7 @@ class _Link(NamedTuple):
     why: str
     p: float = np.nan
     move: Any = None  # of the brain
-    partner: Any = None  # the move that goes with it
+    lag: Sequence[float] = (np.nan, np.nan, np.nan)  # behind the move that goes with it
     holds: bool = True  # what has no p-value of its own
     verdict: str = ""  # where it is not for p to say
 
@@ -118,29 +122,32 @@ def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float
 def _together(
     brain: Transitions, moves: Sequence[Any], other: Transitions, partners: Sequence[Any], name: str, rule: PhaseSpec
 ) -> _Link:
-    """The first of `moves` whose lag to one of `partners` is within the rule's, interval and all; or the closest."""
+    """The largest of `moves` whose lag to one of `partners` is within the rule's, interval and all; or the closest."""
+    if not partners:
+        return _Link(f"{name.capitalize()} has no surge{_missed(other)}.")
     tried = []
-    for move in moves:
-        for partner in partners:
-            lag, low, high = lag_between(brain, move, partner)
-            # p of a lag outside of the rule's, normal with the interval's own half-widths.
-            sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
-            apart = float(stats.norm.sf(1.96 * min(sides)))
-            p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
-            when = f"{10**lag:.2g} times the tokens of {name}'s surge (95 % interval {10**low:.2g} to {10**high:.2g})"
-            close = "" if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}"
-            why = f"The brain's rise {_range(move)} has its midpoint at {when}{close}."
-            tried.append(_Link(why, p, move, partner, holds))
+    for move, partner in product(_largest(moves), _largest(partners)):
+        lag, low, high = lag_between(brain, move, partner)
+        # p of a lag outside of the rule's, normal with the interval's own half-widths.
+        sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
+        apart = float(stats.norm.sf(1.96 * min(sides)))
+        p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+        why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of {name}'s surge "
+        why += f"(95 % interval {10**low:.2g} to {10**high:.2g})"
+        why += "." if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}."
+        tried.append(_Link(why, p, move, (lag, low, high), holds))
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
 
 
+def _largest(rises: Sequence[Any]) -> list[Any]:
+    return sorted(rises, key=lambda rise: -rise.height)
+
+
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
-    if not (own := sorted(surges(brain), key=lambda rise: -rise.height)):
-        steep = "rises, but nowhere surges" if brain.rises else "does not rise"
-        return _Link(f"The brain curve {steep}{_missed(brain)}.")
-    if not (theirs := surges(form)[:1]):
-        return _Link(f"Instruction following has no surge{_missed(form)}.")
-    return _together(brain, own, form, theirs, "instruction following", rule)
+    if own := surges(brain):
+        return _together(brain, own, form, surges(form)[:1], "instruction following", rule)
+    steep = "rises, but nowhere surges" if brain.rises else "does not rise"
+    return _Link(f"The brain curve {steep}{_missed(brain)}.")
 
 
 def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
@@ -230,12 +237,10 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
-    if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
+    if not (returns := [rise for rise in rises if rise is not first]):
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
-    if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
-        return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
-    link = _together(brain, returns, accuracy, theirs, "accuracy", rule)
+    link = _together(brain, returns, accuracy, surges(accuracy), "accuracy", rule)
     return link._replace(p=worst(link.p, fall_p(brain, fall)))
 
 
@@ -292,9 +297,7 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
         own = np.diff([np.interp(at, where, own) for own in brain.replicates]).std(ddof=1)
         told["effect_spread"] = move.height / own if own > 0 else np.nan
-    if link.partner is not None:
-        told |= zip(("lag", "lag_low", "lag_high"), lag_between(brain, move, link.partner), strict=True)
-    return told
+    return told | dict(zip(("lag", "lag_low", "lag_high"), link.lag, strict=True))
 
 
 def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: Any) -> Transitions:

@@ -22,6 +22,8 @@ from phaselab.phases.fit import Array, Pieces, log_tokens
 from phaselab.phases.monotone import detectable_move, move_p, residual_noise, shared_noise
 from phaselab.results import numbers
 
+__all__ = ["MOVE_COLUMNS", "FittedTable", "Transitions", "fit_table", "fit_transitions"]
+
 #: What a move is told by, and the ends of the 95 % interval that each estimate has as columns of its own.
 QUANTITIES = ("onset", "liftoff", "midpoint", "landing", "end", "turn", "height", "steepness")
 ENDS = ("", "_low", "_high")
