@@ -76,9 +76,8 @@ def detachment_power(
 
     The brain rises by 10 standard deviations of one subject's noise, together with instruction following, then falls
     by `depths` (in the same unit) for a third of the log-token axis, and returns; accuracy stands still meanwhile and
-    rises with the return, known with an error of `accuracy_noise` at each checkpoint. White noise is each subject's
-    own, and the same for all depths. At depth 0 the power is the rate of false alarms; low and high are Wilson's 95 %
-    interval.
+    rises with the return, with an error of `accuracy_noise`. White noise is each subject's own. At depth 0 the power is
+    the rate of false alarms; low and high are Wilson's 95 % interval.
     """
     tokens = np.concatenate([[0.0], np.logspace(6, 10, checkpoints - 1)])
     at, error = np.linspace(0.0, 1.0, checkpoints), np.full(checkpoints, accuracy_noise)

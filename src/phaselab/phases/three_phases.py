@@ -18,9 +18,10 @@ from scipy import stats
 from phaselab import curves as query
 from phaselab.curves import amount, each_row, plain
 from phaselab.errors import expect
-from phaselab.phases.fit import DEGREES, Array, log_tokens
+from phaselab.phases.fit import DEGREES, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
+from phaselab.stats import dates_together, holm
 from phaselab.study import PhaseSpec, digest_of
 
 __all__ = ["TriplePhase", "dates_together", "holm", "judge", "phase_text", "rule_text", "surges", "transitions_of"]
@@ -39,15 +40,12 @@ PHASE_COLUMNS = (
 class TriplePhase(NamedTuple):
     """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
 
-    verdict : ``found`` (p_holm at most the rule's alpha, and the fits have the moves that the phase is made of), ``not
-    found``, ``not decided`` or ``nothing to stagnate``; found : whether it is the first; why : the reason in words.
+    verdict : ``found``, ``not found``, ``not decided`` or ``nothing to stagnate``; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
-    effect, effect_low, effect_high : signed height of the move in units of the brain measure (for ``r_normalised`` a
-    share of the ceiling); effect_spread : over its standard deviation over replicates.
-    lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3).
-    p : the largest of the phase's parts; NaN where nothing was tested; p_holm : after Holm's correction over the phases
-    that were. seeds : models that differ in seed alone, which are the replicates; with one, the subjects are. rule :
-    digest of the rule.
+    effect, effect_low, effect_high : signed height in units of the brain measure; effect_spread : over its standard
+    deviation over replicates. lag, lag_low, lag_high : decades by which the brain's midpoint comes after the
+    behaviour's (phases 1 and 3). p : the largest of the phase's parts, NaN where nothing was tested; p_holm : after
+    Holm's correction over those that were. seeds : how many are the replicates; with one, the subjects are.
     """
 
     model: str
@@ -57,15 +55,6 @@ class TriplePhase(NamedTuple):
     accuracy: Transitions
     statement: str  # one sentence
     notes: tuple[str, ...] = ()  # what was left out of the curves, or merged
-
-
-def holm(p: npt.ArrayLike) -> Array:
-    """Holm's step-down adjusted p-values, (m,); NaN stands outside."""
-    values = np.asarray(p, dtype=float)
-    order = np.argsort(values, kind="stable")  # NaN last
-    many = np.isfinite(values).sum() - np.arange(values.size)
-    stepped = np.maximum.accumulate(values[order] * many)
-    return np.minimum(stepped, 1.0)[np.argsort(order)]
 
 
 def falls_after_rise(fit: Transitions) -> list[Any]:
@@ -189,8 +178,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     Its change there is less than the margin (two one-sided tests), it leaves its level by no more than two margins, and
     it moves faster afterwards. Errors: the curve's own scatter, at least the items' error.
     """
-    start, stop = _window(brain, fall)
-    at, values = accuracy.tokens, accuracy.values
+    (start, stop), at, values = _window(brain, fall), accuracy.tokens, accuracy.values
     inside = (at >= start) & (at <= stop)
     if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
         first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
@@ -217,8 +205,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
         why = f"The brain falls {_range(fall)}, but how accuracy changes from {span} is known to ±{least:.2g} only "
         why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
-    path = accuracy.at(at[inside])
-    excursion = float(np.ptp(path))
+    excursion = float(np.ptp(accuracy.at(at[inside])))
     parts = {
         "changes by the margin or more": float(stats.t.sf((rule.margin - abs(change)) / off, degrees)),
         "leaves its level": float(stats.norm.sf((2 * rule.margin - excursion) / (noise / np.sqrt(2)))),
@@ -342,8 +329,6 @@ def triple_phase_test(
     model : its name, or the names of the seeds, which are then the replicates in place of the subjects.
     rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
 
-    A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
-    drifts that all subjects of one seed share are read with caution (`shared_noise`); several seeds say more.
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
@@ -419,22 +404,3 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     if row.seeds == 1:
         parts.append("This is one seed: a drift that all its checkpoints share cannot be told from a phase.")
     return " ".join(parts)
-
-
-def dates_together(first: npt.ArrayLike, second: npt.ArrayLike, lag: float = 0.5) -> dict[str, float]:
-    """Whether models in which the one comes later also have the other later; both (n_models,) tokens, NaN allowed.
-
-    tau, p : Kendall's rank correlation of the dates; mean_lag, low, high : decades by which the first comes after the
-    second, and the 90 % interval of the mean; p_lag : of a mean lag of `lag` decades or more (two one-sided t-tests,
-    Schuirmann 1987). NaN below four models: ranks of three decide nothing.
-    """
-    dates = np.log10([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
-    one, other = dates[:, np.isfinite(dates).all(axis=0)]
-    told = dict.fromkeys(("tau", "p", "mean_lag", "low", "high", "p_lag"), np.nan) | {"n": float(one.size)}
-    if one.size < 4:
-        return told
-    rank, apart, free = stats.kendalltau(one, other), one - other, one.size - 1
-    mean, error = float(apart.mean()), max(float(stats.sem(apart)), 1e-12)
-    low, high = stats.t.interval(0.9, free, mean, error)
-    told |= {"tau": rank.statistic, "p": rank.pvalue, "mean_lag": mean, "low": low, "high": high}
-    return told | {"p_lag": stats.t.sf((lag - abs(mean)) / error, free)}

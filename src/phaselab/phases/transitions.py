@@ -200,11 +200,7 @@ def _described(
     units: tuple[float, float],
     least: float,
 ) -> dict[str, Any]:
-    """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
-
-    `fits` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
-    tokens; `units` : of the value and of slopes; `least` : the smallest height of a move.
-    """
+    """Change points, pieces and moves of one curve: `fits` are it and its samples, `units` of the value and slopes."""
     own, boot = fits
     corners, ends = (
         np.pad(at, ((0, 0), (1, 1)), constant_values=(0.0, 1.0)) for at in (own.knots, pieces.matched(own, boot))
