@@ -18,7 +18,7 @@ BUDGET = {
     "behaviour": 815,
     "book": 716,
     "brains": 959,
-    "checkpoints": 851,
+    "checkpoints": 856,
     "cli": 809,
     "data": 362,
     "encoding": 1986,

@@ -56,7 +56,7 @@ def load(
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
-    with _loading(folder, trust_remote_code) as local:
+    with _loading(folder, trust_remote_code, names[-1]) as local:
         model, report = auto.from_pretrained(
             folder,
             **local,
@@ -83,22 +83,27 @@ def configuration(folder: Path, trust_remote_code: bool = False) -> Any:
     """The configuration of the checkpoint in a folder, of its language part alone; errors as of `load`."""
     from transformers import AutoConfig
 
-    with _loading(folder, trust_remote_code) as local:
+    whole = (folder / "config.json").is_file()
+    weights = "" if whole else needed((path.name for path in folder.glob("*")), folder)[-1]
+    with _loading(folder, trust_remote_code, weights) as local:
         return AutoConfig.from_pretrained(folder, **local).get_text_config()
 
 
 @contextlib.contextmanager
-def _loading(folder: Path, trust_remote_code: bool) -> Iterator[dict[str, Any]]:
+def _loading(folder: Path, trust_remote_code: bool, weights: str) -> Iterator[dict[str, Any]]:
     """What transformers' ``from_pretrained`` needs beside the folder of a checkpoint; errors in a sentence."""
     from safetensors import SafetensorError
     from transformers.utils.import_utils import is_gguf_available
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     more, quiet = "", contextlib.ExitStack()
-    if (last := needed((path.name for path in folder.glob("*")), folder)[-1]).endswith(".gguf"):
+    if weights.endswith(".gguf"):
         right = 'the package that reads it: pip install "phaselab[anchor]"'
-        expect(is_gguf_available(), str(folder / last), "a GGUF file", right)
-        local["gguf_file"], more = last, "; expected a whole file of an architecture that transformers reads from GGUF"
+        expect(is_gguf_available(), str(folder / weights), "a GGUF file", right)
+        local["gguf_file"], more = (
+            weights,
+            "; expected a whole file of an architecture that transformers reads from GGUF",
+        )
         quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))  # a bar of progress that nothing else turns off
     kinds = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
     try:

@@ -58,13 +58,13 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": rate, "nuisance space": nuisance, "true latents": brain.latents}.items():
         if sources:
             add(condition, {0: bench.trimmed(sources)})
+    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
+    for number, scores in enumerate(shuffles):
+        add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     rng = np.random.default_rng(study.brain.seed)
     orders = [(run, rng.permutation(len(run.texts))) for run in brain.stimulus.runs]
     mixed = Stimulus("shuffled words", tuple(replace(r, texts=tuple(r.texts[i] for i in order)) for r, order in orders))
     add(mixed.name, to_trs(extract(*unit.loaded, mixed, study.features), mixed, study.features))
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
-    for number, scores in enumerate(shuffles):
-        add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     return pd.concat(tables, ignore_index=True)
 
 
@@ -90,9 +90,9 @@ def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.unique import unique_contribution
 
-    bench, study, rois = unit.bench, unit.bench.study, unit.bench.brain.rois
+    bench, study, device = unit.bench, unit.bench.study, unit.bench.device
     nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)
     if not isinstance(rule, str):
         layers = [at_depth(layers, rule) if isinstance(rule, float) else rule]
-    X = {layer: unit.aligned[layer] for layer in layers}
-    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, **_how(bench))
+    X, rois, given = {layer: unit.aligned[layer] for layer in layers}, bench.brain.rois, bench.brain.folds
+    return unique_contribution(X, nuisance, bench.responses, study.encoding, rois=rois, device=device, given=given)
