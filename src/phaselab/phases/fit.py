@@ -255,10 +255,9 @@ def bootstrap_noise(
 ) -> Array:
     """Bootstrap noise of a curve, (draws, n), Student's t rather than normal: the spread itself is an estimate.
 
-    With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap, smooth
-    with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a checkpoint)
-    is added. Without, the residuals' variance, or the square of `stderr` where that is larger, with the residuals'
-    autocorrelation over neighbours, corrected for the parameters that were fitted.
+    With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap), and what
+    scatters about the fit beyond them (noise that all share) is added. Without, the residuals' variance,
+    or the square of `stderr` where that is larger, with the residuals' autocorrelation over neighbours.
     """
     rng, n, total = np.random.default_rng(seed), residuals.size, float(residuals @ residuals)
 

@@ -161,8 +161,7 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
 def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
     """From the onset of a fall until a fifth of it is made up, or to its end where the brain does not return.
 
-    Where a fit has no level between fall and return, their corner lies in the middle of the trough: the return begins
-    later, and what accuracy does until then belongs to the window.
+    Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
     """
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises:
@@ -173,11 +172,7 @@ def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
 
 
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
-    """Whether accuracy pauses in the `_window` of a fall.
-
-    Its change there is less than the margin (two one-sided tests), it leaves its level by no more than two margins, and
-    it moves faster afterwards. Errors: the curve's own scatter, at least the items' error.
-    """
+    """Whether accuracy pauses in the `_window` of a fall (`triple_phase_test`), by its own scatter."""
     (start, stop), at, values = _window(brain, fall), accuracy.tokens, accuracy.values
     inside = (at >= start) & (at <= stop)
     if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
@@ -337,14 +332,13 @@ def triple_phase_test(
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
     expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
-    all_of_them = sorted(curves["model"].unique())
     for name in models:
-        expect(name in all_of_them, "model", repr(name), f"one of {', '.join(all_of_them)}")
+        expect(name in {*curves["model"]}, "model", repr(name), f"one of {', '.join(sorted({*curves['model']}))}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
     for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
         rows = pooled[pooled["perspective"] == ("behaviour" if field == "accuracy" else "brain")]
-        there, asked = sorted(rows[column].unique()), getattr(rule, field)
+        there, asked = sorted({*rows[column]}), getattr(rule, field)
         known = not there or asked in ("", "accuracy", *there)  # the default may be missing: then it is not decided
         expect(known, field, repr(asked), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
@@ -357,11 +351,7 @@ def triple_phase_test(
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
-    """Every rise and fall that the test of the phases fitted, a row each.
-
-    Columns: model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind (``rise``,
-    ``fall``), onset, tokens (the midpoint), low, high (its 95 % interval), end and height (in units of the measure).
-    """
+    """Every rise and fall that the test of the phases fitted, a row each; tokens, low, high: of its midpoint."""
     fits = {"brain": result.brain, "instruction_following": result.form, "accuracy": result.accuracy}
     rows = [{"measure": measure, **vars(move)} for measure, fit in fits.items() for move in fit.moves]
     table = pd.DataFrame(rows, columns=["measure", *MOVE_COLUMNS]).assign(model=result.model)

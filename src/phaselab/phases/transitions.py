@@ -40,7 +40,7 @@ class Transitions:
     """The transitions of one curve: change points (`knots`), the pieces between them, rises and falls (`moves`).
 
     A move is a run of pieces of one `kind` (``rise`` or ``fall``), told by `QUANTITIES`, each with its 95 % interval
-    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
+    (``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
     `liftoff` where the first piece begins, and `landing` where the last one ends, that is half as steep as the steepest
     (of pieces that carry a fifth of the height: a slow drift, or a wiggle afterwards, moves neither); `midpoint`
     where half of `height` (signed, in units of the value) is done, `end` where it stops, `turn` the maximum or minimum
@@ -169,8 +169,7 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
     """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
 
     By a cubic, whose sides may differ, through the extreme checkpoint and the nearest others: six, or as many more as
-    it takes until it bends by six times the noise. Samples are as far from it as the checkpoints are, if that is more
-    than the noise.
+    it takes until it bends by six times the noise. Samples scatter as the checkpoints do, if that is more than noise.
     """
     inside = np.flatnonzero((x >= start) & (x <= stop))
     centre = x[inside[(sign * curve[inside]).argmax()]] if inside.size else 0.5 * (start + stop)
@@ -372,12 +371,10 @@ class FittedTable(NamedTuple):
     def said(self, key: tuple[str, ...]) -> str:
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
         fit, own = self.fits[key], _of_curve(self.moves, self.by, key)
-        parts = [
-            f"{m.kind} {'beyond chance' if m.q <= 0.05 else 'not beyond chance'} (p = {m.p:.2g}, q = {m.q:.2g})"
-            if m.p >= 0
-            else f"{m.kind} not tested, of too few checkpoints"
-            for m in each_row(own[own["kind"].isin(("rise", "fall"))])
-        ]
+        parts = []
+        for m in each_row(own[own["kind"].isin(("rise", "fall"))]):
+            tested = f"{'' if m.q <= 0.05 else 'not '}beyond chance (p = {m.p:.2g}, q = {m.q:.2g})"
+            parts.append(f"{m.kind} {tested if m.p >= 0 else 'not tested, of too few checkpoints'}")
         tests = f" {'; '.join(parts).capitalize()}." if parts else ""
         return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
 
