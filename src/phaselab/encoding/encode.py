@@ -201,7 +201,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
 def summarise(
     scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """Rows of ``by_region``: ``r``; ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known."""
+    """Rows of ``by_region``: ``r``; ``significant``, share; ``r_normalised`` by a ceiling. `rois` etc. (n_voxels,)."""
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}

@@ -57,7 +57,7 @@ def fold_weights(lengths: Sequence[int]) -> np.ndarray:
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
-    """Contiguous test stretches of nearly equal length, with `gap` of `times` (n,), ascending TRs, beside each."""
+    """Contiguous test stretches, nearly equal; `gap` TRs beside each, by ascending `times` (n,), are in neither set."""
     times, folds = np.arange(n) if times is None else times, []
     for test in _parts(np.arange(n), n_folds):
         first, last = times[test[[0, -1]]]

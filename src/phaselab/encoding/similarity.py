@@ -70,7 +70,7 @@ def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Centred products between TRs of pairs `far`, of length 1; (n, n). The cosine of two is debiased linear CKA.
 
     Linear CKA is the cosine between the centred XX' and YY' (Kornblith et al. 2019, ICML). With as many features as TRs
-    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
+    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred (Székely, Rizzo 2014),
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 

@@ -60,7 +60,7 @@ def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.nd
     if hasattr(os, "posix_fallocate"):  # else a disk that fills up meanwhile would end the process without a word
         os.posix_fallocate(file.fileno(), 0, size)
     file.truncate(size)
-    return lambda: np.memmap(file, np.float32, "r+", shape=shape)
+    return lambda: np.memmap(file, np.float32, "r+", shape=shape)  # an old map keeps in memory what it has touched
 
 
 @torch.inference_mode()
