@@ -25,7 +25,7 @@ BUDGET = {
     "features": 464,
     "figures": 1024,
     "internals": 616,
-    "phases": 1396,
+    "phases": 1381,
     "stages": 861,
     "stimuli": 314,
     "sweep": 332,
