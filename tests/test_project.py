@@ -25,7 +25,7 @@ BUDGET = {
     "features": 422,
     "figures": 1024,
     "internals": 615,
-    "phases": 1479,
+    "phases": 1381,
     "stages": 861,
     "stimuli": 298,
     "sweep": 332,
