@@ -71,8 +71,7 @@ def load_items(
     """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
 
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
-    shots : examples before each question: the first of the file's ``fewshot_split``; where it has none, the first of
-        the questions, which are then not asked.
+    shots : examples before each question: the first of ``fewshot_split``, else of the questions, which are not asked.
     permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
     trust : whether functions that the file names (``!function``) may run; those of phaselab's own library do.
