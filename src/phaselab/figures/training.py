@@ -261,7 +261,7 @@ def difference(rows: pd.DataFrame, replicate: str, *, unit: str, simulated: bool
     rows = rows.assign(line="mean difference", unit=rows[replicate])
     mean = query.interval_over(rows, by=("line", "tokens"))
     panel = draw.Panel(mean, unit=unit, thin=rows, level=0.0, level_name="no difference")
-    note = f"{rows[replicate].nunique()} pairs of a {replicate}; 95 % interval over them; thin: each"
+    note = f"{rows[replicate].nunique()} pairs of the same {replicate}; 95 % interval over them; thin: each"
     return draw.panels([panel], draw.looks(["mean difference"]), room=2.3, note=note, simulated=simulated)
 
 
