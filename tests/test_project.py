@@ -15,20 +15,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 815,
-    "book": 716,
+    "behaviour": 811,
+    "book": 651,
     "brains": 959,
-    "checkpoints": 856,
-    "cli": 809,
+    "checkpoints": 811,
+    "cli": 784,
     "data": 362,
     "encoding": 1986,
     "features": 464,
-    "figures": 1024,
-    "internals": 616,
+    "figures": 993,
+    "internals": 611,
     "phases": 1479,
-    "stages": 861,
+    "stages": 853,
     "stimuli": 314,
-    "sweep": 332,
+    "sweep": 331,
     "texts": 785,
     "training": 234,
 }

@@ -46,7 +46,7 @@ class Lab:
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = study.brain.simulated
-        self.labels: dict[str, str] = curves.families(study).set_index("model")["label"].to_dict()
+        self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(study))}
         self.models = tuple(self.labels)
         # What is asked for in several cells is said in the first of them.
         self.bench = Workbench(study, store, data, say=cache(print), device=device)

@@ -225,8 +225,9 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 def build(root: Path, student: bool = False, strict: bool = True) -> Path:
     """Build the book, for students without solutions; `strict`: a warning is an error. Returns the home page."""
     output = root / "_build" / "student" if student else root
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", ".", *["-W", "-n", "--keep-going"] * strict]
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", ".", *["-W", "-n", "--keep-going"] * strict, "--path-output", str(output)]
     # Read by book/_ext/phaselab_book.py.
     environment = os.environ | ({"PHASELAB_STUDENT": "1"} if student else {})
-    subprocess.run([*command, "--path-output", output], cwd=root, check=True, env=environment)
+    subprocess.run(command, cwd=root, check=True, env=environment)
     return output / "_build" / "html" / "index.html"

@@ -346,9 +346,9 @@ def fitted_curves(
     counts = {1 if fit.replicates is None else len(fit.replicates) for fit in fitted.fits.values()}
     n = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
     means = f"points: means over {over} (n = {n}), bars: 95 % intervals; lines: fits"
-    how = {"columns": min(columns, len(names)), "room": 2.4 if len(names) <= columns else 1.75, "hair": draw.POINTS}
+    how: dict[str, Any] = {"columns": min(columns, len(names)), "room": 2.4 if len(names) <= columns else 1.75}
     how["note"] = means if over else "points: checkpoints; lines: piecewise-linear fits"
-    fig = draw.panels(shown, style, x=x, **how)
+    fig = draw.panels(shown, style, x=x, hair=draw.POINTS, **how)
     for panel, ax in zip(names, fig.axes, strict=True):
         for line, own in seen[seen["panel"] == panel].groupby("line"):
             ends = own["value"] - own["half"], own["value"] + own["half"]

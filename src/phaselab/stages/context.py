@@ -26,6 +26,7 @@ from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
     from phaselab.features import Features
+    from phaselab.training.loop import Progress
 
 T = TypeVar("T")
 #: What a stage may depend on beside fields that it names (stimulus: what was heard and its hidden states; text: that
@@ -250,7 +251,7 @@ class Workbench:
         languages = model.train.mix.split("+") if model.train else None
         return [task for task, own in self.items(model).items() if languages is None or own[0].language in languages]
 
-    def folder(self, model: Model, progress: Callable[[int, int], None] | None = None, until: int | None = None) -> Path:
+    def folder(self, model: Model, progress: Progress = None, until: int | None = None) -> Path:
         """The folder of a model's checkpoints, trained (up to a step) if not there; StudyError for one on a hub."""
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
