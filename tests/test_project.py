@@ -15,20 +15,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 815,
-    "book": 716,
+    "behaviour": 812,
+    "book": 651,
     "brains": 915,
-    "checkpoints": 856,
-    "cli": 805,
+    "checkpoints": 811,
+    "cli": 784,
     "data": 323,
     "encoding": 1877,
     "features": 422,
-    "figures": 1024,
-    "internals": 615,
+    "figures": 993,
+    "internals": 610,
     "phases": 1381,
-    "stages": 861,
+    "stages": 853,
     "stimuli": 298,
-    "sweep": 332,
+    "sweep": 331,
     "texts": 744,
     "training": 224,
 }

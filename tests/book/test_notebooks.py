@@ -13,7 +13,8 @@ from rich.console import Console
 
 from phaselab.book import runner
 from phaselab.book.lab import Lab
-from phaselab.book.runner import ParameterError, check_parameters, execute, parameters_of
+from phaselab.book.runner import check_parameters, execute, parameters_of
+from phaselab.errors import PhaselabError
 from phaselab.results import Store
 from phaselab.study import Study, load_study
 
@@ -88,7 +89,7 @@ def test_strings_are_read_as_the_type_asks(source: Path) -> None:
 )
 def test_unknown_or_mistyped_is_refused_with_the_list(source: Path, given: dict[str, object], expected: str) -> None:
     known = parameters_of(jupytext.read(source), "nb")
-    with pytest.raises(ParameterError, match=expected) as caught:
+    with pytest.raises(PhaselabError, match=expected) as caught:
         check_parameters(known, given, "nb")
     assert all(name in str(caught.value) for name in known)
 
@@ -148,7 +149,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     placed = tmp_path / "book" / "executed"
     placed.mkdir(parents=True)
     (placed / "old.ipynb").touch()
-    runner.place_pages(study, store, tmp_path)
+    runner.place_pages(study, store, tmp_path, {})
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
     broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))

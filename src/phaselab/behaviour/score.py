@@ -133,12 +133,9 @@ def _outcome(item: Item, scores: Scores, unlisted: Scores, said: str | None) -> 
     # When one option begins with another both can be greedy; the longer one is what would be said.
     greedy = max((o for o, (_, is_greedy) in zip(item.options, scores, strict=True) if is_greedy), key=len, default="")
     row |= {"chosen": item.options[chosen], "chosen_position": chosen, "greedy": greedy}
-    row |= {
-        "follows": float(greedy != "") if item.form else np.nan,
-        "correct": correct,
-        "correct_greedy": float(greedy == right),
-    }
-    row |= {"chance_corrected": (correct - 1 / k) / (1 - 1 / k), "log_probability": logp[item.answer]}
+    row |= {"follows": float(greedy != "") if item.form else np.nan, "correct_greedy": float(greedy == right)}
+    row |= {"correct": correct, "chance_corrected": (correct - 1 / k) / (1 - 1 / k)}
+    row["log_probability"] = logp[item.answer]
     row |= {"log_probability_normalised": normalised[item.answer], "entropy": float(-(p * normalised).sum())}
     return row | {"brier": float(((p - np.eye(k)[item.answer]) ** 2).sum())}
 

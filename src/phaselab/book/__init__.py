@@ -6,7 +6,7 @@ import warnings
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 from phaselab.book.lab import Lab, interactive  # noqa: E402
-from phaselab.book.start import begin  # noqa: E402
+from phaselab.book.runner import begin  # noqa: E402
 from phaselab.curves import plain  # noqa: E402
 
 __all__ = ["Lab", "begin", "interactive", "plain"]

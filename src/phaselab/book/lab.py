@@ -24,12 +24,14 @@ from phaselab.texts.base import Item
 
 
 class Lab:
-    """A study as a notebook sees it; what is missing of its results is computed when asked for.
+    """A study (see ``stages.Workbench``) as a notebook sees it; what is missing of results is computed when asked for.
 
-    `study`, `store`, `data` and `device` are as in ``stages.Workbench``; `model` names the model in focus (empty: the
-    first), which methods are about unless another is named; `parameters` are further ones, for the provenance line.
-    A `checkpoint` that is not given is the last.
+    `model`, by default the first, is the one that methods are about unless they name another; `parameters` are further
+    ones, for the provenance line. A `checkpoint` that is not given is the last.
     """
+
+    #: Where the numbers come from.
+    numbers = "computed in this build, or found where a build had computed them"
 
     def __init__(
         self,
@@ -44,8 +46,7 @@ class Lab:
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = study.brain.simulated
-        named = curves.families(study)
-        self.labels: dict[str, str] = dict(zip(named["model"], named["label"], strict=True))
+        self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(study))}
         self.models = tuple(self.labels)
         # What is asked for in several cells is said in the first of them.
         self.bench = Workbench(study, store, data, say=cache(print), device=device)
@@ -111,8 +112,7 @@ class Lab:
     @cached_property
     def seeds(self) -> dict[str, list[str]]:
         """Models that differ in their seed alone, by the name of their group; none where the study judges each."""
-        table = curves.families(self.study)
-        groups = table.groupby("group", sort=False)["model"].agg(list)
+        groups = curves.families(self.study).groupby("group", sort=False)["model"].agg(list)
         return {str(k): own for k, own in groups.items() if len(own) > 1 and self.study.phases.seeds == "all"}
 
     def phases(self, model: str = "") -> TriplePhase:
@@ -130,23 +130,18 @@ class Lab:
         """Digest of the stimulus and the responses."""
         return digest_of([self.brain.stimulus.digest, self.brain.digest])
 
-    def origin_of_numbers(self) -> str:
-        """Where the numbers come from, in a sentence."""
-        return "computed in this build, or found where a build had computed them"
-
     def origin(self) -> dict[str, str]:
         """Where the model comes from, by the study: how it was trained, or its folder or repository."""
         model = self.model
-        facts: dict[str, Any] = {"checkpoints": model.checkpoints}
         if model.train:
             facts = model.train.model_dump(mode="json")
-        elif model.folder:
-            facts = {"folder": model.folder.name, **facts}  # the folder above it is a matter of this machine
         elif family := hub_family(model):
-            of = {"family": model.family or "", "repository": ", ".join(family.repositories)}
-            of |= {"architecture": family.architecture, "licence": family.licence}
-            of |= {"languages": " ".join(family.languages), "tokens from": family.tokens_from}
-            facts = {**of, **facts, "dtype": model.dtype}
+            facts = {"family": model.family or "", "repository": ", ".join(family.repositories)}
+            facts |= {"architecture": family.architecture, "licence": family.licence}
+            facts |= {"languages": " ".join(family.languages), "tokens from": family.tokens_from}
+            facts |= {"checkpoints": model.checkpoints, "dtype": model.dtype}
+        else:  # the folder above its own is a matter of this machine
+            facts = {"folder": model.folder and model.folder.name, "checkpoints": model.checkpoints}
         return {name: str(fact) for name, fact in facts.items() if fact != ""}
 
     def within(self, exact: float, stage: str) -> float:
@@ -165,7 +160,7 @@ class Lab:
         return Markdown(
             f"**{kind}.** {said}\n\n"
             f"**Model in focus.** {curves.plain(self.labels[self.model.name])} (`{self.model.name}`{made}).\n\n"
-            f"**Numbers.** {self.origin_of_numbers().capitalize()}."
+            f"**Numbers.** {self.numbers.capitalize()}."
         )
 
     def score_unit(self, table: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""Published studies: small tables of runs that are too long for a build, how they are written, read and compared.
+"""Published studies: small tables of runs that are too long for a build; written, read and compared with a rerun.
 
 Layout of ``published/<study>/``, with no weights and no text of a corpus in it::
 
@@ -10,7 +10,7 @@ Layout of ``published/<study>/``, with no weights and no text of a corpus in it:
     provenance.json       command, commit, date, machine, hours, data, and the digest of each file
 """
 
-from __future__ import annotations
+# ruff: noqa: D102  (a PublishedLab has the methods of a Lab)
 
 import os
 import platform
@@ -30,12 +30,13 @@ import yaml
 
 from phaselab import __version__
 from phaselab.book.lab import Lab, commit
-from phaselab.checkpoints import local_checkpoints
+from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.results import CURVE_COLUMNS, digest_file, read_json, read_manifest, write_file, write_json, write_table
 from phaselab.stages import STAGES, Workbench
-from phaselab.study import PUBLISHED, StudyError
+from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.pool import status
+from phaselab.training.folder import place
 
 PROVENANCE = "provenance.json"
 TABLES = ("curves", "controls", "phases", "loss")
@@ -46,10 +47,7 @@ KEYS = [name for name in CURVE_COLUMNS if name not in ("study", "step", "tokens"
 
 
 def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
-    """Write the tables of a study from its results; its folder below `root`.
-
-    Refuses with a StudyError what is incomplete, stale or damaged, with the stages and reasons.
-    """
+    """Write the tables of a study into a folder below `root`; StudyError for results that are not whole and current."""
     study, bench = lab.study, lab.bench
     found = status(bench)
     wrong = found[(found[["stale", "missing", "damaged"]].sum(axis=1) > 0) | (found["stage"] == "")]
@@ -76,6 +74,12 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
     large = {name: size for name in files if (size := (folder / name).stat().st_size) > LARGEST}
     expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
+    made_by: list[dict[str, Any]] = [read_manifest(place).get("made_by", {}) for place in places]
+    # Stages that do not say their seconds count nothing; training is from a model's first checkpoint to its last.
+    stages = sum(float(how.get("seconds", 0)) for how in made_by)
+    folders = [bench.folder(model) for model in study.models if model.train]
+    times = [[path.stat().st_mtime for path in at.glob("*/manifest.json")] for at in folders]
+    trained = sum(max(of) - min(of) for of in times)
     write_json(
         {
             "study": study.name,
@@ -85,8 +89,8 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
             "date": datetime.now(UTC).date().isoformat(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "versions": {"phaselab": __version__} | {name: version(name) for name in ("torch", "transformers")},
-            "hours": {"training": _trained_hours(bench), "stages": _hours(places)},
-            "made by": sorted({str(read_manifest(place).get("made_by", {}).get("phaselab")) for place in places}),
+            "hours": {"training": round(trained / 3600, 2), "stages": round(stages / 3600, 2)},
+            "made by": sorted({str(how.get("phaselab")) for how in made_by}),
             "brain": {"description": lab.brain.description, "notes": lab.brain.notes, "digest": lab.data_digest},
             "ceiling": {who: float(np.nanmean(of)) for who, of in (lab.brain.ceiling or {}).items()},
             "tasks": {name: lab.tasks(name) for name in lab.models},
@@ -98,23 +102,8 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
     return folder
 
 
-def _hours(places: Sequence[Path]) -> float:
-    """What the stages took, one after the other; those that do not say it count nothing."""
-    seconds = (float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places)
-    return round(sum(seconds) / 3600, 2)
-
-
-def _trained_hours(bench: Workbench) -> float:
-    """From the first to the last checkpoint of each trained model, by the times of their files, summed."""
-    folders = [bench.folder(model) for model in bench.study.models if model.train]
-    times = [[path.stat().st_mtime for path in folder.glob("*/manifest.json")] for folder in folders]
-    return round(sum(max(of) - min(of) for of in times) / 3600, 2)
-
-
 class PublishedLab(Lab):
     """A study of which there are published tables alone: what needs a checkpoint or the brain data says so."""
-
-    folder: Path
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -127,6 +116,10 @@ class PublishedLab(Lab):
             there = path.is_file() and digest_file(path) == digest
             expect(there, str(path), "a file that is not there, or changed since", f"the digest in {PROVENANCE}")
         self.tables = {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in TABLES}
+        of, hours = self.provenance, self.provenance["hours"]
+        made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
+        took = f"{hours['training']:g} hours of training and {hours['stages']:g} of evaluation"
+        self.numbers = f"{made} on {of['machine']} ({took}); this build computes the figures and verdicts from them"
         del self.bench
 
     def __getattr__(self, name: str) -> Any:
@@ -136,24 +129,20 @@ class PublishedLab(Lab):
         raise PhaselabError(f"{self.folder}: found published tables alone, expected {right}")
 
     def curves(self, model: str = "") -> pd.DataFrame:
-        """The curves table of a model, or of ``"all"``."""
         table = self.tables["curves"]
         table = table if model == "all" else table[table["model"] == self._chosen(model).name]
         table.attrs["layer"] = self.study.phases.layer
         return table
 
     def controls(self) -> pd.DataFrame:
-        """The table of controls; same columns, ``task`` names the model."""
         table = self.tables["controls"]
         return table[table["task"] == self.model.name]
 
     def loss(self) -> pd.DataFrame:
-        """Loss on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""
         table = self.tables["loss"]
         return table[table["model"] == self.model.name].drop(columns="model").reset_index(drop=True)
 
     def tasks(self, model: str = "") -> list[str]:
-        """Tasks over which means are taken."""
         return list(self.provenance["tasks"][self._chosen(model).name])
 
     @cached_property
@@ -165,59 +154,42 @@ class PublishedLab(Lab):
 
     @property
     def data_digest(self) -> str:
-        """Digest of the stimulus and responses that the tables were made of."""
         return str(self.provenance["brain"]["digest"])
-
-    def origin_of_numbers(self) -> str:
-        """Where the numbers come from, in a sentence."""
-        of, hours = self.provenance, self.provenance["hours"]
-        made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
-        took = f"{hours['training']:g} hours of training and {hours['stages']:g} of evaluation"
-        return f"{made} on {of['machine']} ({took}); this build computes the figures and verdicts from them"
 
 
 def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: Path = PUBLISHED) -> pd.DataFrame:
     """How far the results of a rerun are from the published ones: a row per model, checkpoint, perspective and measure.
 
-    Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute). Without `revision` all
-    checkpoints whose results are here and current; with it that one, made if need be: a model is trained up to it.
+    Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute; inf for a row that was not
+    published). Without `revision` all checkpoints whose results are here and current; with it that one, made if need
+    be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
     expect((folder / PROVENANCE).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
-    published, found = pd.read_parquet(folder / "curves.parquet"), []
+    published, here = pd.read_parquet(folder / "curves.parquet"), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):
             stages = [s for s in STAGES.values() if s.scope == "checkpoint" and s.perspective and s.asked(study, model)]
             if revision:
                 bench.make(model, at, stages)
-            here = [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
-            if here:
-                rerun = pd.concat([pd.read_parquet(path) for path in here], ignore_index=True)
-                found.append(_differences(published, rerun))
-    expect(found, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
-    return pd.concat(found, ignore_index=True)
-
-
-def _checkpoints(bench: Workbench, model: Any, revision: str) -> list[Any]:
-    if not (revision and model.train) or bench.there(model):
-        return [at for at in bench.checkpoints(model) if revision in ("", at.revision)] if bench.there(model) else []
-    from phaselab.training.folder import place
-    from phaselab.training.loop import train
-
-    steps = {
-        name: step for step, name in place(model.name, model.train, bench.store, bench.source(model)).revisions.items()
-    }
-    expect(revision in steps, "--checkpoint", repr(revision), f"one of {', '.join(steps)}", StudyError)
-    folder = train(model.name, model.train, bench.store, bench.data, until=steps[revision])
-    bench.use(model, folder)
-    return [at for at in local_checkpoints(folder) if at.revision == revision]
-
-
-def _differences(published: pd.DataFrame, rerun: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a rerun beside the published ones of the same measure, layer, subject ...; where there is none: inf."""
+            here += [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
+    expect(here, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
+    rerun = pd.concat(map(pd.read_parquet, here), ignore_index=True)
     both = rerun.merge(published, on=KEYS, how="left", suffixes=("", "_published"))
     apart = (both["value"] - both["value_published"]).abs()
     apart = apart.mask(both["value"].notna() & both["value_published"].isna(), np.inf).fillna(0.0)
     by = ["model", "checkpoint", "perspective", "measure"]
     told = both[by].assign(apart=apart).groupby(by, sort=False)["apart"].agg(["size", "max"]).reset_index()
     return told.rename(columns={"size": "rows", "max": "largest difference"})
+
+
+def _checkpoints(bench: Workbench, model: Model, revision: str) -> list[Checkpoint]:
+    if bench.there(model):
+        return [at for at in bench.checkpoints(model) if revision in ("", at.revision)]
+    if not revision or not model.train:
+        return []
+    revisions = place(model.name, model.train, bench.store, bench.source(model)).revisions
+    steps = {name: step for step, name in revisions.items()}
+    expect(revision in steps, "--checkpoint", repr(revision), f"one of {', '.join(steps)}", StudyError)
+    bench.folder(model, until=steps[revision])
+    return bench.checkpoints(model, (revision,))

@@ -1,4 +1,4 @@
-"""The book: notebooks run strictly by papermill, and their executed copies stitched together by Jupyter Book."""
+"""The book: notebooks run strictly, with parameters, by papermill, and stitched together by Jupyter Book."""
 
 import os
 import re
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from types import MappingProxyType
+from types import ModuleType
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -19,18 +19,19 @@ from rich.markup import escape
 from rich.progress import Progress
 
 from phaselab import results
+from phaselab.book.lab import Lab
+from phaselab.book.published import PublishedLab
 from phaselab.errors import PhaselabError, expect, shown, told
 from phaselab.files import home, read_text
 from phaselab.results import Store
-from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of
+from phaselab.stages import choose_device
+from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
-
-
-class ParameterError(PhaselabError):
-    """A parameter that a notebook does not have, or a value of the wrong type."""
+#: Parameters that say what a notebook's lab is of; others are its own.
+COMMON = ("study", "model", "results", "data", "device")
 
 
 def inspect(source: str) -> dict[str, Any]:
@@ -42,38 +43,59 @@ def inspect(source: str) -> dict[str, Any]:
 
 
 def parameters_of(notebook: Any, name: str) -> dict[str, Any]:
-    """Parameters of a notebook, from its cell tagged ``parameters``; raises ParameterError without one."""
+    """Parameters of a notebook, from its cell tagged ``parameters``; raises PhaselabError without one."""
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", ()):
             return inspect(cell.source)
-    raise ParameterError(f"{name}: no cell with the tag 'parameters'; expected one")
+    raise PhaselabError(f"{name}: no cell with the tag 'parameters'; expected one")
 
 
 def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """`given` with each value of its parameter's type; text is read (``"3"`` is an int); ParameterError if not."""
+    """`given` with each value of its parameter's type; text is read (``"3"`` is an int); PhaselabError if not."""
     listed = "\n".join(f"  {p.name}: {p.inferred_type_name} = {p.default}  {p.help}" for p in known.values())
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:
-            raise ParameterError(f"{name}: unknown parameter {key!r}; expected one of\n{listed}")
+            raise PhaselabError(f"{name}: unknown parameter {key!r}; expected one of\n{listed}")
         typed, right = known[key].inferred_type_name, f"one of {', '.join(TYPES)}: a list can be a str with commas"
-        expect(typed in TYPES, f"{name}: parameter {key!r}", f"the type {typed}", right, ParameterError)
+        expect(typed in TYPES, f"{name}: parameter {key!r}", f"the type {typed}", right)
         kind = TYPES[typed]
         try:
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
             found = f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__})"
-            raise ParameterError(f"{found}, expected {typed}; the parameters are\n{listed}") from error
+            raise PhaselabError(f"{found}, expected {typed}; the parameters are\n{listed}") from error
     return values
+
+
+def begin() -> Lab:
+    """A notebook's first call: its ``Lab``. Checks all public names that are given, as plain papermill does not."""
+    from IPython.core.getipython import get_ipython
+
+    shell = get_ipython()
+    assert shell is not None, "begin() is for notebooks; in a program use Lab"
+    space = shell.user_ns
+    own = [name for name in space if not name.startswith("_") and name not in shell.user_ns_hidden]
+    given = {name: space[name] for name in own if not callable(space[name]) and not isinstance(space[name], ModuleType)}
+    values = check_parameters(inspect("\n".join(space["In"][:-1])), given, "this notebook")
+    data = values.get("data") or os.environ.get("PHASELAB_DATA")
+    kind = PublishedLab if values["study"].startswith(OF_TABLES) else Lab
+    return kind(
+        load_study(values["study"]),
+        Store(Path(values.get("results", "results"))),
+        Path(data) if data else None,
+        values.get("model", ""),
+        {name: value for name, value in values.items() if name not in COMMON},
+        choose_device(values.get("device", "cpu")),
+    )
 
 
 def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest: str = "") -> bool:
     """Run a notebook with parameters, checked before anything runs; whether it had to be run.
 
     A cell that fails raises papermill's PapermillExecutionError and leaves the copy up to there as ``*.failed.ipynb``.
-    With `results_digest`, of the results that it reads, nothing is run when this, the source, the parameters and the
-    package are those of the copy that is there.
+    With the digest of the results that it reads nothing is run when all is as it was for the copy that is there.
     """
     import jupytext
     import nbformat
@@ -81,7 +103,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     from traitlets.config import Config
 
     source, output = home(source), home(output)
-    text = read_text(source, ParameterError)
+    text = read_text(source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
     except Exception as error:  # of many kinds, by the format that the ending stands for
@@ -114,12 +136,10 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     return True
 
 
-def of_cell(error: BaseException) -> str:
+def of_cell(error: Any) -> str:
     """What went wrong in a notebook: the cell and its own exception, without the traceback; of others their text."""
-    if not hasattr(error, "ename"):
-        return told(error)
-    said: Any = error
-    return f"cell {said.cell_index}: {said.ename}: {shown(said.evalue)}"
+    own = hasattr(error, "ename")
+    return f"cell {error.cell_index}: {error.ename}: {shown(error.evalue)}" if own else told(error)
 
 
 def _clean(notebook: Any) -> None:
@@ -136,10 +156,7 @@ def _clean(notebook: Any) -> None:
 
 
 def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
-    """Name of the executed copy -> source and parameters, of all pages of a study; `given` are parameters of all.
-
-    A page whose own study is a published one is of that, whichever study the book is of.
-    """
+    """Name of the executed copy -> source and parameters: those `given`; a page of a published study is of that one."""
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
     expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
     own = {source: f'study: str = "{OF_TABLES}' in read_text(source) for source in found if source.stem != MODEL_PAGE}
@@ -176,11 +193,8 @@ def execute_pages(
     return failed
 
 
-def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Copy a study's executed pages that changed to ``book/executed``; what belongs to another study goes.
-
-    In place of one that `failed` stands a page that says why, with its title and the label that others refer to.
-    """
+def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str]) -> None:
+    """Copy executed pages that changed, or a page that says why one failed, to ``book/executed``; other studies' go."""
     target = root / "book" / "executed"
     names = pages(study, root / "notebooks", {"study": study.where})
     for old in target.rglob("*.ipynb"):
@@ -195,7 +209,7 @@ def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str
 
 
 def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
-    """A notebook that says why its page could not be made, and how to run it alone."""
+    """A notebook with the page's title and label that says why it could not be made, and how to run it alone."""
     import nbformat
 
     text = read_text(source)
@@ -210,14 +224,10 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 
 def build(root: Path, student: bool = False, strict: bool = True) -> Path:
     """Build the book, for students without solutions; `strict`: a warning is an error. Returns the home page."""
-    command = [
-        str(Path(sys.executable).with_name("jupyter-book")),
-        "build",
-        ".",
-        *["-W", "-n", "--keep-going"] * strict,
-    ]
     output = root / "_build" / "student" if student else root
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", ".", *["-W", "-n", "--keep-going"] * strict, "--path-output", str(output)]
     # Read by book/_ext/phaselab_book.py.
-    environment = {**os.environ, **({"PHASELAB_STUDENT": "1"} if student else {})}
-    subprocess.run([*command, "--path-output", str(output)], cwd=root, check=True, env=environment)
+    environment = os.environ | ({"PHASELAB_STUDENT": "1"} if student else {})
+    subprocess.run(command, cwd=root, check=True, env=environment)
     return output / "_build" / "html" / "index.html"

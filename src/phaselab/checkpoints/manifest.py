@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -27,8 +27,7 @@ from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import read_table, write_table
 
-Say = Callable[[str], None]
-_warn: Say = partial(warnings.warn, stacklevel=2)
+_warn: hub.Say = partial(warnings.warn, stacklevel=2)
 _FOLDERS = "sub-folders named as on a hub: step1000-tokens4B, stage1-step1000-tokens5B, ckpt_001, step-125000, step10"
 _COLUMNS = ["repository", "revision", "commit", "step", "tokens"]
 
@@ -52,20 +51,14 @@ class Listing(NamedTuple):
 
 
 def path_of(family: Family) -> Path:
-    """Where the manifest of a family is: a refreshed one, else one of the package, else where it would be refreshed.
-
-    Refreshed ones lie in ``$PHASELAB_MANIFESTS``, by default in ``phaselab/manifests`` of ``$HF_HOME``.
-    """
+    """Where the manifest of a family is: a refreshed one, else one of the package, else where it would be refreshed."""
     folder = Path(os.environ.get("PHASELAB_MANIFESTS") or f"{constants.HF_HOME}/phaselab/manifests").expanduser()
     own = folder / f"{family.name.replace('/', '--')}.csv"
     return own if own.is_file() or not family.manifest else Path(__file__).parent / f"manifests/{family.manifest}.csv"
 
 
-def refresh(family: Family, out: Path | None = None, say: Say = _warn) -> Path:
-    """Ask the hub for the revisions of a family and write its manifest to `out`, by default where it is found again.
-
-    `say` receives a line when there is no second repository.
-    """
+def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Path:
+    """Ask the hub for a family's revisions and write its manifest; `say` is told when there is no second repository."""
     out = home(out) if out else path_of(replace(family, manifest=""))
     # What a study says of a repository of its own stays in the study.
     bare = family if family.name in FAMILIES else replace(family, tokens_per_step=None)
@@ -94,11 +87,8 @@ def listing(family: Family) -> Listing:
     return sort_out(family, read_rows(path_of(family), family.repository))
 
 
-def chosen(family: Family, which: str | tuple[str, ...], say: Say = _warn) -> list[Checkpoint]:
-    """Some checkpoints of a family, each with its commit; without a manifest that has it the hub is asked.
-
-    `which`: as for `choose`. `say` receives a line when revisions cannot be placed, and as for `refresh`.
-    """
+def chosen(family: Family, which: str | tuple[str, ...], say: hub.Say = _warn) -> list[Checkpoint]:
+    """Some checkpoints (see `choose`) of a family, each with its commit; the hub is asked if no manifest has it."""
     rows, offline = read_rows(path_of(family)), constants.is_offline_mode()
     if not offline and not (rows and all(row.commit for row in rows)):
         refresh(family, say=say)
@@ -164,14 +154,13 @@ def sort_out(family: Family, rows: Iterable[Row]) -> Listing:
             known.doubles.append(row)
         elif tokens is None or (branch and not line):
             known.uncounted.append(row)
+        elif branch:  # which counts its own steps and tokens from the end of the line
+            at = max(line.values())
+            place = at.step + step, at.tokens + tokens
+            known.checkpoints.append(Checkpoint(row.revision, *place, None, row.repository, row.commit, branch))
         else:
-            if branch:
-                # It counts its own steps and tokens from the end of the line.
-                end = max(line.values())
-                step, tokens = end.step + step, end.tokens + tokens
-            found = Checkpoint(row.revision, step, tokens, None, row.repository, row.commit, branch)
-            known.checkpoints.append(found)
-            line |= {} if branch else {step: found}
+            line[step] = Checkpoint(row.revision, step, tokens, None, row.repository, row.commit)
+    known.checkpoints.extend(line.values())
     known.checkpoints.sort()
     return known
 

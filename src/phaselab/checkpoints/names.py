@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,17 +68,13 @@ def read_name(name: str, forms: Iterable[str]) -> Reading | None:
     >>> read_name("step500-tokens2B", ["[stage{stage}-]step{step}[-tokens{tokens}]"])
     Reading(step=500, tokens=2000000000, stage='')
     """
-    for match in filter(None, (_pattern(form).fullmatch(name) for form in forms)):
+    patterns = (form.replace("[", "(?:").replace("]", ")?").format(**_PARTS) for form in forms)
+    for match in filter(None, (re.fullmatch(pattern, name) for pattern in patterns)):
         said = {"stage": "", "tokens": "", **match.groupdict("")}
         tokens = read_amount(said["tokens"]) if said["tokens"] else None
         if tokens is not None or not said["tokens"]:
             return Reading(int(said["step"]), tokens, said["stage"])
     return None
-
-
-@cache
-def _pattern(form: str) -> re.Pattern[str]:
-    return re.compile(form.replace("[", "(?:").replace("]", ")?").format(**_PARTS))
 
 
 def read_amount(text: str) -> int | None:
@@ -92,12 +87,10 @@ def read_amount(text: str) -> int | None:
 def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]:
     """Which of these files a model is loaded from: configuration, tokenizer and, last, one set of weights.
 
-    Safetensors where there are some, else ``pytorch_model*.bin``, else a GGUF file, which is all of it: ``model.gguf``,
-    or the only one. `code`: also modules of the checkpoint's own.
+    Safetensors, else ``pytorch_model*.bin``, else a GGUF file, which is all of it: ``model.gguf``, or the only one.
+    `code`: also modules of the checkpoint's own.
     """
-    files = sorted(names)
-    weights: list[str] = []
-    half = ""
+    files, weights, half = sorted(names), list[str](), ""
     for stem, ending in (("pytorch_model", "bin"), ("model", "safetensors")):
         whole, index = f"{stem}.{ending}", f"{stem}.{ending}.index.json"
         parts = [f for f in files if re.fullmatch(rf"{stem}-\d+-of-\d+\.{ending}", f)]
@@ -124,10 +117,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def identity(checkpoint: Checkpoint, stamps: Path) -> str:
-    """What a checkpoint is, known without loading it: its commit on a hub, or a digest of the files that it needs.
-
-    Those are read once: their digests are stamped in the folder `stamps` (``stamped_digest``).
-    """
+    """Its commit on a hub, or a digest of the files that it needs, which are read once (``stamped_digest``)."""
     folder = checkpoint.path
     if checkpoint.repository or folder is None:
         return f"{checkpoint.repository}@{checkpoint.commit}"
@@ -139,11 +129,10 @@ def identity(checkpoint: Checkpoint, stamps: Path) -> str:
 def choose(checkpoints: Iterable[Checkpoint], which: str | tuple[str, ...]) -> list[Checkpoint]:
     """Some of the checkpoints of one training run, in ascending order; a PhaselabError for what is not there.
 
-    `which` is ``"all"``; ``"log:20"``, twenty evenly spaced in the logarithm of tokens, always with the first and the
-    last (all of them when there are no more than twenty); or ``"every:3"``, the first, every third after it, and the
-    last. Each may be followed by a range of tokens, both ends in it, to which first and last then belong:
-    ``"log:20@1B-1T"``, ``"all@-100B"``. Or it is revisions, a tuple or one string with commas; branches are taken by
-    name alone.
+    `which` is ``"all"``; ``"log:20"``, twenty (or all, if no more) evenly spaced in the logarithm of tokens, with the
+    first and the last; or ``"every:3"``, the first, every third after it, and the last. Each may be followed by a range
+    of tokens, both ends in it, from which they are: ``"log:20@1B-1T"``, ``"all@-100B"``. Or it is revisions, a tuple or
+    one string with commas; branches are taken by name alone.
     """
     ordered = sorted(checkpoints)
     known, line = [c.revision for c in ordered], [c for c in ordered if not c.branch]
@@ -175,15 +164,13 @@ def _evenly_in_log(checkpoints: list[Checkpoint], number: int) -> list[Checkpoin
     if len(checkpoints) <= number:
         return checkpoints
     first, last = checkpoints[0], checkpoints[-1]
-    # No tokens have no logarithm: such a checkpoint is kept when it is the first one, and the even spacing then begins
-    # at the first checkpoint that has seen some.
+    # No tokens have no logarithm: after such a first checkpoint the spacing begins at the first that has seen some.
     inner = [c for c in checkpoints[1:-1] if c.tokens > 0]
     if not inner:
         return [first, last]
     begin, skipped = (first, 1) if first.tokens > 0 else (inner[0], 0)
     targets = np.geomspace(begin.tokens, last.tokens, number - 1 + skipped)[skipped:-1]
     distance = np.subtract.outer(np.log(targets), np.log([c.tokens for c in inner])) ** 2
-    # The assignment of least squared distance gives each target a checkpoint of its own, where taking the nearest one
-    # would give some twice and return fewer than were asked for.
+    # The assignment of least squared distance gives each target a checkpoint of its own; nearest ones may be the same.
     _, taken = linear_sum_assignment(distance)
     return [first, *(inner[i] for i in sorted(taken)), last]

@@ -78,18 +78,16 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
     seen: dict[str, Any] = {"x": axis, "y": y.replace("_", " "), "over": columns["--replicates"]}
     for number, part in enumerate(fitted.parts(), start=1):
         page = f"-{number}" if len(fitted.fits) > len(part.fits) else ""
-        for name, draw in (
-            ("curves", figures.fitted_curves(part, **seen)),
-            ("raster", figures.move_raster(part, x=axis)),
-        ):
-            draw.savefig(folder / f"{name}{page}.png")
+        drawn = {"curves": figures.fitted_curves(part, **seen), "raster": figures.move_raster(part, x=axis)}
+        for name, figure in drawn.items():
+            figure.savefig(folder / f"{name}{page}.png")
             made.append(f"{name}{page}.png")
-    for key in fitted.fits:
-        typer.echo(f"{', '.join(key) or path.name}: {fitted.said(key)}")
+    statements = {", ".join(key) or path.name: fitted.said(key) for key in fitted.fits}
+    for name, said in statements.items():
+        typer.echo(f"{name}: {said}")
     for name in made:
         typer.echo(folder / name)
     if json_file:
-        statements = {", ".join(key) or path.name: fitted.said(key) for key in fitted.fits}
         _write_json(json_file, {"table": path.name, "statements": statements, "moves": fitted.moves})
 
 

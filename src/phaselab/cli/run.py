@@ -1,4 +1,4 @@
-"""Commands on a study: run, status, train, notebook, book, doctor."""
+"""Commands on a study: publish, compare, run, status, train, notebook, book; and doctor."""
 
 import os
 import platform
@@ -15,10 +15,11 @@ from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgu
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import Store
-from phaselab.study import Study, StudyError, load_study
+from phaselab.study import PUBLISHED, Study, StudyError, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
 DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
+PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies.")]
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
@@ -34,6 +35,44 @@ def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bo
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     return not outcome.failures
+
+
+@app.command()
+def publish(
+    study: StudyArgument,
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+    folder: PublishedOption = PUBLISHED,
+) -> None:
+    """Write the small tables of a study's results that a book shows without making them again."""
+    from phaselab.book.lab import Lab
+    from phaselab.book.published import publish
+
+    typer.echo(publish(Lab(load_study(study), Store(results), data), folder))
+
+
+@app.command()
+def compare(
+    study: StudyArgument,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="Make this checkpoint if it is not here, and compare it alone.")] = "",
+    within: Annotated[float, typer.Option(min=0, help="The largest difference that passes.")] = 0.01,
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+    folder: PublishedOption = PUBLISHED,
+) -> None:
+    """Say how far results are from the published ones; exit code 1 where one is further than --within."""
+    from phaselab.book.published import compare
+    from phaselab.cli.common import say
+    from phaselab.stages import Workbench
+
+    found = compare(Workbench(load_study(study), Store(results), data, say=say), model or (), checkpoint, folder)
+    table = Table(*found.columns)
+    for row in found.itertuples(index=False):
+        table.add_row(*(f"{value:.2g}" if isinstance(value, float) else str(value) for value in row))
+    out.print(table)
+    worst = float(found["largest difference"].max())
+    expect(worst <= within, study, f"a largest difference of {worst:.2g}", f"at most {within:g}")
 
 
 @app.command()

@@ -18,18 +18,9 @@ from phaselab import curves as query
 from phaselab.figures import drawing as draw
 from phaselab.phases import FittedTable
 
-__all__ = [
-    "across_models",
-    "behaviour_curves",
-    "by_seeds",
-    "controls_bars",
-    "difference",
-    "final_scores",
-    "fitted_curves",
-    "internals_curves",
-]
-__all__ += ["layer_checkpoint_heatmap", "loss_curve", "move_raster", "perspectives", "power_curve", "probe_curves"]
-__all__ += ["roi_curves", "significance_curves", "transition_raster"]
+__all__ = ["across_models", "behaviour_curves", "by_seeds", "controls_bars", "difference", "final_scores"]
+__all__ += ["fitted_curves", "internals_curves", "layer_checkpoint_heatmap", "loss_curve", "move_raster"]
+__all__ += ["perspectives", "power_curve", "probe_curves", "roi_curves", "significance_curves", "transition_raster"]
 
 BEHAVIOUR, BRAIN, INTERNAL = draw.COLOURS[:3]
 MONOTONE = "closest curve that never falls"
@@ -78,10 +69,8 @@ def perspectives(
     """The phase figure: brain, behaviour and internal states of one model on one token axis.
 
     measure : one measure of behaviour, task by task: it alone is drawn below the brain, whose tie a phase claims.
-    transitions : what ``transitions_of`` gives. phases : ``TriplePhase.table``; those found are shaded.
-    tasks : the tasks of which the mean is taken; default: all.
-    best_monotone : draw also the closest curve that never falls (isotonic regression, weights equal): what of the
-        brain curve lies below it is the fall that has to be explained.
+    transitions : ``transitions_of``. phases : ``TriplePhase.table``. tasks : those to take the mean of; default: all.
+    best_monotone : draw also the closest curve that never falls (isotonic regression): what lies below is the fall.
     """
     own = query.of_tasks(curves, tasks)
     curve = query.brain_by_subject(own)
@@ -183,10 +172,8 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
     names = sorted(set(rows["roi"]) - {"all"})
     grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line=draw.HIDDEN)
-    drawn = [
-        draw.Panel(pd.concat([grey, table.assign(line=draw.HIDDEN + name)]), name, query.MEASURES[measure][1])
-        for name, table in ((name, query.brain_curve(curves, name, whole.layer)) for name in names)
-    ]
+    own = {name: query.brain_curve(curves, name, whole.layer).assign(line=draw.HIDDEN + name) for name in names}
+    drawn = [draw.Panel(pd.concat([grey, own[name]]), name, query.MEASURES[measure][1]) for name in names]
     style = draw.looks((draw.HIDDEN + name for name in names), lines=["-"])
     style[draw.HIDDEN] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
     note = f"layer {whole.layer}; {query.subjects_text(len(whole.names), simulated)}, 95 % intervals; grey: all voxels"
@@ -237,21 +224,12 @@ def loss_curve(losses: Mapping[str, pd.DataFrame]) -> Figure:
 def across_models(
     curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
 ) -> Figure:
-    """Brain score, instruction following and accuracy of every model on one token axis.
-
-    Models that differ in their seed alone share a colour. `models` : what ``families`` gives; `tasks` : those to take
-    the mean of, which all models can have learnt; default: all.
-    """
+    """Brain score, instruction following and accuracy (mean of `tasks`, default: all) of the models of ``families``."""
     curves, models = query.of_tasks(curves, tasks), models[models["model"].isin(curves["model"])]
     colours = draw.looks(models["group"].unique())
     style = draw.looks(models["label"], [colours[group]["color"] for group in models["group"]])
-    drawn = []
-    for measure in ("brain", "instruction_following", "accuracy"):
-        if measure == "brain" or (curves["measure"] == measure).any():
-            rows = _of_models(curves, models, measure)
-            level = query.chance_level(curves) if measure == "accuracy" else np.nan
-            name, more = (query.brain_measure(curves), _depth(curves)) if measure == "brain" else (measure, "")
-            drawn.append(draw.Panel.of(name, rows, more, level=level, level_name="chance"))
+    there = ["brain", *(m for m in ("instruction_following", "accuracy") if (curves["measure"] == m).any())]
+    drawn = [_of_measure(curves, measure, _of_models(curves, models, measure)) for measure in there]
     n = query.select(curves, perspective="brain")["subject"].nunique()
     asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
     note = f"{query.subjects_text(n, simulated)}, 95 % intervals{'; tasks: ' if asked else ''}{', '.join(asked)}"
@@ -262,22 +240,16 @@ def across_models(
 def by_seeds(
     curves: pd.DataFrame, groups: Mapping[str, Sequence[str]], measures: Sequence[str], *, simulated: bool
 ) -> Figure:
-    """Curves of groups of models that differ in their seed alone, name -> models: the mean over seeds of each measure.
+    """Means of each measure over the seeds of `groups`, name -> models that differ in their seed alone.
 
-    Thin lines are the seeds, bands Student's intervals over them: what they say is about training, not about people.
+    Bands are Student's intervals over seeds: what they say is about training, not about people.
     """
     drawn = []
     for measure in measures:
-        of = {
-            name: [query.model_curve(curves[curves["model"] == one], measure) for one in groups[name]]
-            for name in groups
-        }
-        rows = pd.concat([own.assign(line=name, unit=n) for name in of for n, own in enumerate(of[name])])
-        rows = rows[["line", "unit", "tokens", "value"]]
-        level = query.chance_level(curves) if measure == "accuracy" else np.nan
-        name, more = (query.brain_measure(curves), _depth(curves)) if measure == "brain" else (measure, "")
-        mean = query.interval_over(rows, by=("line", "tokens"))
-        drawn.append(draw.Panel.of(name, mean, more, thin=rows, level=level, level_name="chance"))
+        curve_of = {m: query.model_curve(curves[curves["model"] == m], measure) for own in groups.values() for m in own}
+        each = [curve_of[m].assign(line=name, unit=n) for name, own in groups.items() for n, m in enumerate(own)]
+        rows = pd.concat(each)[["line", "unit", "tokens", "value"]]
+        drawn.append(_of_measure(curves, measure, query.interval_over(rows, by=("line", "tokens")), thin=rows))
     counts = sorted({len(models) for models in groups.values()})
     note = f"{' to '.join(map(str, counts))} seeds, 95 % intervals over seeds; thin: each seed"
     return draw.panels(drawn, draw.looks(groups), room=1.9, note=note, simulated=simulated)
@@ -293,10 +265,14 @@ def difference(rows: pd.DataFrame, replicate: str, *, unit: str, simulated: bool
     return draw.panels([panel], draw.looks(["mean difference"]), room=2.3, note=note, simulated=simulated)
 
 
-def _depth(curves: pd.DataFrame) -> str:
-    """Which layer stands for the models: its number, or that it is at one depth."""
+def _of_measure(curves: pd.DataFrame, measure: str, rows: pd.DataFrame, **rest: Any) -> draw.Panel:
+    """A panel of several models: the brain score with the layer that stands for them, accuracy beside chance."""
+    if measure != "brain":
+        level = query.chance_level(curves) if measure == "accuracy" else np.nan
+        return draw.Panel.of(measure, rows, level=level, level_name="chance", **rest)
     layers = {query.brain_layer(own) for _, own in curves.groupby("model")}
-    return f", layer {layers.pop()}" if len(layers) == 1 else ", one depth"
+    depth = f", layer {layers.pop()}" if len(layers) == 1 else ", one depth"
+    return draw.Panel.of(query.brain_measure(curves), rows, depth, **rest)
 
 
 def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.DataFrame:
@@ -349,8 +325,8 @@ def fitted_curves(
 ) -> Figure:
     """The curves of ``phases.fit_table`` with their fits, if decided: a panel for each value of the last of `by`.
 
-    over : what the replicates are ("seeds", "runs"), of which the points are means; bars are Student's 95 % intervals
-    over them. More than three such curves of one name each have a panel of their own, `columns` beside each other.
+    over : what the replicates are ("seeds"), of which points are means, and bars Student's 95 % intervals. More than
+        three such curves of one name each have a panel of their own, `columns` beside each other.
     """
     points, lines = [], []
     for key, (panel, line) in _places(fitted, apart=bool(over) and len(fitted.fits) > 3).items():
@@ -367,11 +343,11 @@ def fitted_curves(
         look |= {"linewidth": 1.3, "markevery": []}  # the legend shows the marker; the fit itself has those of points
     dots = seen.drop(columns="half")
     shown = [draw.Panel(drawn[drawn["panel"] == p], p, y, thin=dots[dots["panel"] == p]) for p in names]
+    counts = {1 if fit.replicates is None else len(fit.replicates) for fit in fitted.fits.values()}
+    n = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
+    means = f"points: means over {over} (n = {n}), bars: 95 % intervals; lines: fits"
     how: dict[str, Any] = {"columns": min(columns, len(names)), "room": 2.4 if len(names) <= columns else 1.75}
-    counts = sorted({1 if fit.replicates is None else len(fit.replicates) for fit in fitted.fits.values()})
-    n = f"n = {' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))}" if counts else ""
-    note = f"means over {over} ({n}), bars: 95 % intervals; lines: fits" if over else "lines: piecewise-linear fits"
-    how["note"] = f"points: {note if over else f'checkpoints; {note}'}"
+    how["note"] = means if over else "points: checkpoints; lines: piecewise-linear fits"
     fig = draw.panels(shown, style, x=x, hair=draw.POINTS, **how)
     for panel, ax in zip(names, fig.axes, strict=True):
         for line, own in seen[seen["panel"] == panel].groupby("line"):
@@ -395,9 +371,8 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
 def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS, date: str = "liftoff") -> Figure:
     """When every curve of ``phases.fit_table`` rises and falls: a bar from onset to end, ▲ or ▼ at the midpoint.
 
-    The black whisker is the 95 % interval of the `date`: liftoff, or another one of a move's. A move that could be
-    autocorrelated noise (q > .05) is hollow and pale, a grey line a curve without moves; a row without anything could
-    not be decided.
+    Black: 95 % interval of the `date` of a move; hollow and pale: it could be autocorrelated noise (q > .05); grey
+    line: a curve without moves; a row without anything: not decided.
     """
     places = _places(fitted)
     names = {"midpoint": "tokens", "onset": "start", "end": "stop", f"{date}_low": "low", f"{date}_high": "high"}
@@ -411,10 +386,7 @@ def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS, date: str = "lifto
 
 @draw.styled
 def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: Any, *, simulated: bool) -> Figure:
-    """When each curve of each model changes: a marker a transition, a bar for its 95 % interval.
-
-    `transitions` : ``transitions_of`` all models; `models` : what ``families`` gives; `tokens` : of all checkpoints.
-    """
+    """When each curve of each model changes: markers for ``transitions_of``; `tokens` are those of all checkpoints."""
     colours = dict(zip(("brain", "instruction_following", "accuracy"), draw.COLOURS, strict=False))
     moves = transitions.merge(models[["model", "label"]]).rename(columns={"low": "start", "high": "stop"})
     moves = moves.assign(sure=True, low=np.nan, high=np.nan, colour=moves["measure"].map(colours))
@@ -427,10 +399,7 @@ def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: A
 def _raster(
     moves: pd.DataFrame, rows: list[tuple[str, str]], tokens: Any, x: str = draw.TOKENS, room: float = 0.17, **how: Any
 ) -> Figure:
-    """One row for each of `rows` (panel, line), panels apart.
-
-    `moves` : columns row, kind, start, stop (of a bar), low, high (of a whisker), tokens (of a marker), colour, sure.
-    """
+    """A row per (panel, line); `moves` has start and stop of a bar, low and high of a whisker, tokens of a marker."""
     panels = pd.factorize(np.array([panel for panel, _ in rows], dtype=object))[0]
     places, first = np.arange(len(rows)) + 0.8 * panels, np.diff(panels, prepend=-1) > 0
     ys = dict(zip(rows, places, strict=True))

@@ -19,9 +19,8 @@ COLUMNS = ["layer", "measure", "task", "value", "stderr"]
 def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec) -> pd.DataFrame:
     """Measure the hidden states of one checkpoint, layer -> float32 (n_words, n_features).
 
-    labels : one row per word. Column ``word`` is its type, which the controls need; ``narrative``, if there, keeps the
-        words of a narrative in one fold; the other columns are labels: text for classes, float for values. A word with
-        an empty text or NaN has no label.
+    labels : one row per word: ``word``, its type; ``narrative``, if there, whose words stay in one fold; and labels,
+        text for classes, float for values, where "" and NaN are none.
 
     Gives one row per layer, measure and probed label (column ``task``, else empty): each registered measure where it is
     defined, and for each label, over folds:
@@ -33,8 +32,7 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
     - ``probe_shuffled``: the first for the same labels in random order; ``probe_chance``: share of the most frequent
       class, 0 for values;
     - ``probe_sparse_<k>`` for each k of ``spec.sparse`` (classes): accuracy of probes that see, for each class, only
-      the k single neurons whose means within and outside the class differ most in the folds of the fit, in units of
-      the neuron's standard deviation (Gurnee et al. 2023);
+      the k neurons whose means within and outside it differ most, in standard deviations (Gurnee et al. 2023);
     - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
       ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 
 from phaselab.stats import pearson
 from phaselab.study import Training
@@ -28,12 +29,8 @@ class Counts(NamedTuple):
 
 
 def _keys(ids: np.ndarray, n: int, vocabulary: int) -> np.ndarray:
-    """One number an n-gram, (rows, columns - n + 1)."""
-    columns = ids.shape[1] - n + 1
-    keys = np.zeros((len(ids), columns), dtype=np.int64)
-    for k in range(n):
-        keys = keys * vocabulary + ids[:, k : k + columns]
-    return keys
+    """One number an n-gram, int64 (rows, columns - n + 1)."""
+    return np.asarray(sliding_window_view(ids, n, axis=1) @ vocabulary ** np.arange(n, dtype=np.int64)[::-1])
 
 
 def count(source: TextSource, training: Training, batches: int, vocabulary: int) -> Counts:

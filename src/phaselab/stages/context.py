@@ -26,11 +26,11 @@ from phaselab.training.folder import trained
 
 if TYPE_CHECKING:
     from phaselab.features import Features
+    from phaselab.training.loop import Progress
 
 T = TypeVar("T")
-#: What a stage may depend on beside fields that it names (weights, what was heard and its hidden states, responses,
-#: nuisance regressors, the text that the model was trained on, tasks' files): fields of the study that come with it,
-#: rooms whose code makes it.
+#: What a stage may depend on beside fields that it names (stimulus: what was heard and its hidden states; text: that
+#: of training) -> fields of the study that come with it, rooms whose code makes it.
 DATA: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "checkpoint": ((), ("checkpoints/load",)),
     "stimulus": (tuple(f"features.{name}" for name in FeatureSpec.STATES), ("features", "stimuli")),
@@ -48,9 +48,8 @@ Run = Callable[["Unit", Path], "pd.DataFrame | None"]
 class Stage:
     """A registered stage; its results are current while what it reads is the same.
 
-    `run` takes the ``Unit`` and an empty folder for its files. It returns rows of the curves table without the columns
-    that are the unit's, or None when it has files alone. `scope`: it is made for each checkpoint, for the last one of a
-    model, or once for a model from all of its checkpoints.
+    `run` takes the ``Unit`` and an empty folder for its files; it returns rows of the curves table without the unit's
+    columns, or None. `scope`: made for each checkpoint, for the last, or once for a model from all of its checkpoints.
     """
 
     name: str  # also of its folder
@@ -233,10 +232,7 @@ class Workbench:
         return {task.name: items for task in self.study.tasks if (items := self.items_of(task, model))}
 
     def items_of(self, task: Task, model: Model) -> list[texts.Item]:
-        """Items of a task; none where it is of a text, and not that of `model`.
-
-        TaskError: a file that cannot be used; StudyError: a task that is none, or of a text with options of task files.
-        """
+        """Items of a task, none where it is of a text other than the model's; TaskError, StudyError for wrong ones."""
         where = f"{self.study.where}: tasks"
         if file := self.task_files.get(task.name):
             expect(not task.text, f"{where}: {task.name}", f"text {task.text}", "none with a task file", StudyError)
@@ -255,14 +251,14 @@ class Workbench:
         languages = model.train.mix.split("+") if model.train else None
         return [task for task, own in self.items(model).items() if languages is None or own[0].language in languages]
 
-    def folder(self, model: Model, progress: Callable[[int, int], None] | None = None) -> Path:
-        """The folder of the checkpoints of `model`, trained when it is not there; StudyError for a model on a hub."""
+    def folder(self, model: Model, progress: Progress = None, until: int | None = None) -> Path:
+        """The folder of a model's checkpoints, trained (up to a step) if not there; StudyError for one on a hub."""
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
 
             results.try_beside(self.store.curves(self.study.name))
             with one_thread():
-                self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress)
+                self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress, until)
         folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
         expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
         if (below := str(folder)).startswith(IN_DATA):
@@ -270,10 +266,6 @@ class Workbench:
             folder = self.data and self.data / below.removeprefix(IN_DATA)
             expect(folder and folder.is_dir(), f"{where}: folder", below, right, DataMissing)
         return cast(Path, folder)
-
-    def use(self, model: Model, folder: Path) -> None:
-        """Take a folder, of a model that may be trained in part, for that of its checkpoints."""
-        self._trained[model.name] = folder
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""

@@ -123,9 +123,8 @@ def run(
 ) -> Outcome:
     """Make all that is missing of a study and write its curves table; failures are in the outcome, by unit.
 
-    A PhaselabError, before anything is computed, for a study that cannot be made (see ``stages.check``), a device that
-    is not there, more workers than this machine is good for, or a stage to be made anew that is none. `models`: names,
-    empty: all. `checkpoints`: a choice other than the study's. `options`: of ``Workbench``.
+    `models`: names, empty: all. `checkpoints`: a choice other than the study's. `options`: of ``Workbench``. A
+    PhaselabError, before anything is computed, for what cannot be made (``stages.check``) or options that cannot be.
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
