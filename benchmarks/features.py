@@ -37,7 +37,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedTokenizerFast
 
-from phaselab.features import Features, extract, pooling
+from phaselab import features as extraction
+from phaselab.features import Features, extract
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import FeatureSpec as Spec
 
@@ -166,7 +167,7 @@ def read_for_memory(seconds: int, large: bool) -> None:
     """Extract in this process and print the most memory that it held, in bytes."""
     model = build(8, 256, 512, 8192, "cpu")
     stimulus = captions(seconds, SHORT, 1)
-    pooling.IN_MEMORY = 0 if large else 1 << 40
+    extraction.IN_MEMORY = 0 if large else 1 << 40
     with tempfile.TemporaryDirectory() as folder:
         extract(model, tokenizer(), stimulus, SPEC, scratch=Path(folder))
     status = Path("/proc/self/status").read_text().splitlines()

@@ -344,6 +344,9 @@ def test_without_examples_of_its_own_a_task_does_not_ask_what_it_shows(tmp_path:
     items = load_items(library()["jmmlu"], shots=2, data={"test": _write(tmp_path / "t.jsonl", docs)})
     assert [i.id for i in items] == [f"jmmlu-{i}" for i in range(2, 6)]
     assert all(i.prompt.count("答え: C\n\n") == 2 and "問0?" in i.prompt for i in items)
+    for shots in (-1, 6):
+        with pytest.raises(TaskError, match=f"jmmlu.yaml: shots: found {shots}, expected 0 to 5"):
+            load_items(library()["jmmlu"], shots=shots, data={"test": tmp_path / "t.jsonl"})
 
 
 # --- Files of one's own ---------------------------------------------------------------------------------

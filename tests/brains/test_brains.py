@@ -21,7 +21,7 @@ from phaselab.brains import BrainData, DataMissing, alice, load_brain, simulated
 from phaselab.brains.alice import AliceSpec
 from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
 from phaselab.brains.simulated import SimulatedSpec
-from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli import convolve_events
 from phaselab.study import FeatureSpec
 from phaselab.texts import world
 from phaselab.texts.base import is_held_out

@@ -15,15 +15,16 @@ import pytest
 from typer.testing import CliRunner
 
 from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
+from phaselab import stimuli
 from phaselab.brains import BRAINS, BrainData, DataMissing, films
 from phaselab.brains.signal import speech_lag
 from phaselab.cli import app
 from phaselab.encoding import encode
 from phaselab.encoding.encode import read_voxels
 from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
-from phaselab.encoding.unique import unique_contribution
+from phaselab.encoding.himalaya import unique_contribution
 from phaselab.errors import PhaselabError
-from phaselab.features import Features, store, to_trs
+from phaselab.features import Features, to_trs
 from phaselab.results import Store
 from phaselab.stages import Workbench, check
 from phaselab.stats import pearson
@@ -326,12 +327,12 @@ def test_a_mistake_of_the_reader_is_found(name: str, published: tuple[Path, Trut
 
 
 def test_dropping_before_delaying_is_found(published: tuple[Path, Truth], monkeypatch: pytest.MonkeyPatch) -> None:
-    align = store.stimuli.align
+    align = stimuli.align
 
     def mistaken(part: np.ndarray, run: Any, spec: FeatureSpec) -> np.ndarray:
         return align(np.where((run.onsets < run.dropped(spec.trim))[:, None], 0, part), run, spec)
 
-    monkeypatch.setattr(store.stimuli, "align", mistaken)
+    monkeypatch.setattr(stimuli, "align", mistaken)
     with pytest.raises(AssertionError):
         a15_delayed_before_dropped(Case(films, *published))
 

@@ -22,8 +22,8 @@ from phaselab.cli import app
 from phaselab.encoding import encode, normalise, similarity
 from phaselab.encoding import folds as cv
 from phaselab.encoding.estimator import RidgeCV
+from phaselab.encoding.himalaya import unique_contribution
 from phaselab.encoding.ridge import Plan, Splits, Targets
-from phaselab.encoding.unique import unique_contribution
 from phaselab.errors import PhaselabError
 from phaselab.stats import pearson
 from phaselab.stimuli import convolve

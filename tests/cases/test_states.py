@@ -12,12 +12,12 @@ import torch
 import transformers as T
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from phaselab import features
 from phaselab.checkpoints import Checkpoint, load
 from phaselab.checkpoints.load import FORESIGHT, foresight
 from phaselab.encoding import similarity
 from phaselab.errors import PhaselabError
-from phaselab.features import Features, extract, to_trs
-from phaselab.features.pooling import blocks_of
+from phaselab.features import Features, blocks_of, extract, to_trs
 from phaselab.internals import geometry
 from phaselab.internals.attention import head_scores
 from phaselab.stimuli import Run, Stimulus, carried
@@ -223,7 +223,9 @@ def test_padding_and_company_move_no_state_of_any_architecture(kind: str) -> Non
     model, names = network(CAUSAL[kind]), tokenizer(bos_token="<s>", eos_token="</s>")
     texts = [" ".join(story(n, n)) for n in (3, 11, 1, 6, 20, 5, 5)]
     spec = Spec(context="text", pooling="mean")
-    alone = extract(model, names, stimulus(texts), spec, max_tokens=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "MAX_TOKENS", {"cpu": 1})
+        alone = extract(model, names, stimulus(texts), spec)
     together = extract(model, names, stimulus([*texts, *(" ".join(story(9, n)) for n in range(40, 60))]), spec)
     ids = torch.tensor([[1, *names(texts[1])["input_ids"]]])
     with torch.inference_mode():

@@ -11,9 +11,9 @@ import zarr
 from himalaya.backend import get_backend, set_backend
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding import encode, read_voxels, reference, shuffled_stimulus, write_voxels
+from phaselab.encoding import encode, himalaya, read_voxels, shuffled_stimulus, write_voxels
 from phaselab.encoding import folds as cv
-from phaselab.encoding.arrays import Columns, groups_of
+from phaselab.encoding.arrays import Group, groups_of
 from phaselab.encoding.estimator import RidgeCV
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
 from phaselab.lazy import View
@@ -55,12 +55,12 @@ def same(one, two) -> None:
 def test_subjects_are_grouped_by_their_runs_in_the_order_of_the_features(world) -> None:
     X, Y = world
     groups = groups_of(X, Y)
-    assert [group.subjects for group in groups] == [("one", "three"), ("two",), ("four",)]
+    assert [group.subjects for group in groups] == [["one", "three"], ["two"], ["four"]]
     assert [list(group.lengths) for group in groups] == [list("abcd"), list("abd"), list("bc")]
     first = groups[0]
     whole = np.concatenate([np.concatenate([Y[s][run] for run in "abcd"]) for s in ("one", "three")], axis=1)
     for columns in (slice(0, 37), slice(20, 30), slice(24, 25), slice(30, 37), slice(31, 33)):
-        np.testing.assert_array_equal(first.Y[:, columns], whole[:, columns])
+        np.testing.assert_array_equal(first[:, columns], whole[:, columns])
     assert first.subject_of.tolist() == [0] * 25 + [1] * 12
 
 
@@ -101,8 +101,8 @@ def test_responses_in_files_score_as_in_memory(world, tmp_path) -> None:
 def test_a_batch_is_read_once_for_all_folds(world, monkeypatch) -> None:
     X, Y = world
     reads = []
-    read = Columns._read
-    monkeypatch.setattr(Columns, "_read", lambda self, a, b: reads.append((a, b)) or read(self, a, b))
+    read = Group._read
+    monkeypatch.setattr(Group, "_read", lambda self, a, b: reads.append((a, b)) or read(self, a, b))
     wide = {"one": {run: np.tile(values, 30) for run, values in Y["one"].items()}}
     monkeypatch.setattr(sys.modules[Targets.__module__], "SURVEYED_AT_ONCE", 8 * 235 * 300)
     encode({0: X[0], 1: X[0]}, wide, SPEC)
@@ -170,7 +170,7 @@ def test_alphas_are_himalayas(p) -> None:
     X, X_test = rng.standard_normal((120, p)), rng.standard_normal((40, p))
     Y = X @ rng.standard_normal((p, 15)) / p**0.5 + rng.standard_normal((120, 15))
     folds, alphas = cv.contiguous(120, 3), np.logspace(-1, 5, 7)[::-1]
-    predicted, best = reference.ridge(X, Y, X_test, alphas, folds)
+    predicted, best = himalaya.ridge(X, Y, X_test, folds, alphas)
     splits = Splits(120, tuple(folds))
     fit = solve(Plan(X, splits, alphas), Targets.survey(Y, splits))
     assert predicted.shape == (40, 15)

@@ -7,7 +7,7 @@ import pytest
 from himalaya.backend import get_backend
 from threadpoolctl import threadpool_limits
 
-from phaselab.encoding.unique import unique_contribution
+from phaselab.encoding.himalaya import unique_contribution
 from phaselab.study import EncodingSpec
 
 RUNS = {"b": slice(0, 200), "a": slice(200, 400), "c": slice(400, 600)}

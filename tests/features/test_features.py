@@ -33,10 +33,10 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from phaselab import stimuli
+from phaselab import features, stimuli
 from phaselab.encoding import encode
 from phaselab.errors import PhaselabError
-from phaselab.features import Features, extract, pooling, read_features, to_trs, write_features
+from phaselab.features import Features, extract, read_features, to_trs, write_features
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus
 from phaselab.study import EncodingSpec
@@ -47,6 +47,13 @@ TEXT = (
     "came over the water and nobody knew who was in it “Who’s there ?” cried Ana naïvely"
 )
 WORDS = TEXT.split()
+
+
+def in_batches(tokens, *args, **how):
+    """What ``extract`` gives with batches of so many tokens."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(features, "MAX_TOKENS", {"cpu": tokens})
+        return extract(*args, **how)
 
 
 #: Sliding windows shorter than the texts; a third layer without positions, so that they are tested.
@@ -192,7 +199,7 @@ def test_text_equals_one_text_at_a_time(kind, pooling):
         tokenizer = byte_level(bos=True)
         tokenizer.pad_token, tokenizer.padding_side = "</s>", side
         spec = Spec(context="text", pooling=pooling)
-        found.append(extract(model, tokenizer, stimulus, spec, max_tokens=budget))
+        found.append(in_batches(budget, model, tokenizer, stimulus, spec))
     assert list(found[0].layers) == [0, 1, 2, 3]
     assert found[0].runs.tolist() == ["a"] * 3 + ["b"] * 3
     for i, text in enumerate(texts):
@@ -211,7 +218,7 @@ def test_sliding_window_equals_word_by_word(name, pooling):
     model, tokenizer = network("olmo2"), TOKENIZERS[name]()
     spec = Spec(context="words", pooling=pooling, window=5, stride=3)
     runs = (run("a", story(31), starts=(0, 9, 10, 14)), run("b", story(8, 1), starts=()))
-    taken = extract(model, tokenizer, Stimulus("s", runs), spec, max_tokens=100)
+    taken = in_batches(100, model, tokenizer, Stimulus("s", runs), spec)
     found, row = stacked(taken), 0
     assert taken.notes["opening"] == tokenizer.convert_ids_to_tokens(OPENING[name])
     assert taken.notes["empty"] == (~taken.there).sum() == (5 if name == "words" else 0)
@@ -261,7 +268,7 @@ def test_batching_padding_side_and_pad_token_do_not_matter():
     texts = [" ".join(story(n, n)) for n in (3, 11, 1, 6, 20)]
     stimulus = Stimulus("s", (run("a", texts),))
     for spec in (Spec(context="text", pooling="mean"), Spec(context="words", window=2, stride=1)):
-        plain = stacked(extract(model, tokenizer, stimulus, spec, max_tokens=1))
+        plain = stacked(in_batches(1, model, tokenizer, stimulus, spec))
         for side in ("left", "right"):
             other = byte_level()
             other.pad_token, other.padding_side = "</s>", side
@@ -438,10 +445,10 @@ def test_out_of_memory_halves_the_batches_and_says_so(error, text):
     tokenizer = word_level()
     texts = [" ".join(story(n, i)) for i, n in enumerate([20] * 12 + [3] * 12)]
     stimulus = Stimulus("s", (run("a", texts),))
-    whole = extract(network("gpt_neox"), tokenizer, stimulus, Spec(context="text"), max_tokens=200)
+    whole = in_batches(200, network("gpt_neox"), tokenizer, stimulus, Spec(context="text"))
     model, said = network("gpt_neox"), []
     tried = limited(model, 50, error, text)
-    found = extract(model, tokenizer, stimulus, Spec(context="text"), max_tokens=200, say=said.append)
+    found = in_batches(200, model, tokenizer, stimulus, Spec(context="text"), say=said.append)
     assert_close(stacked(found), stacked(whole))
     assert found.notes["batch_tokens"] <= 50
     # Halved until it fits, and not tried again with more.
@@ -453,7 +460,7 @@ def test_out_of_memory_halves_the_batches_and_says_so(error, text):
     model = network("gpt_neox")
     limited(model, 15, error, text)
     with pytest.raises(PhaselabError, match="no memory on cpu for 20 tokens"):
-        extract(model, tokenizer, stimulus, Spec(context="text"), max_tokens=200)
+        in_batches(200, model, tokenizer, stimulus, Spec(context="text"))
 
 
 def test_another_error_of_the_network_is_not_taken_for_missing_memory():
@@ -479,13 +486,13 @@ def test_a_slow_tokenizer_serves_where_no_offsets_are_needed():
 def test_large_results_lie_in_a_file_and_are_the_same(tmp_path, monkeypatch):
     model, tokenizer = network("olmo"), byte_level()
     stimulus = Stimulus("s", (run("a", [*story(9), ""]), run("b", story(5, 1))))
-    memory = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path, max_tokens=20)
-    monkeypatch.setattr(pooling, "IN_MEMORY", 100)
-    file = extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path / "new", max_tokens=20)
+    memory = in_batches(20, model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
+    monkeypatch.setattr(features, "IN_MEMORY", 100)
+    file = in_batches(20, model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path / "new")
     for layer in (2, 0, 3, 1, 2):
         assert np.array_equal(memory.layers[layer], file.layers[layer])
     assert list(tmp_path.rglob("*.*")) == []  # it has no name
-    monkeypatch.setattr(pooling.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(features.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
     with pytest.raises(PhaselabError, match=r"0\.0 GB free, expected .* hidden states of 4 layers"):
         extract(model, tokenizer, stimulus, Spec(context="text"), scratch=tmp_path)
 

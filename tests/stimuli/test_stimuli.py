@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from phaselab import stimuli
 from phaselab.errors import PhaselabError
-from phaselab.stimuli import Run, Stimulus, grid, items, read_textgrid
+from phaselab.stimuli import Run, Stimulus, items, read_textgrid
 from phaselab.study import FeatureSpec
 
 
@@ -35,7 +36,7 @@ def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
     run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
     values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
     expected = [[2, 20], [5, 50], [0, 0], [7, 70], [0, 0]]
-    found = grid.resample(values, run)
+    found = stimuli.resample(values, run)
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == np.float32
 
@@ -43,7 +44,7 @@ def test_a_tr_takes_the_mean_of_its_texts_and_zeros_without_any() -> None:
 def test_a_sum_grows_with_the_texts_and_is_zero_without_any() -> None:
     run = make_run([0.0, 1.9, 2.0, 7.5], n_trs=5)
     values = np.array([[1.0, 10.0], [3.0, 30.0], [5.0, 50.0], [7.0, 70.0]])
-    found = grid.resample(values, run, "sum")
+    found = stimuli.resample(values, run, "sum")
     np.testing.assert_array_equal(found, [[4, 40], [5, 50], [0, 0], [7, 70], [0, 0]])
     assert found.dtype == np.float32
 
@@ -52,11 +53,13 @@ def test_texts_of_one_moment_are_averaged_before_moments_are() -> None:
     # Three annotators at second 0, one at second 1, and a TR of 2 s: mean over annotators, then seconds.
     run = make_run([0.0, 0.0, 0.0, 1.0, 2.0, 2.0], n_trs=2)
     values = np.array([[3.0], [6.0], [9.0], [2.0], [1.0], [5.0]])
-    np.testing.assert_array_equal(grid.resample(values, run), [[4], [3]])
-    np.testing.assert_array_equal(grid.resample(values, run, "sum"), [[8], [3]])
+    np.testing.assert_array_equal(stimuli.resample(values, run), [[4], [3]])
+    np.testing.assert_array_equal(stimuli.resample(values, run, "sum"), [[8], [3]])
     one = make_run([0.0, 1.0, 2.0], n_trs=2)
     means = np.array([[6.0], [2.0], [3.0]])
-    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), grid.resample(means, one, "lanczos"), rtol=1e-6)
+    np.testing.assert_allclose(
+        stimuli.resample(values, run, "lanczos"), stimuli.resample(means, one, "lanczos"), rtol=1e-6
+    )
 
 
 def test_lanczos_is_the_written_formula() -> None:
@@ -70,7 +73,7 @@ def test_lanczos_is_the_written_formula() -> None:
             if abs(x) < 3:
                 lobes = 3 * np.sin(np.pi * x) * np.sin(np.pi * x / 3) / (np.pi * x) ** 2 if x else 1.0
                 expected[k] += lobes * values[i]
-    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), expected, atol=1e-5)
+    np.testing.assert_allclose(stimuli.resample(values, run, "lanczos"), expected, atol=1e-5)
 
 
 def test_lanczos_keeps_what_is_on_the_grid_and_drops_what_is_too_fast_for_it() -> None:
@@ -78,31 +81,31 @@ def test_lanczos_keeps_what_is_on_the_grid_and_drops_what_is_too_fast_for_it() -
     values = np.random.default_rng(0).standard_normal((40, 2))
     onsets = np.arange(40) * 2.0
     run = Run("r", ("w",) * 40, onsets, onsets + 2, 2.0, 40, pd.DataFrame({"word": ["w"] * 40}), onsets == 0)
-    np.testing.assert_allclose(grid.resample(values, run, "lanczos"), values, atol=1e-6)
+    np.testing.assert_allclose(stimuli.resample(values, run, "lanczos"), values, atol=1e-6)
     # Eight texts a TR: a slow wave passes, at the rate of texts; one of four times Nyquist does not.
     fine = np.arange(320) / 4
     run = Run("r", ("w",) * 320, fine, fine + 0.25, 2.0, 40, pd.DataFrame({"word": ["w"] * 320}), fine == 0)
     middles, trs = fine + 0.125, np.arange(40) * 2.0 + 1
     for frequency, gain in ((1 / 40, 8.0), (1.0, 0.0)):
         wave = np.sin(2 * np.pi * frequency * middles)[:, None]
-        found = grid.resample(wave, run, "lanczos")[4:-4, 0]
+        found = stimuli.resample(wave, run, "lanczos")[4:-4, 0]
         np.testing.assert_allclose(found, gain * np.sin(2 * np.pi * frequency * trs)[4:-4], atol=0.25)
 
 
 def test_an_onset_on_the_edge_of_a_tr_belongs_to_the_tr_that_begins() -> None:
     # 3 * 0.7 and 6 * 0.7 are a hair below 2.1 and 4.2 in binary: they must not fall into the TR before.
     run = make_run([i * 0.7 for i in range(10)], n_trs=10, tr=0.7)
-    np.testing.assert_array_equal(grid.tr_of_texts(run), np.arange(10))
+    np.testing.assert_array_equal(stimuli.tr_of_texts(run), np.arange(10))
 
 
 def test_word_rate_counts() -> None:
     run = make_run([0.1, 0.2, 0.3, 5.0], n_trs=4)
-    np.testing.assert_array_equal(grid.word_rate(run), [[3], [0], [1], [0]])
+    np.testing.assert_array_equal(stimuli.word_rate(run), [[3], [0], [1], [0]])
 
 
 def test_impulse_response_is_causal_peaks_at_five_seconds_and_sums_to_one() -> None:
     run = make_run([20.0])
-    found = grid.align(np.ones((1, 1)), run, HRF)[:, 0]
+    found = stimuli.align(np.ones((1, 1)), run, HRF)[:, 0]
     # The text is in TR 10. A boxcar of 2 s shifts the response's peak at 5 s to 6 s after its onset.
     assert np.all(found[:11] == 0)
     assert int(np.argmax(found)) == 13
@@ -112,7 +115,7 @@ def test_impulse_response_is_causal_peaks_at_five_seconds_and_sums_to_one() -> N
 
 @pytest.mark.parametrize("tr", [0.5, 1.0, 2.0, 3.0])
 def test_the_response_is_in_seconds_whatever_the_tr(tr: float) -> None:
-    weights = grid.hrf(tr)
+    weights = stimuli.hrf(tr)
     times = np.arange(len(weights)) * tr
     centre = (weights.clip(0) * times).sum() / weights.clip(0).sum()
     # The stimulus lasts for a TR, so the centre comes half a TR later than that of the response.
@@ -120,10 +123,10 @@ def test_the_response_is_in_seconds_whatever_the_tr(tr: float) -> None:
 
 
 def test_delay_is_in_seconds() -> None:
-    times = np.arange(len(grid.hrf(1.0)))
+    times = np.arange(len(stimuli.hrf(1.0)))
 
     def centre(delay: float) -> float:
-        weights = grid.hrf(1.0, delay).clip(0)
+        weights = stimuli.hrf(1.0, delay).clip(0)
         return float((weights * times).sum() / weights.sum())
 
     assert centre(1.0) - centre(0.0) == pytest.approx(1.0, abs=0.05)
@@ -133,30 +136,30 @@ def test_delay_is_in_seconds() -> None:
 def test_convolution_agrees_with_numpys() -> None:
     rng = np.random.default_rng(0)
     series = rng.standard_normal((30, 3))
-    weights = grid.hrf(2.0)
+    weights = stimuli.hrf(2.0)
     expected = np.column_stack([np.convolve(column, weights)[:30] for column in series.T])
-    np.testing.assert_allclose(grid.convolve(series, 2.0), expected, atol=1e-6)
+    np.testing.assert_allclose(stimuli.convolve(series, 2.0), expected, atol=1e-6)
 
 
 def test_convolution_of_a_run_shorter_than_the_response() -> None:
-    assert grid.convolve(np.ones((3, 1)), 2.0).shape == (3, 1)
+    assert stimuli.convolve(np.ones((3, 1)), 2.0).shape == (3, 1)
 
 
 def test_average_and_stack_shift_by_whole_trs() -> None:
     run = make_run([4.0], n_trs=8)
-    stack = grid.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="stack", delays=(1, 3)))
+    stack = stimuli.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="stack", delays=(1, 3)))
     assert stack.shape == (8, 4)
     expected = np.zeros((8, 4))
     expected[3, :2] = expected[5, 2:] = [1, 2]
     np.testing.assert_array_equal(stack, expected)
-    average = grid.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="average", delays=(1, 3)))
+    average = stimuli.align(np.array([[1.0, 2.0]]), run, FeatureSpec(hemodynamics="average", delays=(1, 3)))
     np.testing.assert_array_equal(average, (expected[:, :2] + expected[:, 2:]) / 2)
     assert stack.dtype == average.dtype == np.float32
 
 
 def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
     spec = FeatureSpec(hemodynamics="stack", delays=(0, 9))
-    found = grid.align(np.ones((1, 1)), make_run([0.0], n_trs=4), spec)
+    found = stimuli.align(np.ones((1, 1)), make_run([0.0], n_trs=4), spec)
     np.testing.assert_array_equal(found, [[1, 0], [0, 0], [0, 0], [0, 0]])
 
 
@@ -165,8 +168,8 @@ def test_a_delay_longer_than_the_run_leaves_zeros() -> None:
 def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str, resample: str) -> None:
     spec = FeatureSpec(hemodynamics=kind, delays=(1, 2, 3), resample=resample)
     first, second = make_run([70.0, 79.0]), make_run([10.0], name="two")
-    quiet = grid.align(np.ones((1, 2)), second, spec)
-    loud = [grid.align(1e6 * np.ones((2, 2)), first, spec), grid.align(np.ones((1, 2)), second, spec)]
+    quiet = stimuli.align(np.ones((1, 2)), second, spec)
+    loud = [stimuli.align(1e6 * np.ones((2, 2)), first, spec), stimuli.align(np.ones((1, 2)), second, spec)]
     np.testing.assert_array_equal(loud[1], quiet)
     # Lanczos reaches three TRs into the past of the text in TR 5, and delays begin at one.
     assert np.all(quiet[: 3 if resample == "lanczos" else 5] == 0)
@@ -175,9 +178,9 @@ def test_what_ends_one_run_leaves_no_trace_in_the_next(kind: str, resample: str)
 
 def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> None:
     steady = make_run([2.0 * i for i in range(40)])
-    found = grid.convolve_events(steady, np.ones((40, 1)))[:, 0]
+    found = stimuli.convolve_events(steady, np.ones((40, 1)))[:, 0]
     np.testing.assert_allclose(found[20:], 1, atol=1e-3)
-    early, late = (grid.convolve_events(make_run([t]), np.ones((1, 1)))[:, 0] for t in (20.0, 21.9))
+    early, late = (stimuli.convolve_events(make_run([t]), np.ones((1, 1)))[:, 0] for t in (20.0, 21.9))
     assert early[12] > 1.5 * late[12], "an early onset rises first"
 
 
@@ -185,13 +188,13 @@ def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> No
 def test_an_onset_outside_the_run_is_refused(onset: float) -> None:
     run = make_run(sorted([1.0, onset]))
     with pytest.raises(ValueError, match=rf"run one: text \d \('w\d'\): found onset {onset:.3f} s, expected .* 80 s"):
-        grid.align(np.ones((2, 1)), run, HRF)
+        stimuli.align(np.ones((2, 1)), run, HRF)
 
 
 @pytest.mark.parametrize("delays", [(), (-1, 2)])
 def test_delays_into_the_past_are_refused(delays: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="features.delays: found .* expected at least one number of TRs >= 0"):
-        grid.align(np.ones((1, 1)), make_run([0.0]), FeatureSpec(hemodynamics="average", delays=delays))
+        stimuli.align(np.ones((1, 1)), make_run([0.0]), FeatureSpec(hemodynamics="average", delays=delays))
 
 
 def test_onsets_in_disorder_are_refused() -> None:
@@ -352,7 +355,7 @@ def test_items_are_runs_of_groups_with_one_row_each() -> None:
     assert stimulus.labels["item"].tolist() == ["i1", "i3", "i2", "i4"]
     assert stimulus.labels["cond"].tolist() == ["B", "S", "D", "B"]
     values = np.array([[1.0, 2.0], [3.0, 4.0]])
-    found = grid.align(values, stimulus.runs[0], ITEMS)
+    found = stimuli.align(values, stimulus.runs[0], ITEMS)
     np.testing.assert_array_equal(found, values)
     assert found.dtype == np.float32
 
@@ -360,9 +363,9 @@ def test_items_are_runs_of_groups_with_one_row_each() -> None:
 def test_items_and_time_do_not_mix() -> None:
     run, timed = items("sentences", SENTENCES).runs[0], make_run([0.0, 1.0])
     with pytest.raises(PhaselabError, match=r"run x: features\.hemodynamics: found hrf, expected none, for its items"):
-        grid.align(np.ones((2, 1)), run, HRF)
+        stimuli.align(np.ones((2, 1)), run, HRF)
     with pytest.raises(PhaselabError, match=r"run one: features\.hemodynamics: found none, expected hrf, average or"):
-        grid.align(np.ones((2, 1)), timed, ITEMS)
+        stimuli.align(np.ones((2, 1)), timed, ITEMS)
     with pytest.raises(ValueError, match="trim: found 5 with hemodynamics: none, expected 0"):
         FeatureSpec(hemodynamics="none")
 

@@ -3,7 +3,7 @@ r"""Task files: YAML files of lm-evaluation-harness, those that come with phasel
 The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
 knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
 the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or
-the question lists them all the same, it is not known. For questions in ``questions.jsonl``, an object a line::
+the question lists them all the same, it is not known. For ``questions.jsonl`` (question, choices, answer from 0)::
 
     task: my_questions
     dataset_path: json
@@ -51,7 +51,7 @@ def library() -> dict[str, Path]:
 
 
 def digest(path: Path, data: Data) -> str:
-    """Digest of what the items of a task file depend on: the file, what it includes, local data."""
+    """Digest of what the items of a task file depend on: the file, what it includes, local data (a hub's by name)."""
     task = read(path)
     for split, given in data.items():
         expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one", TaskError)
@@ -71,7 +71,7 @@ def load_items(
     """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
 
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
-    shots : examples before each question: the first of ``fewshot_split``, else of the questions, which are not asked.
+    shots : examples, 0 to 5: the first of the file's ``fewshot_split``, or else questions, which are then not asked.
     permute : list each item's choices in an order drawn with `seed`; needs ``choices`` and ``answer`` (a number).
     data : split -> JSON file to read in place of what the file names, for machines without a hub.
     trust : whether functions that the file names (``!function``) may run; those of phaselab's own library do.
@@ -83,6 +83,7 @@ def load_items(
     for name in (name for name, value in file.fields.items() if not (trust or own) and _functions(value)):
         code, safe = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
         expect(False, f"{file.at.get(name, path)}: {name}", f"{code}, which is code that would run", safe, TaskError)
+    expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5", TaskError)
     items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from phaselab.features.pooling import context_of
+from phaselab.features import context_of
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16

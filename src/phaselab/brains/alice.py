@@ -31,8 +31,7 @@ from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import read_text
 from phaselab.lazy import Lazy
-from phaselab.stimuli import Run, Stimulus, read_textgrid
-from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import BrainSpec, Training
 from phaselab.texts.books import BooksText, manifest_of
 from phaselab.texts.predictable import predictability

@@ -19,8 +19,7 @@ from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import read_text, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
-from phaselab.stimuli import Run, Stimulus
-from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli import Run, Stimulus, convolve_events
 from phaselab.study import Beside, BrainSpec, digest_of
 
 Subject = Literal["S01", "S02", "S03", "S04", "S05", "S06"]

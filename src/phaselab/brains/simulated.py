@@ -20,8 +20,7 @@ from scipy.linalg import toeplitz
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, standardise
 from phaselab.errors import expect
-from phaselab.stimuli import Run, Stimulus, convolve, resample
-from phaselab.stimuli.grid import convolve_events
+from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, resample
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
 

@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,24 +24,11 @@ class Array:
     where: str
     label: str
     path: Path
+    name: str  # the label, or that of the file
     values: Any
+    shape: tuple[int, ...]
     dtype: np.dtype[Any]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
-        return tuple(self.values.shape)
-
-    @property
-    def name(self) -> str:
-        """The label, or that of the file."""
-        return self.label or self.path.stem
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """What ``phaselab extract`` says of it (``layers``, ``hemodynamics``); empty for other arrays."""
-        found: Mapping[str, Any] = dict(getattr(self.values, "attrs", {})).get("phaselab", {})
-        return found
+    about: Mapping[str, Any]  # what ``phaselab extract`` says of it (``layers``, ``hemodynamics``); else empty
 
     def __getitem__(self, key: Any) -> np.ndarray:
         try:
@@ -76,7 +63,8 @@ def open_array(text: str, option: str) -> Array:
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
     kind = np.float32 if np.can_cast(found.dtype, np.float32) else np.float64  # whatever holds them exactly
-    return Array(where, label, path, found, np.dtype(kind))
+    about = getattr(found, "attrs", {}).get("phaselab", {})
+    return Array(where, label, path, label or path.stem, found, tuple(found.shape), np.dtype(kind), about)
 
 
 def check_real(values: Any, where: str) -> None:
@@ -112,14 +100,16 @@ Features = Mapping[int, Mapping[str, np.ndarray]]
 Responses = Mapping[str, Mapping[str, Any]]
 
 
-class Columns:
-    """(n_trs, n_voxels) of all runs and subjects, joined where it is read; columns that were read last are kept."""
+class Group:
+    """(n_trs, n_voxels) of subjects with the same runs, joined where it is read; what was read last is kept."""
 
-    def __init__(self, parts: Sequence[Sequence[Any]]) -> None:
-        self._parts = parts  # of each subject, those of each run
+    def __init__(self, subjects: Sequence[str], lengths: dict[str, int], parts: Sequence[Sequence[Any]]) -> None:
+        self.subjects, self.lengths, self._parts = subjects, lengths, parts  # `lengths`: run -> TRs; parts of each run
         self.ends = np.cumsum([of_subject[0].shape[1] for of_subject in parts])
-        self.shape = (sum(part.shape[0] for part in parts[0]), int(self.ends[-1]))
+        self.shape = (sum(lengths.values()), int(self.ends[-1]))
         self.dtype = np.result_type(*(part.dtype for of_subject in parts for part in of_subject))
+        self.runs = np.repeat(np.arange(len(lengths)), list(lengths.values()))  # (n_trs,) number of the run of each TR
+        self.subject_of = np.searchsorted(self.ends, np.arange(self.shape[1]), side="right")  # (n_voxels,) its number
         self._kept = slice(0, 0), np.empty((self.shape[0], 0), self.dtype)
 
     def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
@@ -139,25 +129,6 @@ class Columns:
                 row += part.shape[0]
         return out
 
-
-@dataclass(frozen=True)
-class Group:
-    """Subjects with the same runs: their names; run -> TRs, in the order of the features; their responses."""
-
-    subjects: tuple[str, ...]
-    lengths: dict[str, int]
-    Y: Columns
-
-    @property
-    def runs(self) -> np.ndarray:
-        """(n_trs,) number of the run of each TR."""
-        return np.repeat(np.arange(len(self.lengths)), list(self.lengths.values()))
-
-    @property
-    def subject_of(self) -> np.ndarray:
-        """(n_voxels,) number of the subject of each column."""
-        return np.searchsorted(self.Y.ends, np.arange(self.Y.shape[1]), side="right")
-
     def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
         values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
@@ -167,21 +138,15 @@ class Group:
 
     def split(self, values: np.ndarray) -> dict[str, np.ndarray]:
         """Subject -> its columns of (..., n_voxels)."""
-        return dict(zip(self.subjects, np.split(values, self.Y.ends[:-1], axis=-1), strict=True))
+        return dict(zip(self.subjects, np.split(values, self.ends[:-1], axis=-1), strict=True))
 
     def finite(self, columns: slice) -> np.ndarray:
         """float64 (n_trs, b) responses of some columns; refuses NaN and infinite values."""
-        values = self.Y[:, columns].astype(np.float64)
-        for bad in np.flatnonzero(~np.isfinite(values).all(axis=0)):
-            self.refuse(columns.start + int(bad))
+        values = self[:, columns].astype(np.float64)
+        for column, row in np.argwhere(~np.isfinite(values.T))[:1]:
+            subject, run = self.subjects[self.subject_of[columns.start + column]], list(self.lengths)[self.runs[row]]
+            raise PhaselabError(f"run {run}: subject {subject}: found NaN or infinite values, expected none")
         return values
-
-    def refuse(self, column: int) -> None:
-        """Say of which subject and run there are values in a column that are not finite."""
-        bad = ~np.isfinite(self.Y[:, column : column + 1][:, 0])
-        run = list(self.lengths)[self.runs[bad][0]]
-        where = f"run {run}: subject {self.subjects[self.subject_of[column]]}"
-        raise PhaselabError(f"{where}: found NaN or infinite values, expected none")
 
 
 def groups_of(X: Features, Y: Responses) -> list[Group]:
@@ -196,7 +161,7 @@ def groups_of(X: Features, Y: Responses) -> list[Group]:
     groups = []
     for runs, subjects in found.items():
         own = {run: lengths[run] for run in runs}
-        groups.append(Group(tuple(subjects), own, Columns([_checked(f"subject {s}", Y[s], own) for s in subjects])))
+        groups.append(Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects]))
     return groups
 
 
@@ -213,3 +178,31 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
         expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
         check_real(part, f"run {run}: {who}")
     return list(parts.values())
+
+
+def batches(n_voxels: int, size: int) -> Iterator[slice]:
+    """Ranges of `size` columns, of which the last may be shorter."""
+    for start in range(0, n_voxels, size):
+        yield slice(start, min(start + size, n_voxels))
+
+
+def by_region(
+    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
+) -> list[dict[str, Any]]:
+    """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
+    rows, regions = [], regions_of(rois)
+    for measure, values in measures.items():
+        for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
+            for roi, inside in regions.items():
+                known = of_layer[inside & ~np.isnan(of_layer)]
+                value = known.mean() if len(known) else np.nan
+                stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
+                key = {"measure": measure, "layer": layer, "subject": subject, "roi": roi}
+                rows.append(key | {"value": value, "stderr": stderr})
+    return rows
+
+
+def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
+    """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
+    names = np.asarray(rois).astype(str)
+    return {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}

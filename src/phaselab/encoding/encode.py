@@ -4,7 +4,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ import torch
 import zarr
 from scipy.stats import false_discovery_control
 
-from phaselab.encoding import reference, significance
-from phaselab.encoding.arrays import Features, Group, Responses, groups_of
+from phaselab.encoding import himalaya, significance
+from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of
 from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
-from phaselab.encoding.ridge import Plan, Splits, Targets, batch_size, find_device, solve
-from phaselab.encoding.ridge.targets import NOT_FINITE
+from phaselab.encoding.ridge import NOT_FINITE, Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.errors import expect
 from phaselab.lazy import View
 from phaselab.stats import check_ceiling, pearson
@@ -54,13 +52,11 @@ def encode(
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
-    Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit:
-    their voxels are columns of one matrix, read in batches. A voxel that is constant in a fold scores 0 there, which a
-    warning counts; one that is so in all of them has p = 1. The factorised features of a layer and a batch of voxels
-    take ``spec.memory`` GiB at most, beside about 100 bytes per voxel and fold.
+    Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit. A
+    voxel that is constant in a fold scores 0 there, which a warning counts; one that is so in all of them has p = 1.
+    Features of a layer and a batch of voxels take ``spec.memory`` GiB at most, and each voxel 100 bytes per fold.
 
-    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers). given :
-    for ``folds: given``, ``BrainData.folds``.
+    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers).
     """
     fits = [_GroupFit(group, spec, seed, device, given) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
@@ -92,11 +88,11 @@ class _GroupFit:
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
         self.targets = [
-            Targets.survey(group.Y, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
+            Targets.survey(group, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
             for train, test in self.folds
         ]
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
-            group.refuse(bad)
+            group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
                 many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
@@ -106,14 +102,14 @@ class _GroupFit:
 
     def score(self, X: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """r, p and alpha (n_voxels,) of the features (n_trs, p) of a layer; voxels are worked on batch by batch."""
-        n_voxels = self.group.Y.shape[1]
+        n_voxels = self.group.shape[1]
         r, alpha, counts = np.empty(n_voxels), np.empty(n_voxels), []
         for columns, fitted in self._fitted(X):
             # A voxel that is constant in the training set cannot be fitted: its best prediction is its mean.
             for part, (predicted, chosen) in zip(self.targets, fitted, strict=True):
                 out = [i - columns.start for i in part.left_out if columns.start <= i < columns.stop]
                 predicted[:, out], chosen[out] = 0, self.alphas[0]
-            measured = self.group.Y[:, columns]  # kept since it was fitted
+            measured = self.group[:, columns]  # kept since it was fitted
             predictions = [self._here(prediction) for prediction, _ in fitted]
             held = [self._here(measured[test]) for _, test in self.folds]
             of_folds = [torch.as_tensor(pearson(*pair)).cpu().numpy() for pair in zip(predictions, held, strict=True)]
@@ -128,17 +124,13 @@ class _GroupFit:
 
     def _fitted(self, X: np.ndarray) -> Iterator[tuple[slice, list[tuple[np.ndarray, np.ndarray]]]]:
         """Batches of voxels, each with predictions (n_test, b), less a mean, and alphas (b,) of every fold."""
-        n_trs, n_voxels = self.group.Y.shape
+        n_trs, n_voxels = self.group.shape
         memory, each_fold = self.spec.memory * 2**30, range(len(self.folds))
         # Beside the solver's: responses, predictions, both of them standardised, and what permutations give.
-        more = n_trs * (2 * self.group.Y.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
+        more = n_trs * (2 * self.group.dtype.itemsize + 44) + 40 * (1 + self.permutations.number)
         if self.spec.solver == "himalaya":
             for columns in batches(n_voxels, max(1, int(memory // (more + 64 * n_trs)))):
-                Y, fitted = self.group.Y[:, columns], []
-                for (train, test), part in zip(self.folds, self.targets, strict=True):
-                    data = X[train], Y[train], X[test]
-                    fitted.append(reference.ridge(*data, self.alphas, part.splits.folds, self.device.type))
-                yield columns, fitted
+                yield columns, [self._by_himalaya(X, k, columns) for k in each_fold]
             return
         n_test = max(part.n_test for part in self.targets)
         plan = self._plan(X, 0)
@@ -148,11 +140,11 @@ class _GroupFit:
                 yield columns, [self._by_plan(plans[k], k, columns) for k in each_fold]
             return
         # Too large to be held together: one after another, and predictions wait in a file.
-        ends = np.cumsum([0, *(part.n_test for part in self.targets)])
+        ends = np.cumsum([part.n_test for part in self.targets])
         alpha = np.empty((len(self.folds), n_voxels))
         with tempfile.TemporaryFile() as file:
             waiting = np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels))
-            rows = [waiting[start:stop] for start, stop in pairwise(ends)]
+            rows = np.split(waiting, ends[:-1])
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
@@ -166,9 +158,12 @@ class _GroupFit:
         train, test = self.folds[k]
         return Plan(X[train], self.targets[k].splits, self.alphas, X[test], device=str(self.device))
 
-    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+    def _by_himalaya(self, X: np.ndarray, k: int, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        (train, test), Y, inner = self.folds[k], self.group[:, columns], self.targets[k].splits.folds
+        return himalaya.ridge(X[train], Y[train], X[test], inner, self.alphas, self.device.type)
+
+    def _by_plan(self, plan: Plan, k: int, columns: slice) -> tuple[Any, np.ndarray]:
         fit = solve(plan, self.targets[k], predictions=True, columns=columns)
-        assert fit.predictions is not None
         return fit.predictions, fit.alpha
 
 
@@ -201,7 +196,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
 def summarise(
     scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
 ) -> pd.DataFrame:
-    """Rows of ``by_region``: ``r``; ``significant``, the share of voxels; ``r_normalised`` where a ceiling is known."""
+    """Rows of ``by_region``: ``r``; ``significant``, share; ``r_normalised`` by a ceiling. `rois` etc. (n_voxels,)."""
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}
@@ -209,28 +204,6 @@ def summarise(
             measures["r_normalised"] = normalise(score.r, ceiling[subject])
         rows += by_region(measures, score.layers, subject, rois[subject])
     return pd.DataFrame(rows)
-
-
-def by_region(
-    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
-) -> list[dict[str, Any]]:
-    """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
-    rows, regions = [], regions_of(rois)
-    for measure, values in measures.items():
-        for layer, of_layer in zip(layers, values.astype(np.float64), strict=True):
-            for roi, inside in regions.items():
-                known = of_layer[inside & ~np.isnan(of_layer)]
-                value = known.mean() if len(known) else np.nan
-                stderr = known.std(ddof=1) / len(known) ** 0.5 if len(known) > 1 else np.nan
-                key = {"measure": measure, "layer": layer, "subject": subject, "roi": roi}
-                rows.append(key | {"value": value, "stderr": stderr})
-    return rows
-
-
-def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
-    """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
-    names = np.asarray(rois).astype(str)
-    return {"all": np.ones(len(names), bool)} | {name: names == name for name in sorted({*names})}
 
 
 def write_voxels(scores: Mapping[str, Scores], path: Path) -> None:
@@ -249,9 +222,3 @@ def read_voxels(path: Path) -> dict[str, dict[str, np.ndarray]]:
         subject: {name: np.asarray(own[name]) for name in KEPT} | {"layers": np.asarray(own.attrs["layers"])}
         for subject, own in sorted(group.groups())
     }
-
-
-def batches(n_voxels: int, size: int) -> Iterator[slice]:
-    """Ranges of `size` columns, of which the last may be shorter."""
-    for start in range(0, n_voxels, size):
-        yield slice(start, min(start + size, n_voxels))

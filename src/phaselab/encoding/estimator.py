@@ -42,11 +42,8 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         dtype: str = "float32",
         independent: bool = False,
     ) -> None:
-        self.alphas = alphas
-        self.cv = cv
-        self.independent = independent
-        self.device = device
-        self.dtype = dtype
+        self.alphas, self.cv, self.independent = alphas, cv, independent
+        self.device, self.dtype = device, dtype
 
     def fit(self, X: Any, Y: Any, runs: Any = None) -> Self:
         """Fit to (n, n_features) and (n, n_targets) or (n,) arrays, also of Zarr or HDF5; `runs` (n,) stay whole."""

@@ -45,10 +45,8 @@ def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
         rows = np.sort(test)
         holes = (np.diff(rows) > 1) & (np.diff(runs[rows]) == 0)
         found = f"rows {rows[:5].tolist()} ... of one run tested with others between them: nothing is held out in time"
-        right = (
-            "whole runs (given, and each in one place), stretches of rows, or independent=True for rows without order"
-        )
-        expect(not holes.any(), f"cv: fold {number}", found, right)
+        ways = "stretches of rows, or independent=True for rows without order"
+        expect(not holes.any(), f"cv: fold {number}", found, f"whole runs (given, and each in one place), {ways}")
 
 
 def fold_weights(lengths: Sequence[int]) -> np.ndarray:
@@ -57,7 +55,7 @@ def fold_weights(lengths: Sequence[int]) -> np.ndarray:
 
 
 def contiguous(n: int, n_folds: int, gap: int = 0, times: np.ndarray | None = None) -> list[Fold]:
-    """Contiguous test stretches of nearly equal length, with `gap` of `times` (n,), ascending TRs, beside each."""
+    """Contiguous test stretches, nearly equal; `gap` TRs beside each, by ascending `times` (n,), are in neither set."""
     times, folds = np.arange(n) if times is None else times, []
     for test in _parts(np.arange(n), n_folds):
         first, last = times[test[[0, -1]]]
@@ -87,10 +85,7 @@ def parts_of(lengths: Mapping[str, int], spec: EncodingSpec, given: Given = None
 def outer_folds(
     runs: np.ndarray, spec: EncodingSpec, seed: int = 0, n_folds: int = 0, times: np.ndarray | None = None
 ) -> list[Fold]:
-    """Folds of a study by its ``folds``, ``n_folds`` and ``gap``: whole (n,) runs (`parts_of`), or contiguous.
-
-    Whole runs need no gap, for the scanner stopped in between. A job may ask for ``shuffled`` ones.
-    """
+    """Folds by a study's ``folds``, ``n_folds`` and ``gap``, which whole (n,) runs (`parts_of`) need not."""
     n_folds = n_folds or spec.n_folds
     if spec.folds == "given":
         return [(np.flatnonzero((runs != "test") & (runs != "")), np.flatnonzero(runs == "test"))]

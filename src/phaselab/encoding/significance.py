@@ -32,9 +32,6 @@ class Permutations:
     p = (1 + count) / (1 + permutations), where count is the number of permutations (of targets, for ``pooled``) whose
     mean correlation, folds weighted by length, is at least the observed one (Phipson and Smyth 2010). With several
     folds permuted means are multiplied by `WIDENING`, which makes p slightly too large at worst (notebook 14).
-
-    rows : of each fold, TRs that take part. moves : (1 + number, n_blocks) orders of blocks, or its stretches with
-    (1 + number,) lags for each of them, of which the first is what is observed.
     """
 
     def __init__(self, runs: Sequence[np.ndarray], block: int, number: int, seed: int, null: str) -> None:
@@ -48,6 +45,7 @@ class Permutations:
             blocks, number = [_blocks(run, block) for run in runs], number if null == "block" else 1
             self.rows, orders = [b.ravel() for b in blocks], [np.arange(len(b)) for b in blocks]
             moves = [np.vstack([order, rng.permuted(np.tile(order, (number, 1)), axis=1)]) for order in orders]
+        # Of each fold (1 + number, n_blocks) orders of blocks, or its stretches and their lags; the first is observed.
         self.null, self.number, self.moves = null, number, moves
 
     def count(self, predictions: Sequence[Any], targets: Sequence[Any]) -> np.ndarray:

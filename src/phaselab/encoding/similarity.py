@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from phaselab.encoding.arrays import Features, Responses, groups_of
-from phaselab.encoding.encode import regions_of
+from phaselab.encoding.arrays import Features, Responses, groups_of, regions_of
 from phaselab.encoding.significance import stretches_of
 from phaselab.errors import expect
 from phaselab.stats import unit
@@ -32,7 +31,7 @@ def summarise(
     for measure, group in product(measures, groups_of(X, Y)):
         matrix, far = MATRICES[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
-        for subject, at in zip(group.subjects, pairwise([0, *group.Y.ends]), strict=True):
+        for subject, at in zip(group.subjects, pairwise([0, *group.ends]), strict=True):
             responses = group.finite(slice(*at))
             for roi, inside in regions_of(rois[subject]).items():
                 if measure == "rsa" and inside.sum() < 2:
@@ -70,7 +69,7 @@ def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     """Centred products between TRs of pairs `far`, of length 1; (n, n). The cosine of two is debiased linear CKA.
 
     Linear CKA is the cosine between the centred XX' and YY' (Kornblith et al. 2019, ICML). With as many features as TRs
-    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred,
+    it is far above 0 for noise; debiased, the diagonal is left out and each matrix U-centred (Székely, Rizzo 2014),
 
         a_ij - sum_k a_ik / (n - 2) - sum_k a_kj / (n - 2) + sum_kl a_kl / ((n - 1)(n - 2)),  i != j,
 

@@ -112,7 +112,7 @@ def similarity_matrices(
 
 
 def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
-    """Values of sampled vertices spread to all of fsaverage5, for looking at only: (20484,), left hemisphere first.
+    """Values (n,) of each subject's `vertices` (right: + 10242) on all of fsaverage5, to be looked at only: (20484,).
 
     A vertex takes the mean over subjects of the nearest sampled one within `reach` mm on the white surface, else NaN.
     """

@@ -7,8 +7,7 @@ import pandas as pd
 import torch
 
 from phaselab.errors import expect
-from phaselab.features.passes import opening
-from phaselab.features.pooling import context_of
+from phaselab.features import context_of, opening
 
 LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's context has room for it
 
@@ -17,7 +16,7 @@ LENGTH = 40  #: tokens of a sequence before it is repeated, where the model's co
 def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
     """Induction and previous-token score of every attention head on random sequences that are shown twice in a row.
 
-    Sequences begin as passes do (``features.passes.opening``); none holds a token twice within a half, if there are
+    Sequences begin as passes do (``features.opening``); none holds a token twice within a half, if there are
     enough. One row a head (`task`) and measure: `layer` counts from 1; standard errors are over sequences. Measures:
 
     - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over

@@ -88,7 +88,7 @@ def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
 )
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
-    from phaselab.encoding.unique import unique_contribution
+    from phaselab.encoding.himalaya import unique_contribution
 
     bench, study, device = unit.bench, unit.bench.study, unit.bench.device
     nuisance, rule, layers = bench.trimmed(bench.brain.nuisance), study.phases.layer, sorted(unit.aligned)

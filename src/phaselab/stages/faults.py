@@ -82,7 +82,7 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
         with noting("--" if wanted else f"{at}."):
             choose(revisions, wanted or model.checkpoints)
     if sizes:
-        from phaselab.features.pooling import chosen_layers
+        from phaselab.features import chosen_layers
 
         with noting(f"{at}: "):
             layers, of_rule = chosen_layers(features.layers, sizes["layers"], model.name), bench.study.phases.layer
@@ -100,7 +100,7 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     """The brain data, and whether rule, probes, haemodynamics, folds and permutations suit them."""
     from phaselab.behaviour.score import GENERATED, KNOWING, MEASURES
     from phaselab.encoding import shuffled_stimulus
-    from phaselab.encoding.encode import regions_of
+    from phaselab.encoding.arrays import regions_of
     from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
     from phaselab.encoding.significance import Permutations
     from phaselab.encoding.similarity import far_pairs

@@ -91,7 +91,7 @@ def intrinsic_dimension(nearest: np.ndarray) -> tuple[float, float]:
 
 @measure(version=1)
 def intrinsic_dimension_mle(nearest: np.ndarray) -> tuple[float, float]:
-    """Inverse mean log ratio of the tenth neighbour's distance to the others', pooled (Levina & Bickel 2004)."""
+    """Inverse mean log distance ratio of tenth neighbour and others (Levina, Bickel 2004; MacKay, Ghahramani 2005)."""
     n, k = nearest.shape
     value = n * (k - 1) / np.log(nearest[:, -1:] / nearest[:, :-1]).sum()
     return value, value / np.sqrt(n * (k - 1))

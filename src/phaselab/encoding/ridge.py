@@ -1,24 +1,34 @@
-"""Factorisations of the features of one layer: of the whole training set and of each fold.
+"""Ridge regression with one alpha per target, for thousands of ridges on the same responses.
 
+As much as can be is shared: ``Splits`` by everything, ``Targets`` (responses, which may be larger than memory) by all
+layers of all models, a ``Plan`` by all subjects of one stimulus. *The encoder, derived* has the mathematics:
 X = U S V' on the training set, r its rank. In fold k the training rows of U S have the singular value decomposition
 A_k L^(1/2) Q', and P = L^(-1/2) Q' S takes U to the whitened directions of the fold. z = P (U'Y)_train,
 w = P (U'Y)_validation and M = P (U'U)_validation P' give the score of every alpha without a prediction, and
-K_ij = M_ij L_j / (L_j - L_i) all alphas from one product: see *The encoder, derived*. Factorisations are float64;
-what is rounded to `dtype` has been whitened and is of order one, so that huge or collinear features cost no precision.
+K_ij = M_ij L_j / (L_j - L_i) all alphas from one product. Factorisations are float64; what is rounded to `dtype` has
+been whitened and is of order one, so that huge or collinear features cost no precision.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from itertools import pairwise
+from typing import Any, Self
 
 import numpy as np
 import torch
 
 from phaselab.encoding.arrays import check_real
-from phaselab.encoding.ridge.targets import TRAIN, VALIDATE, Batch, Splits, Targets
+from phaselab.encoding.folds import Fold
 from phaselab.errors import PhaselabError, expect
+from phaselab.lazy import View
 
+#: Roles of a row in a fold.
+TRAIN, VALIDATE = 1, 2
+#: Bytes of responses that are looked through at once before anything is fitted.
+SURVEYED_AT_ONCE = 1 << 25
+#: Why a target is left out.
+NOT_FINITE, CONSTANT = "NaN or infinite values", "constant in the training set"
 #: Relative distance below which two eigenvalues are near: an error of NEAR^2 / 2, against one of rounding / NEAR.
 NEAR = {torch.float32: 3e-3, torch.float64: 1e-6}
 #: Share of the largest eigenvalue below which others are computed again from what the larger ones leave.
@@ -29,6 +39,185 @@ STEEP = 16.0
 NEAR_ROWS = 64
 #: The paper's candidates.
 ALPHAS = tuple(float(f"1e{power}") for power in range(-12, 13))
+#: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
+SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
+
+
+class Splits:
+    """Rows of a training set that train and validate in each fold, and the pieces that they share.
+
+    A piece is a set of rows with the same role in every fold: sums over a fold are sums over its pieces.
+
+    n, folds : number of rows; (train, validation) row numbers, none in both.
+    roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.
+    order : (n,) row numbers, piece after piece, ascending in each; None where they are so already.
+    slices : where each piece is in that order.
+    """
+
+    def __init__(self, n: int, folds: tuple[Fold, ...]) -> None:
+        expect(len(folds), "cv", "no fold", "at least 1 (two sets of rows)")
+        self.n, self.folds = n, folds
+        role = np.zeros((n, len(folds)), dtype=np.int8)
+        for number, (train, validation) in enumerate(folds):
+            rows = np.concatenate([train, validation])
+            good = len(train) and len(validation) and rows.dtype.kind in "iu" and len(np.unique(rows)) == len(rows)
+            good = good and rows.min() >= 0 and rows.max() < n
+            found = f"rows {train[:5]} ... that train and {validation[:5]} ... that validate"
+            expect(good, f"cv: fold {number}", found, f"some of each, numbers from 0 to {n - 1}, each once")
+            role[train, number] = TRAIN
+            role[validation, number] = VALIDATE
+        kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)
+        # In the order in which they appear.
+        rank = np.argsort(np.argsort(first))[kind.ravel()]
+        self.roles = kinds[np.argsort(first)]
+        order = np.argsort(rank, kind="stable")
+        self.order = order if (np.diff(order) < 0).any() else None
+        ends = np.cumsum([0, *np.bincount(rank)]).tolist()
+        self.slices = [slice(*of) for of in pairwise(ends)]
+
+    def pieces(self, fold: int, role: int) -> list[int]:
+        """Pieces that have a role in a fold."""
+        return [int(i) for i in np.flatnonzero(self.roles[:, fold] == role)]
+
+    def rows(self, fold: int, role: int) -> list[slice]:
+        """Where the rows of a fold are in `order`."""
+        ranges: list[slice] = []
+        for i in self.pieces(fold, role):
+            piece = self.slices[i]
+            if ranges and ranges[-1].stop == piece.start:
+                piece = slice(ranges.pop().start, piece.stop)
+            ranges.append(piece)
+        return ranges
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some of the ``Targets``."""
+
+    Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
+    Y_test: torch.Tensor | None
+    sums: torch.Tensor
+    squares: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """Responses, and what of them does not depend on features; made by ``Targets.survey``."""
+
+    sources: list[tuple[Any, Any]]  # arrays and their rows: the training set, then the test set if there is one
+    splits: Splits
+    n_test: int
+    left_out: dict[int, str]  # target -> why it is not fitted
+    kept: np.ndarray  # (n_kept,) numbers of the other targets
+    mean: np.ndarray  # float64 (n_targets,) of the training set
+    scale: np.ndarray  # float64 (n_targets,) powers of 2 by which targets are multiplied while they are solved
+    taken_off: np.ndarray  # the mean, rounded to the precision of the responses
+    sums: np.ndarray  # (n_pieces, n_targets), scaled
+    squares: np.ndarray  # (n_folds, n_targets) about the mean of each validation set, scaled; 0: a set is constant
+    test_constant: np.ndarray  # (n_targets,) constant in the test set
+
+    @classmethod
+    def survey(
+        cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
+    ) -> Self:
+        """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
+
+        Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.
+        train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
+        Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
+        """
+        known = {"Y": (Y, train), "Y_test": (Y if Y_test is None and test is not None else Y_test, test)}
+        sources, lengths = list[tuple[Any, Any]](), list[int]()
+        for name, (values, rows) in known.items():
+            if values is None:
+                continue
+            check_real(values, name)
+            expect(len(values.shape) == 2, name, f"shape {tuple(values.shape)}", "(samples, targets)")
+            width, n_targets = values.shape[1], Y.shape[1]
+            expect(width == n_targets, name, f"{width} targets", f"{n_targets} as in Y")
+            sources.append((values, slice(None) if rows is None else rows))
+            lengths.append(values.shape[0] if rows is None else len(rows))
+        expect(lengths[0] == splits.n, "Y", f"{lengths[0]} samples", f"{splits.n} as in X")
+        at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
+        parts = []
+        for start in range(0, n_targets, at_once):
+            columns = np.arange(start, min(start + at_once, n_targets))
+            parts.append(_look(splits, *(_read(*source, columns) for source in sources)))
+        finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
+        out = np.flatnonzero(~finite | constant)
+        left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
+        kept = np.setdiff1d(np.arange(n_targets), out)
+        return cls(sources, splits, sum(lengths[1:]), left_out, kept, *found)
+
+    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
+        """These of the kept targets, in ascending order."""
+        mean, scale = self.taken_off[columns], self.scale[columns]
+
+        def ready(source: tuple[Any, Any]) -> torch.Tensor:
+            # A mean that is large against the variance must go before rounding.
+            values = torch.from_numpy(_read(*source, columns))
+            values = values.to(torch.promote_types(values.dtype, dtype))
+            values = values - torch.from_numpy(mean).to(values.dtype)
+            if (scale != 1).any():
+                values *= torch.from_numpy(scale).to(values.dtype)
+            return values.to(device, dtype)
+
+        Y, *held = map(ready, self.sources)
+        if self.splits.order is not None:
+            Y = Y[torch.from_numpy(self.splits.order).to(device)]
+        sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
+        return Batch(Y, held[0] if held else None, sums, squares)
+
+
+def _read(values: Any, rows: Any, columns: np.ndarray) -> np.ndarray:
+    """(n_rows, n_columns) of an array that may be larger than memory, float32 or float64; `columns` ascend."""
+    values = View(values, columns=columns)[:, :][rows]
+    kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
+    return np.require(values, kind, ["C", "W"])
+
+
+def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
+    """Which of some targets, (n, b) and (n_test, b), are finite and constant; then the arrays of ``Targets``."""
+    if splits.order is not None:
+        raw = raw[splits.order]
+    # Of each piece. NaN and infinite values show in them as well.
+    pieces = [raw[rows] for rows in splits.slices]
+    highest, lowest = (np.array([f(piece, axis=0) for piece in pieces], np.float64) for f in (np.max, np.min))
+    high, low = highest.max(axis=0), lowest.min(axis=0)
+    finite = np.isfinite(high) & np.isfinite(low)
+    test_constant = np.zeros(len(high), bool)
+    if held is not None:
+        most, least = held.max(axis=0), held.min(axis=0)
+        finite &= np.isfinite(most) & np.isfinite(least)
+        test_constant = most == least
+    with np.errstate(invalid="ignore"):
+        spread = high - low
+    values = raw.astype(np.float64)
+    values[:, ~finite] = 0
+    # In the precision of the responses, so that every batch takes off exactly this.
+    taken_off = values.mean(axis=0).astype(raw.dtype).astype(np.float64)
+    values -= taken_off
+    # Powers of 2, which is exact: fourth powers of a response in tesla, or in units of 1e10, are not float32 numbers.
+    power = np.frexp(np.where(finite, spread, 0))[1]
+    scale = np.ldexp(1.0, np.where(abs(power) > 12, -power.clip(-1000, 1000), 0))
+    if (scale != 1).any():
+        values *= scale
+    parts = [values[rows] for rows in splits.slices]
+    sums = np.stack([part.sum(axis=0) for part in parts])
+    piece_squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
+    squares = np.empty((len(splits.folds), len(high)))
+    for fold, (_, validation) in enumerate(splits.folds):
+        mine, others = splits.pieces(fold, VALIDATE), splits.pieces(fold, TRAIN)
+        squares[fold] = (piece_squares[mine].sum(axis=0) - sums[mine].sum(axis=0) ** 2 / len(validation)).clip(0)
+        # What rounding leaves of a constant is no variance, and nothing is learned from one.
+        for part in (mine, others):
+            squares[fold][highest[part].max(axis=0) == lowest[part].min(axis=0)] = 0
+    mean = taken_off + sums.sum(axis=0) / splits.n / scale
+    return finite, spread == 0, mean, scale, taken_off, sums, squares, test_constant
+
+
+#: (rows, columns, block) of M near the diagonal and on it.
+Blocks = list[tuple[slice, slice, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -49,7 +238,7 @@ class FoldPlan:
     z: Side
     w: Side
     K: torch.Tensor  # (r_k, r_k), zero for near pairs
-    near: list[tuple[slice, slice, torch.Tensor]]  # (rows, columns, block) of M near the diagonal and on it
+    near: Blocks
     numerator: torch.Tensor  # (n_alphas, r_k) g divided by its largest value, which a correlation does not see
     denominator: torch.Tensor  # (n_alphas, 2 r_k) for z K z, then for z M z near the diagonal
 
@@ -76,7 +265,6 @@ class Plan:
     """Factorisations of the features of one layer, for any number of responses.
 
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
-    splits : folds over the rows of X, by which alpha is chosen; in each everything is centred on its own mean.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
     dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
 
@@ -170,9 +358,7 @@ class Plan:
         root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
 
-    def _kernels(
-        self, M: torch.Tensor, lam: torch.Tensor
-    ) -> tuple[torch.Tensor, list[tuple[slice, slice, torch.Tensor]]]:
+    def _kernels(self, M: torch.Tensor, lam: torch.Tensor) -> tuple[torch.Tensor, Blocks]:
         """K, and M near the diagonal as blocks, of M in `dtype`; `lam` ascending."""
         r = len(lam)
         # In ascending order near ones are neighbours: the first and the last of each.
@@ -262,10 +448,6 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     return values
 
 
-#: Targets of a batch at least, where memory is scarce, and at most: larger ones leave the cache of a CPU.
-SMALLEST_BATCH, LARGEST_BATCH = 16, {"cpu": 512, "cuda": 8192}
-
-
 @dataclass(frozen=True)
 class Fit:
     """What was learned of each target; NaN where it was left out, None where it was not asked for."""
@@ -302,16 +484,19 @@ def solve(
     kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
     size = LARGEST_BATCH[plan.device.type]
     for start in range(0, len(kept), size):
-        part = targets.batch(kept[start : start + size], plan.device, plan.dtype)
+        chosen = kept[start : start + size]
+        part = targets.batch(chosen, plan.device, plan.dtype)
         index, score, Z = _search(plan, part)
-        at, units = part.columns - columns.start, 1 / targets.scale[part.columns]
+        at, units = chosen - columns.start, 1 / targets.scale[chosen]
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
         # Divided by the largest g, which keeps it off the smallest numbers.
         shrunk = relative[index].T * Z
         if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
-            test_score = _correlation(predicted, part.Y_test).cpu().numpy()
-            fit.test_score[at] = np.where(targets.test_constant[part.columns], 0, test_score)
+            f, y = predicted - predicted.mean(0), part.Y_test - part.Y_test.mean(0)
+            norm = ((f**2).sum(0) * (y**2).sum(0)).sqrt()
+            r = torch.where(norm > 0, (f * y).sum(0) / norm, 0).cpu().numpy()
+            fit.test_score[at] = np.where(targets.test_constant[chosen], 0, r)
             if fit.predictions is not None:
                 fit.predictions[:, at] = (predicted * top[index]).cpu().numpy() * units
         if fit.weights is not None:
@@ -338,8 +523,6 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
         z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
-        if part.silent is not None:
-            z[:, part.silent[k]] = 0
         scores += _scores(fold, part.squares[k], z, w)
     scores /= len(plan.folds)
     best = scores.max(0).values
@@ -387,9 +570,3 @@ def _scores(fold: FoldPlan, squares: torch.Tensor, z: torch.Tensor, w: torch.Ten
     # Of predictions divided by their largest g.
     norm = (fold.denominator @ pairs).clamp_min_(0).mul_(squares).sqrt_()
     return torch.where(norm > 0, numerator / norm, 0)
-
-
-def _correlation(predicted: torch.Tensor, Y: torch.Tensor) -> torch.Tensor:
-    predicted, Y = predicted - predicted.mean(0), Y - Y.mean(0)
-    norm = ((predicted**2).sum(0) * (Y**2).sum(0)).sqrt()
-    return torch.where(norm > 0, (predicted * Y).sum(0) / norm, 0)
