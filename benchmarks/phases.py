@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -209,7 +210,9 @@ def power(simulations: int) -> tuple[list[Row], list[dict[str, float]]]:
         met = None if goal is None else value >= goal if goal > 0.5 else value <= goal
         said = "" if goal is None else f"{'>=' if goal > 0.5 else '<='} {goal:g}"
         rows.append(Row(f"{PHASES[phase - 1]} found: {cell.title}", value, "share", said, met))
-    table = detachment_power((0, 1, 2, 3, 4, 6, 10), (12, 20, 40), (1, 3, 6), n_simulations=max(5, simulations // 10))
+    depths, designs = (0, 1, 2, 3, 4, 6, 10), product((12, 20, 40), (1, 3, 6))
+    few = max(5, simulations // 10)
+    table = pd.concat([detachment_power(depths, *design, n_simulations=few) for design in designs])
     return rows, table.to_dict("records")
 
 

@@ -389,8 +389,9 @@ def findings(text: str, folder: Path) -> None:
     for phase, name in ((1, "alignment"), (2, "detachment"), (3, "realignment")):
         said = re.findall(rf"^- {phase} {name} is \*\*(.*?)\*\* in (.*?)\. ", text, re.MULTILINE)
         own = verdicts[verdicts["phase"] == phase]
-        assert said == [*zip(own["verdict"], own["model"], strict=True)]
-        assert numbers(text, rf"claim {phase} (?:is found )?in #") == [(own["verdict"] == "found").sum()]
+        # Published studies stand beside it.
+        assert [pair for pair in said if pair[1] in results] == [*zip(own["verdict"], own["model"], strict=True)]
+        assert numbers(text, rf"claim {phase} (?:is found )?in #") == [sum(verdict == "found" for verdict, _ in said)]
     for name, result in results.items():
         assert not result.brain.decided
         least = f"<td>{name}</td> <td>3</td> <td>2</td> <td>not known</td>"

@@ -711,7 +711,7 @@ def test_noise_on_a_plateau_is_no_fall(subjects: int, n: int, rho: float, shared
 
 
 def test_deeper_falls_are_found_more_often() -> None:
-    table = detachment_power((0.0, 2.0, 6.0), (24,), (6,), n_simulations=15)
+    table = detachment_power((0.0, 2.0, 6.0), 24, 6, n_simulations=15)
     assert table["power"].is_monotonic_increasing
     assert table["power"].iloc[0] <= 0.2
     assert table["power"].iloc[-1] >= 0.9

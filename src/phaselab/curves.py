@@ -198,21 +198,14 @@ def _curve(rows: pd.DataFrame, of: str, measure: str, layer: int = -1) -> Curve:
     if not len(value):
         raise NothingToDraw(f"curves: {measure}: found no {of} with a value at each checkpoint, expected one or more")
     names, at = value.index if value.size else value.index[:0], value.columns
-    # Sums over many replicates depend on the array's layout in their last digit: it stays as it was.
-    values, errors = (
-        np.array(table.loc[names, at], dtype=float, order="F" if of == "task" else "C")
-        for table in (value, means["stderr"].unstack())
-    )
+    values, errors = (t.loc[names, at].to_numpy(dtype=float) for t in (value, means["stderr"].unstack()))
     return Curve(of, tuple(names), at.to_numpy(dtype=float), values, errors, layer, (*notes, *more))
 
 
 def brain_by_subject(
     curves: pd.DataFrame, roi: str = "all", layer: float | str | None = None, measure: str = ""
 ) -> Curve:
-    """The brain score of one model in each subject: what figures draw and the test of the phases tests.
-
-    `layer` : see `brain_layer`; `measure` is that of ``brain_measure`` unless given.
-    """
+    """The brain score of one model in each subject; by `brain_layer`, and `brain_measure` unless `measure` is given."""
     measure = measure or brain_measure(curves)
     chosen = brain_layer(curves, layer, roi, measure)
     rows = select(curves, perspective="brain", measure=measure, roi=roi)
@@ -231,9 +224,8 @@ def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] |
 def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:
     """Mean of ``value`` over the rows of each group with its 95 % interval: `by`, value, low, high, n, in order.
 
-    The rows' own ``stderr`` are taken as independent (items of tasks, folds of probes): 1.96 times
-    ``sqrt(sum(stderr**2)) / n`` to both sides. With `scatter`, where a group has several rows (subjects, seeds), it is
-    Student's t interval over them: ``mean ± t(.975, n - 1) s / sqrt(n)``.
+    The rows' own ``stderr`` are taken as independent (items of tasks, folds of probes). With `scatter`, where a group
+    has several rows (subjects, seeds), it is Student's t interval over them.
     """
     from scipy import stats
 

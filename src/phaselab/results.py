@@ -32,15 +32,9 @@ CURVE_TYPES = dict.fromkeys(CURVE_COLUMNS, "str") | dict.fromkeys(("step", "toke
 CURVE_TYPES |= dict.fromkeys(("value", "stderr"), "float64")
 #: What stands where a column does not apply.
 ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
-
 MANIFEST = "manifest.json"
-#: Seconds after which a half-written folder is taken for abandoned: no unit takes two days.
-LEFT_ALONE = 2 * 24 * 3600
-
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
-#: What stands for no number in a column of numbers, whatever its case.
-_NO_NUMBER = ("", "na", "n/a", "nan", "none", "null")
 
 
 class DataMissing(PhaselabError, FileNotFoundError):
@@ -125,15 +119,12 @@ def folders(root: Path) -> list[Path]:
 
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
-    """Write a folder of results whole or not at all: yields one beside it, which takes its place when the block ends.
-
-    What was there stays as it was after an exception or a kill. Of several writers the last one wins.
-    """
+    """Write a folder of results whole or not at all: yields one beside it, which takes its place at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left in folder.parent.glob(f".{folder.name}.*"):
         # Left by a process that was killed; a younger one may be at work in its own, and just have ended.
         with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > LEFT_ALONE:
+            if time.time() - left.stat().st_mtime > 2 * 24 * 3600:  # no unit takes two days
                 shutil.rmtree(left, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
@@ -159,7 +150,7 @@ def _flush(folder: Path) -> None:
 
 
 def _put(aside: Path, folder: Path) -> None:
-    """Give a folder the place of another one, if there is one, which is then in its own or removed."""
+    """Give a folder the place of another one, if there is one; of several writers the last one wins."""
     old = aside.with_suffix(".old")
     while not _exchanged(aside, folder):
         # Nothing is there, or the file system cannot do it: a rename replaces no folder with files in it, so the old
@@ -221,7 +212,7 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write(aside, index=False)
 
 
-def write_json(value: Mapping[str, Any], path: Path) -> None:
+def write_json(value: object, path: Path) -> None:
     """Write a small file of notes, whole or not at all."""
     with write_file(path) as aside:
         aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -264,10 +255,6 @@ class Store:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", home(self.root))
 
-    def try_writing(self, study: str) -> None:
-        """See that the results of a study can be written, before any is computed; PhaselabError where they cannot."""
-        try_beside(self.curves(study))
-
     def study(self, study: str) -> Path:
         """The folder of a study."""
         return self.root / study
@@ -278,7 +265,7 @@ class Store:
 
     @property
     def stamps(self) -> Path:
-        """Digests of large files, by path, size and time: they are read once (``stamped_digest``)."""
+        """Where ``stamped_digest`` keeps digests of large files."""
         return self.root / ".stamps"
 
 
@@ -327,7 +314,7 @@ def numbers(column: "pd.Series[Any]", where: str) -> np.ndarray:
     """
     if not pd.api.types.is_numeric_dtype(column):
         column = column.astype("str").str.strip()
-        column = column.mask(column.str.lower().isin(_NO_NUMBER))
+        column = column.mask(column.str.lower().isin(["", "na", "n/a", "nan", "none", "null"]))
     values = pd.to_numeric(column, errors="coerce")
     right = "a number written out, as 1000 for 1,000 or step1000, 1000000 for 1M, 0.452 for 45.2% or 0,452; or nothing"
     for row in np.flatnonzero(values.isna() & column.notna()):

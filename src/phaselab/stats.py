@@ -1,8 +1,9 @@
-"""The one Pearson correlation, the one centred kernel alignment, and what a noise ceiling may be."""
+"""The one Pearson correlation, the one centred kernel alignment, what a noise ceiling may be; tests of many models."""
 
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from phaselab.errors import expect
 
@@ -51,3 +52,33 @@ def check_ceiling(ceiling: np.ndarray, where: str) -> None:
         value, ask = ceiling[wrong[0]], " (in percent?)" * bool(1 < ceiling[wrong].max() <= 100)
         expected = f"a correlation from 0 to 1, or NaN where none is known{ask}"
         expect(False, where, f"{value:g} for voxel {wrong[0]}, and {len(wrong)} of {len(ceiling)} so", expected)
+
+
+def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Holm's step-down adjusted p-values, (m,); NaN stands outside."""
+    values = np.asarray(p, dtype=float)
+    order = np.argsort(values, kind="stable")  # NaN last
+    many = np.isfinite(values).sum() - np.arange(values.size)
+    stepped = np.maximum.accumulate(values[order] * many)
+    return np.minimum(stepped, 1.0)[np.argsort(order)]
+
+
+def dates_together(first: npt.ArrayLike, second: npt.ArrayLike, lag: float = 0.5) -> dict[str, float]:
+    """Whether models in which the one comes later also have the other later; both (n_models,) tokens, NaN allowed.
+
+    tau, p : Kendall's rank correlation of the dates; mean_lag, low, high : decades by which the first comes after the
+    second, and the 90 % interval of the mean; p_lag : of a mean lag of `lag` decades or more (two one-sided t-tests,
+    Schuirmann 1987). NaN below four models: ranks of three decide nothing.
+    """
+    from scipy import stats
+
+    dates = np.log10([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+    one, other = dates[:, np.isfinite(dates).all(axis=0)]
+    told = dict.fromkeys(("tau", "p", "mean_lag", "low", "high", "p_lag"), np.nan) | {"n": float(one.size)}
+    if one.size < 4:
+        return told
+    rank, apart, free = stats.kendalltau(one, other), one - other, one.size - 1
+    mean, error = float(apart.mean()), max(float(stats.sem(apart)), 1e-12)
+    low, high = stats.t.interval(0.9, free, mean, error)
+    told |= {"tau": rank.statistic, "p": rank.pvalue, "mean_lag": mean, "low": low, "high": high}
+    return told | {"p_lag": stats.t.sf((lag - abs(mean)) / error, free)}

@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter
+from operator import attrgetter, not_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -26,13 +26,17 @@ from phaselab.files import home, parse_yaml, read_text
 Section = TypeVar("Section", bound="Strict")
 #: A field, values of it, and the fields of the same section that are then ignored.
 IGNORED: tuple[tuple[str, tuple[Any, ...], tuple[str, ...]], ...] = (
+    ("text", ("world",), ("vocabulary",)),
     ("hemodynamics", ("hrf", "none"), ("delays",)),
+    ("hemodynamics", ("none",), ("resample",)),
     ("context", ("text", "words"), ("seconds",)),
     ("context", ("text", "seconds"), ("window", "stride")),
     ("folds", ("runs", "given"), ("n_folds",)),
     ("permutations", (0,), ("block", "null", "fdr")),
     ("null", ("circular",), ("block",)),
+    ("probes", ((),), ("sparse", "logistic")),
 )
+NO_SUCH = "expected no such field: it would be ignored"
 Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 #: What numpy and torch take; limits here and below are where a slip of the keyboard would cost hours.
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -51,7 +55,7 @@ Beside = Annotated[Path, _FOLDER, _NAME]
 
 
 class StudyError(PhaselabError):
-    """A study file that cannot be used; the message names the file, the field and what was expected."""
+    """A study file that cannot be used."""
 
 
 def _fault(found: Any, message: str, *at: str | int, kind: Any = "rule") -> InitErrorDetails:
@@ -60,7 +64,10 @@ def _fault(found: Any, message: str, *at: str | int, kind: Any = "rule") -> Init
 
 
 class Strict(BaseModel):
-    """Base of all sections: an unknown field is an error, and nothing changes after validation."""
+    """Base of all sections: an unknown field is an error, and nothing changes after validation.
+
+    Fields with ``exclude_if=not_`` are younger than the others: sections without them are the same as before.
+    """
 
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
@@ -82,17 +89,16 @@ class Strict(BaseModel):
 
     def given(self, name: str) -> bool:
         """Whether a field was given; by what ``model_dump`` wrote, which has all of them, only another value is."""
-        fields = type(self).model_fields
-        always = {field for field, of in fields.items() if of.exclude_if is None}
-        dumped = self.model_fields_set >= always and getattr(self, name) == fields[name].default
-        return name in self.model_fields_set and not dumped
+        fields, found = type(self).model_fields, self.model_fields_set
+        dumped = found >= {field for field, of in fields.items() if of.exclude_if is None}
+        return name in found and not (dumped and getattr(self, name) == fields[name].default)
 
     def ignored(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored, and the sentence of each."""
         for field, values, names in IGNORED:
             for name in filter(self.given, names if (value := getattr(self, field, None)) in values else ()):
-                why = f"found {shown(getattr(self, name))} with {field}: {value}"
-                yield name, f"{why}, expected no such field: it would be ignored"
+                why = f"with {field}: {value}" if value != () else f"without {field}"
+                yield name, f"found {shown(getattr(self, name))} {why}, {NO_SUCH}"
 
 
 class Mix(Strict):
@@ -107,16 +113,14 @@ class Training(Strict):
 
     ``mix``: which mixture of the ``text``, for ``world`` ``en`` (one language) or ``en+vo`` (two). ``mixes``: a
     schedule, for ``world`` of these and of ``narrative`` (mostly stories alone) and ``off-domain`` (mostly arithmetic,
-    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of the
-    byte-pair encoding (``books``); ``world`` has one token per word. ``context``: tokens of a sequence; ``batch``:
-    sequences of a step; ``steps * batch * context`` tokens are seen in all. ``checkpoints``: how many, evenly spaced in
-    log steps, first and last included.
+    code-like lines, look-ups, logs); held-out loss and tasks are then still of ``mix``. ``vocabulary``: tokens of
+    ``books``; ``world`` has one per word. ``context``: tokens of a sequence; ``batch``: sequences of a step.
+    ``checkpoints``: how many, evenly spaced in log steps, first and last included.
     """
 
     text: Literal["world", "books"]
     mix: str = "en"
-    # Left out where there is none, so that models without a schedule are the same as before there were schedules.
-    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=lambda mixes: not mixes)
+    mixes: tuple[Mix, ...] = Field(default=(), exclude_if=not_)
     architecture: Literal["gpt_neox", "olmo2", "llama"]
     hidden_size: int = Field(default=128, ge=8, le=2**16)
     layers: int = Field(default=3, ge=1, le=1000)
@@ -193,12 +197,10 @@ class FeatureSpec(Strict):
 
     ``context``: ``text`` (each text alone, as in the paper), ``seconds`` (after the texts of the last ``seconds``
     seconds) or ``words`` (a sliding window). ``layers``: ``all``, or numbers: 0 is the embedding output, -1 the last
-    layer. ``empty``: a text without a token is ``zero`` (as in the paper), or has the value of the text before it
-    (``carry``). ``first_token``: ``drop`` begins each pass with BOS (or EOS), whose state is left out: at position 0 a
+    layer. ``first_token``: ``drop`` begins each pass with BOS (or EOS), whose state is left out: at position 0 a
     trained network has an attention sink, a hundred times as large as other states; ``keep``: passes begin as the
-    tokenizer alone begins them, and what stands there is pooled. ``resample``, from texts to TRs: ``mean``, ``sum`` or
-    ``lanczos`` (see ``phaselab.stimuli``). ``hemodynamics``: ``hrf`` (canonical, nilearn's), ``average`` or ``stack``
-    over ``delays`` (TRs); ``none`` for items, which have no time axis: one row each, in order (``trim`` is then 0).
+    tokenizer alone begins them, and what stands there is pooled. ``hemodynamics``: ``hrf`` (canonical, nilearn's),
+    ``average`` or ``stack`` over ``delays`` (TRs); ``none`` for items, which have no time axis: one row each, in order.
     """
 
     #: Fields that change the hidden states, and those that only bring them to TRs.
@@ -265,8 +267,7 @@ class Task(Strict):
     """
 
     name: Slug
-    # Left out where there is none, so that tasks are the same as before they could have one.
-    text: Literal["world", "books"] | None = Field(default=None, exclude_if=lambda text: text is None)
+    text: Literal["world", "books"] | None = Field(default=None, exclude_if=not_)
     items: int = Field(default=150, ge=1, le=10**6)
     seed: Seed = 0
     file: Beside | None = None
@@ -274,8 +275,7 @@ class Task(Strict):
     permute: bool = False
     data: dict[str, Beside] = {}
     generate: int = Field(0, ge=0, le=64)
-    # Left out where nothing is trusted, so that a task is the same as before there was this field.
-    trust_task_code: bool = Field(default=False, exclude_if=lambda trusted: not trusted)
+    trust_task_code: bool = Field(default=False, exclude_if=not_)
 
 
 class InternalSpec(Strict):
@@ -357,25 +357,20 @@ class Study(Strict):
 
     def _unused(self) -> Iterator[tuple[str, str]]:
         """Fields that were given and would be ignored."""
-        features, internals = self.features, self.internals
-        yield from ((f"{at}.{n}", why) for at in ("features", "encoding") for n, why in getattr(self, at).ignored())
-        trained = [(f"models.{n}.train", model.train) for n, model in enumerate(self.models) if model.train]
-        cases: list[tuple[bool, str, str, Strict, tuple[str, ...]]] = [
-            (features.hemodynamics == "none", "with hemodynamics: none", "features", features, ("resample",)),
-            (not internals.probes, "without probes", "internals", internals, ("sparse", "logistic")),
-            (not trained, "without a model to 'train'", "internals", internals, ("ngrams",)),
-            *((own.text == "world", "with text: world", at, own, ("vocabulary",)) for at, own in trained),
-        ]
-        for unused, why, at, section, names in cases:
-            for name in filter(section.given, names if unused else ()):
-                found = shown(getattr(section, name))
-                yield f"{at}.{name}", f"found {found} {why}, expected no such field: it would be ignored"
+        trained = {f"models.{n}.train": model.train for n, model in enumerate(self.models) if model.train}
+        sections = {at: getattr(self, at) for at in ("features", "encoding", "internals")}
+        for at, section in (sections | trained).items():
+            yield from ((f"{at}.{name}", why) for name, why in section.ignored())
+        if not trained and self.internals.given("ngrams"):
+            yield "internals.ngrams", f"found {self.internals.ngrams} without a model to 'train', {NO_SUCH}"
 
     def _impossible(self) -> Iterator[tuple[str, str]]:
         """Values that do not go together."""
         features, (low, high, n) = self.features, self.encoding.log10_alphas
         if min(features.delays, default=-1) < 0:
             yield "features.delays", f"found {shown(features.delays)}, expected at least one number of TRs >= 0"
+        if features.hemodynamics == "none" and features.trim:
+            yield "features.trim", f"found {features.trim} with hemodynamics: none, expected 0: each item is a row"
         if not (-300 <= low <= high <= 300 and n <= 1000 and (low < high) == (n > 1)):
             right = "the lowest before the highest, both from -300 to 300, and 2 to 1000 of them; or one that is both"
             yield "encoding.log10_alphas", f"found {n} from {low:g} to {high:g}, expected {right}"

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
+from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, NZ, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
 from phaselab import stimuli
 from phaselab.brains import BRAINS, BrainData, DataMissing, films
 from phaselab.brains.signal import speech_lag
@@ -32,6 +32,7 @@ from phaselab.study import BRAIN_SECTIONS, EncodingSpec, FeatureSpec, Study, Stu
 from tiny import TRAIN
 
 FEATURES = FeatureSpec(context="text", pooling="mean", hemodynamics="average", delays=(4,), trim=20)
+SHAPE = (NX, NY, NZ)
 GIVEN = EncodingSpec(folds="given", permutations=0)
 
 
@@ -43,8 +44,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(films, "NX", NX)
-    monkeypatch.setattr(films, "NY", NY)
+    monkeypatch.setattr(films, "SHAPE", SHAPE)
 
 
 class Case:
@@ -81,8 +81,8 @@ def values(brain: BrainData, subject: str, run: str) -> np.ndarray:
 
 def a01_coordinates_of_every_voxel(case: Case) -> None:
     mask = case.module.mask_of(case.module.Films(case.section(), case.data).path("mask", "S01"))
-    x, y, z = case.module.coordinates(mask).T
-    assert [*case.module.coordinates(mask)[0], *case.module.coordinates(mask)[-1]] == [0, 0, 0, 3, 4, 5]
+    x, y, z = mask % NX, mask // NX % NY, mask // (NX * NY)
+    assert [x[0], y[0], z[0], x[-1], y[-1], z[-1]] == [0, 0, 0, 3, 4, 5]
     for column, mean in enumerate(values(case.brain(), "S01", "suits_run-01").mean(axis=0)):
         assert round((mean - AMPLITUDE / 4) / SCALE) == 100 * x[column] + 10 * y[column] + z[column]
 
@@ -251,12 +251,8 @@ def test_published_files_are_read_right(name: str, published: tuple[Path, Truth]
 
 #: A mistake: what stands in films.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "C order": (
-        "voxels % NX, voxels // NX % NY, voxels // (NX * NY)",
-        "voxels // 30, voxels // 6 % 5, voxels % 6",
-        ("a01",),
-    ),
-    "x and y exchanged": ("voxels % NX, voxels // NX % NY,", "voxels // NX % NY, voxels % NX,", ("a01", "a06")),
+    "C order": ('order="F"', 'order="C"', ("a06",)),
+    "x and y exchanged": ("for v, x, y, z in", "for v, y, x, z in", ("a06",)),
     "voxels from 0": ("astype(np.int64) - 1", "astype(np.int64) - 0", ("a01", "a02")),
     "rescaled integers": ("][:, mask]", "][:, mask] / 32767", ("a02", "a04")),
     "rows not cut": ("values = file.get(", "n_trs = len(file['dataDT']); values = file.get(", ("a03",)),
@@ -311,7 +307,7 @@ def mistaken(old: str, new: str) -> ModuleType:
         exec(compile(text.replace(old, new), films.__file__, "exec"), module.__dict__)
     finally:
         BRAINS["films"], BRAIN_SECTIONS["films"] = before
-    module.NX, module.NY = NX, NY  # type: ignore[attr-defined]
+    module.SHAPE = SHAPE  # type: ignore[attr-defined]
     return module
 
 
@@ -480,7 +476,8 @@ def test_copies_outlive_the_originals_and_nothing_is_stale(tmp_path: Path) -> No
     keys = {path: path.read_text() for path in BRAINS["films"].files(of, tmp_path)["responses"]}
     before = values(films.load(of, tmp_path), "S01", "suits_run-03")
     for run in reader.runs.index:
-        reader.copy("S01", run, drop_original=True)
+        reader.copy("S01", run)
+        reader.path("response", "S01", run).unlink()
     assert not list((tmp_path / "ds005531").rglob("*_task-*.mat"))
     assert {path: path.read_text() for path in BRAINS["films"].files(of, tmp_path)["responses"]} == keys
     loaded = films.load(of, tmp_path)

@@ -451,14 +451,14 @@ def test_results_are_tried_for_writing_before_anything_is_computed(tmp_path: Pat
         assert "cannot be written: Not a directory" in refused(sweep, study, Store(root))
         bench = Workbench(study, Store(root))
         assert "cannot be written: Not a directory" in refused(bench.folder, study.models[0])
-    Store(tmp_path).try_writing("tiny")
+    results.try_beside(Store(tmp_path).curves("tiny"))
     assert [path.name for path in (tmp_path / "tiny").iterdir()] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_of_somebody_else_is_said(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "cannot be written: Permission denied" in refused(Store(tmp_path).try_writing, "tiny")
+    assert "cannot be written: Permission denied" in refused(results.try_beside, Store(tmp_path).curves("tiny"))
     tmp_path.chmod(0o700)
 
 

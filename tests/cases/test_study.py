@@ -81,6 +81,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
         [("brain.minutes", 3), ("features.trim", 0)],
         "encoding.shuffles: run run-1: found 30 TRs, expected at least 40",
     ),
+    "trimmed items": ([("features.hemodynamics", "none")], "features.trim: found 4 with hemodynamics: none, expected"),
     "items without time": (
         [("features.hemodynamics", "none"), ("features.trim", 0)],
         "run run-1: features.hemodynamics: found none, expected hrf",
@@ -143,9 +144,9 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
 def brains() -> Iterator[None]:
     """Each brain is simulated once."""
     registered = BRAINS["simulated"]
-    BRAINS["simulated"] = registered._replace(load=cache(registered.load))
+    before, registered.load = registered.load, cache(registered.load)
     yield
-    BRAINS["simulated"] = registered
+    registered.load = before
 
 
 def written(tmp_path: Path, *changes: tuple[str, Any]) -> Path:

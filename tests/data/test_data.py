@@ -123,25 +123,21 @@ def part_of(place: Place, file: File, content: bytes) -> None:
     place.part(file).write_bytes(content)
 
 
-def test_a_part_longer_than_the_file_is_dropped(server: Any, place: Place) -> None:
-    part_of(place, file := served(server), b"x" * (len(CONTENT) + 1))
-    assert bring([file], place) == len(CONTENT)
-    assert server.requests == [("/a/b.mat?versionId=v.1", "")]
-    assert place.path(file).read_bytes() == CONTENT
-
-
-def test_a_part_that_the_server_has_no_more_of_is_dropped(server: Any, place: Place) -> None:
-    part_of(place, file := served(server, sized=False), b"x" * (len(CONTENT) + 1))
+@pytest.mark.parametrize("sized", [True, False])
+def test_a_part_that_the_server_has_no_more_of_is_dropped(server: Any, place: Place, sized: bool) -> None:
+    part_of(place, file := served(server, sized=sized), b"x" * (len(CONTENT) + 1))
     assert bring([file], place) == len(CONTENT)
     assert [bool(asked) for _, asked in server.requests] == [True, False]
     assert place.path(file).read_bytes() == CONTENT
 
 
-def test_a_server_with_a_longer_file_is_given_up(server: Any, place: Place) -> None:
-    file = replace(served(server), bytes=HALF)
-    with pytest.raises(PhaselabError, match="more than the 600000 bytes that were published"):
+@pytest.mark.parametrize("size", [HALF, 2 * len(CONTENT)])
+def test_a_server_with_a_longer_or_shorter_file_is_refused(server: Any, place: Place, size: int) -> None:
+    file = replace(served(server), bytes=size, digest=digest(b"another one"))
+    with pytest.raises(Refused, match="its digest is not the published one"):
         bring([file], place)
-    assert not place.path(file).exists()
+    assert not left(place)
+    assert len(server.requests) == 1
 
 
 def test_errors_of_a_server(server: Any, place: Place) -> None:

@@ -84,7 +84,7 @@ def test_nuisance_makes_only_what_reads_it_stale(tmp_path: Path, monkeypatch: py
     def files(section: Any, data: Any) -> dict[str, list[Path]]:
         return {"nuisance": [tmp_path / "corpus.txt"] if section.corpus else []}
 
-    monkeypatch.setitem(brains.BRAINS, "alice", brains.BRAINS["alice"]._replace(files=files))
+    monkeypatch.setattr(brains.BRAINS["alice"], "files", files)
     assert alice.AliceSpec().model_dump().keys() == {"name", "seed", "subjects", "radius"}
 
     def inputs(name: str, **section: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import io
 from functools import cache
 from itertools import pairwise
+from operator import not_
 from pathlib import Path
 from typing import Literal
 
@@ -54,8 +55,6 @@ FUNCTION_WORDS = (
     "might must ought not never very too also just only even still yet again 's 'd 'll 'm 're 've n't couldn't don't "
     "it's she'd oh "
 )
-
-
 #: Regressors in order. Those of the corpus are there only where the study names one.
 NUISANCE = ("word rate", "word length", "position in the passage", "sound power")
 OF_CORPUS = ("log frequency in the training books", "surprisal of a trigram model of them")
@@ -71,8 +70,7 @@ class AliceSpec(BrainSpec):
     name: Literal["alice"] = "alice"
     subjects: int | None = Field(default=None, ge=1)
     radius: Literal["6mm", "10mm"] = "6mm"
-    # Left out where there is none, so that studies are the same as before they could have one.
-    corpus: Literal["books"] | None = Field(default=None, exclude_if=lambda corpus: corpus is None)
+    corpus: Literal["books"] | None = Field(default=None, exclude_if=not_)
 
 
 def files(section: AliceSpec, data: Path | None) -> dict[str, list[Path]]:
@@ -134,7 +132,7 @@ def regressors(run: Run, power: list[Path], data: Path | None) -> np.ndarray:
     said = np.column_stack([[len(text) for text in run.texts], np.linspace(0, 1, n)])
     if data:
         # Which of all books are held out, and what they say, depends on neither seed nor vocabulary.
-        corpus = BooksText("en", 0, Training.model_fields["vocabulary"].default, data).books("training")
+        corpus = BooksText("en", 0, Training.model_fields["vocabulary"].default, data).books["training"]
         said = np.hstack([said, predictability(run.texts, corpus)])
     heard = convolve_events(run, np.column_stack([np.ones(n), said - said.mean(axis=0)]))
     loud = np.mean([_read_numbers(file, N_TRS, 1) for file in power], axis=0)
@@ -166,8 +164,8 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
         table = np.loadtxt(text, ndmin=2)
     except ValueError as error:
         raise PhaselabError(f"{file}: expected {rows} rows of {columns} numbers: {error}") from error
-    right = f"{rows} rows of {columns}"
-    expect(table.shape == (rows, columns), str(file), "{} rows of {}".format(*table.shape), right)
+    found, right = ("{} rows of {}".format(*shape) for shape in (table.shape, (rows, columns)))
+    expect(found == right, str(file), found, right)
     for row, column in np.argwhere(~np.isfinite(table)):
         expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
     return table
@@ -176,10 +174,8 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
 def read_stimulus(file: Path) -> Run:
     """The words of the chapter on the TR grid, with the labels that the words themselves give.
 
-    Labels: `word`; `pos_class` (function or content, by a closed list) and `previous_pos_class` (of the word before,
-    which a model can only know from context); `word_length` (short, medium, long: at most 3, at most 5, more letters);
-    `frequency` in the chapter (rare: at most 3 times; common: at most 20; frequent); `sentence_position`, where the
-    word stands in its stretch between silences (early, mid, late thirds), since the TextGrid has no punctuation.
+    `previous_pos_class` is of the word before, which a model can only know from context; `frequency` counts words of
+    the chapter; `sentence_position` is in a stretch between silences, since the TextGrid has no punctuation.
     """
     tiers = read_textgrid(file)
     expect("word" in tiers, str(file), f"tiers {', '.join(tiers)}", "one called 'word'")

@@ -100,47 +100,31 @@ class BrainData:
 #: its ``responses`` and its ``nuisance`` are read from.
 Load = Callable[[Any, Path | None], BrainData]
 Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
-
-
-class Registered(NamedTuple):
-    """A registered data set; see `brain`."""
-
-    version: int
-    stimulus: tuple[str, ...]
-    nuisance: tuple[str, ...]
-    files: Files
-    load: Load
-
-
 #: Name -> data set.
-BRAINS: dict[str, Registered] = {}
+BRAINS: dict[str, brain] = {}
 
 
-def brain(
-    name: str,
-    section: type[BrainSpec],
-    *,
-    version: int,
-    stimulus: tuple[str, ...] = (),
-    nuisance: tuple[str, ...] = (),
-    files: Files = lambda *_: {},
-) -> Callable[[Load], Load]:
-    """Register a function that gives the data of a study's section ``brain: {name: ...}``, whose fields `section` has.
+@dataclass
+class brain:  # it is written as a decorator
+    """Register a function that gives the data of a study's section ``brain: {name: ...}``."""
 
-    `version` is raised by hand when its numbers change. What needs the stimulus alone depends on the fields `stimulus`
-    of the section, and no others; on those of `nuisance` nothing but its regressors. The bytes of `files` decide
-    whether results are current; it may raise DataMissing.
-    """
-    unknown = sorted({*stimulus, *nuisance} - set(section.model_fields))
-    expect(not unknown, f"brain {name}: stimulus, nuisance", ", ".join(unknown), "fields of its section")
-    expect(name not in BRAINS, "brain", f"a second {name!r}", "distinct names")
+    name: str
+    section: type[BrainSpec]  # its fields
+    version: int  # raised by hand when numbers change
+    stimulus: tuple[str, ...] = ()  # fields on which depends what needs the stimulus alone
+    nuisance: tuple[str, ...] = ()  # fields on which depend nuisance regressors alone
+    files: Files = lambda *_: {}  # whose bytes decide whether results are current; may raise DataMissing
+    load: Load = field(init=False)
 
-    def register(load: Load) -> Load:
-        BRAINS[name] = Registered(version, stimulus, nuisance, files, load)
-        BRAIN_SECTIONS[name] = section
+    def __post_init__(self) -> None:
+        unknown = ", ".join(sorted({*self.stimulus, *self.nuisance} - {*self.section.model_fields}))
+        expect(not unknown, f"brain {self.name}: stimulus, nuisance", unknown, "fields of its section")
+        expect(self.name not in BRAINS, "brain", f"a second {self.name!r}", "distinct names")
+
+    def __call__(self, load: Load) -> Load:
+        """Register `load`."""
+        self.load, BRAINS[self.name], BRAIN_SECTIONS[self.name] = load, self, self.section
         return load
-
-    return register
 
 
 def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:

@@ -34,8 +34,8 @@ PLACES = {
     "object": "annotation/{run}_objectiveAnnot50chara_each1sec.txt",
     "story": "annotation/{run}_story_each1sec.txt",
 }
-#: Voxels along x, which runs fastest, and y: number x + 96 y + 9216 z of the volume, from 0.
-NX, NY = 96, 96
+#: Voxels along x, which runs fastest, y and z.
+SHAPE = (96, 96, 72)
 #: Bytes of responses read at once; lines that an annotation may lack; share of the voxels that ``language`` takes.
 BLOCK, LACKING, LANGUAGE = 2**28, 5, 0.1
 NO_CEILING = (
@@ -64,11 +64,7 @@ class FilmsSpec(BrainSpec):
 
 
 class Films:
-    """What a study takes of the files below the folder `data`.
-
-    people : subjects. notes : on what was read. runs : a row per run, by its name, with ``task``, ``n_trs``,
-        ``overlap`` (as in ``stimuli.Run``) and ``fold`` (as in ``BrainData``).
-    """
+    """What a study takes of the files below the folder `data`; `runs` has a row per run, by its name."""
 
     def __init__(self, section: FilmsSpec, data: Path | None) -> None:
         self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, [NO_CEILING]
@@ -95,10 +91,8 @@ class Films:
         return path
 
     def key(self, subject: str, run: str) -> Path:
-        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another.
-
-        Results depend on it and the copy is named by it: both stay current when the original is dropped.
-        """
+        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""
+        # Results depend on it and the copy is named by it: both stay current when the original is dropped.
         key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
         known = key.read_text() if key.exists() else ""
         mat = self.path("response", subject, run, dropped=known != "")
@@ -108,15 +102,13 @@ class Films:
                 aside.write_text(now)
         return key
 
-    def copy(self, subject: str, run: str, drop_original: bool = False) -> Path:
+    def copy(self, subject: str, run: str) -> Path:
         """The copy of the brain's voxels, float32 (n_trs, n_voxels), made where it is not there, in about 20 s."""
         key = self.key(subject, run)
         copy = key.with_name(f"{run}-{digest_of(key.read_text())}.npy")
         if not copy.exists():
             mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
             copy_voxels(self.path("response", subject, run), mask, n_trs, copy)
-        if drop_original:
-            self.path("response", subject, run, dropped=True).unlink(missing_ok=True)
         return copy
 
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
@@ -135,19 +127,19 @@ class Films:
             expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
             columns = np.arange(wanted) * n // wanted
         if wanted == "language":
-            stat = -np.nan_to_num(vector(path := self.path("localizer", subject), "stat"), nan=-np.inf)
+            stat = vector(path := self.path("localizer", subject), "stat")
             expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
-            columns = np.sort(np.argsort(stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+            columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
         return columns, np.full(len(columns), "language" if wanted == "language" else "brain")
 
     def run(self, name: str) -> Run:
         """A run with its texts; where the file lacks its last seconds it is noted."""
-        path, kind = self.path(self.section.annotation, run=name), self.section.annotation
-        lines, n_trs = read_text(path).removesuffix("\n").split("\n"), int(self.runs["n_trs"][name])
+        path, n_trs = self.path(self.section.annotation, run=name), int(self.runs["n_trs"][name])
+        lines, speech = read_text(path).removesuffix("\n").split("\n"), self.section.annotation.startswith("speech")
         lacks = n_trs - len(lines)
         expect(lacks <= LACKING, str(path), f"{len(lines)} lines", f"{n_trs}, one a second")
         self.notes += [f"{path.name} lacks its last {lacks} s: nothing is taken to be there."] * (lacks > 0)
-        texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, kind.startswith("speech"))]
+        texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, speech)]
         labels = pd.DataFrame(texts, columns=["second", "text"]).assign(task=self.runs["task"][name])
         onsets = labels["second"].to_numpy(float)
         heard = (tuple(labels["text"]), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)
@@ -182,7 +174,8 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
             few = columns[np.ptp(values[:: len(values) // 8][:, columns], axis=0) == 0]  # reads little of the file
             same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
         voxels = mask_of(films.path("mask", subject))[sorted(same)]
-        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, (x, y, z) in zip(voxels, coordinates(voxels), strict=True)]
+        places = zip(voxels, *np.unravel_index(voxels, SHAPE, order="F"), strict=True)
+        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, x, y, z in places]
         films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)
     return BrainData(
         name="films",
@@ -232,11 +225,6 @@ def mask_of(path: Path) -> np.ndarray:
     fits = len(voxels) and voxels.min() >= 1 and len({*voxels}) == len(voxels) and not (voxels % 1).any()
     expect(fits, f"{path}: tvoxels", voxels[:5].tolist(), "distinct whole numbers from 1")
     return voxels.astype(np.int64) - 1
-
-
-def coordinates(voxels: np.ndarray) -> np.ndarray:
-    """(n, 3) x, y, z, from 0, of voxels with these numbers, from 0."""
-    return np.stack([voxels % NX, voxels // NX % NY, voxels // (NX * NY)], axis=1)
 
 
 def said(line: str, speech: bool) -> list[str]:

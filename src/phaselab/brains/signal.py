@@ -8,8 +8,9 @@ from phaselab.brains.base import BrainData
 from phaselab.stats import pearson
 from phaselab.stimuli import word_rate
 
-#: Share of the voxels whose lag is looked at; columns of responses that are read together.
-FOLLOWING, COLUMNS = 0.05, 4096
+#: Share of the voxels whose lag is looked at, for of all the median would lie in the middle where nothing follows;
+#: the greatest lag, seconds; columns of responses that are read together.
+FOLLOWING, LONGEST, COLUMNS = 0.05, 12.0, 4096
 
 
 def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
@@ -35,7 +36,7 @@ def standardise(series: np.ndarray) -> np.ndarray:
 
 def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
     """Leave-one-out correlation of each subject (n_trs, n_voxels) with the others' mean; (n_subjects, n_voxels)."""
-    stack = _stack(responses)  # (n_subjects, n_trs, n_voxels)
+    stack = _stack(responses)
     others = (stack.sum(axis=0) - stack) / (len(stack) - 1)
     others = others - others.mean(axis=1, keepdims=True)
     return np.asarray((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1)))
@@ -57,19 +58,15 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
 
 
-def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:
+def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)
     return np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
 
 
-def speech_lag(brain: BrainData, subject: str, longest: float = 12.0) -> tuple[float, float]:
-    """Seconds by which responses follow what is said, and their correlation: medians over the voxels that do so most.
-
-    Of each voxel the lag, up to `longest` s, at which it correlates best with "a text begins in this TR". Where nothing
-    follows the median would lie in the middle: hence the twentieth of the voxels with the greatest correlation alone.
-    """
+def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
+    """The lag, seconds, and correlation at which "a text begins in this TR" is best followed: medians over voxels."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
-    r = np.zeros((1 + int(longest / runs[0].tr), len(brain.rois[subject])))
+    r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))
     for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
         at, said = slice(start, start + COLUMNS), word_rate(run) > 0
         values = np.asarray(brain.responses(subject, run.name)[:, at])

@@ -1,8 +1,7 @@
 """A simulated brain: responses made from the known latents of held-out narratives, and from no language model.
 
-Each vertex of the cortical surface follows five kinds of latents, one of them dominant, each integrated over a window
-of its own. Only the word latents can be read off the words themselves: the others follow who is meant, where the hero
-is, who holds the object, how the hero feels, what is wanted and how far the story has come, which has to be carried
+Each vertex of the cortical surface follows five kinds of latents (`LATENTS`), one of them dominant, each integrated
+over a window of its own. Only the word latents can be read off the words themselves: the others have to be carried
 along from earlier words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
 """
 
@@ -65,10 +64,9 @@ LATENTS = (
     Latents("narrative", 10.0, {"goal": 2}, ("progress",), 0.18, (8.0, -58.0, 34.0)),
 )
 #: The last region is the negative control, which carries no signal and has the vertices that are left.
-REGIONS = tuple(f"sim-{name}" for name in (*(latents.name for latents in LATENTS), "noise"))
+REGIONS, NOISE_SEED = (*(f"sim-{latents.name}" for latents in LATENTS), "sim-noise"), (36.0, 36.0, 34.0)
 #: TRs of a run, whose noise has a covariance of the square of it.
 MOST_TRS = 10_000
-NOISE_SEED = (36.0, 36.0, 34.0)
 
 
 @brain("simulated", SimulatedSpec, version=1, stimulus=("seed", "runs", "minutes", "tr"))
@@ -77,9 +75,8 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
 
     The response of vertex v is ``D (sum_g sqrt(share_vg) S_g w_vg + noise_v)``, z-scored per run: S_g (n_trs, d_g) are
     the latents g after integration and convolution, w_vg random weights scaled to unit variance, and D takes out the
-    mean and the cosines of 300 s and longer. Subjects share stimulus, S_g (but for a delay) and vertices. Ceiling:
-    ``sqrt(V_s / (V_s + V_n))``, mean over runs, V_s being the variance of the noiseless response and V_n the expected
-    one of the noise, both after D: the correlation of a perfect prediction with the response, in expectation.
+    mean and the cosines of 300 s and longer. Ceiling: ``sqrt(V_s / (V_s + V_n))``, mean over runs, V_s being the
+    variance of the noiseless response and V_n the expected one of the noise, both after D.
     """
     seed, n_trs = section.seed, round(section.minutes * 60 / section.runs / section.tr)
     found = f"{section.minutes:g} for {section.runs} runs"
@@ -143,7 +140,9 @@ def word_labels(run: Run) -> pd.DataFrame:
     first = (columns != columns.shift()).any(axis=1).astype(float)
     letters = word.str.len().where(spoken, 0)
     length = ((letters - 4.0) / 2.0).where(spoken, 0.0)
-    return labels.assign(word_class=classes, length=length, sentence_onset=first, spoken=spoken, letters=letters)
+    # How far the story is runs from 0 to 1: centred as the other latents are.
+    labels = labels.assign(progress=2 * labels["progress"] - 1, word_class=classes, spoken=spoken, letters=letters)
+    return labels.assign(length=length, sentence_onset=first)
 
 
 def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -> list[np.ndarray]:
@@ -160,10 +159,7 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
         embedding = rng.standard_normal((len(values), dimensions))
         embedding -= embedding.mean(axis=0) if values else 0.0
         codes.append((table[label].to_numpy()[:, None] == np.array(values, dtype=object)).astype(float) @ embedding)
-    for label in latents.values:
-        numbers = table[label].to_numpy(dtype=float)
-        # How far the story is runs from 0 to 1: centred as the other latents are.
-        codes.append((2 * numbers - 1 if label == "progress" else numbers)[:, None])
+    codes += [table[[label]].to_numpy(dtype=float) for label in latents.values]
     parts = np.split(np.hstack(codes), np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
     for part, run in zip(parts, stimulus.runs, strict=True) if latents.window else ():
         passed = np.where(run.starts, run.offsets - run.onsets, np.diff(run.onsets, prepend=0.0))
@@ -193,10 +189,7 @@ def _inverse_root(series: np.ndarray) -> np.ndarray:
 
 
 def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
-    """Contiguous patches of fsaverage5, a region and hemisphere; vertex indices (right: + 10242) and region names.
-
-    A patch grows about the vertex of the pial surface nearest to the region's seed, by distance on the sphere.
-    """
+    """Contiguous patches of fsaverage5, a region and hemisphere; vertex indices (right: + 10242) and region names."""
     from nilearn.datasets import load_fsaverage  # here: it takes a second; the surface comes with it
 
     meshes = load_fsaverage("fsaverage5")
@@ -212,6 +205,7 @@ def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
     vertices, taken = [], np.zeros((2, n_side), dtype=bool)
     places = product((*(latents.seed for latents in LATENTS), NOISE_SEED), (0, 1))
     for (seed, side), size in zip(places, sizes, strict=True):
+        # It grows about the vertex of the pial surface nearest to the region's seed, by distance on the sphere.
         centre = np.argmin(np.linalg.norm(pial[side] - np.array(seed) * (2 * side - 1, 1, 1), axis=1))
         distance = np.linalg.norm(sphere[side] - sphere[side][centre], axis=1)
         patch = np.sort(np.argsort(np.where(taken[side], np.inf, distance), kind="stable")[:size])

@@ -1,7 +1,4 @@
-"""Public data sets: what they are, which of their files are here, and getting those that are not.
-
-``sets.yaml`` has the facts, ``registries`` the bytes and digest of each file; ``download`` brings them.
-"""
+"""Public data sets: ``sets.yaml`` has the facts, ``registries`` bytes and digest of each file; `download` brings it."""
 
 from phaselab.data.sets import SETS, DataSet, File, counted, data_missing
 

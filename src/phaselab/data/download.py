@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,12 +25,10 @@ from phaselab.data.sets import DataSet, File, data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import DataMissing, amount, stamped_digest, write_file
 
-#: Files at once; bytes that are read at once.
-AT_ONCE, CHUNK = 4, 1 << 18
+#: Files at once; bytes that are read at once; seconds until a connection is there, and without a byte.
+AT_ONCE, CHUNK, TIMEOUT = 4, 1 << 18, (10, 30)
 #: Requests in a row that bring nothing before a file is given up; seconds before the second, then twice as many.
 TRIES, WAIT = 5, 1.0
-#: Seconds until a connection is there, and without a byte.
-TIMEOUT = (10, 30)
 #: Receives how many more bytes are here; negative when some had to be dropped.
 Moved = Callable[[int], None]
 
@@ -42,12 +38,10 @@ class Refused(PhaselabError):
 
 
 def digest_of(path: Path, kind: str) -> str:
-    """The digest of a file as registries write it; `kind`: ``git``, or one that pooch knows."""
-    if kind != "git":
-        return f"{kind}:{pooch.file_hash(str(path), alg=kind)}"
-    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    """The digest of a file as registries write it; `kind`: ``git``, or one that hashlib knows."""
+    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.new(kind)
     with path.open("rb") as stream:
-        return f"git:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
+        return f"{kind}:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
 
 
 def _size(path: Path) -> int:
@@ -76,8 +70,7 @@ class Place:
 
     def fits(self, file: File) -> bool:
         """Whether a file of its size is here."""
-        path = self.path(file)
-        return path.is_file() and file.bytes in (None, path.stat().st_size)
+        return self.path(file).is_file() and file.bytes in (None, _size(self.path(file)))
 
     def state(self, file: File, again: bool = False) -> Literal["here", "missing", "wrong"]:
         """Whether a file is here with its digest; what was read once is read anew when it changes, or `again`."""
@@ -100,9 +93,7 @@ class Place:
 def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved, say: Callable[[str], None]) -> None:
     """Bring `files` that are not here, four at once, from their addresses or from the folder `source`.
 
-    DataMissing before anything is brought where one has no address, or is not in `source`; a PhaselabError when the
-    disk has too little room, which is asked first, and at the end for those that were refused, when all others came.
-    One process at a time does this for a set: another one says so, waits, and takes what has come meanwhile.
+    Another process that does this for the set is waited for. Refused, for files that were, when all others came.
     """
     addresses = {file: _address(file, place, source) for file in files}
     place.parts.mkdir(parents=True, exist_ok=True)
@@ -114,12 +105,12 @@ def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved
             raise InterruptedError  # which nobody hears: the error that ended the others is told
         moved(more)
 
-    with suppress(Timeout):
-        lock.acquire(blocking=False)
-    if not lock.is_locked:
-        say(f"{lock.lock_file}: waiting for another process that brings files of {place.of.name}")
     try:
-        lock.acquire()
+        held = lock.acquire(blocking=False)
+    except Timeout:
+        say(f"{lock.lock_file}: waiting for another process that brings files of {place.of.name}")
+        held = lock.acquire()
+    with held:
         for left in place.parts.glob("tmp*"):  # by pooch, when its process was killed
             left.unlink()
         place.room([file for file in files if place.state(file) != "here"], must=True)
@@ -134,8 +125,6 @@ def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved
             finally:
                 stop.set()
                 pool.shutdown(cancel_futures=True)
-    finally:
-        lock.release(force=True)
     if refused:
         raise Refused(refused[0] + f" (and {len(refused) - 1} more of {len(files)} files)" * (len(refused) > 1))
 
@@ -188,50 +177,35 @@ def _bring(file: File, address: str | Path, place: Place, moved: Moved) -> None:
 
 def _download(file: File, url: str, part: Path, moved: Moved) -> None:
     """Request what is lacking of a file until it is here; a PhaselabError when several requests bring nothing."""
-    most, tries = file.bytes or sys.maxsize, 0
-    while (have := _size(part)) != most:
-        if have > most:
-            have = _drop(part, moved)
-        why = f"more than the {file.bytes} bytes that were published"
+    tries = 0
+    while (have := _size(part)) != file.bytes:
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         try:
-            _request(url, part, most, moved)
-            if file.bytes is None:
-                return
+            with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+                answer.raise_for_status()
+                if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                    _drop(part, moved)  # what comes is not what was asked for, but the whole file
+                _write(part, answer.iter_content(CHUNK), moved)
+            return
         except requests.RequestException as error:
             why, status = str(error), getattr(error.response, "status_code", 0)
             if status == requests.codes.requested_range_not_satisfiable:
                 _drop(part, moved)
             elif 400 <= status < 500 and status != requests.codes.too_many_requests:
                 raise Refused(f"{url}: {why}") from error
-        tries = 0 if have < _size(part) <= most else tries + 1
+        tries = 0 if have < _size(part) else tries + 1
         kept = f"{file.path}; what has come of it is kept, and the same command goes on from there"
         expect(tries < TRIES, url, why, kept)
         time.sleep(WAIT * 2**tries / 2 if tries else 0)
 
 
-def _request(url: str, part: Path, most: int, moved: Moved) -> None:
-    """Add what a server sends from the end of the part on; it is begun anew when that is not what was asked for."""
-    have = _size(part)
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        answer.raise_for_status()
-        fits = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        if not fits:
-            _drop(part, moved)
-        if fits or answer.status_code == requests.codes.ok:
-            _write(part, answer.iter_content(CHUNK), moved, most)
-
-
-def _write(part: Path, chunks: Iterable[bytes], moved: Moved, most: int = sys.maxsize) -> None:
+def _write(part: Path, chunks: Iterable[bytes], moved: Moved) -> None:
     with part.open("ab") as stream:
         for chunk in chunks:
             stream.write(chunk)
             moved(len(chunk))
-            if stream.tell() > most:
-                break
 
 
-def _drop(part: Path, moved: Moved) -> int:
+def _drop(part: Path, moved: Moved) -> None:
     moved(-_size(part))
     part.unlink(missing_ok=True)
-    return 0

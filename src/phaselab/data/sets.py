@@ -22,15 +22,12 @@ _COLUMNS = ("path", "bytes", "digest", "version")
 
 @dataclass(frozen=True)
 class File:
-    """A published file; `digest` as ``sha256:...``, ``md5:...`` or ``git:...`` (that of a blob in git).
-
-    `bytes` is None where the publisher does not state it, `url` empty where there is none.
-    """
+    """A published file."""
 
     path: str
-    bytes: int | None
-    digest: str
-    url: str
+    bytes: int | None  # None where the publisher does not state it
+    digest: str  # sha256:..., md5:... or git:... (that of a blob in git)
+    url: str  # empty where there is none
 
 
 @dataclass(frozen=True)
@@ -57,10 +54,7 @@ class DataSet:
         return {name: sorted({*self.table[name]} - {""}) for name in [*self.table] if name not in _COLUMNS}
 
     def select(self, chosen: Mapping[str, str]) -> list[File]:
-        """The files of a choice: for each of ``choices`` a text with commas, or ``all``.
-
-        A PhaselabError for a choice that the set does not have, that is missing, names nothing known, or has no file.
-        """
+        """The files of a choice: for each of ``choices`` a text with commas, or ``all``."""
         choices, table, taken = self.choices, self.table, pd.Series(True, self.table.index)
         options = ", ".join(f"--{name}" for name in choices) or "no choice: it is taken whole"
         for name, text in chosen.items():
@@ -77,10 +71,7 @@ class DataSet:
         return self.files(table[taken])
 
     def files(self, rows: pd.DataFrame | None = None) -> list[File]:
-        """The files of some rows of the registry, by default of all.
-
-        Their addresses always give the same bytes: of a commit, or of a version where the publisher has kept it.
-        """
+        """The files of some rows of the registry, by default of all; an address always gives the same bytes."""
         found = []
         for path, size, digest, version in (self.table if rows is None else rows)[[*_COLUMNS]].to_numpy():
             form = self.urls.get(digest.partition(":")[0], "")
@@ -91,9 +82,9 @@ class DataSet:
     def command(self, data: Path | None = None, chosen: Mapping[str, str] | None = None) -> str:
         """What to type to get a choice, by default the smallest part."""
         choice = [word for name, text in (chosen or self.smallest).items() for word in (f"--{name}", text)]
-        source = [] if self.urls else ["--from", "FOLDER"]
-        place = ["--data", str(data)] if data else []
-        return shlex.join(["phaselab", "data", "get", self.name, *choice, *source, *place])
+        choice += [] if self.urls else ["--from", "FOLDER"]
+        choice += ["--data", str(data)] if data else []
+        return shlex.join(["phaselab", "data", "get", self.name, *choice])
 
 
 #: Name -> data set.
@@ -111,7 +102,6 @@ def counted(files: Sequence[File]) -> str:
 def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, str] | None = None) -> DataMissing:
     """The error for files that are not there: `what` is missing of which set, and what to type to get it."""
     of = SETS[name]
-    how = f"{of.how}; " if of.how else ""
-    then = "" if data else ", and name DATA with --data or PHASELAB_DATA"
+    how, then = f"{of.how}; " if of.how else "", "" if data else ", and name DATA with --data or PHASELAB_DATA"
     command = of.command(data or Path("DATA"), chosen)
     return DataMissing(f"{what}; {how}type: {command} ({of.citation}; {of.licence}){then}")

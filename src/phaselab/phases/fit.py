@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
@@ -32,22 +33,23 @@ STARTS, STAGES = 30, ((6, 10), (15, 1))
 CHUNK = 250_000
 
 
-def log_tokens(tokens: npt.ArrayLike) -> Array:
-    """log10 of token counts (n,); 0 goes as far before the first positive as that before the second, or a decade."""
+def log_tokens(tokens: npt.ArrayLike, among: npt.ArrayLike | None = None) -> Array:
+    """log10 of token counts (n,), with 0 as far before the first positive as that before the second, or a decade.
+
+    among : the counts (m,) whose first and second are meant, in place of `tokens`.
+    """
     counts = np.asarray(tokens, dtype=float)
     expect(not (counts < 0).any(), "tokens", f"{counts.min(initial=0):g}", "counts of 0 or more")
-    positive = np.unique(counts[counts > 0])
-    if positive.size == 0:
-        return np.zeros_like(counts)
-    step = float(np.log10(positive[1] / positive[0])) if positive.size > 1 else 1.0
-    first = float(np.log10(positive[0])) - step
-    return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), first)
+    positive = np.unique(counts if among is None else np.asarray(among, dtype=float))
+    positive = positive[positive > 0]
+    step = positive[1] / positive[0] if positive.size > 1 else 10.0
+    return np.log10(np.where(counts > 0, counts, positive[0] / step if positive.size else 1.0))
 
 
 class Grid(NamedTuple):
     """What the search needs of the checkpoints' positions alone: shared by all curves on them.
 
-    `levels` : for k = 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
+    `levels` : for k = 0, 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
     without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent does
     plus one squared dot product.
     """
@@ -59,12 +61,12 @@ class Grid(NamedTuple):
 
     def starts(self, changes: int, sets: Index) -> Array:
         """Positions (B, changes) of the change points of `sets` (B,)."""
-        return self.candidates[self.levels[changes - 1][0][sets]] if changes else np.empty((len(sets), 0))
+        return self.candidates[self.levels[changes][0][sets]]
 
     def gains(self, rest: Array) -> Iterator[Array]:
-        """What each set of 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
-        gain = np.zeros((len(rest), 1))
-        for _, parent, added in self.levels:
+        """What each set of 0, 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
+        yield (gain := np.zeros((len(rest), 1)))
+        for _, parent, added in self.levels[1:]:
             dots = rest @ added.T
             dots *= dots  # in place: these are the largest arrays of all
             dots += gain[:, parent]
@@ -82,19 +84,15 @@ def grid_of(where: Where, max_changes: int) -> Grid:
         inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
     base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     hinges = np.maximum(x[None, :] - inner[:, None], 0.0)  # (m, n)
-    knots, spans = np.zeros((1, 0), dtype=np.intp), base[None]  # (n_sets, 2 + k, n) orthonormal basis of each set
-    levels = []
-    for _ in range(max_changes):
-        last = knots[:, -1] if knots.shape[1] else np.full(1, -1, dtype=np.intp)
-        parent = np.repeat(np.arange(len(knots)), inner.size - 1 - last)
-        new = np.concatenate([np.arange(i + 1, inner.size) for i in last]).astype(np.intp)
-        if new.size == 0:
-            break
-        vectors = hinges[new]
+    knots, spans = np.full((1, 1), -1), base[None]  # spans (n_sets, 2 + k, n): orthonormal, of each set
+    levels = [(knots[:, 1:], knots[0], hinges[:0])]
+    for changes in range(1, min(max_changes, inner.size) + 1):
+        parent = np.repeat(np.arange(len(knots)), inner.size - 1 - knots[:, -1])
+        knots = np.array([*combinations(range(inner.size), changes)])
+        vectors = hinges[knots[:, -1]]
         for _ in range(2):  # Gram-Schmidt twice: once loses digits where hinges are close
             vectors = vectors - np.einsum("skn,sk->sn", spans[parent], np.einsum("skn,sn->sk", spans[parent], vectors))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        knots = np.concatenate([knots[parent], new[:, None]], axis=1)
         spans = np.concatenate([spans[parent], vectors[:, None, :]], axis=1)
         levels.append((knots, parent, vectors))
     return Grid(x, inner, base, tuple(levels))
@@ -104,13 +102,12 @@ def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     """Residual sum of squares (B,) and best set (B,) for 0, 1, 2, ... change points; curves (B, n)."""
     rest = curves - (curves @ grid.base.T) @ grid.base
     total = np.einsum("bn,bn->b", rest, rest)
-    found = [(total, np.zeros(len(curves), dtype=np.intp))]
-    found += [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
-    chunk = max(1, CHUNK // (len(grid.levels[-1][1]) if grid.levels else 1))
+    found = [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
+    chunk = max(1, CHUNK // len(grid.levels[-1][0]))
     for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
-        for (rss, sets), gain in zip(found[1:], grid.gains(rest[rows]), strict=True):
+        for (rss, sets), gain in zip(found, grid.gains(rest[rows]), strict=True):
             sets[rows] = gain.argmax(axis=1)
-            rss[rows] = np.maximum(total[rows] - np.take_along_axis(gain, sets[rows, None], axis=1)[:, 0], 0.0)
+            rss[rows] = np.maximum(total[rows] - gain.max(axis=1), 0.0)
     return found
 
 
@@ -195,7 +192,7 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Pieces:
 
 def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Pieces:
     """Fit of exactly `changes` change points to curves (B, n), from the best set of the grid or a better `near`."""
-    rss, sets = search(grid._replace(levels=grid.levels[:changes]), curves)[changes]
+    rss, sets = search(grid._replace(levels=grid.levels[: changes + 1]), curves)[changes]
     closer = _at(grid.x, curves, near := np.repeat(near[None], len(curves), axis=0))[3] < rss
     return refine(grid.x, curves, np.where(closer[:, None], near, grid.starts(changes, sets)))
 
@@ -216,9 +213,8 @@ def fit_each(grid: Grid, curve: Array) -> list[Pieces]:
 
     With too few checkpoints for two change points the last fit is `best_step`, which has no more parameters than one.
     """
-    fits = [refine(grid.x, curve[None], np.empty((1, 0)))]
-    rest = curve - (curve @ grid.base.T) @ grid.base
-    for changes, gain in enumerate(grid.gains(rest[None]), start=1):
+    fits, rest = [], curve - (curve @ grid.base.T) @ grid.base
+    for changes, gain in enumerate(grid.gains(rest[None])):
         knots = grid.starts(changes, np.argsort(-gain[0], kind="stable")[:STARTS])
         for rounds, kept in STAGES:
             several = refine(grid.x, np.broadcast_to(curve, (len(knots), curve.size)), knots, rounds)
@@ -259,10 +255,9 @@ def bootstrap_noise(
 ) -> Array:
     """Bootstrap noise of a curve, (draws, n), Student's t rather than normal: the spread itself is an estimate.
 
-    With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap, smooth
-    with few replicates), and what scatters about the fit beyond them (noise that all replicates share at a checkpoint)
-    is added. Without, the residuals' variance, or the square of `stderr` where that is larger, with the residuals'
-    autocorrelation over neighbours, corrected for the parameters that were fitted.
+    With replicates, their deviations from their mean are summed with random weights (a multiplier bootstrap), and what
+    scatters about the fit beyond them (noise that all share) is added. Without, the residuals' variance,
+    or the square of `stderr` where that is larger, with the residuals' autocorrelation over neighbours.
     """
     rng, n, total = np.random.default_rng(seed), residuals.size, float(residuals @ residuals)
 

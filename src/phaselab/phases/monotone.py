@@ -94,11 +94,9 @@ def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
 def move_p(values: Array, replicates: Array | None, noise: Sequence[float], setting: tuple[Where, int]) -> float:
     """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
 
-    The null is simulated for noise as autocorrelated as the residuals: `noise` of the whole curve, whose grid has the
-    arguments `setting`, is its standard deviation and autocorrelation (`residual_noise`) and how much of it replicates
-    share (`shared_noise`): as far as they do, they are as one curve, whose autocorrelation is read with caution. With
-    `MANY` replicates the fall must also hold in those left out when it was chosen, which allows for any noise of their
-    own. NaN below four checkpoints, where nothing can be told.
+    `noise` of the whole curve, whose grid has the arguments `setting`: standard deviation, autocorrelation, and how
+    much replicates share: as far as they do, they are as one curve, whose autocorrelation is read with caution. With
+    `MANY` the fall must also hold in those left out when it was chosen. NaN below four checkpoints.
     """
     if values.size < 4:
         return np.nan
@@ -125,10 +123,8 @@ def _left_out(curves: Array) -> float:
             i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)
             if gaps[i, j] * np.sqrt(length) > best:
                 best, falls[s] = float(gaps[i, j]) * np.sqrt(length), own[i] - own[j]
-    spread = float(falls.std(ddof=1))
-    if spread == 0:
-        return float(falls.mean() <= 0)
-    return float(stats.t.sf(falls.mean() / (spread / np.sqrt(count)), count - 1))
+    error = max(float(stats.sem(falls)), 1e-300)
+    return float(stats.t.sf(falls.mean() / error, count - 1))
 
 
 def detectable_move(noise: Sequence[float], setting: tuple[Where, int], power: float = 0.8) -> float:

@@ -10,10 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import behaviour_by_task, brain_layer, brain_measure
-from phaselab.phases.fit import log_tokens
 from phaselab.phases.three_phases import judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 from phaselab.study import PhaseSpec
+
+__all__ = ["detachment_power", "detectable_depth", "sensitivity"]
 
 FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
@@ -31,10 +32,8 @@ def sensitivity(
     base = triple_phase_test(curves, model, rule, **options)
     own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
     brain, measures = own[own["perspective"] == "brain"], {*own["measure"]}
-    depths: dict[int, Any] = {}  # depths that come to one layer are one choice
-    if len(brain):
-        depths = {brain_layer(own, choice): choice for choice in ("mean", "best", 1.0, 1 / 3)}
-        depths.pop(brain_layer(own, rule.layer), None)
+    # Depths that come to one layer are one choice.
+    depths = {brain_layer(own, c): c for c in ("mean", "best", 1.0, 1 / 3, rule.layer)} if len(brain) else {}
     choices: dict[str, Sequence[Any]] = {
         "layer": [*depths.values()][::-1],
         "measure": [c for c in ("r", "r_normalised", "significant") if c in measures],
@@ -46,65 +45,56 @@ def sensitivity(
         "accuracy": [c for c in ("log_probability", "knowing") if c in measures],
     }
     given = rule.model_dump() | {"measure": rule.measure or brain_measure(brain)}
-    variants: list[dict[str, Any]] = [{}]
-    for varied, several in choices.items():
-        variants += [{varied: choice} for choice in several if choice != given[varied]]
+    varied = [(field, c) for field, several in choices.items() for c in several if c != given[field]]
     parts = []
-    for change in variants:
-        (varied, choice) = next(iter(change.items()), ("", ""))
+    for field, choice in [("", ""), *varied]:
+        change = {field: choice} if field else {}
         if choice == "log_probability" and base.accuracy.decided:
-            curve = behaviour_by_task(own, "log_probability", options.get("tasks")).mean
+            curve = behaviour_by_task(own, choice, options.get("tasks")).mean
             scale = float(np.ptp(curve)) / max(float(np.ptp(base.accuracy.values)), 1e-12)
-            change = change | {"margin": max(rule.margin * scale, 1e-9)}
+            change["margin"] = max(rule.margin * scale, 1e-9)
         result = triple_phase_test(curves, model, rule.model_copy(update=change), **options) if change else base
         table = result.table[["phase", "found", "verdict", "tokens", "p_holm"]]
         table = table.assign(agrees=table["verdict"] == base.table["verdict"], note="")
         if choice == "log_probability":
             table.loc[~table["found"] & base.table["found"], "note"] = "found in the discontinuous measure alone"
         said = f"{choice:.2g}" if isinstance(choice, float) else str(choice)
-        parts.append(pd.DataFrame({"varied": varied, "choice": said}, table.index).join(table))
+        parts.append(pd.DataFrame({"varied": field, "choice": said}, table.index).join(table))
     return pd.concat(parts, ignore_index=True)
 
 
 def detachment_power(
-    depths: Sequence[float] = (0.0, 1.0, 2.0, 3.0, 4.0, 6.0),
-    checkpoints: Sequence[int] = (12, 20, 40),
-    subjects: Sequence[int] = (1, 3, 6),
+    depths: Sequence[float],
+    checkpoints: int,
+    subjects: int,
     accuracy_noise: float = 0.005,
     rule: PhaseSpec | None = None,
     n_simulations: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How often phase 2 as a whole is found, by simulation: a row a combination.
+    """How often phase 2 as a whole is found in a design, by simulation: a row a depth.
 
     The brain rises by 10 standard deviations of one subject's noise, together with instruction following, then falls
     by `depths` (in the same unit) for a third of the log-token axis, and returns; accuracy stands still meanwhile and
-    rises with the return, known with an error of `accuracy_noise` at each checkpoint. White noise is each subject's
-    own, and the same for all depths. At depth 0 the power is the rate of false alarms; low and high are Wilson's 95 %
-    interval.
+    rises with the return, with an error of `accuracy_noise`. White noise is each subject's own. At depth 0 the power is
+    the rate of false alarms; low and high are Wilson's 95 % interval.
     """
-    rows = []
-    for n in checkpoints:
-        tokens = np.concatenate([[0.0], np.round(np.logspace(6, 10, n - 1))])
-        where = log_tokens(tokens)
-        unit = (where - where[0]) / (where[-1] - where[0])
-        rise = np.interp(unit, [0.15, 0.4], [0.0, 1.0])
-        dip = np.interp(unit, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
-        right = np.interp(unit, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
-        for count in subjects:
-            found, rng = np.zeros(len(depths)), np.random.default_rng([seed, n, count])
-            for _ in range(n_simulations):
-                noise, others = rng.standard_normal((count, n)), accuracy_noise * rng.standard_normal((2, n))
-                form, accuracy = 0.05 + 0.9 * rise + others[0], right + others[1]
-                error = np.full(n, accuracy_noise)
-                first, second = (fit_transitions(tokens, curve, error, **FITS) for curve in (form, accuracy))
-                for i, depth in enumerate(depths):
-                    fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
-                    found[i] += judge(fit, first, second, rule).table["found"].iloc[1]
-        for depth, hits in zip(depths, found, strict=True):
-            interval = stats.binomtest(int(hits), n_simulations).proportion_ci(method="wilson")
-            rows.append((n, count, float(depth), hits / n_simulations, interval.low, interval.high))
-    return pd.DataFrame(rows, columns=["checkpoints", "subjects", "depth", "power", "low", "high"])
+    tokens = np.concatenate([[0.0], np.logspace(6, 10, checkpoints - 1)])
+    at, error = np.linspace(0.0, 1.0, checkpoints), np.full(checkpoints, accuracy_noise)
+    rise = np.interp(at, [0.15, 0.4], [0.0, 1.0])
+    dip = np.interp(at, [0.5, 0.6, 0.73, 0.83], [0.0, -1.0, -1.0, 0.0])
+    right = np.interp(at, [0.2, 0.4, 0.75, 0.95], [0.3, 0.45, 0.45, 0.9])
+    found, rng = np.zeros(len(depths), dtype=int), np.random.default_rng([seed, checkpoints, subjects])
+    for _ in range(n_simulations):
+        noise = rng.standard_normal((subjects, checkpoints))
+        behaviour = np.stack([0.05 + 0.9 * rise, right]) + accuracy_noise * rng.standard_normal((2, checkpoints))
+        form, accuracy = (fit_transitions(tokens, curve, error, **FITS) for curve in behaviour)
+        for i, depth in enumerate(depths):
+            fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
+            found[i] += judge(fit, form, accuracy, rule).table["found"].iloc[1]
+    table = pd.DataFrame({"checkpoints": checkpoints, "subjects": subjects, "depth": np.asarray(depths, dtype=float)})
+    ends = [stats.binomtest(hits, n_simulations).proportion_ci(method="wilson") for hits in found.tolist()]
+    return table.assign(power=found / n_simulations, **pd.DataFrame(ends))
 
 
 def detectable_depth(power: pd.DataFrame, target: float = 0.8) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,14 @@ from scipy import stats
 from phaselab import curves as query
 from phaselab.curves import amount, each_row, plain
 from phaselab.errors import expect
-from phaselab.phases.fit import DEGREES, Array, log_tokens
+from phaselab.phases.fit import DEGREES, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
+from phaselab.stats import dates_together, holm
 from phaselab.study import PhaseSpec, digest_of
+
+__all__ = ["TriplePhase", "dates_together", "holm", "judge", "phase_text", "rule_text", "surges", "transitions_of"]
+__all__ += ["triple_phase_test"]
 
 #: A surge is this many times as steep as the whole curve: its range over the length of training in log tokens.
 STEEP = 2.0
@@ -35,15 +40,12 @@ PHASE_COLUMNS = (
 class TriplePhase(NamedTuple):
     """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
 
-    verdict : ``found`` (p_holm at most the rule's alpha, and the fits have the moves that the phase is made of), ``not
-    found``, ``not decided`` or ``nothing to stagnate``; found : whether it is the first; why : the reason in words.
+    verdict : ``found``, ``not found``, ``not decided`` or ``nothing to stagnate``; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
-    effect, effect_low, effect_high : signed height of the move in units of the brain measure (for ``r_normalised`` a
-    share of the ceiling); effect_spread : over its standard deviation over replicates.
-    lag, lag_low, lag_high : log10 of tokens by which the brain's midpoint comes after the behaviour's (phases 1 and 3).
-    p : the largest of the phase's parts; NaN where nothing was tested; p_holm : after Holm's correction over the phases
-    that were. seeds : models that differ in seed alone, which are the replicates; with one, the subjects are. rule :
-    digest of the rule.
+    effect, effect_low, effect_high : signed height in units of the brain measure; effect_spread : over its standard
+    deviation over replicates. lag, lag_low, lag_high : decades by which the brain's midpoint comes after the
+    behaviour's (phases 1 and 3). p : the largest of the phase's parts, NaN where nothing was tested; p_holm : after
+    Holm's correction over those that were. seeds : how many are the replicates; with one, the subjects are.
     """
 
     model: str
@@ -53,15 +55,6 @@ class TriplePhase(NamedTuple):
     accuracy: Transitions
     statement: str  # one sentence
     notes: tuple[str, ...] = ()  # what was left out of the curves, or merged
-
-
-def holm(p: npt.ArrayLike) -> Array:
-    """Holm's step-down adjusted p-values, (m,); NaN stands outside."""
-    values = np.asarray(p, dtype=float)
-    order = np.argsort(values, kind="stable")  # NaN last
-    many = np.isfinite(values).sum() - np.arange(values.size)
-    stepped = np.maximum.accumulate(values[order] * many)
-    return np.minimum(stepped, 1.0)[np.argsort(order)]
 
 
 def falls_after_rise(fit: Transitions) -> list[Any]:
@@ -92,7 +85,7 @@ class _Link(NamedTuple):
     why: str
     p: float = np.nan
     move: Any = None  # of the brain
-    partner: Any = None  # the move that goes with it
+    lag: Sequence[float] = (np.nan, np.nan, np.nan)  # behind the move that goes with it
     holds: bool = True  # what has no p-value of its own
     verdict: str = ""  # where it is not for p to say
 
@@ -118,29 +111,32 @@ def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float
 def _together(
     brain: Transitions, moves: Sequence[Any], other: Transitions, partners: Sequence[Any], name: str, rule: PhaseSpec
 ) -> _Link:
-    """The first of `moves` whose lag to one of `partners` is within the rule's, interval and all; or the closest."""
+    """The largest of `moves` whose lag to one of `partners` is within the rule's, interval and all; or the closest."""
+    if not partners:
+        return _Link(f"{name.capitalize()} has no surge{_missed(other)}.")
     tried = []
-    for move in moves:
-        for partner in partners:
-            lag, low, high = lag_between(brain, move, partner)
-            # p of a lag outside of the rule's, normal with the interval's own half-widths.
-            sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
-            apart = float(stats.norm.sf(1.96 * min(sides)))
-            p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
-            when = f"{10**lag:.2g} times the tokens of {name}'s surge (95 % interval {10**low:.2g} to {10**high:.2g})"
-            close = "" if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}"
-            why = f"The brain's rise {_range(move)} has its midpoint at {when}{close}."
-            tried.append(_Link(why, p, move, partner, holds))
+    for move, partner in product(_largest(moves), _largest(partners)):
+        lag, low, high = lag_between(brain, move, partner)
+        # p of a lag outside of the rule's, normal with the interval's own half-widths.
+        sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
+        apart = float(stats.norm.sf(1.96 * min(sides)))
+        p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+        why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of {name}'s surge "
+        why += f"(95 % interval {10**low:.2g} to {10**high:.2g})"
+        why += "." if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}."
+        tried.append(_Link(why, p, move, (lag, low, high), holds))
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
 
 
+def _largest(rises: Sequence[Any]) -> list[Any]:
+    return sorted(rises, key=lambda rise: -rise.height)
+
+
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
-    if not (own := sorted(surges(brain), key=lambda rise: -rise.height)):
-        steep = "rises, but nowhere surges" if brain.rises else "does not rise"
-        return _Link(f"The brain curve {steep}{_missed(brain)}.")
-    if not (theirs := surges(form)[:1]):
-        return _Link(f"Instruction following has no surge{_missed(form)}.")
-    return _together(brain, own, form, theirs, "instruction following", rule)
+    if own := surges(brain):
+        return _together(brain, own, form, surges(form)[:1], "instruction following", rule)
+    steep = "rises, but nowhere surges" if brain.rises else "does not rise"
+    return _Link(f"The brain curve {steep}{_missed(brain)}.")
 
 
 def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
@@ -165,8 +161,7 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
 def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
     """From the onset of a fall until a fifth of it is made up, or to its end where the brain does not return.
 
-    Where a fit has no level between fall and return, their corner lies in the middle of the trough: the return begins
-    later, and what accuracy does until then belongs to the window.
+    Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
     """
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises:
@@ -177,13 +172,8 @@ def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
 
 
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
-    """Whether accuracy pauses in the `_window` of a fall.
-
-    Its change there is less than the margin (two one-sided tests), it leaves its level by no more than two margins, and
-    it moves faster afterwards. Errors: the curve's own scatter, at least the items' error.
-    """
-    start, stop = _window(brain, fall)
-    at, values = accuracy.tokens, accuracy.values
+    """Whether accuracy pauses in the `_window` of a fall (`triple_phase_test`), by its own scatter."""
+    (start, stop), at, values = _window(brain, fall), accuracy.tokens, accuracy.values
     inside = (at >= start) & (at <= stop)
     if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
         first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
@@ -210,8 +200,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
         why = f"The brain falls {_range(fall)}, but how accuracy changes from {span} is known to ±{least:.2g} only "
         why += f"(margin {rule.margin:g}); about {items:,.0f} items would do."
         return _Link(why, move=fall, verdict="not decided")
-    path = accuracy.at(at[inside])
-    excursion = float(np.ptp(path))
+    excursion = float(np.ptp(accuracy.at(at[inside])))
     parts = {
         "changes by the margin or more": float(stats.t.sf((rule.margin - abs(change)) / off, degrees)),
         "leaves its level": float(stats.norm.sf((2 * rule.margin - excursion) / (noise / np.sqrt(2)))),
@@ -230,12 +219,10 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
-    if not (returns := sorted((r for r in rises if r is not first), key=lambda rise: -rise.height)):
+    if not (returns := [rise for rise in rises if rise is not first]):
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
-    if not (theirs := sorted(surges(accuracy), key=lambda rise: -rise.height)):
-        return _Link(f"Accuracy has no surge{_missed(accuracy)}.")
-    link = _together(brain, returns, accuracy, theirs, "accuracy", rule)
+    link = _together(brain, returns, accuracy, surges(accuracy), "accuracy", rule)
     return link._replace(p=worst(link.p, fall_p(brain, fall)))
 
 
@@ -258,26 +245,21 @@ def judge(
     first = ask("instruction following", form, lambda: _first(brain, form, rule))
     second = ask("accuracy", accuracy, lambda: _second(brain, accuracy, rule, chance))
     third = ask("accuracy", accuracy, lambda: _third(brain, accuracy, rule, first.holds and first.move, second.move))
-    links = first, second, third
-    corrected = holm([link.p for link in links])
+    links, rows = (first, second, third), []
     most = brain.grid[1]  # change points that the checkpoints allow
-    crowded = 0 < most == len(brain.knots) < rule.max_changes
-    rows = []
-    for phase, (name, link, p) in enumerate(zip(PHASES, links, corrected, strict=True), start=1):
-        found = not link.verdict and link.holds and p <= rule.alpha
-        why = link.why
-        if link.holds and not link.verdict and p > rule.alpha:
+    for phase, (link, p) in enumerate(zip(links, holm([link.p for link in links]), strict=True), start=1):
+        verdict, why = link.verdict or ("found" if link.holds and p <= rule.alpha else "not found"), link.why
+        if not link.verdict and link.holds and p > rule.alpha:
             why += f" Not beyond chance: p = {p:.2g} after correction."
-        verdict = link.verdict or ("found" if found else "not found")
         if not link.verdict and link.move is not None and np.isnan(link.p):
             verdict, why = "not decided", f"{why} Too few checkpoints lie around one of these moves to test it."
-        if verdict == "not found" and crowded:  # what was not found may be what could not be drawn
+        if verdict == "not found" and 0 < most == len(brain.knots) < rule.max_changes:
+            # What was not found may be what could not be drawn.
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
             why += f"{most} change points that the brain curve takes."
-        row = {"phase": phase, "name": name, "found": found, "verdict": verdict, "p": link.p, "p_holm": p, "why": why}
-        rows.append(row | _measured(link, brain))
-    common: dict[str, Any] = {"model": model, "seeds": seeds, "rule": digest_of(rule)}
-    table = pd.DataFrame(rows).assign(**common).reindex(columns=list(PHASE_COLUMNS))
+        row = {"phase": phase, "name": PHASES[phase - 1], "found": verdict == "found", "verdict": verdict, "why": why}
+        rows.append(row | {"p": link.p, "p_holm": p} | _measured(link, brain))
+    table = pd.DataFrame(rows).assign(model=model, seeds=seeds, rule=digest_of(rule)).reindex(columns=[*PHASE_COLUMNS])
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
     told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
@@ -295,12 +277,9 @@ def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
     told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
     if brain.replicates is not None:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
-        ends = np.array([np.interp(at, where, own) for own in brain.replicates])
-        own = float((ends[:, 1] - ends[:, 0]).std(ddof=1))
+        own = np.diff([np.interp(at, where, own) for own in brain.replicates]).std(ddof=1)
         told["effect_spread"] = move.height / own if own > 0 else np.nan
-    if link.partner is not None:
-        told |= zip(("lag", "lag_low", "lag_high"), lag_between(brain, move, link.partner), strict=True)
-    return told
+    return told | dict(zip(("lag", "lag_low", "lag_high"), link.lag, strict=True))
 
 
 def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: Any) -> Transitions:
@@ -314,12 +293,10 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
         return replace(fit_transitions([], [], **options), statement=f"Not decided: {error}")
     one, notes = curves[0], [note for curve in curves for note in curve.notes]
     means, errors = (pd.DataFrame([pd.Series(getattr(c, a), c.tokens) for c in curves]) for a in ("mean", "error"))
-    shared = means.columns[means.notna().all()].sort_values()
+    shared = means.dropna(axis=1).columns.sort_values()
     if lost := means.shape[1] - shared.size:
         notes.append(f"{lost} checkpoints that not every seed has left out")
-    values = means[shared].to_numpy()
-    if len(curves) == 1:
-        values = one.values if one.of == "subject" and len(one.names) > 1 else one.mean
+    values = one.values if len(models) == 1 < len(one.names) and one.of == "subject" else means[shared].to_numpy()
     stderr = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
     fit = fit_transitions(shared.to_numpy(), values, stderr, **options)
     return replace(fit, notes=(*dict.fromkeys(notes), *fit.notes))
@@ -347,8 +324,6 @@ def triple_phase_test(
     model : its name, or the names of the seeds, which are then the replicates in place of the subjects.
     rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
 
-    A rise or fall is tested by `Transitions.p`, a phase by the largest p-value of its parts, which must all hold. Slow
-    drifts that all subjects of one seed share are read with caution (`shared_noise`); several seeds say more.
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
@@ -357,14 +332,13 @@ def triple_phase_test(
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
     expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
-    all_of_them = sorted(curves["model"].unique())
     for name in models:
-        expect(name in all_of_them, "model", repr(name), f"one of {', '.join(all_of_them)}")
+        expect(name in {*curves["model"]}, "model", repr(name), f"one of {', '.join(sorted({*curves['model']}))}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
     for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
         rows = pooled[pooled["perspective"] == ("behaviour" if field == "accuracy" else "brain")]
-        there, asked = sorted(rows[column].unique()), getattr(rule, field)
+        there, asked = sorted({*rows[column]}), getattr(rule, field)
         known = not there or asked in ("", "accuracy", *there)  # the default may be missing: then it is not decided
         expect(known, field, repr(asked), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}
@@ -377,15 +351,11 @@ def triple_phase_test(
 
 
 def transitions_of(result: TriplePhase) -> pd.DataFrame:
-    """Every rise and fall that the test of the phases fitted, a row each.
-
-    Columns: model, perspective, measure (``brain``, ``instruction_following``, ``accuracy``), kind (``rise``,
-    ``fall``), onset, tokens (the midpoint), low, high (its 95 % interval), end and height (in units of the measure).
-    """
+    """Every rise and fall that the test of the phases fitted, a row each; tokens, low, high: of its midpoint."""
     fits = {"brain": result.brain, "instruction_following": result.form, "accuracy": result.accuracy}
     rows = [{"measure": measure, **vars(move)} for measure, fit in fits.items() for move in fit.moves]
-    table = pd.DataFrame(rows, columns=["measure", *MOVE_COLUMNS]).assign(model=result.model, perspective="behaviour")
-    table.loc[table["measure"] == "brain", "perspective"] = "brain"
+    table = pd.DataFrame(rows, columns=["measure", *MOVE_COLUMNS]).assign(model=result.model)
+    table["perspective"] = np.where(table["measure"] == "brain", "brain", "behaviour")
     table = table.rename(columns={"midpoint": "tokens", "midpoint_low": "low", "midpoint_high": "high"})
     return table[["model", "perspective", "measure", "kind", "onset", "tokens", "low", "high", "end", "height"]]
 
@@ -406,43 +376,21 @@ def rule_text(rule: PhaseSpec) -> str:
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
-    row = result.table[result.table["phase"] == phase].iloc[0]
-    which = f"Phase {query.PHASE_NAMES[phase]} ({row['name']})"
-    parts = [f"{which} is **{row['verdict']}** in {result.model}. {row['why']}"]
-    if np.isfinite(row["tokens"]):
-        verb = "rise" if row["effect"] > 0 else "fall"
+    row = result.table.set_index("phase").loc[phase]
+    parts = [f"Phase {query.PHASE_NAMES[phase]} ({row['name']}) is **{row.verdict}** in {result.model}. {row.why}"]
+    if np.isfinite(row.tokens):
+        start, stop, middle, low, high = map(amount, row[["start", "stop", "tokens", "low", "high"]])
         parts.append(
-            f"The {verb} of the brain score goes from {amount(row['start'])} to {amount(row['stop'])} tokens, with its "
-            f"midpoint at {amount(row['tokens'])} (95 % interval {amount(row['low'])} to {amount(row['high'])}); its "
-            f"height is {row['effect']:+.3f} (95 % interval {row['effect_low']:+.3f} to {row['effect_high']:+.3f}), as "
-            f"{unit}."
+            f"The {'rise' if row.effect > 0 else 'fall'} of the brain score goes from {start} to {stop} tokens, with "
+            f"its midpoint at {middle} (95 % interval {low} to {high}); its height is {row.effect:+.3f} (95 % interval "
+            f"{row.effect_low:+.3f} to {row.effect_high:+.3f}), as {unit}."
         )
     if result.notes:
         parts.append(f"Of the curves: {plain('; '.join(result.notes))}.")
-    if np.isfinite(row["p"]):
+    if np.isfinite(row.p):
         tested = int(result.table["p"].notna().sum())
-        after = f", after Holm's correction over the {tested} phases that could be tested {row['p_holm']:.2g}"
-        parts.append(f"Test: p = {row['p']:.2g}{after if tested > 1 else ''}.")
-    if row["seeds"] == 1:
+        after = f", after Holm's correction over the {tested} phases that could be tested {row.p_holm:.2g}"
+        parts.append(f"Test: p = {row.p:.2g}{after if tested > 1 else ''}.")
+    if row.seeds == 1:
         parts.append("This is one seed: a drift that all its checkpoints share cannot be told from a phase.")
     return " ".join(parts)
-
-
-def dates_together(first: npt.ArrayLike, second: npt.ArrayLike, lag: float = 0.5) -> dict[str, float]:
-    """Whether models in which the one comes later also have the other later; both (n_models,) tokens, NaN allowed.
-
-    tau, p : Kendall's rank correlation of the dates; mean_lag, low, high : decades by which the first comes after the
-    second, and the 90 % interval of the mean; p_lag : of a mean lag of `lag` decades or more (two one-sided t-tests,
-    Schuirmann 1987). NaN below four models: ranks of three decide nothing.
-    """
-    dates = np.log10(np.stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)]))
-    one, other = dates[:, np.isfinite(dates).all(axis=0)]
-    told = dict.fromkeys(("tau", "p", "mean_lag", "low", "high", "p_lag"), np.nan) | {"n": float(one.size)}
-    if one.size < 4:
-        return told
-    rank, apart = stats.kendalltau(one, other), one - other
-    mean, error = float(apart.mean()), max(float(stats.sem(apart)), 1e-12)
-    half = float(stats.t.ppf(0.95, one.size - 1)) * error
-    p_lag = float(stats.t.sf((lag - abs(mean)) / error, one.size - 1))
-    found = {"tau": float(rank.statistic), "p": float(rank.pvalue), "mean_lag": mean}
-    return told | found | {"low": mean - half, "high": mean + half, "p_lag": p_lag}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, islice
@@ -22,6 +22,8 @@ from phaselab.phases.fit import Array, Pieces, log_tokens
 from phaselab.phases.monotone import detectable_move, move_p, residual_noise, shared_noise
 from phaselab.results import numbers
 
+__all__ = ["MOVE_COLUMNS", "FittedTable", "Transitions", "fit_table", "fit_transitions"]
+
 #: What a move is told by, and the ends of the 95 % interval that each estimate has as columns of its own.
 QUANTITIES = ("onset", "liftoff", "midpoint", "landing", "end", "turn", "height", "steepness")
 ENDS = ("", "_low", "_high")
@@ -38,7 +40,7 @@ class Transitions:
     """The transitions of one curve: change points (`knots`), the pieces between them, rises and falls (`moves`).
 
     A move is a run of pieces of one `kind` (``rise`` or ``fall``), told by `QUANTITIES`, each with its 95 % interval
-    (``onset``, ``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
+    (``onset_low``, ``onset_high``); positions are in tokens. `onset` is where the curve leaves its baseline;
     `liftoff` where the first piece begins, and `landing` where the last one ends, that is half as steep as the steepest
     (of pieces that carry a fifth of the height: a slow drift, or a wiggle afterwards, moves neither); `midpoint`
     where half of `height` (signed, in units of the value) is done, `end` where it stops, `turn` the maximum or minimum
@@ -74,8 +76,7 @@ class Transitions:
 
     def place(self, tokens: npt.ArrayLike) -> Array:
         """log10 of token counts, with 0 where it lies among these checkpoints (`log_tokens`)."""
-        counts = np.asarray(tokens, dtype=float)
-        return np.where(counts > 0, np.log10(np.where(counts > 0, counts, 1.0)), log_tokens(self.tokens)[0])
+        return log_tokens(tokens, among=self.tokens)
 
     def at(self, tokens: npt.ArrayLike) -> Array:
         """The fitted curve at any token counts inside the range of the data."""
@@ -85,12 +86,11 @@ class Transitions:
     @cached_property
     def _noise(self) -> tuple[float, float, float]:
         """Standard deviation, at least that which is known, autocorrelation, and the share common to replicates."""
-        scale, grid = float(np.ptp(self.values)), pieces.grid_of(*self.grid)
-        (sigma,), (rho,) = residual_noise(grid, self.values[None] / scale)
-        noise, where = max(float(sigma) * scale, self.floor), self.place([*self.tokens[[0, -1]], *self.knots])
-        knots = (where[2:] - where[0]) / (where[1] - where[0])
+        grid, (first, last) = pieces.grid_of(*self.grid), self.place(self.tokens[[0, -1]])
+        (sigma,), (rho,) = residual_noise(grid, self.values[None])
+        knots, noise = (self.place(self.knots) - first) / (last - first), max(float(sigma), self.floor)
         shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
-        return noise if noise > 1e-9 * scale else 0.0, float(rho), shared
+        return noise if noise > 1e-9 * np.ptp(self.values) else 0.0, float(rho), shared
 
     @property
     def scatter(self) -> float:
@@ -99,7 +99,7 @@ class Transitions:
         By second differences (Gasser, Sroka and Jennen-Steinmetz 1986), their median, corrected for autocorrelation; at
         least what the standard errors say.
         """
-        rho = min(max(self._noise[1], 0.0), 0.9)
+        rho = np.clip(self._noise[1], 0.0, 0.9)
         rough = float(np.median(np.abs(np.diff(self.values, 2)))) / 0.6745
         return max(rough / float(np.sqrt(6 - 8 * rho + 2 * rho**2)), self.floor)
 
@@ -169,8 +169,7 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
     """Where a curve (n,) is highest (`sign` 1) or lowest (-1) between two positions, samples of that, where it is seen.
 
     By a cubic, whose sides may differ, through the extreme checkpoint and the nearest others: six, or as many more as
-    it takes until it bends by six times the noise. Samples are as far from it as the checkpoints are, if that is more
-    than the noise.
+    it takes until it bends by six times the noise. Samples scatter as the checkpoints do, if that is more than noise.
     """
     inside = np.flatnonzero((x >= start) & (x <= stop))
     centre = x[inside[(sign * curve[inside]).argmax()]] if inside.size else 0.5 * (start + stop)
@@ -200,11 +199,7 @@ def _described(
     units: tuple[float, float],
     least: float,
 ) -> dict[str, Any]:
-    """Change points, pieces and moves of one fitted curve, by its bootstrap samples.
-
-    `fits` : the fit and its samples; `rivals` : fits with other numbers of change points; `place` : says a position as
-    tokens; `units` : of the value and of slopes; `least` : the smallest height of a move.
-    """
+    """Change points, pieces and moves of one curve: `fits` are it and its samples, `units` of the value and slopes."""
     own, boot = fits
     corners, ends = (
         np.pad(at, ((0, 0), (1, 1)), constant_values=(0.0, 1.0)) for at in (own.knots, pieces.matched(own, boot))
@@ -356,10 +351,10 @@ class FittedTable(NamedTuple):
 
     def parts(self, most: int = 60) -> Iterator[FittedTable]:
         """The same by `most` curves, as many as a figure can show."""
-        names = self.moves[[*self.by]].agg(tuple, axis=1) if self.by else pd.Series([()] * len(self.moves))
         keys = iter(self.fits)
         while own := [*islice(keys, most)]:
-            yield FittedTable(self.by, {key: self.fits[key] for key in own}, self.moves[names.isin(own).to_numpy()])
+            moves = pd.concat([_of_curve(self.moves, self.by, key) for key in own])
+            yield FittedTable(self.by, {key: self.fits[key] for key in own}, moves)
 
     def sure(self, kind: str) -> pd.DataFrame:
         """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""
@@ -367,46 +362,47 @@ class FittedTable(NamedTuple):
 
     def returned(self) -> pd.DataFrame:
         """The falls beyond chance, with `back`: the height of the first rise beyond chance that follows; NaN: none."""
-        falls, rises, back = self.sure("fall"), self.sure("rise"), []
+        falls, back = self.sure("fall"), []
         for _, fall in falls.iterrows():
-            same = (rises[[*self.by]] == fall[[*self.by]].tolist()).all(axis=1)
-            back.append(next(iter(rises.loc[same & (rises["onset"] >= fall["midpoint"]), "height"]), nan))
+            rises = _of_curve(self.sure("rise"), self.by, fall[[*self.by]])
+            back.append(next(iter(rises.loc[rises["onset"] >= fall["midpoint"], "height"]), nan))
         return falls.assign(back=back)
 
     def said(self, key: tuple[str, ...]) -> str:
         """What is found of one curve, in a sentence: its moves, whether they are beyond chance, what was done to it."""
-        fit = self.fits[key]
-        own = self.moves if not self.by else self.moves[(self.moves[[*self.by]] == list(key)).all(axis=1)]
-        parts = [
-            f"{m.kind} {'beyond chance' if m.q <= 0.05 else 'not beyond chance'} (p = {m.p:.2g}, q = {m.q:.2g})"
-            if m.p >= 0
-            else f"{m.kind} not tested, of too few checkpoints"
-            for m in each_row(own[own["kind"].isin(("rise", "fall"))])
-        ]
+        fit, own = self.fits[key], _of_curve(self.moves, self.by, key)
+        parts = []
+        for m in each_row(own[own["kind"].isin(("rise", "fall"))]):
+            tested = f"{'' if m.q <= 0.05 else 'not '}beyond chance (p = {m.p:.2g}, q = {m.q:.2g})"
+            parts.append(f"{m.kind} {tested if m.p >= 0 else 'not tested, of too few checkpoints'}")
         tests = f" {'; '.join(parts).capitalize()}." if parts else ""
         return fit.statement + tests + (f" ({'; '.join(fit.notes)})" if fit.notes else "")
 
 
+def _of_curve(moves: pd.DataFrame, by: Sequence[str], key: Iterable[str]) -> pd.DataFrame:
+    return moves[(moves[[*by]] == [*key]).all(axis=1)]
+
+
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
+    """A column: names (n,) of `by` or `replicates`, else numbers, NaN where empty, of 0 or more but for `y`."""
     found = f"no column {column!r}" if column else "nothing"
     expect(column in table, role, found, f"one of {', '.join(map(str, table.columns))}")
-    return table[column]
-
-
-def _numbers(table: pd.DataFrame, role: str, column: str, least: float = -np.inf) -> Array:
-    """A column (n,) as floats of at least `least`; empty cells are NaN."""
-    where = f"{role}: column {column!r}"
-    values = numbers(_column(table, role, column), where)
-    low = values[values < least]
-    expect(not low.size, where, f"{low.min(initial=least):g}", f"{least:g} or more")
-    return values
+    values, where = table[column], f"{role}: column {column!r}"
+    if role in ("by", "replicates"):
+        empty = int((values.isna() | (values == "")).sum())
+        expect(not empty, where, f"{empty} empty cells", "a name in each")
+        return values.astype(str).to_numpy()
+    read = numbers(values, where)
+    least = np.nanmin(read, initial=0.0)
+    expect(role == "y" or least == 0, where, f"{least:g}", "0 or more")
+    return read
 
 
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
     """Tokens (n,) and values (replicates, n) of one curve, `complete`; or what all have, if that is more."""
     placed = own.dropna(subset=["x"])
     notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
-    wide = placed.pivot_table(index="replicate", columns="x", values="y", dropna=False)
+    wide = placed.pivot_table(index="replicates", columns="x", values="y", dropna=False)
     if doubled := len(placed.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
         notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
     kept, more = complete(wide, "replicate")
@@ -434,36 +430,27 @@ def fit_table(
     """
     expect(len(table), "table", "no rows", "one a checkpoint")
     expect(not (stderr and replicates), "stderr", repr(stderr), "none beside replicates, which tell the error")
-    roles = [x, y, *by, *filter(None, (stderr, replicates))]
-    expect(len({*roles}) == len(roles), "by", f"columns {', '.join(roles)}", "distinct ones in all options")
-    read = {"x": _numbers(table, "x", x, least=0), "y": _numbers(table, "y", y)}
-    read["e"] = _numbers(table, "stderr", stderr, least=0) if stderr else np.full(len(table), nan)
+    options = {"x": x, "y": y} | {r: c for r, c in (("stderr", stderr), ("replicates", replicates)) if c}
+    asked = [x, y, *by, *[*options.values()][2:]]
+    expect(len({*asked}) == len(asked), "by", f"columns {', '.join(asked)}", "distinct ones in all options")
     wrong = [column for column in by if column in MOVE_COLUMNS]
     expect(not wrong, "by", ", ".join(wrong), "none called as a column of the moves is")
-    for column in (*by, *([replicates] if replicates else [])):
-        role = "by" if column in by else "replicates"
-        empty = int((_column(table, role, column).isna() | (table[column] == "")).sum())
-        expect(not empty, f"{role}: column {column!r}", f"{empty} empty cells", "a name in each")
-    names = [table[column].astype(str).to_numpy() for column in by]
-    rows, given = [], pd.DataFrame(read)
+    given = pd.DataFrame({role: _column(table, role, column) for role, column in options.items()})
+    names = [_column(table, "by", column) for column in by]
     unit = x.replace("_", " ") + "s" * (x in ("step", "token", "word", "sample", "epoch"))
-    if replicates:
-        given["replicate"] = table[replicates].astype(str).to_numpy()
     fits: dict[Any, Transitions] = {}
-    untested = 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
+    rows, untested = [], 0  # directions in which a curve shows nothing: tests that were passed up, with p = 1
     for name, own in given.groupby(names, sort=False) if by else [((), given)]:
         at, values, notes = _replicated(own) if replicates else (own["x"], own["y"], [])
-        error = None if replicates else own["e"]
-        fit = fit_transitions(at, values, error, max_changes=4, axis=unit, min_effect=min_effect)
+        fit = fit_transitions(at, values, own.get("stderr"), max_changes=4, axis=unit, min_effect=min_effect)
         fit = fits[name] = replace(fit, notes=(*notes, *fit.notes))
         untested += fit.decided and (not fit.rises) + (not fit.falls)
         said = dict(zip(by, name, strict=True)) | {"statement": fit.statement, "notes": "; ".join(fit.notes)}
-        rows += [said | vars(move) | {"p": fit.p(move)} for move in fit.moves]
-        if not fit.moves:
-            rows.append(said | {"kind": "flat" if fit.decided else "undecided"})
+        none = {"kind": "flat" if fit.decided else "undecided"}
+        rows += [said | vars(move) | {"p": fit.p(move)} for move in fit.moves] or [said | none]
     moves = pd.DataFrame(rows).reindex(columns=[*by, *MOVE_COLUMNS])
-    tested = moves["p"].notna().to_numpy()
+    tested = moves["p"].notna()
     if tested.any():
-        everything = np.concatenate([moves.loc[tested, "p"].to_numpy(dtype=float), np.ones(untested)])
-        moves.loc[tested, "q"] = stats.false_discovery_control(everything)[: int(tested.sum())]
+        everything = np.append(moves.loc[tested, "p"].to_numpy(dtype=float), np.ones(untested))
+        moves.loc[tested, "q"] = stats.false_discovery_control(everything)[: tested.sum()]
     return FittedTable(tuple(by), fits, moves)

@@ -256,7 +256,7 @@ class Workbench:
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
 
-            self.store.try_writing(self.study.name)
+            results.try_beside(self.store.curves(self.study.name))
             with one_thread():
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress, until)
         folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
@@ -361,7 +361,7 @@ class Workbench:
         stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
         failed: dict[str, list[str]] = {}  # sentence -> stages
         if stale:
-            self.store.try_writing(self.study.name)
+            results.try_beside(self.store.curves(self.study.name))
             with one_thread(self.device), contextlib.ExitStack() as stack:
                 unit = Unit(self, model, checkpoint, stack)
                 for stage in stale:

@@ -23,7 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError, expect, told
-from phaselab.results import Store, read_manifest, write_table
+from phaselab.results import Store, read_manifest, try_beside, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study
 
@@ -128,7 +128,7 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
-    store.try_writing(study.name)
+    try_beside(store.curves(study.name))
     chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)

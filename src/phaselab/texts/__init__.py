@@ -26,7 +26,6 @@ def source(training: Training, data: Path | None) -> TextSource:
     from phaselab.texts.books import BooksText
 
     expect(not training.mixes, "mixes", f"{len(training.mixes)} stages", "none with text: books")
-
     return BooksText(training.mix, training.seed, training.vocabulary, data)
 
 

@@ -1,7 +1,6 @@
 """What every text gives: token ids for the training loop, and held-out questions for the tasks.
 
-A source is a pure function of its seed: the batch of a step does not depend on the batches before,
-so training that was interrupted goes on as if it had not been.
+A source is a pure function of its seed: training that was interrupted goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from phaselab.errors import expect
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
@@ -29,23 +28,17 @@ STREAMS = {"training": 11, "held out": 12, "items": 13}
 
 @dataclass(frozen=True)
 class Item:
-    """A question with listed options, in the order listed; the continuation of `prompt` is a space and an option.
+    """A question with listed options, in the order listed; the continuation of `prompt` is a space and an option."""
 
-    `id` is unique in the task; ``options[answer]`` is right; `kind` is what is asked, a finer division than the task.
-    `question` is the passage or question alone, without the options: empty where they cannot be asked for without
-    being listed; it goes on with one of `choices`, what the options say where they are only letters (empty: `options`).
-    `form`: whether the prompt asks for one of its options; of a sentence to go on with, there is none to follow.
-    """
-
-    id: str
+    id: str  # unique in the task
     prompt: str
     options: tuple[str, ...]
-    answer: int
-    kind: str
+    answer: int  # number of the right option
+    kind: str  # what is asked, a finer division than the task
     language: str
-    question: str = ""
-    choices: tuple[str, ...] = ()
-    form: bool = field(default=True, repr=False)
+    question: str = ""  # passage or question without the options; empty where it is nothing without them
+    choices: tuple[str, ...] = ()  # with which `question` goes on: what options say that are only letters
+    form: bool = field(default=True, repr=False)  # whether it asks for an option, as a sentence to go on with does not
 
 
 class TextSource(ABC):

@@ -4,9 +4,6 @@ Layout below the folder of data::
 
     books/MANIFEST.csv      one row a book; slug, sha256 and licence columns
     books/<slug>.txt        UTF-8
-
-About an eighth of the books, by a digest of their names, is never trained on: held-out loss and
-cloze questions come from these.
 """
 
 from __future__ import annotations
@@ -18,9 +15,10 @@ from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from phaselab.data import data_missing
 from phaselab.errors import expect
@@ -28,9 +26,6 @@ from phaselab.files import decoded, parse_yaml, read_text
 from phaselab.results import read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _FILE = Path(__file__).with_name("books.yaml")
 #: Paradigm -> its minimal pairs.
@@ -40,10 +35,8 @@ WORD = re.compile(r"[A-Za-z]+(?:['’][A-Za-z]+)*")
 QUESTIONS, SPOKEN = 0.2, 0.4
 #: Options of a question.
 LETTERS = "ABCD"
-#: Words of a cloze passage, least and greatest.
-PASSAGE = (20, 45)
-#: Characters from the middle of each training book on which encoding and word counts are made.
-SAMPLE = 15_000
+#: Words of a cloze passage, least and greatest; characters of a training book's middle for encoding and word counts.
+PASSAGE, SAMPLE = (20, 45), 15_000
 #: A cloze answer is one of so many frequent words of three letters or more; a wrong option's rank
 #: in that list is at most so far from the answer's.
 FREQUENT, NEAR = 500, 20
@@ -63,9 +56,7 @@ class BooksText(TextSource):
     Tasks: ``cloze``, which of four listed words comes next, answered by the word; ``letters``, the same answered by its
     letter; ``pairs``, which of two forms goes on with a sentence as grammar wants it (``books.yaml``), not trained on.
 
-    `mix` is ``en``; `vocabulary` the number of tokens of a byte-level byte-pair encoding; `data` the folder that has
-    ``books`` in it. Raises DataMissing when that, its manifest or a book is not there, PhaselabError when a book's
-    digest is not the manifest's.
+    `vocabulary`: tokens of a byte-level byte-pair encoding; `data`: the folder that has ``books`` in it.
     """
 
     tasks = ("cloze", "letters", "pairs")
@@ -83,8 +74,8 @@ class BooksText(TextSource):
         self.digest = digest_of(named)
 
     @cached_property
-    def _texts(self) -> dict[str, list[str]]:
-        """The books by stream: those of training, and the held-out ones."""
+    def books(self) -> dict[str, list[str]]:
+        """The books of each stream, ``training`` and, by a digest of their names about an eighth, ``held out``."""
         texts: dict[str, list[str]] = {"training": [], "held out": []}
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"
@@ -100,18 +91,14 @@ class BooksText(TextSource):
         expect(all(texts.values()), str(self.folder), found, "some for each: by names about an eighth is held out")
         return texts
 
-    def books(self, stream: str) -> list[str]:
-        """The books of a stream, ``training`` or ``held out``, as they are."""
-        return self._texts[stream]
-
     @cached_property
     def _joined(self) -> dict[str, tuple[str, np.ndarray]]:
         """Of each stream, all books laid end to end, and where each of them ends; (n_books,)."""
-        return {stream: ("".join(texts), np.cumsum([len(t) for t in texts])) for stream, texts in self._texts.items()}
+        return {stream: ("".join(texts), np.cumsum([len(t) for t in texts])) for stream, texts in self.books.items()}
 
     @cached_property
     def _sample(self) -> list[str]:
-        middles = ((text, max(0, (len(text) - SAMPLE) // 2)) for text in self._texts["training"])
+        middles = ((text, max(0, (len(text) - SAMPLE) // 2)) for text in self.books["training"])
         return [text[start : start + SAMPLE] for text, start in middles]
 
     @cached_property
@@ -124,8 +111,6 @@ class BooksText(TextSource):
 
     def _tokens(self) -> Tokenizer:
         """Byte-level byte-pair encoding, learned from the middles of the training books."""
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()

@@ -1,14 +1,12 @@
 """A small world, told in two languages: stories whose every word has a known latent state.
 
-Five things about each character never change; what else is true (where the hero is, who holds the story's object,
-how the hero feels, how the other characters fare) changes from sentence to sentence and mostly has to be carried along
-from earlier ones. A story is a plot (`plot`: events with the state after each) and its telling (`tell`: words), so
-that one plot can be told in ``en``, which looks like English, or in ``vo``, a constructed language with words of its
-own, verbs at the end of the clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
+Five things about each character never change; what else is true changes from sentence to sentence and mostly has to be
+carried along from earlier ones. A story is a plot (`plot`) and its telling (`tell`), so that one plot can be told in
+``en``, which looks like English, or in ``vo``, a constructed language with words of its own, verbs at the end of the
+clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
 
 Held-out stories differ from training stories by their random stream and by what they are about: the combination of
-hero, goal and object decides (`is_held_out`) on which side a story lies. Questions about constant facts are divided
-in the same way, by what is asked and which options are listed.
+hero, goal and object decides (`is_held_out`) on which side a story lies; so do questions about constant facts.
 """
 
 from __future__ import annotations
@@ -19,18 +17,16 @@ from itertools import chain, count
 from operator import attrgetter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from phaselab.errors import expect
 from phaselab.files import parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, UNK, Item, TextSource, is_held_out
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
@@ -42,16 +38,14 @@ PUNCTUATION: list[str] = WORLD["punctuation"]
 LANGUAGES = tuple(WORLD["templates"])
 #: Name -> somebody of the world: name, gender and the constant facts.
 CHARACTERS: dict[str, Any] = {facts["name"]: SimpleNamespace(**facts) for facts in WORLD["characters"]}
-#: Share of sentences, as far as the state is known, that tell a detail or a manner.
-DETAIL_SHARE, MANNER_SHARE = 0.45, 0.4
+#: Share of sentences, as far as the state is known, that tell a detail or a manner; slots of questions.
+DETAIL_SHARE, MANNER_SHARE, NAMED = 0.45, 0.4, ("N", "X")
 #: Mix -> its languages, and shares of the kinds of document: off-domain lines, stories, and stories with questions; the
 #: others are questions about facts.
 MIXES = {"en": (("en",), (0.0, 0.3, 0.5)), "en+vo": (("en", "vo"), (0.0, 0.3, 0.5))}
 MIXES |= {"narrative": (("en",), (0.0, 0.85, 0.1)), "off-domain": (("en",), (0.9, 0.05, 0.05))}
 #: The lot from which events are drawn, with what must hold for each.
 LOT = [(kind, {*rule.get("when", ())}) for kind, rule in EVENTS.items() for _ in range(rule.get("weight", 1))]
-#: Slots of questions: a character, the object.
-NAMED = ("N", "X")
 
 
 def _pick(rng: np.random.Generator, options: Iterable[T]) -> T:
@@ -163,10 +157,10 @@ def translate(word: str, language: str) -> str:
 Token = tuple[str, int, str, str, bool, State]
 
 
-def tell(story: Story, language: str, rng: np.random.Generator, sentences: int | None = None) -> list[Token]:
-    """Words of the first `sentences` events (all when None) with what is known at each."""
+def tell(story: Story, language: str, rng: np.random.Generator) -> list[Token]:
+    """Words of the events with what is known at each."""
     teller = _Teller(story, language, rng)
-    return [token for n, event in enumerate(story.events[:sentences]) for token in teller.sentence(n, event)]
+    return [token for n, event in enumerate(story.events) for token in teller.sentence(n, event)]
 
 
 class _Teller:
@@ -198,10 +192,10 @@ class _Teller:
         chosen = _pick(self.rng, [t for t in templates if mood != UNKNOWN or " M" not in t])
         if self.number == 0 or self.rng.random() < 0.35:
             chosen = f"{_pick(self.rng, WORLD['adverbials'][self.language][self.number > 0])} {chosen}"
-        added = []
-        if self.subject is self.hero and self.rng.random() < DETAIL_SHARE:
+        added, by_hero = [], self.subject is self.hero
+        if by_hero and self.rng.random() < DETAIL_SHARE:
             added.append("near the D" if self.english else "D near")
-        if self.subject is self.hero and mood != UNKNOWN and self.rng.random() < MANNER_SHARE:
+        if by_hero and mood != UNKNOWN and self.rng.random() < MANNER_SHARE:
             added.append("B")
         # A clause has its adverbial phrases at its end in `en`, at its beginning in `vo`.
         return " ".join([chosen[:-2], *added, "."] if self.english else [*reversed(added), chosen])
@@ -239,8 +233,7 @@ class _Teller:
 def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
     """Held-out stories of six to ten sentences without end, one row a word; a seed has the same plots in each language.
 
-    Beside the word: sentence, class of event, who is referred to (by a pronoun?), and the state once it has been said,
-    ``unknown`` where nothing has been told (valence 0); ``progress`` runs from 0 at the first word to 1 at the last.
+    The state is that once the word has been said; ``progress`` runs from 0 at the first word to 1 at the last.
     """
     columns = ["word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"]
     for index in count():
@@ -251,13 +244,10 @@ def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
         yield pd.DataFrame(rows, columns=columns).assign(progress=np.linspace(0, 1, len(rows)))
 
 
-def question(rng: np.random.Generator, language: str, held_out: bool, about: tuple[Story, int] | None) -> Item:
-    """A question about the state after the first so many events of a story, or (None) about what never changes.
-
-    Where it can, one of the wrong options is a thing that the story has mentioned (a former place or
-    mood, another character, an object seen), so that naming what was mentioned is not enough.
-    """
-    kind, named, answer, seen, others = _of_story(rng, *about) if about else _of_facts(rng, held_out)
+def question(rng: np.random.Generator, language: str, held_out: bool, about: Story | None) -> Item:
+    """A question about the state after a story, or (None) about what never changes."""
+    kind, named, answer, seen, others = _of_story(rng, about) if about else _of_facts(rng, held_out)
+    # One of the wrong options is a thing that the story has mentioned, so that naming what was mentioned is not enough.
     pool = rng.permutation(sorted({*seen} - {answer, UNKNOWN, ""})).tolist()[:1]
     pool += rng.permutation([o for o in others if o != answer and o not in pool]).tolist()
     options = rng.permutation([answer, *pool[:2]]).tolist()
@@ -270,13 +260,11 @@ def question(rng: np.random.Generator, language: str, held_out: bool, about: tup
     return Item("", " ".join(prompt), tuple(offered), index, kind, language, question=" ".join(alone))
 
 
-def _of_story(rng: np.random.Generator, story: Story, told: int) -> tuple[str, str, str, list[str], Iterable[str]]:
+def _of_story(rng: np.random.Generator, story: Story) -> tuple[str, str, str, list[str], Iterable[str]]:
     """What is asked, of whom or what, the answer, what the story has mentioned, and all that could be the answer."""
-    events = story.events[:told]
-    now = events[-1].after
+    events, now = story.events, story.events[-1].after
     met = now.other_place != UNKNOWN
-    kinds = ["where", "where"]
-    kinds += ["mood", "mood"] * (now.mood != UNKNOWN) + ["holder", "holder"] * (now.holder != UNKNOWN)
+    kinds = ["where"] * 2 + ["mood"] * 2 * (now.mood != UNKNOWN) + ["holder"] * 2 * (now.holder != UNKNOWN)
     kind = _pick(rng, kinds + ["object"] * (now.holder in CHARACTERS))
     if kind == "mood":
         return kind, story.hero, now.mood, [e.after.mood for e in events], MOODS
@@ -301,9 +289,8 @@ def _of_facts(rng: np.random.Generator, held_out: bool) -> tuple[str, str, str, 
 
 
 #: Slots of off-domain lines: digits, variables, and words of the world; S is the sum of N and M.
-_THINGS = (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"])
 _POOLS: dict[str, Iterable[Any]] = {**dict.fromkeys("NMT", range(10)), **dict.fromkeys("IJ", WORLD["variables"])}
-_POOLS |= dict.fromkeys("KLVW", _THINGS)
+_POOLS |= dict.fromkeys("KLVW", (*CHARACTERS, *PLACES, *OBJECTS, *WORLD["colours"], *WORLD["foods"]))
 
 
 def off_domain(rng: np.random.Generator) -> list[str]:
@@ -317,11 +304,7 @@ def off_domain(rng: np.random.Generator) -> list[str]:
 
 
 class WorldText(TextSource):
-    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language.
-
-    `schedule`: (the step at which a stage ends, its mix) of training text whose mix changes; the vocabulary then has
-    the words of off-domain text too.
-    """
+    """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language."""
 
     tasks = ("reading", "facts", "reading-vo", "facts-vo")
 
@@ -329,19 +312,18 @@ class WorldText(TextSource):
         expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
         for _, stage in schedule:
             expect(stage in MIXES, "mixes", repr(stage), f"one of {', '.join(MIXES)}")
+        # Of a schedule: the step at which each stage of training text ends, and its mix.
         self.mix, self.seed, self.schedule = mix, seed, schedule
-        # One vocabulary for every mix, so that each model can be asked in each language.
-        both = sorted(words("en") | words("vo"))
-        lines = " ".join(line for kind in WORLD["off_domain"].values() for line in kind).split() if schedule else []
-        more = {*lines, *map(str, range(10)), *WORLD["variables"]} - {*both, *_POOLS, "S"} if schedule else ()
-        self.ids = {word: i for i, word in enumerate((PAD, BOS, EOS, UNK, *both, *sorted(more)))}
+        # One vocabulary for every mix, so that each model can be asked in each language; of a schedule it is larger.
+        known = (PAD, BOS, EOS, UNK, *sorted(words("en") | words("vo")))
+        lines = " ".join(chain(*WORLD["off_domain"].values())).split()
+        more = {*lines, *map(str, range(10)), *WORLD["variables"]} - {*known, *_POOLS, "S"}
+        self.ids = {word: i for i, word in enumerate((*known, *sorted(more if schedule else ())))}
         named = {"text": "world", "mix": mix, "seed": seed, "words": list(self.ids)}
         self.digest = digest_of(named | ({"schedule": schedule} if schedule else {}))
 
     def _tokens(self) -> Tokenizer:
         """One token per word, words divided by spaces; a text begins with bos, as documents do in training."""
-        from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
         tokenizer = Tokenizer(models.WordLevel(self.ids, unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
         special = [(BOS, self.ids[BOS])]
@@ -366,7 +348,7 @@ class WorldText(TextSource):
             else:
                 begun = _begun(rng, held_out)
                 about = begun if share < narrative + reading else None
-                said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
+                said = [token[0] for token in tell(about, language, rng)] if about else []
                 for _ in range(2 + int(rng.random() < 0.5)):
                     item = question(rng, language, held_out, about)
                     said += [*item.prompt.split(), item.options[item.answer], "."]
@@ -376,12 +358,12 @@ class WorldText(TextSource):
         """``reading`` after a story, ``facts`` alone; ``-vo`` in the other language."""
         kind, language = f"{task}-en".split("-")[:2]
         about = _begun(rng, held_out=True) if kind == "reading" else None
-        said = [token[0] for token in tell(about[0], language, rng, about[1])] if about else []
+        said = [token[0] for token in tell(about, language, rng)] if about else []
         item = question(rng, language, True, about)
         return replace(item, prompt=" ".join([*said, item.prompt]), question=" ".join([*said, item.question]))
 
 
-def _begun(rng: np.random.Generator, held_out: bool) -> tuple[Story, int]:
-    """A story to ask about, and how many of its sentences are told before."""
-    told = int(rng.integers(3, 6))
-    return plot(rng, held_out, told + 1), told
+def _begun(rng: np.random.Generator, held_out: bool) -> Story:
+    """A story to ask about before its last sentence."""
+    story = plot(rng, held_out, int(rng.integers(4, 7)))
+    return story._replace(events=story.events[:-1])

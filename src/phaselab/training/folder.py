@@ -34,13 +34,13 @@ def checkpoint_steps(steps: int, n: int) -> list[int]:
 
 
 class Place(NamedTuple):
-    """Where a model lies; what decides its weights; step -> revision, of all and of those not there and undamaged."""
+    """Where a model lies, what decides its weights, and its revisions by step."""
 
     folder: Path
     log: Path  # the last file to be written
     inputs: dict[str, Any]
     revisions: dict[int, str]
-    missing: dict[int, str]
+    missing: dict[int, str]  # of these, what is not there and undamaged
 
 
 def place(name: str, training: Training, store: Store, text: TextSource) -> Place:

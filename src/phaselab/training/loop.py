@@ -1,12 +1,10 @@
 """The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub (see `folder`).
 
-A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was
-not: a batch depends on its step alone, and weights and the optimiser's moments are kept exactly.
+A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable
@@ -20,21 +18,19 @@ from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
 from phaselab.errors import PhaselabError
-from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
+from phaselab.results import Store, check, digest_code, read_manifest, write_folder, write_json
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
 from phaselab.training.folder import Place, place
 
-BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
-#: What is left of the greatest learning rate at the last step.
-FINAL_RATE = 0.1
-#: Rows of held-out text on which the loss of each checkpoint is measured.
-HELD_OUT_ROWS = 32
+#: What is left of the greatest learning rate at the last step; rows of held-out text of which the loss is measured.
+BETAS, WEIGHT_DECAY, CLIP, FINAL_RATE, HELD_OUT_ROWS = (0.9, 0.95), 0.1, 1.0, 0.1, 32
 #: State of a run while it is under way: its folder, and its format, so that none of another one is taken up.
 TRAINER, FORMAT = ".trainer", {"format": 2}
 #: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
 ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
 
+#: Called with (step, steps) after each step.
 Progress = Callable[[int, int], None] | None
 
 
@@ -51,8 +47,7 @@ def train(
 ) -> Path:
     """Train a model, go on with one that was interrupted, or find the one that is there; its folder.
 
-    `progress` is called with (step, steps) after each step; `until`: no further than to this step, from which another
-    call goes on. Raises as `phaselab.texts.source` and `check_sizes` do.
+    `until`: no further than to this step, from which another call goes on. Errors: `texts.source`, `check_sizes`.
     """
     text = source(training, data)
     at = place(name, training, store, text)
@@ -60,13 +55,10 @@ def train(
     if wanted:
         check_sizes(training)
         _run(at._replace(missing=wanted), training, text, progress)
-    if len(wanted) < len(at.missing):
-        return at.folder
-    if at.missing or not at.log.is_file():
-        rows = [read_manifest(at.folder / revision)["checkpoint"] for revision in at.revisions.values()]
-        with write_file(at.log) as aside:
-            aside.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
+    if wanted == at.missing:
+        if wanted or not at.log.is_file():
+            write_json([read_manifest(at.folder / name)["checkpoint"] for name in at.revisions.values()], at.log)
+        shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
     return at.folder
 
 
@@ -79,10 +71,8 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     parameters = list(model.parameters())
     # Biases and the scales of norms are not drawn towards zero.
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    decayed, free = ([p for p in parameters if (p.ndim > 1) == matrix] for matrix in (True, False))
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": free, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=BETAS, fused=True)
     held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
     # Recorded with each checkpoint, and not compared: other code of the same versions gives the same weights.
@@ -109,7 +99,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
         torch.nn.utils.clip_grad_norm_(parameters, CLIP)
         optimizer.step()
         optimizer.zero_grad()
-        if progress is not None:
+        if progress:
             progress(step + 1, training.steps)
 
 
@@ -122,13 +112,13 @@ def _loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def _resume(at: Place, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
     """Take up the kept state if it is whole and not later than the first missing step; the step to go on with."""
     kept = at.folder / TRAINER
-    step = read_manifest(kept).get("step", 0) if check(kept, at.inputs | FORMAT) else 0
-    if 0 < step <= min(at.missing):
-        weights, moments = torch.load(kept / "state.pt", weights_only=True)
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(moments)
-        return int(step)
-    return 0
+    step: int = read_manifest(kept)["step"] if check(kept, at.inputs | FORMAT) else 0
+    if not 0 < step <= min(at.missing):
+        return 0
+    weights, moments = torch.load(kept / "state.pt", weights_only=True)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(moments)
+    return step
 
 
 def check_sizes(training: Training) -> None:
