@@ -16,21 +16,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 812,
-    "book": 646,
+    "book": 644,
     "brains": 915,
-    "checkpoints": 811,
-    "cli": 784,
-    "data": 323,
+    "checkpoints": 807,
+    "cli": 782,
+    "data": 321,
     "encoding": 1877,
     "features": 422,
-    "figures": 993,
+    "figures": 992,
     "internals": 610,
-    "phases": 1381,
+    "phases": 1377,
     "stages": 853,
     "stimuli": 298,
     "sweep": 331,
-    "texts": 744,
-    "training": 224,
+    "texts": 740,
+    "training": 222,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80

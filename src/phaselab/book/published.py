@@ -71,9 +71,8 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
     large = {name: size for name in files if (size := (folder / name).stat().st_size) > LARGEST}
     expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
-    made_by: list[dict[str, Any]] = [read_manifest(place).get("made_by", {}) for place in places]
     # Stages that do not say their seconds count nothing; training is from a model's first checkpoint to its last.
-    stages = sum(float(how.get("seconds", 0)) for how in made_by)
+    stages = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places)
     folders = [bench.folder(model) for model in study.models if model.train]
     times = [[path.stat().st_mtime for path in at.glob("*/manifest.json")] for at in folders]
     trained = sum(max(of) - min(of) for of in times)
@@ -86,7 +85,6 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
             "versions": {"phaselab": __version__} | {name: version(name) for name in ("torch", "transformers")},
             "hours": {"training": round(trained / 3600, 2), "stages": round(stages / 3600, 2)},
-            "made by": sorted({str(how.get("phaselab")) for how in made_by}),
             "brain": {"description": lab.brain.description, "notes": lab.brain.notes, "digest": lab.data_digest},
             "ceiling": {who: float(np.nanmean(of)) for who, of in (lab.brain.ceiling or {}).items()},
             "tasks": {name: lab.tasks(name) for name in lab.models},

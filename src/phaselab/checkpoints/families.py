@@ -1,7 +1,5 @@
 """Model families whose training runs are public: the entries of ``families.yaml``, and how their names are read."""
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field

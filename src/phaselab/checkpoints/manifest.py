@@ -6,8 +6,6 @@ A manifest is a CSV file with one row per revision: ``repository`` (empty: the f
 wins; its tokens may be filled in by hand where no source states them, and are kept when it is refreshed.
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from collections.abc import Iterable

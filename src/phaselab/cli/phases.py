@@ -1,7 +1,5 @@
 """``phaselab phases``: transitions of any learning curves, or the three phases of a study."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated, Any

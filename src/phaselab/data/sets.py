@@ -1,7 +1,5 @@
 """The data sets of ``sets.yaml``, the files of their registries, and choosing among these."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

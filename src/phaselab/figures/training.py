@@ -250,8 +250,7 @@ def by_seeds(
         each = [curve_of[m].assign(line=name, unit=n) for name, own in groups.items() for n, m in enumerate(own)]
         rows = pd.concat(each)[["line", "unit", "tokens", "value"]]
         drawn.append(_of_measure(curves, measure, query.interval_over(rows, by=("line", "tokens")), thin=rows))
-    counts = sorted({len(models) for models in groups.values()})
-    note = f"{' to '.join(map(str, counts))} seeds, 95 % intervals over seeds; thin: each seed"
+    note = f"{max(map(len, groups.values()))} seeds, 95 % intervals over seeds; thin: each seed"
     return draw.panels(drawn, draw.looks(groups), room=1.9, note=note, simulated=simulated)
 
 

@@ -1,7 +1,5 @@
 """One curve against all curves that never fall, or never rise: p of a fall or a rise, whatever the noise's memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

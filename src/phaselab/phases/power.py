@@ -1,7 +1,5 @@
 """What a verdict on the phases hangs on: other choices (sensitivity), and how deep a fall must be to be found."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

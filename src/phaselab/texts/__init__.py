@@ -1,7 +1,5 @@
 """Training text: the source that a study's section ``train`` names, and a key that tells one from another."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from phaselab.errors import expect

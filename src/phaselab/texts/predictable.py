@@ -1,7 +1,5 @@
 """How frequent words are in a corpus, and how predictable after the two words before them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 

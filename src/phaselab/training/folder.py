@@ -6,8 +6,6 @@
     .trainer/                                     state of the run, while training is under way
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
