@@ -14,8 +14,6 @@ Layout of ``published/<study>/``, with no weights and no text of a corpus in it:
 
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -57,7 +55,6 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         right = f"all of it current: phaselab run {study.name}"
         expect(False, f"{study.where}: results", "\n  " + "\n  ".join(told) + "\n ", right, StudyError)
     folder, labs = root / study.name, {name: Lab(study, bench.store, bench.data, name) for name in lab.models}
-    last = {name: of.checkpoints()[-1] for name, of in labs.items()}
     tables = {
         "curves": lab.curves("all"),
         "controls": pd.concat([of.controls() for of in labs.values()], ignore_index=True),
@@ -84,7 +81,6 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         {
             "study": study.name,
             "command": f"phaselab run {study.name}",
-            "published by": shlex.join(["phaselab", *sys.argv[1:]]),
             "commit": commit(),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
@@ -94,7 +90,6 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
             "brain": {"description": lab.brain.description, "notes": lab.brain.notes, "digest": lab.data_digest},
             "ceiling": {who: float(np.nanmean(of)) for who, of in (lab.brain.ceiling or {}).items()},
             "tasks": {name: lab.tasks(name) for name in lab.models},
-            "last checkpoint": {name: at.revision for name, at in last.items()},
             "files": files,
         },
         folder / PROVENANCE,
