@@ -220,12 +220,6 @@ class FeatureSpec(Strict):
     delays: tuple[Annotated[int, Field(le=1000)], ...] = (1, 2, 3)
     trim: int = Field(default=5, ge=0, le=10**6, description="TRs dropped at the start of each run")
 
-    @model_validator(mode="after")
-    def _items_are_not_trimmed(self) -> Self:
-        if self.hemodynamics == "none" and self.trim:
-            raise ValueError(f"trim: found {self.trim} with hemodynamics: none, expected 0: each item is a row")
-        return self
-
 
 class EncodingSpec(Strict):
     """Ridge regression from features to responses, and its test.

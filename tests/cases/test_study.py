@@ -81,7 +81,7 @@ FAULTS: dict[str, tuple[list[tuple[str, Any]], str]] = {
         [("brain.minutes", 3), ("features.trim", 0)],
         "encoding.shuffles: run run-1: found 30 TRs, expected at least 40",
     ),
-    "trimmed items": ([("features.hemodynamics", "none")], "features.trim: found 4 with hemodynamics: none, expected"),
+    "trimmed items": ([("features.hemodynamics", "none")], ": found 2 with hemodynamics: none, expected 0: each"),
     "items without time": (
         [("features.hemodynamics", "none"), ("features.trim", 0)],
         "run run-1: features.hemodynamics: found none, expected hrf",
