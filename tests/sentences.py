@@ -413,6 +413,29 @@ def findings(text: str, folder: Path) -> None:
 
 
 #: Page -> what recomputes its sentences.
+def detachment(text: str, folder: Path) -> None:
+    """The paired difference of the brain score over seeds, and verdict and true dates, from the published tables."""
+    published = ROOT / "published" / "detachment"
+    table = pd.read_parquet(published / "curves.parquet")
+    train = load_study("detachment").models[0].train
+    assert train
+    left, back = (stage.until * train.steps * train.batch * train.context for stage in train.mixes[:2])
+    assert numbers(text, "left: '# k'") == rounded([left / 1e3], 0)
+    assert numbers(text, "back: '# M'") == rounded([back / 1e6], 2)
+    # Two thirds of the depth of three layers is layer 2.
+    rows = table[(table["measure"] == "r_normalised") & (table["roi"] == "all") & (table["layer"] == 2)]
+    scores = rows.groupby(["model", "tokens"])["value"].mean().unstack("tokens")
+    apart = np.array([scores.loc[f"leaves-s{seed}"] - scores.loc[f"stays-s{seed}"] for seed in range(5)])
+    away = (scores.columns >= left) & (scores.columns <= back)
+    inside, half = apart[:, away].mean(axis=1), stats.t.ppf(0.975, 4) / np.sqrt(5)
+    mean, spread = inside.mean(), half * inside.std(ddof=1)
+    assert mean + spread < 0
+    assert numbers(text, "lower by # than that of those") == rounded([-mean], 3)
+    said = numbers(text, r"in the off-domain stage</td> <td>#</td> <td># to #</td>")
+    assert said == rounded([mean, mean - spread, mean + spread], 3)
+    assert "a fall of this size does not stand out" in text or "is found without the control" in text
+
+
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     "00_five_minutes": five_minutes,
     "01_stimuli_and_brains": stimuli,
@@ -423,4 +446,5 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "13_real_models": real_models,
     "14_encoder_derived": encoder,
     "15_findings": findings,
+    "16_detachment": detachment,
 }
