@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
@@ -67,7 +67,7 @@ def compare(
     from phaselab.stages import Workbench
 
     found = compare(Workbench(load_study(study), Store(results), data, say=say), model or (), checkpoint, folder)
-    table = Table(*found.columns)
+    table = Table(*(Column(name, overflow="fold") for name in found.columns))
     for row in found.itertuples(index=False):
         table.add_row(*(f"{value:.2g}" if isinstance(value, float) else str(value) for value in row))
     out.print(table)
