@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 812,
-    "book": 644,
+    "book": 645,
     "brains": 915,
     "checkpoints": 807,
     "cli": 782,

@@ -109,6 +109,26 @@ def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_pa
         compare(Workbench(STUDY, Store(tmp_path / "b")), (), root=root)
 
 
+@pytest.mark.parametrize("lost", ["row", "number", "published row"])
+def test_what_only_one_of_them_has_is_no_agreement(made: tuple[Store, Path], tmp_path: Path, lost: str) -> None:
+    import shutil
+
+    store, root = made
+    shutil.copytree(root, tmp_path / "published")
+    path = tmp_path / "published" / "tiny" / "curves.parquet"
+    table = pd.read_parquet(path)
+    first = table.index[(table["measure"] == "accuracy") & (table["model"] == "one")][0]
+    if lost == "published row":  # a row that the rerun has not
+        table = pd.concat([table, table.loc[[first]].assign(task="another")])
+    else:
+        table = (
+            table.drop(index=first) if lost == "row" else table.assign(value=table["value"].mask(table.index == first))
+        )
+    table.to_parquet(path)
+    found = compare(Workbench(STUDY, store), ["one"], root=path.parents[1])
+    assert found.loc[found["largest difference"] > 1, "measure"].tolist() == ["accuracy"]
+
+
 def test_compare_fails_where_numbers_are_apart(made: tuple[Store, Path], tmp_path: Path) -> None:
     import shutil
 

@@ -153,8 +153,8 @@ class PublishedLab(Lab):
 def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: Path = PUBLISHED) -> pd.DataFrame:
     """How far the results of a rerun are from the published ones: a row per model, checkpoint, perspective and measure.
 
-    Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute; inf for a row that was not
-    published). Without `revision` all checkpoints whose results are here and current; with it that one, made if need
+    Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute; inf for a row or a number that
+    only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one, made if need
     be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
@@ -168,10 +168,11 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
             here += [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
     expect(here, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
     rerun = pd.concat(map(pd.read_parquet, here), ignore_index=True)
-    both = rerun.merge(published, on=KEYS, how="left", suffixes=("", "_published"))
-    apart = (both["value"] - both["value_published"]).abs()
-    apart = apart.mask(both["value"].notna() & both["value_published"].isna(), np.inf).fillna(0.0)
     by = ["model", "checkpoint", "perspective", "measure"]
+    same = published.merge(rerun[by[:3]].drop_duplicates())
+    both = rerun.merge(same, on=KEYS, how="outer", suffixes=("", "_published"))
+    apart, unknown = (both["value"] - both["value_published"]).abs(), both[["value", "value_published"]].isna()
+    apart = apart.mask(unknown.all(axis=1), 0.0).fillna(np.inf)
     told = both[by].assign(apart=apart).groupby(by, sort=False)["apart"].agg(["size", "max"]).reset_index()
     return told.rename(columns={"size": "rows", "max": "largest difference"})
 
