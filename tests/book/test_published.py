@@ -47,7 +47,8 @@ def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Pa
     assert lab.tasks() == own.tasks()
     assert lab.phases().statement == own.phases().statement
     assert lab.about().data.partition("**Numbers.**")[0] == own.about().data.partition("**Numbers.**")[0]
-    assert "published tables, made on" in lab.about().data.lower()
+    assert f"Published tables, made on {lab.provenance['date']}" in lab.about().data
+    assert lab.provenance["machine"] in lab.about().data  # its capitals kept
     assert lab.brain.ceiling == pytest.approx(
         {who: np.mean(of) for who, of in (own.brain.ceiling or {}).items()}, abs=1e-5
     )

@@ -160,7 +160,7 @@ class Lab:
         return Markdown(
             f"**{kind}.** {said}\n\n"
             f"**Model in focus.** {curves.plain(self.labels[self.model.name])} (`{self.model.name}`{made}).\n\n"
-            f"**Numbers.** {self.numbers.capitalize()}."
+            f"**Numbers.** {self.numbers[0].upper()}{self.numbers[1:]}."
         )
 
     def score_unit(self, table: pd.DataFrame) -> str:

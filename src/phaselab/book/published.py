@@ -154,8 +154,8 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     """How far the results of a rerun are from the published ones: a row per model, checkpoint, perspective and measure.
 
     Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute; inf for a row or a number that
-    only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one, made if need
-    be: a model is trained up to it.
+    only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one, made
+    if need be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
     expect((folder / PROVENANCE).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
