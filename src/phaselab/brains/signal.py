@@ -4,8 +4,8 @@ from itertools import product
 
 import numpy as np
 
-from phaselab.brains.base import BrainData
-from phaselab.stats import pearson
+from phaselab.brains.base import Array, BrainData
+from phaselab.stats import pearson, unit
 from phaselab.stimuli import word_rate
 
 #: Share of the voxels whose lag is looked at, for of all the median would lie in the middle where nothing follows;
@@ -56,6 +56,20 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     shared = (between > 0) & (leave_one_out > 0)
     reliability = (n - 1) * between / (1 + (n - 2) * between)
     return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
+
+
+def repeats_ceiling(repeats: Array) -> np.ndarray:
+    """Correlation of the mean of (n, n_trs, n_voxels) repeats with what they share; float32 (n_voxels,).
+
+    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two repeats (Spearman 1910, Brown
+    1910): no prediction of the mean can be expected to correlate more with it. 0 where r is not positive.
+    """
+    (n, _, n_voxels), r = repeats.shape, list[np.ndarray]()
+    for start in range(0, n_voxels, COLUMNS):
+        total = sum(unit(one) for one in repeats[:, :, start : start + COLUMNS])  # of squared norm n + n (n - 1) r
+        r.append((np.square(total).sum(axis=0) - n) / (n * (n - 1)))
+    shared = np.maximum(np.concatenate(r), 0)
+    return np.sqrt(n * shared / (1 + (n - 1) * shared)).astype(np.float32)
 
 
 def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)
