@@ -6,7 +6,7 @@ import numpy as np
 
 from phaselab.brains.base import Array, BrainData
 from phaselab.stats import pearson, unit
-from phaselab.stimuli import word_rate
+from phaselab.stimuli import resample
 
 #: Share of the voxels whose lag is looked at, for of all the median would lie in the middle where nothing follows;
 #: the greatest lag, seconds; columns of responses that are read together.
@@ -77,12 +77,13 @@ def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_tr
 
 
 def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
-    """The lag, seconds, and correlation at which "a text begins in this TR" is best followed: medians over voxels."""
+    """The lag, seconds, and correlation at which it is best followed in how many moments of a TR texts begin."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
     r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))
     for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
-        at, said = slice(start, start + COLUMNS), word_rate(run) > 0
+        at, moments = slice(start, start + COLUMNS), np.ones((len(run.texts), 1))
+        said = resample(moments, run, "sum")[run.margin : run.margin + run.n_trs]
         values = np.asarray(brain.responses(subject, run.name)[:, at])
         r[:, at] += [run.n_trs * pearson(said[: run.n_trs - lag], values[lag:]) for lag in range(len(r))]
     best, most = r.argmax(axis=0), r.max(axis=0) / sum(run.n_trs for run in runs)

@@ -46,8 +46,8 @@ class StoriesSpec(BrainSpec):
     """
 
     name: Literal["stories"] = "stories"
-    subjects: Literal["all"] | tuple[Subject, ...] = "all"
-    stories: Literal["all"] | tuple[str, ...] = "all"
+    subjects: Literal["all"] | Annotated[tuple[Subject, ...], Field(min_length=1)] = "all"
+    stories: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
     voxels: Literal["all"] | Annotated[int, Field(ge=1)] | Beside = "all"
     tr_time: float = Field(default=2.0, ge=2.0, le=2.01)
 
@@ -63,7 +63,7 @@ class Stories:
         every, who = section.stories == "all", section.subjects
         asked = [story for story in table.index if every or story in section.stories]
         strange = [] if every else sorted({*section.stories} - {*asked})
-        expect(asked and not strange, "brain.stories", strange, f"all, or some of {', '.join(table.index)}")
+        expect(not strange, "brain.stories", strange, f"all, or some of {', '.join(table.index)}")
         people = [one for one in get_args(Subject) if who == "all" or one in who]
         self.own = {one: tuple(story for story in asked if (one, story) in published) for one in people}
         self.names = [story for story in asked if any(story in own for own in self.own.values())]
