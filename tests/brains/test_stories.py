@@ -208,7 +208,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "double precision": ("story).astype(np.float32)", "story)", ("b2",)),
     "who lacks a story is not told": ("* bool(lacks)", "* 0", ("b3",)),
     "a missing story is asked for": ("if (one, story) in published)", ")", ("b3",)),
-    "only what all have": ("in self.own.values())]", "in []) or 1]", ("b3",)),
+    "only what all have": ("sorted(asked & heard)", 'sorted(asked & heard - {"life"})', ("b3",)),
     "any repeats will do": ('"individual_repeats", "2 repeats or more", *shape', '"data", *shape', ("b4", "b5")),
     "another test story": ('TEST = "wheretheressmoke"', 'TEST = "souls"', ("b4",)),
     "reliability of a single repeat": ("n * shared / (1 + (n - 1) * shared)", "shared", ("b5",)),
@@ -384,8 +384,11 @@ def test_a_respdict_that_is_there_holds(tmp_path: Path) -> None:
     ):
         stories.load(section(**fields), tmp_path)
     for content, message in (
-        ('{"souls": "375"}', r"respdict.json: found .*'souls': '375'.* expected the TRs of each story"),
-        ("[375]", "respdict.json: found list, expected the TRs of each story"),
+        (
+            '{"souls": "375"}',
+            "respdict.json: found no number for souls, wheretheressmoke, expected the TRs of each story",
+        ),
+        ("[375]", "respdict.json: found no number for souls, where"),
         ("{", "respdict.json:.*cannot be read"),
     ):
         own.write_text(content)
@@ -498,7 +501,7 @@ def test_wrong_fields_are_told_at_once(fields: dict[str, Any], message: str, tmp
 
 def test_stories_that_nobody_has_are_told(tmp_path: Path) -> None:
     with pytest.raises(
-        PhaselabError, match=r"brain.stories: found \['lifes'\], expected all, or some of adollshouse, "
+        PhaselabError, match=r"brain.stories: found \['lifes', 'souls'\], expected all, or some of adollshouse, "
     ):
         stories.load(section(stories=["lifes", "souls"]), tmp_path)
     with pytest.raises(

@@ -6,6 +6,7 @@ story ``ds003020_stories.csv`` has the TRs of its run, as ``derivative/respdict.
 """
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,7 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, constant_voxels
+from phaselab.brains.base import BrainData, Group, brain, choose_voxels, constant_voxels
 from phaselab.brains.signal import repeats_ceiling
 from phaselab.data import SETS, data_missing
 from phaselab.errors import PhaselabError, expect, shown
@@ -58,32 +59,28 @@ class Stories:
     def __init__(self, section: StoriesSpec, data: Path | None) -> None:
         self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, list[str]()
         self.cache = self.data / "cache" / "ds003020"
+        self.digest = partial(stamped_digest, stamps=self.cache / ".stamps")
         table = read_table(Path(__file__).with_name("ds003020_stories.csv")).set_index("story")
         published = {*SETS["ds003020"].table[["subjects", "stories"]].itertuples(index=False, name=None)}
-        every, who = section.stories == "all", section.subjects
-        asked = [story for story in table.index if every or story in section.stories]
-        strange = [] if every else sorted({*section.stories} - {*asked})
-        expect(not strange, "brain.stories", strange, f"all, or some of {', '.join(table.index)}")
-        people = [one for one in get_args(Subject) if who == "all" or one in who]
-        self.own = {one: tuple(story for story in asked if (one, story) in published) for one in people}
-        self.names = [story for story in asked if any(story in own for own in self.own.values())]
+        people = get_args(Subject) if section.subjects == "all" else sorted({*section.subjects})
+        heard = {story for one, story in published if one in people}
+        asked = heard if section.stories == "all" else {*section.stories}
+        expect(asked <= {*table.index}, "brain.stories", sorted(asked), f"all, or some of {', '.join(table.index)}")
+        self.names = sorted(asked & heard)
+        self.own = {one: tuple(story for story in self.names if (one, story) in published) for one in people}
         for one, own in self.own.items():
-            lacks = ", ".join(story for story in (self.names if every else asked) if story not in own)
+            lacks = ", ".join(sorted(asked - {*own}))
             expect(own, f"brain.stories: {one}", lacks, "one at least that is published for this subject")
             self.notes += [f"{one}: left out, for they are not published: {shown(lacks)}."] * bool(lacks)
         self.folds, self.trs = table["fold"].to_dict(), table["trs"].astype(int).to_dict()
         respdict = self.data / "ds003020" / "derivative" / "respdict.json"
         self.respdict = [respdict] * (self.there and respdict.exists())
         for path in self.respdict:  # what is published with the files holds for them
-            trs, _ = parse_yaml(read_text(path), path)
-            expect(isinstance(trs, dict), str(path), type(trs).__name__, "the TRs of each story")
-            wrong = {story: trs.get(story) for story in self.names if type(trs.get(story)) is not int}
-            expect(not wrong, str(path), wrong, "the TRs of each story")
+            given, _ = parse_yaml(read_text(path), path)
+            trs = given if isinstance(given, dict) else {}
+            wrong = ", ".join(story for story in self.names if type(trs.get(story)) is not int)
+            expect(not wrong, str(path), f"no number for {wrong}", "the TRs of each story")
             self.trs |= trs
-
-    def digest(self, path: Path) -> str:
-        """The SHA-256 of a response, read once."""
-        return stamped_digest(path, self.cache / ".stamps")
 
     def path(self, what: str, subject: str = "", story: str = "") -> Path:
         """A published file; DataMissing, where it is not there, says how to get it."""
@@ -162,25 +159,18 @@ def files(section: StoriesSpec, data: Path | None) -> dict[str, list[Path]]:
 def load(section: StoriesSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, z-scored in each story), of the test story the mean of its repeats."""
     stories, fields = Stories(section, data), section.model_dump(mode="json")
-    runs, taken = tuple(map(stories.run, stories.names)), {one: stories.voxels(one) for one in stories.own}
-    ceilings = {one: stories.ceiling(one) for one, own in stories.own.items() if TEST in own}
+    own, runs = stories.own, tuple(map(stories.run, stories.names))
+    taken = {one: stories.voxels(one) for one in own}
+    ceilings = {one: stories.ceiling(one) for one in own if TEST in own[one]}
     counts = ", ".join(f"{one} {n}" for one, (_, n) in ceilings.items())
     kind = f"estimated: root of the reliability (Spearman-Brown) of the mean of the repeats of {TEST} ({counts})"
     note = "Of another story, heard once, it is too high" if ceilings else "Without it none is known"
-
-    def read(subject: str, story: str) -> Array:
-        return View(stories.response(subject, story).astype(np.float32), columns=taken[subject][0])
-
     return BrainData(
         name="stories",
-        description=f"fMRI of {len(taken)} people who listen to {len(runs)} spoken stories (OpenNeuro ds003020, CC0); "
-        f"voxels {fields['voxels']}",
+        description=f"fMRI of {len(own)} people, {len(runs)} spoken stories (ds003020, CC0), voxels {fields['voxels']}",
         stimulus=Stimulus("stories", runs),
-        groups=tuple(
-            Group(tuple(one for one in taken if stories.own[one] == own), own)
-            for own in dict.fromkeys(stories.own.values())
-        ),
-        read=read,
+        groups=tuple(Group(tuple(one for one in own if own[one] == of), of) for of in dict.fromkeys(own.values())),
+        read=lambda one, story: View(stories.response(one, story).astype(np.float32), columns=taken[one][0]),
         rois={one: regions for one, (_, regions) in taken.items()},
         ceiling={one: values[taken[one][0]] for one, (values, _) in ceilings.items()} or None,
         ceiling_kind=kind if ceilings else "",
