@@ -69,7 +69,7 @@ def repeats_ceiling(repeats: Array) -> np.ndarray:
         total = sum(unit(one) for one in repeats[:, :, start : start + COLUMNS])  # of squared norm n + n (n - 1) r
         r.append((np.square(total).sum(axis=0) - n) / (n * (n - 1)))
     shared = np.maximum(np.concatenate(r), 0)
-    return np.sqrt(n * shared / (1 + (n - 1) * shared)).astype(np.float32)
+    return np.asarray(np.sqrt(n * shared / (1 + (n - 1) * shared)), dtype=np.float32)
 
 
 def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)

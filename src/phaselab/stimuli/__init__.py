@@ -206,8 +206,7 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     if spec.hemodynamics == "none":
         return values.astype(np.float32)
     grid = resample(values, run, spec.resample)
-    hrf = spec.hemodynamics == "hrf"
-    later = convolve(grid, run.tr) if hrf else delayed(grid, spec.hemodynamics, spec.delays)
+    later = convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
     return later[run.margin : run.margin + run.n_trs]
 
 
