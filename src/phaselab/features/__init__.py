@@ -410,7 +410,7 @@ def to_trs(
     for run in stimulus.runs:
         fewer = f"fewer than its {run.n_trs} TRs"
         expect(run.n_trs > run.dropped(spec.trim), f"run {run.name}: trim", spec.trim, fewer)
-    for tr in {run.tr for run in stimulus.runs if spec.trim < stimuli.carried(run.tr, spec)}:
+    for tr in {run.tr for run in stimulus.runs if spec.trim + run.margin < stimuli.carried(run.tr, spec)}:
         first = f"but {stimuli.carried(tr, spec)} TRs of {tr:g} s have a part of what is in the first one"
         say(f"features.trim: {spec.trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
 
