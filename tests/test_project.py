@@ -16,14 +16,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 812,
-    "book": 645,
+    "book": 635,
     "brains": 1127,
     "checkpoints": 807,
     "cli": 782,
     "data": 321,
     "encoding": 1877,
     "features": 422,
-    "figures": 992,
+    "figures": 999,
     "internals": 610,
     "phases": 1377,
     "stages": 853,
