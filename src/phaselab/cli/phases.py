@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
@@ -41,8 +42,6 @@ def phases(
         return _of_table(home(source), columns, min_effect, out, json_file)
     given = ", ".join(name for name, value in {**columns, "--min-effect": min_effect, "--out": out}.items() if value)
     expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    import pandas as pd
-
     from phaselab.book.lab import Lab
 
     study, store = load_study(source), Store(results)
@@ -91,8 +90,6 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write tables as lists of rows, NaN as null."""
-    import pandas as pd
-
     rows = {name: json.loads(t.to_json(orient="records")) for name, t in content.items() if isinstance(t, pd.DataFrame)}
     write_json(content | rows, path)
     typer.echo(path)

@@ -18,7 +18,7 @@ FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
 
 def sensitivity(
-    curves: pd.DataFrame, model: str | Sequence[str], rule: PhaseSpec | None = None, **options: Any
+    curves: pd.DataFrame, model: str | Sequence[str], rule: PhaseSpec = PhaseSpec(), **options: Any
 ) -> pd.DataFrame:
     """The same verdict under other choices, one changed at a time: a row a variant and phase.
 
@@ -26,7 +26,6 @@ def sensitivity(
     verdict as the first) and note. Choices that come to the rule's own are left out, and so are regions made of noise.
     With log-probability instead of accuracy the margin is scaled by the ratio of the two curves' ranges.
     """
-    rule = rule or PhaseSpec()
     base = triple_phase_test(curves, model, rule, **options)
     own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
     brain, measures = own[own["perspective"] == "brain"], {*own["measure"]}
@@ -66,7 +65,7 @@ def detachment_power(
     checkpoints: int,
     subjects: int,
     accuracy_noise: float = 0.005,
-    rule: PhaseSpec | None = None,
+    rule: PhaseSpec = PhaseSpec(),
     n_simulations: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:

@@ -64,12 +64,7 @@ def falls_after_rise(fit: Transitions) -> list[Any]:
 
 def fall_p(fit: Transitions, fall: Any) -> float:
     """P of a fall, and of the rise before it."""
-    return worst(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
-
-
-def worst(*p: float) -> float:
-    """The largest p-value of several parts; NaN if one could not be tested."""
-    return float(np.max(p))
+    return float(np.max((fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))))
 
 
 def surges(fit: Transitions) -> list[Any]:
@@ -83,7 +78,7 @@ class _Link(NamedTuple):
     """One phase before the correction for many tests."""
 
     why: str
-    p: float = np.nan
+    p: float = np.nan  # the largest of its parts' p; NaN if one could not be tested
     move: Any = None  # of the brain
     lag: Sequence[float] = (np.nan, np.nan, np.nan)  # behind the move that goes with it
     holds: bool = True  # what has no p-value of its own
@@ -99,15 +94,6 @@ def _missed(fit: Transitions) -> str:
     return f"; less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
 
 
-def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float, float]:
-    """Decades by which `move` comes after `other`, with its 95 % interval by Zou and Donner's (2008) rule."""
-    (own, low, high), (theirs, their_low, their_high) = (
-        brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, other)
-    )
-    before, after = np.hypot(own - low, their_high - theirs), np.hypot(high - own, theirs - their_low)
-    return own - theirs, own - theirs - float(before), own - theirs + float(after)
-
-
 def _together(
     brain: Transitions, moves: Sequence[Any], other: Transitions, partners: Sequence[Any], name: str, rule: PhaseSpec
 ) -> _Link:
@@ -115,21 +101,22 @@ def _together(
     if not partners:
         return _Link(f"{name.capitalize()} has no surge{_missed(other)}.")
     tried = []
-    for move, partner in product(_largest(moves), _largest(partners)):
-        lag, low, high = lag_between(brain, move, partner)
+    for move, partner in product(*(sorted(rises, key=lambda rise: -rise.height) for rises in (moves, partners))):
+        (own, start, stop), (theirs, their_start, their_stop) = (
+            brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, partner)
+        )
+        lag = own - theirs  # with its 95 % interval by Zou and Donner's (2008) rule
+        low = lag - float(np.hypot(own - start, their_stop - theirs))
+        high = lag + float(np.hypot(stop - own, theirs - their_start))
         # p of a lag outside of the rule's, normal with the interval's own half-widths.
         sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
         apart = float(stats.norm.sf(1.96 * min(sides)))
-        p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+        p, holds = np.max((brain.p(move), other.p(partner), apart)), max(-low, high) <= rule.lag
         why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of {name}'s surge "
         why += f"(95 % interval {10**low:.2g} to {10**high:.2g})"
         why += "." if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}."
         tried.append(_Link(why, p, move, (lag, low, high), holds))
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
-
-
-def _largest(rises: Sequence[Any]) -> list[Any]:
-    return sorted(rises, key=lambda rise: -rise.height)
 
 
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
@@ -210,7 +197,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     verb = f"not shown to pause: it may be that it {' or '.join(failed)}" if failed else "it pauses"
     why = f"The brain falls {_range(fall)}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
     why += f"then by {later:+.3f} a decade: {verb}."
-    return _Link(why, worst(*parts.values(), fall_p(brain, fall)), fall)
+    return _Link(why, np.max((*parts.values(), fall_p(brain, fall))), fall)
 
 
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
@@ -223,20 +210,19 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
     link = _together(brain, returns, accuracy, surges(accuracy), "accuracy", rule)
-    return link._replace(p=worst(link.p, fall_p(brain, fall)))
+    return link._replace(p=np.max((link.p, fall_p(brain, fall))))
 
 
 def judge(
     brain: Transitions,
     form: Transitions,
     accuracy: Transitions,
-    rule: PhaseSpec | None = None,
+    rule: PhaseSpec = PhaseSpec(),
     model: str = "",
     seeds: int = 1,
     chance: float = np.nan,
 ) -> TriplePhase:
     """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
-    rule = rule or PhaseSpec()
 
     def ask(name: str, other: Transitions, test: Callable[[], _Link]) -> _Link:
         poor = [f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided]
@@ -305,7 +291,7 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
 def triple_phase_test(
     curves: pd.DataFrame,
     model: str | Sequence[str],
-    rule: PhaseSpec | None = None,
+    rule: PhaseSpec = PhaseSpec(),
     *,
     tasks: Sequence[str] | None = None,
     n_bootstrap: int = 400,
@@ -327,7 +313,6 @@ def triple_phase_test(
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
-    rule = rule or PhaseSpec()
     models = [model] if isinstance(model, str) else list(model)
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))

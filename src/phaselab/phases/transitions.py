@@ -19,7 +19,6 @@ from phaselab.curves import amount, complete, each_row
 from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Pieces, log_tokens
-from phaselab.phases.monotone import detectable_move, move_p, residual_noise, shared_noise
 from phaselab.results import numbers
 
 __all__ = ["MOVE_COLUMNS", "FittedTable", "Transitions", "fit_table", "fit_transitions"]
@@ -87,9 +86,9 @@ class Transitions:
     def _noise(self) -> tuple[float, float, float]:
         """Standard deviation, at least that which is known, autocorrelation, and the share common to replicates."""
         grid, (first, last) = pieces.grid_of(*self.grid), self.place(self.tokens[[0, -1]])
-        (sigma,), (rho,) = residual_noise(grid, self.values[None])
+        (sigma,), (rho,) = pieces.residual_noise(grid, self.values[None])
         knots, noise = (self.place(self.knots) - first) / (last - first), max(float(sigma), self.floor)
-        shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
+        shared = pieces.shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
         return noise if noise > 1e-9 * np.ptp(self.values) else 0.0, float(rho), shared
 
     @property
@@ -112,7 +111,7 @@ class Transitions:
         """
         if not self.decided or np.ptp(self.values) == 0:
             return nan
-        least, many = detectable_move(self._noise, self.grid), self.tokens.size // 4
+        least, many = pieces.detectable_move(self._noise, self.grid), self.tokens.size // 4
         if self.replicates is None or len(self.replicates) < 2:
             return least
         gains = self.replicates[:, -many:].mean(axis=1) - self.replicates[:, :many].mean(axis=1)
@@ -127,7 +126,7 @@ class Transitions:
         inside = (self.tokens >= start) & (self.tokens <= stop)
         sign = -1.0 if move.kind == "rise" else 1.0
         replicates = None if self.replicates is None else sign * self.replicates[:, inside]
-        return move_p(sign * self.values[inside], replicates, self._noise, self.grid)
+        return pieces.move_p(sign * self.values[inside], replicates, self._noise, self.grid)
 
 
 def _clean(
