@@ -3,8 +3,6 @@
 And one curve against all that never fall, or never rise: p of a fall or a rise, whatever the noise's memory.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -328,20 +326,21 @@ def deepest_fall(curves: Array) -> Array:
     """
     sums = np.concatenate([np.zeros((len(curves), 1)), np.cumsum(curves, axis=1)], axis=1)
     deepest = np.full(len(curves), -np.inf)
-    for length in _windows(curves.shape[1]):
+    for length in windows_of(curves.shape[1]):
         means = (sums[:, length:] - sums[:, :-length]) / length
         peak = np.maximum.accumulate(means[:, :-length], axis=1)
         deepest = np.maximum(deepest, (peak - means[:, length:]).max(axis=1) * np.sqrt(length / 2.0))
     return deepest
 
 
-def _windows(n: int) -> list[int]:
+def windows_of(n: int) -> list[int]:
+    """Lengths at which `deepest_fall` looks for a fall among `n` checkpoints."""
     lengths = sorted({base * 2**power for base in (2, 3) for power in range(20)})
     return [length for length in lengths if 2 * length <= n and length <= max(2, n // 4)]
 
 
 @lru_cache(maxsize=16)
-def _null(where: Where, max_changes: int) -> tuple[Array, Array]:
+def null_of(where: Where, max_changes: int) -> tuple[Array, Array]:
     """Deepest falls and estimated autocorrelations, (n_rhos, NULLS), of flat curves with AR(1) noise.
 
     Of all curves that never fall the flat one lets noise make the deepest falls: any difference of means between an
@@ -369,7 +368,7 @@ def move_p(values: Array, replicates: Array | None, noise: Sequence[float], sett
     (sigma, rho, shared), fall = noise, float(deepest_fall(values[None])[0])
     if sigma == 0:
         return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
-    falls, rhos = _null(*setting)
+    falls, rhos = null_of(*setting)
     at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
     plain, careful = max(rho, 0.0), np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
     p = float(np.interp(plain + shared * (careful - plain), RHOS, at))
@@ -382,7 +381,7 @@ def _left_out(curves: Array) -> float:
     falls, total = np.empty(count), curves.sum(axis=0)
     for s in range(count):
         rest, best = (total - curves[s]) / (count - 1), -np.inf
-        for length in _windows(n):
+        for length in windows_of(n):
             means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, curves[s]))
             gaps = means[:, None] - means[None, :]
             gaps[np.tril_indices(len(means), length - 1)] = -np.inf
@@ -391,9 +390,3 @@ def _left_out(curves: Array) -> float:
                 best, falls[s] = float(gaps[i, j]) * np.sqrt(length), own[i] - own[j]
     error = max(float(stats.sem(falls)), 1e-300)
     return float(stats.t.sf(falls.mean() / error, count - 1))
-
-
-def detectable_move(noise: Sequence[float], setting: tuple[Where, int]) -> float:
-    """The smallest fall, a quarter of the checkpoints long, whose p is .05 or less with a probability of .8."""
-    critical = float(np.interp(noise[1], RHOS, np.quantile(_null(*setting)[0], 0.95, axis=1)))
-    return (critical + float(stats.norm.ppf(0.8))) * noise[0] * float(np.sqrt(2 / _windows(len(setting[0]))[-1]))

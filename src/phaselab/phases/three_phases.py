@@ -3,8 +3,6 @@
 A rise or fall counts if noise makes none like it of a curve without any; a phase if all that it is made of counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from phaselab import curves as query
-from phaselab.curves import amount, each_row, plain
+from phaselab.curves import Names, amount, each_row, plain
 from phaselab.errors import expect
 from phaselab.phases.fit import DEGREES, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
@@ -29,6 +27,8 @@ __all__ += ["triple_phase_test"]
 
 #: A surge is this many times as steep as the whole curve: its range over the length of training in log tokens.
 STEEP = 2.0
+#: The rule that decides unless a study has its own.
+RULE = PhaseSpec()
 PHASES = ("alignment", "detachment", "realignment")
 PHASE_COLUMNS = (
     *("model", "phase", "name", "found", "verdict", "tokens", "low", "high", "start", "stop"),
@@ -217,7 +217,7 @@ def judge(
     brain: Transitions,
     form: Transitions,
     accuracy: Transitions,
-    rule: PhaseSpec = PhaseSpec(),
+    rule: PhaseSpec = RULE,
     model: str = "",
     seeds: int = 1,
     chance: float = np.nan,
@@ -290,10 +290,9 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
 
 def triple_phase_test(
     curves: pd.DataFrame,
-    model: str | Sequence[str],
-    rule: PhaseSpec = PhaseSpec(),
-    *,
-    tasks: Sequence[str] | None = None,
+    model: Sequence[str],
+    rule: PhaseSpec = RULE,
+    tasks: Names = None,
     n_bootstrap: int = 400,
 ) -> TriplePhase:
     """Whether the three phases are in the curves of one model, or of models that differ in their seed alone.

@@ -1,14 +1,12 @@
 """Transitions of learning curves: where a curve rises and falls, with intervals; of one curve or a whole table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, islice
 from math import isnan, nan
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -111,7 +109,9 @@ class Transitions:
         """
         if not self.decided or np.ptp(self.values) == 0:
             return nan
-        least, many = pieces.detectable_move(self._noise, self.grid), self.tokens.size // 4
+        (sigma, rho, _), many, longest = self._noise, self.tokens.size // 4, pieces.windows_of(self.tokens.size)[-1]
+        critical = np.interp(rho, pieces.RHOS, np.quantile(pieces.null_of(*self.grid)[0], 0.95, axis=1))
+        least = float((critical + stats.norm.ppf(0.8)) * sigma * np.sqrt(2 / longest))
         if self.replicates is None or len(self.replicates) < 2:
             return least
         gains = self.replicates[:, -many:].mean(axis=1) - self.replicates[:, :many].mean(axis=1)
@@ -348,12 +348,12 @@ class FittedTable(NamedTuple):
     fits: dict[tuple[str, ...], Transitions]
     moves: pd.DataFrame
 
-    def parts(self, most: int = 60) -> Iterator[FittedTable]:
+    def parts(self, most: int = 60) -> Iterator[Self]:
         """The same by `most` curves, as many as a figure can show."""
         keys = iter(self.fits)
         while own := [*islice(keys, most)]:
             moves = pd.concat([_of_curve(self.moves, self.by, key) for key in own])
-            yield FittedTable(self.by, {key: self.fits[key] for key in own}, moves)
+            yield self._replace(fits={key: self.fits[key] for key in own}, moves=moves)
 
     def sure(self, kind: str) -> pd.DataFrame:
         """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""
