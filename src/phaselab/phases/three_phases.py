@@ -30,15 +30,13 @@ STEEP = 2.0
 #: The rule that decides unless a study has its own.
 RULE = PhaseSpec()
 PHASES = ("alignment", "detachment", "realignment")
-PHASE_COLUMNS = (
-    *("model", "phase", "name", "found", "verdict", "tokens", "low", "high", "start", "stop"),
-    *("effect", "effect_low", "effect_high", "effect_spread"),
-    *("lag", "lag_low", "lag_high", "p", "p_holm", "seeds", "rule", "why"),
-)
+#: What a verdict tells of the brain's move, and what that is called there.
+MEASURED = {"tokens": "midpoint", "low": "midpoint_low", "high": "midpoint_high", "start": "onset", "stop": "end"}
+MEASURED |= {"effect" + end: "height" + end for end in ENDS}
 
 
 class TriplePhase(NamedTuple):
-    """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
+    """The verdict on the three phases of one model, or of seeds of one: a row per phase.
 
     verdict : ``found``, ``not found``, ``not decided`` or ``nothing to stagnate``; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
@@ -243,9 +241,10 @@ def judge(
             # What was not found may be what could not be drawn.
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
             why += f"{most} change points that the brain curve takes."
-        row = {"phase": phase, "name": PHASES[phase - 1], "found": verdict == "found", "verdict": verdict, "why": why}
-        rows.append(row | {"p": link.p, "p_holm": p} | _measured(link, brain))
-    table = pd.DataFrame(rows).assign(model=model, seeds=seeds, rule=digest_of(rule)).reindex(columns=[*PHASE_COLUMNS])
+        row = {"model": model, "phase": phase, "name": PHASES[phase - 1], "found": verdict == "found"}
+        row |= {"verdict": verdict} | _measured(link, brain) | {"p": link.p, "p_holm": p}
+        rows.append(row | {"seeds": seeds, "rule": digest_of(rule), "why": why})
+    table = pd.DataFrame(rows)
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
     told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
@@ -256,12 +255,8 @@ def judge(
 def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
     """Dates and size of a move of the brain, its size over the spread of replicates' own sizes, and the lag."""
     move = link.move
-    if move is None:
-        return {}
-    told = {"tokens": move.midpoint, "low": move.midpoint_low, "high": move.midpoint_high}
-    told |= {"start": move.onset, "stop": move.end}
-    told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
-    if brain.replicates is not None:
+    told = {name: getattr(move, of, np.nan) for name, of in MEASURED.items()} | {"effect_spread": np.nan}
+    if move is not None and brain.replicates is not None:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
         own = np.diff([np.interp(at, where, own) for own in brain.replicates]).std(ddof=1)
         told["effect_spread"] = move.height / own if own > 0 else np.nan
