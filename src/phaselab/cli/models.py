@@ -14,6 +14,7 @@ from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, ma
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
+from phaselab.data.download import Place, fetch
 from phaselab.errors import expect
 from phaselab.files import home
 from phaselab.results import amount
@@ -147,8 +148,6 @@ def _folder(data: Path | None) -> Path:
 @data_app.command("list")
 def list_data(data: DataOption = None) -> None:
     """Name the data sets: what each is, its licence, what to cite, how large it is, and what of it is here."""
-    from phaselab.data.download import Place
-
     for of in SETS.values():
         files, part, place = of.files(), of.select(of.smallest), Place(home(data or ""), of)
         rows = {"what": of.about, "licence": of.licence, "cite": of.citation, "whole": counted(files)}
@@ -172,8 +171,6 @@ def get_data(
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    from phaselab.data.download import Place, fetch
-
     choices = ("subjects", "titles", "annotation", "stories", "languages")
     expect(name in SETS, "data set", repr(name), f"one of {', '.join(SETS)}")
     files = SETS[name].select({choice: context.params[choice] for choice in choices if context.params[choice]})
@@ -198,8 +195,6 @@ def verify_data(
     data: DataOption = None,
 ) -> None:
     """Compare the files that are here with their published digests; exit code 2 where one differs."""
-    from phaselab.data.download import Place
-
     wrong = []
     for of in SETS.values():
         place = Place(_folder(data), of)
