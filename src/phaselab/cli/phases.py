@@ -82,8 +82,6 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
             figure.savefig(folder / f"{name}{page}.png")
             made.append(f"{name}{page}.png")
     statements = {", ".join(key) or path.name: fitted.said(key) for key in fitted.fits}
-    for name, said in statements.items():
-        typer.echo(f"{name}: {said}")
-    for name in made:
-        typer.echo(folder / name)
+    for line in (*map(": ".join, statements.items()), *(folder / name for name in made)):
+        typer.echo(line)
     return {"table": path.name, "statements": statements, "moves": fitted.moves}
