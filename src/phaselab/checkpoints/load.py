@@ -55,7 +55,7 @@ def load(
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
+    logging.disable_progress_bar()  # it would cross the progress of a sweep
     with _loading(folder, trust_remote_code, names[-1]) as local:
         safe = {"use_safetensors": names[-1].endswith(".safetensors"), "weights_only": True}
         how = {"dtype": getattr(torch, dtype), "output_loading_info": True}
