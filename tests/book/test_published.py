@@ -69,7 +69,10 @@ def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Sto
     shutil.copytree(made[1] / "tiny", tmp_path / "copy" / "tiny")
     table = pd.read_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
     table.assign(value=table["value"] + 0.1).to_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
-    with pytest.raises(ValueError, match=r"curves\.parquet: missing, or its digest is not the one in manifest\.json, expected the tables"):
+    with pytest.raises(
+        ValueError,
+        match=r"curves\.parquet: missing, or its digest is not the one in manifest\.json, expected the tables",
+    ):
         PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
     (tmp_path / "copy" / "tiny" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.json: no manifest that can be read"):
@@ -91,7 +94,9 @@ def test_what_is_too_large_leaves_what_was_published(
     root = publish(Lab(STUDY, made[0]), tmp_path).parent
     before = (root / "tiny" / MANIFEST).read_bytes()
     monkeypatch.setattr("phaselab.book.published.LARGEST", 16_000)
-    with pytest.raises(ValueError, match=r"tiny: found files of \{'curves\.parquet': \d+\} bytes, expected at most 16000"):
+    with pytest.raises(
+        ValueError, match=r"tiny: found files of \{'curves\.parquet': \d+\} bytes, expected at most 16000"
+    ):
         publish(Lab(STUDY, made[0]), root)
     assert LARGEST == 2_000_000
     assert [(path.name, (path / MANIFEST).read_bytes()) for path in root.iterdir()] == [("tiny", before)]

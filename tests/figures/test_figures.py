@@ -85,7 +85,9 @@ SEEDS = {"GPT-NeoX": MODELS[:2], "others": MODELS[2:]}
 
 def a_difference() -> pd.DataFrame:
     """Three pairs of seeds that are apart by 0.1, 0.2 and 0.3 at each of four checkpoints, and of eight people."""
-    rows = [(10.0**k, n, 0.1 * (n + 1), f"of {many}", many) for k in range(3, 7) for many in (3, 8) for n in range(many)]
+    rows = [
+        (10.0**k, n, 0.1 * (n + 1), f"of {many}", many) for k in range(3, 7) for many in (3, 8) for n in range(many)
+    ]
     table = pd.DataFrame(rows, columns=["tokens", "replicate", "value", "line", "over"])
     return table.assign(over=table["over"].map({3: "pairs of seeds", 8: "people"}))
 
