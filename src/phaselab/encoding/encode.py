@@ -87,10 +87,10 @@ class _GroupFit:
             warnings.warn(f"{noisy}; folds are weighted by their length", stacklevel=4)
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
-        self.targets = [
-            Targets.survey(group, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
-            for train, test in self.folds
-        ]
+        self.targets = []
+        for train, test in self.folds:
+            splits = Splits(len(train), tuple(inner_folds(train, parts, spec, seed)))
+            self.targets.append(Targets.survey(View(group, train), splits, View(group, test)))
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
             group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():

@@ -17,7 +17,7 @@ from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
 from phaselab.stats import check_ceiling
-from phaselab.stimuli import convolve, delayed
+from phaselab.stimuli import convolved
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
 COLUMNS = ["subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note"]
@@ -54,7 +54,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
 
     def of_layer(number: int) -> Lazy[str, np.ndarray]:
         array, at = list(layers.values())[number]
-        return Lazy(runs, lambda name: _moved(job, array[(*at, runs[name])]))
+        return Lazy(runs, lambda name: convolved(array[(*at, runs[name])], job.tr or 0, job)[job.trim :])
 
     # Before hours are spent on other layers.
     for number, label in enumerate(layers):
@@ -237,14 +237,6 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], observed=True, sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes
-
-
-def _moved(job: EncodeJob, values: np.ndarray) -> np.ndarray:
-    if job.tr is not None:
-        values = convolve(values, job.tr)
-    elif job.hemodynamics in ("average", "stack"):
-        values = delayed(values, job.hemodynamics, job.delays)
-    return values[job.trim :]
 
 
 def _table(

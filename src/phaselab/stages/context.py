@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -90,6 +90,11 @@ def stage(name: str, version: int, **options: Any) -> Callable[[Run], Run]:
         return run
 
     return register
+
+
+def when(field: str, trained: bool = False) -> Callable[[Study, Model], bool]:
+    """For ``Stage.asked``: a field of the study, dotted, is not 0, False or empty; and the model is `trained` here."""
+    return lambda study, model: bool(attrgetter(field)(study) and (model.train or not trained))
 
 
 def fields(study: Study, names: Iterable[str]) -> dict[str, Any]:

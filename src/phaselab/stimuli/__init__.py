@@ -6,11 +6,11 @@ Moments become TRs and are convolved one run at a time: never across a run's bou
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -202,10 +202,7 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    if spec.hemodynamics == "none":
-        return values.astype(np.float32)
-    grid = resample(values, run, spec.resample)
-    return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
+    return values.astype(np.float32) if run.items else convolved(resample(values, run, spec.resample), run.tr, spec)
 
 
 def carried(tr: float, spec: FeatureSpec) -> int:
@@ -260,11 +257,16 @@ def word_rate(run: Run) -> np.ndarray:
     return np.bincount(tr_of_texts(run), minlength=run.n_trs).astype(np.float32)[:, None]
 
 
-def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
-    """The series (n_trs, p) of one run, later by each of `delays` TRs, zeros before it: averaged, or side by side."""
-    expect(delays and min(delays) >= 0, "features.delays", tuple(delays), "at least one number of TRs >= 0")
-    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in delays]
-    return np.mean(shifted, axis=0) if hemodynamics == "average" else np.concatenate(shifted, axis=1)
+def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
+    """The series (n_trs, p) of one run with the ``hemodynamics`` of a ``FeatureSpec`` or ``EncodeJob``; ``none``: as is.
+
+    ``average`` and ``stack``: later by each of ``delays`` TRs, zeros before it; averaged, or side by side.
+    """
+    if spec.hemodynamics in ("none", "hrf"):
+        return series if spec.hemodynamics == "none" else convolve(series, tr)
+    expect(spec.delays and min(spec.delays) >= 0, "features.delays", spec.delays, "at least one number of TRs >= 0")
+    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in spec.delays]
+    return np.mean(shifted, axis=0) if spec.hemodynamics == "average" else np.concatenate(shifted, axis=1)
 
 
 def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
