@@ -4,8 +4,6 @@ huggingface_hub does the work. This adds what a sweep over tens of revisions of 
 that is not asked for, free disk checked before, digests checked after, removal that takes nothing from another process.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3
@@ -86,8 +84,7 @@ def _files(checkpoint: Checkpoint) -> dict[str, tuple[int, str]]:
         tree: Any = hf.get_cached_repo_tree(of, revision=commit)
     except errors.CachedRepoTreeNotFoundError:
         tree = hf.HfApi().list_repo_tree(of, recursive=True, revision=commit)
-    known = [f for f in tree if isinstance(f, hf.RepoFile)]
-    return {f.path: (f.size, f"sha256:{f.lfs.sha256}" if f.lfs else f"git:{f.blob_id}") for f in known}
+    return {f.path: (f.size, f.lfs.sha256 if f.lfs else f.blob_id) for f in tree if isinstance(f, hf.RepoFile)}
 
 
 def _require_room(checkpoint: Checkpoint, size: int) -> None:
@@ -106,8 +103,8 @@ def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str]) -> 
     """Delete what has not the digest that the hub states; what has is not read again until it changes."""
     stamps = _notes(checkpoint.repository, f"{checkpoint.commit}.checked")
     for name, digest in digests.items():
-        path, kind = snapshot / name, digest.partition(":")[0]  # SHA-256 of large files, git's own of others
-        if stamped_digest(path, stamps, partial(published_digest, kind=kind)) != digest:
+        path, kind = snapshot / name, "sha256" if len(digest) == 64 else "git"  # of large files; of others
+        if stamped_digest(path, stamps, partial(published_digest, kind=kind)) != f"{kind}:{digest}":
             path.resolve().unlink()  # the blob that a link leads to
             path.unlink(missing_ok=True)
             why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"

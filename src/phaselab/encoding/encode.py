@@ -143,8 +143,7 @@ class _GroupFit:
         ends = np.cumsum([part.n_test for part in self.targets])
         alpha = np.empty((len(self.folds), n_voxels))
         with tempfile.TemporaryFile() as file:
-            waiting = np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels))
-            rows = np.split(waiting, ends[:-1])
+            rows = np.split(np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels)), ends[:-1])
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
@@ -174,8 +173,8 @@ def shuffled_stimulus(
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
-        enough = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", enough)
+        right = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", right)
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):

@@ -130,8 +130,7 @@ def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, 
         if n in array.shape[1:] + array.shape[:-1] and array.shape[-2] != n:
             fits, order = False, ("" if len(array.shape) == 2 else f", (LAYERS, {array.shape.index(n)}, FEATURES)")
             axes = f"beside responses of shape {responses.shape}: on another axis? numpy.transpose(X{order})"
-        expected = f"({rows}, features) or (layers, {rows}, features), {axes}"
-        expect(fits, array.where, f"shape {array.shape}", expected)
+        expect(fits, array.where, f"shape {array.shape}", f"({rows}, features) or (layers, {rows}, features), {axes}")
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]
         labels = [f"{prefix}{n}" for n in array.about.get("layers", range(*several))] if several else [array.name]
@@ -167,8 +166,7 @@ def run_lengths(path: Path) -> dict[str, int]:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
-    lengths = table.groupby("run", sort=False)["n_trs"].sum()
-    return {str(run): int(n) for run, n in lengths.items()}
+    return {str(run): int(n) for run, n in table.groupby("run", sort=False)["n_trs"].sum().items()}
 
 
 def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:

@@ -140,8 +140,7 @@ class Targets:
         finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
-        kept = np.setdiff1d(np.arange(n_targets), out)
-        return cls(sources, splits, sum(n_test), left_out, kept, *found)
+        return cls(sources, splits, sum(n_test), left_out, np.setdiff1d(np.arange(n_targets), out), *found)
 
     def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
         """These of the kept targets, in ascending order."""
@@ -166,8 +165,7 @@ class Targets:
 def _read(values: Any, columns: np.ndarray) -> np.ndarray:
     """(n, n_columns) of an array that may be larger than memory, float32 or float64; `columns` ascend."""
     values = View(values, columns=columns)[:, :]
-    kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
-    return np.require(values, kind, ["C", "W"])
+    return np.require(values, values.dtype if values.dtype in (np.float32, np.float64) else np.float64, ["C", "W"])
 
 
 def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
@@ -286,8 +284,7 @@ class Plan:
             held = _features(X_test, "X_test", self.device)
             expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
             self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
-        parts = [U[rows] for rows in splits.slices]
-        known = [(part.T @ part, part.sum(0)) for part in parts]
+        known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
         sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
 

@@ -120,8 +120,7 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     Columns: ``word``; ``onset`` and ``offset``, seconds from the start of the run's first TR; ``run``, where there are
     several; and, where texts begin anew within a run, ``start``: 1 there, else 0.
     """
-    needed = ("word", "onset", "offset", "run")[: 4 if len(n_trs) > 1 else 3]
-    table = read_table(path, *needed)
+    table = read_table(path, "word", "onset", "offset", *["run"] * (len(n_trs) > 1))
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
     times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")
@@ -258,9 +257,9 @@ def word_rate(run: Run) -> np.ndarray:
 
 
 def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
-    """The series (n_trs, p) of one run with the ``hemodynamics`` of a ``FeatureSpec`` or ``EncodeJob``; ``none``: as is.
+    """The series (n_trs, p) of one run with the ``hemodynamics`` of a ``FeatureSpec`` or ``EncodeJob``.
 
-    ``average`` and ``stack``: later by each of ``delays`` TRs, zeros before it; averaged, or side by side.
+    ``average`` and ``stack``: later by each of ``delays`` TRs, zeros before it: averaged or stacked. ``none``: as is.
     """
     if spec.hemodynamics in ("none", "hrf"):
         return series if spec.hemodynamics == "none" else convolve(series, tr)

@@ -308,8 +308,7 @@ def status(bench: Workbench) -> pd.DataFrame:
 
 
 def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
-    counts: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
-    whys: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
+    counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
     for checkpoint in (*bench.checkpoints(model), None):
         for stage in bench.asked(model, checkpoint):
             state = bench.state(stage, model, checkpoint)
