@@ -43,6 +43,7 @@ class EncodeJob(EncodingSpec):
     tr: float | None = Field(None, ge=0.05, le=60, description="Seconds a TR, for --hemodynamics hrf.")
     trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
     permutations: int = Field(1000, ge=0, le=10**6, description="Of the test of each voxel; 0: no test.")
+    null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
     rois: Table = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
     ceiling: Texts = Field((), description="(voxels,) noise ceiling as a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")

@@ -35,7 +35,8 @@ class View:
 
     def __init__(self, values: Any, rows: Any = slice(None), columns: np.ndarray | None = None, shift: int = 0) -> None:
         self._values, self._shift, (n, m) = values, shift, values.shape
-        self._read, self._rows = (rows, slice(None)) if isinstance(rows, slice) else (slice(None), rows)
+        self._read = rows if isinstance(rows, slice) else slice(None)
+        self._rows: Any = slice(None) if isinstance(rows, slice) else rows
         self._columns = np.arange(m) if columns is None else columns
         self.shape, self.dtype = (len(np.arange(n)[rows]), len(self._columns)), values.dtype
 

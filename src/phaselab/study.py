@@ -237,7 +237,7 @@ class EncodingSpec(Strict):
     gap: int = Field(default=0, ge=0, le=10**6, description="TRs left out on both sides of a contiguous test fold")
     permutations: int = Field(default=200, ge=0, le=10**6)
     block: int = Field(default=10, ge=1, le=10**6, description="TRs in a permuted block")
-    null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
+    null: Literal["block", "circular", "pooled"] = "block"
     fdr: float = Field(default=0.05, gt=0, lt=1, description="False discovery rate in a layer.")
     shuffles: int = Field(default=5, ge=0, le=1000, description="shuffled stimuli for the control")
     similarity: tuple[Literal["rsa", "cka"], ...] = ()
