@@ -67,13 +67,6 @@ def digest_file(path: Path) -> str:
     return sha.hexdigest()
 
 
-def published_digest(path: Path, kind: str) -> str:
-    """The digest of a file as registries and hubs write it; `kind`: ``git``, or one that hashlib knows."""
-    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.new(kind)
-    with path.open("rb") as stream:
-        return f"{kind}:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
-
-
 def digest_code(*names: str) -> str:
     """Digest of modules or sub-packages of phaselab, with their data in YAML; recorded beside results."""
     here, sha = Path(__file__).parent, hashlib.sha256()

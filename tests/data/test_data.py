@@ -155,7 +155,7 @@ def test_a_second_call_makes_no_request_and_reads_nothing(
 ) -> None:
     file = served(server)
     bring([file], place)
-    monkeypatch.setattr(downloads, "published_digest", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(downloads, "digest_of", lambda *_: pytest.fail("read again"))
     assert place.state(file) == "here"
     bring([file], place)
     assert len(server.requests) == 1

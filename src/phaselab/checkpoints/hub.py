@@ -20,11 +20,12 @@ from filelock import ReadWriteLock, Timeout
 from huggingface_hub import constants, errors
 from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.utils import logging as log
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 from huggingface_hub.utils.tqdm import tqdm
 
 from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import amount, published_digest, stamped_digest
+from phaselab.results import amount, read_json, write_json
 
 Say = Callable[[str], None]
 _ABANDONED = 3600  # seconds after which what a killed download has left in the cache is taken for abandoned
@@ -57,7 +58,7 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Say | None = None) ->
     of, commit = checkpoint.repository, checkpoint.commit
     snapshot = _folder(of) / "snapshots" / commit
     bars: Any = partial(tqdm, disable=True)  # they would cross the progress of a sweep
-    with _in_one_sentence(checkpoint), _locked(of):
+    with _in_one_sentence(checkpoint), _locked(of) as lock:
         files = _files(checkpoint)
         names = needed(files, checkpoint, code)
         missing = sum(files[name][0] for name in names if not (snapshot / name).exists())
@@ -73,7 +74,7 @@ def fetch(checkpoint: Checkpoint, code: bool = False, say: Say | None = None) ->
                 # A connection that was reset is not taken up by huggingface_hub itself.
                 if isinstance(error, errors.HfHubHTTPError) or last:
                     raise
-        _verify(checkpoint, snapshot, {name: files[name][1] for name in names})
+        _verify(checkpoint, snapshot, {name: files[name][1] for name in names}, noted=lock is not None)
     return snapshot
 
 
@@ -99,16 +100,24 @@ def _require_room(checkpoint: Checkpoint, size: int) -> None:
     expect(free >= size, str(checkpoint), found, expected)
 
 
-def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str]) -> None:
-    """Delete what has not the digest that the hub states; what has is not read again until it changes."""
-    stamps = _notes(checkpoint.repository, f"{checkpoint.commit}.checked")
+def _verify(checkpoint: Checkpoint, snapshot: Path, digests: dict[str, str], noted: bool) -> None:
+    """Delete what has not the digest that the hub states; what has is (if `noted`) not read again until it changes."""
+    marker = _notes(checkpoint.repository, f"{checkpoint.commit}.checked.json")
+    before, status = read_json(marker), {name: (snapshot / name).stat() for name in digests}
+    now = {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
     for name, digest in digests.items():
-        path, kind = snapshot / name, "sha256" if len(digest) == 64 else "git"  # of large files; of others
-        if stamped_digest(path, stamps, partial(published_digest, kind=kind)) != f"{kind}:{digest}":
+        path = snapshot / name
+        if before.get(name) == now[name]:
+            continue
+        with path.open("rb") as stream:  # SHA-256 of large files, git's own of others
+            found = sha_fileobj(stream).hex() if len(digest) == 64 else git_hash(stream.read())
+        if found != digest:
             path.resolve().unlink()  # the blob that a link leads to
             path.unlink(missing_ok=True)
             why = "its digest is not the one that the hub states; the file was deleted, run again to download it again"
             raise PhaselabError(f"{checkpoint}: {name}: {why}")
+    if noted and now != before:
+        write_json(now, marker)
 
 
 @contextmanager
@@ -134,7 +143,7 @@ def present(
                 with suppress(Timeout), lock.write_lock(timeout=1), _in_one_sentence(checkpoint), _locked(of):
                     # Files that other revisions share with it stay.
                     hf.scan_cache_dir(constants.HF_HUB_CACHE).delete_revisions(checkpoint.commit).execute()
-                    shutil.rmtree(_notes(of, f"{checkpoint.commit}.checked"), ignore_errors=True)
+                    _notes(of, f"{checkpoint.commit}.checked.json").unlink(missing_ok=True)
 
 
 def _folder(repository: str) -> Path:

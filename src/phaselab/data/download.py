@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from phaselab.data.sets import DataSet, File, data_missing
 from phaselab.errors import PhaselabError, expect
-from phaselab.results import DataMissing, amount, published_digest, stamped_digest, write_file
+from phaselab.results import DataMissing, amount, stamped_digest, write_file
 
 #: Files at once; bytes that are read at once; seconds until a connection is there, and without a byte.
 AT_ONCE, CHUNK, TIMEOUT = 4, 1 << 18, (10, 30)
@@ -33,6 +33,13 @@ Moved = Callable[[int], None]
 
 class Refused(PhaselabError):
     """A file that its server does not give, or gives with another digest; others may come all the same."""
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """The digest of a file as registries write it; `kind`: ``git``, or one that hashlib knows."""
+    sha = hashlib.sha1(b"blob %d\0" % path.stat().st_size) if kind == "git" else hashlib.new(kind)
+    with path.open("rb") as stream:
+        return f"{kind}:{hashlib.file_digest(stream, lambda: sha).hexdigest()}"
 
 
 def _size(path: Path) -> int:
@@ -65,7 +72,7 @@ class Place:
 
     def state(self, file: File, again: bool = False) -> Literal["here", "missing", "wrong"]:
         """Whether a file is here with its digest; what was read once is read anew when it changes, or `again`."""
-        path, digest = self.path(file), partial(published_digest, kind=file.digest.partition(":")[0])
+        path, digest = self.path(file), partial(digest_of, kind=file.digest.partition(":")[0])
         if not self.fits(file):
             return "wrong" if path.exists() else "missing"
         found = digest(path) if again else stamped_digest(path, self.data / ".stamps", digest)
@@ -148,7 +155,7 @@ def _bring(file: File, address: str | Path, place: Place, moved: Moved) -> None:
                 origin.seek(_size(part))
                 _write(part, iter(lambda: origin.read(CHUNK), b""), moved)
         # Pooch does not know git's digests.
-        if by_git and (found := published_digest(part, "git")) != file.digest:
+        if by_git and (found := digest_of(part, "git")) != file.digest:
             part.unlink()
             raise ValueError(f"expected {file.digest} but got {found}")
         shutil.move(part, whole)
