@@ -257,10 +257,7 @@ def word_rate(run: Run) -> np.ndarray:
 
 
 def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
-    """The series (n_trs, p) of one run with the ``hemodynamics`` of a ``FeatureSpec`` or ``EncodeJob``.
-
-    ``average`` and ``stack``: later by each of ``delays`` TRs, zeros before it: averaged or stacked. ``none``: as is.
-    """
+    """One run (n_trs, p) with the ``hemodynamics`` of a spec; with ``delays`` zeros come before it."""
     if spec.hemodynamics in ("none", "hrf"):
         return series if spec.hemodynamics == "none" else convolve(series, tr)
     expect(spec.delays and min(spec.delays) >= 0, "features.delays", spec.delays, "at least one number of TRs >= 0")
