@@ -257,7 +257,7 @@ def word_rate(run: Run) -> np.ndarray:
 
 
 def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
-    """One run (n_trs, p) with the ``hemodynamics`` of a spec; with ``delays`` zeros come before it."""
+    """A run (n_trs, p) with a spec's haemodynamics: ``delays`` move it, zeros before it; averaged, or side by side."""
     if spec.hemodynamics in ("none", "hrf"):
         return series if spec.hemodynamics == "none" else convolve(series, tr)
     expect(spec.delays and min(spec.delays) >= 0, "features.delays", spec.delays, "at least one number of TRs >= 0")
