@@ -111,9 +111,7 @@ def test_with_a_value_missing_figure_and_test_read_the_same_behaviour(table: pd.
     assert drawn(poor, 2)[0] == pytest.approx(test.accuracy.values)
     assert "task left out" in test.accuracy.notes[0]
     half = shown["high"] - shown["value"]
-    curve = behaviour_by_task(poor, "accuracy")
-    error = np.sqrt((curve.errors**2).sum(axis=0)) / len(curve.names)
-    assert (1.96 * error).tolist() == pytest.approx(half)
+    assert (1.96 * behaviour_by_task(poor, "accuracy").error).tolist() == pytest.approx(half)
 
 
 def test_a_layer_is_chosen_by_a_rule_a_number_or_a_depth(table: pd.DataFrame) -> None:

@@ -151,6 +151,11 @@ class Curve(NamedTuple):
         return self.values.mean(axis=0) if self.names else np.empty(0)
 
     @property
+    def error(self) -> np.ndarray:
+        """(n,) standard error of the mean from those of the replicates, which are independent."""
+        return np.asarray(np.sqrt((self.errors**2).sum(axis=0)) / max(len(self.names), 1))
+
+    @property
     def rows(self) -> pd.DataFrame:
         """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
         places = pd.MultiIndex.from_product([self.names, self.tokens.astype(int)], names=[self.of, "tokens"])
