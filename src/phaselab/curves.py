@@ -3,8 +3,6 @@
 Figures, pages and the tests of the phases read the same curves through these functions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -163,8 +161,7 @@ class Curve(NamedTuple):
     def rows(self) -> pd.DataFrame:
         """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
         places = pd.MultiIndex.from_product([self.names, self.tokens.astype(int)], names=[self.of, "tokens"])
-        numbers = {"value": self.values.ravel(), "stderr": self.errors.ravel()}
-        return pd.DataFrame(numbers, places).reset_index()
+        return pd.DataFrame({"value": self.values.ravel(), "stderr": self.errors.ravel()}, places).reset_index()
 
 
 def told_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -234,8 +231,7 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     """
     from scipy import stats
 
-    known = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"])
-    groups = known.groupby(list(by), sort=True)
+    groups = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"]).groupby(list(by), sort=True)
     table = groups["value"].agg(value="mean", spread="sem", n="size")
     half = 1.96 * np.sqrt(groups["stderr"].agg(lambda errors: (errors**2).sum(skipna=False))) / table["n"]
     if scatter:

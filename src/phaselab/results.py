@@ -129,8 +129,7 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         yield aside
-        outputs = {p.name: digest_file(p) for p in sorted(aside.iterdir())}
-        manifest = {"inputs": inputs, "outputs": outputs, **notes}
+        manifest = {"inputs": inputs, "outputs": {p.name: digest_file(p) for p in sorted(aside.iterdir())}, **notes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
         _flush(aside)
@@ -242,8 +241,7 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
 
 
 def _sizes_and_times(path: Path) -> dict[str, list[int]]:
-    status = {name: file.stat() for name, file in _files(path).items()}
-    return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+    return {name: [(of := file.stat()).st_size, of.st_mtime_ns] for name, file in _files(path).items()}
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ Moments become TRs and are convolved one run at a time: never across a run's bou
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -121,8 +121,7 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     Columns: ``word``; ``onset`` and ``offset``, seconds from the start of the run's first TR; ``run``, where there are
     several; and, where texts begin anew within a run, ``start``: 1 there, else 0.
     """
-    needed = ("word", "onset", "offset", "run")[: 4 if len(n_trs) > 1 else 3]
-    table = read_table(path, *needed)
+    table = read_table(path, "word", "onset", "offset", *["run"] * (len(n_trs) > 1))
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
     times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")
@@ -203,11 +202,9 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    if spec.hemodynamics == "none":
+    if run.items:
         return values.astype(np.float32)
-    grid = resample(values, run, spec.resample)
-    later = convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
-    return later[run.margin : run.margin + run.n_trs]
+    return convolved(resample(values, run, spec.resample), run.tr, spec)[run.margin : run.margin + run.n_trs]
 
 
 def carried(tr: float, spec: FeatureSpec) -> int:
@@ -263,11 +260,13 @@ def word_rate(run: Run) -> np.ndarray:
     return np.bincount(at[(at >= 0) & (at < run.n_trs)], minlength=run.n_trs).astype(np.float32)[:, None]
 
 
-def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
-    """The series (n_trs, p) of one run, later by each of `delays` TRs, zeros before it: averaged, or side by side."""
-    expect(delays and min(delays) >= 0, "features.delays", tuple(delays), "at least one number of TRs >= 0")
-    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in delays]
-    return np.mean(shifted, axis=0) if hemodynamics == "average" else np.concatenate(shifted, axis=1)
+def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
+    """A run (n_trs, p) with a spec's haemodynamics: ``delays`` move it, zeros before it; averaged, or side by side."""
+    if spec.hemodynamics in ("none", "hrf"):
+        return series if spec.hemodynamics == "none" else convolve(series, tr)
+    expect(spec.delays and min(spec.delays) >= 0, "features.delays", spec.delays, "at least one number of TRs >= 0")
+    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in spec.delays]
+    return np.mean(shifted, axis=0) if spec.hemodynamics == "average" else np.concatenate(shifted, axis=1)
 
 
 def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
