@@ -213,7 +213,7 @@ def brain_by_subject(
 
 def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Names = None) -> Curve:
     """A measure of the behaviour of one model in each of `tasks` that has it, as notes say; None: of all tasks."""
-    every = curves[curves["perspective"] == "behaviour"]
+    every = select(curves, perspective="behaviour")
     rows = select(every, measure=measure)
     there, known = sorted(rows["task"].unique()), set(every["task"])
     if absent := sorted(set(tasks or ()) - known):
