@@ -113,12 +113,12 @@ def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_pa
     store, root = made
     same = compare(Workbench(STUDY, store), (), root=root)
     assert len(same.drop_duplicates(["model", "checkpoint"])) == 6
-    assert same["largest difference"].max() < 1e-3  # of five digits
+    assert same["largest difference"].max() < 1e-3  # of four digits
     # One checkpoint of one model, trained anew up to there, and no further.
     step = "step1-tokens256"
     anew = compare(Workbench(STUDY, Store(tmp_path)), ["one"], step, root)
     assert set(anew["checkpoint"]) == {step}
-    assert anew["largest difference"].max() < 1e-3  # of five digits
+    assert anew["largest difference"].max() < 1e-3  # of four digits
     (folder,) = (tmp_path / "trained").iterdir()
     assert not (folder / "step6-tokens1536").exists()
     with pytest.raises(StudyError, match=r"--checkpoint: found 'step4', expected one of step0-tokens0, step"):

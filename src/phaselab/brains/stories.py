@@ -32,8 +32,6 @@ TEST = "wheretheressmoke"
 CUT, SILENCE = 10, 10.0
 #: What is no word: silence, breath, laughter, noise of lips or of the scanner (the lists of the authors' two codes).
 NO_WORD = re.compile("(sentence_(start|end)|(br|cg|ig|lg|ls|ns|sl|sp)(_.*)?)?")
-
-
 Subject = Literal["UTS01", "UTS02", "UTS03", "UTS04", "UTS05", "UTS06", "UTS07", "UTS08", "UTS09"]
 
 
