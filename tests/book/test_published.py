@@ -42,7 +42,7 @@ def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Pa
     own = Lab(lab.study, made[0], None, "two")
     for name in ("curves", "controls", "loss", "verdicts"):
         here, there = getattr(lab, name)(), getattr(own, name)()
-        pd.testing.assert_frame_equal(here.reset_index(drop=True), there, rtol=1e-4, check_dtype=False)
+        pd.testing.assert_frame_equal(here.reset_index(drop=True), there, rtol=1e-3, check_dtype=False)
     assert lab.curves("all")["model"].nunique() == 2
     assert lab.tasks() == own.tasks()
     assert lab.phases().statement == own.phases().statement
