@@ -259,9 +259,8 @@ def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simu
     drawn, level = [], 0.0 if level_name else np.nan
     for over, own in rows.groupby("over", sort=False):
         mean, thin = query.interval_over(own, by=("line", "tokens")), own.assign(unit=own["replicate"])
-        few = own.groupby("line")["replicate"].nunique().max() <= 6  # more are a thicket
-        title = f"mean over {' or '.join(map(str, sorted({*mean['n']})))} {over}"
-        drawn.append(draw.Panel(mean, title, unit, thin=thin if few else None, level=level, level_name=level_name))
+        few, n = mean["n"].max() <= 6, " or ".join(map(str, sorted({*mean["n"]})))  # more lines are a thicket
+        drawn.append(draw.Panel(mean, f"mean over {n} {over}", unit, thin if few else None, level, level_name))
     note = "bands: 95 % intervals over what the panel's title names; thin, where these are few: each of them"
     return draw.panels(drawn, draw.looks(rows["line"].unique()), room=2.1, note=note, simulated=simulated)
 
@@ -270,6 +269,7 @@ def _of_measure(curves: pd.DataFrame, measure: str, rows: pd.DataFrame, **rest: 
     """A panel of several models: the brain score with the layer that stands for them, accuracy beside chance."""
     if measure != "brain":
         level = query.chance_level(curves) if measure == "accuracy" else np.nan
+        measure = {"probes": "probe_advantage"}.get(measure, measure)
         return draw.Panel.of(measure, rows, level=level, level_name="chance", **rest)
     layers = {query.brain_layer(own) for _, own in curves.groupby("model")}
     depth = f", layer {layers.pop()}" if len(layers) == 1 else ", one depth"
