@@ -120,14 +120,14 @@ def _together(
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
     if own := surges(brain):
         return _together(brain, own, form, surges(form)[:1], "instruction following", rule)
-    steep = "rises, but nowhere surges" if brain.rises else "does not rise"
+    steep = "rises, but nowhere surges" if brain.rises else "has no piece that surely rises"
     return _Link(f"The brain curve {steep}{_missed(brain)}.")
 
 
 def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
     if not (falls := falls_after_rise(brain)):
         after = " after a rise" if brain.falls else ""
-        return _Link(f"The brain curve does not fall{after}{_missed(brain)}.")
+        return _Link(f"The brain curve has no piece that surely falls{after}{_missed(brain)}.")
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
