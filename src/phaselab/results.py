@@ -96,8 +96,8 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
         return State("missing", f"{folder}: not there")
-    if not (manifest := read_manifest(folder)):
-        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read")
+    if not (manifest := read_manifest(folder)).get("outputs"):
+        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, or one of no files")
     found = manifest.get("inputs", {})
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
         why = (f"{k} ({shown(found.get(k), 24)} -> {shown(inputs.get(k), 24)})" for k in changed)

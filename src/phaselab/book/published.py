@@ -53,13 +53,9 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         told = (", ".join(f"{name} {shown(value)}" for name, value in row.items() if value) for row in rows)
         right = f"all of it current: phaselab run {study.name}"
         expect(False, f"{study.where}: results", "\n  " + "\n  ".join(told) + "\n ", right, StudyError)
-    folder, labs = root / study.name, {name: Lab(study, bench.store, bench.data, name) for name in lab.models}
-    tables = {
-        "curves": lab.curves("all"),
-        "controls": pd.concat([of.controls() for of in labs.values()], ignore_index=True),
-        "phases": lab.verdicts(),
-        "loss": pd.concat([of.loss().assign(model=name) for name, of in labs.items()], ignore_index=True),
-    }
+    folder, tables = root / study.name, {"curves": lab.curves("all"), "phases": lab.verdicts()}
+    tables["controls"] = pd.concat([lab.controls(name) for name in lab.models], ignore_index=True)
+    tables["loss"] = pd.concat([lab.loss(name).assign(model=name) for name in lab.models], ignore_index=True)
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
     # Stages that do not say their seconds count nothing; training may have paused: its steps times the median of one.
     stages, trained = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places), 0.0
@@ -118,13 +114,13 @@ class PublishedLab(Lab):
         table.attrs["layer"] = self.study.phases.layer
         return table
 
-    def controls(self) -> pd.DataFrame:
+    def controls(self, model: str = "") -> pd.DataFrame:
         table = self.tables["controls"]
-        return table[table["task"] == self.model.name]
+        return table[table["task"] == self._chosen(model).name]
 
-    def loss(self) -> pd.DataFrame:
+    def loss(self, model: str = "") -> pd.DataFrame:
         table = self.tables["loss"]
-        return table[table["model"] == self.model.name].drop(columns="model").reset_index(drop=True)
+        return table[table["model"] == self._chosen(model).name].drop(columns="model").reset_index(drop=True)
 
     def tasks(self, model: str = "") -> list[str]:
         return list(self.provenance["tasks"][self._chosen(model).name])
