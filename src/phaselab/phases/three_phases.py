@@ -200,7 +200,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
 
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
-        return _Link("The brain curve never falls after a rise, so it cannot return.")
+        return _Link("No piece of the brain curve surely falls after a rise, so that there is none to return from.")
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
