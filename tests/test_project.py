@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 806,
-    "book": 633,
+    "book": 634,
     "brains": 1121,
     "checkpoints": 797,
     "cli": 757,

@@ -30,7 +30,7 @@ from phaselab import __version__
 from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.results import CURVE_COLUMNS, MANIFEST, check, read_manifest, write_folder, write_table
+from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.pool import status
@@ -145,7 +145,8 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     made if need be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
-    expect((folder / MANIFEST).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
+    state, right = check(folder, read_manifest(folder).get("inputs", {})), f"one with tables in {root}, as written"
+    expect(state, "study", f"{study.name!r} ({state.why})", right, StudyError)
     published, files = pd.read_parquet(folder / "curves.parquet"), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):
