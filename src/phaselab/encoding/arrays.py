@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,9 @@ class Group:
         out = np.empty((self.shape[0], stop - start), self.dtype)
         for parts, first, last in zip(self._parts, [0, *self.ends[:-1]], self.ends, strict=True):
             low, high = max(start, first), min(stop, last)
-            row = 0
-            for part in parts if low < high else []:
-                out[row : row + part.shape[0], low - start : high - start] = part[:, low - first : high - first]
-                row += part.shape[0]
+            if low < high:
+                own = [part[:, low - first : high - first] for part in parts]
+                np.concatenate(own, out=out[:, low - start : high - start])
         return out
 
     def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
@@ -180,10 +179,9 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     return list(parts.values())
 
 
-def batches(n_voxels: int, size: int) -> Iterator[slice]:
+def batches(n_voxels: int, size: int) -> list[slice]:
     """Ranges of `size` columns, of which the last may be shorter."""
-    for start in range(0, n_voxels, size):
-        yield slice(start, min(start + size, n_voxels))
+    return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
 
 
 def by_region(

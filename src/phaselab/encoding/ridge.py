@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from phaselab.encoding.arrays import check_real
-from phaselab.encoding.folds import Fold
+from phaselab.encoding.folds import Fold, numbered
 from phaselab.errors import PhaselabError, expect
 from phaselab.lazy import View
 
@@ -66,14 +66,10 @@ class Splits:
             expect(good, f"cv: fold {number}", found, f"some of each, numbers from 0 to {n - 1}, each once")
             role[train, number] = TRAIN
             role[validation, number] = VALIDATE
-        kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)
-        # In the order in which they appear.
-        rank = np.argsort(np.argsort(first))[kind.ravel()]
-        self.roles = kinds[np.argsort(first)]
-        order = np.argsort(rank, kind="stable")
+        piece = numbered([row.tobytes() for row in role], "X")
+        order, ends = np.argsort(piece, kind="stable"), np.cumsum([0, *np.bincount(piece)]).tolist()
+        self.roles, self.slices = role[order[ends[:-1]]], [slice(*of) for of in pairwise(ends)]
         self.order = order if (np.diff(order) < 0).any() else None
-        ends = np.cumsum([0, *np.bincount(rank)]).tolist()
-        self.slices = [slice(*of) for of in pairwise(ends)]
 
     def pieces(self, fold: int, role: int) -> list[int]:
         """Pieces that have a role in a fold."""
@@ -81,23 +77,9 @@ class Splits:
 
     def rows(self, fold: int, role: int) -> list[slice]:
         """Where the rows of a fold are in `order`."""
-        ranges: list[slice] = []
-        for i in self.pieces(fold, role):
-            piece = self.slices[i]
-            if ranges and ranges[-1].stop == piece.start:
-                piece = slice(ranges.pop().start, piece.stop)
-            ranges.append(piece)
-        return ranges
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some of the ``Targets``."""
-
-    Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
-    Y_test: torch.Tensor | None
-    sums: torch.Tensor
-    squares: torch.Tensor
+        pieces = self.pieces(fold, role)
+        neighbours = np.split(pieces, np.flatnonzero(np.diff(pieces) > 1) + 1)
+        return [slice(self.slices[of[0]].start, self.slices[of[-1]].stop) for of in neighbours]
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,8 +124,8 @@ class Targets:
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
         return cls(sources, splits, sum(n_test), left_out, np.setdiff1d(np.arange(n_targets), out), *found)
 
-    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
-        """These of the kept targets, in ascending order."""
+    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """Of these kept targets, ascending: sums, squares, Y (n, b) in the order of the pieces, Y_test if there is one."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
         def ready(source: Any) -> torch.Tensor:
@@ -159,7 +141,7 @@ class Targets:
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
         sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
-        return Batch(Y, held[0] if held else None, sums, squares)
+        return sums, squares, Y, *held
 
 
 def _read(values: Any, columns: np.ndarray) -> np.ndarray:
@@ -277,8 +259,19 @@ class Plan:
         expect(len(X) == splits.n, "X", f"{len(X)} samples", f"{splits.n} as in the folds")
         X = _features(X, "X", self.device)
         self.n, self.p = X.shape
-        self.mean = X.mean(0)
-        self.s, self.V, U = self._decomposed(X - self.mean)
+        self.tolerance, self.mean = max(X.shape) ** 0.5 * torch.finfo(torch.float64).eps, X.mean(0)
+        X = X - self.mean
+        if splits.order is not None:
+            X = X[torch.from_numpy(splits.order).to(self.device)]
+        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error of its mean.
+        size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
+        expect(1e-140 < size < 1e150 or not X.any(), "X", f"a norm of {size:.0e}", "1e-140 to 1e150, to be squared")
+        if self.p <= self.n:
+            self.s, self.V = _right_singular(X.T @ X, lambda: X, self.tolerance * size)
+            U = X @ (self.V / self.s)
+        else:
+            self.s, U = _right_singular(X @ X.T, lambda: X.T, self.tolerance * size)
+            self.V = _orthonormal(X.T @ (U / self.s))
         self.rank, self.U, self.F = len(self.s), U.to(self.dtype), None
         if X_test is not None:
             held = _features(X_test, "X_test", self.device)
@@ -287,22 +280,6 @@ class Plan:
         known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
         sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
-
-    def _decomposed(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """s, V, and U in float64, of centred features."""
-        if self.splits.order is not None:
-            X = X[torch.from_numpy(self.splits.order).to(self.device)]
-        # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error of its mean.
-        size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
-        expect(1e-140 < size < 1e150 or not X.any(), "X", f"a norm of {size:.0e}", "1e-140 to 1e150, to be squared")
-        if self.p <= self.n:
-            s, V = _right_singular(X.T @ X, lambda: X, self._tolerance(size))
-            return s, V, X @ (V / s)
-        s, U = _right_singular(X @ X.T, lambda: X.T, self._tolerance(size))
-        return s, _orthonormal(X.T @ (U / s)), U
-
-    def _tolerance(self, size: float) -> float:
-        return float(max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size)
 
     def _narrow(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype).contiguous()
@@ -342,11 +319,11 @@ class Plan:
         s = self.s
         if train.n >= self.rank:
             H = (train.gram() - train.n * torch.outer(train.mean, train.mean)).mul_(s).mul_(s[:, None])
-            root, Q = _right_singular(H, lambda: train.centred() * s, self._tolerance(_size(H)))
+            root, Q = _right_singular(H, lambda: train.centred() * s, self.tolerance * _size(H))
             return (Q / root).T * s, root**2, None
         A = train.centred() * s
         kernel = A @ A.T
-        root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
+        root, left = _right_singular(kernel, lambda: A.T, self.tolerance * _size(kernel))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
 
     def _kernels(self, M: torch.Tensor, lam: torch.Tensor) -> tuple[torch.Tensor, Blocks]:
@@ -476,15 +453,15 @@ def solve(
     size = LARGEST_BATCH[plan.device.type]
     for start in range(0, len(kept), size):
         chosen = kept[start : start + size]
-        part = targets.batch(chosen, plan.device, plan.dtype)
-        index, score, Z = _search(plan, part)
+        sums, squares, Y, *held = targets.batch(chosen, plan.device, plan.dtype)
+        index, score, Z = _search(plan, Y, sums, squares)
         at, units = chosen - columns.start, 1 / targets.scale[chosen]
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
         # Divided by the largest g, which keeps it off the smallest numbers.
         shrunk = relative[index].T * Z
-        if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
+        if plan.F is not None and fit.test_score is not None:
             predicted = plan.F @ shrunk
-            f, y = predicted - predicted.mean(0), part.Y_test - part.Y_test.mean(0)
+            f, y = (values - values.mean(0) for values in (predicted, *held))
             norm = ((f**2).sum(0) * (y**2).sum(0)).sqrt()
             r = torch.where(norm > 0, (f * y).sum(0) / norm, 0).cpu().numpy()
             fit.test_score[at] = np.where(targets.test_constant[chosen], 0, r)
@@ -506,15 +483,14 @@ def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, mo
     return min(LARGEST_BATCH[plans[0].device.type], fitting)
 
 
-def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _search(plan: Plan, Y: torch.Tensor, sums: torch.Tensor, squares: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
-    Y = part.Y
     C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
     total = reduce(torch.add, C)
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
-        z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
-        scores += _scores(fold, part.squares[k], z, w)
+        z, w = (_vector(side, Y, sums, C, total) for side in (fold.z, fold.w))
+        scores += _scores(fold, squares[k], z, w)
     scores /= len(plan.folds)
     best = scores.max(0).values
     # Of equals the first, on every device: argmax does not promise which.
@@ -522,20 +498,22 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     return torch.where(scores == best, number, len(scores) - 1).min(0).values, best, total
 
 
-def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+def _vector(
+    side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tensor], total: torch.Tensor
+) -> torch.Tensor:
     """Either z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
     if side.shift is None:
-        return _product(side.matrix, side.rows, part.Y)
+        return _product(side.matrix, side.rows, Y)
     others = [i for i in range(len(C)) if i not in side.pieces]
     if len(others) < len(side.pieces):
         summed = reduce(torch.sub, [C[i] for i in others], total)
     else:
         summed = reduce(torch.add, [C[i] for i in side.pieces])
     out = side.matrix @ summed
-    out.addr_(side.shift, part.sums[side.pieces].sum(0), alpha=-1)
+    out.addr_(side.shift, sums[side.pieces].sum(0), alpha=-1)
     if side.steep is not None:
         index, matrix = side.steep
-        out[index] = _product(matrix, side.rows, part.Y)
+        out[index] = _product(matrix, side.rows, Y)
     return out
 
 
