@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import zarr
+from torch.nn.utils.rnn import pad_sequence
 
 from phaselab import stimuli
 from phaselab.errors import PhaselabError, expect
@@ -149,20 +150,15 @@ def _tokens(
         encoded = tokenizer([_joined(document) for document, _ in part], **asked, verbose=False)
         for number, (document, text) in enumerate(part):
             ids = np.array(encoded["input_ids"][number], dtype=np.int32)
-            if alone:
-                yield document, text, ids, np.array([0]), np.array([len(ids)])
-            else:
-                offsets = np.array(encoded["offset_mapping"][number], dtype=np.int64).reshape(-1, 2)
-                yield document, text, ids, *_spans(document, offsets)
-
-
-def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First token of each text (or of the space before it), and the one behind its last; `offsets` (n_tokens, 2)."""
-    lengths = np.array([len(text) for text in document])
-    stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)
-    first = np.searchsorted(offsets[:, 1], stops - lengths - 1, side="right")
-    last = np.searchsorted(offsets[:, 0], stops, side="left")
-    return np.where(lengths > 0, first, 0), np.where(lengths > 0, last, 0)
+            first, last = np.array([0]), np.array([len(ids)])
+            if not alone:
+                begins, ends = np.array(encoded["offset_mapping"][number], dtype=np.int64).reshape(-1, 2).T
+                lengths = np.array([len(text) for text in document])
+                stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)
+                # The space before a text belongs to it.
+                first = np.where(lengths > 0, np.searchsorted(ends, stops - lengths - 1, side="right"), 0)
+                last = np.where(lengths > 0, np.searchsorted(begins, stops, side="left"), 0)
+            yield document, text, ids, first, last
 
 
 def _windows(first: np.ndarray, last: np.ndarray, room: int, spec: FeatureSpec) -> Iterator[tuple[int, ...]]:
@@ -219,15 +215,13 @@ def encode(
     plan: dict[str, torch.Tensor] = {}
     pooled: list[torch.Tensor] = []
 
-    def pool(hidden: torch.Tensor) -> None:
+    def pool(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
         tokens = hidden[plan["row"], plan["column"]].float()
         if pooling != "last":
             # Sums in one order whatever the device, which index_add does not promise.
             tokens = torch.segment_reduce(tokens, pooling, lengths=plan["lengths"])
         pooled.append(tokens)
-
-    def before_block(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pool(args[0] if args else kwargs["hidden_states"])
 
     def read(batch: list[Pass]) -> np.ndarray | None:
         """(n_layers, n_rows, p), or None when memory ran out."""
@@ -238,7 +232,7 @@ def encode(
                 wide, width = final.shape[-1], states().shape[-1]
                 found = f"a last layer of {wide} numbers, where others have {width}"
                 expect(wide == width, f"{name}: features.layers", found, f"some of 0 to {len(blocks) - 1}")
-                pool(final)
+                pool(model, (final,), {})
             return torch.stack(pooled).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and not any(said in str(error) for said in OUT_OF_MEMORY):
@@ -249,7 +243,7 @@ def encode(
     with ExitStack() as hooks:
         # The input of block i is the output of block i - 1: so no hook has to know what else a block returns.
         for block in (blocks[layer] for layer in layers if layer < len(blocks)):
-            hooks.callback(block.register_forward_pre_hook(before_block, with_kwargs=True).remove)
+            hooks.callback(block.register_forward_pre_hook(pool, with_kwargs=True).remove)
         while start < len(passes):
             longest = len(passes[start].ids)
             batch = passes[start : start + max(1, budget // longest)]
@@ -276,18 +270,16 @@ def encode(
 
 def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
     """Token ids (n_rows, n_columns), and where the pooled tokens of each text are in them."""
-    ids = np.zeros((len(batch), max(len(item.ids) for item in batch)), dtype=np.int64)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = item.ids
     rows = np.repeat(np.arange(len(batch)), [item.spans.shape[1] for item in batch])
     _, first, last = np.concatenate([item.spans for item in batch], axis=1)
-    plan = {"ids": ids, "row": rows, "column": last - 1}
+    plan = {"row": rows, "column": last - 1}
     if pooling != "last":
         lengths = last - first
         # The tokens of all texts one behind the other: position in this list, less where its text began.
         column = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
-        plan |= {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
-    return {name: torch.from_numpy(array) for name, array in plan.items()}
+        plan = {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
+    ids = pad_sequence([torch.from_numpy(item.ids) for item in batch], batch_first=True)
+    return {"ids": ids.long(), **{name: torch.from_numpy(array) for name, array in plan.items()}}
 
 
 def extract(
@@ -311,15 +303,12 @@ def extract(
     say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
-    numbers: list[int] = []
-    n_texts = 0
+    numbers, n_texts = list[int](), 0
     for document, wanted in documents_of(stimulus, spec):
-        if document not in documents:
-            documents[document] = n_texts
-            n_texts += wanted
-        numbers.extend(range(documents[document], documents[document] + wanted))
+        first = documents.setdefault(document, n_texts)
+        n_texts = max(n_texts, first + wanted)
+        numbers.extend(range(first, first + wanted))
     source = np.array(numbers, dtype=np.int64)
-
     context, name = context_of(model), model.name_or_path
     passes, begin, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
     last, known = max((int(item.ids.max()) for item in passes), default=0), len(model.get_input_embeddings().weight)
