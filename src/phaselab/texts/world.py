@@ -101,7 +101,11 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     known = {"object": thing, "holder": holder} if holder else {}
     events.append(Event(f"want_{goal}", state, state._replace(goal=goal, **known)))
     while len(events) < sentences - 1:
-        holds = _holds(story, events[-1].after)
+        state = events[-1].after
+        object_is = {UNKNOWN: "free", NOBODY: "free", hero: "owned"}.get(state.holder, "taken")
+        holds = {object_is, "together" if state.other_place == state.place else "apart"}
+        holds |= {"mood"} if state.mood != UNKNOWN else set()
+        holds |= {"helping"} if goal == "help" else set()
         events.append(_event(rng, story, _pick(rng, [k for k, when in LOT if when <= holds and k != events[-1].kind])))
     state = events[-1].after
     reached = {"reach": state.place == story.target, "help": any(e.kind == "help" for e in events)}
@@ -112,13 +116,6 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
 
 def _elsewhere(rng: np.random.Generator, place: str) -> str:
     return _pick(rng, [p for p in PLACES if p != place])
-
-
-def _holds(story: Story, state: State) -> set[str]:
-    """Which of the conditions of events hold."""
-    object_is = {UNKNOWN: "free", NOBODY: "free", story.hero: "owned"}.get(state.holder, "taken")
-    found = {object_is, "together" if state.other_place == state.place else "apart"}
-    return found | ({"mood"} if state.mood != UNKNOWN else set()) | ({"helping"} if story.goal == "help" else set())
 
 
 def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
