@@ -8,7 +8,7 @@ continues them has one. A network whose cache is a state (Mamba, RWKV) or ends a
 import inspect
 import sys
 from collections.abc import Sequence
-from os.path import commonprefix
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -161,7 +161,8 @@ def _places(model: Any, start: int, lengths: np.ndarray, owner: np.ndarray, n: i
 def _begin(model: Any, rows: list[Request]) -> tuple[int, Any]:
     """How many tokens all prompts begin with, and their cache for each row; (0, None) where not worth it."""
     prompts = [r.prompt for r in rows]
-    length = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
+    alike = takewhile(lambda tokens: len({*tokens}) == 1, zip(*prompts, strict=False))
+    length = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
     if length < SHARED or len(rows) == 1:
         return 0, None
     ids = torch.tensor([prompts[0][:length]], device=model.device)

@@ -14,10 +14,7 @@ FOLLOWING, LONGEST, COLUMNS = 0.05, 12.0, 4096
 
 
 def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
-    """Constant and slow cosines (discrete cosine transform II) of `cutoff` seconds and longer, orthonormal.
-
-    (n_trs, 1 + floor(2 * n_trs * tr / cutoff)); a cutoff of 128 s is the field's habit.
-    """
+    """Constant and slow cosines (discrete cosine transform II) of `cutoff` s and longer, orthonormal; (n_trs, k)."""
     times, orders = (np.arange(n_trs) + 0.5) / n_trs, np.arange(int(2 * n_trs * tr / cutoff) + 1)
     basis = np.cos(np.pi * times[:, None] * orders)
     return np.asarray(basis / np.linalg.norm(basis, axis=0))

@@ -1,8 +1,7 @@
 """A simulated brain: responses made from the known latents of held-out narratives, and from no language model.
 
-Each vertex of the cortical surface follows five kinds of latents (`LATENTS`), one of them dominant, each integrated
-over a window of its own. Only the word latents can be read off the words themselves: the others have to be carried
-along from earlier words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
+Each vertex follows five kinds of latents (`LATENTS`), one of them dominant. Only the word latents can be read off the
+words themselves: the others have to be carried along from earlier ones. Noise, and so the ceiling, is known.
 """
 
 from itertools import product

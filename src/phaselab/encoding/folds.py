@@ -99,11 +99,8 @@ def outer_folds(
 
 
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
-    """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples.
-
-    As `outer_folds`, but ``n_folds - 1`` (at least 2, at most the runs); of a single run its two halves. Of given
-    folds each is left out once.
-    """
+    """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples."""
+    # One fold less than outside, but 2 at least, and at most the runs; of a single run its two halves.
     fewer = max(2, spec.n_folds - 1)
     if spec.folds in ("runs", "groups", "given"):
         fewer = min(fewer, len(np.unique(runs[train])))

@@ -36,10 +36,7 @@ def backend(device: str = "cpu") -> Iterator[None]:
 def ridge(
     X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray, device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
-
-    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first.
-    """
+    """Himalaya's ``RidgeCV``, scored by correlation: predictions (n_test, n_targets), alphas (n_targets,); float64."""
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV
     from himalaya.scoring import correlation_score
@@ -66,15 +63,13 @@ def unique_contribution(
     """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
 
     R^2 of the model of both, one penalty per space and voxel so that a large space does not crowd out a small one
-    (Dupré la Tour et al. 2022), less R^2 of the model of the nuisance alone (de Heer et al.
-    2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor,
-    the word rate, is a space of its own, or in little data the others would spoil it. They still may: where word rate
-    alone explains more than ``r2_nuisance``, what is unique beyond that is too high a claim.
+    (Dupré la Tour et al. 2022), less R^2 of the model of the nuisance alone (de Heer et al. 2017, J Neurosci 37, 6539).
+    Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor, the word rate, is a space of
+    its own, or in little data the others would spoil it. They still may: where word rate alone explains more than
+    ``r2_nuisance``, what is unique beyond that is too high a claim.
 
-    X, Y, spec, given : as for ``encode``, whose folds, alphas and memory are used.
-    nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
-    rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``: ``r2_unique``, ``r2_joint`` and,
-        the same for each layer, ``r2_nuisance``.
+    X, Y, spec, given : as for ``encode``. nuisance : run -> (n_trs, k), as ``BrainData.nuisance``, on the TRs of `X`.
+    rois : subject -> (n_voxels,). Gives rows of ``by_region``: ``r2_unique``, ``r2_joint``, ``r2_nuisance``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):

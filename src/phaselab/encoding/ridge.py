@@ -47,7 +47,6 @@ class Splits:
     """Rows of a training set that train and validate in each fold, and the pieces that they share.
 
     A piece is a set of rows with the same role in every fold: sums over a fold are sums over its pieces.
-
     n, folds : number of rows; (train, validation) row numbers, none in both.
     roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.
     order : (n,) row numbers, piece after piece, ascending in each; None where they are so already.
@@ -100,11 +99,7 @@ class Targets:
 
     @classmethod
     def survey(cls, Y: Any, splits: Splits, Y_test: Any = None) -> Self:
-        """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
-
-        Y, Y_test : (n, n_targets) of the training set, and held-out ones or None: numpy array, memory map, Zarr or HDF5
-            array, or a ``View`` of some of its rows; read in batches of columns.
-        """
+        """Look once through all responses, (n, n_targets), of numpy, a memory map, Zarr, HDF5 or a ``View``."""
         known = {"Y": Y, **({} if Y_test is None else {"Y_test": Y_test})}
         for name, values in known.items():
             check_real(values, name)
@@ -125,7 +120,7 @@ class Targets:
         return cls(sources, splits, sum(n_test), left_out, np.setdiff1d(np.arange(n_targets), out), *found)
 
     def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-        """Of these kept targets, ascending: sums, squares, Y (n, b) in the order of the pieces, Y_test if there is one."""
+        """Of these kept targets, ascending: sums, squares, Y (n, b) in the order of the pieces, Y_test if there."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
         def ready(source: Any) -> torch.Tensor:
@@ -241,12 +236,10 @@ class Plan:
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
     dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
-
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
     U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
     F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
-
-    It takes about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made, and `bytes` in the end.
+    bytes : held in the end; while it is made about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)``.
     """
 
     def __init__(

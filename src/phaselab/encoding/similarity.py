@@ -1,8 +1,6 @@
-"""Alignment without a fitted map: representational similarity and centred kernel alignment.
+"""Alignment without a fitted map: n x n similarities between TRs of features with those of responses (RSA, CKA).
 
-Both compare the n x n similarities between TRs that features have with those that responses have. TRs near in time
-resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
-
+TRs near in time resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
 Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
 """
 
@@ -53,11 +51,8 @@ def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
 
 
 def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho.
-
-    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
-    """
-    units = unit(patterns.T)
+    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho."""
+    units = unit(patterns.T)  # (n_columns, n); a TR whose pattern is constant has distance 1
     # Every pair twice, which changes neither ranks nor cosine; rounding makes the two halves differ by less than this.
     ranks = rankdata((1 - units.T @ units)[far].round(12))
     made = np.zeros(far.shape)

@@ -1,8 +1,7 @@
 """Hidden states of every layer for the texts of a stimulus, and their way to the TR grid.
 
-Documents (a text, one with those of the seconds before, a narrative) are cut into passes, and pooled by hooks while the
-network runs, so that hidden states never exist together. Networks are causal: rows are filled up on the right and need
-no mask, and a pass over many words serves each of them.
+Hooks pool them while the network runs, so that they never exist together. Networks are causal: rows are filled up on
+the right and need no mask, and a pass over many words serves each of them.
 """
 
 import math
@@ -298,9 +297,7 @@ def extract(
     What begins every pass (`opening`) is never pooled; without it a text that begins a pass is pooled without
     its first token, and is empty if it has no other. A pass that is longer than the model's context loses tokens on its
     left, but no more than half of that context: beyond, it takes fewer new texts.
-
-    scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
-    say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.
+    `scratch` is the folder for a file without a name that takes hidden states of more than 1 GiB; `say` is told.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
     numbers, n_texts = list[int](), 0
@@ -388,10 +385,7 @@ def read_features(path: Path) -> Features:
 def to_trs(
     features: Features, stimulus: Stimulus, spec: FeatureSpec, say: Say = lambda message: None
 ) -> Mapping[int, dict[str, np.ndarray]]:
-    """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for.
-
-    `say` receives a sentence when `trim` is shorter than the haemodynamics carry what is in a run's first TR.
-    """
+    """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for."""
     names = [run.name for run in stimulus.runs for _ in run.texts]
     expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")
     for run in stimulus.runs:

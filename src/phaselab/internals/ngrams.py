@@ -36,10 +36,8 @@ def count(source: TextSource, training: Training, batches: int, vocabulary: int)
 
 
 def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
-    """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats.
-
-    Each order has the one below it as a Dirichlet prior (MacKay & Peto 1995), the first a uniform one.
-    """
+    """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats."""
+    # Each order has the one below it as a Dirichlet prior (MacKay & Peto 1995), the first a uniform one.
     p = np.full((len(ids), ids.shape[1] - ORDER + 1), 1 / counts.vocabulary)
     found = []
     for n in range(1, ORDER + 1):

@@ -1,7 +1,4 @@
-"""What every text gives: token ids for the training loop, and held-out questions for the tasks.
-
-A source is a pure function of its seed: training that was interrupted goes on as if it had not been.
-"""
+"""What every text gives, a pure function of its seed: token ids for training, and held-out questions for the tasks."""
 
 import hashlib
 from abc import ABC, abstractmethod

@@ -1,12 +1,10 @@
 """A small world, told in two languages: stories whose every word has a known latent state.
 
-Five things about each character never change; what else is true changes from sentence to sentence and mostly has to be
-carried along from earlier ones. A story is a plot (`plot`) and its telling (`tell`), so that one plot can be told in
-``en``, which looks like English, or in ``vo``, a constructed language with words of its own, verbs at the end of the
-clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
-
-Held-out stories differ from training stories by their random stream and by what they are about: the combination of
-hero, goal and object decides (`is_held_out`) on which side a story lies; so do questions about constant facts.
+Five things about each character never change; what else is true mostly has to be carried along from earlier sentences.
+A story is a plot (`plot`) and its telling (`tell`) in ``en``, which looks like English, or in ``vo``, a constructed
+language with words of its own, verbs at the end of the clause and particles after nouns for cases; ``world.yaml`` has
+what there is to tell. Held-out stories have a random stream of their own, and combinations of hero, goal and object
+that training never has (`is_held_out`), as do questions about constant facts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -226,9 +224,9 @@ class _Teller:
 
 
 def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
-    """Held-out stories of six to ten sentences without end, one row a word; a seed has the same plots in each language.
+    """Held-out stories without end, one row a word, with the state once it has been said; ``progress``: 0 to 1.
 
-    The state is that once the word has been said; ``progress`` runs from 0 at the first word to 1 at the last.
+    A seed has the same plots in each language.
     """
     columns = ["word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"]
     for index in count():

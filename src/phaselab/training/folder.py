@@ -20,11 +20,8 @@ VERSION = 1
 
 
 def checkpoint_steps(steps: int, n: int) -> list[int]:
-    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow.
-
-    The first after 0 comes when a hundredth of the steps is done: what is to be seen before is not worth checkpoints.
-    """
-    found = [0, max(1, steps // 100)]
+    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow."""
+    found = [0, max(1, steps // 100)]  # what is to be seen before is not worth checkpoints
     while len(found) < min(n, steps + 1):
         ratio = (steps / found[-1]) ** (1 / (n - len(found)))
         found.append(max(found[-1] + 1, round(found[-1] * ratio)))

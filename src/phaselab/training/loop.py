@@ -1,7 +1,4 @@
-"""The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub (see `folder`).
-
-A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was not.
-"""
+"""The training loop; a run that was killed goes on from its last checkpoint and ends with the same bytes."""
 
 import math
 import shutil
@@ -43,10 +40,7 @@ def learning_rate(step: int, training: Training) -> float:
 def train(
     name: str, training: Training, store: Store, data: Path | None, progress: Progress = None, until: int | None = None
 ) -> Path:
-    """Train a model, go on with one that was interrupted, or find the one that is there; its folder.
-
-    `until`: no further than to this step, from which another call goes on. Errors: `texts.source`, `check_sizes`.
-    """
+    """Train a model, go on with one that was interrupted (as by `until`, a step), or find the one that is there."""
     text = source(training, data)
     at = place(name, training, store, text)
     wanted = {step: revision for step, revision in at.missing.items() if until is None or step <= until}
