@@ -400,7 +400,7 @@ PLAN = Plan(X, Splits(8, tuple(FOLDS)), ALPHAS)
 BAD = {
     "X: found 7 samples, expected 8": lambda: Plan(X[:7], Splits(8, tuple(FOLDS)), ALPHAS),
     "Y: found 7 samples, expected 8 as in X": lambda: fit_score(X, Y[:7], X, Y, ALPHAS, FOLDS),
-    "Y_test: found 2 targets, expected 3": lambda: fit_score(X, Y, X, Y[:, :2], ALPHAS, FOLDS),
+    "Y_test: found shape .8, 2., expected .*3 targets as in Y": lambda: fit_score(X, Y, X, Y[:, :2], ALPHAS, FOLDS),
     "X_test: found 7 samples, expected 8": lambda: fit_score(X, Y, X[:7], Y, ALPHAS, FOLDS),
     "X_test: found 1 features, expected 2": lambda: fit_score(X, Y, X[:, :1], Y, ALPHAS, FOLDS),
     "X: found 1 NaN or infinite values": lambda: fit_score(

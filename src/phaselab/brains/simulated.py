@@ -133,8 +133,7 @@ def word_labels(run: Run) -> pd.DataFrame:
     for name, label in (("place", "place"), ("object", "object"), ("mood", "mood"), ("name", "who")):
         classes = classes.mask(word.isin(set(labels[label]) - {UNKNOWN, NOBODY}), name)
     classes = classes.mask(labels["pronoun"], "pronoun").mask(~spoken, UNKNOWN)
-    columns = labels[["sentence", "narrative"]]
-    first = (columns != columns.shift()).any(axis=1).astype(float)
+    first = (labels[["sentence", "narrative"]].diff() != 0).any(axis=1).astype(float)
     letters = word.str.len().where(spoken, 0)
     length = ((letters - 4.0) / 2.0).where(spoken, 0.0)
     # How far the story is runs from 0 to 1: centred as the other latents are.

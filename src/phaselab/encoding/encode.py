@@ -173,8 +173,7 @@ def shuffled_stimulus(
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
-        right = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", right)
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", f"at least {2 * MIN_SHIFT}, to be shifted")
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):

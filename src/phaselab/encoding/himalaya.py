@@ -79,10 +79,10 @@ def unique_contribution(
         alone = _explained(aside, group, parts, spec, device)
         own = ((group.features(X[layer], f"layer {layer}"), FEATURES) for layer in layers)
         joint = np.array([_explained([space, *aside], group, parts, spec, device) for space in own])
-        found = {"r2_unique": joint - alone, "r2_joint": joint, "r2_nuisance": np.tile(alone, (len(layers), 1))}
-        split = {measure: group.split(values) for measure, values in found.items()}
-        for subject in group.subjects:
-            rows += by_region({m: of[subject] for m, of in split.items()}, layers, subject, rois[subject])
+        found = np.array([joint - alone, joint, np.tile(alone, (len(layers), 1))])
+        for subject, own in group.split(found).items():
+            named = zip(("r2_unique", "r2_joint", "r2_nuisance"), own, strict=True)
+            rows += by_region(dict(named), layers, subject, rois[subject])
     return pd.DataFrame(rows)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from phaselab.encoding.arrays import check_real
+from phaselab.encoding.arrays import batches, check_real
 from phaselab.encoding.folds import Fold, numbered
 from phaselab.errors import PhaselabError, expect
 from phaselab.lazy import View
@@ -100,20 +100,15 @@ class Targets:
     @classmethod
     def survey(cls, Y: Any, splits: Splits, Y_test: Any = None) -> Self:
         """Look once through all responses, (n, n_targets), of numpy, a memory map, Zarr, HDF5 or a ``View``."""
-        known = {"Y": Y, **({} if Y_test is None else {"Y_test": Y_test})}
-        for name, values in known.items():
+        sources = [Y] if Y_test is None else [Y, Y_test]
+        for name, values in zip(("Y", "Y_test"), sources, strict=False):
             check_real(values, name)
-            expect(len(values.shape) == 2, name, f"shape {tuple(values.shape)}", "(samples, targets)")
-            width, n_targets = values.shape[1], Y.shape[1]
-            expect(width == n_targets, name, f"{width} targets", f"{n_targets} as in Y")
-        sources = [*known.values()]
+            fits, n_targets = len(values.shape) == 2 and values.shape[1] == Y.shape[1], Y.shape[-1]
+            expect(fits, name, f"shape {tuple(values.shape)}", f"(samples, targets), {n_targets} targets as in Y")
         n, *n_test = (values.shape[0] for values in sources)
         expect(n == splits.n, "Y", f"{n} samples", f"{splits.n} as in X")
-        at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
-        parts = []
-        for start in range(0, n_targets, at_once):
-            columns = np.arange(start, min(start + at_once, n_targets))
-            parts.append(_look(splits, *(_read(source, columns) for source in sources)))
+        every = [np.arange(n_targets)[part] for part in batches(n_targets, max(1, SURVEYED_AT_ONCE // (8 * n)))]
+        parts = [_look(splits, *(_read(source, columns) for source in sources)) for columns in every]
         finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
@@ -328,8 +323,7 @@ class Plan:
         last = torch.searchsorted(lam, lam / within)
         K = (lam / (lam - lam[:, None])).to(self.dtype).mul_(M)
         blocks = []
-        for start in range(0, r, NEAR_ROWS):
-            rows = slice(start, min(start + NEAR_ROWS, r))
+        for rows in batches(r, NEAR_ROWS):
             columns = slice(int(first[rows].min()), int(last[rows].max()))
             number = torch.arange(columns.start, columns.stop, device=lam.device)
             near = (number >= first[rows, None]) & (number < last[rows, None])
@@ -443,9 +437,7 @@ def solve(
     top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
     relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
     kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
-    size = LARGEST_BATCH[plan.device.type]
-    for start in range(0, len(kept), size):
-        chosen = kept[start : start + size]
+    for chosen in (kept[part] for part in batches(len(kept), LARGEST_BATCH[plan.device.type])):
         sums, squares, Y, *held = targets.batch(chosen, plan.device, plan.dtype)
         index, score, Z = _search(plan, Y, sums, squares)
         at, units = chosen - columns.start, 1 / targets.scale[chosen]

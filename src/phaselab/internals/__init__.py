@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.internals import probes
 from phaselab.internals.registry import geometry, versions
 from phaselab.stats import cka
@@ -35,15 +35,13 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
     - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
       ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
     """
-    for layer, values in layers.items():
-        if not np.isfinite(values).all():
-            raise PhaselabError(f"layer {layer}: found numbers that are not finite")
     for column in ("word", *spec.probes) if spec.probes else ():
         expect(column in labels, "labels", f"columns {', '.join(map(str, labels))}", f"{column!r} too")
     sample = sampled(len(labels), spec)
     groups, left_out = probes.targets(labels.iloc[sample].reset_index(drop=True), spec.probes)
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, values in layers.items():
+        expect(np.isfinite(values).all(), f"layer {layer}", "numbers that are not finite", "none")
         states = values[sample].astype(np.float64)  # (n, p)
         rows += [(layer, name, "", *value) for name, value in geometry(states).items()]
         rows += [(layer, *row) for group in groups for row in probes.probe(states, group, spec)]

@@ -68,7 +68,13 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
     # Recorded with each checkpoint, and not compared: other code of the same versions gives the same weights.
     made_by = {"phaselab": __version__, "code": digest_code("texts", "training")}
-    for step in range(_resume(at, model, optimizer), max(at.missing) + 1):
+    kept, start = at.folder / TRAINER, 0
+    if check(kept, at.inputs | FORMAT) and 0 < read_manifest(kept)["step"] <= min(at.missing):
+        weights, moments = torch.load(kept / "state.pt", weights_only=True)
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+        start = read_manifest(kept)["step"]
+    for step in range(start, max(at.missing) + 1):
         if step in at.missing:
             model.eval()  # torch's evaluation mode
             with torch.no_grad():
@@ -79,7 +85,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
             with write_folder(at.folder / at.missing[step], at.inputs, checkpoint=row, made_by=made_by) as aside:
                 model.save_pretrained(aside)
                 tokenizer.save_pretrained(aside)
-            with write_folder(at.folder / TRAINER, at.inputs | FORMAT, step=step) as aside:
+            with write_folder(kept, at.inputs | FORMAT, step=step) as aside:
                 torch.save([model.state_dict(), optimizer.state_dict()], aside / "state.pt")
         if step == max(at.missing):
             break
@@ -98,18 +104,6 @@ def _loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """Mean cross-entropy of the next token, nats; ids (batch, context)."""
     logits = model(input_ids=ids).logits  # (batch, context, vocabulary)
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-
-
-def _resume(at: Place, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Take up the kept state if it is whole and not later than the first missing step; the step to go on with."""
-    kept = at.folder / TRAINER
-    step: int = read_manifest(kept)["step"] if check(kept, at.inputs | FORMAT) else 0
-    if not 0 < step <= min(at.missing):
-        return 0
-    weights, moments = torch.load(kept / "state.pt", weights_only=True)
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
-    return step
 
 
 def check_sizes(training: Training) -> None:
