@@ -287,8 +287,7 @@ def _permuted(file: TaskFile, doc: dict[str, Any], right: int, seed: int, index:
     """The item with its choices in another order, which depends on `seed` and `index` alone, and the right one's."""
     choices: Any = doc.get("choices")
     numbered = isinstance(choices, list) and type(doc.get("answer")) is int and doc["answer"] == right
-    found, expected = f"columns {', '.join(doc)}", "choices (a list) and answer (a number) too"
-    expect(numbered, f"{file.path}: permute", found, expected)
+    expect(numbered, f"{file.path}: permute", f"columns {', '.join(doc)}", "choices (a list), answer (a number) too")
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()
     return doc | {"choices": [choices[i] for i in order], "answer": order.index(right)}, order.index(right)
 

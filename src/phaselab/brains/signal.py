@@ -43,8 +43,8 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     """Correlation that the response shared by all subjects would have with one subject's; float32 (n_voxels,).
 
     The mean leave-one-out correlation, corrected for the noise in the mean of the k = n - 1 others: over the root of
-    its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman 1910, Brown 1910). One value
-    for all subjects, since that of a single one may be small by chance; 0 where there is no shared response.
+    its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman, Brown 1910). One value for
+    all, since that of a single one may be small by chance; 0 where there is no shared response.
     """
     total, n = _stack(responses).sum(axis=0), len(responses)
     # The variance of the sum of z-scored series is n + n (n - 1) r.
@@ -58,8 +58,7 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
 def repeats_ceiling(repeats: Array) -> np.ndarray:
     """Correlation of the mean of (n, n_trs, n_voxels) repeats with what they share; float32 (n_voxels,).
 
-    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two repeats (Spearman 1910, Brown
-    1910): no prediction of the mean can be expected to correlate more with it. 0 where r is not positive.
+    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two, or 0 (Spearman, Brown 1910).
     """
     (n, _, n_voxels), r = repeats.shape, list[np.ndarray]()
     for start in range(0, n_voxels, COLUMNS):

@@ -184,9 +184,7 @@ def batches(n_voxels: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
 
 
-def by_region(
-    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
-) -> list[dict[str, Any]]:
+def by_region(measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray) -> list[Any]:
     """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
     rows, regions = [], regions_of(rois)
     for measure, values in measures.items():

@@ -52,11 +52,9 @@ def encode(
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
-    Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit. A
-    voxel that is constant in a fold scores 0 there, which a warning counts; one that is so in all of them has p = 1.
-    Features of a layer and a batch of voxels take ``spec.memory`` GiB at most, and each voxel 100 bytes per fold.
-
-    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers).
+    Alpha is chosen for each voxel inside the training set of each fold. A voxel that is constant in a fold scores 0
+    there, which a warning counts; one that is so in all of them has p = 1. Features of a layer, which have their
+    haemodynamics, and a batch of voxels take ``spec.memory`` GiB at most, and each voxel 100 bytes per fold.
     """
     fits = [_GroupFit(group, spec, seed, device, given) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))

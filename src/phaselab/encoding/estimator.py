@@ -20,13 +20,11 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     As himalaya's ``RidgeCV``: the alpha with the highest correlation, averaged over folds; of equal ones the first.
 
-    alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
+    alphas : (n_alphas,) candidates, above 0; by default the paper's. device, dtype : as of ``Plan``.
     cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
         (with runs: of whole runs); a splitter of scikit-learn; or pairs of row numbers. What a fold validates must be
         one stretch of rows (with runs: one in each), or nothing is held out in time.
     independent : the rows have no order in time, such as sentences: folds may be shuffled, runs are groups of rows.
-    device, dtype : as of ``Plan``.
-
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
     left_out_ : target -> why. coef_, intercept_ : float64 (n_features, n_targets) and (n_targets,).
 

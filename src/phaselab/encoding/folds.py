@@ -111,9 +111,7 @@ def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: i
     return outer_folds(runs[train], spec, seed, fewer, train)
 
 
-def autocorrelation_only(
-    Y: np.ndarray, folds: Sequence[Fold], runs: np.ndarray | None = None, width: float = 1.5
-) -> np.ndarray:
+def autocorrelation_only(Y: np.ndarray, folds: Sequence[Fold], runs: Any = None, width: float = 1.5) -> np.ndarray:
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
     The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples s of the same

@@ -80,8 +80,8 @@ def unique_contribution(
         own = ((group.features(X[layer], f"layer {layer}"), FEATURES) for layer in layers)
         joint = np.array([_explained([space, *aside], group, parts, spec, device) for space in own])
         found = np.array([joint - alone, joint, np.tile(alone, (len(layers), 1))])
-        for subject, own in group.split(found).items():
-            named = zip(("r2_unique", "r2_joint", "r2_nuisance"), own, strict=True)
+        for subject, r2 in group.split(found).items():
+            named = zip(("r2_unique", "r2_joint", "r2_nuisance"), r2, strict=True)
             rows += by_region(dict(named), layers, subject, rois[subject])
     return pd.DataFrame(rows)
 

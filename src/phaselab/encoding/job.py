@@ -234,9 +234,7 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _table(
-    job: EncodeJob, voxels: pd.DataFrame, layers: list[str], scores: Mapping[str, encoding.Scores]
-) -> pd.DataFrame:
+def _table(job: EncodeJob, voxels: pd.DataFrame, layers: list[str], scores: dict[str, encoding.Scores]) -> pd.DataFrame:
     """Scores beside what is known of the voxels; subjects and layers are ordered categories."""
     parts = []
     for subject, of_subject in scores.items():

@@ -70,16 +70,6 @@ class Splits:
         self.roles, self.slices = role[order[ends[:-1]]], [slice(*of) for of in pairwise(ends)]
         self.order = order if (np.diff(order) < 0).any() else None
 
-    def pieces(self, fold: int, role: int) -> list[int]:
-        """Pieces that have a role in a fold."""
-        return [int(i) for i in np.flatnonzero(self.roles[:, fold] == role)]
-
-    def rows(self, fold: int, role: int) -> list[slice]:
-        """Where the rows of a fold are in `order`."""
-        pieces = self.pieces(fold, role)
-        neighbours = np.split(pieces, np.flatnonzero(np.diff(pieces) > 1) + 1)
-        return [slice(self.slices[of[0]].start, self.slices[of[-1]].stop) for of in neighbours]
-
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -171,7 +161,7 @@ def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tu
     piece_squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
     squares = np.empty((len(splits.folds), len(high)))
     for fold, (_, validation) in enumerate(splits.folds):
-        mine, others = splits.pieces(fold, VALIDATE), splits.pieces(fold, TRAIN)
+        mine, others = (splits.roles[:, fold] == role for role in (VALIDATE, TRAIN))
         squares[fold] = (piece_squares[mine].sum(axis=0) - sums[mine].sum(axis=0) ** 2 / len(validation)).clip(0)
         # What rounding leaves of a constant is no variance, and nothing is learned from one.
         for part in (mine, others):
@@ -210,14 +200,15 @@ class FoldPlan:
 class _Set:
     """The `n` rows of U that have a role in a fold, their sum and mean; of each piece U'U and the sum are `known`."""
 
-    def __init__(
-        self, U: torch.Tensor, splits: Splits, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> None:
-        self.rows, self.pieces, self.n = splits.rows(k, role), splits.pieces(k, role), len(splits.folds[k][role - 1])
+    def __init__(self, U: torch.Tensor, splits: Splits, k: int, role: int, known: list[Any]) -> None:
+        self.n, self.pieces = len(splits.folds[k][role - 1]), np.flatnonzero(splits.roles[:, k] == role).tolist()
+        # Neighbours are taken together.
+        parts = np.split(self.pieces, np.flatnonzero(np.diff(self.pieces) > 1) + 1)
+        self.rows = [slice(splits.slices[of[0]].start, splits.slices[of[-1]].stop) for of in parts]
         self.total = torch.stack([known[i][1] for i in self.pieces]).sum(0)
         self.mean, self._U, self._grams = self.total / self.n, U, [known[i][0] for i in self.pieces]
 
-    def gram(self) -> torch.Tensor:
+    def gram(self) -> Any:
         """U'U of the rows."""
         return reduce(torch.add, self._grams)
 
@@ -363,9 +354,7 @@ def _size(gram: torch.Tensor) -> float:
     return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
 
-def _right_singular(
-    gram: torch.Tensor, matrix: Callable[[], torch.Tensor], tolerance: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _right_singular(gram: torch.Tensor, matrix: Callable[[], Any], tolerance: float) -> tuple[torch.Tensor, ...]:
     """Singular values above `tolerance`, ascending (r,), and right singular vectors (q, r) of A (m, q).
 
     `gram` is A'A in float64; `matrix` gives A, called only when some singular values are too small to be had from it.
@@ -483,9 +472,7 @@ def _search(plan: Plan, Y: torch.Tensor, sums: torch.Tensor, squares: torch.Tens
     return torch.where(scores == best, number, len(scores) - 1).min(0).values, best, total
 
 
-def _vector(
-    side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tensor], total: torch.Tensor
-) -> torch.Tensor:
+def _vector(side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tensor], total: torch.Tensor) -> Any:
     """Either z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
     if side.shift is None:
         return _product(side.matrix, side.rows, Y)

@@ -6,7 +6,6 @@ Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (201
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,13 +20,11 @@ from phaselab.stats import unit
 GAP = 10
 
 
-def summarise(
-    X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
-) -> pd.DataFrame:
-    """Cosines of the matrices (``MATRICES``) of layers and regions, as rows; no ``rsa`` of a single voxel."""
+def summarise(X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[str]) -> pd.DataFrame:
+    """Cosines of `distances` or `products` of layers and regions, as rows; no ``rsa`` of a single voxel."""
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
-        matrix, far = MATRICES[measure], far_pairs(group.runs)
+        matrix, far = {"rsa": distances, "cka": products}[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
         for subject, at in zip(group.subjects, pairwise([0, *group.ends]), strict=True):
             responses = group.finite(slice(*at))
@@ -78,7 +75,3 @@ def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     K -= ends + ends[:, None] - ends.sum() / (len(K) - 1)
     K = np.where(far, K - K[far].mean(), 0)
     return K / (np.linalg.norm(K) or 1)
-
-
-#: What each measure compares.
-MATRICES = {"rsa": distances, "cka": products}

@@ -39,6 +39,7 @@ IN_MEMORY = 1 << 30
 #: What torch says when memory runs out, on an accelerator, on a CPU of Linux or of Windows.
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "not enough memory")
 Say = Callable[[str], None]
+States = Callable[[], np.ndarray]
 #: Values of a chunk of Zarr at most, whose compressor takes 2 GiB.
 CHUNK = 1 << 28
 
@@ -188,7 +189,7 @@ def context_of(model: Any) -> int | None:
     return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # the latter: MPT
 
 
-def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.ndarray]:
+def room_for(shape: tuple[int, ...], scratch: Path | None) -> States:
     """Gives float32 zeros of `shape`: in memory, or a new map of a file without a name in `scratch` each time."""
     size = 4 * math.prod(shape)
     if scratch is None or size <= IN_MEMORY:
@@ -205,9 +206,7 @@ def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.nd
 
 
 @torch.inference_mode()
-def encode(
-    model: Any, passes: list[Pass], layers: list[int], pooling: str, states: Callable[[], np.ndarray], say: Say
-) -> int:
+def encode(model: Any, passes: list[Pass], layers: list[int], pooling: str, states: States, say: Say) -> int:
     """Pool all passes in order into `states` (n_layers, n_rows, p); returns the most tokens of a batch at the end."""
     blocks, device, name = blocks_of(model), model.device.type, model.name_or_path
     budget = MAX_TOKENS.get(device, MAX_TOKENS["cpu"])

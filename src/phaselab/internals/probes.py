@@ -179,20 +179,18 @@ def _divisor(spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-6 * spread.max(), spread, np.inf)
 
 
-def _sparse(
-    x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: Sequence[int]
-) -> dict[int, np.ndarray]:
+def _sparse(x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, ks: Sequence[int]) -> dict[int, np.ndarray]:
     """Size k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
     mean, spread = x.mean(0), _divisor(x.std(0))
     x, z = (x - mean) / spread, (z - mean) / spread
-    found = {k: np.zeros((len(z), classes)) for k in sizes}
+    found = {k: np.zeros((len(z), classes)) for k in ks}
     for c in np.unique(codes) if np.ptp(codes) else ():
         inside = codes == c
         share = inside.mean()
         cross = (inside - share) @ x  # (p,), in proportion to the difference of the means within and outside the class
-        order = np.argsort(-np.abs(cross), kind="stable")[: max(sizes)]
+        order = np.argsort(-np.abs(cross), kind="stable")[: max(ks)]
         gram = x[:, order].T @ x[:, order]
-        for k in sizes:
+        for k in ks:
             best, own = order[:k], gram[:k, :k]
             penalty = SPARSE_PENALTY * own.trace() / len(best) or 1.0
             weights = np.linalg.solve(own + penalty * np.eye(len(best)), cross[best])

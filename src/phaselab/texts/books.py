@@ -119,10 +119,10 @@ class BooksText(TextSource):
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        rows = (self._documents(rng, "held out", 0, row, context, QUESTIONS) for row in range(batch))
+        rows = (self._texts(rng, "held out", 0, row, context, QUESTIONS) for row in range(batch))
         return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
-    def _documents(
+    def _texts(
         self, rng: np.random.Generator, stream: str, step: int, row: int, context: int, share: float | None = None
     ) -> Iterator[list[int]]:
         """What lies at `share` (drawn for None) of all rows: first questions, then running text, last speech."""

@@ -323,9 +323,7 @@ class WorldText(TextSource):
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=special)
         return tokenizer
 
-    def _documents(
-        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int
-    ) -> Iterator[list[int]]:
+    def _texts(self, rng: np.random.Generator, stream: str, step: int, row: int, context: int) -> Iterator[list[int]]:
         held_out, mix = stream == "held out", self.mix
         if not held_out:
             mix = next((stage for end, stage in self.schedule if step < end), mix)

@@ -22,9 +22,6 @@ from phaselab.training.folder import Place, place
 BETAS, WEIGHT_DECAY, CLIP, FINAL_RATE, HELD_OUT_ROWS = (0.9, 0.95), 0.1, 1.0, 0.1, 32
 #: State of a run while it is under way: its folder, and its format, so that none of another one is taken up.
 TRAINER, FORMAT = ".trainer", {"format": 2}
-#: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
-ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
-
 #: Called with (step, steps) after each step.
 Progress = Callable[[int, int], None] | None
 
@@ -121,8 +118,9 @@ def check_sizes(training: Training) -> None:
 
 def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> Any:
     """An untrained float32 model, its weights drawn from the seed of `training`, for twice the training context."""
-    # As in GPT-NeoX itself, only a part of each of its heads is turned.
-    partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
+    # A base for contexts of about a hundred tokens, not thousands; of GPT-NeoX's heads only a part is turned.
+    rotary = {"rope_type": "default", "rope_theta": 1000.0}
+    rotary |= {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
     config = AutoConfig.for_model(
         training.architecture,
         vocab_size=vocabulary_size,
@@ -133,7 +131,7 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         max_position_embeddings=2 * training.context,
         # The usual 0.02 suits a hidden size of about 1,250; small models learn much later from it.
         initializer_range=(2 * training.hidden_size) ** -0.5,
-        rope_parameters=ROTARY | partial,
+        rope_parameters=rotary,
         tie_word_embeddings=False,
         use_cache=False,
         pad_token_id=pad,
