@@ -291,16 +291,6 @@ def test_a_very_short_stimulus_still_works() -> None:
         assert np.isfinite(brain.latents[run.name]).all()
 
 
-def test_noise_has_the_covariance_that_the_ceiling_counts_on() -> None:
-    covariance = simulated.noise_covariance(150, 2.0, 0.3)
-    assert np.linalg.eigvalsh(covariance).min() > 0
-    basis = drift_basis(150, 2.0, simulated.CUTOFF)
-    drawn = np.linalg.cholesky(covariance) @ np.random.default_rng(0).standard_normal((150, 4000))
-    clean = drawn - basis @ (basis.T @ drawn)
-    expected = (np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / 150
-    assert (clean**2).mean() == pytest.approx(expected, rel=0.01)
-
-
 # --- Alice -----------------------------------------------------------------------------------------
 
 
