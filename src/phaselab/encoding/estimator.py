@@ -51,7 +51,20 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             Y = np.asarray(Y)  # a list, a frame or a tensor
         expect(Y.dtype != object, "Y", "objects (Unknown label type)", "real numbers, as of Y.astype(float)")
         self._flat = len(Y.shape) == 1
-        splits = self._splits(len(X), runs)
+        n, number = len(X), np.zeros(len(X), int)
+        if runs is not None:
+            expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
+            number = folds.numbered(runs, "runs")
+        if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
+            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
+        else:
+            cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
+            made = cv.split(np.empty((n, 1)), None, None if runs is None else number)
+        splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
+        least = min(len(validation) for _, validation in splits.folds)
+        expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
+        if not self.independent:
+            folds.refuse_shuffled(splits.folds, number)
         targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
         left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
@@ -84,20 +97,3 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         if isinstance(X, np.ndarray) and (X.dtype.kind not in "biufcO" or np.ma.is_masked(X)):
             check_real(X, "X")  # scikit-learn would make numbers of it
         return np.asarray(validate_data(self, X, dtype=(np.float64, np.float32), **how))
-
-    def _splits(self, n: int, runs: Any) -> Splits:
-        number = np.zeros(n, int)
-        if runs is not None:
-            expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
-            number = folds.numbered(runs, "runs")
-        if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
-            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
-        else:
-            cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
-            made = list(cv.split(np.empty((n, 1)), None, None if runs is None else number))
-        splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
-        least = min(len(validation) for _, validation in splits.folds)
-        expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
-        if not self.independent:
-            folds.refuse_shuffled(splits.folds, number)
-        return splits

@@ -41,7 +41,11 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         turned = "; is one transposed, or are both?" if array.shape[1:] and array.shape[1] in features[0].shape else ""
         expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
         expect(fits, array.where, f"shape {array.shape}", expected)
-    runs = _runs(job, n_trs)
+    lengths = pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
+    found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
+    right = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {job.rows[:-1]} (run) or per run (run,n_trs)"
+    expect(lengths.sum() == n_trs and lengths.min() > job.trim, str(job.runs), found, right)
+    runs = {str(run): slice(int(stop - lengths[run]), int(stop)) for run, stop in lengths.cumsum().items()}
     unused = job.given("gap") and job.gap and (job.folds == "shuffled" or (job.folds == "runs" and len(runs) > 2))
     expect(not unused, "gap", f"{job.gap} with folds: {job.folds}", "none: it would be ignored")
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}
@@ -164,16 +168,6 @@ def run_lengths(path: Path) -> dict[str, int]:
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     return {str(run): int(n) for run, n in table.groupby("run", sort=False)["n_trs"].sum().items()}
-
-
-def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
-    found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
-    one = job.rows.removesuffix("s")
-    expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {one} (run) or per run (run,n_trs)"
-    expect(lengths.sum() == n_trs and lengths.min() > job.trim, where, found, expected)
-    stops = lengths.cumsum()
-    return {str(run): slice(int(stops[run] - lengths[run]), int(stops[run])) for run in stops.index}
 
 
 def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], ceilings: list[Array]) -> pd.DataFrame:

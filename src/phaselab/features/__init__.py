@@ -135,14 +135,11 @@ def _joined(document: Document) -> str:
     return " ".join(text for text in document if text)
 
 
-def _tokens(
-    readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: FeatureSpec
-) -> Iterator[tuple[Document, int, np.ndarray, np.ndarray, np.ndarray]]:
+def _tokens(readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: FeatureSpec) -> Iterator[tuple[Any, ...]]:
     """Each document with its number, its token ids, and the first and the end (exclusive) of each text's."""
-    alone = spec.context == "text"
-    found = f"no character offsets with features.context: {spec.context}"
-    fast = "a fast tokenizer (tokenizer.json), or features.context: text"
-    expect(alone or tokenizer.is_fast, f"tokenizer {type(tokenizer).__name__}", found, fast)
+    alone, name = spec.context == "text", type(tokenizer).__name__
+    fast = "those of a fast tokenizer (tokenizer.json), or features.context: text"
+    expect(alone or tokenizer.is_fast, f"tokenizer {name}", "no character offsets", fast)
     asked = {"add_special_tokens": False, "return_offsets_mapping": not alone, "return_attention_mask": False}
     for start in range(0, len(readable), TOKENISED):
         part = readable[start : start + TOKENISED]
@@ -385,18 +382,17 @@ def to_trs(
     features: Features, stimulus: Stimulus, spec: FeatureSpec, say: Say = lambda message: None
 ) -> Mapping[int, dict[str, np.ndarray]]:
     """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for."""
-    names = [run.name for run in stimulus.runs for _ in run.texts]
+    names, trim = [run.name for run in stimulus.runs for _ in run.texts], spec.trim
     expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")
     for run in stimulus.runs:
-        fewer = f"fewer than its {run.n_trs} TRs"
-        expect(run.n_trs > run.dropped(spec.trim), f"run {run.name}: trim", spec.trim, fewer)
-    for tr in {run.tr for run in stimulus.runs if spec.trim + run.margin < stimuli.carried(run.tr, spec)}:
+        expect(run.n_trs > run.dropped(trim), f"run {run.name}: trim", trim, f"fewer than its {run.n_trs} TRs")
+    for tr in {run.tr for run in stimulus.runs if trim + run.margin < stimuli.carried(run.tr, spec)}:
         first = f"but {stimuli.carried(tr, spec)} TRs of {tr:g} s have a part of what is in the first one"
-        say(f"features.trim: {spec.trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
+        say(f"features.trim: {trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
 
     def aligned(layer: int) -> dict[str, np.ndarray]:
         parts = np.split(features.layers[layer], np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
         of_run = zip(stimulus.runs, parts, strict=True)
-        return {run.name: stimuli.align(part, run, spec)[run.dropped(spec.trim) :] for run, part in of_run}
+        return {run.name: stimuli.align(part, run, spec)[run.dropped(trim) :] for run, part in of_run}
 
     return Lazy(features.layers, aligned)

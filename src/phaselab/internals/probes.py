@@ -90,8 +90,8 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
         # the one that is fitted must do, for the test fold may not choose.
         inner = (test, choose) if n_folds > 2 else (test,)
         tried = iter(np.split(ridge.predict(inner, choose, PENALTIES), ends, axis=2))
-        true = [(codes[fold == choose], target.classes) for target in group for codes in target.codes]
-        quality = np.array([[_score(guess, *of) for guess in next(tried)] for of in true])  # (outputs, penalties)
+        asked = [(codes[fold == choose], target.classes) for target in group for codes in target.codes]
+        quality = np.array([[_score(guess, *of) for guess in next(tried)] for of in asked])  # (outputs, penalties)
         # Of equally good penalties the largest; only those that were chosen are fitted again.
         best = len(PENALTIES) - 1 - quality[:, ::-1].argmax(axis=1)
         chosen, of = np.unique(best, return_inverse=True)
@@ -99,31 +99,25 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
         guesses = iter([outputs[k] for outputs, k in zip(fitted, of, strict=True)])
         outer, within = fold != test, ~np.isin(fold, inner)
         for target in group:
-            classes, codes = target.classes, target.codes[0]
-            found = _scores_of_fold(target, [next(guesses) for _ in target.codes], ~outer)
+            classes, codes, own = target.classes, target.codes[0], [next(guesses) for _ in target.codes]
+            held, true = zip(own, target.codes, strict=True), codes[~outer]
+            real, control, shuffled = (_score(guess, of[~outer], classes) for guess, of in held)
+            if classes:
+                found, chance = {"probe_accuracy": real}, float((true == np.bincount(codes).argmax()).mean())
+            else:
+                r2 = 1 - np.square(true - own[0][:, 0]).sum() / np.square(true - true.mean()).sum()
+                found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
+            found |= {"probe_control": control, "probe_selectivity": real - control}
+            found |= {"probe_shuffled": shuffled, "probe_chance": chance}
             if classes and spec.logistic:
                 found["probe_logistic"] = _logistic(x, codes, within, fold == choose, outer)
                 found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], within, fold == choose, outer)
             if classes and spec.sparse:
                 sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
-                found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
+                found |= {f"probe_sparse_{k}": _score(g, true, classes) for k, g in sparse.items()}
             for name, score in found.items():
                 scores.setdefault((name, target.name), []).append(score)
     return [(*key, float(np.mean(of)), float(np.std(of, ddof=1) / np.sqrt(len(of)))) for key, of in scores.items()]
-
-
-def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray) -> dict[str, float]:
-    true = target.codes[0][test]
-    real, control, shuffled = (
-        _score(guess, codes[test], target.classes) for guess, codes in zip(guesses, target.codes, strict=True)
-    )
-    if target.classes:
-        found, chance = {"probe_accuracy": real}, float((true == np.bincount(target.codes[0]).argmax()).mean())
-    else:
-        r2 = 1 - np.square(true - guesses[0][:, 0]).sum() / np.square(true - true.mean()).sum()
-        found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
-    found |= {"probe_control": control, "probe_selectivity": real - control}
-    return found | {"probe_shuffled": shuffled, "probe_chance": chance}
 
 
 def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
