@@ -189,9 +189,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
 
-def summarise(
-    scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
-) -> pd.DataFrame:
+def summarise(scores: dict[str, Scores], rois: dict[str, Any], ceiling: dict[str, Any] | None = None) -> pd.DataFrame:
     """Rows of ``by_region``: ``r``; ``significant``, share; ``r_normalised`` by a ceiling. `rois` etc. (n_voxels,)."""
     rows = []
     for subject, score in scores.items():

@@ -1,6 +1,6 @@
 """The field's own solver (Dupré la Tour et al. 2022, NeuroImage 264, 119728): its ridge, and banded ridge."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -51,14 +51,7 @@ def ridge(
 
 
 def unique_contribution(
-    X: Features,
-    nuisance: Mapping[str, np.ndarray],
-    Y: Responses,
-    spec: EncodingSpec,
-    *,
-    rois: Mapping[str, np.ndarray],
-    device: str = "cpu",
-    given: Given = None,
+    X: Features, nuisance: Any, Y: Responses, spec: EncodingSpec, *, rois: Any, device: str = "cpu", given: Given = None
 ) -> pd.DataFrame:
     """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
 

@@ -404,10 +404,8 @@ class Fit:
 
 
 @torch.inference_mode()
-def solve(
-    plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: slice | None = None
-) -> Fit:
-    """Choose alpha for each target (of `columns`, the first is then ``columns.start``), fit, and score on `X_test`."""
+def solve(plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: Any = None) -> Fit:
+    """Choose alpha for each target (of a slice `columns`, or of all), fit, and score on `X_test`."""
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
     n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
     expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
