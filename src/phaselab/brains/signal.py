@@ -31,28 +31,24 @@ def standardise(series: np.ndarray) -> np.ndarray:
     return np.asarray(centred / centred.std(axis=0), dtype=np.float32)
 
 
-def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Leave-one-out correlation of each subject (n_trs, n_voxels) with the others' mean; (n_subjects, n_voxels)."""
-    stack = _stack(responses)
-    others = (stack.sum(axis=0) - stack) / (len(stack) - 1)
-    others = others - others.mean(axis=1, keepdims=True)
-    return np.asarray((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1)))
+def group_ceiling(responses: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean correlation of a subject (n_trs, n_voxels) with the others' mean, and that which what all share would have.
 
-
-def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Correlation that the response shared by all subjects would have with one subject's; float32 (n_voxels,).
-
-    The mean leave-one-out correlation, corrected for the noise in the mean of the k = n - 1 others: over the root of
-    its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman, Brown 1910). One value for
-    all, since that of a single one may be small by chance; 0 where there is no shared response.
+    The second, float32 (n_voxels,), is the first, corrected for the noise in the mean of the k = n - 1 others: over the
+    root of its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman, Brown 1910). One
+    value for all, since that of a single one may be small by chance; 0 where there is no shared response.
     """
-    total, n = _stack(responses).sum(axis=0), len(responses)
+    stack = np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
+    total, n = stack.sum(axis=0), len(stack)
+    others = (total - stack) / (n - 1)
+    others = others - others.mean(axis=1, keepdims=True)
+    leave_one_out = ((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1))).mean(axis=0)
     # The variance of the sum of z-scored series is n + n (n - 1) r.
     between = (total.var(axis=0) - n) / (n * (n - 1))
-    leave_one_out = inter_subject_correlation(responses).mean(axis=0)
     shared = (between > 0) & (leave_one_out > 0)
     reliability = (n - 1) * between / (1 + (n - 2) * between)
-    return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
+    ceiling = np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0)
+    return leave_one_out, ceiling.astype(np.float32)
 
 
 def repeats_ceiling(repeats: Array) -> np.ndarray:
@@ -66,10 +62,6 @@ def repeats_ceiling(repeats: Array) -> np.ndarray:
         r.append((np.square(total).sum(axis=0) - n) / (n * (n - 1)))
     shared = np.maximum(np.concatenate(r), 0)
     return np.asarray(np.sqrt(n * shared / (1 + (n - 1) * shared)), dtype=np.float32)
-
-
-def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)
-    return np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
 
 
 def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
