@@ -106,7 +106,8 @@ def passes_of(
 ) -> tuple[list[Pass], list[int], np.ndarray]:
     """Passes that give every text its value, longest first; what begins each (`opening`); texts cut by `context`."""
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
-    begin = opening(tokenizer, (_joined(document) for document, _ in readable), spec.first_token == "keep")
+    joined = (" ".join(filter(None, document)) for document, _ in readable)
+    begin = opening(tokenizer, joined, spec.first_token == "keep")
     prefix = np.array(begin, dtype=np.int32)
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
     expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
@@ -131,10 +132,6 @@ def passes_of(
     return sorted(passes, key=lambda item: -len(item.ids)), begin, truncated
 
 
-def _joined(document: Document) -> str:
-    return " ".join(text for text in document if text)
-
-
 def _tokens(readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: FeatureSpec) -> Iterator[tuple[Any, ...]]:
     """Each document with its number, its token ids, and the first and the end (exclusive) of each text's."""
     alone, name = spec.context == "text", type(tokenizer).__name__
@@ -144,7 +141,7 @@ def _tokens(readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: Feat
     for start in range(0, len(readable), TOKENISED):
         part = readable[start : start + TOKENISED]
         # A document is longer than the model's context by design: the tokenizer need not warn of it.
-        encoded = tokenizer([_joined(document) for document, _ in part], **asked, verbose=False)
+        encoded = tokenizer([" ".join(filter(None, document)) for document, _ in part], **asked, verbose=False)
         for number, (document, text) in enumerate(part):
             ids = np.array(encoded["input_ids"][number], dtype=np.int32)
             first, last = np.array([0]), np.array([len(ids)])

@@ -88,9 +88,8 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
             break
     # Hero and other differ in gender, so that every pronoun has one possible meaning.
     other = _pick(rng, [c.name for c in CHARACTERS.values() if c.gender != CHARACTERS[hero].gender])
-    start = _pick(rng, PLACES)
-    events: list[Event] = []
-    story = Story(hero, other, goal, thing, _elsewhere(rng, start), events)
+    start, events = _pick(rng, PLACES), list[Event]()
+    story = Story(hero, other, goal, thing, _pick(rng, [p for p in PLACES if p != start]), events)
     state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
     events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", State(), state))
 
@@ -112,10 +111,6 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     return story
 
 
-def _elsewhere(rng: np.random.Generator, place: str) -> str:
-    return _pick(rng, [p for p in PLACES if p != place])
-
-
 def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
     """The next event of a story, of a class that may happen, its open ends drawn."""
     rule, state = EVENTS[kind], story.events[-1].after
@@ -123,7 +118,7 @@ def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
     if "elsewhere" in (of := rule.get("set", {})).values():
         may_arrive = kind == "move" and story.goal == "reach" and state.place != story.target
         arrives = may_arrive and rng.random() < 0.4
-        elsewhere = _elsewhere(rng, state.place)
+        elsewhere = _pick(rng, [p for p in PLACES if p != state.place])
         values["elsewhere"] = story.target if arrives else elsewhere
     changes = {"mood": rule.get("mood", state.mood)} | {field: values[value] for field, value in of.items()}
     decoy = _pick(rng, [o for o in OBJECTS if o != story.object]) if kind == "see" else ""
@@ -224,10 +219,7 @@ class _Teller:
 
 
 def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
-    """Held-out stories without end, one row a word, with the state once it has been said; ``progress``: 0 to 1.
-
-    A seed has the same plots in each language.
-    """
+    """Held-out stories without end, a row a word, with the state once it is said; a seed has the same plots in both."""
     columns = ["word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"]
     for index in count():
         events = np.random.default_rng([seed, 1, index, 0])
