@@ -92,8 +92,7 @@ def score_tasks(
     requests = list(dict.fromkeys(filter(None, usable)))
     scores: dict[Any, Any] = dict(zip(requests, scoring.score(model, requests, batch_size), strict=True))
     generated = {k: (r.prompt, n) for k, (r, (*_, n)) in enumerate(zip(usable, pairs, strict=True)) if r and n}
-    if generated:
-        expect(model.can_generate(), "generate", type(model).__name__, "a network that can generate")
+    expect(not generated or model.can_generate(), "generate", type(model).__name__, "a network that can generate")
     said = scoring.continuations(model, tokenizer, list(generated.values()), batch_size)
     answered = dict(zip(generated, said, strict=True))
     outcomes = []

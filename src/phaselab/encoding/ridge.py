@@ -224,7 +224,7 @@ class Plan:
     dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
     U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
-    F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
+    F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s.
     bytes : held in the end; while it is made about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)``.
     """
 
@@ -251,11 +251,10 @@ class Plan:
         else:
             self.s, U = _right_singular(X @ X.T, lambda: X.T, self.tolerance * size)
             self.V = _orthonormal(X.T @ (U / self.s))
-        self.rank, self.U, self.F = len(self.s), U.to(self.dtype), None
-        if X_test is not None:
-            held = _features(X_test, "X_test", self.device)
-            expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
-            self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
+        held = X[:0] if X_test is None else _features(X_test, "X_test", self.device)
+        expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
+        self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
+        self.rank, self.U = len(self.s), U.to(self.dtype)
         known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
         sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
@@ -331,7 +330,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """Bytes that the plan holds."""
-        own = [self.U, self.V] + ([self.F] if self.F is not None else [])
+        own = [self.U, self.V, self.F]
         for fold in self.folds:
             own += [fold.K, fold.numerator, fold.denominator, *(block for _, _, block in fold.near)]
             own += [fold.z.matrix, fold.w.matrix, *(side.steep[1] for side in (fold.z, fold.w) if side.steep)]
@@ -407,8 +406,8 @@ class Fit:
 def solve(plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: Any = None) -> Fit:
     """Choose alpha for each target (of a slice `columns`, or of all), fit, and score on `X_test`."""
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
-    n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
-    expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
+    n_test = targets.n_test
+    expect(n_test == len(plan.F), "X_test", f"{len(plan.F)} samples", f"{n_test} as in Y_test")
     columns = slice(0, len(targets.mean)) if columns is None else columns
     n_targets, numbers = columns.stop - columns.start, str(plan.dtype).removeprefix("torch.")
     fit = Fit(
@@ -431,7 +430,7 @@ def solve(plan: Plan, targets: Targets, predictions: bool = False, weights: bool
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
         # Divided by the largest g, which keeps it off the smallest numbers.
         shrunk = relative[index].T * Z
-        if plan.F is not None and fit.test_score is not None:
+        if fit.test_score is not None:
             predicted = plan.F @ shrunk
             f, y = (values - values.mean(0) for values in (predicted, *held))
             norm = ((f**2).sum(0) * (y**2).sum(0)).sqrt()

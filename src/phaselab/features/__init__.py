@@ -28,7 +28,6 @@ from phaselab.study import FeatureSpec
 
 #: Documents that are tokenised at a time: the tokenizer's lists are many times as large as the ids.
 TOKENISED = 1024
-
 Document = tuple[str, ...]
 #: Tokens of a batch, padding included, by type of device: more gain no speed there. Halved when memory runs out.
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}

@@ -92,7 +92,6 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
     story = Story(hero, other, goal, thing, _pick(rng, [p for p in PLACES if p != start]), events)
     state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
     events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", State(), state))
-
     holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal)
     # An object that does not belong to the goal is told of when somebody takes it.
     known = {"object": thing, "holder": holder} if holder else {}
