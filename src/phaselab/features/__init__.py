@@ -263,12 +263,10 @@ def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
     """Token ids (n_rows, n_columns), and where the pooled tokens of each text are in them."""
     rows = np.repeat(np.arange(len(batch)), [item.spans.shape[1] for item in batch])
     _, first, last = np.concatenate([item.spans for item in batch], axis=1)
-    plan = {"row": rows, "column": last - 1}
-    if pooling != "last":
-        lengths = last - first
-        # The tokens of all texts one behind the other: position in this list, less where its text began.
-        column = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
-        plan = {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
+    lengths = np.ones_like(last) if pooling == "last" else last - first
+    # The tokens of all texts one behind the other: position in this list, less where its text began.
+    column = np.arange(lengths.sum()) + np.repeat(last - np.cumsum(lengths), lengths)
+    plan = {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
     ids = pad_sequence([torch.from_numpy(item.ids) for item in batch], batch_first=True)
     return {"ids": ids.long(), **{name: torch.from_numpy(array) for name, array in plan.items()}}
 
