@@ -15,22 +15,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 806,
+    "behaviour": 798,
     "book": 634,
     "brains": 1121,
     "checkpoints": 797,
     "cli": 757,
     "data": 319,
-    "encoding": 1856,
-    "features": 420,
+    "encoding": 1742,
+    "features": 392,
     "figures": 982,
-    "internals": 597,
+    "internals": 574,
     "phases": 1333,
     "stages": 827,
-    "stimuli": 300,
+    "stimuli": 294,
     "sweep": 323,
-    "texts": 731,
-    "training": 218,
+    "texts": 705,
+    "training": 201,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80
