@@ -3,9 +3,8 @@
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,7 @@ FEW = 20
 KEPT = ("r", "p", "alpha", "significant")
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """Scores of one subject, (n_layers, n_voxels) each, float32."""
 
     layers: tuple[int, ...]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -174,8 +174,7 @@ def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tu
 Blocks = list[tuple[slice, slice, torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """How a fold's z or w comes from responses; r_k is the fold's rank."""
 
     pieces: list[int]
@@ -185,8 +184,7 @@ class Side:
     steep: tuple[torch.Tensor, torch.Tensor] | None = None  # index, matrix of entries from the responses nevertheless
 
 
-@dataclass(frozen=True)
-class FoldPlan:
+class FoldPlan(NamedTuple):
     """What a fold needs of the features."""
 
     z: Side
@@ -391,8 +389,7 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     return values
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """What was learned of each target; NaN where it was left out, None where it was not asked for."""
 
     alpha: np.ndarray  # float64 (n_targets,), chosen
@@ -488,10 +485,10 @@ def _vector(side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tenso
 
 def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> torch.Tensor:
     """Product of a matrix (q, n_rows) with these rows of Y, without a copy of them."""
-    ends = np.cumsum([where.stop - where.start for where in rows]).tolist()
-    out = matrix[:, : ends[0]] @ Y[rows[0]]
-    for start, end, where in zip(ends, ends[1:], rows[1:], strict=False):
-        out.addmm_(matrix[:, start:end], Y[where])
+    parts = matrix.split([where.stop - where.start for where in rows], dim=1)
+    out = parts[0] @ Y[rows[0]]
+    for part, where in zip(parts[1:], rows[1:], strict=True):
+        out.addmm_(part, Y[where])
     return out
 
 

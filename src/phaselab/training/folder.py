@@ -1,9 +1,7 @@
-"""The folder of a model that is trained here: its name, its revisions, and whether it is whole.
+"""The folder of a model that is trained here, ``<store>/trained/<name>-<digest>``, and whether it is whole.
 
-<store>/trained/<name>-<digest>/
-    step0-tokens0/ ... step1000-tokens2048000/    save_pretrained: config, safetensors, tokenizer
-    training.json                                 step, tokens and held-out loss of each revision
-    .trainer/                                     state of the run, while training is under way
+A revision is a folder in it, ``step0-tokens0``; ``training.json`` has step, tokens and held-out loss of each, and
+``.trainer`` the state of the run while training is under way.
 """
 
 from functools import partial
