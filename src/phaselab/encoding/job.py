@@ -4,6 +4,7 @@ import importlib.metadata as metadata
 import warnings
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -41,11 +42,12 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         turned = "; is one transposed, or are both?" if array.shape[1:] and array.shape[1] in features[0].shape else ""
         expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
         expect(fits, array.where, f"shape {array.shape}", expected)
-    lengths = pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
-    found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
+    lengths = run_lengths(job.runs) if job.runs else {"all": n_trs}
+    total, least = sum(lengths.values()), min(lengths.values())
+    found = f"{total:,} {job.rows} in {len(lengths)} runs, {least:,} at least"
     right = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {job.rows[:-1]} (run) or per run (run,n_trs)"
-    expect(lengths.sum() == n_trs and lengths.min() > job.trim, str(job.runs), found, right)
-    runs = {str(run): slice(int(stop - lengths[run]), int(stop)) for run, stop in lengths.cumsum().items()}
+    expect(total == n_trs and least > job.trim, str(job.runs), found, right)
+    runs = {run: slice(end - lengths[run], end) for run, end in zip(lengths, accumulate(lengths.values()), strict=True)}
     unused = job.given("gap") and job.gap and (job.folds == "shuffled" or (job.folds == "runs" and len(runs) > 2))
     expect(not unused, "gap", f"{job.gap} with folds: {job.folds}", "none: it would be ignored")
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}

@@ -483,9 +483,9 @@ def _vector(side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tenso
     return out
 
 
-def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> torch.Tensor:
+def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> Any:
     """Product of a matrix (q, n_rows) with these rows of Y, without a copy of them."""
-    parts = matrix.split([where.stop - where.start for where in rows], dim=1)
+    parts = torch.split(matrix, [where.stop - where.start for where in rows], 1)
     out = parts[0] @ Y[rows[0]]
     for part, where in zip(parts[1:], rows[1:], strict=True):
         out.addmm_(part, Y[where])
