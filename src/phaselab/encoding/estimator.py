@@ -63,8 +63,12 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
         least = min(len(validation) for _, validation in splits.folds)
         expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
-        if not self.independent:
-            folds.refuse_shuffled(splits.folds, number)
+        for k, (_, test) in enumerate(() if self.independent else splits.folds):
+            rows = np.sort(test).tolist()
+            holes = (np.diff(rows) > 1) & (np.diff(number[rows]) == 0)
+            found = f"rows {rows[:5]} ... of one run tested with others between them: nothing is held out in time"
+            ways = "stretches of rows, or independent=True for rows without order"
+            expect(not holes.any(), f"cv: fold {k}", found, f"whole runs (given, and each in one place), {ways}")
         targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
         left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"

@@ -39,16 +39,6 @@ def numbered(runs: Any, where: str) -> np.ndarray:
     return number
 
 
-def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
-    """Refuse folds that test more than one stretch of samples of a run (n,): its neighbours are trained on."""
-    for number, (_, test) in enumerate(folds):
-        rows = np.sort(test)
-        holes = (np.diff(rows) > 1) & (np.diff(runs[rows]) == 0)
-        found = f"rows {rows[:5].tolist()} ... of one run tested with others between them: nothing is held out in time"
-        ways = "stretches of rows, or independent=True for rows without order"
-        expect(not holes.any(), f"cv: fold {number}", found, f"whole runs (given, and each in one place), {ways}")
-
-
 def fold_weights(lengths: Sequence[int]) -> np.ndarray:
     """(n_folds,) weights of scores over tests of these lengths (variance: about 1 / n); 1 where all are alike."""
     return np.asarray(np.divide(lengths, np.mean(lengths)))

@@ -29,7 +29,12 @@ PIECE, LONG = 64 * 2**20, 60
 
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
-    beside = _check_out(job)
+    beside = job.out.with_suffix(".json")
+    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
+    fits = job.out.suffix in (".parquet", ".csv") and not job.out.is_dir() and job.out not in (job.runs, job.rois)
+    expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
+    expect(fits and ours, "out", job.out, expected)
+    try_beside(job.out)
     features, responses, ceilings = (
         [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
     )
@@ -108,17 +113,6 @@ def summary(table: pd.DataFrame, rows: str) -> str:
     what, form = f"correlation of predicted and measured responses in held-out {rows}", "{:.3f}".format
     shown = (part.dropna(axis=1, how="all").to_string(float_format=form) for part in parts.values())
     return "\n".join(f"{what}{of}\n{rows}" for of, rows in zip(parts, shown, strict=True))
-
-
-def _check_out(job: EncodeJob) -> Path:
-    """Where the JSON is written; that it and the table can be, and over nothing else."""
-    beside = job.out.with_suffix(".json")
-    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
-    right = job.out.suffix in (".parquet", ".csv") and not job.out.is_dir() and job.out not in (job.runs, job.rois)
-    expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
-    expect(right and ours, "out", job.out, expected)
-    try_beside(job.out)
-    return beside
 
 
 def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, tuple[Array, tuple[int, ...]]]:

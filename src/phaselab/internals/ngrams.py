@@ -57,12 +57,11 @@ def measure(model: Any, source: TextSource, training: Training, counts: Counts) 
     logp = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)
     of_token = logp.gather(2, tokens[:, 1:, None])[:, :, 0].double().cpu().numpy()  # (rows, context - 1)
     loss = -of_token.mean(1)
-    rows = [("loss", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
+    rows = [(-1, "loss", "", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
     own = of_token[:, ORDER - 2 :]
     for n, theirs in enumerate(log_probabilities(counts, ids), 1):
         # The jackknife over rows, since tokens of a row are not independent.
         rest = ~np.eye(len(own), dtype=bool)
         whole, *left = (float(pearson(own[kept].ravel(), theirs[kept].ravel())) for kept in (slice(None), *rest))
-        rows.append((f"ngram_{n}", whole, float(np.sqrt((len(left) - 1) * np.var(left)))))
-    frame = pd.DataFrame(rows, columns=["measure", "value", "stderr"])
-    return frame.assign(layer=-1, task="")[["layer", "measure", "task", "value", "stderr"]]
+        rows.append((-1, f"ngram_{n}", "", whole, float(np.sqrt((len(left) - 1) * np.var(left)))))
+    return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])
