@@ -135,7 +135,7 @@ def _tokens(readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: Feat
     """Each document with its number, its token ids, and the first and the end (exclusive) of each text's."""
     alone, name = spec.context == "text", type(tokenizer).__name__
     fast = "those of a fast tokenizer (tokenizer.json), or features.context: text"
-    expect(alone or tokenizer.is_fast, f"tokenizer {name}", "no character offsets", fast)
+    expect(alone or tokenizer.is_fast, f"tokenizer {name}", "no character offsets of tokens", fast)
     asked = {"add_special_tokens": False, "return_offsets_mapping": not alone, "return_attention_mask": False}
     for start in range(0, len(readable), TOKENISED):
         part = readable[start : start + TOKENISED]
