@@ -54,7 +54,7 @@ def same(one, two) -> None:
 
 def test_subjects_are_grouped_by_their_runs_in_the_order_of_the_features(world) -> None:
     X, Y = world
-    groups = groups_of(X, Y)
+    groups = [*groups_of(X, Y)]
     assert [group.subjects for group in groups] == [["one", "three"], ["two"], ["four"]]
     assert [list(group.lengths) for group in groups] == [list("abcd"), list("abd"), list("bc")]
     first = groups[0]

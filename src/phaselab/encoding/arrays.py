@@ -2,7 +2,7 @@
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,7 @@ class Group:
         return values
 
 
-def groups_of(X: Features, Y: Responses) -> list[Group]:
+def groups_of(X: Features, Y: Responses) -> Iterator[Group]:
     """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
     expect(len(X), "features", "no layer", "one at least")
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
@@ -153,11 +153,9 @@ def groups_of(X: Features, Y: Responses) -> list[Group]:
         known = of_run and set(of_run) <= set(lengths)
         expect(known, f"subject {subject}: runs", sorted(of_run), f"some of {sorted(lengths)} as in the features")
         found.setdefault(tuple(run for run in lengths if run in of_run), []).append(subject)
-    groups = []
     for runs, subjects in found.items():
         own = {run: lengths[run] for run in runs}
-        groups.append(Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects]))
-    return groups
+        yield Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects])
 
 
 def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) -> list[Any]:

@@ -283,11 +283,10 @@ def extract(
 
     With ``words`` the first ``window + stride`` texts of a narrative are read together, then ``stride`` new ones at a
     time after the ``window`` before them. Texts are joined by single spaces, and what occurs twice is read once.
-
     What begins every pass (`opening`) is never pooled; without it a text that begins a pass is pooled without
     its first token, and is empty if it has no other. A pass that is longer than the model's context loses tokens on its
-    left, but no more than half of that context: beyond, it takes fewer new texts.
-    `scratch` is the folder for a file without a name that takes hidden states of more than 1 GiB; `say` is told.
+    left, but no more than half of that context: beyond, it takes fewer new texts. Hidden states of more than 1 GiB lie
+    in a file without a name in the folder `scratch`.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
     numbers, n_texts = list[int](), 0
@@ -364,9 +363,8 @@ def write_layers(layers: Mapping[int, np.ndarray], path: Path, **provenance: Any
 def read_features(path: Path) -> Features:
     """What ``write_features`` wrote; a layer is read when it is asked for."""
     group: Any = zarr.open_group(path, mode="r")
-    attrs: dict[str, Any] = group.attrs.asdict()
     expect("there" in group, str(path), "features of an older version", "those of this one: make them again")
-    states, layers = group["states"], attrs["layers"]
+    states, attrs, layers = group["states"], group.attrs, group.attrs["layers"]
     names, counts = zip(*attrs["runs"], strict=True)
     read, runs = Lazy(layers, lambda layer: np.asarray(states[layers.index(layer)])), np.array(names, dtype=str)
     return Features(read, np.repeat(runs, counts), np.asarray(group["there"]), attrs["notes"])

@@ -128,9 +128,8 @@ def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
 class Ridge:
     """Ridge regressions of y (m, q) on x (m, p), each fitted on the words of all folds but some.
 
-    With x standardised and y centred by the words of the fit, coefficients are (x'x + a)^-1 x'y, and for p > n
-    x'(x x' + a)^-1 y; each penalty a is a multiple of the mean eigenvalue. For p <= n all of a fit is read from
-    products of (x, y, 1) with themselves: those of all words less those of the folds left out.
+    With x standardised and y centred by the words of the fit, coefficients are (x'x + a)^-1 x'y, a being a multiple of
+    the mean eigenvalue, read from products of all words less those of the folds left out; for p > n x'(x x' + a)^-1 y.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:

@@ -283,8 +283,7 @@ def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
 def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
-    Weight k: what a stimulus that lasts through TR 0 adds to the response at the start of TR k, the mean from k - 1 to
-    k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
+    Weight k: what a stimulus through TR 0 adds at the start of TR k, the mean from k - 1 to k TR after an onset.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 
