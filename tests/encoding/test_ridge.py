@@ -283,8 +283,8 @@ def test_a_plan_holds_no_more_than_it_says():
     for dtype in ("float32", "float64"):
         plan = Plan(X, splits, ALPHAS, X_test, dtype=dtype)
         storages = {}
-        sides = [vars(side) for fold in plan.folds for side in (fold.z, fold.w)]
-        for holder in (vars(plan), *map(vars, plan.folds), *sides):
+        sides = [side._asdict() for fold in plan.folds for side in (fold.z, fold.w)]
+        for holder in (vars(plan), *(fold._asdict() for fold in plan.folds), *sides):
             for value in holder.values():
                 if isinstance(value, torch.Tensor):
                     storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
