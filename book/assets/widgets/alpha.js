@@ -1,7 +1,7 @@
 // Ridge regression over alpha: weights shrink, the fit of the training data falls, held-out data have an optimum.
 "use strict";
 {
-  const {range, mean, dot, pearson, uniform, normals, ridge, predict} = Widgets;
+  const {range, mean, dot, pearson, uniform, normals, ridge, predict, fixed} = Widgets;
   const FEATURES = 30, TEST = 200, MOST = 240;
   const GRID = range(25).map(i => -2 + i * 0.25); // log10 alpha
 
@@ -38,7 +38,7 @@
       return [
         {
           title: "Correlation of prediction and response",
-          alt: `Training ${found.own.train.toFixed(2)}, held out ${found.own.test.toFixed(2)} at this alpha.`,
+          alt: `Training ${fixed(found.own.train, 2)}, held out ${fixed(found.own.test, 2)} at this alpha.`,
           x, y: {range: [0, 1], ticks: [0, 0.5, 1].map(v => [v, String(v)])},
           marks: [
             {kind: "line", x: GRID, y: found.path.map(one => one.train), colour: 1, name: "training data"},
@@ -60,13 +60,13 @@
       ];
     },
     numbers: found => ({
-      "Correlation, training data": found.own.train.toFixed(3),
-      "Correlation, held-out data": found.own.test.toFixed(3),
+      "Correlation, training data": fixed(found.own.train, 3),
+      "Correlation, held-out data": fixed(found.own.test, 3),
       "Length of the weights (true: 1)": found.own.norm.toFixed(3),
       "Best alpha on these held-out data": amount(10 ** found.best),
     }),
-    tell: found => `The fit of the training data is ${found.own.train.toFixed(2)}, that of held-out data ` +
-      `${found.own.test.toFixed(2)}. The weights have a length of ${found.own.norm.toFixed(2)}; the true ones have 1.`,
+    tell: found => `The fit of the training data is ${fixed(found.own.train, 2)}, that of held-out data ` +
+      `${fixed(found.own.test, 2)}. The weights have a length of ${found.own.norm.toFixed(2)}; the true ones have 1.`,
   });
 
   function amount(value) {

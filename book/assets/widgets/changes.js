@@ -83,6 +83,6 @@
       "Change points in the curve drawn": String(found[shown - 1].knots.length),
     }),
     tell: ({share}, {penalty, rho}) => `None of these ${CURVES} curves has a change point. At a cost of ${penalty} ` +
-      `parameters, and with neighbours correlated at ${rho}, one is "found" in ${(100 * share).toFixed(0)} % of them.`,
+      `parameter${penalty === 1 ? "" : "s"}, and with neighbours correlated at ${rho}, one is "found" in ${(100 * share).toFixed(0)} % of them.`,
   });
 }

@@ -1,7 +1,7 @@
 // The slow blood: a canonical response, a listener who is earlier or later, and delayed copies that find the shape.
 "use strict";
 {
-  const {range, sum, pearson, uniform, normals, ridge, predict} = Widgets;
+  const {range, sum, pearson, uniform, normals, ridge, predict, fixed} = Widgets;
   const SECONDS = 32, FINE = 64, LENGTH = 1200, ALPHA = 1; // seconds of the response and of the recording
 
   const factorial = k => range(k).reduce((product, i) => product * (i + 1), 1);
@@ -66,7 +66,7 @@
         },
         {
           title: "Correlation in the second half, which was not fitted",
-          alt: bars.map(([name, r]) => `${name} ${r.toFixed(2)}`).join(", "),
+          alt: bars.map(([name, r]) => `${name} ${fixed(r, 2)}`).join(", "),
           x: {label: "features", range: [-0.6, 1.6], ticks: bars.map(([name], i) => [i, name])},
           y: {range: [Math.min(0, ...bars.map(([, r]) => r)), 1], ticks: [0, 0.5, 1].map(v => [v, String(v)])},
           marks: [{kind: "bars", x: [0, 1], y: bars.map(([, r]) => r), width: 60, colour: 2}],
@@ -74,12 +74,18 @@
       ];
     },
     numbers: (found, {tr}) => ({
-      "Correlation, one canonical response": found.one.toFixed(3),
-      "Correlation, delayed copies": found.stacked.toFixed(3),
-      "Seconds that the delays reach": `${found.delays[0] * tr} to ${found.delays[found.delays.length - 1] * tr}`,
+      "Correlation, one canonical response": fixed(found.one, 3),
+      "Correlation, delayed copies": fixed(found.stacked, 3),
+      "Delays": reach(found.delays, tr),
     }),
-    tell: (found, {later, tr}) => `The listener is ${Math.abs(later)} s ${later < 0 ? "earlier" : "later"} than the ` +
-      `canonical response. That response reaches ${found.one.toFixed(2)}; delays from ${found.delays[0] * tr} to ` +
-      `${found.delays[found.delays.length - 1] * tr} s reach ${found.stacked.toFixed(2)}.`,
+    tell(found, {later, tr}) {
+      const when = later ? `${Math.abs(later)} s ${later < 0 ? "earlier" : "later"} than` : "exactly as late as";
+      return `The listener is ${when} the canonical response. That response reaches ${fixed(found.one, 2)}; ` +
+        `delayed copies (${reach(found.delays, tr)}) reach ${fixed(found.stacked, 2)}.`;
+    },
   });
+
+  function reach(delays, tr) {
+    return delays.map(delay => delay * tr).join(", ") + " s";
+  }
 }

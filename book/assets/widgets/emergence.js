@@ -26,7 +26,7 @@
       for (const name of ["accuracy", "logp"]) {
         const values = found[name], whole = values[CHECKPOINTS - 1] - values[0];
         const done = values.map(v => whole ? (v - values[0]) / whole : 0);
-        found[`${name}Half`] = GRID[done.findIndex(v => v >= 0.1)];
+        found[`${name}Tenth`] = GRID[done.findIndex(v => v >= 0.1)];
       }
       return found;
     },
@@ -56,13 +56,13 @@
       ];
     },
     numbers: found => ({
-      "A tenth of the gain in accuracy is reached at": tokens(found.accuracyHalf),
-      "A tenth of the gain in log-probability is reached at": tokens(found.logpHalf),
+      "A tenth of the gain in accuracy is reached at": tokens(found.accuracyTenth),
+      "A tenth of the gain in log-probability is reached at": tokens(found.logpTenth),
       "Accuracy at 100 M tokens": found.accuracy[8].toFixed(3),
       "Log-probability at 100 M tokens": found.logp[8].toFixed(2),
     }),
-    tell: found => `A tenth of its gain is reached by accuracy at ${tokens(found.accuracyHalf)} tokens, and by ` +
-      `log-probability at ${tokens(found.logpHalf)}. It is one model, and it never jumps.`,
+    tell: found => `A tenth of its gain is reached by accuracy at ${tokens(found.accuracyTenth)} tokens, and by ` +
+      `log-probability at ${tokens(found.logpTenth)}. It is one model, and it never jumps.`,
   });
 
   function tokens(log) {

@@ -1,7 +1,7 @@
 // A model that knows no stimulus, with contiguous and with shuffled folds: phaselab.encoding.folds.autocorrelation_only.
 "use strict";
 {
-  const {range, mean, pearson, uniform, autocorrelated} = Widgets;
+  const {range, mean, pearson, uniform, autocorrelated, fixed} = Widgets;
   const TRS = 200, FOLDS = 5, VOXELS = 12, WIDTH = 1.5, SHOWN = 60;
 
   // Like numpy.array_split: the first of them are one longer where they cannot all be equal.
@@ -82,7 +82,7 @@
         },
         {
           title: `Mean correlation over ${VOXELS} voxels of noise`,
-          alt: bars.map(kind => `${kind} ${found.scores[kind].toFixed(2)}`).join(", "),
+          alt: bars.map(kind => `${kind} ${fixed(found.scores[kind], 2)}`).join(", "),
           x: {label: "folds", range: [-0.6, 1.6], ticks: bars.map((kind, i) => [i, kind])},
           y: {range: [low, 1], ticks: [0, 0.5, 1].map(v => [v, String(v)])},
           marks: [{kind: "bars", x: [0, 1], y: bars.map(kind => found.scores[kind]), width: 60, colour: 2}],
@@ -90,13 +90,13 @@
       ];
     },
     numbers: found => ({
-      "Correlation, shuffled folds": found.scores.shuffled.toFixed(3),
-      "Correlation, contiguous folds": found.scores.contiguous.toFixed(3),
+      "Correlation, shuffled folds": fixed(found.scores.shuffled, 3),
+      "Correlation, contiguous folds": fixed(found.scores.contiguous, 3),
     }),
     tell(found, {rho, gap}) {
       const {shuffled, contiguous} = found.scores;
-      return `There is no stimulus here. With neighbours correlated at ${rho}, shuffled folds still give ` +
-        `${shuffled.toFixed(2)}; contiguous folds with a gap of ${gap} TRs give ${contiguous.toFixed(2)}.`;
+      return `There is no stimulus here. With neighbours correlated at ${rho}, shuffled folds give ` +
+        `${fixed(shuffled, 2)}; contiguous folds with a gap of ${gap} TRs give ${fixed(contiguous, 2)}.`;
     },
   });
 }

@@ -68,6 +68,9 @@ const Widgets = (() => {
     return solve(gram, columns.map(column => dot(column, y)));
   }
 
+  // A number with so many digits, and no minus sign before a zero.
+  const fixed = (value, digits) => value.toFixed(digits).replace(/^-(0\.?0*)$/, "$1");
+
   const predict = (X, weights) => X.map(row => dot(row, weights));
 
   // --- drawing
@@ -168,5 +171,5 @@ const Widgets = (() => {
   addEventListener("DOMContentLoaded", () => document.querySelectorAll(".phaselab-widget").forEach(start));
 
   const define = (name, of) => { known[name] = of; };
-  return {define, known, uniform, normals, autocorrelated, sum, mean, dot, range, pearson, solve, ridge, predict};
+  return {define, known, uniform, normals, autocorrelated, sum, mean, dot, range, pearson, ridge, predict, fixed};
 })();
