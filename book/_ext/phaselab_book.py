@@ -138,7 +138,7 @@ def list_what_is_public(app: Sphinx, docname: str, source: list[str]) -> None:
     for family in FAMILIES.values():
         known = len(manifest.listing(family).checkpoints) if family.manifest else "ask the hub"
         about = family.repository, family.licence, " ".join(family.languages), str(known)
-        rows.append(f"| `{family.name}` | {' | '.join(about)} |")
+        rows.append(f"| {family.name} | {' | '.join(about)} |")
     source[0] = source[0].replace("@sets", "\n\n".join(sets)).replace("@families", "\n".join(rows))
 
 

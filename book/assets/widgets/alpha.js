@@ -70,6 +70,6 @@
   });
 
   function amount(value) {
-    return value >= 10 ? String(Math.round(value)) : value.toPrecision(2);
+    return String(value >= 10 ? Math.round(value) : Number(value.toPrecision(2)));
   }
 }

@@ -31,8 +31,8 @@
       return found;
     },
     panels(found) {
-      const x = {label: "training tokens", range: [6, 11], ticks: [[6, "1 M"], [8, "100 M"], [9, "1 B"], [11, "100 B"]]};
-      const low = Math.floor(Math.min(...found.logp));
+      const x = {label: "training tokens", range: [6, 11], ticks: [[6, "1 M"], [8, "100 M"], [10, "10 B"]]};
+      const low = -2 * Math.ceil(-Math.min(...found.logp) / 2);
       return [
         {
           title: "Share of answers that are right in every token",

@@ -83,7 +83,7 @@ const Widgets = (() => {
     return made;
   }
 
-  const HEIGHT = 230, LEFT = 46, RIGHT = 12, TOP = 26, BOTTOM = 42;
+  const HEIGHT = 210, LEFT = 46, RIGHT = 16, TOP = 10, BOTTOM = 42;
 
   // One panel: {title, x: {label, range, ticks}, y: {...}, marks: [{kind, x, y, colour, name}]}; ticks: [[place, text]].
   function panel(of, width) {
@@ -94,8 +94,9 @@ const Widgets = (() => {
     group.append(element("path", {
       class: "frame", d: `M${LEFT},${TOP}V${HEIGHT - BOTTOM}H${width - RIGHT}`,
     }));
-    write(LEFT, 14, of.title, "start");
-    for (const [at, text] of of.x.ticks) write(across(at), HEIGHT - BOTTOM + 15, text, "middle");
+    for (const [at, text] of of.x.ticks) {
+      write(across(at), HEIGHT - BOTTOM + 15, text, across(at) > width - 2 * RIGHT ? "end" : "middle");
+    }
     for (const [at, text] of of.y.ticks) write(LEFT - 6, up(at) + 4, text, "end");
     write((LEFT + width - RIGHT) / 2, HEIGHT - 8, of.x.label, "middle");
     for (const mark of of.marks) {
@@ -116,10 +117,11 @@ const Widgets = (() => {
     const {holder, key, panels, told} = widget;
     const found = widget.of.compute(widget.settings), sentence = widget.of.tell(found, widget.settings);
     const drawn = widget.of.panels(found, widget.settings);
-    holder.replaceChildren(...drawn.map(of => {
+    holder.replaceChildren(...drawn.flatMap(of => {
       const width = Math.max(Math.min(holder.clientWidth || 640, 720), 240);
       const size = {viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT};
-      return element("svg", {...size, role: "img", "aria-label": `${of.title}. ${of.alt}`}, panel(of, width));
+      const picture = element("svg", {...size, role: "img", "aria-label": `${of.title}. ${of.alt}`}, panel(of, width));
+      return [element("p", {class: "title"}, of.title), picture];
     }));
     const named = drawn.flatMap(of => of.marks).filter(mark => mark.name);
     const once = named.filter((mark, i) => named.findIndex(other => other.name === mark.name) === i);
