@@ -55,6 +55,12 @@ def said(path: Path, answers: list[str], capsys: pytest.CaptureFixture[str]) -> 
 each = pytest.mark.parametrize("path", STARTERS, ids=lambda path: path.stem)
 
 
+@each
+def test_lines_end_at_column_120(path: Path) -> None:
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+    assert [number for number, line in lines if len(line) > 120] == []
+
+
 def test_there_are_eight_with_24_exercises_at_least() -> None:
     assert [path.stem for path in STARTERS] == [f"session_{number}" for number in range(1, 9)]
     assert sum(len(solutions(path)) for path in STARTERS) >= 24
