@@ -41,7 +41,7 @@ def test_unknown_study_lists_those_that_exist() -> None:
         ({"modles": []}, r"modles: unknown field; expected one of .*models"),
         ({"brain": {"name": "simulated", "sed": 1}}, r"brain\.sed: unknown field; expected one of .*seed"),
         ({"brain": {"name": "simulated", "runs": 1}}, r"brain\.runs: found 1; .*greater than or equal to 2"),
-        ({"brain": {"name": "real"}}, r"brain\.name: found 'real'; expected one of alice, films, simulated"),
+        ({"brain": {"name": "real"}}, r"brain\.name: found 'real'; expected one of alice, .*films, .*simulated"),
         ({"brain": "alice"}, r"brain: found 'alice'; .*BrainSpec"),
         ({"features": {"hemodynamics": "none"}}, r"features\.trim: found 5 with hemodynamics: none, expected 0"),
         ({"title": None}, r"title: found None"),

@@ -28,6 +28,7 @@ PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
 MEASURES = {
     "r": ("brain score", "correlation r"),
     "r_normalised": ("brain score", "share of the ceiling"),
+    "left_minus_right": ("brain score, left less right", "difference of r"),
     "instruction_following": ("instruction following", "share of items"),
     "accuracy": ("accuracy", "share of items"),
     "knowing": ("knowing (no options listed)", "share of items"),

@@ -24,7 +24,7 @@ class File:
 
     path: str
     bytes: int | None  # None where the publisher does not state it
-    digest: str  # sha256:..., md5:... or git:... (that of a blob in git)
+    digest: str  # sha256:..., md5:..., sha1:... or git:... (a blob in git)
     url: str  # empty where there is none
 
 

@@ -202,6 +202,15 @@ def by_region(
     return rows
 
 
+def mirrored(rois: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Region -> bool (n_voxels,) of its left and of its right side, of names ``L x`` and ``R x``; ``all``: any."""
+    parts = np.char.partition(np.asarray(rois).astype(str), " ")
+    left, right = ((parts[:, 0] == side) & (parts[:, 2] != "") for side in "LR")
+    names = sorted({*parts[left, 2]} & {*parts[right, 2]})
+    found = {name: (left & (parts[:, 2] == name), right & (parts[:, 2] == name)) for name in names}
+    return {"all": (left, right)} | found if found else {}
+
+
 def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
     """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
     names = np.asarray(rois).astype(str)

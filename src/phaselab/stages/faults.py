@@ -100,15 +100,17 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     """The brain data, and whether rule, probes, haemodynamics, folds and permutations suit them."""
     from phaselab.behaviour.score import GENERATED, KNOWING, MEASURES
     from phaselab.encoding import shuffled_stimulus
-    from phaselab.encoding.arrays import regions_of
+    from phaselab.encoding.arrays import mirrored, regions_of
     from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
     from phaselab.encoding.significance import Permutations
     from phaselab.encoding.similarity import far_pairs
     from phaselab.features import Features, to_trs
 
     brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
-    regions: list[str] = sorted({name for rois in brain.rois.values() for name in regions_of(rois)})
+    sided = bench.study.phases.measure == "left_minus_right"
+    regions = sorted({"all"}.union(*(mirrored(of) if sided else regions_of(of) for of in brain.rois.values())))
     scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
+    scores += ["left_minus_right"] * any(map(mirrored, brain.rois.values()))
     for field, right in ("roi", regions), ("measure", scores), ("accuracy", [*MEASURES, *KNOWING, *GENERATED]):
         with noting(""):
             given = getattr(bench.study.phases, field)
@@ -138,4 +140,5 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
                 with noting("encoding.similarity: "):
                     far_pairs(runs)
         with noting("encoding.shuffles: "):
-            shuffled_stimulus({0: aligned}, bench.responses, spec, 0)
+            if spec.shuffles:
+                shuffled_stimulus({0: aligned}, bench.responses, spec, 0)

@@ -1,0 +1,106 @@
+"""Brain-Score's language benchmarks: responses to sentences, or parts of them, without a time axis, in netCDF-4.
+
+Pereira et al. 2018 (fMRI, 627 sentences, 10 people), Tuckute et al. 2024 (fMRI, 1,000 sentences, the mean of five),
+Blank et al. 2014 (fMRI, 1,317 parts of stories, five), Fedorenko et al. 2016 (ECoG, 416 words of sentences, five).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from phaselab.brains.base import BrainData, Group, brain
+from phaselab.data import data_missing
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import refuse_pointer
+from phaselab.stimuli import Stimulus, items
+from phaselab.study import BrainSpec
+
+FILES = {"Pereira2018": "Pereira2018_language", "Tuckute2024": "Tuckute2024_language", "Blank2014": "Blank2014_fROI"}
+FILES["Fedorenko2016"] = "Fedorenko2016_language"
+#: What a text has, and a voxel: the names of the coordinate, of which a file has one, and what stands for none.
+TEXTS: dict[str, tuple[tuple[str, ...], Any]] = {
+    "text": (("stimulus",), None),
+    "experiment": (("experiment",), ""),
+    "passage": (("passage_label", "passage_category", "story", "sentence_id"), ""),
+    "sentence": (("sentence_number_in_story", "word_num"), 0),
+    "part": (("part_number_in_sentence",), 0),
+}
+VOXELS = {"subject": (("subject", "subject_id", "subject_UID"), None), "region": (("fROI_area", "roi"), "language")}
+
+
+class BrainScoreSpec(BrainSpec):
+    """Section ``brain`` of a study with these data."""
+
+    name: Literal["brainscore"] = "brainscore"
+    benchmark: Literal["Pereira2018", "Tuckute2024", "Blank2014", "Fedorenko2016"]
+
+
+def files(section: BrainScoreSpec, data: Path | None) -> dict[str, list[Path]]:
+    """The file of the benchmark, which has texts and responses."""
+    path = (data or Path("DATA")) / f"brainscore/assy_{FILES[section.benchmark]}.nc"
+    if data is None or not path.exists():
+        raise data_missing(f"{path}: not there", "brainscore", data, {"benchmarks": section.benchmark})
+    return {"stimulus": [path]}
+
+
+@brain("brainscore", BrainScoreSpec, version=1, stimulus=("benchmark",), files=files)
+def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
+    """Responses as published, without voxels that lack some in an experiment.
+
+    A run is a passage, story or sentence, read from its beginning: folds of whole runs never part it. Texts that belong
+    to none (Tuckute2024) are one run, each read alone. Who took part in two experiments is a subject in each.
+    """
+    values, texts, voxels = read_netcdf(path := files(section, data)["stimulus"][0])
+    groups, columns, notes = list[Group](), dict[str, np.ndarray](), list[str]()
+    runs = {run.name: run for run in items(section.benchmark, texts).runs}
+    starts = {name: (run.labels["passage"] == "") | (run.labels.index == 0) for name, run in runs.items()}
+    stimulus = tuple(replace(run, starts=starts[name].to_numpy()) for name, run in runs.items())
+    for experiment, own in texts.groupby("experiment", sort=False):
+        there, people = np.isfinite(values[own["item"]]).all(axis=0), list[str]()
+        for subject, of in voxels.groupby("subject", sort=False).indices.items():
+            name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
+            lost = f"{len(of) - len(kept)} of {len(of)} voxels, which lack responses"
+            notes += [f"{name}: without {lost if len(kept) else 'responses, left out'}."] * (len(kept) < len(of))
+            if len(kept):
+                people, columns[name] = [*people, name], kept
+        groups.append(Group(tuple(people), tuple(own["group"].unique())))
+    expect(columns, str(path), "no voxel with a response to each text of an experiment", "some")
+    return BrainData(
+        name="brainscore",
+        description=f"Responses to {len(texts)} texts without a time axis ({section.benchmark}, as packaged by "
+        f"Brain-Score), of {voxels['subject'].nunique()} people, or means of people",
+        stimulus=Stimulus(section.benchmark, stimulus),
+        groups=tuple(groups),
+        read=lambda subject, run: values[np.ix_(runs[run].labels["item"].to_numpy(int), columns[subject])],
+        rois={subject: voxels["region"].to_numpy()[own] for subject, own in columns.items()},
+        nuisance={run.name: np.c_[[len(text.split()) for text in run.texts], range(run.n_trs)] for run in stimulus},
+        notes=("No noise ceiling is published with the responses: scores are r itself.", *notes),
+    )
+
+
+def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
+    """Responses, float32 (n_texts, n_voxels); tables of texts, each passage in order (`item`: its row), and voxels."""
+    refuse_pointer(path)
+    try:
+        with h5py.File(path) as file:
+            data = file["data"]
+            turned = len(data.dims[0]) and data.dims[0][0].name == "/neuroid"
+            n, k = (values := np.asarray(data, np.float32).T if turned else np.asarray(data, np.float32)).shape
+            found = {what: default for what, (_, default) in (TEXTS | VOXELS).items()}
+            for what, (names, default) in (TEXTS | VOXELS).items():
+                if (name := next(filter(file.__contains__, names), names[0])) in file or default is None:
+                    of = file[name]
+                    found[what] = (of.asstr() if h5py.check_string_dtype(of.dtype) else of)[...]
+            texts = pd.DataFrame({what: found[what] for what in TEXTS}, range(n))
+            voxels = pd.DataFrame({what: found[what] for what in VOXELS}, range(k)).astype(str)
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        right = "netCDF-4 with data (texts, voxels), and stimulus and subject of these lengths"
+        raise PhaselabError(f"{path}: {error}; expected {right}") from error
+    texts[["text", "experiment", "passage"]] = texts[["text", "experiment", "passage"]].astype(str)
+    texts["group"] = (texts["experiment"] + " " + texts["passage"]).str.strip().replace("", "texts")
+    texts["item"], texts["first"] = range(n), pd.factorize(texts["group"])[0]
+    return values, texts.sort_values(["first", "sentence", "part"], kind="stable", ignore_index=True), voxels
