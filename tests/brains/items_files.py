@@ -62,7 +62,8 @@ def pereira(data: Path) -> Truth:
     values[:, np.array(subjects) == "d"] = np.nan
     values[3, 6] = np.nan
     of_texts: dict[str, list[object]] = {
-        "stimulus": [*texts], "stimulus_id": [*range(len(texts))], "experiment": [*experiments], "passage_label": [*passages],
+        "stimulus": [*texts], "stimulus_id": [*range(len(texts))], "experiment": [*experiments],
+        "passage_label": [*passages],
     }  # fmt: skip
     of_voxels: dict[str, list[object]] = {"subject": [*subjects], "neuroid_id": [*range(len(subjects))]}
     write(data / f"brainscore/assy_{NAMES['Pereira2018']}.nc", values.astype(np.float32), of_texts, of_voxels)

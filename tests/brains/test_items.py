@@ -107,10 +107,10 @@ def n05_people_are_subjects_of_the_experiments_they_did(case: Case) -> None:
 def n06_who_is_left_out_is_told(case: Case) -> None:
     assert case.brain("Pereira2018").notes == (
         "No noise ceiling is published with the responses: scores are r itself.",
-        "b-384sentences: without 1 of 4 voxels, which lack responses.",
-        "c-384sentences: without responses, left out.",
-        "d-384sentences: without responses, left out.",
-        "d-243sentences: without responses, left out.",
+        "b-384sentences: 1 of 4 voxels lack responses and are left out.",
+        "c-384sentences: 3 of 3 voxels lack responses and are left out.",
+        "d-384sentences: 2 of 2 voxels lack responses and are left out.",
+        "d-243sentences: 2 of 2 voxels lack responses and are left out.",
     )
     assert len(case.brain("Blank2014").notes) == 1
     assert case.brain("Pereira2018").ceiling is None
@@ -189,8 +189,8 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "np.isfinite(values)",
         ("n05",),
     ),
-    "not told": ("* (len(kept) < len(of))", "* 0", ("n06",)),
-    "told of all": ("* (len(kept) < len(of))", "", ("n06",)),
+    "not told": ("notes.append(", "str(", ("n06",)),
+    "told of all": ("len(of) - len(kept)", "len(of)", ("n06",)),
     "regions not read": ('"region": (("fROI_area", "roi"), "language")', '"region": (("area",), "language")', ("n09",)),
     "dimensions by their place": ('== "/neuroid"', '== "/nobody"', ("n10",)),
 }

@@ -63,16 +63,15 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
         there, people = np.isfinite(values[own["item"]]).all(axis=0), list[str]()
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
             name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
-            lost = f"{len(of) - len(kept)} of {len(of)} voxels, which lack responses"
-            notes += [f"{name}: without {lost if len(kept) else 'responses, left out'}."] * (len(kept) < len(of))
+            if n_lost := len(of) - len(kept):
+                notes.append(f"{name}: {n_lost} of {len(of)} voxels lack responses and are left out.")
             if len(kept):
                 people, columns[name] = [*people, name], kept
         groups.append(Group(tuple(people), tuple(own["group"].unique())))
     expect(columns, str(path), "no voxel with a response to each text of an experiment", "some")
     return BrainData(
         name="brainscore",
-        description=f"Responses to {len(texts)} texts without a time axis ({section.benchmark}, as packaged by "
-        f"Brain-Score), of {voxels['subject'].nunique()} people, or means of people",
+        description=f"Responses to {len(texts)} texts without a time axis ({section.benchmark}, of Brain-Score)",
         stimulus=Stimulus(section.benchmark, stimulus),
         groups=tuple(groups),
         read=lambda subject, run: values[np.ix_(runs[run].labels["item"].to_numpy(int), columns[subject])],
@@ -97,7 +96,7 @@ def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
                     found[what] = (of.asstr() if h5py.check_string_dtype(of.dtype) else of)[...]
             texts = pd.DataFrame({what: found[what] for what in TEXTS}, range(n))
             voxels = pd.DataFrame({what: found[what] for what in VOXELS}, range(k)).astype(str)
-    except (OSError, KeyError, ValueError, TypeError) as error:
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         right = "netCDF-4 with data (texts, voxels), and stimulus and subject of these lengths"
         raise PhaselabError(f"{path}: {error}; expected {right}") from error
     texts[["text", "experiment", "passage"]] = texts[["text", "experiment", "passage"]].astype(str)

@@ -1,7 +1,7 @@
 """fMRI of the average of people who listen to Le Petit Prince in English, Chinese or French: 9 runs, 94 min, TR 2 s.
 
-Li et al. (2022), OpenNeuro ds003643 (CC0), averaged by Bonnasse-Gahot and Pallier (2024), whose alignment is followed:
-texts at their own times, and 10 TRs less at both ends of a run (``features.trim`` takes the first, ``tail`` the last).
+Li et al. (2022), OpenNeuro ds003643 (CC0), averaged by Bonnasse-Gahot and Pallier (2024), who leave out 10 TRs at both
+ends of a run, as ``features.trim`` and ``tail`` do.
 """
 
 import pickletools
@@ -73,10 +73,11 @@ def files(section: LittlePrinceSpec, data: Path | None) -> dict[str, list[Path]]
 
 @brain("little-prince", LittlePrinceSpec, version=1, stimulus=("language", "tail"), files=files)
 def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
-    """Responses as published, z-scored over whole runs, less ``tail``; ceiling: root of 2 r / (1 + r), r of halves.
+    """Responses as published, z-scored over whole runs, less ``tail``.
 
-    A region is that of a published mask and its mirror, on one side: ``L TP``; voxels in none are ``L rest``, and those
-    of the middle plane, or whose mirror is not in the mask, ``unpaired``.
+    Ceiling: root of 2 r / (1 + r) (Spearman 1910, Brown 1910), r of a half of the people with what a ridge predicts of
+    it from all voxels of the other half, mean of ten draws: if anything too high. A region is a published mask or its
+    mirror, on one side: ``L TP``; ``L rest`` is in none; ``unpaired``: in the middle, or without a mirror in the mask.
     """
     trs, of = TRS[section.language], files(section, data)
     (runs, changed), (mask, isc, *masks) = read_words(of["stimulus"][0], section), of["responses"][len(trs) :]
@@ -94,15 +95,13 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
 
     return BrainData(
         name="little-prince",
-        description=f"fMRI of the average of people who listen to Le Petit Prince ({section.language}; OpenNeuro "
-        f"ds003643, CC0), {len(order)} voxels of 4 mm",
+        description=f"fMRI of an average listener of Le Petit Prince ({section.language}), {len(order)} voxels",
         stimulus=Stimulus("little-prince", runs),
         groups=(Group(("average",), names),),
         read=read,
         rois={"average": rois[order]},
         ceiling={"average": np.sqrt(2 * r / (1 + r))[order].astype(np.float32)},
-        ceiling_kind="estimated: the root of what Spearman and Brown's formula gives of the published correlation "
-        "between a half of the people and what a ridge predicts of it from the other half, mean of ten draws",
+        ceiling_kind="estimated from the published correlation between halves of the people (Spearman, Brown)",
         nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
         notes=(changed, f"The last {section.tail} TRs of each run, and words that begin in them, are left out."),
     )
@@ -153,8 +152,9 @@ def regions(mask: Path, masks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         own = read(path, of)[1][inside]
         names[own | (own[mirror] & (mirror >= 0))] = path.name.removesuffix(".nii.gz")
     left = (np.argwhere(inside)[:, 0] < (len(inside) - 1) / 2) == (of.affine[0, 0] > 0)
-    sided = np.where(left, "L ", "R ") + names
-    return mirror, np.where((mirror >= 0) & (mirror != order), sided, "unpaired").astype(str)
+    return mirror, np.where((mirror >= 0) & (mirror != order), np.where(left, "L ", "R ") + names, "unpaired").astype(
+        str
+    )
 
 
 def array_of(path: Path, shape: tuple[int, int]) -> np.ndarray:
