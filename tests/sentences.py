@@ -436,6 +436,34 @@ def detachment(text: str, folder: Path) -> None:
     assert "a fall of this size does not stand out" in text or "is found without the control" in text
 
 
+def alice(text: str, folder: Path) -> None:
+    """What the layer adds to the nuisance regressors at the end of training, over people and over seeds."""
+    table = pd.read_parquet(ROOT / "published" / "alice" / "curves.parquet")
+    rows = table[(table["measure"] == "r2_unique") & (table["roi"] == "all")]
+    last = rows[rows["tokens"] == rows.groupby("model")["tokens"].transform("max")]
+    scores = last.pivot_table(index="subject", columns="model", values="value")
+    assert len(scores) == 27
+
+    def side(values: Any) -> str:
+        _, low, high = interval(values)
+        return "above zero" if low > 0 else "below zero" if high < 0 else "not told from zero"
+
+    for name, prefix in {"GPT-NeoX, books": "neox", "Olmo2, books": "olmo2"}.items():
+        own = scores.filter(like=prefix)
+        assert own.shape[1] == 3
+        people, seeds = own.mean(axis=1), own.mean(axis=0)
+        assert f"{name}: {side(people)} over 27 people, {side(seeds)} over 3 seeds" in text.replace("\\", "")
+        cells = re.findall(rf"<td>{name}</td>(.*?)</tr>", " ".join(text.split()))
+        assert any(_ends(cell, people) for cell in cells)
+    assert "27 people" in text
+
+
+def _ends(cell: str, values: Any) -> bool:
+    """Whether the last number of a row, with its interval, is that of `values`."""
+    found = [float(number) for number in re.findall(NUMBER, cell)[-3:]]
+    return len(found) == 3 and found == rounded(interval(values), 3)
+
+
 CHECKS: dict[str, Callable[[str, Path], None]] = {
     "00_five_minutes": five_minutes,
     "01_stimuli_and_brains": stimuli,
@@ -447,4 +475,5 @@ CHECKS: dict[str, Callable[[str, Path], None]] = {
     "14_encoder_derived": encoder,
     "15_findings": findings,
     "16_detachment": detachment,
+    "17_alice": alice,
 }

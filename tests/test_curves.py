@@ -131,6 +131,19 @@ def test_what_is_not_there_is_told_with_what_is(table: pd.DataFrame) -> None:
         behaviour_by_task(table, "accuracy", ["a", "c"])
 
 
+def test_a_task_without_a_measure_is_left_out_of_its_mean_and_told(table: pd.DataFrame) -> None:
+    # As minimal pairs, which have no form of an answer to follow.
+    poor = table[(table["measure"] != "instruction_following") | (table["task"] != "b")]
+    for tasks in (["a", "b"], None):
+        curve = behaviour_by_task(poor, "instruction_following", tasks)
+        assert (curve.names, curve.notes) == (("a",), ("no instruction following in b",))
+        assert behaviour_by_task(poor, "accuracy", tasks).names == ("a", "b")
+    test = triple_phase_test(poor, "m", tasks=["a", "b"], n_bootstrap=20)
+    assert "no instruction following in b" in test.form.notes
+    with pytest.raises(NothingToDraw, match="instruction_following: found no task with a value"):
+        behaviour_by_task(poor, "instruction_following", ["b"])
+
+
 def test_gather_gives_one_table_whatever_the_order_of_files(table: pd.DataFrame, tmp_path: Path) -> None:
     files = [tmp_path / f"{i}.parquet" for i in range(3)]
     for i, file in enumerate(files):

@@ -214,12 +214,15 @@ def brain_by_subject(
 
 
 def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] | None = None) -> Curve:
-    """A measure of the behaviour of one model in each of `tasks`; None: in all."""
-    rows = select(curves, perspective="behaviour", measure=measure)
-    there = sorted(rows["task"].unique())
-    if absent := sorted(set(tasks or ()) - set(there)):
+    """A measure of the behaviour of one model in each of `tasks` that has it, as notes say; None: of all tasks."""
+    every = curves[curves["perspective"] == "behaviour"]
+    rows = select(every, measure=measure)
+    there, known = sorted(rows["task"].unique()), set(every["task"])
+    if absent := sorted(set(tasks or ()) - known):
         raise PhaselabError(f"tasks: found no {measure} of {', '.join(absent)}, expected some of {', '.join(there)}")
-    return _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
+    curve = _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
+    without = ", ".join(sorted(known.intersection(tasks or known).difference(there)))
+    return curve._replace(notes=(*curve.notes, f"no {measure.replace('_', ' ')} in {without}")) if without else curve
 
 
 def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:

@@ -84,9 +84,10 @@ SEEDS = {"GPT-NeoX": MODELS[:2], "others": MODELS[2:]}
 
 
 def a_difference() -> pd.DataFrame:
-    """Three pairs of seeds that are apart by 0.1, 0.2 and 0.3 at each of four checkpoints."""
-    rows = [(10.0**k, seed, 0.1 * (seed + 1)) for k in range(3, 7) for seed in range(3)]
-    return pd.DataFrame(rows, columns=["tokens", "seed", "value"])
+    """Three pairs of seeds that are apart by 0.1, 0.2 and 0.3 at each of four checkpoints, and of eight people."""
+    rows = [(10.0**k, n, 0.1 * (n + 1), f"of {many}", many) for k in range(3, 7) for many in (3, 8) for n in range(many)]
+    table = pd.DataFrame(rows, columns=["tokens", "replicate", "value", "line", "over"])
+    return table.assign(over=table["over"].map({3: "pairs of seeds", 8: "people"}))
 
 
 def made_up_controls(curves: pd.DataFrame) -> pd.DataFrame:
@@ -277,7 +278,7 @@ def drawings(curves, one):
         "by_region": lambda **k: figures.by_region(rois, ceiling, label="noise ceiling", **k),
         "across_models": lambda **k: figures.across_models(curves, models, **k),
         "by_seeds": lambda **k: figures.by_seeds(curves, SEEDS, ["brain", "accuracy"], **k),
-        "difference": lambda **k: figures.difference(a_difference(), "seed", unit="difference", **k),
+        "over_replicates": lambda **k: figures.over_replicates(a_difference(), unit="difference", **k),
         "final_scores": lambda **k: figures.final_scores(curves, models, **k),
         "transition_raster": lambda **k: figures.transition_raster(moved, models, curves["tokens"], **k),
     }
@@ -381,8 +382,14 @@ def test_curves_over_seeds_are_means_of_models_with_their_spread(curves):
     assert accuracy.get_title(loc="left") == "accuracy"
 
 
-def test_a_difference_has_an_interval_over_its_replicates():
-    ax = figures.difference(a_difference(), "seed", unit="difference", simulated=False).axes[0]
+def test_replicates_of_each_kind_have_a_panel_with_their_own_interval():
+    how = {"unit": "difference", "level_name": "none", "simulated": False}
+    ax, people = figures.over_replicates(a_difference(), **how).axes
+    assert [panel.get_title(loc="left") or panel.get_title() for panel in (ax, people)] == [
+        "mean over 3 pairs of seeds",
+        "mean over 8 people",
+    ]
+    assert len(ax.lines) - len(people.lines) == 3  # each of few is a line of its own, of many none is
     assert any(np.allclose(line.get_ydata(), 0.2) for line in ax.lines if len(line.get_ydata()) == 4)
     assert ax.collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(0.2 - 4.302653 * 0.1 / np.sqrt(3))
 

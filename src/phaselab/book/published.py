@@ -3,11 +3,11 @@
 Layout of ``published/<study>/``, with no weights and no text of a corpus in it::
 
     study.yaml            the study
-    curves.parquet        all curves; numbers rounded to six digits
+    curves.parquet        all curves; numbers rounded to five digits
     controls.parquet      the controls of each model
     phases.parquet        the verdicts when it was published
     loss.parquet          held-out loss of the models that were trained
-    provenance.json       command, commit, date, machine, hours, data, and the digest of each file
+    manifest.json         command, commit, date, machine, hours, data, and the digest of each file
 """
 
 # ruff: noqa: D102  (a PublishedLab has the methods of a Lab)
@@ -30,13 +30,12 @@ from phaselab import __version__
 from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.results import CURVE_COLUMNS, digest_file, read_json, read_manifest, write_file, write_json, write_table
+from phaselab.results import CURVE_COLUMNS, MANIFEST, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.pool import status
 from phaselab.training.folder import place
 
-PROVENANCE = "provenance.json"
 TABLES = ("curves", "controls", "phases", "loss")
 #: Bytes of a file at most: published tables lie in the repository.
 LARGEST = 2_000_000
@@ -61,37 +60,32 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         "phases": lab.verdicts(),
         "loss": pd.concat([of.loss().assign(model=name) for name, of in labs.items()], ignore_index=True),
     }
-    for name, table in tables.items():
-        numbers = table.select_dtypes("float").columns
-        table[numbers] = table[numbers].map(lambda value: float(f"{value:.6g}"))
-        write_table(table, folder / f"{name}.parquet")
-    with write_file(folder / "study.yaml") as aside:
-        aside.write_text(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    files = {path.name: digest_file(path) for path in sorted(folder.iterdir()) if path.name != PROVENANCE}
-    large = {name: size for name in files if (size := (folder / name).stat().st_size) > LARGEST}
-    expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
     # Stages that do not say their seconds count nothing; training is from a model's first checkpoint to its last.
     stages = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places)
     folders = [bench.folder(model) for model in study.models if model.train]
     times = [[path.stat().st_mtime for path in at.glob("*/manifest.json")] for at in folders]
     trained = sum(max(of) - min(of) for of in times)
-    write_json(
-        {
-            "study": study.name,
-            "command": f"phaselab run {study.name}",
-            "commit": commit(),
-            "date": datetime.now(UTC).date().isoformat(),
-            "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-            "versions": {"phaselab": __version__} | {name: version(name) for name in ("torch", "transformers")},
-            "hours": {"training": round(trained / 3600, 2), "stages": round(stages / 3600, 2)},
-            "brain": {"description": lab.brain.description, "notes": lab.brain.notes, "digest": lab.data_digest},
-            "ceiling": {who: float(np.nanmean(of)) for who, of in (lab.brain.ceiling or {}).items()},
-            "tasks": {name: lab.tasks(name) for name in lab.models},
-            "files": files,
-        },
-        folder / PROVENANCE,
-    )
+    about = {
+        "command": f"phaselab run {study.name}",
+        "commit": commit(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "versions": {"phaselab": __version__} | {name: version(name) for name in ("torch", "transformers")},
+        "hours": {"training": round(trained / 3600, 2), "stages": round(stages / 3600, 2)},
+        "brain": {"description": lab.brain.description, "notes": lab.brain.notes},
+        "ceiling": {who: float(np.nanmean(of)) for who, of in (lab.brain.ceiling or {}).items()},
+        "tasks": {name: lab.tasks(name) for name in lab.models},
+    }
+    with write_folder(folder, {"study": study.name, "data": lab.data_digest}, **about) as aside:
+        for name, table in tables.items():
+            numbers = table.select_dtypes("float").columns
+            table[numbers] = table[numbers].map(lambda value: float(f"{value:.5g}"))
+            write_table(table, aside / f"{name}.parquet")
+        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        (aside / "study.yaml").write_text(text, encoding="utf-8")
+        large = {path.name: size for path in aside.iterdir() if (size := path.stat().st_size) > LARGEST}
+        expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     return folder
 
 
@@ -101,13 +95,9 @@ class PublishedLab(Lab):
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self.folder = Path(self.study.where).parent
-        where = self.folder / PROVENANCE
-        self.provenance = read_json(where)
-        expect(self.provenance.get("files"), str(where), "no record that can be read", "that of a published study")
-        for name, digest in self.provenance["files"].items():
-            path = self.folder / name
-            there = path.is_file() and digest_file(path) == digest
-            expect(there, str(path), "a file that is not there, or changed since", f"the digest in {PROVENANCE}")
+        self.provenance = read_manifest(self.folder)
+        state = check(self.folder, self.provenance.get("inputs", {}))
+        expect(state, str(self.folder), state.why, "the tables of a published study as they were written")
         self.tables = {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in TABLES}
         of, hours = self.provenance, self.provenance["hours"]
         made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
@@ -147,7 +137,7 @@ class PublishedLab(Lab):
 
     @property
     def data_digest(self) -> str:
-        return str(self.provenance["brain"]["digest"])
+        return str(self.provenance["inputs"]["data"])
 
 
 def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: Path = PUBLISHED) -> pd.DataFrame:
@@ -158,7 +148,7 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     if need be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
-    expect((folder / PROVENANCE).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
+    expect((folder / MANIFEST).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
     published, here = pd.read_parquet(folder / "curves.parquet"), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):

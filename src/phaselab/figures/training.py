@@ -18,8 +18,8 @@ from phaselab import curves as query
 from phaselab.figures import drawing as draw
 from phaselab.phases import FittedTable
 
-__all__ = ["across_models", "behaviour_curves", "by_seeds", "controls_bars", "difference", "final_scores"]
-__all__ += ["fitted_curves", "internals_curves", "layer_checkpoint_heatmap", "loss_curve", "move_raster"]
+__all__ = ["across_models", "behaviour_curves", "by_seeds", "controls_bars", "final_scores", "fitted_curves"]
+__all__ += ["internals_curves", "layer_checkpoint_heatmap", "loss_curve", "move_raster", "over_replicates"]
 __all__ += ["perspectives", "power_curve", "probe_curves", "roi_curves", "significance_curves", "transition_raster"]
 
 BEHAVIOUR, BRAIN, INTERNAL = draw.COLOURS[:3]
@@ -255,13 +255,20 @@ def by_seeds(
 
 
 @draw.styled
-def difference(rows: pd.DataFrame, replicate: str, *, unit: str, simulated: bool) -> Figure:
-    """A difference over training, rows of tokens, value and `replicate`: mean with its interval, thin replicates."""
-    rows = rows.assign(line="mean difference", unit=rows[replicate])
-    mean = query.interval_over(rows, by=("line", "tokens"))
-    panel = draw.Panel(mean, unit=unit, thin=rows, level=0.0, level_name="no difference")
-    note = f"{rows[replicate].nunique()} pairs of the same {replicate}; 95 % interval over them; thin: each"
-    return draw.panels([panel], draw.looks(["mean difference"]), room=2.3, note=note, simulated=simulated)
+def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simulated: bool) -> Figure:
+    """Values over training with their interval over replicates, a panel for each kind of these, which are never mixed.
+
+    rows : line, tokens, value, replicate, and `over`, what the replicates are ("seeds", "people"). unit : of the
+        values; `level_name` : what a line at 0 stands for.
+    """
+    drawn, level = [], 0.0 if level_name else np.nan
+    for over, own in rows.groupby("over", sort=False):
+        mean, thin = query.interval_over(own, by=("line", "tokens")), own.assign(unit=own["replicate"])
+        few = own.groupby("line")["replicate"].nunique().max() <= 6  # more are a thicket
+        title = f"mean over {' or '.join(map(str, sorted({*mean['n']})))} {over}"
+        drawn.append(draw.Panel(mean, title, unit, thin=thin if few else None, level=level, level_name=level_name))
+    note = "bands: 95 % intervals over what the panel's title names; thin, where these are few: each of them"
+    return draw.panels(drawn, draw.looks(rows["line"].unique()), room=2.1, note=note, simulated=simulated)
 
 
 def _of_measure(curves: pd.DataFrame, measure: str, rows: pd.DataFrame, **rest: Any) -> draw.Panel:
