@@ -13,6 +13,7 @@ import pytest
 
 from brains.items_files import MAKE, Truth, write
 from phaselab.brains import BRAINS, BrainData, DataMissing, items
+from phaselab.brains.signal import speech_lag
 from phaselab.encoding.encode import read_voxels
 from phaselab.encoding.folds import outer_folds, parts_of
 from phaselab.errors import PhaselabError
@@ -272,6 +273,8 @@ def test_what_does_not_suit_items_is_told_before_anything_is_made(published: Pub
         bench = Workbench(Study.model_validate(content), Store(tmp_path), published[0])
         with pytest.raises(StudyError, match=message):
             check(bench, bench.study.models)
+    with pytest.raises(PhaselabError, match="brain brainscore: lag: found items without a time axis, expected texts"):
+        speech_lag(items.load(items.BrainScoreSpec(benchmark="Tuckute2024"), published[0]), "848-853")
     alone = given("Tuckute2024", encoding={"folds": "contiguous", "n_folds": 5, "block": 1, "shuffles": 1})
     bench = Workbench(alone, Store(tmp_path), published[0])
     assert check(bench, bench.study.models) == {}

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 
 from phaselab.brains.base import BrainData
+from phaselab.errors import expect
 from phaselab.stats import pearson
 from phaselab.stimuli import word_rate
 
@@ -66,6 +67,7 @@ def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
     """The lag, seconds, and correlation at which "a text begins in this TR" is best followed: medians over voxels."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
+    expect(not runs[0].items, f"brain {brain.name}: lag", "items without a time axis", "texts that have times")
     r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))
     for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
         at, said = slice(start, start + COLUMNS), word_rate(run) > 0
