@@ -37,6 +37,7 @@ from significance import speed as permutation_speed
 from phaselab.encoding import encode
 from phaselab.encoding import folds as cv
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
+from phaselab.lazy import View
 from phaselab.study import EncodingSpec
 
 #: Training TRs, features, targets, test TRs. The replica has the paper's proportions at 1/5.4.
@@ -393,7 +394,7 @@ def paper(quick: bool) -> list[Row]:
         Path("/proc/self/clear_refs").write_text("5")
         began, cpu = time.perf_counter(), time.process_time()
         say("looking through the responses")
-        targets = Targets.survey(Y, splits, np.arange(n), test=np.arange(n, n + n_test))
+        targets = Targets.survey(View(Y, slice(n)), splits, View(Y, slice(n, n + n_test)))
         surveyed = time.perf_counter()
         say(f"factorising ({surveyed - began:.0f} s)")
         plan = Plan(X, splits, ALPHAS, X_test)

@@ -25,9 +25,8 @@ from phaselab.phases import (
     sensitivity,
     triple_phase_test,
 )
-from phaselab.phases.fit import autocorrelated, grid_of, search
-from phaselab.phases.monotone import move_p
-from phaselab.phases.three_phases import fall_p, falls_after_rise, worst
+from phaselab.phases.fit import autocorrelated, grid_of, move_p, search
+from phaselab.phases.three_phases import fall_p, falls_after_rise
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
 
@@ -318,7 +317,6 @@ def test_what_is_not_decided_is_not_called_a_no() -> None:
 
 def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corrections() -> None:
     assert np.isnan(move_p(np.array([1.0, 0.5, 0.0]), None, (0.1, 0.0, 1.0), (tuple(range(6)), 1)))
-    assert np.isnan(worst(0.01, np.nan))
     t = grid(24)
     fits = [
         fit_transitions(t, shape(t, *corners) + 0.005 * np.random.default_rng(0).standard_normal(24), max_changes=6)
@@ -494,7 +492,7 @@ def test_a_fall_until_training_ends_leaves_the_return_not_decided() -> None:
 
 def test_the_rule_is_part_of_the_result() -> None:
     curves = three_phases(np.random.default_rng(0))
-    one, other = (triple_phase_test(curves, "m", rule, n_bootstrap=20) for rule in (None, PhaseSpec(lag=0.01)))
+    one, other = (triple_phase_test(curves, "m", rule, n_bootstrap=20) for rule in (PhaseSpec(), PhaseSpec(lag=0.01)))
     assert set(one.table["rule"]) != set(other.table["rule"])
     assert not other.table["found"][0]
     assert "not shown to be within a factor of 1" in other.table["why"][0]

@@ -15,22 +15,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 812,
-    "book": 645,
-    "brains": 1204,
-    "checkpoints": 807,
-    "cli": 782,
-    "data": 321,
-    "encoding": 1890,
-    "features": 422,
-    "figures": 992,
-    "internals": 610,
-    "phases": 1377,
-    "stages": 856,
-    "stimuli": 298,
-    "sweep": 331,
-    "texts": 740,
-    "training": 222,
+    "behaviour": 806,
+    "book": 634,
+    "brains": 1121,
+    "checkpoints": 797,
+    "cli": 757,
+    "data": 319,
+    "encoding": 1856,
+    "features": 420,
+    "figures": 982,
+    "internals": 597,
+    "phases": 1333,
+    "stages": 827,
+    "stimuli": 300,
+    "sweep": 323,
+    "texts": 731,
+    "training": 218,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80

@@ -3,8 +3,6 @@
 Figures, pages and the tests of the phases read the same curves through these functions.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -22,6 +20,8 @@ __all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", 
 __all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
 __all__ += ["of_tasks", "select", "subjects_text"]
 
+Names = Sequence[str] | None  #: of tasks; None: all
+Tasks = Mapping[str, Sequence[str]]  #: model -> its tasks
 PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
 
 #: What a panel says of a measure of the curves table: its name, and what the y axis counts.
@@ -86,7 +86,7 @@ def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     return curves
 
 
-def of_tasks(curves: pd.DataFrame, tasks: Sequence[str] | None) -> pd.DataFrame:
+def of_tasks(curves: pd.DataFrame, tasks: Names) -> pd.DataFrame:
     """All rows but those of the behaviour in other tasks than these; all rows for None."""
     if tasks is None:
         return curves
@@ -162,8 +162,7 @@ class Curve(NamedTuple):
     def rows(self) -> pd.DataFrame:
         """One row per replicate and checkpoint: its name (in the column `of`), tokens, value, stderr."""
         places = pd.MultiIndex.from_product([self.names, self.tokens.astype(int)], names=[self.of, "tokens"])
-        numbers = {"value": self.values.ravel(), "stderr": self.errors.ravel()}
-        return pd.DataFrame(numbers, places).reset_index()
+        return pd.DataFrame({"value": self.values.ravel(), "stderr": self.errors.ravel()}, places).reset_index()
 
 
 def told_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -213,9 +212,9 @@ def brain_by_subject(
     return _curve(rows if chosen < 0 else rows[rows["layer"] == chosen], "subject", measure, chosen)
 
 
-def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Sequence[str] | None = None) -> Curve:
+def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Names = None) -> Curve:
     """A measure of the behaviour of one model in each of `tasks` that has it, as notes say; None: of all tasks."""
-    every = curves[curves["perspective"] == "behaviour"]
+    every = select(curves, perspective="behaviour")
     rows = select(every, measure=measure)
     there, known = sorted(rows["task"].unique()), set(every["task"])
     if absent := sorted(set(tasks or ()) - known):
@@ -233,8 +232,7 @@ def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bo
     """
     from scipy import stats
 
-    known = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"])
-    groups = known.groupby(list(by), sort=True)
+    groups = rows.dropna(subset=["value"]).reindex(columns=[*by, "value", "stderr"]).groupby(list(by), sort=True)
     table = groups["value"].agg(value="mean", spread="sem", n="size")
     half = 1.96 * np.sqrt(groups["stderr"].agg(lambda errors: (errors**2).sum(skipna=False))) / table["n"]
     if scatter:
@@ -330,13 +328,11 @@ def families(study: Study) -> pd.DataFrame:
     return table.assign(label=table["label"].mask(twice, longer), group=table.pop("key").map(firsts["group"]))
 
 
-def comparison(
-    curves: pd.DataFrame, models: pd.DataFrame, tasks: Mapping[str, Sequence[str]] | None = None
-) -> pd.DataFrame:
+def comparison(curves: pd.DataFrame, models: pd.DataFrame, tasks: Tasks) -> pd.DataFrame:
     """A row per model: brain first and last, its layer, behaviour (of `tasks` by model) and probes at the end."""
     out = []
     for row in each_row(models[models["model"].isin(curves["model"])]):
-        own = of_tasks(curves[curves["model"] == row.model], (tasks or {}).get(row.model))
+        own = of_tasks(curves[curves["model"] == row.model], tasks.get(row.model))
         entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "layer": brain_layer(own)}
         entry |= zip(("brain, first", "brain, last"), brain_curve(own)["value"].iloc[[0, -1]].round(3), strict=True)
         for measure in ("instruction_following", "accuracy", "probes"):

@@ -44,7 +44,6 @@ class EncodeJob(EncodingSpec):
     trim: int = Field(0, ge=0, description="TRs dropped at the start of each run, after the haemodynamics.")
     permutations: int = Field(1000, ge=0, le=10**6, description="Of the test of each voxel; 0: no test.")
     null: Literal["block", "circular", "pooled"] = Field("block", description="What is permuted: blocks, runs, voxels.")
-    fdr: float = Field(0.05, gt=0, lt=1, description="False discovery rate in a layer.")
     rois: Table = Field(None, description="Table: voxel (from 0), roi, and subject where there are several.")
     ceiling: Texts = Field((), description="(voxels,) noise ceiling as a correlation.")
     seed: int = Field(0, ge=0, description="Of the permutations.")

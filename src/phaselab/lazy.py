@@ -28,18 +28,21 @@ class Lazy(Mapping[Key, Value]):
 
 
 class View:
-    """Rows and ascending columns of an (n, m) array, which may be on disk, rotated by `shift`; read where indexed."""
+    """Rows and ascending columns of an (n, m) array, which may be on disk, rotated by `shift`; read where indexed.
 
-    def __init__(
-        self, values: Any, rows: slice = slice(None), columns: np.ndarray | None = None, shift: int = 0
-    ) -> None:
+    Of rows that are given by their numbers, (k,) of them, all are read of a column.
+    """
+
+    def __init__(self, values: Any, rows: Any = slice(None), columns: np.ndarray | None = None, shift: int = 0) -> None:
         self._values, self._shift, (n, m) = values, shift, values.shape
-        self._rows, self._columns = slice(*rows.indices(n)), np.arange(m) if columns is None else columns
-        self.shape, self.dtype = (self._rows.stop - self._rows.start, len(self._columns)), values.dtype
+        self._read = rows if isinstance(rows, slice) else slice(None)
+        self._rows: Any = slice(None) if isinstance(rows, slice) else rows
+        self._columns = np.arange(m) if columns is None else columns
+        self.shape, self.dtype = (len(np.arange(n)[rows]), len(self._columns)), values.dtype
 
     def __getitem__(self, key: tuple[Any, slice]) -> np.ndarray:
         chosen = self._columns[key[1]]
-        values = np.asarray(self._values[self._rows, chosen[0] : chosen[-1] + 1])
+        values = np.asarray(self._values[self._read, chosen[0] : chosen[-1] + 1])[self._rows]
         if values.shape[1] > len(chosen):
             values = values[:, chosen - chosen[0]]
         return np.asarray((np.roll(values, self._shift, axis=0) if self._shift else values)[key[0]])

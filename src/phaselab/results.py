@@ -96,8 +96,8 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
         return State("missing", f"{folder}: not there")
-    if not (manifest := read_manifest(folder)):
-        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read")
+    if not (manifest := read_manifest(folder)).get("outputs"):
+        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, or one of no files")
     found = manifest.get("inputs", {})
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
         why = (f"{k} ({shown(found.get(k), 24)} -> {shown(inputs.get(k), 24)})" for k in changed)
@@ -129,8 +129,7 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
         yield aside
-        outputs = {p.name: digest_file(p) for p in sorted(aside.iterdir())}
-        manifest = {"inputs": inputs, "outputs": outputs, **notes}
+        manifest = {"inputs": inputs, "outputs": {p.name: digest_file(p) for p in sorted(aside.iterdir())}, **notes}
         (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         aside.chmod(0o755)
         _flush(aside)
@@ -242,8 +241,7 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
 
 
 def _sizes_and_times(path: Path) -> dict[str, list[int]]:
-    status = {name: file.stat() for name, file in _files(path).items()}
-    return {name: [s.st_size, s.st_mtime_ns] for name, s in status.items()}
+    return {name: [(of := file.stat()).st_size, of.st_mtime_ns] for name, file in _files(path).items()}
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ Everything a run needs to know stands in this YAML file, so that two runs of it 
 Paths in it are relative to the file itself, and may begin with ``~``.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import json
@@ -158,7 +156,7 @@ class Model(Strict):
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Model:
+    def _one_origin(self) -> Self:
         given = [name for name in ("train", "folder", "family", "repository") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
@@ -240,7 +238,7 @@ class EncodingSpec(Strict):
     permutations: int = Field(default=200, ge=0, le=10**6)
     block: int = Field(default=10, ge=1, le=10**6, description="TRs in a permuted block")
     null: Literal["block", "circular", "pooled"] = "block"
-    fdr: float = Field(default=0.05, gt=0, lt=1)
+    fdr: float = Field(default=0.05, gt=0, lt=1, description="False discovery rate in a layer.")
     shuffles: int = Field(default=5, ge=0, le=1000, description="shuffled stimuli for the control")
     similarity: tuple[Literal["rsa", "cka"], ...] = ()
     solver: Literal["phaselab", "himalaya"] = Field(default="phaselab", description="Of the ridge regressions.")
@@ -332,7 +330,7 @@ class Study(Strict):
     _file: str = ""
 
     @model_validator(mode="after")
-    def _rules(self) -> Study:
+    def _rules(self) -> Self:
         broken = (*self._twice(), *self._unused(), *self._impossible())
         if faults := [_fault({}, message, *at.split(".")) for at, message in broken]:
             raise ValidationError.from_exception_data("study", faults)

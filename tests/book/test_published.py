@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from phaselab.book.lab import Lab
 from phaselab.book.published import LARGEST, PublishedLab, compare, publish
 from phaselab.cli import app
-from phaselab.results import MANIFEST, Store
+from phaselab.results import MANIFEST, Store, digest_file
 from phaselab.stages import Workbench
 from phaselab.study import Study, StudyError, load_study
 from tiny import TINY, sweep, with_
@@ -38,11 +38,19 @@ def lab(made: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return PublishedLab(load_study("published:tiny"), Store(tmp_path / "none"), None, "two")
 
 
+def published_anew(path: Path, table: pd.DataFrame) -> None:
+    """Put a table into a published folder as if it had been written so."""
+    table.to_parquet(path)
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["outputs"][path.name] = digest_file(path)
+    (path.parent / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+
 def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Path], lab: PublishedLab) -> None:
     own = Lab(lab.study, made[0], None, "two")
     for name in ("curves", "controls", "loss", "verdicts"):
         here, there = getattr(lab, name)(), getattr(own, name)()
-        pd.testing.assert_frame_equal(here.reset_index(drop=True), there, rtol=1e-4, check_dtype=False)
+        pd.testing.assert_frame_equal(here.reset_index(drop=True), there, rtol=1e-3, check_dtype=False)
     assert lab.curves("all")["model"].nunique() == 2
     assert lab.tasks() == own.tasks()
     assert lab.phases().statement == own.phases().statement
@@ -69,8 +77,13 @@ def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Sto
     shutil.copytree(made[1] / "tiny", tmp_path / "copy" / "tiny")
     table = pd.read_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
     table.assign(value=table["value"] + 0.1).to_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
-    with pytest.raises(ValueError, match=r"curves\.parquet: missing, or its digest is not the one in manifest\.json, expected the tables"):
+    with pytest.raises(
+        ValueError,
+        match=r"curves\.parquet: missing, or its digest is not the one in manifest\.json, expected the tables",
+    ):
         PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
+    with pytest.raises(StudyError, match=r"study: found 'tiny' \(.*curves\.parquet: missing, or its digest"):
+        compare(Workbench(STUDY, made[0]), (), root=tmp_path / "copy")
     (tmp_path / "copy" / "tiny" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.json: no manifest that can be read"):
         PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
@@ -91,7 +104,9 @@ def test_what_is_too_large_leaves_what_was_published(
     root = publish(Lab(STUDY, made[0]), tmp_path).parent
     before = (root / "tiny" / MANIFEST).read_bytes()
     monkeypatch.setattr("phaselab.book.published.LARGEST", 16_000)
-    with pytest.raises(ValueError, match=r"tiny: found files of \{'curves\.parquet': \d+\} bytes, expected at most 16000"):
+    with pytest.raises(
+        ValueError, match=r"tiny: found files of \{'curves\.parquet': \d+\} bytes, expected at most 16000"
+    ):
         publish(Lab(STUDY, made[0]), root)
     assert LARGEST == 2_000_000
     assert [(path.name, (path / MANIFEST).read_bytes()) for path in root.iterdir()] == [("tiny", before)]
@@ -108,18 +123,20 @@ def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_pa
     store, root = made
     same = compare(Workbench(STUDY, store), (), root=root)
     assert len(same.drop_duplicates(["model", "checkpoint"])) == 6
-    assert same["largest difference"].max() < 1e-3  # of five digits
+    assert same["largest difference"].max() < 1e-3  # of four digits
     # One checkpoint of one model, trained anew up to there, and no further.
     step = "step1-tokens256"
     anew = compare(Workbench(STUDY, Store(tmp_path)), ["one"], step, root)
     assert set(anew["checkpoint"]) == {step}
-    assert anew["largest difference"].max() < 1e-3  # of five digits
+    assert anew["largest difference"].max() < 1e-3  # of four digits
     (folder,) = (tmp_path / "trained").iterdir()
     assert not (folder / "step6-tokens1536").exists()
     with pytest.raises(StudyError, match=r"--checkpoint: found 'step4', expected one of step0-tokens0, step"):
         compare(Workbench(STUDY, Store(tmp_path / "b")), ["one"], "step4", root)
     with pytest.raises(StudyError, match="found none to compare"):
         compare(Workbench(STUDY, Store(tmp_path / "b")), (), root=root)
+    with pytest.raises(StudyError, match=r"study: found 'tiny' \(.*not there\), expected one with tables in"):
+        compare(Workbench(STUDY, store), (), root=tmp_path / "none")
 
 
 @pytest.mark.parametrize("lost", ["row", "number", "published row"])
@@ -137,7 +154,7 @@ def test_what_only_one_of_them_has_is_no_agreement(made: tuple[Store, Path], tmp
         table = (
             table.drop(index=first) if lost == "row" else table.assign(value=table["value"].mask(table.index == first))
         )
-    table.to_parquet(path)
+    published_anew(path, table)
     found = compare(Workbench(STUDY, store), ["one"], root=path.parents[1])
     assert found.loc[found["largest difference"] > 1, "measure"].tolist() == ["accuracy"]
 
@@ -153,7 +170,7 @@ def test_compare_fails_where_numbers_are_apart(made: tuple[Store, Path], tmp_pat
     table = pd.read_parquet(path)
     chosen = (table["measure"] == "r") & (table["model"] == "two")
     table["value"] = table["value"].mask(chosen, table["value"] + 0.02)
-    table.to_parquet(path)
+    published_anew(path, table)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     given = [str(tmp_path / "tiny.yaml"), "--results", str(store.root), "--folder", str(path.parents[1])]
     assert CliRunner().invoke(app, ["compare", *given, "-m", "one"]).exit_code == 0

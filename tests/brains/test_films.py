@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
@@ -15,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, NZ, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
+from brains.mistakes import mistaken
 from phaselab import stimuli
-from phaselab.brains import BRAINS, BrainData, DataMissing, films
+from phaselab.brains import BRAINS, BrainData, DataMissing, base, films
 from phaselab.brains.signal import speech_lag
 from phaselab.cli import app
 from phaselab.encoding import encode
@@ -28,7 +27,7 @@ from phaselab.features import Features, to_trs
 from phaselab.results import Store
 from phaselab.stages import Workbench, check
 from phaselab.stats import pearson
-from phaselab.study import BRAIN_SECTIONS, EncodingSpec, FeatureSpec, Study, StudyError, load_study
+from phaselab.study import EncodingSpec, FeatureSpec, Study, StudyError, load_study
 from tiny import TRAIN
 
 FEATURES = FeatureSpec(context="text", pooling="mean", hemodynamics="average", delays=(4,), trim=20)
@@ -295,28 +294,14 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def mistaken(old: str, new: str) -> ModuleType:
-    """The reader with one mistake; it does not stay registered."""
-    before = BRAINS.pop("films"), BRAIN_SECTIONS["films"]
-    text = Path(films.__file__).read_text()
-    assert text.count(old) == 1, old
-    module = ModuleType("phaselab.brains.films_mistaken")
-    module.__file__ = films.__file__
-    try:
-        sys.modules[module.__name__] = module  # pydantic looks for names there
-        exec(compile(text.replace(old, new), films.__file__, "exec"), module.__dict__)
-    finally:
-        BRAINS["films"], BRAIN_SECTIONS["films"] = before
-    module.SHAPE = SHAPE  # type: ignore[attr-defined]
-    return module
-
-
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_of_the_reader_is_found(name: str, published: tuple[Path, Truth], tmp_path: Path) -> None:
     data, truth = published
     (tmp_path / "ds005531").symlink_to(data / "ds005531")  # with copies of its own
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(old, new), tmp_path, truth)
+    module = mistaken(films, old, new, base)
+    module.SHAPE = SHAPE  # type: ignore[attr-defined]
+    case = Case(module, tmp_path, truth)
     for assertion in finding:
         with pytest.raises((AssertionError, ValueError, IndexError, pytest.fail.Exception)):
             ASSERTIONS[assertion](case)

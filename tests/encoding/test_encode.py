@@ -11,6 +11,7 @@ from phaselab import results
 from phaselab.encoding import encode, normalise, shuffled_stimulus, significance, summarise
 from phaselab.encoding import folds as cv
 from phaselab.encoding.ridge import Plan, Splits, Targets, solve
+from phaselab.lazy import View
 from phaselab.study import EncodingSpec
 
 ALPHAS = np.logspace(-1, 5, 9)
@@ -228,7 +229,7 @@ def test_encode_does_not_see_the_responses_it_is_tested_on(world):
         splits = Splits(len(train), tuple(inner))
         plan = Plan(features[train], splits, ALPHAS, features[test])
         one, two = (
-            solve(plan, Targets.survey(responses, splits, train, test=test), predictions=True)
+            solve(plan, Targets.survey(View(responses, train), splits, View(responses, test)), predictions=True)
             for responses in (targets, spoilt)
         )
         np.testing.assert_array_equal(one.predictions, two.predictions)

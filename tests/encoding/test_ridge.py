@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from phaselab.encoding import folds as cv
 from phaselab.encoding.ridge import ALPHAS, Fit, Plan, Splits, Targets, batch_size, solve
 from phaselab.errors import PhaselabError
+from phaselab.lazy import View
 
 
 @pytest.fixture(autouse=True)
@@ -259,7 +260,7 @@ def test_batches_and_stores_give_the_same(tmp_path, monkeypatch):
     stored = zarr.create_array(str(tmp_path / "Y.zarr"), data=np.asarray(both), chunks=(50, 16))
     monkeypatch.setattr(sys.modules[solve.__module__], "LARGEST_BATCH", {"cpu": 17})
     for source in (both, stored):
-        fit = solve(plan, Targets.survey(source, splits, np.arange(120), test=np.arange(120, 180)))
+        fit = solve(plan, Targets.survey(View(source, np.arange(120)), splits, View(source, np.arange(120, 180))))
         np.testing.assert_allclose(fit.cv_score, whole.cv_score, atol=1e-6)
         same = fit.alpha == whole.alpha
         assert same.mean() > 0.8

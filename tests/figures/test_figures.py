@@ -85,7 +85,9 @@ SEEDS = {"GPT-NeoX": MODELS[:2], "others": MODELS[2:]}
 
 def a_difference() -> pd.DataFrame:
     """Three pairs of seeds that are apart by 0.1, 0.2 and 0.3 at each of four checkpoints, and of eight people."""
-    rows = [(10.0**k, n, 0.1 * (n + 1), f"of {many}", many) for k in range(3, 7) for many in (3, 8) for n in range(many)]
+    rows = [
+        (10.0**k, n, 0.1 * (n + 1), f"of {many}", many) for k in range(3, 7) for many in (3, 8) for n in range(many)
+    ]
     table = pd.DataFrame(rows, columns=["tokens", "replicate", "value", "line", "over"])
     return table.assign(over=table["over"].map({3: "pairs of seeds", 8: "people"}))
 
@@ -561,7 +563,7 @@ def test_a_figure_is_the_same_twice_and_leaves_settings_alone(one):
 
 def test_the_interactive_figure_tells_each_checkpoint_and_switches_models(curves):
     models = figures.families(load_study("demo"))
-    figure = figures.phase_interactive(curves, models, simulated=True, transitions=made_up_transitions())
+    figure = figures.phase_interactive(curves, models, simulated=True, transitions=made_up_transitions(), tasks={})
     first = figure.data[0]
     assert first.name == "whole brain"
     assert first.customdata[-1][0] == curves["checkpoint"][curves["tokens"].idxmax()]
@@ -584,7 +586,8 @@ def test_the_interactive_figure_tells_each_checkpoint_and_switches_models(curves
         lines = button.args[1]["shapes"]
         assert [line["yref"] for line in lines] == ["y2 domain", "y2 domain", "y domain", "y domain"]
     assert [note.text for note in figure.layout.annotations] == [f"<b>{figures.SIMULATED}</b>"]
-    assert not figures.phase_interactive(curves, models, simulated=False).layout.annotations
+    measured = figures.phase_interactive(curves, models, simulated=False, transitions=made_up_transitions(), tasks={})
+    assert not measured.layout.annotations
 
 
 def test_the_surface_view_is_small_and_asks_for_nothing():
@@ -658,7 +661,8 @@ def test_every_figure_draws_a_label_as_text(one, curves):
 
 def test_interactive_figures_draw_a_label_as_text(curves):
     models = figures.families(load_study("demo")).replace({"label": {"GPT-NeoX, one language, seed 0": LABEL}})
-    figure = figures.phase_interactive(curves.replace({"roi": {"medial": LABEL}}), models, simulated=True)
+    named = curves.replace({"roi": {"medial": LABEL}})
+    figure = figures.phase_interactive(named, models, simulated=True, transitions=made_up_transitions(), tasks={})
     shown = {trace.name for trace in figure.data} | {button.label for button in figure.layout.updatemenus[0].buttons}
     assert not [name for name in shown if "<" in name]
     assert {unescape(name) for name in shown} >= {LABEL, "whole brain"}

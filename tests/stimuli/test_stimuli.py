@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -182,6 +184,23 @@ def test_events_at_one_a_tr_give_a_rate_of_one_and_keep_time_within_a_tr() -> No
     np.testing.assert_allclose(found[20:], 1, atol=1e-3)
     early, late = (stimuli.convolve_events(make_run([t]), np.ones((1, 1)))[:, 0] for t in (20.0, 21.9))
     assert early[12] > 1.5 * late[12], "an early onset rises first"
+
+
+@pytest.mark.parametrize("resample", ["sum", "mean", "lanczos"])
+@pytest.mark.parametrize("hemodynamics", ["average", "stack", "hrf"])
+def test_a_margin_counts_though_it_has_no_rows(resample: Any, hemodynamics: Any) -> None:
+    # A run that lacks its first and last five TRs is one that has them, cut.
+    rng = np.random.default_rng(0)
+    onsets, values = np.sort(rng.uniform(0, 100, 60)), rng.standard_normal((60, 3))
+    whole = make_run([*onsets], n_trs=50)
+    cut = replace(whole, onsets=whole.onsets - 10, offsets=whole.offsets - 10, n_trs=40, margin=5)
+    spec = FeatureSpec(resample=resample, hemodynamics=hemodynamics, delays=(1, 3))
+    np.testing.assert_allclose(stimuli.align(values, cut, spec), stimuli.align(values, whole, spec)[5:45], atol=1e-6)
+    np.testing.assert_array_equal(stimuli.word_rate(cut), stimuli.word_rate(whole)[5:45])
+    events = stimuli.convolve_events(cut, values)
+    np.testing.assert_allclose(events, stimuli.convolve_events(whole, values)[5:45], atol=1e-5)
+    with pytest.raises(ValueError, match=r"found onset -10.5\d* s, expected one from -10 to 90 s"):
+        stimuli.word_rate(replace(cut, onsets=cut.onsets - 10.5 - cut.onsets[0]))
 
 
 @pytest.mark.parametrize("onset", [-0.5, 80.0])

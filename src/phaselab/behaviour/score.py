@@ -146,26 +146,20 @@ def _means(per_item: pd.DataFrame) -> pd.DataFrame:
         scored = of_task[of_task["scored"]]
         some = {name: of for name, of in (MEASURES | GENERATED | KNOWING).items() if scored[of].notna().any()}
         rows += [(task, name, scored[of].mean(), scored[of].sem()) for name, of in some.items()]
-        rows += [(task, *row) for row in _positions(scored)]
+        apart = 0.0  # how often each position is chosen from how often it is right
+        for position in range(int(scored["options"].max())):
+            of = scored[scored["options"] > position]
+            chosen = (of["chosen_position"] == position).astype(float)
+            rows.append((task, f"position_share_{position + 1}", float(chosen.mean()), float(chosen.sem())))  # type: ignore[arg-type]
+            apart += abs(chosen.mean() - (of["answer_position"] == position).mean())
+        if scored["options"].nunique() == 1:
+            rows.append((task, "position_bias", apart / 2, none))
         rows.append((task, "chance", (1 / scored["options"]).mean(), none))
         rows.append((task, "left_out", 1 - of_task["scored"].mean(), none))
         if (known := scored["knows"].notna()).any():
             rows.append((task, "knowing_chance", (1 / scored.loc[known, "options"]).mean(), none))
             rows.append((task, "knowing_left_out", 1 - known.mean(), none))
     return pd.DataFrame(rows, columns=["task", "measure", "value", "stderr"])
-
-
-def _positions(scored: pd.DataFrame) -> list[tuple[str, float, float]]:
-    """How often each position is chosen, and how far that is from how often it is right."""
-    rows, apart = list[tuple[str, float, float]](), 0.0
-    for position in range(int(scored["options"].max())):
-        of = scored[scored["options"] > position]
-        chosen = (of["chosen_position"] == position).astype(float)
-        rows.append((f"position_share_{position + 1}", float(chosen.mean()), float(chosen.sem())))  # type: ignore[arg-type]
-        apart += abs(chosen.mean() - (of["answer_position"] == position).mean())
-    if scored["options"].nunique() == 1:
-        rows.append(("position_bias", apart / 2, float("nan")))
-    return rows
 
 
 def strict(said: str, options: Sequence[str]) -> str:

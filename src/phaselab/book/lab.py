@@ -79,9 +79,9 @@ class Lab:
         table.attrs["layer"] = self.study.phases.layer  # which stands for each model
         return table
 
-    def controls(self) -> pd.DataFrame:
-        """The table of controls; same columns, ``task`` names the model."""
-        return curves.gather([self.result("controls") / STAGES["controls"].table])
+    def controls(self, model: str = "") -> pd.DataFrame:
+        """The table of controls of a model; same columns, ``task`` names the model."""
+        return curves.gather([self.result("controls", model=model) / STAGES["controls"].table])
 
     def voxels(self, checkpoint: Checkpoint | None = None) -> dict[str, dict[str, np.ndarray]]:
         """Per-voxel scores: subject -> {r, p, significant, alpha: (n_layers, n_voxels), layers}."""
@@ -101,10 +101,10 @@ class Lab:
         """What a checkpoint answered, one row per item."""
         return pd.read_parquet(self.result("behaviour", checkpoint) / "items.parquet")
 
-    def loss(self) -> pd.DataFrame:
-        """Loss on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""
-        if self.model.train or self.model.folder:
-            record = self.bench.folder(self.model) / "training.json"
+    def loss(self, model: str = "") -> pd.DataFrame:
+        """Loss of a model on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""
+        if (chosen := self._chosen(model)).train or chosen.folder:
+            record = self.bench.folder(chosen) / "training.json"
             if record.is_file():
                 return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
         return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])

@@ -3,7 +3,7 @@
 Layout of ``published/<study>/``, with no weights and no text of a corpus in it::
 
     study.yaml            the study
-    curves.parquet        all curves; numbers rounded to five digits
+    curves.parquet        all curves; numbers rounded to four digits
     controls.parquet      the controls of each model
     phases.parquet        the verdicts when it was published
     loss.parquet          held-out loss of the models that were trained
@@ -30,7 +30,7 @@ from phaselab import __version__
 from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.results import CURVE_COLUMNS, MANIFEST, check, read_manifest, write_folder, write_table
+from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.pool import status
@@ -53,19 +53,16 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         told = (", ".join(f"{name} {shown(value)}" for name, value in row.items() if value) for row in rows)
         right = f"all of it current: phaselab run {study.name}"
         expect(False, f"{study.where}: results", "\n  " + "\n  ".join(told) + "\n ", right, StudyError)
-    folder, labs = root / study.name, {name: Lab(study, bench.store, bench.data, name) for name in lab.models}
-    tables = {
-        "curves": lab.curves("all"),
-        "controls": pd.concat([of.controls() for of in labs.values()], ignore_index=True),
-        "phases": lab.verdicts(),
-        "loss": pd.concat([of.loss().assign(model=name) for name, of in labs.items()], ignore_index=True),
-    }
+    folder, tables = root / study.name, {"curves": lab.curves("all"), "phases": lab.verdicts()}
+    tables["controls"] = pd.concat([lab.controls(name) for name in lab.models], ignore_index=True)
+    tables["loss"] = pd.concat([lab.loss(name).assign(model=name) for name in lab.models], ignore_index=True)
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
-    # Stages that do not say their seconds count nothing; training is from a model's first checkpoint to its last.
-    stages = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places)
-    folders = [bench.folder(model) for model in study.models if model.train]
-    times = [[path.stat().st_mtime for path in at.glob("*/manifest.json")] for at in folders]
-    trained = sum(max(of) - min(of) for of in times)
+    # Stages that do not say their seconds count nothing; training may have paused: its steps times the median of one.
+    stages, trained = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places), 0.0
+    for at in (bench.folder(model) for model in study.models if model.train):
+        made = {path.stat().st_mtime: read_manifest(path.parent) for path in at.glob("step*/manifest.json")}
+        step = np.array([made[time]["checkpoint"]["step"] for time in sorted(made)])
+        trained += float(np.median(np.diff(sorted(made)) / np.diff(step))) * step[-1]
     about = {
         "command": f"phaselab run {study.name}",
         "commit": commit(),
@@ -80,10 +77,10 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
     with write_folder(folder, {"study": study.name, "data": lab.data_digest}, **about) as aside:
         for name, table in tables.items():
             numbers = table.select_dtypes("float").columns
-            table[numbers] = table[numbers].map(lambda value: float(f"{value:.5g}"))
+            table[numbers] = table[numbers].map(lambda value: float(f"{value:.4g}"))
             write_table(table, aside / f"{name}.parquet")
-        text = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
-        (aside / "study.yaml").write_text(text, encoding="utf-8")
+        content = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
+        (aside / "study.yaml").write_text(content, encoding="utf-8")
         large = {path.name: size for path in aside.iterdir() if (size := path.stat().st_size) > LARGEST}
         expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     return folder
@@ -117,13 +114,13 @@ class PublishedLab(Lab):
         table.attrs["layer"] = self.study.phases.layer
         return table
 
-    def controls(self) -> pd.DataFrame:
+    def controls(self, model: str = "") -> pd.DataFrame:
         table = self.tables["controls"]
-        return table[table["task"] == self.model.name]
+        return table[table["task"] == self._chosen(model).name]
 
-    def loss(self) -> pd.DataFrame:
+    def loss(self, model: str = "") -> pd.DataFrame:
         table = self.tables["loss"]
-        return table[table["model"] == self.model.name].drop(columns="model").reset_index(drop=True)
+        return table[table["model"] == self._chosen(model).name].drop(columns="model").reset_index(drop=True)
 
     def tasks(self, model: str = "") -> list[str]:
         return list(self.provenance["tasks"][self._chosen(model).name])
@@ -143,26 +140,28 @@ class PublishedLab(Lab):
 def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: Path = PUBLISHED) -> pd.DataFrame:
     """How far the results of a rerun are from the published ones: a row per model, checkpoint, perspective and measure.
 
-    Columns: model, checkpoint, perspective, measure, rows, largest difference (absolute; inf for a row or a number that
-    only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one, made
-    if need be: a model is trained up to it.
+    Columns: model, checkpoint, perspective, measure, rows, largest difference (relative for numbers above 1; inf for
+    what only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one,
+    made if need be: a model is trained up to it.
     """
     study, folder = bench.study, root / bench.study.name
-    expect((folder / MANIFEST).is_file(), "study", repr(study.name), f"one with tables in {root}", StudyError)
-    published, here = pd.read_parquet(folder / "curves.parquet"), list[Path]()
+    state, right = check(folder, read_manifest(folder).get("inputs", {})), f"one with tables in {root}, as written"
+    expect(state, "study", f"{study.name!r} ({state.why})", right, StudyError)
+    published, files = pd.read_parquet(folder / "curves.parquet"), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):
             stages = [s for s in STAGES.values() if s.scope == "checkpoint" and s.perspective and s.asked(study, model)]
             if revision:
                 bench.make(model, at, stages)
-            here += [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
-    expect(here, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
-    rerun = pd.concat(map(pd.read_parquet, here), ignore_index=True)
+            files += [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
+    expect(files, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
+    rerun = pd.concat(map(pd.read_parquet, files), ignore_index=True)
     by = ["model", "checkpoint", "perspective", "measure"]
     same = published.merge(rerun[by[:3]].drop_duplicates())
     both = rerun.merge(same, on=KEYS, how="outer", suffixes=("", "_published"))
-    apart, unknown = (both["value"] - both["value_published"]).abs(), both[["value", "value_published"]].isna()
-    apart = apart.mask(unknown.all(axis=1), 0.0).fillna(np.inf)
+    values = both[["value", "value_published"]]
+    apart = values.diff(axis=1).iloc[:, 1].abs() / values["value_published"].abs().clip(lower=1)
+    apart = apart.mask(values.isna().all(axis=1), 0.0).fillna(np.inf)
     told = both[by].assign(apart=apart).groupby(by, sort=False)["apart"].agg(["size", "max"]).reset_index()
     return told.rename(columns={"size": "rows", "max": "largest difference"})
 

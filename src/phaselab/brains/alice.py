@@ -13,8 +13,6 @@ impulses as high as what is said of the word, less the mean, are convolved with 
 as published, the mean over subjects, whose series differ in the fourth digit. All are z-scored.
 """
 
-from __future__ import annotations
-
 import io
 from functools import cache
 from itertools import pairwise

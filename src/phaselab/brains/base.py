@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
+from phaselab.results import numbers, read_table
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import Stimulus
 from phaselab.study import BRAIN_SECTIONS, BrainSpec
@@ -130,3 +132,32 @@ class brain:  # it is written as a decorator
 def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:
     """The data of a study's section ``brain``, below the folder `data`; ``DataMissing`` says what to fetch."""
     return BRAINS[spec.name].load(spec, data)
+
+
+def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of a subject's responses that a study's ``voxels`` takes, ascending, and the region of each.
+
+    `wanted`: ``all``; so many, evenly spaced; or a table of ``subject``, ``voxel`` (one of `known`) and ``roi``.
+    """
+    n, columns = len(known), np.arange(len(known))
+    if isinstance(wanted, Path):
+        table = read_table(wanted, "subject", "voxel", "roi")
+        own = table[table["subject"] == subject]
+        columns = pd.Index(known).get_indexer(numbers(own["voxel"], f"{wanted}: voxel"))
+        wrong = own["voxel"][(columns < 0) | own["voxel"].duplicated()].tolist()
+        right = f"some of the {n} of the mask, each once"
+        expect(len(own) and not wrong, f"{wanted}: voxels of {subject}", wrong, right)
+        return np.sort(columns), own["roi"].to_numpy()[np.argsort(columns)]
+    if isinstance(wanted, int):
+        expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
+        columns = np.arange(wanted) * n // wanted
+    return columns, np.full(len(columns), "brain")
+
+
+def constant_voxels(of_runs: Iterable[Array], columns: np.ndarray) -> list[int]:
+    """Those of the `columns`, ascending, of a subject's responses (n_trs, n_voxels) that do not vary in some run."""
+    same = set[int]()
+    for values in of_runs:
+        few = columns[np.ptp(values[:: max(1, len(values) // 8)][:, columns], axis=0) == 0]  # reads little of the file
+        same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
+    return sorted(same)

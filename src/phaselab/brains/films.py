@@ -13,12 +13,12 @@ import pandas as pd
 from pydantic import Field
 from scipy.io import loadmat
 
-from phaselab.brains.base import Array, BrainData, Group, brain
+from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, constant_voxels
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import read_text, refuse_pointer
 from phaselab.lazy import View
-from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
+from phaselab.results import digest_file, read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events
 from phaselab.study import Beside, BrainSpec, digest_of
 
@@ -114,23 +114,12 @@ class Films:
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
         """The columns of a subject's copies that are taken, ascending, and the region of each."""
         mask, wanted = mask_of(self.path("mask", subject)), self.section.voxels
-        n, columns = len(mask), np.arange(len(mask))
-        if isinstance(wanted, Path):
-            table = read_table(wanted, "subject", "voxel", "roi")
-            own = table[table["subject"] == subject]
-            columns = pd.Index(mask + 1).get_indexer(numbers(own["voxel"], f"{wanted}: voxel"))
-            wrong = own["voxel"][(columns < 0) | own["voxel"].duplicated()].tolist()
-            right = f"some of the {n} of the mask, each once"
-            expect(len(own) and not wrong, f"{wanted}: voxels of {subject}", wrong, right)
-            return np.sort(columns), own["roi"].to_numpy()[np.argsort(columns)]
-        if isinstance(wanted, int):
-            expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
-            columns = np.arange(wanted) * n // wanted
-        if wanted == "language":
-            stat = vector(path := self.path("localizer", subject), "stat")
-            expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
-            columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
-        return columns, np.full(len(columns), "language" if wanted == "language" else "brain")
+        if wanted != "language":
+            return choose_voxels(wanted, subject, mask + 1)
+        n, stat = len(mask), vector(path := self.path("localizer", subject), "stat")
+        expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
+        columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+        return columns, np.full(len(columns), "language")
 
     def run(self, name: str) -> Run:
         """A run with its texts; where the file lacks its last seconds it is noted."""
@@ -168,12 +157,8 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
         return values if len(columns) == values.shape[1] else View(values, columns=columns)
 
     for subject, (columns, _) in taken.items():
-        same = set[int]()
-        for run in names:
-            values = np.load(copies[subject, run], mmap_mode="r")
-            few = columns[np.ptp(values[:: len(values) // 8][:, columns], axis=0) == 0]  # reads little of the file
-            same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
-        voxels = mask_of(films.path("mask", subject))[sorted(same)]
+        of_runs = (np.load(copies[subject, run], mmap_mode="r") for run in names)
+        voxels = mask_of(films.path("mask", subject))[constant_voxels(of_runs, columns)]
         places = zip(voxels, *np.unravel_index(voxels, SHAPE, order="F"), strict=True)
         told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, x, y, z in places]
         films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)

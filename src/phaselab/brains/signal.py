@@ -4,10 +4,10 @@ from itertools import product
 
 import numpy as np
 
-from phaselab.brains.base import BrainData
+from phaselab.brains.base import Array, BrainData
 from phaselab.errors import expect
-from phaselab.stats import pearson
-from phaselab.stimuli import word_rate
+from phaselab.stats import pearson, unit
+from phaselab.stimuli import resample
 
 #: Share of the voxels whose lag is looked at, for of all the median would lie in the middle where nothing follows;
 #: the greatest lag, seconds; columns of responses that are read together.
@@ -59,18 +59,33 @@ def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
 
 
+def repeats_ceiling(repeats: Array) -> np.ndarray:
+    """Correlation of the mean of (n, n_trs, n_voxels) repeats with what they share; float32 (n_voxels,).
+
+    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two repeats (Spearman 1910, Brown
+    1910): no prediction of the mean can be expected to correlate more with it. 0 where r is not positive.
+    """
+    (n, _, n_voxels), r = repeats.shape, list[np.ndarray]()
+    for start in range(0, n_voxels, COLUMNS):
+        total = sum(unit(one) for one in repeats[:, :, start : start + COLUMNS])  # of squared norm n + n (n - 1) r
+        r.append((np.square(total).sum(axis=0) - n) / (n * (n - 1)))
+    shared = np.maximum(np.concatenate(r), 0)
+    return np.asarray(np.sqrt(n * shared / (1 + (n - 1) * shared)), dtype=np.float32)
+
+
 def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)
     return np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
 
 
 def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
-    """The lag, seconds, and correlation at which "a text begins in this TR" is best followed: medians over voxels."""
+    """The lag, seconds, and correlation at which it is best followed in how many moments of a TR texts begin."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
     expect(not runs[0].items, f"brain {brain.name}: lag", "items without a time axis", "texts that have times")
     r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))
     for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
-        at, said = slice(start, start + COLUMNS), word_rate(run) > 0
+        at, moments = slice(start, start + COLUMNS), np.ones((len(run.texts), 1))
+        said = resample(moments, run, "sum")[run.margin : run.margin + run.n_trs]
         values = np.asarray(brain.responses(subject, run.name)[:, at])
         r[:, at] += [run.n_trs * pearson(said[: run.n_trs - lag], values[lag:]) for lag in range(len(r))]
     best, most = r.argmax(axis=0), r.max(axis=0) / sum(run.n_trs for run in runs)

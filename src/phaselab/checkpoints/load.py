@@ -1,7 +1,5 @@
 """A checkpoint as a model that is ready to be read."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import pickle
@@ -24,7 +22,7 @@ PROBE, FORESIGHT = 8, 1e-4
 
 def load(
     checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
     """The causal language model of a checkpoint, in evaluation mode, and its tokenizer; downloaded first if need be.
 
     Weights come from safetensors, or where there are none from ``pytorch_model*.bin`` through torch's ``weights_only``
@@ -55,7 +53,7 @@ def load(
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # it would cross the progress of a sweep
+    logging.disable_progress_bar()  # it would cross the progress of a sweep
     with _loading(folder, trust_remote_code, names[-1]) as local:
         safe = {"use_safetensors": names[-1].endswith(".safetensors"), "weights_only": True}
         how = {"dtype": getattr(torch, dtype), "output_loading_info": True}
@@ -109,7 +107,7 @@ def _loading(folder: Path, trust_remote_code: bool, weights: str) -> Iterator[di
         raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{more}") from error
 
 
-def foresight(model: PreTrainedModel) -> float:
+def foresight(model: "PreTrainedModel") -> float:
     """How far states of earlier tokens move when the last token is another, as a share of how far its own moves.
 
     0 for a causal network, or rounding: both sequences go through it together, so that experts have the same tokens.

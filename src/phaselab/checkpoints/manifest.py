@@ -74,8 +74,7 @@ def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Pa
         for name, commit in names.items():
             step, tokens, _ = bare.read(name) or (None, None, "")
             rows.append((repository, name, commit, step, filled.get((repository, name)) if tokens is None else tokens))
-    order = list(family.repositories)
-    rows.sort(key=lambda row: (order.index(row[0]), row[3] is None, row[3] or 0, row[1]))
+    rows.sort(key=lambda row: (family.repositories.index(row[0]), row[3] is None, row[3] or 0, row[1]))
     write_table(pd.DataFrame(rows, columns=_COLUMNS).astype({"step": "Int64", "tokens": "Int64"}), out)
     return out
 

@@ -1,7 +1,5 @@
 """What a checkpoint is, which files it is loaded from, what its name says, and how some of many are chosen."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterable
@@ -47,7 +45,7 @@ class Checkpoint:
     def __str__(self) -> str:
         return f"{self.repository} {self.revision}".strip()
 
-    def __lt__(self, other: Checkpoint) -> bool:
+    def __lt__(self, other: "Checkpoint") -> bool:
         return (self.tokens, self.step, self.revision) < (other.tokens, other.step, other.revision)
 
 
@@ -170,7 +168,6 @@ def _evenly_in_log(checkpoints: list[Checkpoint], number: int) -> list[Checkpoin
         return [first, last]
     begin, skipped = (first, 1) if first.tokens > 0 else (inner[0], 0)
     targets = np.geomspace(begin.tokens, last.tokens, number - 1 + skipped)[skipped:-1]
-    distance = np.subtract.outer(np.log(targets), np.log([c.tokens for c in inner])) ** 2
     # The assignment of least squared distance gives each target a checkpoint of its own; nearest ones may be the same.
-    _, taken = linear_sum_assignment(distance)
+    _, taken = linear_sum_assignment(np.subtract.outer(np.log(targets), np.log([c.tokens for c in inner])) ** 2)
     return [first, *(inner[i] for i in sorted(taken)), last]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import typer
 from pydantic import Field
+from rich.progress import MofNCompleteColumn, Progress
 
 from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
 from phaselab.checkpoints.names import is_checkpoint
@@ -15,6 +16,7 @@ from phaselab.cli.models import family_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
+from phaselab.results import read_json, write_file
 from phaselab.study import FeatureSpec, read_section
 
 _WRITTEN = {"delays": "N,N,...", "log10_alphas": "LOW HIGH N"}
@@ -56,7 +58,6 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
     from phaselab import features
     from phaselab.encoding.job import run_lengths
-    from phaselab.results import read_json, write_file
     from phaselab.stages import choose_device
     from phaselab.stimuli import read_words
 
@@ -119,8 +120,6 @@ def encode(job: JobArgument = None, **options: Any) -> None:
 
     phaselab encode --features X.npy --responses Y.npy --runs runs.csv --out scores.parquet
     """
-    from rich.progress import MofNCompleteColumn, Progress
-
     from phaselab.encoding.job import run
     from phaselab.stages import choose_device, one_thread
 

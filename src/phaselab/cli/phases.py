@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 
 from phaselab.cli.common import DataOption, ResultsOption, app
@@ -38,29 +39,29 @@ def phases(
     """
     columns = {"--axis": x, "--y": y, "--by": by, "--stderr": stderr, "--replicates": replicates}
     if Path(source).suffix.lower() in TABLES:
-        return _of_table(home(source), columns, min_effect, out, json_file)
-    given = ", ".join(name for name, value in {**columns, "--min-effect": min_effect, "--out": out}.items() if value)
-    expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
-    import pandas as pd
+        found = _of_table(home(source), columns, min_effect, out)
+    else:
+        from phaselab.book.lab import Lab
 
-    from phaselab.book.lab import Lab
+        given = ", ".join(name for name, of in {**columns, "--min-effect": min_effect, "--out": out}.items() if of)
+        expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
+        study, store = load_study(source), Store(results)
+        lab, tables = Lab(study, store, data), []
+        for name in (*lab.models, *lab.seeds):
+            verdict = lab.phases(name)
+            tables.append(verdict.table.assign(study=study.name))
+            typer.echo(verdict.statement + (f" ({'; '.join(verdict.notes)})" if verdict.notes else ""))
+        table, path = pd.concat(tables, ignore_index=True), store.study(study.name) / "phases.parquet"
+        write_table(table, path)
+        typer.echo(path)
+        found = {"study": study.name, "rule": study.phases.model_dump(mode="json"), "phases": table}
+    if json_file:  # tables as lists of rows, NaN as null
+        frames = {name: of for name, of in found.items() if isinstance(of, pd.DataFrame)}
+        write_json(found | {name: json.loads(of.to_json(orient="records")) for name, of in frames.items()}, json_file)
+        typer.echo(json_file)
 
-    study, store = load_study(source), Store(results)
-    lab, tables = Lab(study, store, data), []
-    for name in (*lab.models, *lab.seeds):
-        verdict = lab.phases(name)
-        tables.append(verdict.table.assign(study=study.name))
-        typer.echo(verdict.statement + (f" ({'; '.join(verdict.notes)})" if verdict.notes else ""))
-    table = pd.concat(tables, ignore_index=True)
-    path = store.study(study.name) / "phases.parquet"
-    write_table(table, path)
-    typer.echo(path)
-    if json_file:
-        rule = study.phases.model_dump(mode="json")
-        _write_json(json_file, {"study": study.name, "rule": rule, "phases": table})
 
-
-def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path | None, json_file: Path | None) -> None:
+def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path | None) -> dict[str, Any]:
     from phaselab import figures
     from phaselab.phases import fit_table
 
@@ -81,18 +82,6 @@ def _of_table(path: Path, columns: dict[str, str], min_effect: float, out: Path 
             figure.savefig(folder / f"{name}{page}.png")
             made.append(f"{name}{page}.png")
     statements = {", ".join(key) or path.name: fitted.said(key) for key in fitted.fits}
-    for name, said in statements.items():
-        typer.echo(f"{name}: {said}")
-    for name in made:
-        typer.echo(folder / name)
-    if json_file:
-        _write_json(json_file, {"table": path.name, "statements": statements, "moves": fitted.moves})
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write tables as lists of rows, NaN as null."""
-    import pandas as pd
-
-    rows = {name: json.loads(t.to_json(orient="records")) for name, t in content.items() if isinstance(t, pd.DataFrame)}
-    write_json(content | rows, path)
-    typer.echo(path)
+    for line in (*map(": ".join, statements.items()), *(folder / name for name in made)):
+        typer.echo(line)
+    return {"table": path.name, "statements": statements, "moves": fitted.moves}

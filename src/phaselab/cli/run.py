@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
+from rich.progress import Progress
 from rich.table import Column, Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
@@ -125,8 +126,6 @@ def train(
     data: DataOption = None,
 ) -> None:
     """Train one model of a study and print where its checkpoints lie."""
-    from rich.progress import Progress
-
     from phaselab.stages import Workbench
 
     loaded = load_study(study)

@@ -4,8 +4,6 @@ Pooch gives a file its name when its digest is right. What is added: a cut trans
 or the next one; free disk is asked for first; what was checked is not read again; two processes do each other no harm.
 """
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 import threading

@@ -87,10 +87,10 @@ class _GroupFit:
             warnings.warn(f"{noisy}; folds are weighted by their length", stacklevel=4)
         # Of equally good alphas the solver takes the first: here the largest.
         self.alphas = np.logspace(*spec.log10_alphas)[::-1]
-        self.targets = [
-            Targets.survey(group, Splits(len(train), tuple(inner_folds(train, parts, spec, seed))), train, test=test)
-            for train, test in self.folds
-        ]
+        self.targets = []
+        for train, test in self.folds:
+            splits = Splits(len(train), tuple(inner_folds(train, parts, spec, seed)))
+            self.targets.append(Targets.survey(View(group, train), splits, View(group, test)))
         for bad in sorted(i for part in self.targets for i, why in part.left_out.items() if why == NOT_FINITE):
             group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
@@ -143,8 +143,7 @@ class _GroupFit:
         ends = np.cumsum([part.n_test for part in self.targets])
         alpha = np.empty((len(self.folds), n_voxels))
         with tempfile.TemporaryFile() as file:
-            waiting = np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels))
-            rows = np.split(waiting, ends[:-1])
+            rows = np.split(np.memmap(file, np.float32, "w+", shape=(int(ends[-1]), n_voxels)), ends[:-1])
             for k in each_fold:
                 plan = plan if k == 0 else self._plan(X, k)
                 size = batch_size([plan], n_test, n_voxels, memory, more)
@@ -174,8 +173,8 @@ def shuffled_stimulus(
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
-        enough = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", enough)
+        right = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", right)
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):

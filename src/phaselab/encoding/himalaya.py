@@ -99,9 +99,8 @@ def _explained(spaces: list[Space], group: Group, parts: np.ndarray, spec: Encod
     shares = np.array(list(product(*(weights for _, weights in spaces))))
     params = BATCHES | {"n_iter": shares / shares.sum(axis=1, keepdims=True), "progress_bar": False}
     params |= {"warn": False, "alphas": np.logspace(*spec.log10_alphas)}
-    # Weights and their refits, and responses with their predictions, float64.
-    each = 8 * (3 * sum(values.shape[1] for values, _ in spaces) + 8 * n_trs)
-    size = max(1, int(spec.memory * 2**30 / each))
+    # Numbers of 8 bytes: weights and their refits, responses with their predictions.
+    size = max(1, int(spec.memory * 2**27 / (3 * sum(values.shape[1] for values, _ in spaces) + 8 * n_trs)))
     r2 = np.zeros((len(folds), n_voxels))
     with backend(device):
         for columns in batches(n_voxels, size):

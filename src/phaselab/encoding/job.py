@@ -17,7 +17,7 @@ from phaselab.errors import expect
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
 from phaselab.stats import check_ceiling
-from phaselab.stimuli import convolve, delayed
+from phaselab.stimuli import convolved
 
 #: Columns of the table of scores, a row per subject, layer and voxel.
 COLUMNS = ["subject", "layer", "voxel", "roi", "r", "p", "significant", "alpha", "r_normalised", "note"]
@@ -54,7 +54,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
 
     def of_layer(number: int) -> Lazy[str, np.ndarray]:
         array, at = list(layers.values())[number]
-        return Lazy(runs, lambda name: _moved(job, array[(*at, runs[name])]))
+        return Lazy(runs, lambda name: convolved(array[(*at, runs[name])], job.tr or 0, job)[job.trim :])
 
     # Before hours are spent on other layers.
     for number, label in enumerate(layers):
@@ -130,8 +130,7 @@ def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, 
         if n in array.shape[1:] + array.shape[:-1] and array.shape[-2] != n:
             fits, order = False, ("" if len(array.shape) == 2 else f", (LAYERS, {array.shape.index(n)}, FEATURES)")
             axes = f"beside responses of shape {responses.shape}: on another axis? numpy.transpose(X{order})"
-        expected = f"({rows}, features) or (layers, {rows}, features), {axes}"
-        expect(fits, array.where, f"shape {array.shape}", expected)
+        expect(fits, array.where, f"shape {array.shape}", f"({rows}, features) or (layers, {rows}, features), {axes}")
         prefix = "" if len(arrays) == 1 and not array.label else f"{array.name}:"
         several = array.shape[:-2]
         labels = [f"{prefix}{n}" for n in array.about.get("layers", range(*several))] if several else [array.name]
@@ -167,8 +166,7 @@ def run_lengths(path: Path) -> dict[str, int]:
         first, table = first[first != first.shift()], table.assign(n_trs=1)
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
-    lengths = table.groupby("run", sort=False)["n_trs"].sum()
-    return {str(run): int(n) for run, n in lengths.items()}
+    return {str(run): int(n) for run, n in table.groupby("run", sort=False)["n_trs"].sum().items()}
 
 
 def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
@@ -237,14 +235,6 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], observed=True, sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes
-
-
-def _moved(job: EncodeJob, values: np.ndarray) -> np.ndarray:
-    if job.tr is not None:
-        values = convolve(values, job.tr)
-    elif job.hemodynamics in ("average", "stack"):
-        values = delayed(values, job.hemodynamics, job.delays)
-    return values[job.trim :]
 
 
 def _table(

@@ -104,7 +104,7 @@ class Batch:
 class Targets:
     """Responses, and what of them does not depend on features; made by ``Targets.survey``."""
 
-    sources: list[tuple[Any, Any]]  # arrays and their rows: the training set, then the test set if there is one
+    sources: list[Any]  # arrays of the training set, then of the test set if there is one
     splits: Splits
     n_test: int
     left_out: dict[int, str]  # target -> why it is not fitted
@@ -117,45 +117,38 @@ class Targets:
     test_constant: np.ndarray  # (n_targets,) constant in the test set
 
     @classmethod
-    def survey(
-        cls, Y: Any, splits: Splits, train: np.ndarray | None = None, Y_test: Any = None, test: np.ndarray | None = None
-    ) -> Self:
+    def survey(cls, Y: Any, splits: Splits, Y_test: Any = None) -> Self:
         """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
 
-        Y : (n_rows, n_targets) numpy array, memory map, Zarr or HDF5 array, read in batches of columns.
-        train : (splits.n,) ascending rows of `Y` that are the training set; None: all.
-        Y_test, test : held-out responses and their rows; `Y_test` None: `Y` when `test` is given, else nothing.
+        Y, Y_test : (n, n_targets) of the training set, and held-out ones or None: numpy array, memory map, Zarr or HDF5
+            array, or a ``View`` of some of its rows; read in batches of columns.
         """
-        known = {"Y": (Y, train), "Y_test": (Y if Y_test is None and test is not None else Y_test, test)}
-        sources, lengths = list[tuple[Any, Any]](), list[int]()
-        for name, (values, rows) in known.items():
-            if values is None:
-                continue
+        known = {"Y": Y, **({} if Y_test is None else {"Y_test": Y_test})}
+        for name, values in known.items():
             check_real(values, name)
             expect(len(values.shape) == 2, name, f"shape {tuple(values.shape)}", "(samples, targets)")
             width, n_targets = values.shape[1], Y.shape[1]
             expect(width == n_targets, name, f"{width} targets", f"{n_targets} as in Y")
-            sources.append((values, slice(None) if rows is None else rows))
-            lengths.append(values.shape[0] if rows is None else len(rows))
-        expect(lengths[0] == splits.n, "Y", f"{lengths[0]} samples", f"{splits.n} as in X")
+        sources = [*known.values()]
+        n, *n_test = (values.shape[0] for values in sources)
+        expect(n == splits.n, "Y", f"{n} samples", f"{splits.n} as in X")
         at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
         parts = []
         for start in range(0, n_targets, at_once):
             columns = np.arange(start, min(start + at_once, n_targets))
-            parts.append(_look(splits, *(_read(*source, columns) for source in sources)))
+            parts.append(_look(splits, *(_read(source, columns) for source in sources)))
         finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
-        kept = np.setdiff1d(np.arange(n_targets), out)
-        return cls(sources, splits, sum(lengths[1:]), left_out, kept, *found)
+        return cls(sources, splits, sum(n_test), left_out, np.setdiff1d(np.arange(n_targets), out), *found)
 
     def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
         """These of the kept targets, in ascending order."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
-        def ready(source: tuple[Any, Any]) -> torch.Tensor:
+        def ready(source: Any) -> torch.Tensor:
             # A mean that is large against the variance must go before rounding.
-            values = torch.from_numpy(_read(*source, columns))
+            values = torch.from_numpy(_read(source, columns))
             values = values.to(torch.promote_types(values.dtype, dtype))
             values = values - torch.from_numpy(mean).to(values.dtype)
             if (scale != 1).any():
@@ -169,11 +162,10 @@ class Targets:
         return Batch(Y, held[0] if held else None, sums, squares)
 
 
-def _read(values: Any, rows: Any, columns: np.ndarray) -> np.ndarray:
-    """(n_rows, n_columns) of an array that may be larger than memory, float32 or float64; `columns` ascend."""
-    values = View(values, columns=columns)[:, :][rows]
-    kind = values.dtype if values.dtype in (np.float32, np.float64) else np.float64
-    return np.require(values, kind, ["C", "W"])
+def _read(values: Any, columns: np.ndarray) -> np.ndarray:
+    """(n, n_columns) of an array that may be larger than memory, float32 or float64; `columns` ascend."""
+    values = View(values, columns=columns)[:, :]
+    return np.require(values, values.dtype if values.dtype in (np.float32, np.float64) else np.float64, ["C", "W"])
 
 
 def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
@@ -292,8 +284,7 @@ class Plan:
             held = _features(X_test, "X_test", self.device)
             expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
             self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
-        parts = [U[rows] for rows in splits.slices]
-        known = [(part.T @ part, part.sum(0)) for part in parts]
+        known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
         sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
         self.folds = [self._fold(train, validation) for train, validation in sets]
 

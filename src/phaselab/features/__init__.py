@@ -172,8 +172,7 @@ def _windows(first: np.ndarray, last: np.ndarray, room: int, spec: FeatureSpec) 
         stop = min(len(first), new + spec.stride + (spec.window if new == 0 else 0))
         # New texts that crowd out their own left context would be read as if they began the story.
         most = room if new == 0 else max(1, room // 2)
-        fitting = int(np.searchsorted(last[new:stop] - first[new], most, side="right"))
-        stop = new + max(1, fitting)
+        stop = new + max(1, int(np.searchsorted(last[new:stop] - first[new], most, side="right")))
         wished, right = int(first[max(0, new - spec.window)]), int(last[stop - 1])
         yield wished, max(wished, right - room), right, new, stop
         new = stop
@@ -346,8 +345,7 @@ def extract(
         say(f"{name}: no token begins a pass but the text's own first one, which {told}")
     if spec.empty == "carry":  # what is there before, unless a run or a narrative begins
         begins = [new for run in stimulus.runs for new in (True, *run.starts[1:])[: len(run.texts)]]
-        keeps = there | np.array(begins, dtype=bool)
-        rows = rows[np.maximum.accumulate(np.where(keeps, np.arange(len(rows)), 0))]
+        rows = rows[np.maximum.accumulate(np.where(there | np.array(begins, dtype=bool), np.arange(len(rows)), 0))]
     runs = np.array([run.name for run in stimulus.runs for _ in run.texts], dtype=str)
     return Features(Lazy(layers, lambda layer: np.asarray(states()[layers.index(layer)][rows])), runs, there, notes)
 
@@ -410,7 +408,7 @@ def to_trs(
     for run in stimulus.runs:
         fewer = f"fewer than its {run.n_trs} TRs"
         expect(run.n_trs > run.dropped(spec.trim), f"run {run.name}: trim", spec.trim, fewer)
-    for tr in {run.tr for run in stimulus.runs if spec.trim < stimuli.carried(run.tr, spec)}:
+    for tr in {run.tr for run in stimulus.runs if spec.trim + run.margin < stimuli.carried(run.tr, spec)}:
         first = f"but {stimuli.carried(tr, spec)} TRs of {tr:g} s have a part of what is in the first one"
         say(f"features.trim: {spec.trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
 

@@ -4,7 +4,6 @@ One that shows brain data takes ``simulated`` and says so in the picture itself.
 styles as well as colours; white is behind them in light and in dark pages.
 """
 
-# ruff: noqa: F401, F403  (each module lists its figures in its own __all__)
 from phaselab.curves import *
 from phaselab.figures.brain import *
 from phaselab.figures.drawing import SIMULATED, TokenAxis

@@ -20,6 +20,8 @@ __all__ = ["by_layer", "by_region", "on_surface", "similarity_matrices", "surfac
 Arrays = Mapping[str, np.ndarray]
 #: Vertices of one hemisphere of fsaverage5.
 HEMISPHERE = 10242
+#: What a regressor is, before and after, that counts words.
+WORDS = ("words in the TR", "the same after the haemodynamic response")
 
 
 @draw.styled
@@ -51,11 +53,7 @@ def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> F
 
 @draw.styled
 def words_on_grid(
-    run: Run,
-    first: float,
-    before: np.ndarray,
-    after: np.ndarray,
-    names: tuple[str, str] = ("words in the TR", "the same after the haemodynamic response"),
+    run: Run, first: float, before: np.ndarray, after: np.ndarray, names: Sequence[str] = WORDS
 ) -> Figure:
     """Words at their onsets over the TR grid, 20 s from `first` on, and a regressor (n_trs,) `before` and `after`."""
     fig, last = draw.new_figure(3.9), first + 20

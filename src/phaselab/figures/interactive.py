@@ -1,6 +1,7 @@
 """Figures to explore, by plotly: each holds all that it needs and asks for nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -22,11 +23,8 @@ HOVER = (
 #: Millimetres between the hemispheres of the cortex, so that both can be seen from the inside too.
 APART = 24
 EYES = {"left": (-1.9, 0, 0.2), "right": (1.9, 0, 0.2), "top": (0, -0.01, 2.1), "back": (0, -2.1, 0.3)}
-
-
-def _text(label: object) -> str:
-    """A label as plotly, which reads a little HTML, draws it as it stands."""
-    return escape(str(label), quote=False)
+#: A label as plotly, which reads a little HTML, draws it as it stands.
+_text = partial(escape, quote=False)
 
 
 def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
@@ -45,12 +43,7 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def phase_interactive(
-    curves: pd.DataFrame,
-    models: pd.DataFrame,
-    *,
-    simulated: bool,
-    transitions: pd.DataFrame | None = None,
-    tasks: Mapping[str, Sequence[str]] | None = None,
+    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, transitions: pd.DataFrame, tasks: query.Tasks
 ) -> Any:
     """The phase figure to explore: a list to choose the model (and its `tasks`), a legend to switch measures."""
     import plotly.express as px
@@ -62,7 +55,7 @@ def phase_interactive(
         return np.log10(np.maximum(tokens, 10**zero))
 
     labels = models[models["model"].isin(curves["model"])].set_index("model")["label"]
-    own = {model: query.of_tasks(curves[curves["model"] == model], (tasks or {}).get(model)) for model in labels.index}
+    own = {model: query.of_tasks(curves[curves["model"] == model], tasks.get(model)) for model in labels.index}
     table = pd.concat([_curves_of(rows).assign(model=model) for model, rows in own.items()], ignore_index=True)
     table = table.assign(at=place(table["tokens"]), amount=table["tokens"].map(query.amount))
     table = table.assign(up=table["high"] - table["value"], down=table["value"] - table["low"])
@@ -79,7 +72,7 @@ def phase_interactive(
     # Plotly counts panels from below: the brain's is the second.
     line: dict[str, Any] = {"type": "line", "y0": 0, "y1": 1, "line": {"color": GREY, "width": 1, "dash": "dot"}}
     shapes: dict[str, list[Any]] = {model: [] for model in labels.index}
-    for move in [] if transitions is None else query.each_row(transitions[transitions["model"].isin(labels.index)]):
+    for move in query.each_row(transitions[transitions["model"].isin(labels.index)]):
         x, panel = place(move.tokens), "y2 domain" if move.perspective == "brain" else "y domain"
         shapes[move.model].append(line | {"x0": x, "x1": x, "xref": "x", "yref": panel})
     ticks = axis.ticks()

@@ -1,7 +1,5 @@
 """Curves over training, on one axis of tokens: of one model, of several side by side, and from anywhere."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -63,7 +61,7 @@ def perspectives(
     simulated: bool,
     transitions: pd.DataFrame | None = None,
     phases: pd.DataFrame | None = None,
-    tasks: Sequence[str] | None = None,
+    tasks: query.Names = None,
     best_monotone: bool = False,
 ) -> Figure:
     """The phase figure: brain, behaviour and internal states of one model on one token axis.
@@ -221,9 +219,7 @@ def loss_curve(losses: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 @draw.styled
-def across_models(
-    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
-) -> Figure:
+def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: query.Names = None) -> Figure:
     """Brain score, instruction following and accuracy (mean of `tasks`, default: all) of the models of ``families``."""
     curves, models = query.of_tasks(curves, tasks), models[models["model"].isin(curves["model"])]
     colours = draw.looks(models["group"].unique())
@@ -244,11 +240,10 @@ def by_seeds(
 
     Bands are Student's intervals over seeds: what they say is about training, not about people.
     """
-    drawn = []
+    seeds, drawn = [(m, n, name) for name, own in groups.items() for n, m in enumerate(own)], []
     for measure in measures:
-        curve_of = {m: query.model_curve(curves[curves["model"] == m], measure) for own in groups.values() for m in own}
-        each = [curve_of[m].assign(line=name, unit=n) for name, own in groups.items() for n, m in enumerate(own)]
-        rows = pd.concat(each)[["line", "unit", "tokens", "value"]]
+        each = _of_models(curves, pd.DataFrame(seeds, columns=["model", "label", "group"]), measure)
+        rows = each.rename(columns={"line": "unit", "group": "line"})[["line", "unit", "tokens", "value"]]
         drawn.append(_of_measure(curves, measure, query.interval_over(rows, by=("line", "tokens")), thin=rows))
     note = f"{max(map(len, groups.values()))} seeds, 95 % intervals over seeds; thin: each seed"
     return draw.panels(drawn, draw.looks(groups), room=1.9, note=note, simulated=simulated)
@@ -264,9 +259,8 @@ def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simu
     drawn, level = [], 0.0 if level_name else np.nan
     for over, own in rows.groupby("over", sort=False):
         mean, thin = query.interval_over(own, by=("line", "tokens")), own.assign(unit=own["replicate"])
-        few = own.groupby("line")["replicate"].nunique().max() <= 6  # more are a thicket
-        title = f"mean over {' or '.join(map(str, sorted({*mean['n']})))} {over}"
-        drawn.append(draw.Panel(mean, title, unit, thin=thin if few else None, level=level, level_name=level_name))
+        few, n = mean["n"].max() <= 6, " or ".join(map(str, sorted({*mean["n"]})))  # more lines are a thicket
+        drawn.append(draw.Panel(mean, f"mean over {n} {over}", unit, thin if few else None, level, level_name))
     note = "bands: 95 % intervals over what the panel's title names; thin, where these are few: each of them"
     return draw.panels(drawn, draw.looks(rows["line"].unique()), room=2.1, note=note, simulated=simulated)
 
@@ -275,6 +269,7 @@ def _of_measure(curves: pd.DataFrame, measure: str, rows: pd.DataFrame, **rest: 
     """A panel of several models: the brain score with the layer that stands for them, accuracy beside chance."""
     if measure != "brain":
         level = query.chance_level(curves) if measure == "accuracy" else np.nan
+        measure = {"probes": "probe_advantage"}.get(measure, measure)
         return draw.Panel.of(measure, rows, level=level, level_name="chance", **rest)
     layers = {query.brain_layer(own) for _, own in curves.groupby("model")}
     depth = f", layer {layers.pop()}" if len(layers) == 1 else ", one depth"
@@ -289,9 +284,7 @@ def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.D
 
 
 @draw.styled
-def final_scores(
-    curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: Sequence[str] | None = None
-) -> Figure:
+def final_scores(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: query.Names = None) -> Figure:
     """The last checkpoint of every model with its interval; a difference between groups counts beyond that of seeds."""
     curves = query.of_tasks(curves, tasks)
     names = {

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 
 from phaselab.stats import pearson
 from phaselab.study import Training
 from phaselab.texts.base import TextSource
+from phaselab.texts.predictable import n_grams
 
 ORDER = 3  #: longest n-gram
 PRIOR = 4.0  #: occurrences that the shorter n-gram's probability is worth in the longer one's
@@ -17,26 +17,21 @@ ROWS = 32  #: of held-out text
 
 
 class Counts(NamedTuple):
-    """How often each n-gram of a text occurs, by its number (`_keys`), n = 0 (the text's length) to 3."""
+    """How often each n-gram of a text occurs, by its number (`n_grams`), n = 0 (the text's length) to 3."""
 
     vocabulary: int
     tables: tuple[pd.Series, ...]
 
     def of(self, ids: np.ndarray, n: int) -> np.ndarray:
         """How often the `n`-gram that ends at each token occurs; int64 (rows, columns - n + 1)."""
-        keys = _keys(ids, n, self.vocabulary)
+        keys = n_grams(ids, n, self.vocabulary)
         return self.tables[n].reindex(keys.ravel(), fill_value=0).to_numpy().reshape(keys.shape)
-
-
-def _keys(ids: np.ndarray, n: int, vocabulary: int) -> np.ndarray:
-    """One number an n-gram, int64 (rows, columns - n + 1)."""
-    return np.asarray(sliding_window_view(ids, n, axis=1) @ vocabulary ** np.arange(n, dtype=np.int64)[::-1])
 
 
 def count(source: TextSource, training: Training, batches: int, vocabulary: int) -> Counts:
     """Count the n-grams of the first `batches` steps of training; none reaches over a row's end."""
     text = np.concatenate([source.batch(step, training.batch, training.context) for step in range(batches)])
-    keys = [_keys(text, n, vocabulary).ravel() for n in range(1, ORDER + 1)]
+    keys = [n_grams(text, n, vocabulary).ravel() for n in range(1, ORDER + 1)]
     return Counts(vocabulary, (pd.Series([text.size]), *(pd.Series(of).value_counts() for of in keys)))
 
 

@@ -83,20 +83,22 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
     # One-hot columns of classes, values as one column; all in one matrix (m, all outputs).
     outputs = [np.eye(t.classes)[c] if t.classes else c[:, None] for t in group for c in t.codes]
     ends, ridge = np.cumsum([o.shape[1] for o in outputs])[:-1], Ridge(x, np.concatenate(outputs, axis=1), fold)
-    scores: list[dict[str, list[float]]] = [{} for _ in group]
+    scores = dict[tuple[str, str], list[float]]()
     for test in range(n_folds):
         choose = (test + 1) % n_folds
         # The penalty is chosen on the next fold, by a fit that saw neither that one nor the test fold; of two folds
         # the one that is fitted must do, for the test fold may not choose.
         inner = (test, choose) if n_folds > 2 else (test,)
         tried = iter(np.split(ridge.predict(inner, choose, PENALTIES), ends, axis=2))
-        best = [_best(next(tried), codes[fold == choose], t.classes) for t in group for codes in t.codes]
-        # Only penalties that were chosen are fitted again.
+        true = [(codes[fold == choose], target.classes) for target in group for codes in target.codes]
+        quality = np.array([[_score(guess, *of) for guess in next(tried)] for of in true])  # (outputs, penalties)
+        # Of equally good penalties the largest; only those that were chosen are fitted again.
+        best = len(PENALTIES) - 1 - quality[:, ::-1].argmax(axis=1)
         chosen, of = np.unique(best, return_inverse=True)
         fitted = np.split(ridge.predict((test,), test, PENALTIES[chosen]), ends, axis=2)
         guesses = iter([outputs[k] for outputs, k in zip(fitted, of, strict=True)])
         outer, within = fold != test, ~np.isin(fold, inner)
-        for target, of_target in zip(group, scores, strict=True):
+        for target in group:
             classes, codes = target.classes, target.codes[0]
             found = _scores_of_fold(target, [next(guesses) for _ in target.codes], ~outer)
             if classes and spec.logistic:
@@ -106,12 +108,8 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
                 sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
                 found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
             for name, score in found.items():
-                of_target.setdefault(name, []).append(score)
-    return [
-        (name, target.name, float(np.mean(of)), float(np.std(of, ddof=1) / np.sqrt(len(of))))
-        for target, of_target in zip(group, scores, strict=True)
-        for name, of in of_target.items()
-    ]
+                scores.setdefault((name, target.name), []).append(score)
+    return [(*key, float(np.mean(of)), float(np.std(of, ddof=1) / np.sqrt(len(of)))) for key, of in scores.items()]
 
 
 def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray) -> dict[str, float]:
@@ -126,12 +124,6 @@ def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray)
         found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
     found |= {"probe_control": control, "probe_selectivity": real - control}
     return found | {"probe_shuffled": shuffled, "probe_chance": chance}
-
-
-def _best(tried: np.ndarray, true: np.ndarray, classes: int) -> int:
-    """Which penalty's outputs (n_penalties, n, q) are best, the largest such."""
-    quality = (tried.argmax(2) == true).mean(1) if classes else [_score(guess, true, 0) for guess in tried]
-    return len(quality) - 1 - int(np.argmax(quality[::-1]))
 
 
 def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:

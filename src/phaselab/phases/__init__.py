@@ -3,7 +3,6 @@
 `fit_transitions` fits one curve, `fit_table` a table of them; `triple_phase_test` tests the phases on such fits.
 """
 
-# ruff: noqa: F401, F403  (each module lists its own in its __all__)
 from phaselab.phases.fit import log_tokens
 from phaselab.phases.power import *
 from phaselab.phases.three_phases import *

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import behaviour_by_task, brain_layer, brain_measure
-from phaselab.phases.three_phases import judge, triple_phase_test
+from phaselab.phases.three_phases import RULE, judge, triple_phase_test
 from phaselab.phases.transitions import fit_transitions
 from phaselab.study import PhaseSpec
 
@@ -17,16 +17,13 @@ __all__ = ["detachment_power", "detectable_depth", "sensitivity"]
 FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
 
 
-def sensitivity(
-    curves: pd.DataFrame, model: str | Sequence[str], rule: PhaseSpec | None = None, **options: Any
-) -> pd.DataFrame:
+def sensitivity(curves: pd.DataFrame, model: Sequence[str], rule: PhaseSpec = RULE, **options: Any) -> pd.DataFrame:
     """The same verdict under other choices, one changed at a time: a row a variant and phase.
 
     Columns: varied (which choice; "" for the given `rule`), choice, phase, found, verdict, tokens, p_holm, agrees (same
     verdict as the first) and note. Choices that come to the rule's own are left out, and so are regions made of noise.
     With log-probability instead of accuracy the margin is scaled by the ratio of the two curves' ranges.
     """
-    rule = rule or PhaseSpec()
     base = triple_phase_test(curves, model, rule, **options)
     own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
     brain, measures = own[own["perspective"] == "brain"], {*own["measure"]}
@@ -66,7 +63,7 @@ def detachment_power(
     checkpoints: int,
     subjects: int,
     accuracy_noise: float = 0.005,
-    rule: PhaseSpec | None = None,
+    rule: PhaseSpec = RULE,
     n_simulations: int = 100,
     seed: int = 0,
 ) -> pd.DataFrame:

@@ -3,8 +3,6 @@
 A rise or fall counts if noise makes none like it of a curve without any; a phase if all that it is made of counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import product
@@ -16,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from phaselab import curves as query
-from phaselab.curves import amount, each_row, plain
+from phaselab.curves import Names, amount, each_row, plain
 from phaselab.errors import expect
 from phaselab.phases.fit import DEGREES, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
@@ -29,16 +27,16 @@ __all__ += ["triple_phase_test"]
 
 #: A surge is this many times as steep as the whole curve: its range over the length of training in log tokens.
 STEEP = 2.0
+#: The rule that decides unless a study has its own.
+RULE = PhaseSpec()
 PHASES = ("alignment", "detachment", "realignment")
-PHASE_COLUMNS = (
-    *("model", "phase", "name", "found", "verdict", "tokens", "low", "high", "start", "stop"),
-    *("effect", "effect_low", "effect_high", "effect_spread"),
-    *("lag", "lag_low", "lag_high", "p", "p_holm", "seeds", "rule", "why"),
-)
+#: What a verdict tells of the brain's move, and what that is called there.
+MEASURED = {"tokens": "midpoint", "low": "midpoint_low", "high": "midpoint_high", "start": "onset", "stop": "end"}
+MEASURED |= {"effect" + end: "height" + end for end in ENDS}
 
 
 class TriplePhase(NamedTuple):
-    """The verdict on the three phases of one model, or of seeds of one: a row per phase, `PHASE_COLUMNS`.
+    """The verdict on the three phases of one model, or of seeds of one: a row per phase.
 
     verdict : ``found``, ``not found``, ``not decided`` or ``nothing to stagnate``; why : the reason in words.
     tokens, low, high : midpoint of the brain's move and its 95 % interval; start, stop : from where to where it moves.
@@ -64,12 +62,7 @@ def falls_after_rise(fit: Transitions) -> list[Any]:
 
 def fall_p(fit: Transitions, fall: Any) -> float:
     """P of a fall, and of the rise before it."""
-    return worst(fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))
-
-
-def worst(*p: float) -> float:
-    """The largest p-value of several parts; NaN if one could not be tested."""
-    return float(np.max(p))
+    return float(np.max((fit.p(fall), fit.p([r for r in fit.rises if r.onset < fall.onset][-1]))))
 
 
 def surges(fit: Transitions) -> list[Any]:
@@ -83,7 +76,7 @@ class _Link(NamedTuple):
     """One phase before the correction for many tests."""
 
     why: str
-    p: float = np.nan
+    p: float = np.nan  # the largest of its parts' p; NaN if one could not be tested
     move: Any = None  # of the brain
     lag: Sequence[float] = (np.nan, np.nan, np.nan)  # behind the move that goes with it
     holds: bool = True  # what has no p-value of its own
@@ -99,15 +92,6 @@ def _missed(fit: Transitions) -> str:
     return f"; less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
 
 
-def lag_between(brain: Transitions, move: Any, other: Any) -> tuple[float, float, float]:
-    """Decades by which `move` comes after `other`, with its 95 % interval by Zou and Donner's (2008) rule."""
-    (own, low, high), (theirs, their_low, their_high) = (
-        brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, other)
-    )
-    before, after = np.hypot(own - low, their_high - theirs), np.hypot(high - own, theirs - their_low)
-    return own - theirs, own - theirs - float(before), own - theirs + float(after)
-
-
 def _together(
     brain: Transitions, moves: Sequence[Any], other: Transitions, partners: Sequence[Any], name: str, rule: PhaseSpec
 ) -> _Link:
@@ -115,12 +99,17 @@ def _together(
     if not partners:
         return _Link(f"{name.capitalize()} has no surge{_missed(other)}.")
     tried = []
-    for move, partner in product(_largest(moves), _largest(partners)):
-        lag, low, high = lag_between(brain, move, partner)
+    for move, partner in product(*(sorted(rises, key=lambda rise: -rise.height) for rises in (moves, partners))):
+        (own, start, stop), (theirs, their_start, their_stop) = (
+            brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, partner)
+        )
+        lag = own - theirs  # with its 95 % interval by Zou and Donner's (2008) rule
+        low = lag - float(np.hypot(own - start, their_stop - theirs))
+        high = lag + float(np.hypot(stop - own, theirs - their_start))
         # p of a lag outside of the rule's, normal with the interval's own half-widths.
         sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
         apart = float(stats.norm.sf(1.96 * min(sides)))
-        p, holds = worst(brain.p(move), other.p(partner), apart), max(-low, high) <= rule.lag
+        p, holds = np.max((brain.p(move), other.p(partner), apart)), max(-low, high) <= rule.lag
         why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of {name}'s surge "
         why += f"(95 % interval {10**low:.2g} to {10**high:.2g})"
         why += "." if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}."
@@ -128,21 +117,17 @@ def _together(
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
 
 
-def _largest(rises: Sequence[Any]) -> list[Any]:
-    return sorted(rises, key=lambda rise: -rise.height)
-
-
 def _first(brain: Transitions, form: Transitions, rule: PhaseSpec) -> _Link:
     if own := surges(brain):
         return _together(brain, own, form, surges(form)[:1], "instruction following", rule)
-    steep = "rises, but nowhere surges" if brain.rises else "does not rise"
+    steep = "rises, but nowhere surges" if brain.rises else "has no piece that surely rises"
     return _Link(f"The brain curve {steep}{_missed(brain)}.")
 
 
 def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: float) -> _Link:
     if not (falls := falls_after_rise(brain)):
         after = " after a rise" if brain.falls else ""
-        return _Link(f"The brain curve does not fall{after}{_missed(brain)}.")
+        return _Link(f"The brain curve has no piece that surely falls{after}{_missed(brain)}.")
     chances = [fall_p(brain, fall) for fall in falls]
     falls, deepest = [f for f, p in zip(falls, chances, strict=True) if p <= rule.alpha], falls[0]
     if not falls:
@@ -210,12 +195,12 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     verb = f"not shown to pause: it may be that it {' or '.join(failed)}" if failed else "it pauses"
     why = f"The brain falls {_range(fall)}; accuracy changes by {change:+.3f} from {span} (margin {rule.margin:g}), "
     why += f"then by {later:+.3f} a decade: {verb}."
-    return _Link(why, worst(*parts.values(), fall_p(brain, fall)), fall)
+    return _Link(why, np.max((*parts.values(), fall_p(brain, fall))), fall)
 
 
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
-        return _Link("The brain curve never falls after a rise, so it cannot return.")
+        return _Link("No piece of the brain curve surely falls after a rise, so that there is none to return from.")
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
@@ -223,20 +208,19 @@ def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: An
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"
         return _Link(f"The brain curve {once}{_missed(brain)}.")
     link = _together(brain, returns, accuracy, surges(accuracy), "accuracy", rule)
-    return link._replace(p=worst(link.p, fall_p(brain, fall)))
+    return link._replace(p=np.max((link.p, fall_p(brain, fall))))
 
 
 def judge(
     brain: Transitions,
     form: Transitions,
     accuracy: Transitions,
-    rule: PhaseSpec | None = None,
+    rule: PhaseSpec = RULE,
     model: str = "",
     seeds: int = 1,
     chance: float = np.nan,
 ) -> TriplePhase:
     """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
-    rule = rule or PhaseSpec()
 
     def ask(name: str, other: Transitions, test: Callable[[], _Link]) -> _Link:
         poor = [f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided]
@@ -257,9 +241,10 @@ def judge(
             # What was not found may be what could not be drawn.
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
             why += f"{most} change points that the brain curve takes."
-        row = {"phase": phase, "name": PHASES[phase - 1], "found": verdict == "found", "verdict": verdict, "why": why}
-        rows.append(row | {"p": link.p, "p_holm": p} | _measured(link, brain))
-    table = pd.DataFrame(rows).assign(model=model, seeds=seeds, rule=digest_of(rule)).reindex(columns=[*PHASE_COLUMNS])
+        row = {"model": model, "phase": phase, "name": PHASES[phase - 1], "found": verdict == "found"}
+        row |= {"verdict": verdict} | _measured(link, brain) | {"p": link.p, "p_holm": p}
+        rows.append(row | {"seeds": seeds, "rule": digest_of(rule), "why": why})
+    table = pd.DataFrame(rows)
     told = {"found": "{0.name} at {1} tokens", "not found": "no {0.name}"}
     said = [told.get(r.verdict, "{0.name} {0.verdict}").format(r, amount(r.tokens)) for r in each_row(table)]
     told_by = f"{seeds} seeds" if seeds > 1 else "one seed"
@@ -270,12 +255,8 @@ def judge(
 def _measured(link: _Link, brain: Transitions) -> dict[str, float]:
     """Dates and size of a move of the brain, its size over the spread of replicates' own sizes, and the lag."""
     move = link.move
-    if move is None:
-        return {}
-    told = {"tokens": move.midpoint, "low": move.midpoint_low, "high": move.midpoint_high}
-    told |= {"start": move.onset, "stop": move.end}
-    told |= {"effect" + end: getattr(move, "height" + end) for end in ENDS}
-    if brain.replicates is not None:
+    told = {name: getattr(move, of, np.nan) for name, of in MEASURED.items()} | {"effect_spread": np.nan}
+    if move is not None and brain.replicates is not None:
         where, at = brain.place(brain.tokens), brain.place([move.onset, move.end])
         own = np.diff([np.interp(at, where, own) for own in brain.replicates]).std(ddof=1)
         told["effect_spread"] = move.height / own if own > 0 else np.nan
@@ -304,10 +285,9 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
 
 def triple_phase_test(
     curves: pd.DataFrame,
-    model: str | Sequence[str],
-    rule: PhaseSpec | None = None,
-    *,
-    tasks: Sequence[str] | None = None,
+    model: Sequence[str],
+    rule: PhaseSpec = RULE,
+    tasks: Names = None,
     n_bootstrap: int = 400,
 ) -> TriplePhase:
     """Whether the three phases are in the curves of one model, or of models that differ in their seed alone.
@@ -327,7 +307,6 @@ def triple_phase_test(
     Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
     table does not have.
     """
-    rule = rule or PhaseSpec()
     models = [model] if isinstance(model, str) else list(model)
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))

@@ -1,14 +1,12 @@
 """Transitions of learning curves: where a curve rises and falls, with intervals; of one curve or a whole table."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, islice
 from math import isnan, nan
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +17,6 @@ from phaselab.curves import amount, complete, each_row
 from phaselab.errors import expect
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Pieces, log_tokens
-from phaselab.phases.monotone import detectable_move, move_p, residual_noise, shared_noise
 from phaselab.results import numbers
 
 __all__ = ["MOVE_COLUMNS", "FittedTable", "Transitions", "fit_table", "fit_transitions"]
@@ -87,9 +84,9 @@ class Transitions:
     def _noise(self) -> tuple[float, float, float]:
         """Standard deviation, at least that which is known, autocorrelation, and the share common to replicates."""
         grid, (first, last) = pieces.grid_of(*self.grid), self.place(self.tokens[[0, -1]])
-        (sigma,), (rho,) = residual_noise(grid, self.values[None])
+        (sigma,), (rho,) = pieces.residual_noise(grid, self.values[None])
         knots, noise = (self.place(self.knots) - first) / (last - first), max(float(sigma), self.floor)
-        shared = shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
+        shared = pieces.shared_noise(grid, knots, self.values - self.fitted, self.replicates, self.grid[1])
         return noise if noise > 1e-9 * np.ptp(self.values) else 0.0, float(rho), shared
 
     @property
@@ -112,7 +109,9 @@ class Transitions:
         """
         if not self.decided or np.ptp(self.values) == 0:
             return nan
-        least, many = detectable_move(self._noise, self.grid), self.tokens.size // 4
+        (sigma, rho, _), many, longest = self._noise, self.tokens.size // 4, pieces.windows_of(self.tokens.size)[-1]
+        critical = np.interp(rho, pieces.RHOS, np.quantile(pieces.null_of(*self.grid)[0], 0.95, axis=1))
+        least = float((critical + stats.norm.ppf(0.8)) * sigma * np.sqrt(2 / longest))
         if self.replicates is None or len(self.replicates) < 2:
             return least
         gains = self.replicates[:, -many:].mean(axis=1) - self.replicates[:, :many].mean(axis=1)
@@ -127,7 +126,7 @@ class Transitions:
         inside = (self.tokens >= start) & (self.tokens <= stop)
         sign = -1.0 if move.kind == "rise" else 1.0
         replicates = None if self.replicates is None else sign * self.replicates[:, inside]
-        return move_p(sign * self.values[inside], replicates, self._noise, self.grid)
+        return pieces.move_p(sign * self.values[inside], replicates, self._noise, self.grid)
 
 
 def _clean(
@@ -349,12 +348,12 @@ class FittedTable(NamedTuple):
     fits: dict[tuple[str, ...], Transitions]
     moves: pd.DataFrame
 
-    def parts(self, most: int = 60) -> Iterator[FittedTable]:
+    def parts(self, most: int = 60) -> Iterator[Self]:
         """The same by `most` curves, as many as a figure can show."""
         keys = iter(self.fits)
         while own := [*islice(keys, most)]:
             moves = pd.concat([_of_curve(self.moves, self.by, key) for key in own])
-            yield FittedTable(self.by, {key: self.fits[key] for key in own}, moves)
+            yield self._replace(fits={key: self.fits[key] for key in own}, moves=moves)
 
     def sure(self, kind: str) -> pd.DataFrame:
         """The moves of a `kind` (rise, fall) that are beyond chance: q of .05 or less."""

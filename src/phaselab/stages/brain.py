@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phaselab.stages.context import Unit, Workbench, stage
+from phaselab.stages.context import Unit, Workbench, stage, when
 from phaselab.stimuli import Stimulus
 from phaselab.study import at_depth
 
@@ -68,13 +68,7 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-@stage(
-    "similarity",
-    version=2,
-    reads=("encoding.similarity",),
-    asked=lambda study, model: bool(study.encoding.similarity),
-    **_ALIKE,
-)
+@stage("similarity", version=2, reads=("encoding.similarity",), asked=when("encoding.similarity"), **_ALIKE)
 def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
     """Representational similarity (RSA) and kernel alignment (CKA) of each layer with each region, as asked for."""
     from phaselab.encoding import similarity as measures
@@ -83,9 +77,7 @@ def similarity(unit: Unit, folder: Path) -> pd.DataFrame:
     return measures.summarise(unit.aligned, bench.responses, bench.brain.rois, bench.study.encoding.similarity)
 
 
-@stage(
-    "unique", version=3, reads=(*_RIDGE, "phases.layer"), asked=lambda study, model: study.encoding.unique, **_BESIDE
-)
+@stage("unique", version=3, reads=(*_RIDGE, "phases.layer"), asked=when("encoding.unique"), **_BESIDE)
 def unique(unit: Unit, folder: Path) -> pd.DataFrame:
     """Variance that the layer of the phases' rule (all for ``mean``, ``best``) explains beyond nuisance, by region."""
     from phaselab.encoding.himalaya import unique_contribution

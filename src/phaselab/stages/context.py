@@ -1,13 +1,12 @@
 """What a stage is, and what it works with: a study with its data and results, a checkpoint that is loaded once."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
-from operator import getitem
+from importlib import import_module
+from operator import attrgetter, getitem
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -92,6 +91,11 @@ def stage(name: str, version: int, **options: Any) -> Callable[[Run], Run]:
     return register
 
 
+def when(field: str, trained: bool = False) -> Callable[[Study, Model], bool]:
+    """For ``Stage.asked``: a field of the study, dotted, is not 0, False or empty; and the model is `trained` here."""
+    return lambda study, model: bool(attrgetter(field)(study) and (model.train or not trained))
+
+
 def fields(study: Study, names: Iterable[str]) -> dict[str, Any]:
     """The values of dotted `names` in a study, flat: ``{"encoding.fdr": 0.05, "tasks.reading.items": 20}``."""
     dump, found = study.model_dump(mode="json"), dict[str, Any]()
@@ -130,11 +134,8 @@ def one_thread(device: str = "cpu", threads: int = 1) -> Iterator[None]:
 
 def choose_device(name: str) -> str:
     """The torch device that `name` means (``auto``: CUDA if there is one); PhaselabError if torch does not see it."""
-    if name == "cpu":
-        return name  # without a second for torch
-    from phaselab.encoding.ridge import find_device
-
-    return str(find_device(name))
+    # On a CPU without a second for torch.
+    return name if name == "cpu" else str(import_module("phaselab.encoding.ridge").find_device(name))
 
 
 def hub_family(model: Model) -> Family | None:
@@ -251,7 +252,7 @@ class Workbench:
         languages = model.train.mix.split("+") if model.train else None
         return [task for task, own in self.items(model).items() if languages is None or own[0].language in languages]
 
-    def folder(self, model: Model, progress: Progress = None, until: int | None = None) -> Path:
+    def folder(self, model: Model, progress: "Progress" = None, until: int | None = None) -> Path:
         """The folder of a model's checkpoints, trained (up to a step) if not there; StudyError for one on a hub."""
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
@@ -377,7 +378,7 @@ class Workbench:
             raise UnitFailed(said, made) from cause
         return made
 
-    def _run(self, stage: Stage, unit: Unit) -> None:
+    def _run(self, stage: Stage, unit: "Unit") -> None:
         folder = self.place(stage, unit.model, unit.checkpoint)
         for at in self.checkpoints(unit.model) if stage.after else ():
             before = STAGES[stage.after]
@@ -441,7 +442,7 @@ class Unit:
         return load(self.stack.enter_context(there), bench.device, model.dtype, model.trust_remote_code)
 
     @_once
-    def features(self) -> Features:
+    def features(self) -> "Features":
         """Hidden states of the stimulus."""
         from phaselab.features import extract
 

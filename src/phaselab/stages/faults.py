@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -99,18 +100,16 @@ def _check_model(bench: Workbench, model: Model, at: str, wanted: Choice, noting
 def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     """The brain data, and whether rule, probes, haemodynamics, folds and permutations suit them."""
     from phaselab.behaviour.score import GENERATED, KNOWING, MEASURES
-    from phaselab.encoding import shuffled_stimulus
-    from phaselab.encoding.arrays import mirrored, regions_of
+    from phaselab.encoding import arrays, shuffled_stimulus, significance, similarity
     from phaselab.encoding.folds import inner_folds, outer_folds, parts_of
-    from phaselab.encoding.significance import Permutations
-    from phaselab.encoding.similarity import far_pairs
     from phaselab.features import Features, to_trs
 
     brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
     sided = bench.study.phases.measure == "left_minus_right"
-    regions = sorted({"all"}.union(*(mirrored(of) if sided else regions_of(of) for of in brain.rois.values())))
+    of: Any = arrays.mirrored if sided else arrays.regions_of
+    regions = sorted({"all"}.union(*map(of, brain.rois.values())))
     scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
-    scores += ["left_minus_right"] * any(map(mirrored, brain.rois.values()))
+    scores += ["left_minus_right"] * any(map(arrays.mirrored, brain.rois.values()))
     for field, right in ("roi", regions), ("measure", scores), ("accuracy", [*MEASURES, *KNOWING, *GENERATED]):
         with noting(""):
             given = getattr(bench.study.phases, field)
@@ -135,10 +134,11 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
                     inner_folds(train, parts, spec)
                 unused = spec.gap and spec.folds in ("runs", "given") and len({*parts}) > 2
                 expect(not unused, "gap", f"{spec.gap} with folds: {spec.folds}", "none: it would be ignored")
-                Permutations([runs[test] for _, test in folds], spec.block, min(1, spec.permutations), 0, spec.null)
+                tested = [runs[test] for _, test in folds]
+                significance.Permutations(tested, spec.block, min(1, spec.permutations), 0, spec.null)
             if spec.similarity and len(runs) < 1000:  # of more some are far from each other
                 with noting("encoding.similarity: "):
-                    far_pairs(runs)
+                    similarity.far_pairs(runs)
         with noting("encoding.shuffles: "):
             if spec.shuffles:
                 shuffled_stimulus({0: aligned}, bench.responses, spec, 0)

@@ -3,29 +3,22 @@
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from phaselab.errors import expect
 from phaselab.lazy import Lazy
-from phaselab.stages.context import STAGES, Unit, stage
-from phaselab.study import Model, Study
+from phaselab.stages.context import STAGES, Unit, stage, when
 
 SAMPLED = "states.safetensors"
+_MEASURED = tuple(f"internals.{name}" for name in ("probes", "samples", "sparse", "logistic"))
+_HEARD = ("checkpoint", "stimulus")
+_ROWS: dict[str, Any] = {"perspective": "internal"}
 
 
-def _compared(study: Study, model: Model) -> bool:
-    return study.internals.compare
-
-
-@stage(
-    "attention",
-    version=2,
-    reads=("internals.attention",),
-    perspective="internal",
-    asked=lambda study, model: study.internals.attention > 0,
-)
+@stage("attention", version=2, reads=("internals.attention",), asked=when("internals.attention"), **_ROWS)
 def attention(unit: Unit, folder: Path) -> pd.DataFrame:
     """Induction and previous-token scores of attention heads on repeated random sequences, layer by layer."""
     from phaselab.internals.attention import head_scores
@@ -33,7 +26,7 @@ def attention(unit: Unit, folder: Path) -> pd.DataFrame:
     return head_scores(*unit.loaded, unit.bench.study.internals.attention)
 
 
-@stage("features", version=2, data=("checkpoint", "stimulus"), asked=lambda study, model: False)
+@stage("features", version=2, data=_HEARD, asked=lambda study, model: False)
 def features(unit: Unit, folder: Path) -> None:
     """All hidden states, for work beyond the stages (``phaselab.features.read_features``); asked for by name alone."""
     from phaselab.features import write_features
@@ -44,12 +37,7 @@ def features(unit: Unit, folder: Path) -> None:
 
 
 @stage(
-    "internal",
-    version=2,
-    reads=("internals.probes", "internals.samples", "internals.sparse", "internals.logistic"),
-    data=("checkpoint", "stimulus"),
-    perspective="internal",
-    parts=lambda: import_module("phaselab.internals").versions(),
+    "internal", 2, reads=_MEASURED, data=_HEARD, parts=lambda: import_module("phaselab.internals").versions(), **_ROWS
 )
 def internal(unit: Unit, folder: Path) -> pd.DataFrame:
     """All registered measures and the probes of the study, layer by layer, of the texts that have a state."""
@@ -65,12 +53,7 @@ def internal(unit: Unit, folder: Path) -> pd.DataFrame:
 
 
 @stage(
-    "ngrams",
-    version=1,
-    reads=("internals.ngrams",),
-    data=("checkpoint", "text"),
-    perspective="internal",
-    asked=lambda study, model: study.internals.ngrams > 0 and model.train is not None,
+    "ngrams", 1, reads=("internals.ngrams",), data=("checkpoint", "text"), asked=when("internals.ngrams", True), **_ROWS
 )
 def ngrams(unit: Unit, folder: Path) -> pd.DataFrame:
     """What 1-, 2- and 3-grams of the training text explain of a model's log-probabilities, and its held-out loss."""
@@ -84,7 +67,7 @@ def ngrams(unit: Unit, folder: Path) -> pd.DataFrame:
     return ngrams.measure(network, source, model.train, counts)
 
 
-@stage("states", version=2, reads=("internals.samples",), data=("checkpoint", "stimulus"), asked=_compared)
+@stage("states", version=2, reads=("internals.samples",), data=_HEARD, asked=when("internals.compare"))
 def states(unit: Unit, folder: Path) -> None:
     """Those of ``internals.samples`` words, float32 (n_words, p) for each layer."""
     from safetensors.numpy import save_file
@@ -96,7 +79,7 @@ def states(unit: Unit, folder: Path) -> None:
     save_file({str(layer): values[words] for layer, values in unit.features.layers.items()}, folder / SAMPLED)
 
 
-@stage("compare", version=1, data=(), perspective="internal", scope="model", after="states", asked=_compared)
+@stage("compare", version=1, data=(), scope="model", after="states", asked=when("internals.compare"), **_ROWS)
 def compare(unit: Unit, folder: Path) -> pd.DataFrame:
     """Alignment and drift of each checkpoint with the last one and with the one before."""
     from safetensors.numpy import load_file

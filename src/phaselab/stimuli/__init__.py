@@ -6,11 +6,11 @@ Moments become TRs and are convolved one run at a time: never across a run's bou
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ class Run:
 
     name: str
     texts: tuple[str, ...]  # words, sentences or captions; what several annotators wrote of one moment has one onset
-    onsets: np.ndarray  # (n_texts,) seconds from the start of the run's first TR, ascending
+    onsets: np.ndarray  # (n_texts,) seconds from the start of the run's first TR, ascending; before it in a margin
     offsets: np.ndarray  # (n_texts,) seconds
     tr: float  # repetition time, seconds
     n_trs: int
@@ -46,6 +46,7 @@ class Run:
     starts: np.ndarray  # (n_texts,) True where a text begins anew, so that no left context is taken from before
     items: bool = False  # whether there is no time axis: response k belongs to text k, and the times mean nothing
     overlap: int | None = None  # TRs at its start that repeat the end of the run before; None where nobody knows
+    margin: int = 0  # TRs before its first one, and after its last, of which texts count though no response is left
 
     def __post_init__(self) -> None:
         n = len(self.texts)
@@ -120,8 +121,7 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     Columns: ``word``; ``onset`` and ``offset``, seconds from the start of the run's first TR; ``run``, where there are
     several; and, where texts begin anew within a run, ``start``: 1 there, else 0.
     """
-    needed = ("word", "onset", "offset", "run")[: 4 if len(n_trs) > 1 else 3]
-    table = read_table(path, *needed)
+    table = read_table(path, "word", "onset", "offset", *["run"] * (len(n_trs) > 1))
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)
     times = table[["onset", "offset"]].apply(pd.to_numeric, errors="coerce")
@@ -202,10 +202,9 @@ def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
-    if spec.hemodynamics == "none":
+    if run.items:
         return values.astype(np.float32)
-    grid = resample(values, run, spec.resample)
-    return convolve(grid, run.tr) if spec.hemodynamics == "hrf" else delayed(grid, spec.hemodynamics, spec.delays)
+    return convolved(resample(values, run, spec.resample), run.tr, spec)[run.margin : run.margin + run.n_trs]
 
 
 def carried(tr: float, spec: FeatureSpec) -> int:
@@ -217,36 +216,36 @@ def carried(tr: float, spec: FeatureSpec) -> int:
 
 
 def resample(values: np.ndarray, run: Run, how: Literal["mean", "sum", "lanczos"] = "mean") -> np.ndarray:
-    """Features (n_texts, p) on the TR grid; float32 (n_trs, p).
+    """Features (n_texts, p) on the TR grid, with the margin on both sides; float32 (n_trs + 2 margin, p).
 
     Texts that begin at one moment, as those of several annotators do, count as one: their mean. A TR then takes the
     ``mean`` or the ``sum`` of the moments that begin in it, zeros when there is none; or (``lanczos``) of all moments
     ``sinc(x) sinc(x / 3)`` for ``|x| < 3``, x being the TRs from the middle of the text to that of the TR (Huth et al.
     2016, doi:10.1038/nature17637), which is not causal: a text reaches up to three TRs into its past.
     """
-    moments, at = values.astype(np.float64), tr_of_texts(run)
+    moments, at, n = values.astype(np.float64), tr_of_texts(run) + run.margin, run.n_trs + 2 * run.margin
     middles = (np.asarray(run.onsets, dtype=float) + run.offsets) / 2
     _, first, group, counts = np.unique(run.onsets, return_index=True, return_inverse=True, return_counts=True)
     if len(first) < len(at):
         together = sparse.csr_array((1 / counts[group], (group, np.arange(len(group)))))
         moments, at, middles = together @ moments, at[first], together @ middles
     if how == "lanczos":
-        x = np.arange(run.n_trs)[:, None] + 0.5 - middles / run.tr
+        x = np.arange(n)[:, None] - run.margin + 0.5 - middles / run.tr
         weights = sparse.csr_array(np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0.0))
     else:
-        weights = sparse.csr_array((np.ones(len(at)), (at, np.arange(len(at)))), shape=(run.n_trs, len(at)))
+        weights = sparse.csr_array((np.ones(len(at)), (at, np.arange(len(at)))), shape=(n, len(at)))
     grid = np.asarray(weights @ moments)
     if how == "mean":
-        grid /= np.maximum(np.bincount(at, minlength=run.n_trs), 1)[:, None]
+        grid /= np.maximum(np.bincount(at, minlength=n), 1)[:, None]
     return grid.astype(np.float32)
 
 
 def tr_of_texts(run: Run) -> np.ndarray:
-    """(n_texts,) index of the TR in which each text begins; an onset outside the run is refused."""
-    at = _steps(run, run.tr)
-    for text in np.flatnonzero((at < 0) | (at >= run.n_trs)):
+    """(n_texts,) index of the TR in which each text begins; an onset outside the run and its margin is refused."""
+    at, low, high = _steps(run, run.tr), -run.margin, run.n_trs + run.margin
+    for text in np.flatnonzero((at < low) | (at >= high)):
         where, found = f"run {run.name}: text {text} ({run.texts[text]!r})", f"onset {run.onsets[text]:.3f} s"
-        raise PhaselabError(f"{where}: found {found}, expected one from 0 to {run.n_trs * run.tr:g} s")
+        raise PhaselabError(f"{where}: found {found}, expected one from {0 + low * run.tr:g} to {high * run.tr:g} s")
     return at
 
 
@@ -257,14 +256,17 @@ def _steps(run: Run, step: float) -> np.ndarray:
 
 def word_rate(run: Run) -> np.ndarray:
     """Texts that begin in each TR; float32 (n_trs, 1), not convolved."""
-    return np.bincount(tr_of_texts(run), minlength=run.n_trs).astype(np.float32)[:, None]
+    at = tr_of_texts(run)
+    return np.bincount(at[(at >= 0) & (at < run.n_trs)], minlength=run.n_trs).astype(np.float32)[:, None]
 
 
-def delayed(series: np.ndarray, hemodynamics: Literal["average", "stack"], delays: Sequence[int]) -> np.ndarray:
-    """The series (n_trs, p) of one run, later by each of `delays` TRs, zeros before it: averaged, or side by side."""
-    expect(delays and min(delays) >= 0, "features.delays", tuple(delays), "at least one number of TRs >= 0")
-    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in delays]
-    return np.mean(shifted, axis=0) if hemodynamics == "average" else np.concatenate(shifted, axis=1)
+def convolved(series: np.ndarray, tr: float, spec: Any) -> np.ndarray:
+    """A run (n_trs, p) with a spec's haemodynamics: ``delays`` move it, zeros before it; averaged, or side by side."""
+    if spec.hemodynamics in ("none", "hrf"):
+        return series if spec.hemodynamics == "none" else convolve(series, tr)
+    expect(spec.delays and min(spec.delays) >= 0, "features.delays", spec.delays, "at least one number of TRs >= 0")
+    shifted = [np.pad(series, ((delay, 0), (0, 0)))[: len(series)] for delay in spec.delays]
+    return np.mean(shifted, axis=0) if spec.hemodynamics == "average" else np.concatenate(shifted, axis=1)
 
 
 def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
@@ -278,10 +280,10 @@ def convolve(series: np.ndarray, tr: float, delay: float = 0.0) -> np.ndarray:
 def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
     """Response to an impulse at each text's very onset, of `amplitudes` (n_texts, k); float32 (n_trs, k) per TR."""
     tr_of_texts(run)  # refuses onsets outside the run
-    fine = run.tr / EVENT_OVERSAMPLING
-    events = np.zeros((run.n_trs * EVENT_OVERSAMPLING, amplitudes.shape[1]))
-    np.add.at(events, _steps(run, fine), amplitudes)
-    return EVENT_OVERSAMPLING * convolve(events, fine)[::EVENT_OVERSAMPLING]
+    fine, first = run.tr / EVENT_OVERSAMPLING, run.margin * EVENT_OVERSAMPLING
+    events = np.zeros((run.n_trs * EVENT_OVERSAMPLING + 2 * first, amplitudes.shape[1]))
+    np.add.at(events, first + _steps(run, fine), amplitudes)
+    return EVENT_OVERSAMPLING * convolve(events, fine)[first : len(events) - first : EVENT_OVERSAMPLING]
 
 
 def hrf(tr: float, delay: float = 0.0) -> np.ndarray:

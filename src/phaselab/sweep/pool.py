@@ -9,11 +9,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.console import Console
@@ -204,7 +204,7 @@ class _Task(NamedTuple):
     at: Checkpoint | None = None
 
 
-class _Sweep:
+class _Sweep(AbstractContextManager["_Sweep"]):
     """Worker processes, started by the first task and ended with the block, and what became of their tasks."""
 
     def __init__(self, bench: Workbench, models: list[Model], jobs: int, told: _Told, options: dict[str, Any]) -> None:
@@ -217,8 +217,10 @@ class _Sweep:
         """Train what is missing, and make the stale stages of the `units` of models that are there meanwhile."""
         models: dict[bool, list[Model]] = {False: [], True: []}
         for model in (model for model in self.models if model.name not in self.outcome.failures):
-            with self._failing(model.name):
+            try:
                 models[self.bench.there(model)].append(model)
+            except Exception as error:
+                self.outcome.failures[model.name] = told(error)
         waiting = deque(_Task(model.name, _train, model) for model in models[False])
         done, total = 0, 0
         for model in models[True]:
@@ -240,12 +242,14 @@ class _Sweep:
     def _begin(self, model: Model, units: Callable[[Model], Iterable[Checkpoint | None]], waiting: deque[_Task]) -> int:
         """Put a task for each unit that has stale stages behind those that wait; the number of them."""
         before = len(waiting)
-        with self._failing(model.name):
+        try:
             for at in units(model):
                 stale = self.bench.stale(model, at)
                 self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
                 if stale:
                     waiting.append(_Task(f"{model.name} {at.revision if at else 'compared'}", _make, model, at))
+        except Exception as error:
+            self.outcome.failures[model.name] = told(error)
         return len(waiting) - before
 
     def _finished(self, waiting: deque[_Task]) -> Iterator[tuple[_Task, int, str]]:
@@ -269,14 +273,6 @@ class _Sweep:
                 again = [other for other in again if other is not task]
                 yield task, *((0, KILLED) if killed else future.result())
 
-    @contextmanager
-    def _failing(self, name: str) -> Iterator[None]:
-        """An error inside is the failure of `name`."""
-        try:
-            yield
-        except Exception as error:
-            self.outcome.failures[name] = told(error)
-
     def _submit(self, task: _Task) -> Future[tuple[int, str]]:
         if self.executor is None:
             os.environ.update(THREADS)
@@ -284,9 +280,6 @@ class _Sweep:
             setting = (self.told.listen(context), self.bench.study, self.bench.store, self.bench.data, self.options)
             self.executor = ProcessPoolExecutor(self.jobs, context, _start_worker, setting)
         return self.executor.submit(_attempt, task.function, task.model.name, task.at)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.executor is not None:
@@ -315,8 +308,7 @@ def status(bench: Workbench) -> pd.DataFrame:
 
 
 def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
-    counts: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
-    whys: dict[str, Counter[str]] = {name: Counter() for name in STAGES}
+    counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
     for checkpoint in (*bench.checkpoints(model), None):
         for stage in bench.asked(model, checkpoint):
             state = bench.state(stage, model, checkpoint)

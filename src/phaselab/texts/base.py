@@ -3,23 +3,18 @@
 A source is a pure function of its seed: training that was interrupted goes on as if it had not been.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from phaselab.errors import expect
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 #: Random streams that never meet: numpy mixes these numbers into the seed.
@@ -62,14 +57,12 @@ class TextSource(ABC):
         """A held-out question, without its id."""
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, as transformers has it."""
+    def tokenizer(self) -> Any:
+        """The tokenizer, as transformers has it (a PreTrainedTokenizerFast)."""
         from transformers import PreTrainedTokenizerFast
 
-        fast: Any = PreTrainedTokenizerFast
         special = {"pad_token": PAD, "bos_token": BOS, "eos_token": EOS, "unk_token": UNK}
-        made: PreTrainedTokenizerFast = fast(tokenizer_object=self._tokens(), **special)
-        return made
+        return PreTrainedTokenizerFast(tokenizer_object=self._tokens(), **special)
 
     def batch(self, step: int, batch: int, context: int) -> np.ndarray:
         """Token ids of one optimiser step, int64 (batch, context); depends on its arguments alone."""

@@ -6,8 +6,6 @@ Layout below the folder of data::
     books/<slug>.txt        UTF-8
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

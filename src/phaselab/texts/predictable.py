@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 #: Parts of words, of which contractions have two: could n't, it 's.
 PART = re.compile(r"[a-z]+?(?=n't\b)|n't\b|'(?:s|ll|ve|d|re|m)\b|[a-z]+")
@@ -27,8 +28,8 @@ def predictability(words: Sequence[str], corpus: Iterable[str]) -> np.ndarray:
     read = [np.array([numbers.setdefault(p, len(numbers)) for p in parts_of(t)], dtype=np.int64) for t in corpus]
     base, p, logs = len(numbers), np.full(len(own), 1 / max(1, len(numbers))), []
     for n in (1, 2, 3):
-        known, counts = np.unique(np.concatenate([_keys(ids, n, base) for ids in read]), return_counts=True)
-        mine, ends = _keys(own, n, base), np.append(0, counts.cumsum())
+        known, counts = np.unique(np.concatenate([n_grams(ids, n, base) for ids in read]), return_counts=True)
+        mine, ends = n_grams(own, n, base), np.append(0, counts.cumsum())
         # Where each n-gram, and all those of its context, begin and end among the known ones, which ascend.
         whole = np.stack([np.searchsorted(known, mine, side) for side in ("left", "right")])
         context = np.stack([np.searchsorted(known // base, mine // base, side) for side in ("left", "right")])
@@ -41,7 +42,8 @@ def predictability(words: Sequence[str], corpus: Iterable[str]) -> np.ndarray:
     return out
 
 
-def _keys(ids: np.ndarray, n: int, base: int) -> np.ndarray:
-    """One number an n-gram; int64 (max(0, len(ids) - n + 1),)."""
-    n_grams = np.lib.stride_tricks.sliding_window_view(ids, n) if len(ids) >= n else np.empty((0, n), np.int64)
-    return np.asarray(n_grams @ base ** np.arange(n - 1, -1, -1, dtype=np.int64))
+def n_grams(ids: np.ndarray, n: int, base: int) -> np.ndarray:
+    """One number for each n-gram of numbers below `base`; int64 (..., k) -> (..., max(0, k - n + 1))."""
+    if ids.shape[-1] < n:
+        return np.empty((*ids.shape[:-1], 0), np.int64)
+    return np.asarray(sliding_window_view(ids, n, axis=-1) @ base ** np.arange(n - 1, -1, -1, dtype=np.int64))

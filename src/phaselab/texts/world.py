@@ -9,8 +9,6 @@ Held-out stories differ from training stories by their random stream and by what
 hero, goal and object decides (`is_held_out`) on which side a story lies; so do questions about constant facts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count

@@ -3,8 +3,6 @@
 A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was not.
 """
 
-from __future__ import annotations
-
 import math
 import shutil
 from collections.abc import Callable
@@ -65,8 +63,7 @@ def train(
 def _run(at: Place, training: Training, text: TextSource, progress: Progress) -> None:
     """Train up to the last of the missing revisions and write each of them."""
     # One bar for every checkpoint written would drown the progress of training.
-    bars: Any = transformers_logging
-    bars.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     tokenizer = text.tokenizer
     model = build(training, len(tokenizer), tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
     parameters = list(model.parameters())
@@ -155,8 +152,7 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         bos_token_id=bos,
         eos_token_id=eos,
     )
-    auto: Any = AutoModelForCausalLM
     # transformers draws weights from the global generator: give it back as it was.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(training.seed)
-        return auto.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)

@@ -1,0 +1,179 @@
+"""fMRI of nine people who listen to spoken stories, with the words and their times: OpenNeuro ds003020.
+
+LeBel et al. 2023, Scientific Data 10 (3.1.0, 2025; CC0): 84 stories for three people, 26 to 54 for six, TR 2 s. Of each
+story ``ds003020_stories.csv`` has the TRs of its run, as ``derivative/respdict.json``, and its fold: ``test``, or 1 to
+5, the session of the 26 that train in the authors' code; the 57 others, of unknown session, take turns.
+"""
+
+import re
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import h5py
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from phaselab.brains.base import BrainData, Group, brain, choose_voxels, constant_voxels
+from phaselab.brains.signal import repeats_ceiling
+from phaselab.data import SETS, data_missing
+from phaselab.errors import PhaselabError, expect, shown
+from phaselab.files import parse_yaml, read_text, refuse_pointer
+from phaselab.lazy import View
+from phaselab.results import read_table, stamped_digest, write_file
+from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
+from phaselab.study import Beside, BrainSpec, digest_of
+
+PLACES = {"response": "preprocessed_data/{subject}/{story}.hf5", "words": "TextGrids/{story}.TextGrid"}
+#: The story that was heard several times.
+TEST = "wheretheressmoke"
+#: TRs at the start of a run, and at its end, that a published file lacks; seconds of a run until the sound begins.
+CUT, SILENCE = 10, 10.0
+#: What is no word: silence, breath, laughter, noise of lips or of the scanner (the lists of the authors' two codes).
+NO_WORD = re.compile("(sentence_(start|end)|(br|cg|ig|lg|ls|ns|sl|sp)(_.*)?)?")
+Subject = Literal["UTS01", "UTS02", "UTS03", "UTS04", "UTS05", "UTS06", "UTS07", "UTS08", "UTS09"]
+
+
+class StoriesSpec(BrainSpec):
+    """Section ``brain`` of a study with these data.
+
+    ``stories``: of these, or of ``all``, each subject has those that are published for them. ``voxels``: ``all`` of the
+    cortex; so many, evenly spaced; or a table with columns ``subject``, ``voxel`` (column of the files, from 0) and
+    ``roi``. ``tr_time``: seconds from one TR to the next, 2.0 as the authors' code is run; its class alone has 2.0045.
+    ``features.trim`` drops nothing: the files lack the first TRs of a run, whose words are known all the same.
+    """
+
+    name: Literal["stories"] = "stories"
+    subjects: Literal["all"] | Annotated[tuple[Subject, ...], Field(min_length=1)] = "all"
+    stories: Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all"
+    voxels: Literal["all"] | Annotated[int, Field(ge=1)] | Beside = "all"
+    tr_time: float = Field(default=2.0, ge=2.0, le=2.01)
+
+
+class Stories:
+    """What a study takes of the files below the folder `data`; `own` has the stories of each subject."""
+
+    def __init__(self, section: StoriesSpec, data: Path | None) -> None:
+        self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, list[str]()
+        self.cache = self.data / "cache" / "ds003020"
+        self.digest = partial(stamped_digest, stamps=self.cache / ".stamps")
+        table = read_table(Path(__file__).with_name("ds003020_stories.csv")).set_index("story")
+        published = {*SETS["ds003020"].table[["subjects", "stories"]].itertuples(index=False, name=None)}
+        people = get_args(Subject) if section.subjects == "all" else sorted({*section.subjects})
+        heard = {story for one, story in published if one in people}
+        asked = heard if section.stories == "all" else {*section.stories}
+        expect(asked <= {*table.index}, "brain.stories", sorted(asked), f"all, or some of {', '.join(table.index)}")
+        self.names = sorted(asked & heard)
+        self.own = {one: tuple(story for story in self.names if (one, story) in published) for one in people}
+        for one, own in self.own.items():
+            lacks = ", ".join(sorted(asked - {*own}))
+            expect(own, f"brain.stories: {one}", lacks, "one at least that is published for this subject")
+            self.notes += [f"{one}: left out, for they are not published: {shown(lacks)}."] * bool(lacks)
+        self.folds, self.trs = table["fold"].to_dict(), table["trs"].astype(int).to_dict()
+        respdict = self.data / "ds003020" / "derivative" / "respdict.json"
+        self.respdict = [respdict] * (self.there and respdict.exists())
+        for path in self.respdict:  # what is published with the files holds for them
+            given, _ = parse_yaml(read_text(path), path)
+            trs = given if isinstance(given, dict) else {}
+            wrong = ", ".join(story for story in self.names if type(trs.get(story)) is not int)
+            expect(not wrong, str(path), f"no number for {wrong}", "the TRs of each story")
+            self.trs |= trs
+
+    def path(self, what: str, subject: str = "", story: str = "") -> Path:
+        """A published file; DataMissing, where it is not there, says how to get it."""
+        path = self.data / "ds003020" / "derivative" / PLACES[what].format(subject=subject, story=story)
+        if not (self.there and path.exists()):
+            chosen = {"subjects": ",".join(self.own), "stories": ",".join(self.names)}
+            chosen |= {"stories": "all"} if self.section.stories == "all" else {}
+            raise data_missing(f"{path}: not there", "ds003020", self.data if self.there else None, chosen)
+        return path
+
+    def response(self, subject: str, story: str, voxels: int | str = "voxels") -> Any:
+        """The published response, (n_trs, n_voxels), whose file stays open."""
+        n, why = self.trs[story], f": {self.trs[story]} TRs of respdict.json less {2 * CUT}, voxels as in all"
+        return opened(self.path("response", subject, story), "data", n - 2 * CUT, voxels, why=why)
+
+    def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
+        """The columns of a subject's responses that are taken, ascending, and the region of each."""
+        n = self.response(subject, self.own[subject][0]).shape[1]
+        of_stories = [self.response(subject, story, n) for story in self.own[subject]]
+        columns, regions = choose_voxels(self.section.voxels, subject, np.arange(n))
+        known = np.isfinite([values[0][columns] for values in of_stories]).all(axis=0)  # 0 / 0 where it was z-scored
+        lost = shown(", ".join(map(str, columns[~known])))
+        expect(known.any(), f"brain.voxels: {subject}", f"no numbers in {lost}", "a voxel that has some in each story")
+        same = shown(", ".join(map(str, constant_voxels(of_stories, columns[known]))))
+        self.notes += [f"{subject}: voxels left out, for in a story they are no numbers: {lost}."] * bool(lost)
+        self.notes += [f"{subject}: constant in a story, where they score 0: voxels {same}."] * bool(same)
+        return columns[known], regions[known]
+
+    def ceiling(self, subject: str) -> tuple[np.ndarray, int]:
+        """The noise ceiling of each column, from the repeats of the test story, kept in ``cache``; their number."""
+        path, shape = self.path("response", subject, TEST), self.response(subject, TEST).shape
+        repeats = opened(path, "individual_repeats", "2 repeats or more", *shape)
+        kept = self.cache / f"{subject}-ceiling-{self.digest(path)[:16]}.npy"
+        if not kept.exists():
+            with write_file(kept) as aside, aside.open("wb") as stream:
+                np.save(stream, repeats_ceiling(repeats))
+        return np.load(kept), len(repeats)
+
+    def run(self, story: str) -> Run:
+        """The words of a story, of the tier called word or else the second; TR 0 is the first row of its files."""
+        tiers, tr = read_textgrid(path := self.path("words", story=story)), self.section.tr_time
+        tier = next((tier for tier in tiers if tier.lower() in ("word", "words")), (*tiers, "", "")[1])
+        expect(tier, f"{path}: tiers", ", ".join(tiers), "one called 'word', or two, of which the second has words")
+        heard = [(one.text.lower().strip("{} "), one.start, one.end) for one in tiers[tier]]
+        table = pd.DataFrame([word for word in heard if not NO_WORD.fullmatch(word[0])], columns=["word", "on", "off"])
+        expect(len(table), f"{path}: tier {tier!r}", "no word", "one at least")
+        onsets, offsets = table[["on", "off"]].to_numpy(dtype=float).T - (CUT * tr - SILENCE)
+        n_trs, labels, starts = self.trs[story] - 2 * CUT, table[["word"]], table.index == 0
+        return Run(story, tuple(table["word"]), onsets, offsets, tr, n_trs, labels, starts, overlap=0, margin=CUT)
+
+
+def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
+    """An array of numbers of a file of HDF5, which stays open; of `shape`, a text for any length from 2 on."""
+    refuse_pointer(path)
+    try:
+        values = (file := h5py.File(path)).get(name)
+    except OSError as error:
+        raise PhaselabError(f"{path}: cannot be read as HDF5: {error}") from error
+    where, right = f"{path}: {name}", f"numbers ({', '.join(map(str, shape))}){why}"
+    expect(isinstance(values, h5py.Dataset), where, f"none, but {', '.join(file) or 'nothing'}", right)
+    lengths = zip(values.shape, shape, strict=True) if values.ndim == len(shape) else [(0, "")]
+    fits = all(n > 1 if isinstance(wanted, str) else n == wanted for n, wanted in lengths)
+    expect(fits and values.dtype.kind in "iuf", where, f"{values.dtype} {values.shape}", right)
+    return values
+
+
+def files(section: StoriesSpec, data: Path | None) -> dict[str, list[Path]]:
+    """The TextGrids, and respdict.json if it is there; the responses, and the table that voxels are chosen by."""
+    stories, voxels = Stories(section, data), [section.voxels] if isinstance(section.voxels, Path) else []
+    of = [stories.path("response", one, story) for one, own in stories.own.items() for story in own]
+    words = [stories.path("words", story=story) for story in stories.names]
+    return {"stimulus": words + stories.respdict, "responses": of + voxels}
+
+
+@brain("stories", StoriesSpec, version=1, stimulus=("subjects", "stories", "tr_time"), files=files)
+def load(section: StoriesSpec, data: Path | None) -> BrainData:
+    """Responses as published (detrended, z-scored in each story), of the test story the mean of its repeats."""
+    stories, fields = Stories(section, data), section.model_dump(mode="json")
+    own, runs = stories.own, tuple(map(stories.run, stories.names))
+    taken = {one: stories.voxels(one) for one in own}
+    ceilings = {one: stories.ceiling(one) for one in own if TEST in own[one]}
+    counts = ", ".join(f"{one} {n}" for one, (_, n) in ceilings.items())
+    kind = f"estimated: root of the reliability (Spearman-Brown) of the mean of the repeats of {TEST} ({counts})"
+    note = "Of another story, heard once, it is too high" if ceilings else "Without it none is known"
+    return BrainData(
+        name="stories",
+        description=f"fMRI of {len(own)} people, {len(runs)} spoken stories (ds003020, CC0), voxels {fields['voxels']}",
+        stimulus=Stimulus("stories", runs),
+        groups=tuple(Group(tuple(one for one in own if own[one] == of), of) for of in dict.fromkeys(own.values())),
+        read=lambda one, story: View(stories.response(one, story).astype(np.float32), columns=taken[one][0]),
+        rois={one: regions for one, (_, regions) in taken.items()},
+        ceiling={one: values[taken[one][0]] for one, (values, _) in ceilings.items()} or None,
+        ceiling_kind=kind if ceilings else "",
+        nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
+        notes=(*stories.notes, f"The noise ceiling is from the repeats of {TEST}. {note}."),
+        stamp=digest_of([fields, *map(stories.digest, files(section, data)["responses"])]),
+        folds={story: stories.folds[story] for story in stories.names},
+    )

@@ -1,0 +1,39 @@
+"""A reader of published files with one mistake, by which an assertion is shown able to fail."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from phaselab.brains import BRAINS
+from phaselab.study import BRAIN_SECTIONS
+
+
+def mistaken(module: ModuleType, old: str, new: str, *shared: ModuleType) -> ModuleType:
+    """The brain `module`, or what it has of the `shared` ones, with `new` for `old`; it does not stay registered."""
+    name = module.__name__.rpartition(".")[2]
+    before = BRAINS.pop(name), BRAIN_SECTIONS[name]
+    try:
+        found = [one for one in (module, *shared) if old in Path(str(one.__file__)).read_text()]
+        assert len(found) == 1, old
+        changed = _executed(found[0], old, new)
+        if found[0] is module:
+            return changed
+        whole = _executed(module, "", "")
+        for name_of, value in vars(changed).items():
+            if isinstance(value, FunctionType) and name_of in vars(whole):
+                setattr(whole, name_of, value)
+        return whole
+    finally:
+        BRAINS[name], BRAIN_SECTIONS[name] = before
+
+
+def _executed(module: ModuleType, old: str, new: str) -> ModuleType:
+    text = Path(str(module.__file__)).read_text()
+    assert not old or text.count(old) == 1, old
+    made = ModuleType(f"{module.__name__}_mistaken")
+    made.__file__ = module.__file__
+    sys.modules[made.__name__] = made  # pydantic looks for names there
+    exec(compile(text.replace(old, new) if old else text, str(module.__file__), "exec"), made.__dict__)
+    return made
