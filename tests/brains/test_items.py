@@ -168,19 +168,19 @@ def test_published_files_are_read_right(name: str, published: Published) -> None
 
 #: A mistake: what stands in items.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "rows of the file": ('runs[run].labels["item"]', 'runs[run].labels["sentence"]', ("n01",)),
+    "rows of the file": ('run.labels["item"]', 'run.labels["sentence"]', ("n01",)),
     "rows counted after sorting": (
-        "ignore_index=True), voxels",
-        "ignore_index=True).assign(item=range(n)), voxels",
+        "kind=\"stable\", ignore_index=True)",
+        "kind=\"stable\", ignore_index=True).assign(item=range(n))",
         ("n01",),
     ),
     "all columns": ("columns[subject])]", "[*columns.values()][0])]", ("n01", "n07")),
     "text in another code": ("of.asstr()", 'of.asstr("latin-1")', ("n02",)),
     "an experiment alone": ('texts.groupby("experiment", sort=False)', '[*texts.groupby("experiment")][:1]', ("n05",)),
     "passages of both experiments": ('(texts["experiment"] + " " + texts["passage"])', 'texts["passage"]', ("n03",)),
-    "each text alone": ('labels["passage"] == "")', 'labels["passage"] != "")', ("n03",)),
-    "no text alone": ('labels["passage"] == "")', 'labels["passage"] == "-")', ("n03",)),
-    "runs are experiments": ('"passage": (("passage_label", "passage_category", ', '"passage": ((', ("n03", "n08")),
+    "each text alone": ('(texts["passage"] == "")', '(texts["passage"] != "")', ("n03",)),
+    "no text alone": ('(texts["passage"] == "")', '(texts["passage"] == "-")', ("n03",)),
+    "runs are experiments": ('"passage": "passage_label passage_category ', '"passage": "', ("n03", "n08")),
     "order of the file": ('["first", "sentence", "part"]', '["first"]', ("n04",)),
     "parts out of order": ('["first", "sentence", "part"]', '["first", "part", "sentence"]', ("n04",)),
     "voxels that lack all": (".all(axis=0), list", ".any(axis=0), list", ("n05", "n07")),
@@ -192,7 +192,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     ),
     "not told": ("notes.append(", "str(", ("n06",)),
     "told of all": ("len(of) - len(kept)", "len(of)", ("n06",)),
-    "regions not read": ('"region": (("fROI_area", "roi"), "language")', '"region": (("area",), "language")', ("n09",)),
+    "regions not read": ('"region": "fROI_area roi"', '"region": "area"', ("n09",)),
     "dimensions by their place": ('== "/neuroid"', '== "/nobody"', ("n10",)),
 }
 

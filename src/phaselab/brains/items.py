@@ -4,7 +4,6 @@ Pereira et al. 2018 (fMRI, 627 sentences, 10 people), Tuckute et al. 2024 (fMRI,
 Blank et al. 2014 (fMRI, 1,317 parts of stories, five), Fedorenko et al. 2016 (ECoG, 416 words of sentences, five).
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,23 +12,16 @@ import numpy as np
 import pandas as pd
 
 from phaselab.brains.base import BrainData, Group, brain
-from phaselab.data import data_missing
+from phaselab.data import published
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import refuse_pointer
-from phaselab.stimuli import Stimulus, items
+from phaselab.stimuli import items
 from phaselab.study import BrainSpec
 
-FILES = {"Pereira2018": "Pereira2018_language", "Tuckute2024": "Tuckute2024_language", "Blank2014": "Blank2014_fROI"}
-FILES["Fedorenko2016"] = "Fedorenko2016_language"
-#: What a text has, and a voxel: the names of the coordinate, of which a file has one, and what stands for none.
-TEXTS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "text": (("stimulus",), None),
-    "experiment": (("experiment",), ""),
-    "passage": (("passage_label", "passage_category", "story", "sentence_id"), ""),
-    "sentence": (("sentence_number_in_story", "word_num"), 0),
-    "part": (("part_number_in_sentence",), 0),
-}
-VOXELS = {"subject": (("subject", "subject_id", "subject_UID"), None), "region": (("fROI_area", "roi"), "language")}
+#: What a text has, and a voxel, and the coordinates that say so, of which a file has one or none.
+TEXTS = {"text": "stimulus", "experiment": "experiment", "sentence": "sentence_number_in_story word_num"}
+TEXTS |= {"part": "part_number_in_sentence", "passage": "passage_label passage_category story sentence_id"}
+VOXELS = {"subject": "subject subject_id subject_UID", "region": "fROI_area roi"}
 
 
 class BrainScoreSpec(BrainSpec):
@@ -41,10 +33,7 @@ class BrainScoreSpec(BrainSpec):
 
 def files(section: BrainScoreSpec, data: Path | None) -> dict[str, list[Path]]:
     """The file of the benchmark, which has texts and responses."""
-    path = (data or Path("DATA")) / f"brainscore/assy_{FILES[section.benchmark]}.nc"
-    if data is None or not path.exists():
-        raise data_missing(f"{path}: not there", "brainscore", data, {"benchmarks": section.benchmark})
-    return {"stimulus": [path]}
+    return {"stimulus": published("brainscore", data, {"benchmarks": section.benchmark})}
 
 
 @brain("brainscore", BrainScoreSpec, version=1, stimulus=("benchmark",), files=files)
@@ -56,9 +45,8 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     """
     values, texts, voxels = read_netcdf(path := files(section, data)["stimulus"][0])
     groups, columns, notes = list[Group](), dict[str, np.ndarray](), list[str]()
-    runs = {run.name: run for run in items(section.benchmark, texts).runs}
-    starts = {name: (run.labels["passage"] == "") | (run.labels.index == 0) for name, run in runs.items()}
-    stimulus = tuple(replace(run, starts=starts[name].to_numpy()) for name, run in runs.items())
+    stimulus = items(section.benchmark, texts)
+    rows = {run.name: run.labels["item"].to_numpy(int) for run in stimulus.runs}
     for experiment, own in texts.groupby("experiment", sort=False):
         there, people = np.isfinite(values[own["item"]]).all(axis=0), list[str]()
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
@@ -72,11 +60,11 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     return BrainData(
         name="brainscore",
         description=f"Responses to {len(texts)} texts without a time axis ({section.benchmark}, of Brain-Score)",
-        stimulus=Stimulus(section.benchmark, stimulus),
+        stimulus=stimulus,
         groups=tuple(groups),
-        read=lambda subject, run: values[np.ix_(runs[run].labels["item"].to_numpy(int), columns[subject])],
+        read=lambda subject, run: values[np.ix_(rows[run], columns[subject])],
         rois={subject: voxels["region"].to_numpy()[own] for subject, own in columns.items()},
-        nuisance={run.name: np.c_[[len(text.split()) for text in run.texts], range(run.n_trs)] for run in stimulus},
+        nuisance={run.name: np.c_[[len(text.split()) for text in run.texts], range(run.n_trs)] for run in stimulus.runs},
         notes=("No noise ceiling is published with the responses: scores are r itself.", *notes),
     )
 
@@ -89,10 +77,9 @@ def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
             data = file["data"]
             turned = len(data.dims[0]) and data.dims[0][0].name == "/neuroid"
             n, k = (values := np.asarray(data, np.float32).T if turned else np.asarray(data, np.float32)).shape
-            found = {what: default for what, (_, default) in (TEXTS | VOXELS).items()}
-            for what, (names, default) in (TEXTS | VOXELS).items():
-                if (name := next(filter(file.__contains__, names), names[0])) in file or default is None:
-                    of = file[name]
+            found: dict[str, Any] = dict.fromkeys([*TEXTS][1:], "") | {"region": "language"}
+            for what, names in (TEXTS | VOXELS).items():
+                for of in [file[name] for name in names.split() if name in file][:1]:
                     found[what] = (of.asstr() if h5py.check_string_dtype(of.dtype) else of)[...]
             texts = pd.DataFrame({what: found[what] for what in TEXTS}, range(n))
             voxels = pd.DataFrame({what: found[what] for what in VOXELS}, range(k)).astype(str)
@@ -102,4 +89,5 @@ def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     texts[["text", "experiment", "passage"]] = texts[["text", "experiment", "passage"]].astype(str)
     texts["group"] = (texts["experiment"] + " " + texts["passage"]).str.strip().replace("", "texts")
     texts["item"], texts["first"] = range(n), pd.factorize(texts["group"])[0]
-    return values, texts.sort_values(["first", "sentence", "part"], kind="stable", ignore_index=True), voxels
+    texts = texts.sort_values(["first", "sentence", "part"], kind="stable", ignore_index=True)
+    return values, texts.assign(start=(texts["passage"] == "") | ~texts["group"].duplicated()), voxels

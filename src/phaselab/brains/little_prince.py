@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from phaselab.brains.base import BrainData, Group, brain
-from phaselab.data import data_missing
+from phaselab.data import published
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import read_bytes
 from phaselab.results import numbers, read_table
@@ -33,7 +33,6 @@ TRS = {
 FAULTY: dict[str, dict[int, str]] = {"en": dict.fromkeys((3919, 6775, 6781), ""), "cn": {}}
 FAULTY["fr"] = dict.fromkeys((338, 1204, 3333), "") | {3332: "de", 3379: "trois", 3405: "trois", 4587: "l"}
 FAULTY["fr"] |= {5325: "la", 5326: "première", 5328: "habitée", 11257: "À", 12249: "il"}
-ROIS = ("AG_TPJ", "BA44", "BA45", "BA47", "TP", "aSTS", "pSTS")
 #: Bytes of a pickle before its array, and of padding, at most.
 HEADER, PADDING = 4096, 256
 #: What is said, marks of protocol and memory aside, by the pickle that joblib writes of one array of real numbers.
@@ -59,16 +58,9 @@ class LittlePrinceSpec(BrainSpec):
 
 
 def files(section: LittlePrinceSpec, data: Path | None) -> dict[str, list[Path]]:
-    """The table of words; nine runs, mask, correlations between halves, and seven regions, in this order."""
-    lang = section.language
-    of = ["annotation/{0}/lpp{0}_word_information.csv".format(lang.upper())]
-    of += [f"lpp_{lang}_average_subject/average_subject_run-{run}.gz" for run in range(len(TRS[lang]))]
-    of += [f"mask_lpp_{lang}.nii.gz", f"isc_10trials_{lang}.gz", *(f"roi_masks/{roi}.nii.gz" for roi in ROIS)]
-    paths = [(data or Path("DATA")) / "little-prince" / name for name in of]
-    for path in paths:
-        if data is None or not path.exists():
-            raise data_missing(f"{path}: not there", "little-prince", data, {"languages": lang, "subjects": "average"})
-    return {"stimulus": paths[:1], "responses": paths[1:]}
+    """The table of words; correlations between halves, nine runs, mask, and seven regions, in this order."""
+    *others, words = published("little-prince", data, {"languages": section.language, "subjects": section.subject})
+    return {"stimulus": [words], "responses": others}
 
 
 @brain("little-prince", LittlePrinceSpec, version=1, stimulus=("language", "tail"), files=files)
@@ -79,9 +71,9 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
     it from all voxels of the other half, mean of ten draws: if anything too high. A region is a published mask or its
     mirror, on one side: ``L TP``; ``L rest`` is in none; ``unpaired``: in the middle, or without a mirror in the mask.
     """
-    trs, of = TRS[section.language], files(section, data)
-    (runs, changed), (mask, isc, *masks) = read_words(of["stimulus"][0], section), of["responses"][len(trs) :]
-    mirror, rois = regions(mask, masks)
+    of, trs = files(section, data), TRS[section.language]
+    (runs, changed), (isc, *others) = read_words(of["stimulus"][0], section), of["responses"]
+    mirror, rois = regions(others[len(trs)], others[len(trs) + 1 :])
     n, order, names = len(mirror), np.arange(len(mirror)), tuple(run.name for run in runs)
     r = array_of(isc, (10, n)).mean(axis=0).clip(0)
     if section.voxels == "reliable":
@@ -91,7 +83,7 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
     @cache  # 0.3 GB for all: a run is read once, whatever is asked of it
     def read(_: str, run: str) -> np.ndarray:
         n_trs = trs[at := names.index(run)]
-        return array_of(of["responses"][at], (n_trs, n))[: n_trs - section.tail, order].astype(np.float32)
+        return array_of(others[at], (n_trs, n))[: n_trs - section.tail, order].astype(np.float32)
 
     return BrainData(
         name="little-prince",
@@ -152,9 +144,8 @@ def regions(mask: Path, masks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         own = read(path, of)[1][inside]
         names[own | (own[mirror] & (mirror >= 0))] = path.name.removesuffix(".nii.gz")
     left = (np.argwhere(inside)[:, 0] < (len(inside) - 1) / 2) == (of.affine[0, 0] > 0)
-    return mirror, np.where((mirror >= 0) & (mirror != order), np.where(left, "L ", "R ") + names, "unpaired").astype(
-        str
-    )
+    sided = np.where(left, "L ", "R ") + names
+    return mirror, np.where((mirror >= 0) & (mirror != order), sided, "unpaired").astype(str)
 
 
 def array_of(path: Path, shape: tuple[int, int]) -> np.ndarray:

@@ -166,12 +166,13 @@ def get_data(
     annotation: Annotated[str, typer.Option(help=f"{_SOME}speech_en (ds005531).")] = "",
     stories: Annotated[str, typer.Option(help=f"{_SOME}sweetaspie (ds003020).")] = "",
     languages: Annotated[str, typer.Option(help=f"{_SOME}en (little-prince).")] = "",
+    benchmarks: Annotated[str, typer.Option(help=f"{_SOME}Pereira2018 (brainscore).")] = "",
     source: Annotated[Path | None, typer.Option("--from", help="Copy from this folder, not from the network.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be brought.")] = False,
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    choices = ("subjects", "titles", "annotation", "stories", "languages")
+    choices = ("subjects", "titles", "annotation", "stories", "languages", "benchmarks")
     expect(name in SETS, "data set", repr(name), f"one of {', '.join(SETS)}")
     files = SETS[name].select({choice: context.params[choice] for choice in choices if context.params[choice]})
     place = Place(_folder(data), SETS[name])

@@ -202,13 +202,11 @@ def by_region(
     return rows
 
 
-def mirrored(rois: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Region -> bool (n_voxels,) of its left and of its right side, of names ``L x`` and ``R x``; ``all``: any."""
-    parts = np.char.partition(np.asarray(rois).astype(str), " ")
-    left, right = ((parts[:, 0] == side) & (parts[:, 2] != "") for side in "LR")
-    names = sorted({*parts[left, 2]} & {*parts[right, 2]})
-    found = {name: (left & (parts[:, 2] == name), right & (parts[:, 2] == name)) for name in names}
-    return {"all": (left, right)} | found if found else {}
+def mirrored(rois: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Region -> bool (n_voxels,) of its left and of its right side, of regions ``L x`` and ``R x``; ``all`` of them."""
+    of = regions_of(rois)
+    found = {name[2:]: [of[name], of[f"R{name[1:]}"]] for name in of if name[:2] == "L " and f"R{name[1:]}" in of}
+    return {"all": [np.any(side, axis=0) for side in zip(*found.values(), strict=True)]} | found if found else {}
 
 
 def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:

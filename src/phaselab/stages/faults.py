@@ -105,8 +105,7 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     from phaselab.features import Features, to_trs
 
     brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
-    sided = bench.study.phases.measure == "left_minus_right"
-    of: Any = arrays.mirrored if sided else arrays.regions_of
+    of: Any = arrays.mirrored if bench.study.phases.measure == "left_minus_right" else arrays.regions_of
     regions = sorted({"all"}.union(*map(of, brain.rois.values())))
     scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
     scores += ["left_minus_right"] * any(map(arrays.mirrored, brain.rois.values()))
