@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -404,6 +405,14 @@ def test_the_list_names_all_and_needs_no_folder() -> None:
     assert result.exit_code == 0
     for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--titles suits", "--from FOLDER", "no PHASELAB_DATA"):
         assert word in result.output, word
+
+
+@pytest.mark.parametrize("name", [name for name, of in SETS.items() if of.urls])
+def test_the_command_of_each_smallest_part_is_one(name: str, tmp_path: Path) -> None:
+    words = shlex.split(SETS[name].command(tmp_path))[3:]
+    result = cli("get", *words, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "to bring" in result.output
 
 
 def test_missing_data_print_the_command_that_works(small: Any, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,11 +33,19 @@ class Family:
     stands_for: Mapping[str, str] = field(default_factory=dict)
     public: bool = True
     manifest: str = ""
+    unconfirmed: bool = False
+    seeds: int = 0
+    seed: int = 0
 
     @property
     def repositories(self) -> tuple[str, ...]:
         """The main repository first: of two checkpoints of one step its own is taken."""
         return (self.repository, self.early) if self.early else (self.repository,)
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """Names of the families that are this one with another seed."""
+        return tuple(f"{self.name}-seed{seed}" for seed in range(1, 1 + self.seeds * (not self.seed)))
 
     def read(self, revision: str) -> Reading | None:
         """What the name of a revision says, if it is a checkpoint's; with a `table` its step is its number, from 1."""
@@ -59,13 +67,17 @@ class Family:
 
 
 def read_families(text: str) -> dict[str, Family]:
-    """Name -> family, of a text such as that of ``families.yaml``."""
+    """Name -> family, of a text such as that of ``families.yaml``; after all of them the further seeds of some."""
     entries = parse_yaml(text, "families.yaml")[0]["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:
             entry["tokens_per_step"] = Fraction(entry["tokens_per_step"])
-    return {entry["name"]: Family(**entry) for entry in entries}
+    found = [Family(**entry) for entry in entries]
+    for of in [family for family in found if family.seeds]:
+        for seed, name in enumerate(of.further, start=1):
+            found.append(replace(of, name=name, repository=f"{of.repository}-seed{seed}", seed=seed, public=False))
+    return {family.name: family for family in found}
 
 
 #: Name -> family.
@@ -76,7 +88,8 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 
 def find(name: str) -> Family:
     """The family called `name`; a PhaselabError with the nearest ones when there is none."""
-    near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or FAMILIES)
+    known = [family.name for family in FAMILIES.values() if not family.seed]
+    near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or known)
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
     expect(name in FAMILIES, "family", repr(name), expected)
     return FAMILIES[name]

@@ -9,6 +9,7 @@ wins; its tokens may be filled in by hand where no source states them, and are k
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,24 @@ def path_of(family: Family) -> Path:
     return own if own.is_file() or not family.manifest else Path(__file__).parent / f"manifests/{family.manifest}.csv"
 
 
+def doubt(family: Family) -> str:
+    """What is to be known of the names in the manifest of a family; empty where the hub itself gave them."""
+    ask = f"the names follow from a list of steps: to be confirmed by 'phaselab models refresh {family.name}'"
+    return ask if family.unconfirmed and path_of(family) != path_of(replace(family, manifest="")) else ""
+
+
+def absent(family: Family, ask: bool = False, say: hub.Say = _warn) -> bool:
+    """Whether the hub was asked for a repository of which it was not known whether it is there, and it is not.
+
+    `ask`: where it never was, ask it now; what else goes wrong is told when the checkpoints are needed.
+    """
+    own = path_of(replace(family, manifest=""))
+    if ask and not (family.public or own.is_file() or constants.is_offline_mode()):
+        with suppress(PhaselabError):
+            refresh(family, say=say)
+    return not family.public and own.is_file() and not read_rows(own)
+
+
 def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Path:
     """Ask the hub for a family's revisions and write its manifest; `say` is told when there is no second repository."""
     out = home(out) if out else path_of(replace(family, manifest=""))
@@ -66,9 +85,12 @@ def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Pa
         try:
             names = hub.revisions(repository)
         except PhaselabError as error:
-            if repository == family.early and isinstance(error.__cause__, RepositoryNotFoundError):
+            missing = type(error.__cause__) is RepositoryNotFoundError  # and not one for which leave must be asked
+            if repository == family.early and missing:
                 say(f"{family.name}: without the beginning of its training: {error}")
                 continue
+            if missing and not family.public:
+                write_table(pd.DataFrame(columns=_COLUMNS), out)
             unknown = "" if family.public else f" ({family.name}: whether its checkpoints are public is not known)"
             raise PhaselabError(f"{error}{unknown}") from error
         for name, commit in names.items():

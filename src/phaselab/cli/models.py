@@ -10,12 +10,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from phaselab.behaviour.files import library, load_items, read
-from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
+from phaselab.checkpoints import FAMILIES, Family, absent, choose, chosen, find, hub, manifest, of_repository
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
 from phaselab.data.download import Place, fetch
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import amount
 from phaselab.study import load_study
@@ -32,13 +32,15 @@ def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
     heads = ("family\n  repository", "checkpoints: tokens\nlicence; languages")
-    caption = "?: 'phaselab models refresh FAMILY' lists the checkpoints."
+    caption = "?, to be confirmed: 'phaselab models refresh FAMILY' asks the hub for the checkpoints."
     table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
     table.columns[0].no_wrap = True
-    for family in FAMILIES.values():
+    for family in (family for family in FAMILIES.values() if not family.seed):
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
+        seen += ", to be confirmed" * bool(manifest.doubt(family))
         about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        about += f"; {family.seeds} further seeds" * bool(family.seeds)
         table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     out.print(table)
 
@@ -54,7 +56,9 @@ def show_model(
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
-        "public": "" if row.public else "not known: 'phaselab models refresh' says",
+        "public": "" if row.public else "absent" if absent(row) else "not known: 'phaselab models refresh' says",
+        "checked": manifest.doubt(row),
+        "further seeds": row.further,
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
     }
     if path.is_file():
@@ -73,8 +77,19 @@ def show_model(
 def refresh_model(
     family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
-    """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
-    typer.echo(manifest.refresh(family_of(family), out, say))
+    """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on.
+
+    So for its further seeds, which may be absent; not with --out.
+    """
+    of = family_of(family)
+    typer.echo(manifest.refresh(of, out, say))
+    for one in (FAMILIES[name] for name in of.further * (out is None)):
+        try:
+            typer.echo(manifest.refresh(one, say=say))
+        except PhaselabError as error:
+            if not absent(one):
+                raise
+            say(f"{one.name}: absent: {error}")
 
 
 @models_app.command("fetch")
