@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from phaselab.features import context_of
+from phaselab.features import context_of, opening
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16
@@ -35,15 +35,14 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
 
     As in lm-evaluation-harness, an option is a space and its text, white space that ends a prompt goes to the option,
     and its tokens are those of both together beyond the prompt's. If a token spans prompt and option, all options of
-    the prompt are encoded alone (the harness's pull request 4055).
+    the prompt are encoded alone (the harness's pull request 4055). What has no prompt comes after BOS, or else EOS.
     """
     if not asked:
         return []
     texts = [text for prompt, options, _ in asked for text in (prompt.rstrip(), *(f"{prompt} {o}" for o in options))]
     space, *encoded = _encoded(tokenizer, [" ", *texts])
-    special = tokenizer(texts[0], verbose=False)["input_ids"]
-    plain, each, found = encoded[0], iter(encoded), []
-    begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
+    begin, alone = (opening(tokenizer, texts, keep) for keep in (True, False))
+    each, found = iter(encoded), list[Request]()
     size, room = len(model.get_input_embeddings().weight), context_of(model) or sys.maxsize
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
@@ -52,6 +51,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
             both = [own + ids for ids in _encoded(tokenizer, [f"{end} {option}" for option in options])]
         said = [ids[len(own) :] for ids in both]
         own = own if own[: len(begin)] == begin else begin + own  # a prompt may have them as text
+        own = own or alone
         fault = ""
         if not own:
             fault = "a prompt without tokens"
