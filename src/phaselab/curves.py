@@ -322,8 +322,7 @@ def families(study: Study) -> pd.DataFrame:
             row["key"] = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
         elif family and family.seeds:
             same = model.model_dump(mode="json", exclude={"name", "label", "family"})
-            key = digest_of([family.name.removesuffix(f"-seed{family.seed}"), same])
-            row |= {"seed": str(family.seed), "key": key}
+            row |= {"seed": str(family.seed), "key": digest_of([family.run or family.name, same])}
         rows.append(row | {"group": re.sub(r"[\s,;(-]*seed ?\d+\)?$", "", label) if row["seed"] else label})
     table = pd.DataFrame(rows)
     firsts = table.groupby("key", sort=False)[["model", "group"]].first()

@@ -333,14 +333,16 @@ def test_minimal_pairs_are_two_sentences_and_no_question(name: str, tmp_path: Pa
     if name == "jblimp":  # as the columns have been called since
         other |= {f"sentence_{kind}": other.pop(f"{kind}_sentence") for kind in ("good", "bad")}
     turned = {key: value for key, value in other.items() if "good" not in key and "bad" not in key}
-    turned |= {"sentence_good": "a A.", "sentence_bad": "A a."}
+    turned |= {"sentence_good": "b A.", "sentence_bad": "A a."}
     for docs in ([PUBLISHED[name]], [other, turned]):
         items = load_items(library()[name], data={"train": _write(tmp_path / "docs.jsonl", docs)})
         assert items[0].options[items[0].answer] == RIGHT[name]
         assert {*items[0].options} == {value for key, value in docs[0].items() if "good" in key or "bad" in key}
         assert [(item.prompt, item.question, item.form) for item in items] == [("", "", False)] * len(docs)
-    assert items[1].options == ("A a.", "a A.")
+    assert items[1].options == ("A a.", "b A.")
     assert (items[1].answer, items[1].kind) == (1, "z")
+    with pytest.raises(TaskError, match="'sentence_good' is undefined|'good_sentence' is undefined"):
+        load_items(library()[name], data={"train": _write(tmp_path / "docs.jsonl", [{"sentence_bad": "a", "x": "b"}])})
     assert items[0].language == ("ja" if name == "jblimp" else "en")
 
 

@@ -170,8 +170,8 @@ def test_published_files_are_read_right(name: str, published: Published) -> None
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rows of the file": ('run.labels["item"]', 'run.labels["sentence"]', ("n01",)),
     "rows counted after sorting": (
-        "kind=\"stable\", ignore_index=True)",
-        "kind=\"stable\", ignore_index=True).assign(item=range(n))",
+        'kind="stable", ignore_index=True)',
+        'kind="stable", ignore_index=True).assign(item=range(n))',
         ("n01",),
     ),
     "all columns": ("columns[subject])]", "[*columns.values()][0])]", ("n01", "n07")),

@@ -224,7 +224,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "byte order turned": ("np.dtype(match[5] + match[4])", 'np.dtype(">" + match[4])', ("l01",)),
     "doubles kept": (": n_trs - section.tail, order].astype(np.float32)", ": n_trs - section.tail, order]", ("l01",)),
     "tail cut in front": ("[: n_trs - section.tail, order]", "[section.tail :, order]", ("l01", "l06")),
-    "runs out of order": ('array_of(others[at]', 'array_of(others[(at + 1) % 9]', ("l01",)),
+    "runs out of order": ("array_of(others[at]", "array_of(others[(at + 1) % 9]", ("l01",)),
     "trailing scans dropped": ("(282, 298, 340,", "(278, 294, 336,", ("l01", "l02")),
     "sides exchanged": ('"L ", "R "', '"R ", "L "', ("l03",)),
     "a mask of one side": (" | (own[mirror] & (mirror >= 0))", "", ("l03",)),

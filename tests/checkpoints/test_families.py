@@ -74,8 +74,9 @@ def test_a_seed_is_its_family_in_a_repository_of_its_own() -> None:
     one, of = find("pythia-160m-seed3"), find("pythia-160m")
     assert (one.repository, one.seed, of.seed) == ("EleutherAI/pythia-160m-seed3", 3, 0)
     assert [one.read(name) for name in ("step0", "step512")] == [of.read(name) for name in ("step0", "step512")]
-    assert of.further == tuple(f"pythia-160m-seed{n}" for n in range(1, 10))
-    assert find("pythia-1b").further == one.further == ()
+    assert [name for name, family in FAMILIES.items() if family.run == "pythia-160m"] == [
+        f"pythia-160m-seed{n}" for n in range(1, 10)
+    ]
 
 
 def test_a_family_that_is_none_names_the_nearest() -> None:
@@ -145,14 +146,13 @@ def test_names_of_a_list_of_steps_are_as_those_that_are_known(
 
 def test_names_that_are_to_be_confirmed_are_said_to_be(folder: Path) -> None:
     unconfirmed = {family for family, *_ in LISTED}
-    assert {name for name, family in FAMILIES.items() if manifest.doubt(family)} == unconfirmed
+    assert {name for name, family in FAMILIES.items() if family.unconfirmed} == unconfirmed
     listed = CliRunner().invoke(app, ["models", "list"], env={"COLUMNS": "120"}).output
     assert listed.count("to be confirmed") == 1 + len(unconfirmed)
     assert "pythia-160m-seed1" not in listed
     shown = CliRunner().invoke(app, ["models", "show", "olmo2-7b"], env={"COLUMNS": "300"}).output
     assert "to be confirmed by 'phaselab models refresh olmo2-7b'" in shown
     write(folder, "olmo2-7b", [("", "stage1-step150-tokens1B", "a" * 40, "150", "1000000000")])
-    assert manifest.doubt(find("olmo2-7b")) == ""
     assert "to be confirmed" not in CliRunner().invoke(app, ["models", "show", "olmo2-7b"]).output
 
 

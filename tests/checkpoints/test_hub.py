@@ -29,7 +29,6 @@ from checkpoints.hub_server import Hub, serving, use
 from phaselab.book.lab import Lab
 from phaselab.checkpoints import (
     Checkpoint,
-    absent,
     chosen,
     find,
     hub,
@@ -667,7 +666,11 @@ def test_seeds_are_replicates_and_one_that_is_absent_is_left_out(
     assert code == 2
     assert "pythia-14m-seed1: absent: EleutherAI/pythia-14m-seed1 " in said
     assert re.search("pythia-14m-seed3 .*Cannot access gated repo", said)
-    assert [absent(find(name)) for name in ("pythia-14m-seed1", "pythia-14m-seed2", "pythia-14m-seed3")] == [1, 0, 0]
+    assert [manifest.absent(find(name)) for name in ("pythia-14m-seed1", "pythia-14m-seed2", "pythia-14m-seed3")] == [
+        1,
+        0,
+        0,
+    ]
     assert "absent" in command("models", "show", "pythia-14m-seed1")[1]
     gone = study.model_copy(update={"models": study.models[1:2]})
     with pytest.raises(StudyError, match=r"seeds.yaml: models: found no s1 on the hub, expected one"):

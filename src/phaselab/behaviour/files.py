@@ -334,8 +334,8 @@ def _item(task: Any, doc: dict[str, Any], right: int, index: int, shots: int) ->
     silent = task.config.doc_to_text == ""
     if not isinstance(prompt, str) or not (prompt or silent) or prompt != prompt.rstrip():
         raise _Unusable("doc_to_text: expected one prompt that does not end in white space", f"{prompt!r:.200}")
-    language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")
-    alone = _alone(task, doc, options)
+    told, alone = task.config.metadata or {}, _alone(task, doc, options)
+    language, kind = str(told.get("language", "en")), str(doc.get(told.get("kind", "kind")) or "")
     return Item(f"{task.config.task}-{index}", prompt, options, right, kind, language, *alone, form=not silent)
 
 

@@ -64,7 +64,7 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
         groups=tuple(groups),
         read=lambda subject, run: values[np.ix_(rows[run], columns[subject])],
         rois={subject: voxels["region"].to_numpy()[own] for subject, own in columns.items()},
-        nuisance={run.name: np.c_[[len(text.split()) for text in run.texts], range(run.n_trs)] for run in stimulus.runs},
+        nuisance={r.name: np.c_[[len(t.split()) for t in r.texts], range(r.n_trs)] for r in stimulus.runs},
         notes=("No noise ceiling is published with the responses: scores are r itself.", *notes),
     )
 

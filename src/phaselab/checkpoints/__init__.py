@@ -3,8 +3,8 @@
 from phaselab.checkpoints.families import FAMILIES, Family, find, of_repository
 from phaselab.checkpoints.hub import present
 from phaselab.checkpoints.load import load
-from phaselab.checkpoints.manifest import absent, chosen, local_checkpoints
+from phaselab.checkpoints.manifest import chosen, local_checkpoints
 from phaselab.checkpoints.names import Checkpoint, choose, identity
 
-__all__ = ["FAMILIES", "Checkpoint", "Family", "absent", "choose", "chosen", "find"]
+__all__ = ["FAMILIES", "Checkpoint", "Family", "choose", "chosen", "find"]
 __all__ += ["identity", "load", "local_checkpoints", "of_repository", "present"]

@@ -36,16 +36,12 @@ class Family:
     unconfirmed: bool = False
     seeds: int = 0
     seed: int = 0
+    run: str = ""  # of another seed: the family with seed 0
 
     @property
     def repositories(self) -> tuple[str, ...]:
         """The main repository first: of two checkpoints of one step its own is taken."""
         return (self.repository, self.early) if self.early else (self.repository,)
-
-    @property
-    def further(self) -> tuple[str, ...]:
-        """Names of the families that are this one with another seed."""
-        return tuple(f"{self.name}-seed{seed}" for seed in range(1, 1 + self.seeds * (not self.seed)))
 
     def read(self, revision: str) -> Reading | None:
         """What the name of a revision says, if it is a checkpoint's; with a `table` its step is its number, from 1."""
@@ -74,9 +70,9 @@ def read_families(text: str) -> dict[str, Family]:
         if "tokens_per_step" in entry:
             entry["tokens_per_step"] = Fraction(entry["tokens_per_step"])
     found = [Family(**entry) for entry in entries]
-    for of in [family for family in found if family.seeds]:
-        for seed, name in enumerate(of.further, start=1):
-            found.append(replace(of, name=name, repository=f"{of.repository}-seed{seed}", seed=seed, public=False))
+    for of, seed in [(family, seed) for family in found for seed in range(1, 1 + family.seeds)]:
+        name, repository = (f"{name}-seed{seed}" for name in (of.name, of.repository))
+        found.append(replace(of, name=name, repository=repository, public=False, seed=seed, run=of.name))
     return {family.name: family for family in found}
 
 

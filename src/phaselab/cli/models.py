@@ -10,7 +10,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from phaselab.behaviour.files import library, load_items, read
-from phaselab.checkpoints import FAMILIES, Family, absent, choose, chosen, find, hub, manifest, of_repository
+from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
@@ -24,6 +24,7 @@ models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub a
 app.add_typer(models_app, name="models")
 
 FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
+DOUBT = "to be confirmed"  # names that follow from a list of steps
 _WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."
 
 
@@ -38,9 +39,10 @@ def list_models() -> None:
     for family in (family for family in FAMILIES.values() if not family.seed):
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
-        seen += ", to be confirmed" * bool(manifest.doubt(family))
-        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
-        about += f"; {family.seeds} further seeds" * bool(family.seeds)
+        seen += f", {DOUBT}" * (family.unconfirmed and not manifest.place(family).is_file())
+        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}" + f"; seeds 0 to {family.seeds}" * bool(
+            family.seeds
+        )
         table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     out.print(table)
 
@@ -56,10 +58,14 @@ def show_model(
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
-        "public": "" if row.public else "absent" if absent(row) else "not known: 'phaselab models refresh' says",
-        "checked": manifest.doubt(row),
-        "further seeds": row.further,
+        "public": ""
+        if row.public
+        else "absent"
+        if manifest.absent(row)
+        else "not known: 'phaselab models refresh' says",
+        "other seeds": [name for name, of in FAMILIES.items() if of.run == row.name],
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
+        "names": f"{DOUBT} by 'phaselab models refresh {family}'" * (row.unconfirmed and path != manifest.place(row)),
     }
     if path.is_file():
         known, *others = manifest.listing(row)
@@ -83,11 +89,11 @@ def refresh_model(
     """
     of = family_of(family)
     typer.echo(manifest.refresh(of, out, say))
-    for one in (FAMILIES[name] for name in of.further * (out is None)):
+    for one in (one for one in FAMILIES.values() if one.run == of.name and not out):
         try:
             typer.echo(manifest.refresh(one, say=say))
         except PhaselabError as error:
-            if not absent(one):
+            if not manifest.absent(one):
                 raise
             say(f"{one.name}: absent: {error}")
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs, say
+from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import Store
@@ -64,6 +64,7 @@ def compare(
 ) -> None:
     """Say how far results are from the published ones; exit code 1 where one is further than --within."""
     from phaselab.book.published import compare
+    from phaselab.cli.common import say
     from phaselab.stages import Workbench
 
     found = compare(Workbench(load_study(study), Store(results), data, say=say), model or (), checkpoint, folder)
@@ -173,14 +174,14 @@ def book(
     What cannot be made does not stop the rest: its page says why, and the exit code is 1.
     """
     from phaselab.book import runner
-    from phaselab.stages.context import without_absent
+    from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
     loaded, store = load_study(study), Store(results)
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
-    loaded = without_absent(loaded, say)
+    loaded = without_absent(loaded, lambda _: None)  # which the sweep has said
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
     failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
     runner.place_pages(loaded, store, root, failed)

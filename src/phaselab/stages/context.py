@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 from phaselab import __version__, results, texts
 from phaselab.behaviour.files import digest, library, load_items
 from phaselab.brains import BRAINS, BrainData, DataMissing, load_brain
-from phaselab.checkpoints import FAMILIES, Checkpoint, Family, absent, choose, chosen, find, identity
-from phaselab.checkpoints import local_checkpoints, of_repository
+from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
+from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
 from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
@@ -144,17 +144,6 @@ def hub_family(model: Model) -> Family | None:
     if model.family is not None:
         return find(model.family)
     return None if model.repository is None else of_repository(model.repository, model.tokens_per_step)
-
-
-def without_absent(study: Study, say: Callable[[str], None], ask: bool = False) -> Study:
-    """The study without models of which the hub, when it was asked (or, if `ask`, is now), has no repository."""
-    families = [(model, FAMILIES.get(model.family or "")) for model in study.models]
-    gone = {model.name: family.repository for model, family in families if family and absent(family, ask, say)}
-    for name, repository in gone.items():
-        say(f"{name}: left out, for it is absent: the hub has no {repository}, or none for who asks")
-    expect(len(gone) < len(study.models), f"{study.where}: models", f"no {', '.join(gone)} on the hub", "one", StudyError)
-    kept = tuple(model for model in study.models if model.name not in gone)
-    return study.model_copy(update={"models": kept}) if gone else study
 
 
 class UnitFailed(PhaselabError):

@@ -22,10 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
+from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.results import Store, read_manifest, try_beside, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
-from phaselab.stages.context import without_absent
 from phaselab.study import Model, Study
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.

@@ -7,12 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 
-def _mapped(one: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Any], Any]:
-    """A function of a data set that makes `one` of each item."""
-    # A column may change its type on the way, as ARC's choices do, so none is kept.
-    return lambda docs: docs.map(one, remove_columns=docs.column_names, load_from_cache_file=False)
-
-
 def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str) -> Callable[[Any], Any]:
     """A function of a data set: `question` is a text with columns in braces, `choices` one column or one for each.
 
@@ -29,16 +23,8 @@ def _of_docs(question: str, choices: tuple[str, ...], answer: str, *labels: str)
         number = next((of.index(right) for of in names if right in of), -1)
         return {"question": question.format(**doc), "choices": list(map(str, listed)), "answer": number, "kind": kind}
 
-    return _mapped(one)
-
-
-@_mapped
-def minimal_pairs(doc: dict[str, Any]) -> dict[str, Any]:
-    """BLiMP and JBLiMP, which has had other names: a sentence, and one that breaks a rule of grammar."""
-    pair = [doc.get(f"sentence_{kind}") or doc[f"{kind}_sentence"] for kind in ("good", "bad")]
-    kind = doc.get("linguistics_term") or doc.get("phenomenon") or ""
-    # In an order that says nothing, so that what is chosen by position is chance.
-    return {"choices": sorted(pair), "answer": sorted(pair).index(pair[0]), "kind": kind}
+    # A column may change its type on the way, as ARC's choices do, so none is kept.
+    return lambda docs: docs.map(one, remove_columns=docs.column_names, load_from_cache_file=False)
 
 
 #: MMLU and JMMLU have the choices in a list or in columns A to D, and the answer's number or letter.
