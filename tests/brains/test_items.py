@@ -19,7 +19,7 @@ from phaselab.encoding.folds import outer_folds, parts_of
 from phaselab.errors import PhaselabError
 from phaselab.results import Store
 from phaselab.stages import Workbench, check
-from phaselab.study import BRAIN_SECTIONS, EncodingSpec, Study, StudyError
+from phaselab.study import BRAIN_SECTIONS, EncodingSpec, Study, StudyError, load_study
 from tiny import TRAIN
 
 Published = tuple[Path, dict[str, Truth]]
@@ -261,6 +261,14 @@ def test_a_study_of_sentences_goes_through_and_its_controls_find_what_was_plante
     r = table[(table["measure"] == "r") & (table["roi"] == "all")].groupby("model")["value"].mean()
     assert r["control: nuisance space"] > 0.35  # the number of words, which half of the voxels follow
     assert "control: shuffled stimulus" not in r
+
+
+def test_the_study_of_the_package_suits_the_data(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    bench = Workbench(load_study("pereira"), Store(tmp_path), published[0])
+    assert check(bench, bench.study.models) == {}
 
 
 def test_what_does_not_suit_items_is_told_before_anything_is_made(published: Published, tmp_path: Path) -> None:

@@ -322,6 +322,14 @@ def test_a_study_finds_the_planted_signal_and_its_side(published: Published, tmp
     assert "unpaired" not in sides
 
 
+def test_the_study_of_the_package_suits_the_data(
+    published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    bench = Workbench(load_study("little-prince"), Store(tmp_path), published[0])
+    assert check(bench, bench.study.models) == {}
+
+
 def test_left_minus_right_is_of_pairs_alone() -> None:
     r = np.array([[0.1, 0.3, 0.2, 0.5, 0.9]], dtype=np.float32)
     scores = {"s": Scores((0,), r, r, r, r > 0)}
