@@ -9,7 +9,7 @@ import re
 import zlib
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -126,24 +126,24 @@ def read_words(path: Path, section: LittlePrinceSpec) -> tuple[tuple[Run, ...], 
 
 def regions(mask: Path, masks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     """Of each voxel of `mask`, in C order of x, y, z: its mirror (-1: none), and its region; (n_voxels,) each."""
-    from nilearn.image import load_img, resample_to_img  # here: it takes a second
+    from nilearn.image import resample_to_img  # here: it takes a second
 
-    def read(path: Path, like: Any = None) -> Any:
+    def read(path: Path) -> tuple[np.ndarray, bool]:
         try:
-            _, _, _ = (image := load_img(path)).shape
-            image = resample_to_img(image, like, "nearest", copy_header=True, force_resample=True) if like else image
-            return image, image.get_fdata() != 0
+            image = resample_to_img(path, mask, "nearest", copy_header=True, force_resample=True)
+            _, _, _ = image.shape
+            return image.get_fdata() != 0, bool(image.affine[0, 0] > 0)
         except Exception as error:  # nibabel has many kinds, and they name neither file nor format
             raise PhaselabError(f"{path}: found no mask (x, y, z) in NIfTI: {error}") from error
 
-    of, inside = read(mask)
+    inside, rightward = read(mask)
     places = np.full(inside.shape, -1)
     places[inside] = order = np.arange(inside.sum())
     mirror, names = places[::-1][inside], np.full(len(order), "rest", dtype=object)
     for path in reversed(masks):  # where two overlap, the first has the voxel
-        own = read(path, of)[1][inside]
+        own = read(path)[0][inside]
         names[own | (own[mirror] & (mirror >= 0))] = path.name.removesuffix(".nii.gz")
-    left = (np.argwhere(inside)[:, 0] < (len(inside) - 1) / 2) == (of.affine[0, 0] > 0)
+    left = (np.argwhere(inside)[:, 0] < (len(inside) - 1) / 2) == rightward
     sided = np.where(left, "L ", "R ") + names
     return mirror, np.where((mirror >= 0) & (mirror != order), sided, "unpaired").astype(str)
 

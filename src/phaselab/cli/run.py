@@ -179,9 +179,8 @@ def book(
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-    loaded, store = load_study(study), Store(results)
+    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
-    loaded = without_absent(loaded, lambda _: None)  # which the sweep has said
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
     failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
     runner.place_pages(loaded, store, root, failed)
@@ -197,6 +196,7 @@ def doctor(data: DataOption = None) -> None:
     """Say what of this machine a study would use, and which data are there."""
     import torch
 
+    from phaselab.data import SETS
     from phaselab.sweep.pool import cores
 
     rows = {
@@ -211,8 +211,6 @@ def doctor(data: DataOption = None) -> None:
             rows[name] = "not installed"
     data = home(data) if data else None
     rows["data"] = str(data or "no --data and no PHASELAB_DATA")
-    for part in ("alice2016", "books"):
-        there = data is not None and (data / part).is_dir()
-        rows[f"  {part}"] = "there" if there else "not there (needed by alice-small alone)"
+    rows |= {f"  {name}": "there" if data and (data / name).is_dir() else "not there" for name in SETS}
     rows["HF_HOME"] = os.environ.get("HF_HOME", "not set")
     out.print(facts("phaselab doctor", rows))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -105,8 +104,8 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     from phaselab.features import Features, to_trs
 
     brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
-    of: Any = arrays.mirrored if bench.study.phases.measure == "left_minus_right" else arrays.regions_of
-    regions = sorted({"all"}.union(*map(of, brain.rois.values())))
+    sided = bench.study.phases.measure == "left_minus_right"  # of a region, and not of one of its sides
+    regions = sorted({"all"}.union(*(arrays.mirrored(of) if sided else {*of} for of in brain.rois.values())))
     scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
     scores += ["left_minus_right"] * any(map(arrays.mirrored, brain.rois.values()))
     for field, right in ("roi", regions), ("measure", scores), ("accuracy", [*MEASURES, *KNOWING, *GENERATED]):
