@@ -333,7 +333,7 @@ def test_minimal_pairs_are_two_sentences_and_no_question(name: str, tmp_path: Pa
     if name == "jblimp":  # as the columns have been called since
         other |= {f"sentence_{kind}": other.pop(f"{kind}_sentence") for kind in ("good", "bad")}
     turned = {key: value for key, value in other.items() if "good" not in key and "bad" not in key}
-    turned |= {"sentence_good": "b A.", "sentence_bad": "A a."}
+    turned |= {"sentence_good": "b A. ", "sentence_bad": "A a."}
     for docs in ([PUBLISHED[name]], [other, turned]):
         items = load_items(library()[name], data={"train": _write(tmp_path / "docs.jsonl", docs)})
         assert items[0].options[items[0].answer] == RIGHT[name]

@@ -659,18 +659,18 @@ def test_seeds_are_replicates_and_one_that_is_absent_is_left_out(
     found = pd.read_parquet(store.study(study.name) / "phases.parquet")
     assert found.groupby("model")["seeds"].first().to_dict() == {"s0": 1, "s0, s1": 2, "s1": 1}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    # One that comes to be is found; one for which leave must be asked is not absent.
-    server.add("EleutherAI/pythia-14m-seed2", "step0", snapshots["first"])
-    del server.repositories["EleutherAI/pythia-14m-seed1"]
+    # One for which leave must be asked is not absent; one that comes to be is found.
     code, said = command("models", "refresh", "pythia-14m")
+    assert code == 0
+    assert "pythia-14m-seed4: absent: the hub has no EleutherAI/pythia-14m-seed4" in said
+    assert not re.search("seed[13]: absent", said)
+    server.add("EleutherAI/pythia-14m-seed2", "step0", snapshots["first"])
+    assert command("models", "refresh", "pythia-14m-seed2")[0] == 0
+    del server.repositories["EleutherAI/pythia-14m-seed1"]
+    code, said = command("models", "refresh", "pythia-14m-seed1")
     assert code == 2
-    assert "pythia-14m-seed1: absent: EleutherAI/pythia-14m-seed1 " in said
-    assert re.search("pythia-14m-seed3 .*Cannot access gated repo", said)
-    assert [manifest.absent(find(name)) for name in ("pythia-14m-seed1", "pythia-14m-seed2", "pythia-14m-seed3")] == [
-        1,
-        0,
-        0,
-    ]
+    assert "pythia-14m-seed1: whether its checkpoints are public is not known" in said
+    assert [manifest.absent(find(f"pythia-14m-seed{n}")) for n in range(1, 5)] == [True, False, False, True]
     assert "absent" in command("models", "show", "pythia-14m-seed1")[1]
     gone = study.model_copy(update={"models": study.models[1:2]})
     with pytest.raises(StudyError, match=r"seeds.yaml: models: found no s1 on the hub, expected one"):

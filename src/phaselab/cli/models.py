@@ -15,7 +15,7 @@ from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
 from phaselab.data.download import Place, fetch
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.files import home
 from phaselab.results import amount
 from phaselab.study import load_study
@@ -24,7 +24,6 @@ models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub a
 app.add_typer(models_app, name="models")
 
 FamilyArgument = Annotated[str, typer.Argument(help="A family of 'phaselab models list', or organisation/name.")]
-DOUBT = "to be confirmed"  # names that follow from a list of steps
 _WHERE = "File; by default in $PHASELAB_MANIFESTS, else in phaselab/manifests of $HF_HOME."
 
 
@@ -39,7 +38,7 @@ def list_models() -> None:
     for family in (family for family in FAMILIES.values() if not family.seed):
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
-        seen += f", {DOUBT}" * (family.unconfirmed and not manifest.place(family).is_file())
+        seen += ", to be confirmed" * (family.unconfirmed and not manifest.place(family).is_file())
         about = f"{seen}\n{family.licence}; {' '.join(family.languages)}" + f"; seeds 0 to {family.seeds}" * bool(
             family.seeds
         )
@@ -63,9 +62,9 @@ def show_model(
         else "absent"
         if manifest.absent(row)
         else "not known: 'phaselab models refresh' says",
-        "other seeds": [name for name, of in FAMILIES.items() if of.run == row.name],
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
-        "names": f"{DOUBT} by 'phaselab models refresh {family}'" * (row.unconfirmed and path != manifest.place(row)),
+        "names": f"to be confirmed by 'phaselab models refresh {family}'"
+        * (row.unconfirmed and path != manifest.place(row)),
     }
     if path.is_file():
         known, *others = manifest.listing(row)
@@ -85,17 +84,11 @@ def refresh_model(
 ) -> None:
     """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on.
 
-    So for its further seeds, which may be absent; not with --out.
+    The hub is asked for its other seeds too, where it never was: they may be absent.
     """
-    of = family_of(family)
-    typer.echo(manifest.refresh(of, out, say))
-    for one in (one for one in FAMILIES.values() if one.run == of.name and not out):
-        try:
-            typer.echo(manifest.refresh(one, say=say))
-        except PhaselabError as error:
-            if not manifest.absent(one):
-                raise
-            say(f"{one.name}: absent: {error}")
+    typer.echo(manifest.refresh(of := family_of(family), out, say))
+    for one in (one for one in FAMILIES.values() if one.run == of.name and manifest.absent(one, ask=True, say=say)):
+        say(f"{one.name}: absent: the hub has no {one.repository}")
 
 
 @models_app.command("fetch")
@@ -231,7 +224,9 @@ def verify_data(
 def cache(
     study: StudyArgument,
     data: DataOption = None,
-    drop: Annotated[bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")
+    ] = False,
 ) -> None:
     """Copy the voxels that a study reads out of files with whole volumes, where its data have such (films)."""
     from phaselab.brains import BRAINS, load_brain
@@ -242,7 +237,9 @@ def cache(
     size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()
-    say(f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy")
+    say(
+        f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy"
+    )
 
 
 @data_app.command()
