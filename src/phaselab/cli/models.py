@@ -39,9 +39,8 @@ def list_models() -> None:
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
         seen += ", to be confirmed" * (family.unconfirmed and not manifest.place(family).is_file())
-        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}" + f"; seeds 0 to {family.seeds}" * bool(
-            family.seeds
-        )
+        about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        about += f"; seeds 0 to {family.seeds}" * (family.seeds > 0)
         table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     out.print(table)
 
@@ -53,18 +52,14 @@ def show_model(
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     row, path = family_of(family), manifest.path_of(family_of(family))
+    unknown = "absent" if manifest.absent(row) else "not known: 'phaselab models refresh' says"
     rows: dict[str, Any] = {
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
-        "public": ""
-        if row.public
-        else "absent"
-        if manifest.absent(row)
-        else "not known: 'phaselab models refresh' says",
+        "public": "" if row.public else unknown,
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
-        "names": f"to be confirmed by 'phaselab models refresh {family}'"
-        * (row.unconfirmed and path != manifest.place(row)),
+        "names": "to be confirmed: 'phaselab models refresh'" * (row.unconfirmed and path != manifest.place(row)),
     }
     if path.is_file():
         known, *others = manifest.listing(row)
@@ -224,9 +219,7 @@ def verify_data(
 def cache(
     study: StudyArgument,
     data: DataOption = None,
-    drop: Annotated[
-        bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")
-    ] = False,
+    drop: Annotated[bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")] = False,
 ) -> None:
     """Copy the voxels that a study reads out of files with whole volumes, where its data have such (films)."""
     from phaselab.brains import BRAINS, load_brain
@@ -237,9 +230,7 @@ def cache(
     size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()
-    say(
-        f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy"
-    )
+    say(f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy")
 
 
 @data_app.command()
