@@ -219,7 +219,9 @@ def verify_data(
 def cache(
     study: StudyArgument,
     data: DataOption = None,
-    drop: Annotated[bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")] = False,
+    drop: Annotated[
+        bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")
+    ] = False,
 ) -> None:
     """Copy the voxels that a study reads out of files with whole volumes, where its data have such (films)."""
     from phaselab.brains import BRAINS, load_brain
@@ -230,7 +232,9 @@ def cache(
     size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()
-    say(f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy")
+    say(
+        f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy"
+    )
 
 
 @data_app.command()
