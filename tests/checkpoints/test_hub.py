@@ -654,8 +654,11 @@ def test_seeds_are_replicates_and_one_that_is_absent_is_left_out(
     lab = Lab(study, store)
     assert lab.models == ("s0", "s1")
     assert lab.seeds == {"Pythia-14m": ["s0", "s1"]}
+    code, said = command("status", str(path), "--results", str(store.root))
+    assert (code, said.count("left out, for it is absent")) == (0, 2), said
     code, said = command("phases", str(path), "--results", str(store.root))
     assert code == 0, said
+    assert said.count("left out, for it is absent") == 2
     found = pd.read_parquet(store.study(study.name) / "phases.parquet")
     assert found.groupby("model")["seeds"].first().to_dict() == {"s0": 1, "s0, s1": 2, "s1": 1}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)

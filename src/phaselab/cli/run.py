@@ -105,7 +105,7 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     from phaselab.stages import Workbench, check
     from phaselab.sweep.pool import STATES, status
 
-    bench = Workbench(load_study(study), Store(results), data)
+    bench = Workbench(load_study(study), Store(results), data, say=console.print)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
