@@ -58,19 +58,14 @@ def log_tokens(tokens: npt.ArrayLike, among: npt.ArrayLike | None = None) -> Arr
 class Grid(NamedTuple):
     """What the search needs of the checkpoints' positions alone: shared by all curves on them.
 
-    `levels` : for k = 0, 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
-    without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent does
-    plus one squared dot product.
+    `levels` : for k = 0, 1, 2, ... all sets of k change points, (n_sets, k) positions; each set's parent (n_sets,),
+    that without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent
+    does plus one squared dot product.
     """
 
     x: Array  # (n,) positions, 0 to 1
-    candidates: Array  # (m,) positions for change points
     base: Array  # (2, n) orthonormal basis of the straight lines
-    levels: tuple[tuple[Index, Index, Array], ...]
-
-    def starts(self, changes: int, sets: Index) -> Array:
-        """Positions (B, changes) of the change points of `sets` (B,)."""
-        return self.candidates[self.levels[changes][0][sets]]
+    levels: tuple[tuple[Array, Index, Array], ...]
 
     def gains(self, rest: Array) -> Iterator[Array]:
         """What each set of 0, 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
@@ -93,26 +88,22 @@ def grid_of(where: Where, max_changes: int) -> Grid:
         inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
     base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     knots = np.full((1, 1), -1)
-    levels = [(knots[:, 1:], knots[0], base[:0])]
+    levels = [(inner[knots[:, 1:]], knots[0], base[:0])]
     for changes in range(1, min(max_changes, inner.size) + 1):
         parent = np.repeat(np.arange(len(knots)), inner.size - 1 - knots[:, -1])
         knots = np.array([*combinations(range(inner.size), changes)])
         hinges = design(x, inner[knots])[:, : 2 + changes]
-        levels.append((knots, parent, np.linalg.qr(hinges.transpose(0, 2, 1))[0][:, :, -1]))
-    return Grid(x, inner, base, tuple(levels))
+        levels.append((inner[knots], parent, np.linalg.qr(hinges.transpose(0, 2, 1))[0][:, :, -1]))
+    return Grid(x, base, tuple(levels))
 
 
 def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     """Residual sum of squares (B,) and best set (B,) for 0, 1, 2, ... change points; curves (B, n)."""
-    rest = curves - (curves @ grid.base.T) @ grid.base
-    total = np.einsum("bn,bn->b", rest, rest)
-    found = [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
-    chunk = max(1, CHUNK // len(grid.levels[-1][0]))
-    for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
-        for (rss, sets), gain in zip(found, grid.gains(rest[rows]), strict=True):
-            sets[rows] = gain.argmax(axis=1)
-            rss[rows] = np.maximum(total[rows] - gain.max(axis=1), 0.0)
-    return found
+    rest, found = curves - (curves @ grid.base.T) @ grid.base, []
+    for part in np.array_split(rest, 1 + len(rest) * len(grid.levels[-1][0]) // CHUNK):
+        total = np.einsum("bn,bn->b", part, part)
+        found.append([(np.maximum(total - gain.max(axis=1), 0.0), gain.argmax(axis=1)) for gain in grid.gains(part)])
+    return [(np.concatenate(rss), np.concatenate(sets)) for rss, sets in (zip(*of) for of in zip(*found))]
 
 
 class Pieces(NamedTuple):
@@ -194,11 +185,11 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Pieces:
     return Pieces(*state[:4])
 
 
-def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Pieces:
-    """Fit of exactly `changes` change points to curves (B, n), from the best set of the grid or a better `near`."""
-    rss, sets = search(grid._replace(levels=grid.levels[: changes + 1]), curves)[changes]
-    closer = _at(grid.x, curves, near := np.repeat(near[None], len(curves), axis=0))[3] < rss
-    return refine(grid.x, curves, np.where(closer[:, None], near, grid.starts(changes, sets)))
+def fit_exactly(grid: Grid, curves: Array, near: Array) -> Pieces:
+    """Fit of all change points that a grid is for to curves (B, n), from its best set or a better `near` (1, k)."""
+    rss, sets = search(grid, curves)[-1]
+    closer = _at(grid.x, curves, near := np.repeat(near, len(curves), axis=0))[3] < rss
+    return refine(grid.x, curves, np.where(closer[:, None], near, grid.levels[-1][0][sets]))
 
 
 def best_step(grid: Grid, curve: Array) -> Pieces:
@@ -219,7 +210,7 @@ def fit_each(grid: Grid, curve: Array) -> list[Pieces]:
     """
     fits, rest = [], curve - (curve @ grid.base.T) @ grid.base
     for changes, gain in enumerate(grid.gains(rest[None])):
-        knots = grid.starts(changes, np.argsort(-gain[0], kind="stable")[:STARTS])
+        knots = grid.levels[changes][0][np.argsort(-gain[0], kind="stable")[:STARTS]]
         for rounds, kept in STAGES:
             several = refine(grid.x, np.broadcast_to(curve, (len(knots), curve.size)), knots, rounds)
             best = np.argsort(several.rss, kind="stable")[:kept]
@@ -291,10 +282,9 @@ def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
     for k in np.unique(chosen):
         rows = np.flatnonzero(chosen == k)
-        _, _, residuals, total = refine(grid.x, curves[rows], grid.starts(k, found[k][1][rows]))
+        _, _, residuals, total = refine(grid.x, curves[rows], grid.levels[k][0][found[k][1][rows]])
         sigma[rows] = np.sqrt(total / max(n - 2 - 2 * k, 1))
-        lagged = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1])
-        rho[rows] = np.where(total > 0, lagged / np.where(total > 0, total, 1.0), 0.0)
+        rho[rows] = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1]) / np.maximum(total, 1e-300)
     return sigma, rho
 
 

@@ -299,7 +299,7 @@ def fit_transitions(
     scaled = None if error is None else error / scale, None if own is None else (own - centre) / scale
     noise = pieces.bootstrap_noise(best.residuals[0], degrees, *scaled, n_bootstrap, [0, n, chosen])
     fitted = y - best.residuals[0]
-    boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, chosen, near=best.knots[0])
+    boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, near=best.knots)
 
     def place(position: float) -> float:
         inside = 0 < position < 1  # the ends are the table's own
