@@ -53,7 +53,6 @@ class Transitions:
     statement: str  # the outcome in one sentence
     notes: tuple[str, ...] = ()  # what was done to the input (duplicates averaged, missing values dropped)
     knots: tuple[float, ...] = ()  # change points, tokens
-    intervals: tuple[tuple[float, float], ...] = ()  # 95 %, of the change points
     kinds: tuple[str, ...] = ()  # of the pieces: "rise", "fall" or "flat"
     heights: tuple[float, ...] = ()  # fitted, at the first checkpoint, the change points and the last checkpoint
     moves: tuple[Any, ...] = ()
@@ -136,8 +135,8 @@ def _clean(
     t, v = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
     for name, array in (("values", v), ("stderr", stderr)):
         expect(array.shape[-1:] == t.shape, name, f"shape {array.shape}", f"that of tokens, {t.shape}, last")
-    v = v if v.ndim == 1 or len(v) else np.full(t.shape, nan)  # replicates that there are none of
-    several, v = (v, v.mean(axis=0)) if v.ndim == 2 else (v[None], v)
+    several = np.atleast_2d(v if v.ndim == 1 or len(v) else np.full(t.shape, nan))  # replicates that there are none of
+    v = several.mean(axis=0)
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
         notes.append(f"{int((~keep).sum())} checkpoints with missing values dropped")
@@ -148,10 +147,10 @@ def _clean(
     e, known = stderr[keep], np.isfinite(stderr[keep])
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
-    good = np.ones(v.size, dtype=bool)
-    good[alone := _alone(v)] = False
+    alone = _alone(v)
     notes += [f"{v[i]:.3g} at {amount(unique[i])} left out: the checkpoints around it are elsewhere" for i in alone]
-    return unique[good], v[good], error if error is None else error[good], own if own is None else own[:, good], notes
+    good = ~np.isin(np.arange(v.size), alone)
+    return *(a if a is None else a[..., good] for a in (unique, v, error, own)), notes
 
 
 def _alone(v: Array) -> list[int]:
@@ -189,20 +188,12 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
 
 
 def _described(
-    x: Array,
-    y: Array,
-    noise: Array,
-    fits: tuple[Pieces, Pieces],
-    rivals: Sequence[Pieces],
-    place: Callable[[float], float],
-    units: tuple[float, float],
-    least: float,
+    x: Array, y: Array, noise: Array, fits: Sequence[Pieces], place: Callable[[float], float], units: Array, least: float
 ) -> dict[str, Any]:
-    """Change points, pieces and moves of one curve: `fits` are it and its samples, `units` of the value and slopes."""
-    own, boot = fits
-    corners, ends = (
-        np.pad(at, ((0, 0), (1, 1)), constant_values=(0.0, 1.0)) for at in (own.knots, pieces.matched(own, boot))
-    )  # (1, k + 2) and (draws, k + 2)
+    """Change points, pieces and moves of one curve: `fits` are it, its samples and rivals, `units` of value and slope."""
+    own, boot, *rivals = fits
+    ends = np.pad(pieces.matched(own, boot), ((0, 0), (1, 1)), constant_values=(0.0, 1.0))  # (draws, k + 2)
+    corners = np.array([[0.0, *own.knots[0], 1.0]])
 
     def date(position: float, sample: Array, *others: float) -> tuple[float, float, float]:
         if not 0 < position < 1:
@@ -219,7 +210,7 @@ def _described(
     matching = np.diff(boot.heights(ends), axis=1) / np.maximum(apart, 1e-9)
     slopes = np.where(apart > 1e-9, matching, np.diff(boot.heights(corners), axis=1) / lengths)  # (draws, k + 1)
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
-    kinds = np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist()
+    kinds = tuple(np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist())
     changed, moves, before = np.abs(np.diff(heights)), [], ("", nan)
     for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
         run = [*group]
@@ -248,8 +239,8 @@ def _described(
         fields = {q + end: float(v) for q, three in told.items() for end, v in zip(ENDS, three, strict=True)}
         censored = ", ".join(name for name, i in (("onset", a), ("end", b)) if edge[i])
         moves.append(SimpleNamespace(kind=kind, **fields, censored=censored))
-    knots, intervals = tuple(date[0] for date in dates[1:-1]), tuple(date[1:] for date in dates[1:-1])
-    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), "kinds": tuple(kinds), "heights": heights}
+    knots = tuple(date[0] for date in dates[1:-1])
+    return {"knots": knots, "moves": tuple(moves), "kinds": kinds, "heights": heights}
 
 
 def fit_transitions(
@@ -305,7 +296,8 @@ def fit_transitions(
         inside = 0 < position < 1  # the ends are the table's own
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
-    told = _described(grid.x, y, noise, (best, boot), close, place, (scale, scale / span), min_effect)
+    units = np.array([scale, scale / span])
+    told = _described(grid.x, y, noise, [best, boot, *close], place, units, min_effect)
     told["heights"] = tuple(told["heights"] * scale + centre)
     said = _sentence(told["kinds"], told["moves"], axis, min_effect)
     known = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
