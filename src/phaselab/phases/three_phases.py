@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -143,36 +142,32 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
 
 
-def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
-    """From the onset of a fall until a fifth of it is made up, or to its end where the brain does not return.
-
-    Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
-    """
-    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
-    if not rises:
-        return fall.onset, fall.end
-    first, last = brain.place([rises[0].onset, rises[0].end])
-    path = brain.at(10 ** (places := np.linspace(first, last, 201)))
-    return fall.onset, float(10 ** np.interp(path[0] - CARRIED * fall.height, path, places))
+def _returns(brain: Transitions, fall: Any) -> list[Any]:
+    return [rise for rise in brain.rises if rise.onset >= fall.midpoint]
 
 
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
-    """Whether accuracy pauses in the `_window` of a fall (`triple_phase_test`), by its own scatter."""
-    (start, stop), at, values = _window(brain, fall), accuracy.tokens, accuracy.values
-    inside = (at >= start) & (at <= stop)
-    if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
-        first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
-        inside = (at >= at[max(first, 0)]) & (at <= at[min(last, at.size - 1)])
-    after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
-    span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
-    if after.sum() < 3:
+    """Whether accuracy pauses from the onset of a fall until a fifth of it is made up, by its own scatter.
+
+    Or to its end where the brain does not return. Without a level between fall and return their corner lies in the
+    middle of the trough: the return begins later.
+    """
+    start, stop, at, values = fall.onset, fall.end, accuracy.tokens, accuracy.values
+    for back in _returns(brain, fall)[:1]:
+        path = brain.at(10 ** (places := np.linspace(*brain.place([back.onset, back.end]), 201)))
+        stop = 10 ** np.interp(path[0] - CARRIED * fall.height, path, places)
+    first, last = np.searchsorted(at, start), np.searchsorted(at, stop, "right") - 1
+    if last - first < 2:  # a fall between two checkpoints: with those beside it
+        first, last = max(np.searchsorted(at, start, "right") - 1, 0), min(np.searchsorted(at, stop), at.size - 1)
+    inside, after, span = slice(first, last + 1), slice(last, None), f"{amount(at[first])} to {amount(at[last])}"
+    if at.size - last < 3:
         why = f"The brain falls {_range(fall)}; training ends too soon afterwards to tell a pause from an end."
         return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
     x = log_tokens(at)
 
-    def slope(of: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    def slope(of: slice) -> tuple[float, float]:
         away = x[of] - x[of].mean()
         return float(away @ values[of] / (away @ away)), noise / float(np.sqrt(away @ away))
 
@@ -201,8 +196,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
         return _Link("No piece of the brain curve surely falls after a rise, so that there is none to return from.")
-    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
-    if not rises and np.isnan(fall.end_low):
+    if not (rises := _returns(brain, fall)) and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
     if not (returns := [rise for rise in rises if rise is not first]):
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"

@@ -148,19 +148,19 @@ def _clean(
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
     alone = _alone(v)
-    notes += [f"{v[i]:.3g} at {amount(unique[i])} left out: the checkpoints around it are elsewhere" for i in alone]
-    good = ~np.isin(np.arange(v.size), alone)
-    return *(a if a is None else a[..., good] for a in (unique, v, error, own)), notes
+    at = zip(v[alone], unique[alone], strict=True)
+    notes += [f"{value:.3g} at {amount(where)} left out: the checkpoints around it are elsewhere" for value, where in at]
+    return *(a if a is None else a[..., ~alone] for a in (unique, v, error, own)), notes
 
 
-def _alone(v: Array) -> list[int]:
+def _alone(v: Array) -> npt.NDArray[np.bool_]:
     """Checkpoints (n,) that alone are far from their four neighbours: ten standard deviations of those, or more."""
     if v.size < 7:
-        return []
+        return np.zeros(v.size, dtype=bool)
     near = np.delete(np.lib.stride_tricks.sliding_window_view(v, 5), 2, axis=1)
     far, spread = np.abs(v[2:-2] - np.median(near, axis=1)), np.ptp(near, axis=1)  # a range of four is about two sd
     rest = np.array([np.ptp(np.delete(v, i)) for i in range(2, v.size - 2)])
-    return [int(i) + 2 for i in np.flatnonzero(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2))]
+    return np.pad(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2), 2)
 
 
 def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
