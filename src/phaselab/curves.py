@@ -314,11 +314,10 @@ def families(study: Study) -> pd.DataFrame:
     rows = []
     for model in study.models:
         spec, label = model.train, model.label or model.name
-        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "key": model.name}
-        if spec is not None:
-            row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
-            row["key"] = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
-        rows.append(row | {"group": re.sub(r"[\s,;(]*seed \d+\)?$", "", label) if spec else label})
+        recipe = {field: str(getattr(spec, field, "")) for field in ("architecture", "mix", "seed")}
+        key = digest_of(spec.model_dump(mode="json", exclude={"seed"})) if spec else model.name
+        group = re.sub(r"[\s,;(]*seed \d+\)?$", "", label) if spec else label
+        rows.append({"model": model.name, "label": label, **recipe, "key": key, "group": group})
     table = pd.DataFrame(rows)
     firsts = table.groupby("key", sort=False)[["model", "group"]].first()
     # Models, and groups, whose labels tell no difference are told apart by a model's name.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import comb
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -103,7 +104,8 @@ def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     for part in np.array_split(rest, 1 + len(rest) * len(grid.levels[-1][0]) // CHUNK):
         total = np.einsum("bn,bn->b", part, part)
         found.append([(np.maximum(total - gain.max(axis=1), 0.0), gain.argmax(axis=1)) for gain in grid.gains(part)])
-    return [(np.concatenate(rss), np.concatenate(sets)) for rss, sets in (zip(*of) for of in zip(*found))]
+    levels = (zip(*of, strict=True) for of in zip(*found, strict=True))
+    return [(np.concatenate(rss), np.concatenate(sets)) for rss, sets in levels]
 
 
 class Pieces(NamedTuple):
@@ -368,15 +370,14 @@ def move_p(values: Array, replicates: Array | None, noise: Sequence[float], sett
 def _left_out(curves: Array) -> float:
     """Test (one-sided t) that the fall chosen by all other replicates is in the one left out as well; curves (S, n)."""
     count, n = curves.shape
-    falls, total = np.empty(count), curves.sum(axis=0)
-    for s in range(count):
-        rest, best = (total - curves[s]) / (count - 1), -np.inf
+    falls, total = [], curves.sum(axis=0)
+    for one in curves:
+        rest, tried = (total - one) / (count - 1), []
         for length in windows_of(n):
-            means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, curves[s]))
+            means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, one))
             gaps = means[:, None] - means[None, :]
             gaps[np.tril_indices(len(means), length - 1)] = -np.inf
             i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)
-            if gaps[i, j] * np.sqrt(length) > best:
-                best, falls[s] = float(gaps[i, j]) * np.sqrt(length), own[i] - own[j]
-    error = max(float(stats.sem(falls)), 1e-300)
-    return float(stats.t.sf(falls.mean() / error, count - 1))
+            tried.append((gaps[i, j] * np.sqrt(length), own[i] - own[j]))
+        falls.append(max(tried, key=itemgetter(0))[1])
+    return float(stats.t.sf(np.mean(falls) / max(stats.sem(falls), 1e-300), count - 1))

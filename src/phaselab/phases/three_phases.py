@@ -142,10 +142,6 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
 
 
-def _returns(brain: Transitions, fall: Any) -> list[Any]:
-    return [rise for rise in brain.rises if rise.onset >= fall.midpoint]
-
-
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
     """Whether accuracy pauses from the onset of a fall until a fifth of it is made up, by its own scatter.
 
@@ -153,7 +149,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     middle of the trough: the return begins later.
     """
     start, stop, at, values = fall.onset, fall.end, accuracy.tokens, accuracy.values
-    for back in _returns(brain, fall)[:1]:
+    for back in [rise for rise in brain.rises if rise.onset >= fall.midpoint][:1]:
         path = brain.at(10 ** (places := np.linspace(*brain.place([back.onset, back.end]), 201)))
         stop = 10 ** np.interp(path[0] - CARRIED * fall.height, path, places)
     first, last = np.searchsorted(at, start), np.searchsorted(at, stop, "right") - 1
@@ -196,7 +192,8 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
         return _Link("No piece of the brain curve surely falls after a rise, so that there is none to return from.")
-    if not (rises := _returns(brain, fall)) and np.isnan(fall.end_low):
+    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
+    if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
     if not (returns := [rise for rise in rises if rise is not first]):
         once = "rises after its fall once, which is phase 1's rise" if rises else "does not rise again after its fall"

@@ -149,7 +149,9 @@ def _clean(
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
     alone = _alone(v)
     at = zip(v[alone], unique[alone], strict=True)
-    notes += [f"{value:.3g} at {amount(where)} left out: the checkpoints around it are elsewhere" for value, where in at]
+    notes += [
+        f"{value:.3g} at {amount(where)} left out: the checkpoints around it are elsewhere" for value, where in at
+    ]
     return *(a if a is None else a[..., ~alone] for a in (unique, v, error, own)), notes
 
 
@@ -188,9 +190,9 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
 
 
 def _described(
-    x: Array, y: Array, noise: Array, fits: Sequence[Pieces], place: Callable[[float], float], units: Array, least: float
+    x: Array, y: Array, noise: Array, fits: list[Pieces], place: Callable[[float], float], units: Array, least: float
 ) -> dict[str, Any]:
-    """Change points, pieces and moves of one curve: `fits` are it, its samples and rivals, `units` of value and slope."""
+    """Change points, pieces, moves of a curve (n,): `fits` are it, its samples and rivals; `units` of value and slope."""
     own, boot, *rivals = fits
     ends = np.pad(pieces.matched(own, boot), ((0, 0), (1, 1)), constant_values=(0.0, 1.0))  # (draws, k + 2)
     corners = np.array([[0.0, *own.knots[0], 1.0]])
@@ -211,7 +213,7 @@ def _described(
     slopes = np.where(apart > 1e-9, matching, np.diff(boot.heights(corners), axis=1) / lengths)  # (draws, k + 1)
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
     kinds = tuple(np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist())
-    changed, moves, before = np.abs(np.diff(heights)), [], ("", nan)
+    changed, moves, before, last = np.abs(np.diff(heights)), [], "", nan
     for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
         run = [*group]
         a, b, upward = run[0], run[-1] + 1, 1.0 if kind == "rise" else -1.0
@@ -223,21 +225,20 @@ def _described(
         halves = [rival.traced(corners[:, a], corners[:, b], upward) for rival in rivals]
         carried = [i for i in run if changed[i] >= CARRIED * whole] or run
         fast = [i for i in carried if changed[i] / lengths[i] >= max((changed / lengths)[carried]) / 2]
-        turned = before[0] not in ("", kind)
         told = {
             "onset": dates[a],
             "liftoff": dates[fast[0]],
             "midpoint": date(middle, middles, *(half[0] for half, _, rise in halves if upward * rise[0] > 0)),
             "landing": dates[fast[-1] + 1],
             "end": dates[b],
-            "turn": date(*_turn(x, y, noise, before[1], middle, -upward)) if turned else (nan, nan, nan),
-            "height": tuple(np.array([height, *np.quantile(heighted, [0.025, 0.975])]) * units[0]),
-            "steepness": tuple(np.array([steepest, *np.quantile(steeps, [0.025, 0.975])]) * units[1]),
+            "turn": (nan,) * 3 if before in ("", kind) else date(*_turn(x, y, noise, last, middle, -upward)),
+            "height": np.array([height, *np.quantile(heighted, [0.025, 0.975])]) * units[0],
+            "steepness": np.array([steepest, *np.quantile(steeps, [0.025, 0.975])]) * units[1],
         }
-        before = kind, middle
-        edge = (corners[0] > 0) & (corners[0] <= x[2]) | (corners[0] < 1) & (corners[0] >= x[-3])
+        before, last = kind, middle
         fields = {q + end: float(v) for q, three in told.items() for end, v in zip(ENDS, three, strict=True)}
-        censored = ", ".join(name for name, i in (("onset", a), ("end", b)) if edge[i])
+        at = {"onset": corners[0, a], "end": corners[0, b]}
+        censored = ", ".join(name for name, c in at.items() if 0 < c <= x[2] or x[-3] <= c < 1)
         moves.append(SimpleNamespace(kind=kind, **fields, censored=censored))
     knots = tuple(date[0] for date in dates[1:-1])
     return {"knots": knots, "moves": tuple(moves), "kinds": kinds, "heights": heights}
@@ -376,8 +377,7 @@ def _of_curve(moves: pd.DataFrame, by: Sequence[str], key: Iterable[str]) -> pd.
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
     """A column: names (n,) of `by` or `replicates`, else numbers, NaN where empty, of 0 or more but for `y`."""
-    found = f"no column {column!r}" if column else "nothing"
-    expect(column in table, role, found, f"one of {', '.join(map(str, table.columns))}")
+    expect(column in table, role, f"no column {column!r}", f"one of {', '.join(map(str, table.columns))}")
     values, where = table[column], f"{role}: column {column!r}"
     if role in ("by", "replicates"):
         empty = int((values.isna() | (values == "")).sum())
