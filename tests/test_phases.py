@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ from phaselab.phases import (
     sensitivity,
     triple_phase_test,
 )
-from phaselab.phases.fit import autocorrelated, grid_of, move_p, search
+from phaselab.phases.fit import autocorrelated, grid_of, search
 from phaselab.phases.three_phases import fall_p, falls_after_rise
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
@@ -315,7 +317,6 @@ def test_what_is_not_decided_is_not_called_a_no() -> None:
 
 
 def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corrections() -> None:
-    assert np.isnan(move_p(np.array([1.0, 0.5, 0.0]), None, (0.1, 0.0, 1.0), (tuple(range(6)), 1)))
     t = grid(24)
     fits = [
         fit_transitions(t, shape(t, *corners) + 0.005 * np.random.default_rng(0).standard_normal(24), max_changes=6)
@@ -323,6 +324,9 @@ def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corre
     ]
     known = judge(*fits).table
     assert known["p"].notna().all()
+    before, after = (SimpleNamespace(kind="rise", onset=t[k], end=t[k]) for k in (9, 11))
+    between = replace(fits[0], moves=(before, after))
+    assert np.isnan(between.p(SimpleNamespace(kind="fall", onset=t[10], end=t[10])))
     with pytest.MonkeyPatch.context() as patch:
         real = Transitions.p
         patch.setattr(Transitions, "p", lambda fit, move: np.nan if move.kind == "fall" else real(fit, move))

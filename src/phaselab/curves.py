@@ -87,9 +87,7 @@ def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 def of_tasks(curves: pd.DataFrame, tasks: Names) -> pd.DataFrame:
     """All rows but those of the behaviour in other tasks than these; all rows for None."""
-    if tasks is None:
-        return curves
-    return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
+    return curves if tasks is None else curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
 
 
 def chance_level(curves: pd.DataFrame, measure: str = "accuracy") -> float:

@@ -1,6 +1,6 @@
 """Continuous piecewise-linear fits of B learning curves of n checkpoints at once, at positions from 0 to 1.
 
-And one curve against all that never fall, or never rise: p of a fall or a rise, whatever the noise's memory.
+And what noise alone makes of a curve that never falls, whatever the noise's memory.
 """
 
 from collections.abc import Iterator, Sequence
@@ -227,18 +227,6 @@ def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float =
     return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
 
 
-def matched(own: Pieces, samples: Pieces) -> Array:
-    """Each sample's change point (B, k) for each of the one fit `own`: the nearest, if it can be one of its bend.
-
-    By their order alone, one that a sample puts elsewhere would shift the names of all after it.
-    """
-    if not own.knots.size:
-        return samples.knots
-    far = np.abs(samples.knots[:, None, :] - own.knots[:, :, None])  # (B, k of the fit, k of the sample)
-    other = np.sign(samples.coefficients[:, None, 2:]) != np.sign(own.coefficients[:, 2:, None])
-    return np.take_along_axis(samples.knots, (far + 10.0 * other).argmin(axis=2), axis=1)
-
-
 def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
     """Normal noise (B, n) of variance 1 with autocorrelation `rho` ** lag along each row."""
     noise = rng.standard_normal(shape)
@@ -348,26 +336,7 @@ def null_of(where: Where, max_changes: int) -> tuple[Array, Array]:
     return falls, rhos
 
 
-def move_p(values: Array, replicates: Array | None, noise: Sequence[float], setting: tuple[Where, int]) -> float:
-    """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
-
-    `noise` of the whole curve, whose grid has the arguments `setting`: standard deviation, autocorrelation, and how
-    much replicates share: as far as they do, they are as one curve, whose autocorrelation is read with caution. With
-    `MANY` the fall must also hold in those left out when it was chosen. NaN below four checkpoints.
-    """
-    if values.size < 4:
-        return np.nan
-    (sigma, rho, shared), fall = noise, float(deepest_fall(values[None])[0])
-    if sigma == 0:
-        return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
-    falls, rhos = null_of(*setting)
-    at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-    plain, careful = max(rho, 0.0), np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
-    p = float(np.interp(plain + shared * (careful - plain), RHOS, at))
-    return p if replicates is None or len(replicates) < MANY else max(p, _left_out(replicates))
-
-
-def _left_out(curves: Array) -> float:
+def left_out(curves: Array) -> float:
     """Test (one-sided t) that the fall chosen by all other replicates is in the one left out as well; curves (S, n)."""
     count, n = curves.shape
     falls, total = [], curves.sum(axis=0)

@@ -118,14 +118,29 @@ class Transitions:
         return max(least, float(t * stats.sem(gains)))
 
     def p(self, move: Any) -> float:
-        """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
+        """P of a curve that never moves so, from the opposite move before to the opposite one after.
+
+        By its deepest fall. As far as replicates share their noise they are as one curve, whose autocorrelation is read
+        with caution; many must also fall when they were left out of the choice of where. NaN below four checkpoints.
+        """
         others = [other for other in self.moves if other.kind != move.kind]
         start = max((other.onset for other in others if other.onset < move.onset), default=self.tokens[0])
         stop = min((other.end for other in others if other.end > move.end), default=self.tokens[-1])
         inside = (self.tokens >= start) & (self.tokens <= stop)
-        sign = -1.0 if move.kind == "rise" else 1.0
-        replicates = None if self.replicates is None else sign * self.replicates[:, inside]
-        return pieces.move_p(sign * self.values[inside], replicates, self._noise, self.grid)
+        if inside.sum() < 4:
+            return nan
+        (sigma, rho, shared), sign = self._noise, -1.0 if move.kind == "rise" else 1.0
+        (fall,), null = pieces.deepest_fall(sign * self.values[None, inside]), pieces.NULLS + 1.0
+        if sigma == 0:
+            return 1.0 / null if fall > 0 else 1.0
+        falls, rhos = pieces.null_of(*self.grid)
+        at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / null  # (n_rhos,)
+        low = np.maximum.accumulate(np.quantile(rhos, pieces.CAUTION, axis=1))
+        plain, careful = max(rho, 0.0), np.interp(rho, low, pieces.RHOS)
+        p = float(np.interp(plain + shared * (careful - plain), pieces.RHOS, at))
+        if self.replicates is None or len(self.replicates) < pieces.MANY:
+            return p
+        return max(p, pieces.left_out(sign * self.replicates[:, inside]))
 
 
 def _clean(
@@ -147,12 +162,12 @@ def _clean(
     e, known = stderr[keep], np.isfinite(stderr[keep])
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
-    alone = _alone(v)
-    at = zip(v[alone], unique[alone], strict=True)
+    good = ~_alone(v)
+    at = zip(v[~good], unique[~good], strict=True)
     notes += [
         f"{value:.3g} at {amount(where)} left out: the checkpoints around it are elsewhere" for value, where in at
     ]
-    return *(a if a is None else a[..., ~alone] for a in (unique, v, error, own)), notes
+    return unique[good], v[good], error if error is None else error[good], own if own is None else own[:, good], notes
 
 
 def _alone(v: Array) -> npt.NDArray[np.bool_]:
@@ -192,10 +207,15 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
 def _described(
     x: Array, y: Array, noise: Array, fits: list[Pieces], place: Callable[[float], float], units: Array, least: float
 ) -> dict[str, Any]:
-    """Change points, pieces, moves of a curve (n,): `fits` are it, its samples and rivals; `units` of value and slope."""
+    """Change points, pieces, moves of a curve: `fits` are it, its samples and rivals; `units` of value and slope."""
     own, boot, *rivals = fits
-    ends = np.pad(pieces.matched(own, boot), ((0, 0), (1, 1)), constant_values=(0.0, 1.0))  # (draws, k + 2)
-    corners = np.array([[0.0, *own.knots[0], 1.0]])
+    corners, ends = np.array([[0.0, *own.knots[0], 1.0]]), np.tile([0.0, *own.knots[0], 1.0], (len(boot.knots), 1))
+    if own.knots.size:
+        # A sample's change point for each of the fit is the nearest that can be one of its bend: by their order alone,
+        # one that a sample puts elsewhere would shift the names of all after it.
+        far = np.abs(boot.knots[:, None, :] - own.knots[:, :, None])  # (draws, k of the fit, k of the sample)
+        other = np.sign(boot.coefficients[:, None, 2:]) != np.sign(own.coefficients[:, 2:, None])
+        ends[:, 1:-1] = np.take_along_axis(boot.knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
     def date(position: float, sample: Array, *others: float) -> tuple[float, float, float]:
         if not 0 < position < 1:
