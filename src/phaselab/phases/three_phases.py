@@ -145,7 +145,8 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
     start, stop, at, values = fall.onset, fall.end, accuracy.tokens, accuracy.values
     # Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
     for back in [rise for rise in brain.rises if rise.onset >= fall.midpoint][:1]:
-        path = brain.at(10 ** (places := np.linspace(*brain.place([back.onset, back.end]).tolist(), 201)))
+        begin, done = brain.place([back.onset, back.end])
+        path = brain.at(10 ** (places := np.linspace(begin, done, 201)))
         stop = 10 ** np.interp(path[0] - CARRIED * fall.height, path, places)
     first, last = np.searchsorted(at, start), np.searchsorted(at, stop, "right") - 1
     if last - first < 2:  # a fall between two checkpoints: with those beside it
