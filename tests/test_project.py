@@ -25,7 +25,7 @@ BUDGET = {
     "features": 420,
     "figures": 982,
     "internals": 597,
-    "phases": 1283,
+    "phases": 1281,
     "stages": 827,
     "stimuli": 300,
     "sweep": 323,

@@ -163,10 +163,8 @@ def _clean(
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
     good = ~_alone(v)
-    at = zip(v[~good], unique[~good], strict=True)
-    notes += [
-        f"{value:.3g} at {amount(where)} left out: the checkpoints around it are elsewhere" for value, where in at
-    ]
+    alone = zip(v[~good], unique[~good], strict=True)
+    notes += [f"{x:.3g} at {amount(at)} left out: the checkpoints around it are elsewhere" for x, at in alone]
     return unique[good], v[good], error if error is None else error[good], own if own is None else own[:, good], notes
 
 
