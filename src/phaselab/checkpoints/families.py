@@ -33,6 +33,7 @@ class Family:
     stands_for: Mapping[str, str] = field(default_factory=dict)
     public: bool = True
     manifest: str = ""
+    size: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def repositories(self) -> tuple[str, ...]:

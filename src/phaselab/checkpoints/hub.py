@@ -150,6 +150,11 @@ def _folder(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
 
 
+def cached(repository: str) -> int:
+    """Bytes of a repository that are in the cache, those of begun downloads among them."""
+    return sum(blob.stat().st_size for blob in (_folder(repository) / "blobs").glob("*"))
+
+
 def _notes(repository: str, name: str) -> Path:
     """A file of ours beside the cache."""
     return Path(constants.HF_HUB_CACHE, ".locks", _folder(repository).name, "phaselab", name)

@@ -1,5 +1,6 @@
-"""Commands on a study: publish, compare, run, status, train, notebook, book; and doctor."""
+"""Commands on a study: publish, compare, run, status, plan, train, notebook, book; and doctor."""
 
+import json
 import os
 import platform
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
@@ -15,7 +17,7 @@ from rich.table import Column, Table
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import Store
+from phaselab.results import Store, amount, write_json
 from phaselab.study import PUBLISHED, Study, StudyError, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
@@ -25,6 +27,22 @@ _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (l
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
+
+
+def _said(name: str, of: Any) -> str:
+    """A cell of a column `name`; NaN is what is not known."""
+    if of != of:
+        return "?"
+    return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of) if isinstance(of, float) else str(of)
+
+
+def _table(frame: Any, title: str = "") -> Table:
+    """A table of which nothing is cut off."""
+    look: Any = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title": escape(title), "title_justify": "left"}
+    table = Table(*(Column(name, overflow="fold") for name in frame), **look)
+    for row in frame.to_dict("records"):
+        table.add_row(*(escape(_said(name, of)) for name, of in row.items()))
+    return table
 
 
 def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bool:
@@ -68,10 +86,7 @@ def compare(
     from phaselab.stages import Workbench
 
     found = compare(Workbench(load_study(study), Store(results), data, say=say), model or (), checkpoint, folder)
-    table = Table(*(Column(name, overflow="fold") for name in found.columns))
-    for row in found.itertuples(index=False):
-        table.add_row(*(f"{value:.2g}" if isinstance(value, float) else str(value) for value in row))
-    out.print(table)
+    out.print(_table(found))
     worst = float(found["largest difference"].max())
     expect(worst <= within, study, f"a largest difference of {worst:.2g}", f"at most {within:g}")
 
@@ -103,19 +118,39 @@ def run(
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.pool import STATES, status
+    from phaselab.sweep.plan import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
-        for row in own.to_dict("records"):
-            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
-            whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
+        table = _table(own[[*STATES[1:-1]]].replace(0, ""), str(model))
+        whys = [f"\n  {stage or 'model'}: {why}" for stage, why in zip(own["stage"], own["why"], strict=True) if why]
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
         console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all of it to this file.")] = None,
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+) -> None:
+    """Say what a study fetches, keeps and takes, stage by stage, and what to type; it asks and starts nothing."""
+    from phaselab.stages import Workbench
+    from phaselab.sweep.plan import COUNTS, SUMS, plan
+
+    found = plan(Workbench(load_study(study), Store(results), data), study)
+    out.print(_table(found["rows"][[*COUNTS, *SUMS]], "? is not known, of hours not measured"))
+    out.print(facts("in all, without these", {of: _said(of, n) for of, n in found["sums"].items()}))
+    for heading in ("rates", "next"):
+        typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
+    if json_file:
+        tables = {"rows": found["rows"].to_json(orient="records"), "sums": found["sums"].to_json()}  # NaN as null
+        write_json(found | {name: json.loads(of) for name, of in tables.items()}, json_file)
+        typer.echo(json_file)
 
 
 @app.command()

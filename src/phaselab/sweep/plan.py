@@ -1,0 +1,179 @@
+"""What of a study is there, what is to be made, and what that takes; no network is asked and nothing is begun."""
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from math import nan
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from phaselab.brains import BRAINS, DataMissing
+from phaselab.checkpoints import choose, hub, manifest
+from phaselab.data import SETS
+from phaselab.data.download import Place
+from phaselab.errors import PhaselabError, told
+from phaselab.results import MANIFEST, read_json, read_manifest
+from phaselab.stages import STAGES, Workbench
+from phaselab.stages.context import hub_family
+from phaselab.study import Model, Study
+
+#: Columns of the table of states: numbers of results, and what changed for the stale ones.
+STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
+#: Columns of a plan: files, checkpoints or results of what, how many; NaN is not known, of hours not measured.
+COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes", "bytes to fetch", "cpu hours", "cuda hours")
+MEMORY = "bytes of GPU memory"
+#: Operations a second of one core of an AMD EPYC, and where they were measured; a test compares the two.
+RATES = {
+    "training on cpu": (4.263e10, "published/alice/manifest.json (hours of training)"),
+    "states on cpu": (7.910e10, "benchmarks/results/features.json (long captions once each)"),
+    "ridge on cpu": (7.731e10, "benchmarks/results/encoding-paper.json (CPU time)"),
+}
+#: What ``benchmarks/gpu.py`` writes, seen from a checkout; words and tokens of a second of speech, which are assumed.
+GPU, WORDS, TOKENS = Path("benchmarks/results/gpu.json"), 3, 4
+Row = dict[str, Any]
+
+
+def status(bench: Workbench) -> pd.DataFrame:
+    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded."""
+    rows: list[dict[str, object]] = []
+    for model in bench.study.models:
+        try:
+            found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
+        except (PhaselabError, OSError) as error:
+            found = [{"stage": "", "why": told(error)}]
+        rows += [{**dict.fromkeys(STATES, 0), "model": model.name, **row} for row in found]
+    return pd.DataFrame(rows, columns=list(STATES))
+
+
+def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
+    counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
+    for checkpoint in (*bench.checkpoints(model), None):
+        for stage in bench.asked(model, checkpoint):
+            state = bench.state(stage, model, checkpoint)
+            counts[stage.name][state.kind] += 1
+            if state:
+                made_by = read_manifest(bench.place(stage, model, checkpoint)).get("made_by", {})
+                counts[stage.name]["other code"] += made_by.get("code") != bench.code(stage)
+            elif state.kind != "missing":
+                whys[stage.name][state.why] += 1
+    told = {name: [f"{why} ({n} times)" if n > 1 else why for why, n in whys[name].items()] for name in STAGES}
+    return [{"stage": name, **counts[name], "why": "; ".join(told[name])} for name in STAGES if counts[name]]
+
+
+def ridge_operations(trs: int, width: int, voxels: int) -> float:
+    """Multiplications and additions of one layer, in the paper's proportions: a quarter is tested, 4 folds choose."""
+    n, width, folds = 0.75 * trs, min(width, round(0.75 * trs)), 4
+    plan = 2 * width**2 * (3 * n + trs / 4) + width**3 * (4 * folds + 9 * (folds + 1))
+    return plan + 2 * width * (trs + folds * (3 * width + 75)) * voxels
+
+
+def needs(study: Study, model: Model, trs: int, voxels: int, tr: float) -> Row:
+    """Operations of one result of ``train`` and ``brain`` by work, and bytes, as far as they can be known."""
+    family, train, spec, found = hub_family(model), model.train, study.features, Row()
+    network = dict(family.size if family else {})
+    if train:
+        width, inner = train.hidden_size, train.intermediate_size * (2 if train.architecture == "gpt_neox" else 3)
+        network = {"layers": train.layers, "width": width, "blocks": train.layers * width * (4 * width + inner)}
+        parameters = network["blocks"] + width * train.vocabulary * (train.text == "books")
+        found["train"] = {"training": 6 * train.steps * train.batch * train.context * parameters}
+    if network and trs * voxels:
+        layers = network["layers"] + 1 if spec.layers == "all" else len(spec.layers)
+        width = network["width"] * (len(spec.delays) if spec.hemodynamics == "stack" else 1)
+        again = {"text": 1 + 1 / TOKENS, "words": 1 + spec.window / spec.stride, "seconds": WORDS * spec.seconds}
+        states = 2 * network["blocks"] * TOKENS * trs * tr * again[spec.context]
+        fits = layers * (1 if study.encoding.folds == "given" else study.encoding.n_folds)
+        found["brain"] = {"states": states, "ridge": fits * ridge_operations(trs, width, voxels)}
+        weights = network.get("bytes", nan) / network.get("weight", nan) * (4 if model.dtype == "float32" else 2)
+        found |= {"memory": weights + 8 * width * (3 * trs + 12 * width), "disk": 16 * layers * voxels}
+    return found
+
+
+def _data(study: Study) -> dict[str, Any]:
+    """Name of each data set that is read -> the choice of its files; of another one, what is said of it."""
+    chosen = Row()
+    try:
+        BRAINS[study.brain.name].files(study.brain, None)
+    except DataMissing as error:
+        chosen = dict([error.needs or (study.brain.name, str(error))])
+    texts = {getattr(part, "text", "") for part in (*study.tasks, *(model.train for model in study.models))}
+    return chosen | ({"books": {}} if "books" in texts | {getattr(study.brain, "corpus", "")} else {})
+
+
+def _fetched(bench: Workbench, name: str, choice: Any) -> Iterator[Row]:
+    """Rows of a data set and of copies of it."""
+    if (of := SETS.get(name)) is None:
+        yield {"of": name, "what": "data", "bytes": nan, "next": choice}
+        return
+    files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
+    lacking = [file for file in files if not (bench.data and place.fits(file))]
+    size, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
+    row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": size}
+    yield row | {"bytes to fetch": fetch, "next": of.command(place.data, choice) if lacking else ""}
+    if of.copied:
+        yield {"of": name, "what": "copies", "bytes": 4 * trs * voxels}
+
+
+def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row]:
+    """Rows of the checkpoints of a model on a hub and of each stage; `one`: what one result `needs`."""
+    study, family, which, n = bench.study, hub_family(model), model.checkpoints, nan
+    listed, there = manifest.listing(family).checkpoints if family else [], False
+    pinned = not family or bool(listed and all(at.commit for at in listed))
+    with suppress(DataMissing):  # a model whose text is not here is to be trained
+        there = not family and bench.there(model)
+    if listed or there:
+        n = len(choose(listed, which) if family else bench.checkpoints(model))
+    elif model.train:
+        n = model.train.checkpoints
+    else:
+        n = next(map(int, re.findall(r"^log:(\d+)", which)), nan) if isinstance(which, str) else len(which)
+    if family:
+        size, then = n * family.size.get("bytes", nan), "" if pinned else f"phaselab models refresh {family.name}"
+        fetch = max(0, size - hub.cached(family.repository))
+        yield {"what": "checkpoints", "asked": n, "here": nan, "bytes": size, "bytes to fetch": fetch, "next": then}
+    # Without a commit the hub would be asked.
+    made = pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}"))
+    current: Row = {str(row["stage"]): row["current"] for row in (_of_model(bench, model) if made else [])}
+    asked = {name: n if of.scope == "checkpoint" else 1 for name, of in STAGES.items() if of.asked(study, model)}
+    if model.train:
+        asked, current["train"] = {"train": 1} | asked, int(there)
+    for stage, of in asked.items():
+        here, parts = current.get(stage, 0), one.get(stage, {"": nan})
+        row = {"what": stage, "asked": of, "here": here, MEMORY: one.get("memory", nan)}
+        row["bytes"] = one.get("disk", nan) * of if stage == "brain" else 0
+        for device in ("cpu", "cuda"):
+            seconds = sum(k / speed.get(f"{part} on {device}", (nan,))[0] for part, k in parts.items())
+            row[f"{device} hours"] = (of - here) and (of - here) * seconds / 3600
+        yield row
+
+
+def plan(bench: Workbench, name: str) -> Row:
+    """What a study takes that is typed `name`: a table with `COUNTS` and `SUMS`, sums, rates, and what to type next."""
+    study, found, speed, chosen = bench.study, read_json(GPU), dict(RATES), _data(bench.study)
+    if found.get("device") == "cuda" and not found["quick"]:
+        speed |= {f"{work} on cuda": (rate, str(GPU)) for work, rate in found["rates"].items()}
+    rows = [row for of in chosen.items() for row in _fetched(bench, *of)]
+    rows += [{"of": task, "what": "items", "bytes": nan, "bytes to fetch": nan} for task in bench.task_files]
+    brain = next((SETS[of] for of in chosen if of in SETS and SETS[of].voxels), None)
+    size = (*brain.size(chosen[brain.name]), brain.tr) if brain else (0, 0, 0.0)
+    for model in study.models:
+        try:
+            rows += [{"of": model.name} | row for row in _model(bench, model, needs(study, model, *size), speed)]
+        except (PhaselabError, OSError) as error:
+            lost = dict.fromkeys(SUMS, nan) | {"what": "checkpoints", "next": told(error)}
+            rows.append({"of": model.name} | lost)
+    blank = dict.fromkeys(SUMS, 0) | {MEMORY: nan, "next": ""}
+    table = pd.DataFrame([blank | row for row in rows], columns=[*COUNTS, *SUMS, MEMORY, "next"])
+    where = ["--data", str(bench.data or "DATA")] if {*chosen} & {*SETS} else []
+    following = [*filter(None, table["next"].unique())]
+    following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
+    rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
+    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech"]
+    # Nothing known is not 0.
+    sums = {of: table[of].sum() or (nan if table[of].isna().any() else 0) for of in SUMS} | {
+        MEMORY: table[MEMORY].max()
+    }
+    return {"study": study.name, "rows": table, "sums": pd.Series(sums), "rates": rates, "next": following}
