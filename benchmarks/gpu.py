@@ -8,10 +8,10 @@ nothing and ends with 0; ``--device cpu --quick`` runs every part of it in tiny 
 
 Each part is a process of its own within a time of its own, 8 minutes at most for all on an H100; what it had measured
 when the time was over is kept. ``ridge``: one subject, and six with one plan, against himalaya on the same device, in
-float32 and with TF32 allowed, and whether the answers are those of float64; ``layer``: one layer at
-the paper's size, 22,262 x 4,096 for 60,000 voxels; ``states``: OLMo-2 7B's own architecture with random weights in
-bfloat16 reads captions, once each and three times, against one text at a time, and against the peak of a large product;
-``permutations``: the paper's test set; ``study``: a toy study on the device and on the CPU. ``phaselab plan`` reads
+float32 and with TF32 allowed, and whether the answers are those of float64; ``layer``: one layer at the paper's size,
+22,262 x 4,096 for 60,000 voxels; ``states``: OLMo-2 7B's own architecture with random weights in bfloat16 reads
+captions, once each and three times, against one text at a time, and against the rate of a large product;
+``permutations``: of the paper's test set; ``study``: a toy study on the device and on the CPU. ``phaselab plan`` reads
 ``rates`` (operations a second) of the file, unless it is of a quick run or of a CPU.
 """
 
