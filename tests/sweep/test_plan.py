@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import socket
 from math import isnan
 from pathlib import Path
@@ -19,11 +20,11 @@ from phaselab.brains.films import FilmsSpec
 from phaselab.brains.stories import StoriesSpec
 from phaselab.cli import app
 from phaselab.data import SETS
-from phaselab.results import Store
+from phaselab.results import Store, write_folder
 from phaselab.stages import Workbench
 from phaselab.study import Study, load_study
 from phaselab.sweep.plan import MEMORY, RATES, SUMS, needs, plan, ridge_operations
-from tiny import CHECKPOINT, LAST, TINY, make
+from tiny import CHECKPOINT, LAST, TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -140,7 +141,13 @@ def test_a_demo_fetches_nothing_and_what_is_made_is_counted(tmp_path: Path) -> N
     assert rows(found, "brain")["cpu hours"].isna().all()
     assert found["next"] == ["phaselab run demo", "phaselab book demo"]
     tiny = Study.model_validate(TINY)
-    make(tiny, Store(tmp_path / "made"), "one")
+    bench = Workbench(tiny, Store(tmp_path / "made"))
+    bench.folder(tiny.models[0])  # is trained; its results are written without being computed
+    for checkpoint in bench.checkpoints(tiny.models[0]):
+        for asked_for in bench.asked(tiny.models[0], checkpoint):
+            last = bench.place(asked_for, tiny.models[0], checkpoint)
+            with write_folder(last, bench.inputs(asked_for, tiny.models[0], checkpoint)) as aside:
+                (aside / "curves.parquet").touch()
     table = planned(tiny, store=tmp_path / "made")["rows"].set_index(["of", "what"])
     for model, there in (("one", True), ("two", False)):
         for stage in ("train", *CHECKPOINT, *LAST):
@@ -148,6 +155,9 @@ def test_a_demo_fetches_nothing_and_what_is_made_is_counted(tmp_path: Path) -> N
             assert table.loc[(model, stage), ["asked", "here"]].tolist() == [asked, asked * there], (model, stage)
     assert table.loc["one", "cuda hours"].eq(0).all()  # nothing is left to do
     assert table.loc["two", "cuda hours"].isna().all()
+    shutil.rmtree(last)
+    table = planned(tiny, store=tmp_path / "made")["rows"].set_index(["of", "what"])
+    assert table.loc["one", "here"].sum() == 1 + 3 * len(CHECKPOINT) + len(LAST) - 1
 
 
 def test_alice_says_what_is_here(data: Path, tmp_path: Path) -> None:

@@ -150,9 +150,9 @@ def _folder(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
 
 
-def cached(repository: str) -> int:
-    """Bytes of a repository that are in the cache, those of begun downloads among them."""
-    return sum(blob.stat().st_size for blob in (_folder(repository) / "blobs").glob("*"))
+def begun(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is in the cache, or a part of it."""
+    return (_folder(checkpoint.repository) / "snapshots" / (checkpoint.commit or "-")).is_dir()
 
 
 def _notes(repository: str, name: str) -> Path:

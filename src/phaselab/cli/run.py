@@ -227,7 +227,7 @@ def book(
 
 @app.command()
 def doctor(data: DataOption = None) -> None:
-    """Say what of this machine a study would use, and which data are there."""
+    """Say what of this machine a study would use."""
     import torch
 
     from phaselab.sweep.pool import cores
@@ -242,10 +242,6 @@ def doctor(data: DataOption = None) -> None:
             rows[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             rows[name] = "not installed"
-    data = home(data) if data else None
-    rows["data"] = str(data or "no --data and no PHASELAB_DATA")
-    for part in ("alice2016", "books"):
-        there = data is not None and (data / part).is_dir()
-        rows[f"  {part}"] = "there" if there else "not there (needed by alice-small alone)"
+    rows["data"] = f"{home(data)} (phaselab data list)" if data else "no --data and no PHASELAB_DATA"
     rows["HF_HOME"] = os.environ.get("HF_HOME", "not set")
     out.print(facts("phaselab doctor", rows))

@@ -92,7 +92,7 @@ def needs(study: Study, model: Model, trs: int, voxels: int, tr: float) -> Row:
     return found
 
 
-def _data(study: Study) -> dict[str, Any]:
+def _data(study: Study) -> Row:
     """Name of each data set that is read -> the choice of its files; of another one, what is said of it."""
     chosen = Row()
     try:
@@ -106,42 +106,48 @@ def _data(study: Study) -> dict[str, Any]:
 def _fetched(bench: Workbench, name: str, choice: Any) -> Iterator[Row]:
     """Rows of a data set and of copies of it."""
     if (of := SETS.get(name)) is None:
-        yield {"of": name, "what": "data", "bytes": nan, "next": choice}
+        yield {"what": "data", "bytes": nan, "bytes to fetch": nan, "next": choice}
         return
     files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
     lacking = [file for file in files if not (bench.data and place.fits(file))]
     size, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
-    row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": size}
+    row = {"what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": size}
     yield row | {"bytes to fetch": fetch, "next": of.command(place.data, choice) if lacking else ""}
     if of.copied:
-        yield {"of": name, "what": "copies", "bytes": 4 * trs * voxels}
+        yield {"what": "copies", "bytes": 4 * trs * voxels}
 
 
 def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row]:
     """Rows of the checkpoints of a model on a hub and of each stage; `one`: what one result `needs`."""
-    study, family, which, n = bench.study, hub_family(model), model.checkpoints, nan
-    listed, there = manifest.listing(family).checkpoints if family else [], False
-    pinned = not family or bool(listed and all(at.commit for at in listed))
+    study, family, which, there = bench.study, hub_family(model), model.checkpoints, False
+    taken, lost = choose(listed, which) if family and (listed := manifest.listing(family).checkpoints) else [], 0.0
+    pinned = not family or bool(taken and all(at.commit for at in taken))  # else the hub would be asked
     with suppress(DataMissing):  # a model whose text is not here is to be trained
         there = not family and bench.there(model)
-    if listed or there:
-        n = len(choose(listed, which) if family else bench.checkpoints(model))
-    elif model.train:
-        n = model.train.checkpoints
-    else:
-        n = next(map(int, re.findall(r"^log:(\d+)", which)), nan) if isinstance(which, str) else len(which)
+        taken = bench.checkpoints(model) if there else taken
+    most = re.findall(r"^log:(\d+)", which) if isinstance(which, str) else [len(which)]
+    n = len(taken) or (model.train.checkpoints if model.train else next(map(int, most), nan))
     if family:
-        size, then = n * family.size.get("bytes", nan), "" if pinned else f"phaselab models refresh {family.name}"
-        fetch = max(0, size - hub.cached(family.repository))
-        yield {"what": "checkpoints", "asked": n, "here": nan, "bytes": size, "bytes to fetch": fetch, "next": then}
-    # Without a commit the hub would be asked.
-    made = pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}"))
-    current: Row = {str(row["stage"]): row["current"] for row in (_of_model(bench, model) if made else [])}
+        here, each = sum(map(hub.begun, taken)) if pinned else nan, family.size.get("bytes", nan)
+        fetch, then = each * (n - here if pinned else n), "" if pinned else f"phaselab models refresh {family.name}"
+        yield {
+            "what": "checkpoints",
+            "asked": n,
+            "here": here,
+            "bytes": n * each,
+            "bytes to fetch": fetch,
+            "next": then,
+        }
+    current = Row()
+    if pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}")):
+        lost = nan
+        with suppress(DataMissing):  # what cannot be judged
+            current = {str(row["stage"]): row.get("current", 0) for row in _of_model(bench, model)}
     asked = {name: n if of.scope == "checkpoint" else 1 for name, of in STAGES.items() if of.asked(study, model)}
     if model.train:
         asked, current["train"] = {"train": 1} | asked, int(there)
     for stage, of in asked.items():
-        here, parts = current.get(stage, 0), one.get(stage, {"": nan})
+        here, parts = current.get(stage, lost), one.get(stage, {"": nan})
         row = {"what": stage, "asked": of, "here": here, MEMORY: one.get("memory", nan)}
         row["bytes"] = one.get("disk", nan) * of if stage == "brain" else 0
         for device in ("cpu", "cuda"):
@@ -155,7 +161,7 @@ def plan(bench: Workbench, name: str) -> Row:
     study, found, speed, chosen = bench.study, read_json(GPU), dict(RATES), _data(bench.study)
     if found.get("device") == "cuda" and not found["quick"]:
         speed |= {f"{work} on cuda": (rate, str(GPU)) for work, rate in found["rates"].items()}
-    rows = [row for of in chosen.items() for row in _fetched(bench, *of)]
+    rows: list[Row] = [{"of": of} | row for of, choice in chosen.items() for row in _fetched(bench, of, choice)]
     rows += [{"of": task, "what": "items", "bytes": nan, "bytes to fetch": nan} for task in bench.task_files]
     brain = next((SETS[of] for of in chosen if of in SETS and SETS[of].voxels), None)
     size = (*brain.size(chosen[brain.name]), brain.tr) if brain else (0, 0, 0.0)
@@ -163,17 +169,15 @@ def plan(bench: Workbench, name: str) -> Row:
         try:
             rows += [{"of": model.name} | row for row in _model(bench, model, needs(study, model, *size), speed)]
         except (PhaselabError, OSError) as error:
-            lost = dict.fromkeys(SUMS, nan) | {"what": "checkpoints", "next": told(error)}
-            rows.append({"of": model.name} | lost)
+            rows.append(dict.fromkeys(SUMS, nan) | {"of": model.name, "what": "checkpoints", "next": told(error)})
     blank = dict.fromkeys(SUMS, 0) | {MEMORY: nan, "next": ""}
     table = pd.DataFrame([blank | row for row in rows], columns=[*COUNTS, *SUMS, MEMORY, "next"])
+    # What nothing is known of is not 0.
+    sums = {of: table[of].sum() or (nan if table[of].isna().any() else 0) for of in SUMS}
     where = ["--data", str(bench.data or "DATA")] if {*chosen} & {*SETS} else []
     following = [*filter(None, table["next"].unique())]
     following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
     rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
     rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech"]
-    # Nothing known is not 0.
-    sums = {of: table[of].sum() or (nan if table[of].isna().any() else 0) for of in SUMS} | {
-        MEMORY: table[MEMORY].max()
-    }
-    return {"study": study.name, "rows": table, "sums": pd.Series(sums), "rates": rates, "next": following}
+    in_all = pd.Series(sums | {MEMORY: table[MEMORY].max()})
+    return {"study": study.name, "rows": table, "sums": in_all, "rates": rates, "next": following}
