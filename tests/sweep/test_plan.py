@@ -91,6 +91,34 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
     assert rows(found, "brain")["cpu hours"].sum() == found["sums"]["cpu hours"]
 
 
+def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
+    of = SETS["ds005531"]
+    files = of.select({"subjects": "S01", "titles": "suits,bigbangtheory", "annotation": "speech_en"})
+    small = next(file for file in files if (file.bytes or 0) < 100_000)
+    path = tmp_path / "data" / "ds005531" / small.path
+    path.parent.mkdir(parents=True)
+    path.write_bytes(bytes(small.bytes or 0))
+    copy = tmp_path / "data" / "cache" / "ds005531" / "S01" / f"suits_run-01-{'0' * 16}.npy"
+    copy.parent.mkdir(parents=True)
+    copy.touch()  # of an original that was dropped
+    original = next(file for file in files if file.path.endswith("suits_run-01.mat"))
+    row = rows(planned("films-small", tmp_path / "data"), "files").loc["ds005531"]
+    assert (row["asked"], row["here"]) == (len(files), 2)
+    assert row["bytes"] - row["bytes to fetch"] == (small.bytes or 0) + (original.bytes or 0)
+    # A checkpoint in the cache of the hub, whose manifest has commits.
+    manifest = tmp_path / "manifests" / "pythia-160m.csv"
+    manifest.parent.mkdir()
+    table = list(csv.DictReader((ROOT / "src/phaselab/checkpoints/manifests/pythia.csv").open()))
+    pinned = [{**row, "commit": f"{number:040x}"} for number, row in enumerate(table)]
+    pd.DataFrame(pinned).to_csv(manifest, index=False)
+    snapshots = tmp_path / "hub" / "models--EleutherAI--pythia-160m" / "snapshots"
+    (snapshots / f"{0:040x}").mkdir(parents=True)
+    found = planned("films-small", tmp_path / "data")
+    row = rows(found, "checkpoints").loc["pythia-160m"]
+    assert row[["asked", "here", "bytes", "bytes to fetch"]].tolist() == [20, 1, 20 * 377e6, 19 * 377e6]
+    assert not any("refresh" in line for line in found["next"])
+
+
 def test_what_is_not_known_or_not_measured_is_said_so() -> None:
     found = planned("films")
     assert found["rows"]["cuda hours"][found["rows"]["what"] == "brain"].isna().all()

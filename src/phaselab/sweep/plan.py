@@ -109,7 +109,11 @@ def _fetched(bench: Workbench, name: str, choice: Any) -> Iterator[Row]:
         yield {"what": "data", "bytes": nan, "bytes to fetch": nan, "next": choice}
         return
     files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
-    lacking = [file for file in files if not (bench.data and place.fits(file))]
+    kept = {
+        f"{copy.parent.name}_task-{copy.stem[:-17]}" for copy in place.data.glob(f"cache/{name}/*/*.npy") if of.copied
+    }
+    here = [file for file in files if place.fits(file) or Path(file.path).stem.removeprefix("sub-") in kept]
+    lacking = [file for file in files if not (bench.data and file in here)]
     size, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
     row = {"what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": size}
     yield row | {"bytes to fetch": fetch, "next": of.command(place.data, choice) if lacking else ""}
