@@ -28,7 +28,7 @@ COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes", "bytes to fetch", "cpu
 MEMORY = "bytes of GPU memory"
 #: Operations a second of one core of an AMD EPYC, and where they were measured; a test compares the two.
 RATES = {
-    "training on cpu": (4.263e10, "published/alice/manifest.json (hours of training)"),
+    "training on cpu": (3.514e10, "published/alice/manifest.json (hours of training)"),
     "states on cpu": (7.910e10, "benchmarks/results/features.json (long captions once each)"),
     "ridge on cpu": (7.731e10, "benchmarks/results/encoding-paper.json (CPU time)"),
 }
@@ -78,8 +78,7 @@ def needs(study: Study, model: Model, trs: int, voxels: int, tr: float) -> Row:
     if train:
         width, inner = train.hidden_size, train.intermediate_size * (2 if train.architecture == "gpt_neox" else 3)
         network = {"layers": train.layers, "width": width, "blocks": train.layers * width * (4 * width + inner)}
-        parameters = network["blocks"] + width * train.vocabulary * (train.text == "books")
-        found["train"] = {"training": 6 * train.steps * train.batch * train.context * parameters}
+        found["train"] = {"training": 6 * train.steps * train.batch * train.context * network["blocks"]}
     if network and trs * voxels:
         layers = network["layers"] + 1 if spec.layers == "all" else len(spec.layers)
         width = network["width"] * (len(spec.delays) if spec.hemodynamics == "stack" else 1)
@@ -88,37 +87,37 @@ def needs(study: Study, model: Model, trs: int, voxels: int, tr: float) -> Row:
         fits = layers * (1 if study.encoding.folds == "given" else study.encoding.n_folds)
         found["brain"] = {"states": states, "ridge": fits * ridge_operations(trs, width, voxels)}
         weights = network.get("bytes", nan) / network.get("weight", nan) * (4 if model.dtype == "float32" else 2)
-        found |= {"memory": weights + 8 * width * (3 * trs + 12 * width), "disk": 16 * layers * voxels}
+        rank = min(width, trs)  # of the factorised features, whose making takes the most (``Plan``)
+        found["memory"] = weights + 8 * (trs * (2 * width + rank) + rank * (width + 10 * rank))
+        found["disk"] = 16 * layers * voxels
     return found
 
 
-def _data(study: Study) -> Row:
-    """Name of each data set that is read -> the choice of its files; of another one, what is said of it."""
-    chosen = Row()
+def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
+    """A row for each data set and for copies of it; TRs, voxels and seconds of a TR of the brain's, 0: not known."""
+    study, chosen, rows, size = bench.study, Row(), list[Row](), (0, 0, 0.0)
     try:
         BRAINS[study.brain.name].files(study.brain, None)
     except DataMissing as error:
         chosen = dict([error.needs or (study.brain.name, str(error))])
     texts = {getattr(part, "text", "") for part in (*study.tasks, *(model.train for model in study.models))}
-    return chosen | ({"books": {}} if "books" in texts | {getattr(study.brain, "corpus", "")} else {})
-
-
-def _fetched(bench: Workbench, name: str, choice: Any) -> Iterator[Row]:
-    """Rows of a data set and of copies of it."""
-    if (of := SETS.get(name)) is None:
-        yield {"what": "data", "bytes": nan, "bytes to fetch": nan, "next": choice}
-        return
-    files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
-    kept = {
-        f"{copy.parent.name}_task-{copy.stem[:-17]}" for copy in place.data.glob(f"cache/{name}/*/*.npy") if of.copied
-    }
-    here = [file for file in files if place.fits(file) or Path(file.path).stem.removeprefix("sub-") in kept]
-    lacking = [file for file in files if not (bench.data and file in here)]
-    size, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
-    row = {"what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": size}
-    yield row | {"bytes to fetch": fetch, "next": of.command(place.data, choice) if lacking else ""}
-    if of.copied:
-        yield {"what": "copies", "bytes": 4 * trs * voxels}
+    chosen |= {"books": {}} if "books" in texts | {getattr(study.brain, "corpus", "")} else {}
+    for name, choice in chosen.items():
+        if (of := SETS.get(name)) is None:
+            rows.append({"of": name, "what": "data", "bytes": nan, "bytes to fetch": nan, "next": choice})
+            continue
+        files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
+        copies = place.data.glob(f"cache/{name}/*/*.npy") if of.copied else ()
+        kept = {f"sub-{copy.parent.name}_task-{copy.stem[:-17]}" for copy in copies}  # less the digest
+        lacking = [file for file in files if not (place.fits(file) or Path(file.path).stem in kept)]
+        lacking = lacking if bench.data else files
+        total, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
+        row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": total}
+        then = of.command(place.data, choice) if lacking else ""
+        rows.append(row | {"bytes to fetch": fetch, "next": then})
+        rows += [{"of": name, "what": "copies", "bytes": 4 * trs * voxels}] * of.copied
+        size = (trs, voxels, of.tr) if of.voxels else size
+    return rows, size
 
 
 def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row]:
@@ -162,23 +161,23 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
 
 def plan(bench: Workbench, name: str) -> Row:
     """What a study takes that is typed `name`: a table with `COUNTS` and `SUMS`, sums, rates, and what to type next."""
-    study, found, speed, chosen = bench.study, read_json(GPU), dict(RATES), _data(bench.study)
+    study, found, speed, (rows, size) = bench.study, read_json(GPU), dict(RATES), _sets(bench)
     if found.get("device") == "cuda" and not found["quick"]:
         speed |= {f"{work} on cuda": (rate, str(GPU)) for work, rate in found["rates"].items()}
-    rows: list[Row] = [{"of": of} | row for of, choice in chosen.items() for row in _fetched(bench, of, choice)]
+    where = ["--data", str(bench.data or "DATA")] * any(row["what"] == "files" for row in rows)
     rows += [{"of": task, "what": "items", "bytes": nan, "bytes to fetch": nan} for task in bench.task_files]
-    brain = next((SETS[of] for of in chosen if of in SETS and SETS[of].voxels), None)
-    size = (*brain.size(chosen[brain.name]), brain.tr) if brain else (0, 0, 0.0)
     for model in study.models:
         try:
             rows += [{"of": model.name} | row for row in _model(bench, model, needs(study, model, *size), speed)]
         except (PhaselabError, OSError) as error:
-            rows.append(dict.fromkeys(SUMS, nan) | {"of": model.name, "what": "checkpoints", "next": told(error)})
+            rows.append(
+                dict.fromkeys(SUMS, nan)
+                | {"of": model.name, "what": "checkpoints", "next": f"{model.name}: {told(error)}"}
+            )
     blank = dict.fromkeys(SUMS, 0) | {MEMORY: nan, "next": ""}
     table = pd.DataFrame([blank | row for row in rows], columns=[*COUNTS, *SUMS, MEMORY, "next"])
     # What nothing is known of is not 0.
     sums = {of: table[of].sum() or (nan if table[of].isna().any() else 0) for of in SUMS}
-    where = ["--data", str(bench.data or "DATA")] if {*chosen} & {*SETS} else []
     following = [*filter(None, table["next"].unique())]
     following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
     rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
