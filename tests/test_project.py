@@ -17,10 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 806,
     "book": 634,
-    "brains": 1121,
-    "checkpoints": 797,
-    "cli": 757,
-    "data": 319,
+    "brains": 1130,
+    "checkpoints": 803,
+    "cli": 806,
+    "data": 330,
     "encoding": 1856,
     "features": 420,
     "figures": 982,
@@ -28,7 +28,7 @@ BUDGET = {
     "phases": 1333,
     "stages": 827,
     "stimuli": 300,
-    "sweep": 323,
+    "sweep": 477,
     "texts": 731,
     "training": 218,
 }

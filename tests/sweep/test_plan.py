@@ -78,14 +78,14 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
     taken = [row for row in table if row["annotation"] in ("", "speech_en")]
     files, checkpoints = rows(found, "files").loc["ds005531"], rows(found, "checkpoints")
     assert (files["asked"], files["here"]) == (len(taken), 0)
-    assert files["bytes"] == files["bytes to fetch"] == sum(int(row["bytes"]) for row in taken)
+    assert files["bytes kept"] == files["bytes to fetch"] == sum(int(row["bytes"]) for row in taken)
     assert checkpoints["asked"].tolist() == [20, 20, 20]
-    assert checkpoints["bytes"].tolist() == [20 * 29.19e9, 20 * 27.55e9, 20 * 27.0e9]
-    assert found["sums"]["bytes to fetch"] == files["bytes"] + checkpoints["bytes"].sum()
+    assert checkpoints["bytes kept"].tolist() == [20 * 29.19e9, 20 * 27.55e9, 20 * 27.0e9]
+    assert found["sums"]["bytes to fetch"] == files["bytes kept"] + checkpoints["bytes kept"].sum()
     for name in SUMS[:3]:
         assert found["sums"][name] == found["rows"][name].sum()
     # Six people of 87,969 to 94,900 voxels, 31,905 s, float32.
-    assert rows(found, "copies").loc["ds005531", "bytes"] == 4 * 31_905 * sum(SETS["ds005531"].voxels.values())
+    assert rows(found, "copies").loc["ds005531", "bytes kept"] == 4 * 31_905 * sum(SETS["ds005531"].voxels.values())
     # bfloat16 of 7.3 G parameters, and the factorised features.
     assert rows(found, "brain").loc["olmo2-7b", MEMORY] == pytest.approx(14.6e9 + 4.61e9, rel=0.01)
     assert rows(found, "brain")["cpu hours"].sum() == found["sums"]["cpu hours"]
@@ -104,7 +104,7 @@ def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
     original = next(file for file in files if file.path.endswith("suits_run-01.mat"))
     row = rows(planned("films-small", tmp_path / "data"), "files").loc["ds005531"]
     assert (row["asked"], row["here"]) == (len(files), 2)
-    assert row["bytes"] - row["bytes to fetch"] == (small.bytes or 0) + (original.bytes or 0)
+    assert row["bytes kept"] - row["bytes to fetch"] == (small.bytes or 0) + (original.bytes or 0)
     # A checkpoint in the cache of the hub, whose manifest has commits.
     manifest = tmp_path / "manifests" / "pythia-160m.csv"
     manifest.parent.mkdir()
@@ -115,7 +115,7 @@ def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
     (snapshots / f"{0:040x}").mkdir(parents=True)
     found = planned("films-small", tmp_path / "data")
     row = rows(found, "checkpoints").loc["pythia-160m"]
-    assert row[["asked", "here", "bytes", "bytes to fetch"]].tolist() == [20, 1, 20 * 377e6, 19 * 377e6]
+    assert row[["asked", "here", "bytes kept", "bytes to fetch"]].tolist() == [20, 1, 20 * 377e6, 19 * 377e6]
     assert not any("refresh" in line for line in found["next"])
 
 
@@ -124,13 +124,13 @@ def test_what_is_not_known_or_not_measured_is_said_so() -> None:
     assert found["rows"]["cuda hours"][found["rows"]["what"] == "brain"].isna().all()
     assert isnan(found["sums"]["cuda hours"])
     assert rows(found, "behaviour")["cpu hours"].isna().all()
-    assert rows(found, "items")["bytes"].isna().all()
+    assert rows(found, "items")["bytes kept"].isna().all()
     own = {"name": "x", "repository": "me/mine", "checkpoints": "log:5"}
     other = planned(
         Study.model_validate({**yaml.safe_load(films()), "models": [own, {**own, "name": "y", "checkpoints": "all"}]})
     )
     assert rows(other, "checkpoints")["asked"].fillna(-1).tolist() == [5, -1]
-    assert rows(other, "checkpoints")["bytes"].isna().all()
+    assert rows(other, "checkpoints")["bytes kept"].isna().all()
     assert rows(other, "brain")["cpu hours"].isna().all()
 
 
@@ -192,7 +192,7 @@ def test_alice_says_what_is_here(data: Path, tmp_path: Path) -> None:
     here, gone = planned("alice", data), planned("alice", tmp_path)
     assert rows(here, "files")["bytes to fetch"].tolist() == [0, 0]
     assert rows(gone, "files")["here"].tolist() == [0, 0]
-    assert gone["sums"]["bytes to fetch"] == gone["rows"]["bytes"][:2].sum()
+    assert gone["sums"]["bytes to fetch"] == gone["rows"]["bytes kept"][:2].sum()
     assert rows(gone, "train")["cpu hours"].sum() == pytest.approx(4.19, rel=0.01)  # as published
     assert any(line.startswith("phaselab data get alice2016") for line in gone["next"])
     assert not any("data get" in line for line in here["next"])

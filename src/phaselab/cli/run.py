@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
@@ -27,22 +26,6 @@ _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (l
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
-
-
-def _said(name: str, of: Any) -> str:
-    """A cell of a column `name`; NaN is what is not known."""
-    if of != of:
-        return "?"
-    return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of) if isinstance(of, float) else str(of)
-
-
-def _table(frame: Any, title: str = "") -> Table:
-    """A table of which nothing is cut off."""
-    look: Any = {"box": SIMPLE_HEAD, "padding": (0, 1, 0, 0), "title": escape(title), "title_justify": "left"}
-    table = Table(*(Column(name, overflow="fold") for name in frame), **look)
-    for row in frame.to_dict("records"):
-        table.add_row(*(escape(_said(name, of)) for name, of in row.items()))
-    return table
 
 
 def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bool:
@@ -86,7 +69,10 @@ def compare(
     from phaselab.stages import Workbench
 
     found = compare(Workbench(load_study(study), Store(results), data, say=say), model or (), checkpoint, folder)
-    out.print(_table(found))
+    table = Table(*(Column(name, overflow="fold") for name in found.columns))
+    for row in found.itertuples(index=False):
+        table.add_row(*(f"{value:.2g}" if isinstance(value, float) else str(value) for value in row))
+    out.print(table)
     worst = float(found["largest difference"].max())
     expect(worst <= within, study, f"a largest difference of {worst:.2g}", f"at most {within:g}")
 
@@ -124,8 +110,10 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table = _table(own[[*STATES[1:-1]]].replace(0, ""), str(model))
-        whys = [f"\n  {stage or 'model'}: {why}" for stage, why in zip(own["stage"], own["why"], strict=True) if why]
+        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
+        for row in own.to_dict("records"):
+            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
+            whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
         console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
@@ -142,9 +130,17 @@ def plan(
     from phaselab.stages import Workbench
     from phaselab.sweep.plan import COUNTS, SUMS, plan
 
+    def said(name: str, of: Any) -> str:
+        """NaN is what is not known."""
+        if of != of or isinstance(of, str):
+            return "?" if of != of else of
+        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
+
     found = plan(Workbench(load_study(study), Store(results), data), study)
-    out.print(_table(found["rows"][[*COUNTS, *SUMS]], "? is not known, of hours not measured"))
-    out.print(facts("in all, without these", {of: _said(of, n) for of, n in found["sums"].items()}))
+    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
+    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
+    for name, of in found["sums"].items():
+        typer.echo(f"  {name}: {said(name, of)}")
     for heading in ("rates", "next"):
         typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
     if json_file:

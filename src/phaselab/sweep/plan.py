@@ -24,7 +24,7 @@ from phaselab.study import Model, Study
 #: Columns of the table of states: numbers of results, and what changed for the stale ones.
 STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
 #: Columns of a plan: files, checkpoints or results of what, how many; NaN is not known, of hours not measured.
-COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes", "bytes to fetch", "cpu hours", "cuda hours")
+COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes kept", "bytes to fetch", "cpu hours", "cuda hours")
 MEMORY = "bytes of GPU memory"
 #: Operations a second of one core of an AMD EPYC, and where they were measured; a test compares the two.
 RATES = {
@@ -104,7 +104,7 @@ def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
     chosen |= {"books": {}} if "books" in texts | {getattr(study.brain, "corpus", "")} else {}
     for name, choice in chosen.items():
         if (of := SETS.get(name)) is None:
-            rows.append({"of": name, "what": "data", "bytes": nan, "bytes to fetch": nan, "next": choice})
+            rows.append({"of": name, "what": "data", "bytes kept": nan, "bytes to fetch": nan, "next": choice})
             continue
         files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
         copies = place.data.glob(f"cache/{name}/*/*.npy") if of.copied else ()
@@ -112,10 +112,10 @@ def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
         lacking = [file for file in files if not (place.fits(file) or Path(file.path).stem in kept)]
         lacking = lacking if bench.data else files
         total, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
-        row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes": total}
+        row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes kept": total}
         then = of.command(place.data, choice) if lacking else ""
         rows.append(row | {"bytes to fetch": fetch, "next": then})
-        rows += [{"of": name, "what": "copies", "bytes": 4 * trs * voxels}] * of.copied
+        rows += [{"of": name, "what": "copies", "bytes kept": 4 * trs * voxels}] * of.copied
         size = (trs, voxels, of.tr) if of.voxels else size
     return rows, size
 
@@ -137,7 +137,7 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
             "what": "checkpoints",
             "asked": n,
             "here": here,
-            "bytes": n * each,
+            "bytes kept": n * each,
             "bytes to fetch": fetch,
             "next": then,
         }
@@ -152,7 +152,7 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
     for stage, of in asked.items():
         here, parts = current.get(stage, lost), one.get(stage, {"": nan})
         row = {"what": stage, "asked": of, "here": here, MEMORY: one.get("memory", nan)}
-        row["bytes"] = one.get("disk", nan) * of if stage == "brain" else 0
+        row["bytes kept"] = one.get("disk", nan) * of if stage == "brain" else 0
         for device in ("cpu", "cuda"):
             seconds = sum(k / speed.get(f"{part} on {device}", (nan,))[0] for part, k in parts.items())
             row[f"{device} hours"] = (of - here) and (of - here) * seconds / 3600
@@ -165,7 +165,7 @@ def plan(bench: Workbench, name: str) -> Row:
     if found.get("device") == "cuda" and not found["quick"]:
         speed |= {f"{work} on cuda": (rate, str(GPU)) for work, rate in found["rates"].items()}
     where = ["--data", str(bench.data or "DATA")] * any(row["what"] == "files" for row in rows)
-    rows += [{"of": task, "what": "items", "bytes": nan, "bytes to fetch": nan} for task in bench.task_files]
+    rows += [{"of": task, "what": "items", "bytes kept": nan, "bytes to fetch": nan} for task in bench.task_files]
     for model in study.models:
         try:
             rows += [{"of": model.name} | row for row in _model(bench, model, needs(study, model, *size), speed)]
