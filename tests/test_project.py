@@ -28,7 +28,7 @@ BUDGET = {
     "phases": 1333,
     "stages": 827,
     "stimuli": 300,
-    "sweep": 477,
+    "sweep": 471,
     "texts": 731,
     "training": 218,
 }

@@ -133,14 +133,8 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
     if family:
         here, each = sum(map(hub.begun, taken)) if pinned else nan, family.size.get("bytes", nan)
         fetch, then = each * (n - here if pinned else n), "" if pinned else f"phaselab models refresh {family.name}"
-        yield {
-            "what": "checkpoints",
-            "asked": n,
-            "here": here,
-            "bytes kept": n * each,
-            "bytes to fetch": fetch,
-            "next": then,
-        }
+        row: Row = {"what": "checkpoints", "asked": n, "here": here, "bytes kept": n * each}
+        yield row | {"bytes to fetch": fetch, "next": then}
     current = Row()
     if pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}")):
         lost = nan
