@@ -15,22 +15,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 806,
+    "behaviour": 798,
     "book": 634,
-    "brains": 1130,
+    "brains": 1112,
     "checkpoints": 803,
     "cli": 806,
     "data": 330,
-    "encoding": 1856,
-    "features": 420,
+    "encoding": 1725,
+    "features": 390,
     "figures": 982,
-    "internals": 597,
+    "internals": 572,
     "phases": 1333,
     "stages": 827,
-    "stimuli": 300,
+    "stimuli": 293,
     "sweep": 471,
-    "texts": 731,
-    "training": 218,
+    "texts": 705,
+    "training": 199,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80
