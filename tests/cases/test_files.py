@@ -440,7 +440,8 @@ def test_home_is_known_wherever_a_path_is_given(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "job.yaml").write_text(job)
     assert "3 runs" in cli("encode", "~/job.yaml")
     assert json.loads((tmp_path / "s.json").read_text())["runs"] == {"001": 20, "1": 20, "01": 20}
-    assert f"{tmp_path} (phaselab data list)" in cli("doctor", "--data=~")
+    (tmp_path / "alice2016").mkdir()
+    assert "alice2016" in cli("doctor", "--data=~")
 
 
 def test_results_are_tried_for_writing_before_anything_is_computed(tmp_path: Path) -> None:
