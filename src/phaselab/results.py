@@ -40,6 +40,8 @@ TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 class DataMissing(PhaselabError, FileNotFoundError):
     """Data that are not there; the message says what to fetch and where to put it."""
 
+    needs: tuple[str, Mapping[str, str]] | None = None  # set and choice of ``phaselab data``
+
 
 def curve_table(rows: Iterable[Mapping[Any, Any]], **constant: Any) -> pd.DataFrame:
     """Rows of the curves table with all its columns and types; `constant` and ``ABSENT`` are of columns they lack."""

@@ -79,6 +79,17 @@ def test_a_seed_is_its_family_in_a_repository_of_its_own() -> None:
     ]
 
 
+def test_sizes_are_those_of_the_architectures() -> None:
+    sized = {name: family.size for name, family in FAMILIES.items() if family.size}
+    assert {"olmo2-7b", "olmo-0724-7b", "amber-7b", "pythia-70m", "pythia-12b-deduped"} <= set(sized)
+    for name, size in sized.items():
+        layers, width = size["layers"], size["width"]
+        matrices = layers * width * (4 * width + 3 * 11_008)
+        blocks = layers * (12 * width**2 + 13 * width) + 2 * width if name.startswith("pythia") else matrices
+        assert size["blocks"] == blocks, name
+        assert size["bytes"] > size["weight"] * blocks, name  # with the embedding and the head
+
+
 def test_a_family_that_is_none_names_the_nearest() -> None:
     with pytest.raises(PhaselabError, match=r"family: found 'olmo-7b', expected one of .*olmo2-7b"):
         find("olmo-7b")

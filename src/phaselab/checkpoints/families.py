@@ -33,6 +33,7 @@ class Family:
     stands_for: Mapping[str, str] = field(default_factory=dict)
     public: bool = True
     manifest: str = ""
+    size: Mapping[str, int] = field(default_factory=dict)
     unconfirmed: bool = False
     seeds: int = 0
     seed: int = 0

@@ -150,6 +150,11 @@ def _folder(repository: str) -> Path:
     return Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}")
 
 
+def begun(checkpoint: Checkpoint) -> bool:
+    """Whether a checkpoint is in the cache, or a part of it."""
+    return (_folder(checkpoint.repository) / "snapshots" / (checkpoint.commit or "-")).is_dir()
+
+
 def _notes(repository: str, name: str) -> Path:
     """A file of ours beside the cache."""
     return Path(constants.HF_HUB_CACHE, ".locks", _folder(repository).name, "phaselab", name)

@@ -1,5 +1,6 @@
-"""Commands on a study: publish, compare, run, status, train, notebook, book; and doctor."""
+"""Commands on a study: publish, compare, run, status, plan, train, notebook, book; and doctor."""
 
+import json
 import os
 import platform
 import sys
@@ -15,7 +16,7 @@ from rich.table import Column, Table
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import Store
+from phaselab.results import Store, amount, write_json
 from phaselab.study import PUBLISHED, Study, StudyError, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
@@ -103,7 +104,7 @@ def run(
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.pool import STATES, status
+    from phaselab.sweep.plan import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data, say=console.print)
     found = status(bench)
@@ -116,6 +117,36 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
         console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def plan(
+    study: StudyArgument,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all of it to this file.")] = None,
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+) -> None:
+    """Say what a study fetches, keeps and takes, stage by stage, and what to type; it asks and starts nothing."""
+    from phaselab.stages import Workbench
+    from phaselab.sweep.plan import COUNTS, SUMS, plan
+
+    def said(name: str, of: Any) -> str:
+        """NaN is what is not known."""
+        if of != of or isinstance(of, str):
+            return "?" if of != of else of
+        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
+
+    found = plan(Workbench(load_study(study), Store(results), data), study)
+    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
+    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
+    for name, of in found["sums"].items():
+        typer.echo(f"  {name}: {said(name, of)}")
+    for heading in ("rates", "next"):
+        typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
+    if json_file:
+        tables = {"rows": found["rows"].to_json(orient="records"), "sums": found["sums"].to_json()}  # NaN as null
+        write_json(found | {name: json.loads(of) for name, of in tables.items()}, json_file)
+        typer.echo(json_file)
 
 
 @app.command()

@@ -14,8 +14,8 @@ from phaselab.files import parse_yaml, read_text
 from phaselab.results import DataMissing, amount, read_table
 
 _HERE = Path(__file__).parent
-#: Columns of every registry; the others are what files are chosen by.
-_COLUMNS = ("path", "bytes", "digest", "version")
+#: Columns of every registry, and TRs of the stimulus whose texts are in a file; others are what files are chosen by.
+_COLUMNS, _TRS = ("path", "bytes", "digest", "version"), "trs"
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class DataSet:
     how: str = ""
     smallest: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
+    tr: float = 0.0
+    voxels: Mapping[str, int] = field(default_factory=dict)
+    copied: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -49,7 +52,7 @@ class DataSet:
     @property
     def choices(self) -> dict[str, list[str]]:
         """What files are chosen by (``subjects``, ``titles`` ...) -> all that there are."""
-        return {name: sorted({*self.table[name]} - {""}) for name in [*self.table] if name not in _COLUMNS}
+        return {name: sorted({*self.table[name]} - {""}) for name in [*self.table] if name not in (*_COLUMNS, _TRS)}
 
     def select(self, chosen: Mapping[str, str]) -> list[File]:
         """The files of a choice: for each of ``choices`` a text with commas, or ``all``."""
@@ -67,6 +70,12 @@ class DataSet:
             lacking = ", ".join(sorted(asked - {"all", *table.loc[taken, name]}))
             expect(not lacking, f"--{name}", f"{lacking}, without a file in this choice", "what goes with the others")
         return self.files(table[taken])
+
+    def size(self, chosen: Mapping[str, str]) -> tuple[int, int]:
+        """TRs of the stimulus and voxels of all subjects of a choice, about; zeros: not known."""
+        rows = self.table[self.table["path"].isin([file.path for file in self.select(chosen)])]
+        trs, subjects = (rows.get(name, pd.Series("", rows.index)) for name in (_TRS, "subjects"))
+        return sum(map(int, trs[trs != ""])), sum(self.voxels.get(one, 0) for one in {*subjects})
 
     def files(self, rows: pd.DataFrame | None = None) -> list[File]:
         """The files of some rows of the registry, by default of all; an address always gives the same bytes."""
@@ -102,7 +111,9 @@ def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, s
     of = SETS[name]
     how, then = f"{of.how}; " if of.how else "", "" if data else ", and name DATA with --data or PHASELAB_DATA"
     command = of.command(data or Path("DATA"), chosen)
-    return DataMissing(f"{what}; {how}type: {command} ({of.citation}; {of.licence}){then}")
+    error = DataMissing(f"{what}; {how}type: {command} ({of.citation}; {of.licence}){then}")
+    error.needs = name, chosen or {}
+    return error
 
 
 def published(name: str, data: Path | None, chosen: Mapping[str, str]) -> list[Path]:

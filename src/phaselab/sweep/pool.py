@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -15,7 +15,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,9 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.checkpoints.manifest import without_absent
-from phaselab.errors import PhaselabError, expect, told
-from phaselab.results import Store, read_manifest, try_beside, write_table
-from phaselab.stages import STAGES, Workbench, check, choose_device
+from phaselab.errors import expect, told
+from phaselab.results import Store, try_beside, write_table
+from phaselab.stages import Workbench, check, choose_device
 from phaselab.study import Model, Study
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
@@ -291,34 +290,3 @@ class _Sweep(AbstractContextManager["_Sweep"]):
             self.executor.shutdown(wait=kind is None, cancel_futures=True)
         os.environ.clear()
         os.environ.update(self.environment)
-
-
-#: Columns of the table of states: numbers of results, and what changed for the stale ones.
-STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
-
-
-def status(bench: Workbench) -> pd.DataFrame:
-    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded."""
-    rows: list[dict[str, object]] = []
-    for model in bench.study.models:
-        try:
-            found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
-        except (PhaselabError, OSError) as error:
-            found = [{"stage": "", "why": told(error)}]
-        rows += [{**dict.fromkeys(STATES, 0), "model": model.name, **row} for row in found]
-    return pd.DataFrame(rows, columns=list(STATES))
-
-
-def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
-    counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
-    for checkpoint in (*bench.checkpoints(model), None):
-        for stage in bench.asked(model, checkpoint):
-            state = bench.state(stage, model, checkpoint)
-            counts[stage.name][state.kind] += 1
-            if state:
-                made_by = read_manifest(bench.place(stage, model, checkpoint)).get("made_by", {})
-                counts[stage.name]["other code"] += made_by.get("code") != bench.code(stage)
-            elif state.kind != "missing":
-                whys[stage.name][state.why] += 1
-    told = {name: [f"{why} ({n} times)" if n > 1 else why for why, n in whys[name].items()] for name in STAGES}
-    return [{"stage": name, **counts[name], "why": "; ".join(told[name])} for name in STAGES if counts[name]]
