@@ -1,10 +1,11 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Six things, each small:
+Seven things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
-- ``plotly.min.js`` is copied out of the installed plotly package; only pages with a plotly figure load it;
+- only pages with a plotly figure load plotly.js, and of it the part that holds lines and meshes (``book/assets``);
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
+- what a figure says of itself in numbers (``figures.drawing.Drawn``) follows the form in its alternative text;
 - scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
 - markup that the theme and docutils get wrong for assistive technology is put right in the finished page;
 - each page has a description for search engines and for those who are sent its address; where the address of the site
@@ -22,7 +23,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import plotly
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.application import Sphinx
@@ -34,7 +34,8 @@ from sphinx.writers.html import HTML5Translator
 
 logger = logging.getLogger(__name__)
 
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+#: The gl3d distribution of plotly.js (MIT), of the version that the plotly package of ``constraints.txt`` brings.
+PLOTLY = "plotly-gl3d.min.js"
 MODEL_PAGES = "book/executed/models/"
 #: The picture of a page that somebody is sent; characters of a sentence at least, and of a description at most.
 PICTURE, MEANT, SHOWN = "readme.png", 60, 200
@@ -77,8 +78,7 @@ def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> Non
 
 
 def settle(app: Sphinx, config: Config) -> None:
-    """Have Sphinx copy plotly.min.js into _static with the other files; hide solutions in the student's build."""
-    config.html_static_path.append(str(PLOTLY))
+    """Hide solutions in the student's build; take the site's address."""
     config.hide_solutions = config.hide_solutions or "PHASELAB_STUDENT" in os.environ
     if site := os.environ.get("PHASELAB_SITE", ""):
         config.html_baseurl = site.rstrip("/") + "/"
@@ -90,6 +90,19 @@ def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] = source[0].replace("@model", docname.removeprefix(MODEL_PAGES))
 
 
+def tell_what_is_seen(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give each picture of a notebook an alternative text of its form (the cell's) and what it says in numbers."""
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        outputs = (output.get("metadata", {}).get("image/png", {}) for output in cell.get("outputs", ()))
+        if seen := " ".join(filter(None, (output.get("alt") for output in outputs))):
+            image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
+            image["alt"] = " ".join([*image.get("alt", "").split(), *seen.split()])
+    source[0] = json.dumps(notebook)
+
+
 def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
     """Load plotly where it is used, and mend the markup of the page."""
     context["script_files"][:] = [script for script in context["script_files"] if not of_thebe(script)]
@@ -98,7 +111,7 @@ def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, An
         return
     if "plotly-graph-div" in body:
         # Not deferred: the figures' own scripts follow in the page and call Plotly at once.
-        app.add_js_file(PLOTLY.name)
+        app.add_js_file(PLOTLY)
     context["body"] = mend(body)
     if doctree is not None:
         context["metatags"] = context.get("metatags", "") + "\n".join(tags_of(app, pagename, context, doctree))
@@ -175,6 +188,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("config-inited", settle)
     app.connect("source-read", name_the_model)
+    app.connect("source-read", tell_what_is_seen)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
     app.connect("build-finished", map_the_site)

@@ -46,6 +46,8 @@ class Lab:
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = study.brain.simulated
+        #: Of every curves table: the layer that stands for each model, and all tasks, for their colours.
+        self.attributes = {"layer": study.phases.layer, "tasks": [task.name for task in study.tasks]}
         self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(study))}
         self.models = tuple(self.labels)
         # What is asked for in several cells is said in the first of them.
@@ -76,7 +78,7 @@ class Lab:
         """The curves table of a model, or of ``"all"``."""
         models = self.study.models if model == "all" else [self._chosen(model)]
         table = curves.gather(file for chosen in models for file in self.bench.tables(chosen))
-        table.attrs["layer"] = self.study.phases.layer  # which stands for each model
+        table.attrs |= self.attributes
         return table
 
     def controls(self, model: str = "") -> pd.DataFrame:
@@ -197,7 +199,7 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
     from IPython.display import HTML
 
     figure.update_layout(height=figure.layout.height or 460, autosize=True, meta={"alt": alt})
-    config = {"displaylogo": False, "responsive": True, "typesetMath": False}
+    config = {"displayModeBar": False, "responsive": True, "typesetMath": False}
     return HTML(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plotly-{name}", config=config))
 
 
