@@ -87,9 +87,8 @@ def by_layer(table: pd.DataFrame, label: str, *, note: str = "") -> Figure:
     """A line over layers for each condition; columns layer, condition, value. `label` : what the values are."""
     rows = table.rename(columns={"condition": "line"})
     style = draw.looks(rows["line"].unique())
-    fig = draw.panels([draw.Panel(rows, unit=label)], style, room=1.7, by="layer", x="layer", note=note)
-    layers = sorted(rows["layer"].unique())
-    fig.axes[0].set_xticks(layers, draw.layer_names(layers))
+    fig = draw.panels([draw.Panel(rows, unit=label)], style, room=1.7, by="layer", x=draw.LAYER, note=note)
+    fig.axes[0].set_xticks(sorted(rows["layer"].unique()))
     return fig
 
 

@@ -33,10 +33,10 @@ LINES = ("-", "--", "-.", ":")
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
 GREY, PALE = "#5A5A5A", "#9A9A9A"
 KINDS = {"rise": "^", "fall": "v"}
-MOVED = "fitted rise ▲, fall ▼ (95 %)"
+MOVED = "fit: rise ▲, fall ▼ (95 %)"
 #: Inches of all figures, so that their letters can be read at the width of a phone and are not huge on a desk.
 WIDTH = 4.8
-TOKENS = "training tokens (log scale)"
+TOKENS, LAYER = "training tokens (log scale)", "layer (0: embedding)"
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
 #: How the name of a line begins that the legend leaves out, as matplotlib does with all that begin with "_".
 HIDDEN = "_hidden: "
@@ -138,7 +138,7 @@ def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "", seen
     fig.text(0.99, 0.06 / height, note, fontsize=8.2, color=GREY, ha="right", va="bottom")
     if simulated:
         box = {"boxstyle": "round,pad=0.25", "facecolor": MARK[0], "edgecolor": MARK[1], "linewidth": 0.8}
-        look: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "color": MARK[1], "bbox": box}
+        look: dict[str, Any] = {"fontsize": 8.2, "fontweight": "bold", "color": MARK[1], "bbox": box}
         fig.text(0.02, 0.08 / height, SIMULATED, va="bottom", **look)
     return fig
 
@@ -158,11 +158,6 @@ def in_order(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
     """The looks of layers, sizes and all else that has an order, from dark to light, without viridis' pale end."""
     names = [*names]
     return looks(names, mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names))), ["-"])
-
-
-def layer_names(layers: Iterable[int]) -> list[str]:
-    """Layers as ticks: that 0 is the embedding has to be said."""
-    return ["0 (embedding)" if layer == 0 else str(layer) for layer in layers]
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
@@ -217,10 +212,9 @@ class Panel:
         """For who cannot see it: the ends and the range of up to four lines, and the dates of transitions."""
         lines, said = [*self.rows.dropna(subset=["value"]).sort_values(by).groupby("line", sort=False)], []
         for line, own in lines[:4]:
-            (x, end), (y, last), values = own[by].iloc[[0, -1]], own["value"].iloc[[0, -1]], own["value"]
-            name = str(line).removeprefix(HIDDEN).removeprefix(self.title)
-            said.append(f"{name} {y:.3g} at {amount(x)}, {last:.3g} at {amount(end)}".strip())
-            said[-1] += f" (between {values.min():.3g} and {values.max():.3g})"
+            name, values = str(line).removeprefix(HIDDEN).removeprefix(self.title), own["value"]
+            ends = ", ".join(f"{values.iloc[k]:.3g} at {amount(own[by].iloc[k])}" for k in (0, -1))
+            said.append(f"{name} {ends} (between {values.min():.3g} and {values.max():.3g})".strip())
         said += [f"{len(lines) - 4} more lines"] * (len(lines) > 4)
         said += [] if self.moves is None else [f"fitted {m.kind} at {amount(m.tokens)}" for m in each_row(self.moves)]
         return f"{self.title or self.unit}: {'; '.join(said)}.".replace("\n", " ")

@@ -35,7 +35,7 @@ def _curves_of(curves: pd.DataFrame) -> pd.DataFrame:
     drawn = {"brain score": query.brain_curve(curves)}
     drawn |= {m.replace("_", " "): query.model_curve(curves, m) for m in [*there, "probes"]}
     names = curves.drop_duplicates("tokens")[["tokens", "checkpoint", "step"]]
-    names = names.assign(checkpoint=names["checkpoint"].map(_text))
+    names["checkpoint"] = names["checkpoint"].map(_text)
     return pd.concat([table.merge(names, on="tokens").assign(curve=curve) for curve, table in drawn.items()])
 
 

@@ -112,12 +112,12 @@ def internals_curves(
     curves: pd.DataFrame, measures: Sequence[str] = ("intrinsic_dimension", "participation_ratio")
 ) -> Figure:
     """Measures of the hidden states by tokens, one line per layer, on a logarithmic axis."""
-    rows = query.select(curves, perspective="internal")
-    rows = rows.assign(line=rows["layer"].map("layer {}".format))
+    rows = query.select(curves, perspective="internal").sort_values("layer")
+    rows["line"] = rows["layer"].map("layer {}".format)
     table = query.interval_of(rows, by=("measure", "line", "tokens"))
     drawn = [draw.Panel.of(m, table[table["measure"] == m]) for m in measures if (table["measure"] == m).any()]
     note = "layer 0 is the embedding; bands where given: 95 % intervals"
-    fig = draw.panels(drawn, draw.in_order(sorted(rows["line"].unique())), room=1.7, note=note)
+    fig = draw.panels(drawn, draw.in_order(rows["line"].unique()), room=1.7, note=note)
     for ax in fig.axes:
         ax.set_yscale("log")
         ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
@@ -151,14 +151,14 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure
     fig = draw.new_figure(1.0 + 0.3 * len(table))
     ax = fig.subplots()
     bar = {"label": f"{query.MEASURES[measure][1]}\n(mean of voxels)", "pad": 0.01}
-    sns.heatmap(table, ax=ax, cmap="cividis", cbar_kws=bar, yticklabels=draw.layer_names(table.index))
+    sns.heatmap(table, ax=ax, cmap="cividis", cbar_kws=bar)
     shown = np.arange(0, table.shape[1], -(-table.shape[1] // 5))
     ax.set_xticks(shown + 0.5, [query.amount(tokens) for tokens in table.columns.to_numpy()[shown]], rotation=0)
     best = table.to_numpy().argmax(axis=0)
     ax.plot(np.arange(len(best)) + 0.5, best + 0.5, "o", markerfacecolor="white", markeredgecolor="black")
     ax.invert_yaxis()
     ax.tick_params(axis="y", rotation=0)
-    ax.set(xlabel="training tokens (one step a checkpoint)", ylabel="layer")
+    ax.set(xlabel="training tokens (one step a checkpoint)", ylabel=draw.LAYER)
     n = query.subjects_text(rows["subject"].nunique(), simulated)
     seen = f"Highest score: {table.max(axis=None):.3g}; highest layer at the end: {table.index[best[-1]]}."
     return draw.foot(fig, f"mean over {n}; dot: best layer", simulated, seen=seen)
@@ -182,12 +182,12 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
 @draw.styled
 def significance_curves(curves: pd.DataFrame, *, simulated: bool, fdr: float = 0.05) -> Figure:
     """Share of voxels whose score is significant, by tokens: one line per layer, mean over subjects."""
-    rows = query.select(curves, perspective="brain", measure="significant", roi="all")
-    rows = rows.assign(line=rows["layer"].map("layer {}".format))
+    rows = query.select(curves, perspective="brain", measure="significant", roi="all").sort_values("layer")
+    rows["line"] = rows["layer"].map("layer {}".format)
     table = query.interval_over(rows, by=("line", "tokens"))
     panel = draw.Panel(table, unit=f"share of voxels\nwith q < {fdr:g}", limits=(-0.03, 1.03))
     note = f"{query.subjects_text(rows['subject'].nunique(), simulated)}, 95 % intervals"
-    return draw.panels([panel], draw.in_order(sorted(rows["line"].unique())), room=1.8, note=note, simulated=simulated)
+    return draw.panels([panel], draw.in_order(rows["line"].unique()), room=1.8, note=note, simulated=simulated)
 
 
 @draw.styled
