@@ -30,7 +30,7 @@ MEANS: dict[str, dict[str, Any]] = {
 #: Tasks take first the colours that stand for no perspective.
 TASK_COLOURS = (*draw.COLOURS[3:6], *draw.COLOURS[2::-1], draw.COLOURS[6])
 PROBES = {"probe_accuracy": "probe", "probe_correlation": "probe"}
-PROBES |= {"probe_control": "control: one label a word type", "probe_shuffled": "control: shuffled labels"}
+PROBES |= {"probe_control": "control: one label per word type", "probe_shuffled": "control: shuffled labels"}
 #: How seaborn draws points with given intervals.
 DOTS: dict[str, Any] = {"x": "y", "linestyle": "none", "markersize": 6, "linewidth": 2.2, **draw.GIVEN}
 
@@ -158,7 +158,7 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure
     ax.plot(np.arange(len(best)) + 0.5, best + 0.5, "o", markerfacecolor="white", markeredgecolor="black")
     ax.invert_yaxis()
     ax.tick_params(axis="y", rotation=0)
-    ax.set(xlabel="training tokens (one step a checkpoint)", ylabel=draw.LAYER)
+    ax.set(xlabel="training tokens (one step per checkpoint)", ylabel=draw.LAYER)
     n = query.subjects_text(rows["subject"].nunique(), simulated)
     seen = f"Highest score: {table.max(axis=None):.3g}; highest layer at the end: {table.index[best[-1]]}."
     return draw.foot(fig, f"mean over {n}; dot: best layer", simulated, seen=seen)
