@@ -46,7 +46,6 @@ class Lab:
         self.model: Model = study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = study.brain.simulated
-        #: Of every curves table: the layer that stands for each model, and all tasks, for their colours.
         self.attributes = {"layer": study.phases.layer, "tasks": [task.name for task in study.tasks]}
         self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(study))}
         self.models = tuple(self.labels)
@@ -78,7 +77,7 @@ class Lab:
         """The curves table of a model, or of ``"all"``."""
         models = self.study.models if model == "all" else [self._chosen(model)]
         table = curves.gather(file for chosen in models for file in self.bench.tables(chosen))
-        table.attrs |= self.attributes
+        table.attrs |= self.attributes  # the layer that stands for each model; all tasks, for their colours
         return table
 
     def controls(self, model: str = "") -> pd.DataFrame:

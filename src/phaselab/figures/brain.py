@@ -35,11 +35,8 @@ def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> F
         ax.scatter(own, y + rng.uniform(-0.3, 0.3, len(own)), 6, colour, alpha=0.55, linewidth=0)
         ax.vlines(own.median(), y - 0.36, y + 0.36, "black", linewidth=2)
     ax.set_yticks(range(len(regions)), [draw.short(str(name), 30) for name in regions.groups])
-    ax.grid(axis="y", visible=False)
     ax.set(xlabel=label.replace("\n", " "), ylim=(len(regions) - 0.5, -0.5))
-    sizes = sorted({len(own) for own in values.values()})
-    voxels = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
-    note = f"{subjects_text(len(values), simulated)}, {voxels} voxels each; bar: median"
+    note = f"{subjects_text(len(values), simulated)}, {len(table):,} voxels together; bar: median"
     seen = f"Medians: {', '.join(f'{name} {value:.3g}' for name, value in regions.median().items())}."
     return draw.foot(fig, note, simulated, seen=seen)
 
@@ -108,8 +105,7 @@ def similarity_matrices(
         ax.set(title=title, xlabel=axis, anchor="E")
         ax.tick_params(axis="y", rotation=0)
     axes[0].set_ylabel(axis)
-    corners = [f"{title or 'all'} {matrix[0, -1]:.2f}" for title, matrix in matrices.items()]
-    seen = f"Similarity of {names[0]} and {names[-1]}: {', '.join(corners)}."
+    seen = ", ".join(f"{title}: {names[0]} and {names[-1]} {matrix[0, -1]:.2f}" for title, matrix in matrices.items())
     return draw.foot(fig, note, simulated, seen=seen)
 
 
@@ -151,7 +147,6 @@ def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") 
         ax.set_title(f"{hemi}, {view}", loc="center", y=0.98)
         ax.set_box_aspect(None, zoom=1.45)
     scale = cm.ScalarMappable(colors.Normalize(*limits), "cividis")
-    bar = fig.colorbar(scale, ax=axes, label=label, location="bottom", shrink=0.7, aspect=30, pad=0.02)
-    bar.outline.set_visible(False)
+    fig.colorbar(scale, ax=axes, label=label, location="bottom", shrink=0.7, aspect=30).outline.set_visible(False)
     seen = f"Values from {np.nanmin(values):.3g} to {limits[1]:.3g}, mean {np.nanmean(values):.3g}."
     return draw.foot(fig, note, simulated, seen=seen)

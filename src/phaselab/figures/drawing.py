@@ -237,9 +237,8 @@ def panels(
 ) -> Figure:
     """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
-    by, x : what the x axis counts, and its label.
+    by, x : what the x axis counts, and its label. hair : how thin lines are drawn. how : more for seaborn's lineplot.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
-    hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """
     if not drawn:
         raise NothingToDraw("curves: found none of the measures that this figure shows")
@@ -265,7 +264,6 @@ def panels(
             ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
         middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
-        look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
         axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:

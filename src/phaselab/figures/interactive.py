@@ -19,10 +19,8 @@ HOVER = (
     "<b>%{fullData.name}</b>: %{y:.3f} (%{customdata[3]} to %{customdata[4]})<br>"
     "%{customdata[0]}<br>step %{customdata[1]}, %{customdata[2]} tokens<extra></extra>"
 )
-#: Millimetres between the hemispheres of the cortex, so that both can be seen from the inside too.
-APART = 24
-#: Gyri light, sulci dark; light from all sides, so that colours keep their meaning.
-BARE = [[0, "#D9D9D9"], [1, "#8C8C8C"]]
+#: Millimetres between the hemispheres, both to be seen from inside; gyri light, sulci dark; light from all sides.
+APART, BARE = 24, [[0, "#D9D9D9"], [1, "#8C8C8C"]]
 LIGHT = {"ambient": 0.8, "diffuse": 0.35, "specular": 0.02, "roughness": 0.9, "fresnel": 0.05}
 EYES = {"left": (-1.5, 0, 0.1), "right": (1.5, 0, 0.1), "top": (0, -0.01, 1.7), "back": (0, -1.6, 0.2)}
 #: A label as plotly, which reads a little HTML, draws it as it stands.
@@ -44,26 +42,22 @@ def phase_interactive(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: 
     import plotly.express as px
 
     axis = TokenAxis(curves["tokens"])
-    zero = float(np.log10(axis.first)) - axis.gap
-
-    def place(tokens: Any) -> Any:
-        return np.log10(np.maximum(tokens, 10**zero))
-
+    zero, ticks = axis.first / 10**axis.gap, axis.ticks()
     labels = models[models["model"].isin(curves["model"])].set_index("model")["label"]
     own = {model: query.of_tasks(curves[curves["model"] == model], tasks.get(model)) for model in labels.index}
     table = pd.concat([_curves_of(rows).assign(model=model) for model, rows in own.items()], ignore_index=True)
-    table = table.assign(at=place(table["tokens"]), amount=table["tokens"].map(query.amount))
+    table = table.assign(at=np.log10(table["tokens"].clip(lower=zero)), amount=table["tokens"].map(query.amount))
     table = table.assign(up=table["high"] - table["value"], down=table["value"] - table["low"])
     table["panel"] = np.where(table["curve"] == "brain score", "brain", "rest")
     how = {"color_discrete_map": FIXED, "facet_row_spacing": 0.06, "template": "plotly_white", "height": 560}
     how["custom_data"] = ["checkpoint", "step", "amount", "low", "high", "model"]
     how |= {"color": "curve", "symbol": "curve", "line_group": "model", "facet_row": "panel", "markers": True}
     fig = px.line(table.round({"low": 3, "high": 3}), x="at", y="value", error_y="up", error_y_minus="down", **how)
-    fig.update_traces(error_y={"thickness": 0.8, "width": 0}, marker_size=7, hovertemplate=HOVER)
-    fig.update_traces(showlegend=True, legendgroup=None)
+    look = {"marker_size": 7, "hovertemplate": HOVER, "showlegend": True, "legendgroup": None}
+    fig.update_traces(error_y={"thickness": 0.8, "width": 0}, **look)
     shown = [{"visible": [trace.customdata[0][5] == model for trace in fig.data]} for model in labels.index]
-    ticks = axis.ticks()
-    fig.update_xaxes(tickvals=place(ticks), ticktext=[query.amount(t) for t in ticks], zeroline=False, title="")
+    at = np.log10(np.maximum(ticks, zero))
+    fig.update_xaxes(tickvals=at, ticktext=[*map(query.amount, ticks)], zeroline=False, title="")
     fig.update_xaxes(title=TOKENS, row=1)  # plotly counts panels from below: the brain's is the second
     fig.update_yaxes(matches=None, zeroline=False, title=query.MEASURES[query.brain_measure(curves)][1])
     fig.update_yaxes(title="share of items; score", range=[-0.05, 1.05], row=1)
@@ -128,7 +122,7 @@ def surface_interactive(
     depth = np.concatenate([sulci["left"], sulci["right"]]).astype(np.float32)
     bare = {"intensity": depth, "colorscale": BARE, "showscale": False, "hoverinfo": "skip"}
     bar = {"orientation": "h", "y": 0, "yanchor": "top", "thickness": 12, "len": 0.8, "tickformat": ".2f"}
-    told = {"hovertemplate": "%{customdata}: %{intensity:.3f}<extra></extra>", "colorscale": "cividis"}
+    told: dict[str, Any] = {"hovertemplate": "%{customdata}: %{intensity:.3f}<extra></extra>", "colorscale": "cividis"}
     told |= {"customdata": [_text(str(name)) for name in regions[known]], "colorbar": bar | {"title.side": "bottom"}}
     fig = Figure([cortex(slice(None), faces[~inside], **bare), cortex(known, number[faces[inside]], **told)])
     fig.plotly_restyle(paint(next(iter(every))), 1)
@@ -138,9 +132,9 @@ def surface_interactive(
     slider = {"steps": _buttons("restyle", steps, map(paint, steps), [1]), "active": len(steps) - 1, "pad": {"t": 65}}
     fig.update_scenes(aspectmode="data", camera=eyes[0], xaxis_visible=False, yaxis_visible=False, zaxis_visible=False)
     fig.update_layout(
-        height=520,
-        margin={"l": 15, "r": 15, "t": 45, "b": 150},
-        updatemenus=[_menu(_buttons("restyle", maps, map(paint, maps), [1])), turn],
+        height=560,
+        margin={"l": 15, "r": 15, "t": 85, "b": 150},
+        updatemenus=[_menu(_buttons("restyle", maps, map(paint, maps), [1]), pad={"b": 40}), turn],
         sliders=[slider | {"currentvalue": {"prefix": "after tokens: "}}],
         annotations=_mark(simulated, "paper"),
     )
