@@ -16,14 +16,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 806,
-    "book": 634,
+    "book": 635,
     "brains": 1121,
     "checkpoints": 797,
     "cli": 757,
     "data": 319,
     "encoding": 1856,
     "features": 420,
-    "figures": 982,
+    "figures": 981,
     "internals": 597,
     "phases": 1333,
     "stages": 827,

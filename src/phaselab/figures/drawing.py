@@ -32,8 +32,7 @@ LINES = ("-", "--", "-.", ":")
 #: Tints that shade the three phases; each is also named in the figure.
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
 GREY, PALE = "#5A5A5A", "#9A9A9A"
-KINDS = {"rise": "^", "fall": "v"}
-MOVED = "fit: rise ▲, fall ▼ (95 %)"
+KINDS, MOVED = {"rise": "^", "fall": "v"}, "fit: rise ▲, fall ▼ (95 %)"
 #: Inches of all figures, so that their letters can be read at the width of a phone and are not huge on a desk.
 WIDTH = 4.8
 TOKENS, LAYER = "training tokens (log scale)", "layer (0: embedding)"

@@ -23,6 +23,7 @@ HOVER = (
 APART, BARE = 24, [[0, "#D9D9D9"], [1, "#8C8C8C"]]
 LIGHT = {"ambient": 0.8, "diffuse": 0.35, "specular": 0.02, "roughness": 0.9, "fresnel": 0.05}
 EYES = {"left": (-1.5, 0, 0.1), "right": (1.5, 0, 0.1), "top": (0, -0.01, 1.7), "back": (0, -1.6, 0.2)}
+MENU: dict[str, Any] = {"x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom"}
 #: A label as plotly, which reads a little HTML, draws it as it stands.
 _text = partial(escape, quote=False)
 
@@ -64,7 +65,7 @@ def phase_interactive(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: 
     fig.update_layout(
         margin={"l": 55, "r": 10, "t": 50, "b": 40},
         legend={"orientation": "h", "y": -0.14, "yanchor": "top", "entrywidth": 105, "title": ""},
-        updatemenus=[_menu(_buttons("restyle", labels, shown))],
+        updatemenus=[MENU | {"buttons": _buttons("restyle", labels, shown)}],
     )
     fig.plotly_restyle(shown[0])
     fig.layout.annotations = _mark(simulated, yref="y2 domain")  # instead of the names of the panels
@@ -83,10 +84,6 @@ def _buttons(method: str, names: Any, changes: Any, *traces: list[int]) -> list[
     """Entries of a list or a slider: each name with the change that it makes, of all traces unless some are given."""
     steps = zip(names, changes, strict=True)
     return [{"label": _text(name), "method": method, "args": [change, *traces]} for name, change in steps]
-
-
-def _menu(buttons: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    return {"buttons": buttons, "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", **more}
 
 
 def surface_interactive(
@@ -128,13 +125,13 @@ def surface_interactive(
     fig.plotly_restyle(paint(next(iter(every))), 1)
     eyes = [{"eye": dict(zip("xyz", eye, strict=True))} for eye in EYES.values()]
     views = _buttons("relayout", EYES, [{"scene.camera": eye} for eye in eyes])
-    turn = _menu(views, y=1.0, x=1.0, xanchor="right", type="buttons", direction="right")
+    turn = MENU | {"buttons": views, "x": 1.0, "y": 1.0, "xanchor": "right", "type": "buttons", "direction": "right"}
     slider = {"steps": _buttons("restyle", steps, map(paint, steps), [1]), "active": len(steps) - 1, "pad": {"t": 65}}
     fig.update_scenes(aspectmode="data", camera=eyes[0], xaxis_visible=False, yaxis_visible=False, zaxis_visible=False)
     fig.update_layout(
         height=560,
         margin={"l": 15, "r": 15, "t": 85, "b": 150},
-        updatemenus=[_menu(_buttons("restyle", maps, map(paint, maps), [1]), pad={"b": 40}), turn],
+        updatemenus=[MENU | {"buttons": _buttons("restyle", maps, map(paint, maps), [1]), "pad": {"b": 40}}, turn],
         sliders=[slider | {"currentvalue": {"prefix": "after tokens: "}}],
         annotations=_mark(simulated, "paper"),
     )

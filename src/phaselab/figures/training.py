@@ -160,7 +160,7 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure
     ax.tick_params(axis="y", rotation=0)
     ax.set(xlabel="training tokens (one step per checkpoint)", ylabel=draw.LAYER)
     n = query.subjects_text(rows["subject"].nunique(), simulated)
-    seen = f"Highest score: {table.max(axis=None):.3g}; highest layer at the end: {int(table.index[best[-1]])}."
+    seen = f"Highest score: {np.nanmax(table):.3g}; highest layer at the end: {table.index.to_numpy()[best[-1]]}."
     return draw.foot(fig, f"mean over {n}; dot: best layer", simulated, seen=seen)
 
 
