@@ -1,10 +1,11 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Seven things, each small:
+Eight things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
 - only pages with a plotly figure load plotly.js, and of it the part that holds lines and meshes (``book/assets``);
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
+- pages are made light: pictures of 256 colours, and icons from a font instead of a script;
 - what a figure says of itself in numbers (``figures.drawing.Drawn``) follows the form in its alternative text;
 - scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
 - markup that the theme and docutils get wrong for assistive technology is put right in the finished page;
@@ -25,6 +26,7 @@ from typing import Any
 
 from docutils import nodes
 from latex2mathml.converter import convert
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.locale import _
@@ -140,6 +142,23 @@ def map_the_site(app: Sphinx, error: Exception | None) -> None:
     (Path(app.outdir) / "sitemap.xml").write_text(text + "\n".join(places) + "\n</urlset>\n", encoding="utf-8")
 
 
+ICONS = re.compile(r"<(?:script|link)[^>]*/fontawesome\.js[^>]*>(?:</script>)?")
+
+
+def lighten(app: Sphinx, error: Exception | None) -> None:
+    """Make pages light: pictures of 256 colours, and icons from the theme's font instead of 1.5 MB of JavaScript."""
+    if error or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_images").glob("*.png"):
+        with Image.open(path) as picture:
+            if picture.mode != "P":
+                picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        if ICONS.search(text):
+            path.write_text(ICONS.sub("", text), encoding="utf-8")
+
+
 def of_thebe(script: Any) -> bool:
     """Whether a script belongs to Thebe, which runs cells on a server that this book does not have."""
     attributes = getattr(script, "attributes", {})
@@ -152,6 +171,7 @@ def mend(body: str) -> str:
     - docutils marks the bibliography as a list of entries that are not list items;
     - scrolling boxes of notebook output can be reached with the keyboard only if they can have the focus;
     - an embedded view (``iframe``) must have a title;
+    - pictures are loaded when they come into sight;
     - Thebe's settings, which Jupyter Book writes at the end of each page, go with its scripts.
     """
     body = re.sub(
@@ -162,6 +182,7 @@ def mend(body: str) -> str:
     )
     body = re.sub(r'(<div role="list" class="citation-list)', r'<div class="citation-list', body)
     body = re.sub(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1", body)
+    body = re.sub(r"<img(?![^>]*\bloading=)", '<img loading="lazy"', body)
     return re.sub(r"<iframe(?![^>]*\btitle=)", '<iframe title="Interactive view"', body)
 
 
@@ -192,4 +213,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
     app.connect("build-finished", map_the_site)
+    app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
