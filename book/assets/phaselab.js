@@ -31,7 +31,16 @@ function letWheelScroll() {
   }
 }
 
+// The theme's arrows that open a part of the contents have no name.
+function nameArrows() {
+  for (const arrow of document.querySelectorAll(".bd-sidebar-primary summary")) {
+    const page = arrow.closest("li")?.querySelector("a")?.textContent.trim();
+    arrow.setAttribute("aria-label", `Pages below ${page}`);
+  }
+}
+
 window.addEventListener("load", () => {
+  nameArrows();
   nameInteractiveFigures();
   letWheelScroll();
   markScrollingBoxes();

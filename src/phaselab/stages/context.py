@@ -18,6 +18,7 @@ from phaselab import __version__, results, texts
 from phaselab.behaviour.files import digest, library, load_items
 from phaselab.brains import BRAINS, BrainData, DataMissing, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
+from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
 from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
@@ -181,6 +182,7 @@ class Workbench:
     fresh: frozenset[str] = frozenset()  # stages that are made again whatever there is; each result once
 
     def __post_init__(self) -> None:
+        self.study = without_absent(self.study, self.say)
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
@@ -233,7 +235,7 @@ class Workbench:
         return {task.name: items for task in self.study.tasks if (items := self.items_of(task, model))}
 
     def items_of(self, task: Task, model: Model) -> list[texts.Item]:
-        """Items of a task, none where it is of a text other than the model's; TaskError, StudyError for wrong ones."""
+        """Items of a task, none where it is of a text other than the model's; PhaselabError for wrong ones."""
         where = f"{self.study.where}: tasks"
         if file := self.task_files.get(task.name):
             expect(not task.text, f"{where}: {task.name}", f"text {task.text}", "none with a task file", StudyError)
