@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 635,
+    "book": 636,
     "brains": 1380,
     "checkpoints": 834,
     "cli": 789,
