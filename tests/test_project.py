@@ -25,7 +25,7 @@ BUDGET = {
     "features": 390,
     "figures": 981,
     "internals": 572,
-    "phases": 1333,
+    "phases": 1281,
     "stages": 832,
     "stimuli": 294,
     "sweep": 325,

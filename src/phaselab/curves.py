@@ -89,9 +89,7 @@ def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 def of_tasks(curves: pd.DataFrame, tasks: Names) -> pd.DataFrame:
     """All rows but those of the behaviour in other tasks than these; all rows for None."""
-    if tasks is None:
-        return curves
-    return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
+    return curves if tasks is None else curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
 
 
 def chance_level(curves: pd.DataFrame, measure: str = "accuracy") -> float:
@@ -316,14 +314,13 @@ def families(study: Study) -> pd.DataFrame:
     rows = []
     for model in study.models:
         spec, label, family = model.train, model.label or model.name, FAMILIES.get(model.family or "")
-        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "key": model.name}
-        if spec is not None:
-            row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
-            row["key"] = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
-        elif family and family.seeds:
+        recipe = {field: str(getattr(spec, field, "")) for field in ("architecture", "mix", "seed")}
+        key = digest_of(spec.model_dump(mode="json", exclude={"seed"})) if spec else model.name
+        if family and family.seeds:
             same = model.model_dump(mode="json", exclude={"name", "label", "family"})
-            row |= {"seed": str(family.seed), "key": digest_of([family.run or family.name, same])}
-        rows.append(row | {"group": re.sub(r"[\s,;(-]*seed ?\d+\)?$", "", label) if row["seed"] else label})
+            recipe["seed"], key = str(family.seed), digest_of([family.run or family.name, same])
+        group = re.sub(r"[\s,;(-]*seed ?\d+\)?$", "", label) if recipe["seed"] else label
+        rows.append({"model": model.name, "label": label, **recipe, "key": key, "group": group})
     table = pd.DataFrame(rows)
     firsts = table.groupby("key", sort=False)[["model", "group"]].first()
     # Models, and groups, whose labels tell no difference are told apart by a model's name.
