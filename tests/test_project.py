@@ -16,14 +16,14 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 635,
+    "book": 636,
     "brains": 1380,
     "checkpoints": 840,
     "cli": 820,
     "data": 339,
     "encoding": 1736,
     "features": 390,
-    "figures": 982,
+    "figures": 981,
     "internals": 572,
     "phases": 1281,
     "stages": 832,

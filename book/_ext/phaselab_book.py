@@ -1,10 +1,12 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Nine things, each small:
+Eleven things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
-- ``plotly.min.js`` is copied out of the installed plotly package; only pages with a plotly figure load it;
+- only pages with a plotly figure load plotly.js, and of it the part that holds lines and meshes (``book/assets``);
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
+- pages are made light: pictures of 256 colours, and icons from a font instead of a script;
+- what a figure says of itself in numbers (``figures.drawing.Drawn``) follows the form in its alternative text;
 - starter notebooks become pages, whose sources are whole notebooks that carry their self-check with them;
 - the lists of public data sets and training runs are made from what the package knows;
 - the experiments with sliders are loaded where a page has one;
@@ -27,9 +29,9 @@ from typing import Any
 
 import jupytext
 import nbformat
-import plotly
 from docutils import nodes
 from latex2mathml.converter import convert
+from PIL import Image
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.locale import _
@@ -39,7 +41,8 @@ from sphinx.writers.html import HTML5Translator
 
 logger = logging.getLogger(__name__)
 
-PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+#: The gl3d distribution of plotly.js (MIT), of the version that the plotly package of ``constraints.txt`` brings.
+PLOTLY = "plotly-gl3d.min.js"
 MODEL_PAGES = "book/executed/models/"
 LISTS = "book/data_and_models"
 #: Starter notebooks, the cell for which their self-check stands, and where they are put as notebooks.
@@ -86,8 +89,7 @@ def visit_math_block(translator: HTML5Translator, node: nodes.math_block) -> Non
 
 
 def settle(app: Sphinx, config: Config) -> None:
-    """Have Sphinx copy plotly.min.js into _static with the other files; hide solutions in the student's build."""
-    config.html_static_path.append(str(PLOTLY))
+    """Hide solutions in the student's build; take the site's address."""
     config.hide_solutions = config.hide_solutions or "PHASELAB_STUDENT" in os.environ
     if site := os.environ.get("PHASELAB_SITE", ""):
         config.html_baseurl = site.rstrip("/") + "/"
@@ -117,6 +119,19 @@ def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the name of the page where a model page says ``@model``."""
     if docname.startswith(MODEL_PAGES):
         source[0] = source[0].replace("@model", docname.removeprefix(MODEL_PAGES))
+
+
+def tell_what_is_seen(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Give each picture of a notebook an alternative text of its form (the cell's) and what it says in numbers."""
+    if not app.env.doc2path(docname).endswith(".ipynb"):
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        outputs = (output.get("metadata", {}).get("image/png", {}) for output in cell.get("outputs", ()))
+        if seen := " ".join(filter(None, (output.get("alt") for output in outputs))):
+            image = cell["metadata"].setdefault("mystnb", {}).setdefault("image", {})
+            image["alt"] = " ".join([*image.get("alt", "").split(), *seen.split()])
+    source[0] = json.dumps(notebook)
 
 
 def list_what_is_public(app: Sphinx, docname: str, source: list[str]) -> None:
@@ -150,7 +165,7 @@ def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, An
         return
     if "plotly-graph-div" in body:
         # Not deferred: the figures' own scripts follow in the page and call Plotly at once.
-        app.add_js_file(PLOTLY.name)
+        app.add_js_file(PLOTLY)
     if shown := EXPERIMENT.findall(body):
         app.add_css_file("widgets/widgets.css")
         for name in ("widgets", *shown):
@@ -183,6 +198,23 @@ def map_the_site(app: Sphinx, error: Exception | None) -> None:
     (Path(app.outdir) / "sitemap.xml").write_text(text + "\n".join(places) + "\n</urlset>\n", encoding="utf-8")
 
 
+ICONS = re.compile(r"<(?:script|link)[^>]*/fontawesome\.js[^>]*>(?:</script>)?")
+
+
+def lighten(app: Sphinx, error: Exception | None) -> None:
+    """Make pages light: pictures of 256 colours, and icons from the theme's font instead of 1.5 MB of JavaScript."""
+    if error or app.builder.format != "html":
+        return
+    for path in (Path(app.outdir) / "_images").glob("*.png"):
+        with Image.open(path) as picture:
+            if picture.mode != "P":
+                picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        if ICONS.search(text):
+            path.write_text(ICONS.sub("", text), encoding="utf-8")
+
+
 def of_thebe(script: Any) -> bool:
     """Whether a script belongs to Thebe, which runs cells on a server that this book does not have."""
     attributes = getattr(script, "attributes", {})
@@ -195,6 +227,7 @@ def mend(body: str) -> str:
     - docutils marks the bibliography as a list of entries that are not list items;
     - scrolling boxes of notebook output can be reached with the keyboard only if they can have the focus;
     - an embedded view (``iframe``) must have a title;
+    - pictures are loaded when they come into sight;
     - Thebe's settings, which Jupyter Book writes at the end of each page, go with its scripts.
     """
     body = re.sub(
@@ -205,6 +238,7 @@ def mend(body: str) -> str:
     )
     body = re.sub(r'(<div role="list" class="citation-list)', r'<div class="citation-list', body)
     body = re.sub(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1", body)
+    body = re.sub(r"<img(?![^>]*\bloading=)", '<img loading="lazy"', body)
     return re.sub(r"<iframe(?![^>]*\btitle=)", '<iframe title="Interactive view"', body)
 
 
@@ -233,8 +267,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", settle)
     app.connect("config-inited", place_starters)
     app.connect("source-read", name_the_model)
+    app.connect("source-read", tell_what_is_seen)
     app.connect("source-read", list_what_is_public)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
     app.connect("build-finished", map_the_site)
+    app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

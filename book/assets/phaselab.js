@@ -7,6 +7,9 @@ function markScrollingBoxes() {
     const scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
     if (scrolls) box.setAttribute("tabindex", "0");
     else box.removeAttribute("tabindex");
+    const hint = () => box.toggleAttribute("data-more", box.scrollWidth > box.clientWidth + box.scrollLeft + 4);
+    box.onscroll = hint;
+    hint();
   }
 }
 
@@ -21,6 +24,13 @@ function nameInteractiveFigures() {
   }
 }
 
+// Over a figure in three dimensions the wheel scrolls the page, as everywhere; with Ctrl it zooms the figure.
+function letWheelScroll() {
+  for (const figure of document.querySelectorAll(".plotly-graph-div")) {
+    figure.addEventListener("wheel", event => event.ctrlKey || event.stopPropagation(), { capture: true, passive: true });
+  }
+}
+
 // The theme's arrows that open a part of the contents have no name.
 function nameArrows() {
   for (const arrow of document.querySelectorAll(".bd-sidebar-primary summary")) {
@@ -32,6 +42,7 @@ function nameArrows() {
 window.addEventListener("load", () => {
   nameArrows();
   nameInteractiveFigures();
+  letWheelScroll();
   markScrollingBoxes();
   window.addEventListener("resize", markScrollingBoxes);
 });

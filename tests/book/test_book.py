@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jupytext
@@ -265,6 +267,37 @@ def test_extension_in_the_students_build(tmp_path: Path, monkeypatch: pytest.Mon
     assert "1 + 1" not in cell
     assert "Question." in cell
     assert "Closing words" in cell
+
+
+def test_what_a_figure_says_in_numbers_follows_its_form_in_the_alternative_text() -> None:
+    spec = importlib.util.spec_from_file_location("phaselab_book", ROOT / "book" / "_ext" / "phaselab_book.py")
+    assert spec
+    assert spec.loader
+    extension = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(extension)
+    app = SimpleNamespace(env=SimpleNamespace(doc2path=lambda name: f"{name}.ipynb"))
+    drawn = {"metadata": {"image/png": {"alt": "score: 0.2 at 0."}}, "output_type": "display_data", "data": {}}
+    with_form = {"metadata": {"mystnb": {"image": {"alt": "One\n panel.", "width": "100%"}}}, "outputs": [drawn]}
+    silent = {"metadata": {}, "outputs": [{"output_type": "stream", "text": "x"}]}
+    source = [json.dumps({"cells": [with_form, {"metadata": {}, "source": "text"}, silent]})]
+    extension.tell_what_is_seen(app, "page", source)
+    told, text, other = json.loads(source[0])["cells"]
+    assert told["metadata"]["mystnb"]["image"] == {"alt": "One panel. score: 0.2 at 0.", "width": "100%"}
+    assert not text["metadata"]
+    assert not other["metadata"]
+
+
+def test_plotly_is_of_the_version_that_draws_the_figures() -> None:
+    import plotly
+
+    def version(path: Path) -> str:
+        found = re.search(r"plotly\.js .*?v(\d+\.\d+\.\d+)", path.read_text(encoding="utf-8")[:300])
+        assert found
+        return found[1]
+
+    kept = ROOT / "book" / "assets" / "plotly-gl3d.min.js"
+    assert version(kept) == version(Path(plotly.__file__).parent / "package_data" / "plotly.min.js")
+    assert "MIT license" in kept.read_text(encoding="utf-8")[:300]
 
 
 @pytest.fixture(scope="module")

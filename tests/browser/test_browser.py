@@ -59,6 +59,24 @@ OVERFLOW = """() => {
   return found.slice(0, 5);
 }"""
 
+# Tables that are wider than their column.
+WIDE = """() => [...document.querySelectorAll("article table")].filter(table => {
+  const box = table.closest(".pst-scrollable-table-container, .output") || table.parentElement;
+  return table.scrollWidth > box.clientWidth + 1;
+}).map(table => `${table.scrollWidth} px: ${table.innerText.slice(0, 60)}`)"""
+
+# Figures of which a part is out of sight, and boxes that scroll without a cue that they do.
+CUT = """() => [
+  ...[...document.querySelectorAll("article figure")].filter(f => f.scrollWidth > f.clientWidth + 1)
+    .filter(f => !f.querySelector("table")).map(f => `figure ${f.id} is cut off`),
+  ...[...document.querySelectorAll(".output, .pst-scrollable-table-container")]
+    .filter(b => b.scrollWidth > b.clientWidth + 4 && !b.hasAttribute("data-more"))
+    .map(b => `no cue: ${b.innerText.slice(0, 60)}`),
+]"""
+
+#: Bytes that a page may load: with an interactive figure, and without.
+HEAVY, LIGHT = 5_000_000, 1_500_000
+
 AXE = """(rules) => axe.run(document, {
   preload: false,
   resultTypes: ["violations"],
@@ -80,6 +98,8 @@ class Visit:
     light: list[str] = field(default_factory=list)
     dark: list[str] = field(default_factory=list)
     overflow: list[str] = field(default_factory=list)
+    wide: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +140,7 @@ def survey(chromium: Any) -> dict[str, Visit]:
         page.evaluate(OPEN_ALL)
         for key, value in page.evaluate(READ).items():
             setattr(visit, key, set(value) if key == "targets" else value)
+        visit.wide = page.evaluate(WIDE)
         page.evaluate(axe)
         visit.light = page.evaluate(AXE, None)
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
@@ -127,6 +148,7 @@ def survey(chromium: Any) -> dict[str, Visit]:
         page.set_viewport_size(PHONE)
         page.wait_for_timeout(150)  # plotly draws its figures again
         visit.overflow = page.evaluate(OVERFLOW)
+        visit.cut = page.evaluate(CUT)
     context.close()
     return seen
 
@@ -148,11 +170,22 @@ def test_every_page(chromium: Any, subtests: pytest.Subtests) -> None:
     none_of("axe, light", {name: visit.light for name, visit in seen.items()})
     none_of("axe, dark", {name: visit.dark for name, visit in seen.items()})
     none_of("overflow at 390 px", {name: visit.overflow for name, visit in seen.items()})
+    none_of("tables wider than their column", {name: visit.wide for name, visit in seen.items()})
+    none_of("cut off at 390 px", {name: visit.cut for name, visit in seen.items()})
+    none_of("too heavy", {name: too_heavy(visit) for name, visit in seen.items()})
 
 
 def outside(requests: list[str]) -> list[str]:
     """Requests that leave the folder of the book."""
     return [url for url in requests if urlsplit(url).scheme not in ("file", "data", "blob", "about")]
+
+
+def too_heavy(visit: Visit) -> list[str]:
+    """The weight of a page with all that it loads, where it is more than pages may have."""
+    files = {Path(unquote(urlsplit(url).path)) for url in visit.requests if urlsplit(url).scheme == "file"}
+    weight = sum(path.stat().st_size for path in files if path.is_file())
+    most = HEAVY if any("plotly" in path.name for path in files) else LIGHT
+    return [f"{weight / 1e6:.1f} MB, expected {most / 1e6:g} at most"] * (weight > most)
 
 
 def broken_links(visit: Visit, seen: dict[str, Visit]) -> list[str]:
@@ -224,6 +257,32 @@ def test_interactive_figures_answer(chromium: Any) -> None:
                 silent.append(f"{name}: figure {number} keeps a curve whose name is clicked")
     page.close()
     assert not silent, "\n".join(silent)
+
+
+def test_the_cortex_tells_a_value_and_lets_the_page_scroll(chromium: Any) -> None:
+    page, scene = chromium.new_page(viewport=DESK), ".plotly-graph-div .gl-container canvas"
+    names = [name for name, path in pages().items() if '"mesh3d"' in path.read_text(encoding="utf-8")]
+    assert names, "found no cortex in the whole book"
+    page.goto((BOOK / names[0]).as_uri())
+    page.wait_for_selector(scene)
+    figure = page.locator(".plotly-graph-div:has(.gl-container)").first
+    figure.scroll_into_view_if_needed()
+    figure.evaluate("gd => gd.on('plotly_hover', event => { gd.told = event.points[0].customdata })")
+    box = figure.bounding_box()
+    for row in range(3, 7):
+        for column in range(2, 11):
+            page.mouse.move(box["x"] + box["width"] * column / 12, box["y"] + box["height"] * row / 10)
+            page.wait_for_timeout(120)
+    assert figure.evaluate("gd => gd.told")
+    before = page.evaluate("scrollY")
+    page.mouse.wheel(0, -150)
+    page.wait_for_timeout(400)
+    assert page.evaluate("scrollY") < before
+    title = "gd => gd._fullData[1].colorbar.title.text"
+    shown = figure.evaluate(title)
+    figure.evaluate("gd => Plotly.restyle(gd, ...gd.layout.sliders[0].steps[0].args)")
+    assert figure.evaluate(title) != shown
+    page.close()
 
 
 def answers(page: Any, figure: Any) -> bool:

@@ -252,6 +252,8 @@ def test_values_on_the_surface_reach_no_farther_than_they_should():
     values = {"S1": np.array([0.2, 0.8]), "S2": np.array([0.4])}
     spread = figures.on_surface(vertices, values, reach=10.0)
     assert spread.shape == (20484,)
+    several = figures.on_surface(vertices, {s: np.stack([v, 2 * v], axis=1) for s, v in values.items()}, reach=10.0)
+    assert pytest.approx(np.stack([spread, 2 * spread]), nan_ok=True) == several.T
     assert spread[100] == pytest.approx(0.3)  # mean over the two subjects who share the vertex
     assert spread[10242 + 50] == pytest.approx(0.8)
     places = load_fsaverage("fsaverage5")["white_matter"].parts["left"].coordinates
@@ -281,20 +283,17 @@ def drawings(curves, one):
         "across_models": lambda **k: figures.across_models(curves, models, **k),
         "by_seeds": lambda **k: figures.by_seeds(curves, SEEDS, ["brain", "accuracy"], **k),
         "over_replicates": lambda **k: figures.over_replicates(a_difference(), unit="difference", **k),
-        "final_scores": lambda **k: figures.final_scores(curves, models, **k),
         "transition_raster": lambda **k: figures.transition_raster(moved, models, curves["tokens"], **k),
     }
 
 
 @pytest.mark.parametrize("name", list(drawings(None, None)))
 def test_a_figure_says_that_a_brain_is_simulated_and_no_text_lies_outside(name, curves, one):
-    import io
-
     draw = drawings(curves, one)[name]
     assert "simulated" not in texts_of(draw(simulated=False)).lower()
     figure = draw(simulated=True)
     assert figures.SIMULATED in texts_of(figure)
-    figure.savefig(io.BytesIO(), format="png", dpi=60)
+    figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     boxes = [ax.get_tightbbox() for ax in figure.axes]
     boxes += [text.get_window_extent() for text in figure.texts] + [own.get_window_extent() for own in figure.legends]
@@ -305,6 +304,42 @@ def test_a_figure_says_that_a_brain_is_simulated_and_no_text_lies_outside(name, 
     assert below <= min(box.y0 for box in boxes[: len(figure.axes)]) + 1
     for own in figure.legends:
         assert own.get_window_extent().y0 >= max(box.y1 for box in boxes[: len(figure.axes)]) - 1
+
+
+def test_a_picture_says_in_numbers_what_is_seen(one):
+    mine = made_up_transitions()
+    figure = figures.perspectives(one, simulated=True, transitions=mine[mine["model"] == MODELS[0]])
+    _, metadata = figure._repr_mimebundle_()
+    said, curve = metadata["image/png"]["alt"], figures.brain_curve(one)["value"]
+    ends = f"{curve.iloc[0]:.3g} at 0, {curve.iloc[-1]:.3g} at 3.07 M (between {curve.min():.3g} and {curve.max():.3g})"
+    assert f"brain score, layer 2: mean over subjects {ends}; fitted rise at 9 k; fitted fall at 100 k." in said
+    assert "simulated brain" in said
+    medians = figures.by_region({"S1": np.array(["b", "a", "a"])}, {"S1": np.arange(3.0)}, simulated=False, label="r")
+    assert medians.get_label().startswith("Medians: a 1.5, b 0.")
+
+
+def test_letters_are_large_enough_for_a_phone(one):
+    from matplotlib.text import Text
+
+    figure = figures.perspectives(one, simulated=True, phases=PHASES)
+    scale = 345 / figure.bbox.width * figure.dpi / 72  # pixels of a phone a point
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) * scale >= 8
+
+
+def test_three_and_more_fitted_moves_stand_in_the_legend(one):
+    moved = made_up_transitions()
+    drawn = figures.perspectives(one, simulated=True, transitions=moved[moved["model"] == MODELS[0]])
+    assert figures.drawing.MOVED in [text.get_text() for text in drawn.legends[0].get_texts()]
+    without = figures.perspectives(one, simulated=True)
+    assert figures.drawing.MOVED not in texts_of(without)
+
+
+def test_sizes_have_a_sequence_of_colours():
+    import matplotlib as mpl
+
+    ax = figures.fitted_curves(fits(), ordered=True).axes[0]
+    used = {line.get_label(): mpl.colors.to_hex(line.get_color()) for line in ax.lines}
+    assert [used["a"], used["b"]] == [mpl.colors.to_hex(mpl.colormaps["viridis"](at)) for at in (0.0, 0.85)]
 
 
 def test_the_three_perspectives_name_only_phases_that_were_found(one):
@@ -358,7 +393,7 @@ def test_every_panel_draws_its_own_rows(one, curves):
     assert lines_of(region)[figures.drawing.HIDDEN + "medial"] == pytest.approx(
         figures.brain_curve(one, "medial")["value"]
     )
-    assert lines_of(region)[figures.drawing.HIDDEN] == pytest.approx(figures.brain_curve(one)["value"])
+    assert lines_of(region)[figures.drawing.HIDDEN + "all voxels"] == pytest.approx(figures.brain_curve(one)["value"])
     inner = figures.internals_curves(one).axes[1]
     ratio = one[(one["measure"] == "participation_ratio") & (one["layer"] == 3)]
     assert lines_of(inner)["layer 3"] == pytest.approx(ratio["value"])
@@ -410,8 +445,11 @@ def test_a_task_has_one_colour_on_all_pages(one):
     def colour(figure) -> str:
         return {line.get_label(): line.get_color() for ax in figure.axes for line in ax.lines}["reading"]
 
+    every = one[one["task"] != "facts"]  # a model without the first task
+    every.attrs["tasks"] = ["facts", "reading"]
     pages = [
         figures.behaviour_curves(one),
+        figures.behaviour_curves(every),
         figures.perspectives(one, "accuracy", simulated=True, tasks=["reading"]),
         figures.perspectives(one, simulated=True),
     ]
@@ -424,14 +462,14 @@ def test_matrices_and_maps_of_layers_show_their_table(one):
     ax = figures.layer_checkpoint_heatmap(one, simulated=True).axes[0]
     assert np.asarray(ax.collections[0].get_array()).reshape(table.shape) == pytest.approx(table.to_numpy())
     assert ax.lines[0].get_ydata() == pytest.approx(table.to_numpy().argmax(axis=0) + 0.5)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["0 (embedding)", "1", "2", "3"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0", "1", "2", "3"]
     matrix = np.array([[1.0, 0.25], [0.25, 1.0]])
     shown = figures.similarity_matrices({"a": matrix, "b": matrix / 2}, ["0", "1"], label="linear CKA")
     assert np.asarray(shown.axes[1].collections[0].get_array()).reshape(2, 2) == pytest.approx(matrix / 2)
     assert "0.25" in texts_of(shown)
 
 
-def test_points_with_intervals_stand_where_the_table_says(one, curves):
+def test_points_with_intervals_stand_where_the_table_says(one):
     def points(ax) -> dict[float, tuple[float, float, float]]:
         """Row -> value, low, high."""
         marks, bars = {}, {}
@@ -448,20 +486,15 @@ def test_points_with_intervals_stand_where_the_table_says(one, curves):
     drawn = points(figures.controls_bars(one, made_up_controls(one), simulated=True).axes[0])
     trained = want["condition"].tolist().index("trained model, layer 2")
     assert drawn[trained] == pytest.approx(tuple(want.loc[trained, ["value", "low", "high"]]))
-    models = figures.families(load_study("demo"))
-    final = points(figures.final_scores(curves, models, simulated=True).axes[0])
-    for number, model in enumerate(models["model"]):
-        last = figures.brain_curve(curves[curves["model"] == model]).iloc[-1]
-        assert final[number] == pytest.approx((last["value"], last["low"], last["high"]))
 
 
 def test_regions_have_a_dot_a_voxel_and_a_bar_for_the_median():
     rois = {"S1": np.array(["b", "a", "a"]), "S2": np.array(["b", "b", "a"])}
     values = {"S1": np.array([0.5, 0.1, 0.2]), "S2": np.array([0.7, np.nan, 0.6])}
     ax = figures.by_region(rois, values, simulated=False, label="r").axes[0]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
     dots = np.concatenate([c.get_offsets() for c in ax.collections if len(c.get_offsets()) > 1])
-    assert sorted(y for x, y in dots if x < 0.5) == pytest.approx([0.1, 0.2, 0.6])
+    assert sorted(x for x, y in dots if y < 0.5) == pytest.approx([0.1, 0.2, 0.6])
 
 
 def test_controls_compare_like_with_like(one):
@@ -532,7 +565,7 @@ def test_an_undated_phase_is_told_without_numbers_that_do_not_exist():
 
 def test_lines_by_layer_time_courses_and_power_draw():
     table = pd.DataFrame({"layer": [0, 1, 0, 1], "condition": ["a", "a", "b", "b"], "value": [1.0, 2, 3, 4]})
-    assert "0 (embedding)" in texts_of(figures.by_layer(table, "cosine"))
+    assert "layer (0: embedding)" in texts_of(figures.by_layer(table, "cosine"))
     courses = figures.time_courses({"S1": np.sin(np.arange(50))}, 2.0, simulated=True, label="run 1")
     assert courses.axes[0].lines[0].get_xdata()[-1] == 98.0
     assert figures.SIMULATED in texts_of(courses)
@@ -563,55 +596,58 @@ def test_a_figure_is_the_same_twice_and_leaves_settings_alone(one):
 
 def test_the_interactive_figure_tells_each_checkpoint_and_switches_models(curves):
     models = figures.families(load_study("demo"))
-    figure = figures.phase_interactive(curves, models, simulated=True, transitions=made_up_transitions(), tasks={})
+    figure = figures.phase_interactive(curves, models, simulated=True, tasks={})
     first = figure.data[0]
-    assert first.name == "whole brain"
+    assert first.name == "brain score"
     assert first.customdata[-1][0] == curves["checkpoint"][curves["tokens"].idxmax()]
     want = figures.brain_curve(curves[curves["model"] == MODELS[0]])
     assert first.y == pytest.approx(want["value"])
     assert first.error_y.array == pytest.approx(want["high"] - want["value"])
     assert 10 ** first.x[1:] == pytest.approx(want["tokens"][1:])
-    # The brain above, the rest below; regions wait in the legend, and each curve is in it once.
-    above = {trace.name for trace in figure.data if trace.yaxis == "y2"}
-    assert above == {"whole brain", *ROIS}
+    # The brain above, the rest below; each curve is in the legend once.
+    assert {trace.name for trace in figure.data if trace.yaxis == "y2"} == {"brain score"}
     assert figure.layout.yaxis2.domain[0] > figure.layout.yaxis.domain[1]
     assert figure.layout.yaxis2.title.text == "share of the ceiling"
-    assert {trace.visible for trace in figure.data if trace.name in ROIS} == {"legendonly", False}
     assert all(trace.showlegend and trace.legendgroup is None for trace in figure.data)
     menu = figure.layout.updatemenus[0].buttons
     assert [button.label for button in menu] == models["label"].tolist()
     for button, model in zip(menu, models["model"], strict=True):
         visible = button.args[0]["visible"]
         assert {trace.customdata[0][5] for trace, v in zip(figure.data, visible, strict=True) if v} == {model}
-        lines = button.args[1]["shapes"]
-        assert [line["yref"] for line in lines] == ["y2 domain", "y2 domain", "y domain", "y domain"]
     assert [note.text for note in figure.layout.annotations] == [f"<b>{figures.SIMULATED}</b>"]
-    measured = figures.phase_interactive(curves, models, simulated=False, transitions=made_up_transitions(), tasks={})
+    measured = figures.phase_interactive(curves, models, simulated=False, tasks={})
     assert not measured.layout.annotations
 
 
-def test_the_surface_view_is_small_and_asks_for_nothing():
+def test_the_surface_view_is_small_and_tells_region_and_value_of_each_map_on_its_scale():
     values = np.full(20484, np.nan, dtype=np.float32)
-    values[:5000] = 0.3
-    figure = figures.surface_interactive({"ceiling": values, "half": values / 2}, simulated=True, label="r")
+    values[:5000] = np.linspace(0.1, 0.3, 5000)
+    regions = np.where(np.arange(20484) < 100, "<b>a", "b").astype(object)
+    steps = {"0": values / 3, "1 M": values}
+    maps = {"last": values, "ceiling": values * 3}
+    figure = figures.surface_interactive(maps, steps, regions, simulated=True, label="r")
     html = figure.to_html(full_html=False, include_plotlyjs=False)
-    assert len(html) < 2_500_000
+    assert len(html) < 1_500_000
     assert "src=" not in html
     assert "http" not in html.replace("http://www.w3.org", "")
     assert figures.SIMULATED in html
-    mesh = figure.data[0]
-    maps, views = figure.layout.updatemenus
-    paints = [button.args[0]["vertexcolor"][0] for button in maps.buttons]
-    assert [len(paint) for paint in paints] == [20484, 20484]
-    assert list(mesh.vertexcolor) == list(paints[0])
-    assert paints[0][0] != paints[1][0]
-    assert paints[0][10000] == paints[1][10000]  # bare cortex is the same in all maps
-    assert maps.buttons[1].args[2] == (0,)  # the mesh alone, not the colour bar
+    bare, mesh = figure.data
+    assert len(bare.i) + len(mesh.i) == 40960  # every triangle once
+    assert mesh.intensity == pytest.approx(values[:5000])
+    assert [unescape(name) for name in (mesh.customdata[0], mesh.customdata[-1])] == ["<b>a", "b"]
+    assert "<b>a" not in mesh.customdata[0]
+    # A map of the list has its own scale, all places of the slider have one.
+    menu, views = figure.layout.updatemenus
+    ends = [button.args[0]["cmax"][0] for button in menu.buttons]
+    assert ends == pytest.approx([0.3, 0.9])
+    (slider,) = figure.layout.sliders
+    assert [step.label for step in slider.steps] == ["0", "1 M"]
+    assert [step.args[0]["cmax"][0] for step in slider.steps] == pytest.approx([0.3, 0.3])
+    assert slider.steps[0].args[0]["intensity"][0] == pytest.approx(values[:5000] / 3)
+    assert slider.steps[0].args[0]["colorbar.title.text"] == ["r, after 0 tokens"]
+    assert all(change.args[1] == (1,) for change in (*menu.buttons, *slider.steps))  # never bare cortex
     assert [view.label for view in views.buttons] == ["left", "right", "top", "back"]
-    # nilearn's camera may lie on its side: every view says where up is.
-    ups = [view.args[1]["scene.camera"]["up"] for view in views.buttons]
-    assert [*ups, figure.layout.scene.camera.up.to_plotly_json()] == [{"x": 0, "y": 0, "z": 1}] * 5
-    assert mesh.x[:10242].max() < mesh.x[10242:].min() - 20
+    assert bare.x[:10242].max() < bare.x[10242:].min() - 20
 
 
 def test_the_still_surface_draws_four_views():
@@ -642,7 +678,6 @@ def test_every_figure_draws_a_label_as_text(one, curves):
         figures.roi_curves(own, simulated=True),
         figures.loss_curve({LABEL: loss, "b": loss}),
         figures.across_models(strange, named, simulated=True),
-        figures.final_scores(strange, named, simulated=True),
         figures.fitted_curves(fitted, x=LABEL, y=LABEL),
         figures.move_raster(fitted),
         figures.transition_raster(moved, named, curves["tokens"], simulated=True),
@@ -654,18 +689,22 @@ def test_every_figure_draws_a_label_as_text(one, curves):
     ]
     for figure in drawn:
         figure.draw_without_rendering()
-        assert "".join(LABEL.split()) in "".join(texts_of(figure).split())  # broken into lines or not
+        # Broken into lines or not; where there is little room, without its middle.
+        shown = {
+            "".join(label.split())
+            for label in (LABEL, figures.drawing.short(LABEL, 50), figures.drawing.short(LABEL, 30))
+        }
+        assert any(label in "".join(texts_of(figure).split()) for label in shown)
     legend = [text.get_text() for text in figures.across_models(strange, named, simulated=True).legends[0].get_texts()]
-    assert legend == [*named["label"], "chance"]
+    assert legend == [*(figures.drawing.short(label, 50) for label in named["label"]), "chance"]
 
 
 def test_interactive_figures_draw_a_label_as_text(curves):
     models = figures.families(load_study("demo")).replace({"label": {"GPT-NeoX, one language, seed 0": LABEL}})
-    named = curves.replace({"roi": {"medial": LABEL}})
-    figure = figures.phase_interactive(named, models, simulated=True, transitions=made_up_transitions(), tasks={})
+    figure = figures.phase_interactive(curves, models, simulated=True, tasks={})
     shown = {trace.name for trace in figure.data} | {button.label for button in figure.layout.updatemenus[0].buttons}
     assert not [name for name in shown if "<" in name]
-    assert {unescape(name) for name in shown} >= {LABEL, "whole brain"}
+    assert {unescape(name) for name in shown} >= {LABEL, "brain score"}
 
 
 def test_figures_import_without_torch_and_plotly():
@@ -727,7 +766,7 @@ def replicated():
 
 def test_bars_over_replicates_are_students_intervals_and_each_curve_has_its_panel():
     fitted = replicated()
-    figure = figures.fitted_curves(fitted, over="seeds", columns=2)
+    figure = figures.fitted_curves(fitted, over="seeds")
     assert [ax.get_title(loc="left") for ax in figure.axes] == ["a", "b", "c", "d"]
     own = fitted.fits[("b",)].replicates
     ends = [segment[:, 1] for segment in figure.axes[1].collections[-1].get_segments()]
@@ -758,7 +797,8 @@ def test_the_raster_has_a_row_a_curve():
     assert fitted.moves["kind"].tolist() == ["rise", "fall", "rise", "flat", "undecided"]
     assert (fitted.moves["q"] <= 0.05).tolist() == [True, False, True, False, False]
     (ax,) = figures.move_raster(fitted).axes
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["up: a", "b", "none: a", "b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b", "a", "b"]
+    assert {"up", "none"} <= {text.get_text() for text in ax.texts}
     rises = [line for line in ax.lines if line.get_marker() == "^"]
     assert [float(line.get_ydata()[0]) for line in rises] == [0.0, 1.0]
     moves = fitted.moves[fitted.moves["kind"] == "rise"]
@@ -777,6 +817,7 @@ def test_the_raster_of_transitions_has_their_intervals(curves):
     assert ax.lines[0].get_xdata() == pytest.approx([first["tokens"]])
     assert ax.collections[0].get_segments()[0][:, 0] == pytest.approx([first["low"], first["high"]])
     assert [label.get_text() for label in ax.get_yticklabels()][1:3] == ["instruction following", "accuracy"]
+    assert ax.texts[0].get_text() == "GPT-NeoX, one language, seed 0"
 
 
 def test_the_power_of_several_designs_is_a_panel_a_number_of_checkpoints():

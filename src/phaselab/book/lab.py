@@ -49,6 +49,7 @@ class Lab:
         self.model: Model = self.study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
         self.simulated = self.study.brain.simulated
+        self.attributes = {"layer": self.study.phases.layer, "tasks": [task.name for task in self.study.tasks]}
         self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(self.study))}
         self.models = tuple(self.labels)
 
@@ -77,7 +78,7 @@ class Lab:
         """The curves table of a model, or of ``"all"``."""
         models = self.study.models if model == "all" else [self._chosen(model)]
         table = curves.gather(file for chosen in models for file in self.bench.tables(chosen))
-        table.attrs["layer"] = self.study.phases.layer  # which stands for each model
+        table.attrs |= self.attributes  # the layer that stands for each model; all tasks, for their colours
         return table
 
     def controls(self, model: str = "") -> pd.DataFrame:
@@ -198,7 +199,7 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
     from IPython.display import HTML
 
     figure.update_layout(height=figure.layout.height or 460, autosize=True, meta={"alt": alt})
-    config = {"displaylogo": False, "responsive": True, "typesetMath": False}
+    config = {"displayModeBar": False, "responsive": True, "typesetMath": False}
     return HTML(figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"plotly-{name}", config=config))
 
 

@@ -111,7 +111,7 @@ class PublishedLab(Lab):
     def curves(self, model: str = "") -> pd.DataFrame:
         table = self.tables["curves"]
         table = table if model == "all" else table[table["model"] == self._chosen(model).name]
-        table.attrs["layer"] = self.study.phases.layer
+        table.attrs |= self.attributes
         return table
 
     def controls(self, model: str = "") -> pd.DataFrame:

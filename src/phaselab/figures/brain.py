@@ -28,17 +28,17 @@ WORDS = ("words in the TR", "the same after the haemodynamic response")
 def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> Figure:
     """A dot for every voxel, region by region; `rois`, `values` : subject -> (n_voxels,) regions, what `label` says."""
     table = pd.concat([pd.DataFrame({"roi": rois[s], "value": values[s]}) for s in values], ignore_index=True)
-    fig, regions, rng = draw.new_figure(3.0), table.groupby("roi")["value"], np.random.default_rng(7)
+    regions, rng = table.groupby("roi")["value"], np.random.default_rng(7)
+    fig = draw.new_figure(0.6 + 0.42 * len(regions))
     ax = fig.subplots()
-    for x, (colour, (_, own)) in enumerate(zip(cycle(draw.COLOURS), regions, strict=False)):
-        ax.scatter(x + rng.uniform(-0.3, 0.3, len(own)), own, 9, colour, alpha=0.55, linewidth=0)
-        ax.hlines(own.median(), x - 0.36, x + 0.36, "black", linewidth=2)
-    ax.set_xticks(range(len(regions)), [str(name).replace(" ", "\n", 1) for name in regions.groups])
-    ax.grid(axis="x", visible=False)
-    ax.set(ylabel=label, ylim=(min(0.0, float(table["value"].min())) - 0.02, None))
-    sizes = sorted({len(own) for own in values.values()})
-    voxels = " to ".join(map(str, dict.fromkeys((sizes[0], sizes[-1]))))
-    return draw.foot(fig, f"{subjects_text(len(values), simulated)}, {voxels} voxels each; bar: median", simulated)
+    for y, (colour, (_, own)) in enumerate(zip(cycle(draw.COLOURS), regions, strict=False)):
+        ax.scatter(own, y + rng.uniform(-0.3, 0.3, len(own)), 6, colour, alpha=0.55, linewidth=0)
+        ax.vlines(own.median(), y - 0.36, y + 0.36, "black", linewidth=2)
+    ax.set_yticks(range(len(regions)), [draw.short(str(name), 30) for name in regions.groups])
+    ax.set(xlabel=label.replace("\n", " "), ylim=(len(regions) - 0.5, -0.5))
+    note = f"{subjects_text(len(values), simulated)}, {len(table):,} voxels together; bar: median"
+    seen = f"Medians: {', '.join(f'{name} {value:.3g}' for name, value in regions.median().items())}."
+    return draw.foot(fig, note, simulated, seen=seen)
 
 
 @draw.styled
@@ -47,7 +47,7 @@ def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> F
     tables = {name: pd.DataFrame({"time": np.arange(len(own)) * tr, "value": own}) for name, own in series.items()}
     drawn = [draw.Panel(table.assign(line=draw.HIDDEN + name), name, "s.d.") for name, table in tables.items()]
     style = {draw.HIDDEN + name: {"color": of["color"], "linewidth": 1.2} for name, of in draw.looks(series).items()}
-    how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "room": 0.95, "share_y": True}
+    how: dict[str, Any] = {"by": "time", "x": "seconds from the start of the run", "room": 0.8, "share_y": True}
     return draw.panels(drawn, style, note=label, simulated=simulated, **how)
 
 
@@ -55,13 +55,13 @@ def time_courses(series: Arrays, tr: float, *, simulated: bool, label: str) -> F
 def words_on_grid(
     run: Run, first: float, before: np.ndarray, after: np.ndarray, names: Sequence[str] = WORDS
 ) -> Figure:
-    """Words at their onsets over the TR grid, 20 s from `first` on, and a regressor (n_trs,) `before` and `after`."""
-    fig, last = draw.new_figure(3.9), first + 20
+    """Words at their onsets over the TR grid, 12 s from `first` on, and a regressor (n_trs,) `before` and `after`."""
+    fig, last = draw.new_figure(3.3), first + 12
     words, series = fig.subplots(2, 1, sharex=True, height_ratios=(1.1, 1))
     said = [(text, onset) for text, onset in zip(run.texts, run.onsets, strict=True) if first <= onset < last]
     for number, (text, onset) in enumerate(said):
         words.vlines(onset, 0, 5.75 - number % 6, "#B0B0B0", linewidth=0.7)
-        words.text(onset, 6 - number % 6, text, fontsize=9, va="center")
+        words.text(onset, 6 - number % 6, text, va="center")
     words.set(ylim=(0, 6.8), yticks=[], ylabel="words")
     times = np.arange(len(before)) * run.tr
     inside = (times >= first - run.tr) & (times <= last)
@@ -75,7 +75,7 @@ def words_on_grid(
         ax.grid(axis="x", visible=False)
         for edge in np.arange(np.ceil(first / run.tr) * run.tr, last, run.tr):
             ax.axvline(edge, color="#D8D8D8", linewidth=0.8, zorder=0)
-    fig.legend(loc="outside upper left", ncols=2)
+    fig.legend(loc="outside upper left")
     return draw.foot(fig, f"vertical lines: TRs of {run.tr:g} s")
 
 
@@ -84,9 +84,8 @@ def by_layer(table: pd.DataFrame, label: str, *, note: str = "") -> Figure:
     """A line over layers for each condition; columns layer, condition, value. `label` : what the values are."""
     rows = table.rename(columns={"condition": "line"})
     style = draw.looks(rows["line"].unique())
-    fig = draw.panels([draw.Panel(rows, unit=label)], style, room=2.0, by="layer", x="layer", note=note)
-    layers = sorted(rows["layer"].unique())
-    fig.axes[0].set_xticks(layers, draw.layer_names(layers))
+    fig = draw.panels([draw.Panel(rows, unit=label)], style, room=1.7, by="layer", x=draw.LAYER, note=note)
+    fig.axes[0].set_xticks(sorted(rows["layer"].unique()))
     return fig
 
 
@@ -96,59 +95,58 @@ def similarity_matrices(
 ) -> Figure:
     """Similarities between 0 and 1: title -> (k, k), at most three; `names` : of rows and columns, which are `axis`."""
     count = len(matrices)
-    fig = draw.new_figure(0.8 + 5.76 / count) if count > 1 else draw.new_figure(4.4, width=5.2)
+    fig = draw.new_figure(0.7 + 3.6 / count)
     *axes, bar = fig.subplots(1, count + 1, width_ratios=[1] * count + [0.06])
     how: dict[str, Any] = {"vmin": 0, "vmax": 1, "cmap": "cividis", "square": True, "fmt": ".2f"}
     how["xticklabels"] = names = [draw.short(name, 24) for name in names]
-    how |= {"annot": len(names) <= 8, "annot_kws": {"size": 9}, "cbar_ax": bar, "cbar_kws": {"label": label}}
+    how |= {"annot": len(names) * count <= 10, "annot_kws": {"size": 8}, "cbar_ax": bar, "cbar_kws": {"label": label}}
     for ax, (title, matrix) in zip(axes, matrices.items(), strict=True):
         sns.heatmap(matrix, ax=ax, cbar=ax is axes[-1], yticklabels=names if ax is axes[0] else False, **how)
         ax.set(title=title, xlabel=axis, anchor="E")
         ax.tick_params(axis="y", rotation=0)
     axes[0].set_ylabel(axis)
-    return draw.foot(fig, note, simulated)
+    seen = ", ".join(f"{title}: {names[0]} and {names[-1]} {matrix[0, -1]:.2f}" for title, matrix in matrices.items())
+    return draw.foot(fig, note, simulated, seen=seen)
 
 
 def on_surface(vertices: Mapping[str, np.ndarray], values: Mapping[str, np.ndarray], reach: float = 12.0) -> np.ndarray:
-    """Values (n,) of each subject's `vertices` (right: + 10242) on all of fsaverage5, to be looked at only: (20484,).
+    """Values (n,) or (n, k) of each subject's `vertices` (right: + 10242) on fsaverage5, to be looked at only.
 
-    A vertex takes the mean over subjects of the nearest sampled one within `reach` mm on the white surface, else NaN.
+    (20484,) or (20484, k): a vertex takes the mean over subjects of the nearest sampled one within `reach` mm on the
+    white surface, else NaN.
     """
     from nilearn.datasets import load_fsaverage
 
-    table = pd.concat([pd.DataFrame({"vertex": vertices[s], "value": values[s]}) for s in values])
-    mean = table.groupby("vertex")["value"].mean()
-    out = np.full((2, HEMISPHERE), np.nan, dtype=np.float32)
-    for side, hemi in enumerate(("left", "right")):
-        places = load_fsaverage("fsaverage5")["white_matter"].parts[hemi].coordinates
+    mean = pd.concat([pd.DataFrame(values[s], index=vertices[s]) for s in values]).groupby(level=0).mean()
+    out = np.full((2, HEMISPHERE, mean.shape[1]), np.nan, dtype=np.float32)
+    for side, part in enumerate(load_fsaverage("fsaverage5")["white_matter"].parts.values()):
         own = mean[mean.index // HEMISPHERE == side]
         if len(own):
-            nearest = cKDTree(places[own.index % HEMISPHERE]).query(places, distance_upper_bound=reach)[1]
-            out[side] = np.append(own, np.nan)[nearest]  # one past the end: none within reach
-    return out.ravel()
-
-
-def inflated(values: np.ndarray, limits: tuple[float, float], **how: Any) -> Any:
-    """The inflated surface by nilearn: values over cortex that is grey by the depth of its sulci."""
-    from nilearn import datasets, plotting, surface
-
-    mesh = datasets.load_fsaverage("fsaverage5")["inflated"]
-    image = surface.SurfaceImage(mesh, dict(zip(("left", "right"), np.split(values.astype(float), 2), strict=True)))
-    sulci = datasets.load_fsaverage_data("fsaverage5", mesh_type="inflated", data_type="sulcal")
-    return plotting.plot_surf(mesh, image, bg_map=sulci, cmap="cividis", vmin=limits[0], vmax=limits[1], **how)
+            near = cKDTree(part.coordinates[own.index % HEMISPHERE]).query(part.coordinates, distance_upper_bound=reach)
+            out[side] = np.vstack([own, np.full(mean.shape[1], np.nan)])[near[1]]  # one past the end: none within reach
+    return out.reshape(-1, *next(iter(values.values())).shape[1:])
 
 
 @draw.styled
 def surface(values: np.ndarray, *, simulated: bool, label: str, note: str = "") -> Figure:
     """Four views of `values` on the inflated fsaverage5, (20484,), left hemisphere first; NaN is bare cortex."""
+    from nilearn import datasets, plotting
+    from nilearn import surface as nilearn_surface
+
+    mesh = datasets.load_fsaverage("fsaverage5")["inflated"]
+    halves = dict(zip(("left", "right"), np.split(values.astype(float), 2), strict=True))
+    sulci = datasets.load_fsaverage_data("fsaverage5", mesh_type="inflated", data_type="sulcal")
     limits = min(0.0, float(np.nanmin(values))), float(np.nanmax(values))
-    fig = draw.new_figure(4.9)
+    how = {"bg_map": sulci, "cmap": "cividis", "vmin": limits[0], "vmax": limits[1], "engine": "matplotlib"}
+    fig = draw.new_figure(3.9)
     axes = fig.subplots(2, 2, subplot_kw={"projection": "3d"})
     for (row, column), ax in np.ndenumerate(axes):
         view, hemi = ("lateral", "medial")[row], ("left", "right")[column]
-        inflated(values, limits, hemi=hemi, view=view, engine="matplotlib", axes=ax, figure=fig, colorbar=False)
+        drawn = {"hemi": hemi, "view": view, "axes": ax, "figure": fig, "colorbar": False}
+        plotting.plot_surf(mesh, nilearn_surface.SurfaceImage(mesh, halves), **how, **drawn)
         ax.set_title(f"{hemi}, {view}", loc="center", y=0.98)
-        ax.set_box_aspect(None, zoom=1.75)
+        ax.set_box_aspect(None, zoom=1.45)
     scale = cm.ScalarMappable(colors.Normalize(*limits), "cividis")
-    fig.colorbar(scale, ax=axes, label=label, shrink=0.6, pad=0.02).outline.set_visible(False)
-    return draw.foot(fig, note, simulated)
+    fig.colorbar(scale, ax=axes, label=label, location="bottom", shrink=0.7, aspect=30).outline.set_visible(False)
+    seen = f"Values from {np.nanmin(values):.3g} to {limits[1]:.3g}, mean {np.nanmean(values):.3g}."
+    return draw.foot(fig, note, simulated, seen=seen)

@@ -32,8 +32,10 @@ LINES = ("-", "--", "-.", ":")
 #: Tints that shade the three phases; each is also named in the figure.
 PHASE_TINTS = {1: "#FBE3B5", 2: "#D9D9D9", 3: "#CFE8DD"}
 GREY, PALE = "#5A5A5A", "#9A9A9A"
-KINDS = {"rise": "^", "fall": "v"}
-TOKENS = "training tokens (log scale)"
+KINDS, MOVED = {"rise": "^", "fall": "v"}, "fit: rise ▲, fall ▼ (95 %)"
+#: Inches of all figures, so that their letters can be read at the width of a phone and are not huge on a desk.
+WIDTH = 4.8
+TOKENS, LAYER = "training tokens (log scale)", "layer (0: embedding)"
 SIMULATED, MARK = "SIMULATED BRAIN", ("#FFF3E0", "#7A3B00")
 #: How the name of a line begins that the legend leaves out, as matplotlib does with all that begin with "_".
 HIDDEN = "_hidden: "
@@ -50,10 +52,11 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#E6E6E6",
-    "figure.dpi": 144,
-    "figure.constrained_layout.h_pad": 0.08,
+    "figure.dpi": 216,
+    "figure.constrained_layout.h_pad": 0.06,
     "legend.frameon": False,
-    "lines.linewidth": 1.8,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
 }
 
 
@@ -90,9 +93,16 @@ class TokenAxis:
             ax.plot(at, [0, 0], "k", transform=ax.get_xaxis_transform(), clip_on=False, zorder=5, **look)
 
 
-def new_figure(height: float, width: float = 7.2) -> Figure:
-    """An empty figure, `width` by `height` inches, known to nobody else."""
-    fig = plt.figure(figsize=(width, height), layout="constrained")
+class Drawn(Figure):
+    """A figure whose label says in numbers what is seen in it; a notebook keeps it beside the picture."""
+
+    def _repr_mimebundle_(self, **how: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"image/png": {"alt": self.get_label()}}
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure, `height` inches high, known to nobody else."""
+    fig = plt.figure(figsize=(WIDTH, height), layout="constrained", FigureClass=Drawn)
     plt.close(fig)  # made through pyplot so that a notebook knows how to show it, closed so that it shows it once
     return fig
 
@@ -102,7 +112,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @functools.wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper", font_scale=1.1) | STYLE):
+        with mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper") | STYLE):
             try:
                 return function(*args, **kwargs)
             except NothingToDraw as error:
@@ -114,18 +124,21 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     return inside
 
 
-def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "") -> Figure:
-    """Write below a figure its x axis, a note, and at the left, which narrow screens show first, what is simulated."""
+def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "", seen: str = "") -> Figure:
+    """Write below a figure its x axis, a note, and what is simulated; `seen` : what there is to see, in numbers."""
+    fig.set_label(f"{seen} {note}{'; simulated brain' if simulated else ''}".replace("\n", " ").strip())
+    note = "\n".join(textwrap.fill(line, 54 if simulated else 72) for line in note.split("\n"))
     height = fig.get_figheight()
-    line = 0.3 + 0.17 * note.count("\n") if note or simulated else 0.0
+    line = 0.27 + 0.145 * note.count("\n") if note or simulated else 0.0
+    fig.set_figheight(height := height + line)
     room = (line + 0.2 * bool(x)) / height
     fig.get_layout_engine().set(rect=(0, room, 1, 1 - room))  # type: ignore[union-attr, call-arg]
-    fig.text(0.5, (line + 0.04) / height, x, fontsize=mpl.rcParams["axes.labelsize"], ha="center", va="bottom")
-    fig.text(0.99, 0.07 / height, note, fontsize=9, color=GREY, ha="right", va="bottom")
+    fig.text(0.5, (line + 0.03) / height, x, fontsize=mpl.rcParams["axes.labelsize"], ha="center", va="bottom")
+    fig.text(0.99, 0.06 / height, note, fontsize=8.2, color=GREY, ha="right", va="bottom")
     if simulated:
         box = {"boxstyle": "round,pad=0.25", "facecolor": MARK[0], "edgecolor": MARK[1], "linewidth": 0.8}
-        look: dict[str, Any] = {"fontsize": 9, "fontweight": "bold", "color": MARK[1], "bbox": box}
-        fig.text(0.015, 0.07 / height, SIMULATED, va="bottom", **look)
+        look: dict[str, Any] = {"fontsize": 8.2, "fontweight": "bold", "color": MARK[1], "bbox": box}
+        fig.text(0.02, 0.08 / height, SIMULATED, va="bottom", **look)
     return fig
 
 
@@ -140,15 +153,10 @@ def short(label: str, most: int = 60) -> str:
     return label if len(label) <= most else f"{label[: 2 * most // 3]} … {label[3 - most // 3 :]}"
 
 
-def layer_looks(layers: pd.Series) -> Looks:
-    """The looks of layers, "layer 0" ..., from dark (early) to light, without viridis' pale end."""
-    names = [f"layer {layer}" for layer in sorted(layers.unique())]
+def in_order(names: Iterable[Any]) -> dict[Any, dict[str, Any]]:
+    """The looks of layers, sizes and all else that has an order, from dark to light, without viridis' pale end."""
+    names = [*names]
     return looks(names, mpl.colormaps["viridis"](np.linspace(0, 0.85, len(names))), ["-"])
-
-
-def layer_names(layers: Iterable[int]) -> list[str]:
-    """Layers as ticks: that 0 is the embedding has to be said."""
-    return ["0 (embedding)" if layer == 0 else str(layer) for layer in layers]
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
@@ -179,7 +187,7 @@ class Panel:
         limits = (-0.05, 1.05) if unit == "share of items" else None
         return cls(rows, title + more, unit, limits=limits, moves=moves, **rest)
 
-    def draw(self, ax: Axes, looks: Looks, hair: Mapping[str, Any], **how: Any) -> None:
+    def draw(self, ax: Axes, looks: Looks, hair: Mapping[str, Any], narrow: bool, **how: Any) -> None:
         """Draw the lines, in the order of `looks`, the level, and the transitions."""
         for line, look in looks.items():
             for rows, more in ((self.thin, {"units": "unit", "estimator": None, **hair}), (self.rows, {})):
@@ -189,15 +197,26 @@ class Panel:
         if np.isfinite(self.level):
             ax.axhline(self.level, color=GREY, linewidth=1.1, linestyle=":", label=self.level_name)
         unit = self.unit if "\n" in self.unit else textwrap.fill(self.unit, 16)
-        ax.set(title=short(self.title, 80), xlabel="", ylabel=unit)
+        ax.set(title=textwrap.fill(short(self.title, 80), 26 if narrow else 48), xlabel="", ylabel=unit)
         if self.limits:
             ax.set_ylim(*self.limits)
         low: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": "black"}
         mark = low | {"markersize": 8.5, "markeredgecolor": "white", "clip_on": False, "zorder": 6}
         for move in [] if self.moves is None else each_row(self.moves):
-            ax.axvline(move.tokens, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+            ax.axvline(move.tokens, color="black", linewidth=1, linestyle=(0, (4, 2)), zorder=1, label=MOVED)
             ax.plot([move.low, move.high], [0.06, 0.06], linewidth=3, alpha=0.55, solid_capstyle="butt", **low)
             ax.plot(move.tokens, 0.06, marker=KINDS[move.kind], **mark)
+
+    def seen(self, by: str) -> str:
+        """For who cannot see it: the ends and the range of up to four lines, and the dates of transitions."""
+        lines, said = [*self.rows.dropna(subset=["value"]).sort_values(by).groupby("line", sort=False)], []
+        for line, own in lines[:4]:
+            name, values = str(line).removeprefix(HIDDEN).removeprefix(self.title), own["value"]
+            ends = ", ".join(f"{values.iloc[k]:.3g} at {amount(own[by].iloc[k])}" for k in (0, -1))
+            said.append(f"{name} {ends} (between {values.min():.3g} and {values.max():.3g})".strip())
+        said += [f"{len(lines) - 4} more lines"] * (len(lines) > 4)
+        said += [] if self.moves is None else [f"fitted {m.kind} at {amount(m.tokens)}" for m in each_row(self.moves)]
+        return f"{self.title or self.unit}: {'; '.join(said)}.".replace("\n", " ")
 
 
 def panels(
@@ -205,8 +224,7 @@ def panels(
     looks: Looks,
     *,
     columns: int = 1,
-    small: bool = False,
-    room: float = 1.75,
+    room: float = 1.5,
     by: str = "tokens",
     x: str = TOKENS,
     share_y: bool = False,
@@ -218,24 +236,20 @@ def panels(
 ) -> Figure:
     """A figure of `drawn` panels that share their x axis, `columns` beside each other, each row `room` inches high.
 
-    small : panels of one y axis, three or two beside each other. by, x : what the x axis counts, and its label.
+    by, x : what the x axis counts, and its label. hair : how thin lines are drawn. how : more for seaborn's lineplot.
     phases : ``TriplePhase.table``; those found are shaded, and named at the top of the first panel.
-    hair : how thin lines are drawn. how : more for seaborn's lineplot.
     """
     if not drawn:
         raise NothingToDraw("curves: found none of the measures that this figure shows")
-    if small:
-        columns, share_y, x = 2 if len(drawn) in (2, 4) else min(3, len(drawn)), True, "training tokens"
-        looks = {line: {**look, "markersize": 4} for line, look in looks.items()}
     count = -(-len(drawn) // columns)
-    fig = new_figure(0.9 + room * count)
+    fig = new_figure(0.6 + room * count)
     every = fig.subplots(count, columns, sharex=True, sharey=share_y, squeeze=False).ravel()
     axes, handles = every[: len(drawn)], dict[str, Any]()
     for ax in every[len(drawn) :]:
         ax.remove()
     for number, (ax, panel) in enumerate(zip(axes, drawn, strict=True)):
-        panel.draw(ax, looks, hair, x=by, **how)
-        shown = {name for name in [*looks, panel.level_name] if name and not name.startswith(HIDDEN)}
+        panel.draw(ax, looks, hair, columns > 1, x=by, **how)
+        shown = {name for name in [*looks, panel.level_name, MOVED] if name and not name.startswith(HIDDEN)}
         handles |= {line.get_label(): line for line in ax.lines if line.get_label() in shown}
         ax.tick_params(labelbottom=number + columns >= len(drawn))
         if number % columns:
@@ -243,20 +257,18 @@ def panels(
     if by == "tokens":
         axis = TokenAxis(pd.concat([panel.rows[by] for panel in drawn]))
         for ax in axes:
-            axis.decorate(ax, most=9 if columns == 1 else 3)
+            axis.decorate(ax, most=6 if columns == 1 else 3)
     for row in [] if phases is None else each_row(phases[phases["found"].astype(bool)]):
         for ax in axes:
             ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
         middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
-        look["bbox"] = {"boxstyle": "round,pad=0.15", "facecolor": PHASE_TINTS[row.phase], "edgecolor": "none"}
         axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
-        parts = [np.array_split(names, n) for n in range(len(names), 0, -1)]
-        fit = [len(part) for part in parts if sum(min(60, max(map(len, column))) + 9 for column in part) < 96]
-        rows = -(-len(names) // max([1, *fit]))
+        columns = 70 // (min(50, max(map(len, names))) + 8)
+        rows = -(-len(names) // columns)
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
         how = {"loc": "outside upper left", "ncols": -(-len(names) // rows)}
-        fig.legend([handles[n] for n in names], [*map(short, names)], **how)
-    return foot(fig, note, simulated, x)
+        fig.legend([handles[n] for n in names], [short(name, 50) for name in names], **how)
+    return foot(fig, note, simulated, x, " ".join(panel.seen(by) for panel in drawn) if by != "time" else "")

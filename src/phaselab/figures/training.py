@@ -1,6 +1,5 @@
 """Curves over training, on one axis of tokens: of one model, of several side by side, and from anywhere."""
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator
 from scipy import stats
 from scipy.optimize import isotonic_regression
 
@@ -16,7 +15,7 @@ from phaselab import curves as query
 from phaselab.figures import drawing as draw
 from phaselab.phases import FittedTable
 
-__all__ = ["across_models", "behaviour_curves", "by_seeds", "controls_bars", "final_scores", "fitted_curves"]
+__all__ = ["across_models", "behaviour_curves", "by_seeds", "controls_bars", "fitted_curves"]
 __all__ += ["internals_curves", "layer_checkpoint_heatmap", "loss_curve", "move_raster", "over_replicates"]
 __all__ += ["perspectives", "power_curve", "probe_curves", "roi_curves", "significance_curves", "transition_raster"]
 
@@ -31,14 +30,15 @@ MEANS: dict[str, dict[str, Any]] = {
 #: Tasks take first the colours that stand for no perspective.
 TASK_COLOURS = (*draw.COLOURS[3:6], *draw.COLOURS[2::-1], draw.COLOURS[6])
 PROBES = {"probe_accuracy": "probe", "probe_correlation": "probe"}
-PROBES |= {"probe_control": "control: one label a word type", "probe_shuffled": "control: shuffled labels"}
+PROBES |= {"probe_control": "control: one label per word type", "probe_shuffled": "control: shuffled labels"}
 #: How seaborn draws points with given intervals.
 DOTS: dict[str, Any] = {"x": "y", "linestyle": "none", "markersize": 6, "linewidth": 2.2, **draw.GIVEN}
 
 
 def _task_looks(curves: pd.DataFrame) -> dict[Any, dict[str, Any]]:
-    """The looks of all tasks of a table: the same on every page of a study."""
-    return draw.looks(sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"])), TASK_COLOURS)
+    """The looks of all tasks, of the study where the table says (``Lab.curves``): the same on every page of it."""
+    there = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
+    return draw.looks(dict.fromkeys([*curves.attrs.get("tasks", ()), *there]), TASK_COLOURS)
 
 
 def _behaviour(curves: pd.DataFrame, measure: str, moves: pd.DataFrame | None = None, mean: bool = False) -> draw.Panel:
@@ -78,7 +78,7 @@ def perspectives(
         closest = mean[["tokens"]].assign(value=isotonic_regression(mean["value"]).x, line=MONOTONE)
         mean = pd.concat([mean, closest])
     which, thin = query.brain_measure(own), rows if n <= 6 else None
-    note = f"{query.subjects_text(n, simulated)}; 95 % intervals; ▲ ▼ fitted rise, fall, with its interval"
+    note = f"{query.subjects_text(n, simulated)}; 95 % intervals"
     drawn = [draw.Panel.of(which, mean, f", layer {curve.layer}", transitions, thin=thin)]
     if measure:
         drawn.append(_behaviour(own, measure, transitions))
@@ -93,7 +93,7 @@ def perspectives(
             if len(rows):
                 hidden = rows.assign(line=draw.HIDDEN)
                 drawn.append(draw.Panel.of(name, hidden, f", layer {inner}", transitions, level=level))
-    how: dict[str, Any] = {"phases": phases, "room": 2.1 if measure else 1.45, "note": note, "simulated": simulated}
+    how: dict[str, Any] = {"phases": phases, "room": 1.7 if measure else 1.2, "note": note, "simulated": simulated}
     return draw.panels(drawn, MEANS | _task_looks(curves), **how)
 
 
@@ -112,12 +112,12 @@ def internals_curves(
     curves: pd.DataFrame, measures: Sequence[str] = ("intrinsic_dimension", "participation_ratio")
 ) -> Figure:
     """Measures of the hidden states by tokens, one line per layer, on a logarithmic axis."""
-    rows = query.select(curves, perspective="internal")
-    rows = rows.assign(line=rows["layer"].map("layer {}".format))
+    rows = query.select(curves, perspective="internal").sort_values("layer")
+    rows["line"] = rows["layer"].map("layer {}".format)
     table = query.interval_of(rows, by=("measure", "line", "tokens"))
     drawn = [draw.Panel.of(m, table[table["measure"] == m]) for m in measures if (table["measure"] == m).any()]
     note = "layer 0 is the embedding; bands where given: 95 % intervals"
-    fig = draw.panels(drawn, draw.layer_looks(rows["layer"]), room=2.1, note=note)
+    fig = draw.panels(drawn, draw.in_order(rows["line"].unique()), room=1.7, note=note)
     for ax in fig.axes:
         ax.set_yscale("log")
         ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter="")
@@ -139,7 +139,7 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
         drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
     style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
     note = "\n".join([f"layer {layer}; bands: 95 % intervals over folds", *said])
-    return draw.panels(drawn, style, small=True, note=note)
+    return draw.panels(drawn, style, columns=2, share_y=True, note=note)
 
 
 @draw.styled
@@ -148,19 +148,20 @@ def layer_checkpoint_heatmap(curves: pd.DataFrame, *, simulated: bool) -> Figure
     measure = query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, roi="all")
     table = rows.pivot_table(index="layer", columns="tokens", values="value", aggfunc="mean").sort_index()
-    fig = draw.new_figure(1.5 + 0.36 * len(table))
+    fig = draw.new_figure(1.0 + 0.3 * len(table))
     ax = fig.subplots()
     bar = {"label": f"{query.MEASURES[measure][1]}\n(mean of voxels)", "pad": 0.01}
-    sns.heatmap(table, ax=ax, cmap="cividis", cbar_kws=bar, yticklabels=draw.layer_names(table.index))
-    shown = np.arange(0, table.shape[1], -(-table.shape[1] // 8))
+    sns.heatmap(table, ax=ax, cmap="cividis", cbar_kws=bar)
+    shown = np.arange(0, table.shape[1], -(-table.shape[1] // 5))
     ax.set_xticks(shown + 0.5, [query.amount(tokens) for tokens in table.columns.to_numpy()[shown]], rotation=0)
-    best = table.to_numpy().argmax(axis=0) + 0.5
-    ax.plot(np.arange(len(best)) + 0.5, best, "o", markerfacecolor="white", markeredgecolor="black")
+    best = table.to_numpy().argmax(axis=0)
+    ax.plot(np.arange(len(best)) + 0.5, best + 0.5, "o", markerfacecolor="white", markeredgecolor="black")
     ax.invert_yaxis()
     ax.tick_params(axis="y", rotation=0)
-    ax.set(xlabel="training tokens at each checkpoint (even steps, not to scale)", ylabel="layer")
+    ax.set(xlabel="training tokens (one step per checkpoint)", ylabel=draw.LAYER)
     n = query.subjects_text(rows["subject"].nunique(), simulated)
-    return draw.foot(fig, f"mean over {n}; dot: best layer", simulated)
+    seen = f"Highest score: {np.nanmax(table):.3g}; highest layer at the end: {table.index.to_numpy()[best[-1]]}."
+    return draw.foot(fig, f"mean over {n}; dot: best layer", simulated, seen=seen)
 
 
 @draw.styled
@@ -169,23 +170,24 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     whole, measure = query.brain_by_subject(curves), query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
     names = sorted(set(rows["roi"]) - {"all"})
-    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line=draw.HIDDEN)
+    grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line=draw.HIDDEN + "all voxels")
     own = {name: query.brain_curve(curves, name, whole.layer).assign(line=draw.HIDDEN + name) for name in names}
     drawn = [draw.Panel(pd.concat([grey, own[name]]), name, query.MEASURES[measure][1]) for name in names]
     style = draw.looks((draw.HIDDEN + name for name in names), lines=["-"])
-    style[draw.HIDDEN] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
+    style[draw.HIDDEN + "all voxels"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
     note = f"layer {whole.layer}; {query.subjects_text(len(whole.names), simulated)}, 95 % intervals; grey: all voxels"
-    return draw.panels(drawn, style, small=True, note=note, simulated=simulated)
+    return draw.panels(drawn, style, columns=2, share_y=True, note=note, simulated=simulated)
 
 
 @draw.styled
 def significance_curves(curves: pd.DataFrame, *, simulated: bool, fdr: float = 0.05) -> Figure:
     """Share of voxels whose score is significant, by tokens: one line per layer, mean over subjects."""
-    rows = query.select(curves, perspective="brain", measure="significant", roi="all")
-    table = query.interval_over(rows.assign(line=rows["layer"].map("layer {}".format)), by=("line", "tokens"))
+    rows = query.select(curves, perspective="brain", measure="significant", roi="all").sort_values("layer")
+    rows["line"] = rows["layer"].map("layer {}".format)
+    table = query.interval_over(rows, by=("line", "tokens"))
     panel = draw.Panel(table, unit=f"share of voxels\nwith q < {fdr:g}", limits=(-0.03, 1.03))
     note = f"{query.subjects_text(rows['subject'].nunique(), simulated)}, 95 % intervals"
-    return draw.panels([panel], draw.layer_looks(rows["layer"]), room=2.2, note=note, simulated=simulated)
+    return draw.panels([panel], draw.in_order(rows["line"].unique()), room=1.8, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -195,27 +197,28 @@ def controls_bars(
     """The trained model beside its controls; `ceiling` : subject -> mean noise ceiling of its voxels, if known."""
     table = query.control_table(curves, controls, ceiling=ceiling)
     summary = query.interval_over(table.assign(stderr=np.nan), by=("order", "condition"))
-    fig = draw.new_figure(1.15 + 0.36 * len(summary))
+    fig = draw.new_figure(0.7 + 0.33 * len(summary))
     ax = fig.subplots()
     palette = {name: BRAIN if name.startswith("trained") else draw.GREY for name in summary["condition"]}
     how: dict[str, Any] = {"y": "condition", "hue": "condition", "palette": palette, "ax": ax, "legend": False}
     sns.stripplot(table, x="value", jitter=False, marker="|", size=9, linewidth=1.3, alpha=0.7, **how)
     sns.pointplot(draw.spread(summary), **how | DOTS)
     for y, value in enumerate(summary["value"]):
-        ax.annotate(f"{value:.3f}", (value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8.5)
+        ax.annotate(f"{value:.3f}", (value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
     ax.axvline(0, color="black", linewidth=1)
     ax.set_ylim(len(summary) - 0.4, -0.65)
     ax.grid(axis="y", visible=False)
-    ax.set(xlabel="correlation r of predicted and measured responses, mean of voxels", ylabel="")
+    ax.set(xlabel="correlation r, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
-    return draw.foot(fig, f"{n} (strokes), mean and 95 % interval", simulated)
+    seen = ", ".join(f"{row.condition} {row.value:.3f}" for row in query.each_row(summary))
+    return draw.foot(fig, f"{n} (strokes), mean and 95 % interval", simulated, seen=f"{seen}.")
 
 
 @draw.styled
 def loss_curve(losses: Mapping[str, pd.DataFrame]) -> Figure:
     """Loss on held-out text by tokens, one line per model: label -> DataFrame of tokens and loss (nats per token)."""
     rows = pd.concat([frame.rename(columns={"loss": "value"}).assign(line=name) for name, frame in losses.items()])
-    return draw.panels([draw.Panel(rows, unit="loss on held-out text\n(nats per token)")], draw.looks(losses), room=2.1)
+    return draw.panels([draw.Panel(rows, unit="loss on held-out text\n(nats per token)")], draw.looks(losses), room=1.7)
 
 
 @draw.styled
@@ -229,7 +232,7 @@ def across_models(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool
     n = query.select(curves, perspective="brain")["subject"].nunique()
     asked = sorted(set(curves.loc[curves["perspective"] == "behaviour", "task"]))
     note = f"{query.subjects_text(n, simulated)}, 95 % intervals{'; tasks: ' if asked else ''}{', '.join(asked)}"
-    return draw.panels(drawn, style, room=1.9, note=note, simulated=simulated)
+    return draw.panels(drawn, style, room=1.5, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -246,7 +249,7 @@ def by_seeds(
         rows = each.rename(columns={"line": "unit", "group": "line"})[["line", "unit", "tokens", "value"]]
         drawn.append(_of_measure(curves, measure, query.interval_over(rows, by=("line", "tokens")), thin=rows))
     note = f"{max(map(len, groups.values()))} seeds, 95 % intervals over seeds; thin: each seed"
-    return draw.panels(drawn, draw.looks(groups), room=1.9, note=note, simulated=simulated)
+    return draw.panels(drawn, draw.looks(groups), room=1.5, note=note, simulated=simulated)
 
 
 @draw.styled
@@ -262,7 +265,7 @@ def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simu
         few, n = mean["n"].max() <= 6, " or ".join(map(str, sorted({*mean["n"]})))  # more lines are a thicket
         drawn.append(draw.Panel(mean, f"mean over {n} {over}", unit, thin if few else None, level, level_name))
     note = "bands: 95 % intervals over what the panel's title names; thin, where these are few: each of them"
-    return draw.panels(drawn, draw.looks(rows["line"].unique()), room=2.1, note=note, simulated=simulated)
+    return draw.panels(drawn, draw.looks(rows["line"].unique()), room=1.7, note=note, simulated=simulated)
 
 
 def _of_measure(curves: pd.DataFrame, measure: str, rows: pd.DataFrame, **rest: Any) -> draw.Panel:
@@ -283,32 +286,6 @@ def _of_models(curves: pd.DataFrame, models: pd.DataFrame, measure: str) -> pd.D
     return pd.concat(tables)
 
 
-@draw.styled
-def final_scores(curves: pd.DataFrame, models: pd.DataFrame, *, simulated: bool, tasks: query.Names = None) -> Figure:
-    """The last checkpoint of every model with its interval; a difference between groups counts beyond that of seeds."""
-    curves = query.of_tasks(curves, tasks)
-    names = {
-        "brain": ("r", f"brain score\n({query.MEASURES[query.brain_measure(curves)][1]})"),
-        "accuracy": ("accuracy", "accuracy\n(share of items)"),
-        "probes": ("probe_shuffled", "probes above\nshuffled labels"),
-    }
-    drawn = {panel: label for panel, (needed, label) in names.items() if (curves["measure"] == needed).any()}
-    fig = draw.new_figure(1.2 + 0.34 * len(models))
-    axes = fig.subplots(1, len(drawn), sharey=True, squeeze=False)[0]
-    style = pd.DataFrame(draw.looks(models["group"].unique())).T
-    how = DOTS | {"palette": style["color"].to_dict(), "markers": style["marker"].tolist()}
-    for ax, (panel, label) in zip(axes, drawn.items(), strict=True):
-        last = _of_models(curves, models, panel).groupby("line", sort=False).tail(1)
-        sns.pointplot(draw.spread(last), y="line", hue="group", ax=ax, **how)
-        ax.grid(axis="y", visible=False)
-        ax.xaxis.set_major_locator(MaxNLocator(3))
-        ax.set(xlabel=label, ylabel="")
-    labels = [textwrap.fill(draw.short(tick.get_text()), 32) for tick in axes[0].get_yticklabels()]
-    axes[0].set_yticks(axes[0].get_yticks(), labels)
-    n = query.select(curves, perspective="brain")["subject"].nunique()
-    return draw.foot(fig, f"last checkpoint; {query.subjects_text(n, simulated)}; 95 % intervals", simulated)
-
-
 def _places(fitted: FittedTable, apart: bool = False) -> dict[tuple[str, ...], tuple[str, str]]:
     """Key of a curve -> its panel (the last of several parts) and line (the rest), panel by panel; or all `apart`."""
     places = {key: (key[-1], ", ".join(key[:-1])) if len(key) > 1 else ("", "".join(key)) for key in fitted.fits}
@@ -320,12 +297,13 @@ def _places(fitted: FittedTable, apart: bool = False) -> dict[tuple[str, ...], t
 
 @draw.styled
 def fitted_curves(
-    fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value", over: str = "", columns: int = 3
+    fitted: FittedTable, *, x: str = draw.TOKENS, y: str = "value", over: str = "", ordered: bool = False
 ) -> Figure:
     """The curves of ``phases.fit_table`` with their fits, if decided: a panel for each value of the last of `by`.
 
     over : what the replicates are ("seeds"), of which points are means, and bars Student's 95 % intervals. More than
-        three such curves of one name each have a panel of their own, `columns` beside each other.
+        three such curves of one name each have a panel of their own.
+    ordered : lines are sizes, or something else with an order, and their colours have it too.
     """
     points, lines = [], []
     for key, (panel, line) in _places(fitted, apart=bool(over) and len(fitted.fits) > 3).items():
@@ -337,7 +315,7 @@ def fitted_curves(
         lines.append(pd.DataFrame({"tokens": where, "value": fit.at(where) if fit.decided else np.nan, **same}))
     seen, drawn = pd.concat(points), pd.concat(lines)
     names, by_seven = seen["panel"].unique(), [line for line in draw.LINES for _ in draw.COLOURS]
-    style = draw.looks(seen["line"].unique(), lines=by_seven)
+    style = draw.in_order(seen["line"].unique()) if ordered else draw.looks(seen["line"].unique(), lines=by_seven)
     for look in style.values():
         look |= {"linewidth": 1.3, "markevery": []}  # the legend shows the marker; the fit itself has those of points
     dots = seen.drop(columns="half")
@@ -345,7 +323,7 @@ def fitted_curves(
     counts = {1 if fit.replicates is None else len(fit.replicates) for fit in fitted.fits.values()}
     n = " to ".join(map(str, dict.fromkeys((min(counts), max(counts)))))
     means = f"points: means over {over} (n = {n}), bars: 95 % intervals; lines: fits"
-    how: dict[str, Any] = {"columns": min(columns, len(names)), "room": 2.4 if len(names) <= columns else 1.75}
+    how: dict[str, Any] = {"columns": min(2, len(names)), "room": 1.9 if len(names) <= 2 else 1.5}
     how["note"] = means if over else "points: checkpoints; lines: piecewise-linear fits"
     fig = draw.panels(shown, style, x=x, hair=draw.POINTS, **how)
     for panel, ax in zip(names, fig.axes, strict=True):
@@ -363,7 +341,7 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
     how: dict[str, Any] = {"unit": "share of curves", "level": 0.8, "limits": (-0.05, 1.05)}
     drawn = [draw.Panel(own, f"{n} checkpoints", **how) for n, own in rows.groupby("checkpoints")]
     how = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
-    return draw.panels(drawn, draw.looks(names.values()), columns=len(drawn), room=2.1, share_y=True, note=note, **how)
+    return draw.panels(drawn, draw.in_order([*names.values()]), room=1.4, share_y=True, note=note, **how)
 
 
 @draw.styled
@@ -392,17 +370,17 @@ def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: A
     moves["row"] = [*zip(moves["label"], moves["measure"].str.replace("_", " "), strict=True)]
     there = [m.replace("_", " ") for m in colours if (moves["measure"] == m).any()]
     rows = [(label, measure) for label in models["label"] for measure in there]
-    return _raster(moves, rows, tokens, room=0.22, note="▲ rise, ▼ fall; bars: 95 % intervals", simulated=simulated)
+    return _raster(moves, rows, tokens, room=0.2, note="▲ rise, ▼ fall; bars: 95 % intervals", simulated=simulated)
 
 
 def _raster(
-    moves: pd.DataFrame, rows: list[tuple[str, str]], tokens: Any, x: str = draw.TOKENS, room: float = 0.17, **how: Any
+    moves: pd.DataFrame, rows: list[tuple[str, str]], tokens: Any, x: str = draw.TOKENS, room: float = 0.18, **how: Any
 ) -> Figure:
     """A row per (panel, line); `moves` has start and stop of a bar, low and high of a whisker, tokens of a marker."""
-    panels = pd.factorize(np.array([panel for panel, _ in rows], dtype=object))[0]
-    places, first = np.arange(len(rows)) + 0.8 * panels, np.diff(panels, prepend=-1) > 0
-    ys = dict(zip(rows, places, strict=True))
-    fig = draw.new_figure(1.4 + room * (len(rows) + 0.8 * len(set(panels))))
+    panels, names = pd.factorize(np.array([panel for panel, _ in rows], dtype=object))
+    places, first = np.arange(len(rows)) + 1.2 * panels, np.diff(panels, prepend=-1) > 0
+    ys, seen = dict(zip(rows, places, strict=True)), ""
+    fig = draw.new_figure(0.6 + room * (len(rows) + 1.2 * len(names)))
     ax = fig.subplots()
     for move in query.each_row(moves[moves["kind"] != "undecided"]):
         y = ys[move.row]
@@ -412,13 +390,16 @@ def _raster(
         ax.hlines(y, move.start, move.stop, move.colour, linewidth=4, alpha=0.45 if move.sure else 0.2)
         ax.hlines(y, move.low, move.high, "black", linewidth=1.1)
         face = move.colour if move.sure else "white"
-        ax.plot(move.tokens, y, draw.KINDS[move.kind], color=move.colour, markerfacecolor=face, markersize=6.5)
-    for y in places[first][1:]:
-        ax.axhline(y - 0.9, color="#BDBDBD", linewidth=0.8)
-    labels = [": ".join(filter(None, row if new else row[1:])) for row, new in zip(rows, first, strict=True)]
-    ax.set_yticks(places, [*map(draw.short, labels)], fontsize=9)
-    ax.set_ylim(max(places, default=0) + 0.7, -0.9)
+        ax.plot(move.tokens, y, draw.KINDS[move.kind], color=move.colour, markerfacecolor=face, markersize=5.5)
+        seen += (
+            f"{' '.join(move.row)}: {move.kind} at {query.amount(move.tokens)}{'' if move.sure else ' (not sure)'}. "
+        )
+    for y, name in zip(places[first], names, strict=True):
+        ax.axhspan(y - 1.6, y - 0.6, color="#EFEFEF", linewidth=0)
+        ax.text(0.01, y - 1.1, draw.short(name), transform=ax.get_yaxis_transform(), fontsize=8.8, va="center_baseline")
+    ax.set_yticks(places, [draw.short(row, 30) for _, row in rows])
+    ax.set_ylim(max(places, default=0) + 0.7, -1.6 if any(names) else -0.7)
     ax.grid(axis="y", visible=False)
     draw.TokenAxis(tokens).decorate(ax)
     ax.set_xlabel(x)
-    return draw.foot(fig, **how)
+    return draw.foot(fig, seen=seen if len(seen) < 900 else "", **how)
