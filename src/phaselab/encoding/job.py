@@ -30,9 +30,8 @@ PIECE, LONG = 64 * 2**20, 60
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
     beside = _check_out(job)
-    features, responses, ceilings = (
-        [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
-    )
+    of = ([open_array(text, name, job.memory) for text in getattr(job, name)] for name in ("features", "responses"))
+    (features, responses), ceilings = of, [open_array(text, "ceiling", job.memory) for text in job.ceiling]
     layers = _layers(features, responses[0], job)
     subjects = {array.name: array for array in responses}
     expect(len(subjects) == len(responses), "responses", f"one of {', '.join(subjects)} twice", "names: SUBJECT=PATH")
