@@ -33,7 +33,7 @@ def refuse_outside(path: Path, folder: Path, error: Error = PhaselabError) -> No
 
 
 def refuse_linked(values: Any, path: Path) -> None:
-    """Refuse a dataset of the HDF5 file `path` with values outside its folder, by a link, or as raw external storage."""
+    """Refuse a dataset of the HDF5 file `path` with values outside its folder, or raw ones outside any such file."""
     if hasattr(values, "is_virtual"):  # a dataset
         expect(not values.external, f"{path}: {values.name}", f"values in {values.external}", "them in a file of HDF5")
         sources = {path.parent / of.file_name for of in values.virtual_sources()} if values.is_virtual else set()

@@ -315,12 +315,13 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
-    if known.get("files") == now:
+    if known.pop("own", "") == _own_digest(known) and known.get("files") == now:
         return str(known["digest"])
     found = (digest or digest_file)(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
         with suppress(OSError, PhaselabError):
-            write_json({"path": str(path), "digest": found, "files": now}, stamp)
+            known = {"path": str(path), "digest": found, "files": now}
+            write_json(known | {"own": _own_digest(known)}, stamp)
     return found
 
 
