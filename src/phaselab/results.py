@@ -108,8 +108,7 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     manifest = read_manifest(folder)
     outputs, found = (value if isinstance(value := manifest.get(k), dict) else {} for k in ("outputs", "inputs"))
     plain = all(isinstance(wanted, str) and Path(name).name == name for name, wanted in outputs.items())
-    own = manifest.pop("digest", None)  # which older ones do not have
-    if not (outputs and plain and own in (None, _own_digest(manifest))):
+    if not (outputs and plain):
         return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, one of no files, or changed")
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
         why = (f"{k} ({shown(found.get(k), 24)} -> {shown(inputs.get(k), 24)})" for k in changed)
@@ -129,11 +128,6 @@ def folders(root: Path) -> list[Path]:
     return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(root).parts))
 
 
-def _own_digest(manifest: Mapping[str, Any]) -> str:
-    """Digest of all else that a manifest says, for it is outside its own ``outputs``."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all: yields one beside it, which takes its place at the end."""
@@ -141,9 +135,7 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
         aside.mkdir()
         yield aside
         outputs = {p.name: digest_file(p) for p in sorted(aside.iterdir())}
-        manifest = json.loads(json.dumps({"inputs": inputs, "outputs": outputs, **notes}))
-        content = json.dumps(manifest | {"digest": _own_digest(manifest)}, indent=1, sort_keys=True) + "\n"
-        (aside / MANIFEST).write_text(content, encoding="utf-8")
+        (aside / MANIFEST).write_bytes(as_json({"inputs": inputs, "outputs": outputs, **notes}))
         _flush(aside)
         _put(aside, folder)
 
@@ -278,8 +270,11 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write(aside, index=False)
 
 
-def as_json(value: object) -> bytes:
-    """The content of a small file of notes."""
+def as_json(value: Any) -> bytes:
+    """The content of a small file of notes; of a mapping also a digest of all it says, which `read_json` heeds."""
+    text = json.dumps(value, sort_keys=True)
+    if isinstance(value, dict):
+        value = json.loads(text) | {"sealed": hashlib.sha256(text.encode()).hexdigest()}
     return f"{json.dumps(value, indent=1)}\n".encode()
 
 
@@ -290,12 +285,14 @@ def write_json(value: object, path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small file of notes; empty when there is none that can be read."""
+    """A small file of notes; empty when there is none that can be read, or it was changed."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    sealed = value.pop("sealed", None) if isinstance(value, dict) else None
+    same = sealed in (None, hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest())
+    return value if isinstance(value, dict) and same else {}
 
 
 def seal(path: Path, made: object) -> dict[str, Any]:
@@ -315,13 +312,12 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
-    if known.pop("own", "") == _own_digest(known) and known.get("files") == now:
+    if known.get("files") == now:
         return str(known["digest"])
     found = (digest or digest_file)(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
         with suppress(OSError, PhaselabError):
-            known = {"path": str(path), "digest": found, "files": now}
-            write_json(known | {"own": _own_digest(known)}, stamp)
+            write_json({"path": str(path), "digest": found, "files": now}, stamp)
     return found
 
 

@@ -208,17 +208,6 @@ def test_models_of_a_hub_are_swept_one_after_another_unless_more_are_asked_for()
     assert pool.workers([trained], 3, "cuda:0") == 1
 
 
-def test_results_of_an_older_layout_stay_and_are_said(study: Study, store: Store, tmp_path: Path) -> None:
-    shutil.copytree(store.root, tmp_path, dirs_exist_ok=True)
-    old = tmp_path / "tiny" / "one" / "step0-tokens0" / "brain.parquet"
-    old.write_bytes(b"as it was")
-    said = StringIO()
-    outcome = pool.run(study, Store(tmp_path), None, ("one",), "step0-tokens0", 1, Console(file=said, width=1000))
-    assert (outcome.computed, outcome.reused) == (0, len(CHECKPOINT))
-    assert "found results of an older layout" in said.getvalue()
-    assert old.read_bytes() == b"as it was"
-
-
 def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study, store: Store) -> None:
     before = units(store)
     outcome = sweep(study, store, fresh=frozenset({"internal"}))

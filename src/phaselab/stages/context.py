@@ -23,7 +23,7 @@ from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, ident
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
 from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
-from phaselab.training.folder import place, trained
+from phaselab.training.folder import place
 
 if TYPE_CHECKING:
     from phaselab.features import Features
@@ -197,8 +197,7 @@ class Workbench:
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
         unknown = sorted({*self.study.minutes} - {*STAGES, "train", "page"})
-        right = f"train, page, {', '.join(STAGES)}"
-        expect(not unknown, f"{self.study.where}: minutes", ", ".join(unknown), right, StudyError)
+        expect(not unknown, f"{self.study.where}: minutes", unknown, f"train, page, {', '.join(STAGES)}", StudyError)
         self._current, self._trained, self._made = set[Path](), dict[str, Path](), dict[Any, Any]()
 
     def once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -286,9 +285,12 @@ class Workbench:
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
-        own = model.train if model.name not in self._trained else None
-        if own and (folder := trained(model.name, own, self.store, self.data, self.say)):
-            self._trained[model.name] = folder
+        if model.train and model.name not in self._trained:
+            at = place(model.name, model.train, self.store, self.source(model))
+            for why in at.damaged.values():
+                self.say(f"{why}: made again")
+            if at.log.is_file() and not at.missing and not at.damaged:
+                self._trained[model.name] = at.folder
         return model.train is None or model.name in self._trained
 
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
@@ -362,9 +364,10 @@ class Workbench:
             self._current.add(folder)
         return state
 
-    def stale(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
-        """The stages of a unit whose results are to be made; what is damaged is said."""
-        states = {stage.name: self.state(stage, model, checkpoint) for stage in self.asked(model, checkpoint)}
+    def stale(self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None) -> list[Stage]:
+        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said."""
+        asked = [s for s in self.asked(model, checkpoint) if among is None or s in among]
+        states = {stage.name: self.state(stage, model, checkpoint) for stage in asked}
         for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
@@ -376,17 +379,14 @@ class Workbench:
         When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         Where another process is at the unit this waits until it has ended.
         """
-
-        def asked() -> list[Stage]:
-            return [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
-
-        if not (stale := asked()):
+        if not (stale := self.stale(model, checkpoint, stages)):
             return 0
         folder = self.place(stale[0], model, checkpoint).parent
         failed: dict[str, list[str]] = {}  # sentence -> stages
         with results.claim(folder), one_thread(self.device), contextlib.ExitStack() as stack:
             unit = Unit(self, model, checkpoint, stack)
-            for stage in (stale := asked()):  # of which another process may have made some meanwhile
+            stale = self.stale(model, checkpoint, stages)  # another process may have made some meanwhile
+            for stage in stale:
                 try:
                     self._run(stage, unit)
                 except Exception as error:
@@ -418,17 +418,15 @@ class Workbench:
                 results.write_table(table, aside / stage.table)
             made_by |= {"seconds": round(time.perf_counter() - started, 1), "memory": _peak()}
         self._current.add(folder)
-        self.log_of(stage, unit.model, unit.checkpoint).unlink(missing_ok=True)
+        self.log(stage, unit.model, unit.checkpoint).unlink(missing_ok=True)
 
-    def log_of(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> Path:
-        """The file that says why a stage has failed: a sentence, and where it came from; gone when it is made."""
-        return self.place(stage, model, checkpoint).with_suffix(".log")
-
-    def log(self, stage: Stage, model: Model, checkpoint: Checkpoint | None, text: str) -> None:
-        """Write that file, if it can be written."""
-        file = results.write_file(self.log_of(stage, model, checkpoint))
-        with contextlib.suppress(PhaselabError, OSError), file as aside:
-            aside.write_text(text, encoding="utf-8")
+    def log(self, stage: Stage, model: Model, checkpoint: Checkpoint | None, text: str = "") -> Path:
+        """The file that says why a stage has failed, a sentence first, until it is made; with `text` it is written."""
+        path = self.place(stage, model, checkpoint).with_suffix(".log")
+        if text:
+            with contextlib.suppress(PhaselabError, OSError), results.write_file(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+        return path
 
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""

@@ -102,14 +102,10 @@ def run(
     chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
         bench = Workbench(study, store, data, told.say, **options)
-        root = store.study(study.name)
-        if any(any((root / model.name).glob("*/brain.parquet")) for model in chosen):
-            why = "found results of an older layout (one folder per checkpoint)"
-            told.say(f"{root}: {why}; they stay, and new ones are made")
         clear_all(store, study)
         failed = check(bench, chosen, checkpoints)
-        setting = (study, store, data, options)
-        with Workers(workers(chosen, jobs, options["device"]), study.seconds, told.hear, _begin, setting) as pool:
+        setting, at_once = (study, store, data, options), workers(chosen, jobs, options["device"])
+        with Workers(at_once, study.seconds, lambda kind, *of: getattr(told, kind)(*of), _begin, setting) as pool:
             sweep = _Sweep(bench, chosen, told, pool)
             sweep.outcome.failures |= failed
             sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
@@ -151,10 +147,6 @@ class _Told(Progress):
             left = timedelta(seconds=round(self.tasks[self.bars[name]].time_remaining or 0))
             about = f", about {left} left" if left else ""
             self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
-
-    def hear(self, kind: str, *rest: Any) -> None:
-        """What a worker sends: a line, or how far it is."""
-        (self.say if kind == "say" else self.bar)(*rest)
 
 
 class _Sweep:

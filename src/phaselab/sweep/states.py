@@ -46,7 +46,7 @@ def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
                 row["other code"] += made_by.get("code") != bench.code(stage)
                 continue
             row["running"] += (running := writing(folder))
-            if (log := bench.log_of(stage, model, at)).is_file() and not running:
+            if (log := bench.log(stage, model, at)).is_file() and not running:
                 row["failed"] += 1
                 whys[stage.name][f"{read_text(log).splitlines()[0]} ({log})"] += 1
             if state.kind != "missing":

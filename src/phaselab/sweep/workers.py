@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -79,6 +80,7 @@ class _Worker:
         self.pipe.close()
 
 
+@dataclass
 class Workers(AbstractContextManager["Workers"]):
     """At most `jobs` processes, started when there is a task for them and ended with the block.
 
@@ -87,15 +89,13 @@ class Workers(AbstractContextManager["Workers"]):
     ``("bar", name, done, total)``; `hear` takes the last two.
     """
 
-    def __init__(
-        self,
-        jobs: int,
-        limit: Callable[[str], float],
-        hear: Callable[..., None] = lambda *sent: None,
-        begin: Callable[..., None] | None = None,
-        setting: tuple[Any, ...] = (),
-    ) -> None:
-        self.jobs, self.limit, self.hear, self.begin, self.setting = jobs, limit, hear, begin, setting
+    jobs: int
+    limit: Callable[[str], float]
+    hear: Callable[..., object] = lambda *sent: None
+    begin: Callable[..., None] | None = None
+    setting: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
         self.idle, self.at_work = list[_Worker](), dict[Any, _Worker]()
 
     def run(self, waiting: deque[Task]) -> Iterator[tuple[Task, Any, str, str]]:

@@ -6,7 +6,6 @@
     .trainer/                                     state of the run, while training is under way
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from phaselab.results import Store, as_json, check, read_manifest, stamped_digest
 from phaselab.study import Training, digest_of
 from phaselab.texts import VERSION as TEXT_VERSION
-from phaselab.texts import TextSource, source
+from phaselab.texts import TextSource
 
 #: Raised by hand when a recipe gives other weights than before: models are then trained again.
 VERSION = 1
@@ -63,13 +62,3 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     if not missing and found.log.exists() and found.log.read_bytes() != found.record:
         damaged[found.log] = f"{found.log}: not what the manifests of its checkpoints say"
     return found
-
-
-def trained(
-    name: str, training: Training, store: Store, data: Path | None, say: Callable[[str], None] = lambda line: None
-) -> Path | None:
-    """The folder of a model that has been trained, or None; `say` is told of damage; raises as ``texts.source``."""
-    found = place(name, training, store, source(training, data))
-    for why in found.damaged.values():
-        say(f"{why}: made again")
-    return found.folder if found.log.is_file() and not found.missing and not found.damaged else None
