@@ -92,7 +92,8 @@ def test_what_the_killed_have_left_goes_and_what_is_being_written_stays(tmp_path
     program = (
         "import os, signal, sys; from pathlib import Path; from phaselab import results\n"
         "at = Path(sys.argv[1])\n"
-        "with results.claim(at / 'u'), results.write_folder(at / 'u', {}) as aside, results.write_file(at / 'f') as file:\n"
+        "folder, file = results.write_folder(at / 'u', {}), results.write_file(at / 'f')\n"
+        "with results.claim(at / 'u'), folder as aside, file as file:\n"
         "    (aside / 'half').write_text('x'); file.write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
