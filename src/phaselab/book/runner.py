@@ -141,7 +141,8 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         _clean(executed)
         executed.metadata["phaselab"] = made
         nbformat.write(executed, aside)
-    results.seal(output, made)
+    if results_digest:
+        results.seal(output, made)
     return True
 
 

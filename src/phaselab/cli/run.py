@@ -203,9 +203,9 @@ def doctor(
         from phaselab.sweep import states
 
         bench, left = Workbench(load_study(study), Store(results), data), 0
-        for fault in (states.repair if repair else states.faults)(bench):
-            left += (there := fault.path.exists())
-            said = f"{fault.kind if there else 'removed'}: {fault.path}\n  {fault.why}"
+        for path, state in (states.repair if repair else states.faults)(bench):
+            left += (there := path.exists())
+            said = f"{state.kind if there else 'removed'}: {path}\n  {state.why}"
             out.print(said, markup=False, highlight=False, soft_wrap=True)
         right = f"to make what is missing: phaselab run {study}, and for pages phaselab book {study}"
         out.print(f"{study}: {left} results are damaged or stale; {right}", markup=False, soft_wrap=True)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -61,42 +61,33 @@ def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
     return out
 
 
-class Fault(NamedTuple):
-    """A folder or file of results that is not what was written, or of other inputs than the study has now."""
-
-    path: Path
-    kind: str  # damaged or stale
-    why: str
-
-
-def faults(bench: Workbench) -> Iterator[Fault]:
+def faults(bench: Workbench) -> Iterator[tuple[Path, State]]:
     """What is damaged or stale of a study's results: stages, models trained here, pages, and the curves table."""
     root, states = bench.store.study(bench.study.name), dict[Path, State]()
     for model in bench.study.models:
         if model.train:
             at = place(model.name, model.train, bench.store, bench.source(model))
-            yield from (Fault(path, "damaged", why) for path, why in at.damaged.items())
+            yield from ((path, State("damaged", why)) for path, why in at.damaged.items())
         for checkpoint in (*bench.checkpoints(model), None) if bench.there(model) else ():
             for stage in bench.asked(model, checkpoint):
                 states[bench.place(stage, model, checkpoint)] = bench.state(stage, model, checkpoint)
     for folder in {*folders(root)} - {*states}:  # which the study does not ask for now: are they what was written?
         states[folder] = check(folder, read_manifest(folder).get("inputs", {}))
-    wrong = {path: state for path, state in states.items() if state.kind in ("damaged", "stale")}
-    yield from (Fault(path, state.kind, state.why) for path, state in wrong.items())
+    yield from ((path, state) for path, state in states.items() if state.kind in ("damaged", "stale"))
     for page in sorted((root / "pages").rglob("*.ipynb")):
         if not page.name.endswith(".failed.ipynb") and not seal(page, None):
-            yield Fault(page, "damaged", f"{page}: its digest is not the one beside it")
+            yield page, State("damaged", f"{page}: its digest is not the one beside it")
     table = bench.store.curves(bench.study.name)
     if table.exists() and all(states.values()) and all(map(bench.there, bench.study.models)):
         files = [file for model in bench.study.models for file in bench.tables(model)]
         if not same(table, curves.gather(files)):
-            yield Fault(table, "stale", f"{table}: not what the results of the stages say")
+            yield table, State("stale", f"{table}: not what the results of the stages say")
 
 
-def repair(bench: Workbench) -> Iterator[Fault]:
+def repair(bench: Workbench) -> Iterator[tuple[Path, State]]:
     """Remove each of these faults unless it is being written anew, and what killed processes have left."""
     clear_all(bench.store, bench.study)
-    for fault in faults(bench):
-        if not writing(fault.path):
-            remove(fault.path)
-        yield fault
+    for path, state in faults(bench):
+        if not writing(path):
+            remove(path)
+        yield path, state
