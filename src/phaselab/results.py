@@ -36,7 +36,8 @@ ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "st
 MANIFEST = "manifest.json"
 #: What is being written has a name beside its own, with its machine and process; of other machines nobody knows whether
 #: that one still runs: it is taken for abandoned after so many seconds (no unit takes two days).
-_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_SPACE = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""  # numbers of processes are of a container
+_HOST = hashlib.sha256(f"{socket.gethostname()} {_SPACE}".encode()).hexdigest()[:8]
 _ASIDE, ABANDONED = re.compile(r"\.(?P<name>.+)~(?P<host>\w{8})-(?P<pid>\d+)-\w{8}(?P<old>\.old)?"), 2 * 24 * 3600
 #: Seconds after which a claim that is not renewed is no longer one: its process was stopped, or its machine is gone.
 LEASE = 120.0
