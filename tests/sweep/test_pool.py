@@ -127,6 +127,11 @@ def test_damage_is_said_and_made_good(study: Study, store: Store) -> None:
     assert outcome.computed == 1
     assert "curves.parquet" in said.getvalue()
     assert units(store) == before
+    table = store.curves("tiny")
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-9])
+    assert sweep(study, store).computed == 0
+    assert table.read_bytes() == whole
 
 
 def test_another_model_reruns_nothing_of_the_others(store: Store) -> None:

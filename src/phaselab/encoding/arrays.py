@@ -59,7 +59,7 @@ def open_array(text: str, option: str, memory: float = 4.0) -> Array:
             name = match[3] or next(iter(found), "")
             known = name in found and (match[3] or len(found) == 1)
             expect(known, "array", ", ".join(sorted(found)[:20]) or "none", f"the name of one, {path}:NAME")
-            if isinstance(found, np.lib.npyio.NpzFile):  # which is read at once
+            if hasattr(found, "zip"):  # .npz, which is read at once
                 size, right = found.zip.getinfo(f"{name}.npy").file_size / 2**30, f"at most memory, {memory:g} GiB"
                 expect(size <= memory, "values", f"{size:.3g} GiB when unpacked", right)
             else:

@@ -9,7 +9,6 @@ import pandas as pd
 
 from phaselab import curves
 from phaselab.errors import PhaselabError, told
-from phaselab.files import read_text
 from phaselab.results import State, check, folders, read_manifest, remove, seal, writing
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import Model
@@ -48,7 +47,7 @@ def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
             row["running"] += (running := writing(folder))
             if (log := bench.log(stage, model, at)).is_file() and not running:
                 row["failed"] += 1
-                whys[stage.name][f"{read_text(log).splitlines()[0]} ({log})"] += 1
+                whys[stage.name][f"{log.read_text(errors='replace').partition(chr(10))[0]} ({log})"] += 1
             if state.kind != "missing":
                 whys[stage.name][state.why] += 1
     out: list[dict[str, object]] = []

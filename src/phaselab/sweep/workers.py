@@ -39,12 +39,13 @@ def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if begin:
         begin(pipe.send, *setting)
-    while True:
-        function, arguments = pipe.recv()
-        try:
-            pipe.send(("end", function(*arguments), ""))
-        except BaseException as error:  # as text, for not every error can be sent
-            pipe.send(("end", getattr(error, "made", 0), told(error)))
+    with suppress(EOFError, BrokenPipeError):  # without a parent
+        while True:
+            function, arguments = pipe.recv()
+            try:
+                pipe.send(("end", function(*arguments), ""))
+            except BaseException as error:  # as text, for not every error can be sent
+                pipe.send(("end", getattr(error, "made", 0), told(error)))
 
 
 def _end_with_parent() -> None:
