@@ -9,6 +9,7 @@ made than was missing, and nothing else is left. Children are forked: modules ar
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import random
 import re
@@ -40,6 +41,7 @@ def child(work: Callable[[], int]) -> int:
     """Start a process that does some work and whose exit code is what that returns; its number."""
     if pid := os.fork():
         return pid
+    faulthandler.dump_traceback_later(HUNG - 10)
     try:
         code = work()
     except BaseException:
