@@ -480,6 +480,27 @@ def test_copies_outlive_the_originals_and_nothing_is_stale(tmp_path: Path) -> No
     assert pearson(truth.speech["suits_run-03"][:674, None].astype(float), again[6:, :1])[0] > 0.8
 
 
+def test_the_command_copies_and_drops_what_is_read_no_more(tmp_path: Path) -> None:
+    make(tmp_path, ("S01",), ("suits",))
+    study = tmp_path / "mine.yaml"
+    brain = "{name: films, subjects: [S01], titles: [suits]}"
+    study.write_text(f"name: mine\ntitle: Mine\nbrain: {brain}\nmodels: [{{name: m, folder: nowhere}}]\n")
+    cache = ["data", "cache", str(study), "--data", str(tmp_path)]
+    originals = sorted((tmp_path / "ds005531").rglob("*_task-*.mat"))
+    size = sum(path.stat().st_size for path in originals)
+    done = CliRunner().invoke(app, cache)
+    assert done.exit_code == 0, done.output
+    assert "films: 3 files of" in done.output
+    assert "beside their copies" in done.output
+    assert len([*(tmp_path / "cache").rglob("*.npy")]) == 3
+    before = values(films.load(section(), tmp_path), "S01", "suits_run-02")
+    assert size == sum(path.stat().st_size for path in originals)
+    assert "removed" in CliRunner().invoke(app, [*cache, "--drop-originals"]).output
+    assert not any(path.exists() for path in originals)
+    np.testing.assert_array_equal(values(films.load(section(), tmp_path), "S01", "suits_run-02"), before)
+    assert "nothing to copy" in CliRunner().invoke(app, cache).output
+
+
 def test_what_is_not_there_or_not_right_is_named(published: tuple[Path, Truth], tmp_path: Path) -> None:
     with pytest.raises(DataMissing, match=r"--titles suits .*--data DATA .*, and name DATA with --data"):
         films.load(section(), None)

@@ -116,6 +116,7 @@ class brain:  # it is written as a decorator
     stimulus: tuple[str, ...] = ()  # fields on which depends what needs the stimulus alone
     nuisance: tuple[str, ...] = ()  # fields on which depend nuisance regressors alone
     files: Files = lambda *_: {}  # whose bytes decide whether results are current; may raise DataMissing
+    originals: Callable[[Any, Path | None], Sequence[Path]] = lambda *_: ()  # what is read no more once it is copied
     load: Load = field(init=False)
 
     def __post_init__(self) -> None:

@@ -144,7 +144,15 @@ def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
     return {"stimulus": texts, "responses": [*of, section.voxels] if isinstance(section.voxels, Path) else of}
 
 
-@brain("films", FilmsSpec, version=1, stimulus=("titles", "annotation", "rule"), files=files)
+def originals(section: FilmsSpec, data: Path | None) -> list[Path]:
+    """The responses as published, of which there are copies."""
+    films = Films(section, data)
+    pairs = [(subject, run) for subject in films.people for run in films.runs.index]
+    there = [films.path("response", *pair, dropped=films.copy(*pair).exists()) for pair in pairs]
+    return [path for path in there if path.exists()]
+
+
+@brain("films", FilmsSpec, 1, ("titles", "annotation", "rule"), files=files, originals=originals)
 def load(section: FilmsSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
     films, fields = Films(section, data), section.model_dump(mode="json")

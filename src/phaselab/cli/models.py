@@ -206,6 +206,28 @@ def verify_data(
 
 
 @data_app.command()
+def cache(
+    study: StudyArgument,
+    data: DataOption = None,
+    drop: Annotated[
+        bool, typer.Option("--drop-originals", help="Then remove the files that are read no more.")
+    ] = False,
+) -> None:
+    """Copy the voxels that a study reads out of files with whole volumes, where its data have such (films)."""
+    from phaselab.brains import BRAINS, load_brain
+
+    spec = load_study(study).brain
+    load_brain(spec, data)
+    copied = BRAINS[spec.name].originals(spec, data)
+    size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
+    for path in copied if drop else ():
+        path.unlink()
+    say(
+        f"{spec.name}: {size} {'removed' if drop else 'are there beside their copies'}" if copied else "nothing to copy"
+    )
+
+
+@data_app.command()
 def check(study: StudyArgument, data: DataOption = None) -> None:
     """Say by how many seconds the responses of each subject follow what is said, and whether that can be."""
     from phaselab.brains import load_brain
