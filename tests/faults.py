@@ -22,6 +22,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import sklearn.linear_model  # noqa: F401  (this and what is marked below is only imported once for all children)
+import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
+
+import phaselab.behaviour.score
+import phaselab.encoding
+import phaselab.internals.probes
+import phaselab.training.loop  # noqa: F401
 from phaselab import curves
 from phaselab.results import MANIFEST, Store, digest_file, folders, write_table
 from phaselab.stages import Workbench

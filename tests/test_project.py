@@ -16,21 +16,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 806,
-    "book": 634,
-    "brains": 1121,
-    "checkpoints": 797,
-    "cli": 757,
+    "book": 654,
+    "brains": 1132,
+    "checkpoints": 804,
+    "cli": 796,
     "data": 319,
-    "encoding": 1856,
+    "encoding": 1874,
     "features": 420,
     "figures": 982,
     "internals": 597,
     "phases": 1333,
-    "stages": 827,
+    "stages": 858,
     "stimuli": 300,
-    "sweep": 323,
-    "texts": 731,
-    "training": 218,
+    "sweep": 459,
+    "texts": 732,
+    "training": 224,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80
