@@ -8,13 +8,17 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student setup test faults test-browser lint serve clean help
+.PHONY: book student slides setup test faults test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
 
 student: $(READY)  ## the same without the solutions of exercises
 	$(BIN)/phaselab book $(STUDY) --student
+
+slides: $(READY)  ## slides of the sessions, from the built book, in _build/slides
+	rm -rf _build/slides
+	$(BIN)/python book/_ext/slides.py _build/html _build/slides
 
 setup: $(READY)  ## the environment alone, in .venv
 
@@ -45,7 +49,8 @@ lint: $(READY)  ## style, types, layers of imports, unused dependencies; code ce
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(PIPE) '$(BIN)/ruff check --quiet $(CELLS)' notebooks/*.md
-	$(PIPE) '$(BIN)/ruff format --quiet --check $(CELLS)' notebooks/*.md
+	$(PIPE) '$(BIN)/ruff format --quiet --check $(CELLS)' notebooks/*.md notebooks/starters/*.md
+	$(PIPE) '$(BIN)/ruff check --quiet --ignore F401,I001 $(CELLS)' notebooks/starters/*.md
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/deptry src book/_ext
@@ -54,7 +59,7 @@ serve: $(READY)  ## show the built book at http://127.0.0.1:$(PORT)
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 clean:  ## remove the built book and all results; the environment stays
-	rm -rf _build book/executed results
+	rm -rf _build book/executed book/starters results
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16

@@ -174,7 +174,7 @@ def wide(quick: bool, device: str, goals: dict[str, float]) -> list[Row]:
 
 def products(plan: Plan) -> float:
     """Multiplications and additions of a target, in the products of `solve`."""
-    sizes = [plan.U.numel()] + ([plan.F.numel()] if plan.F is not None else [])
+    sizes = [plan.U.numel(), plan.F.numel()]
     for fold in plan.folds:
         steep = [side.steep[1] for side in (fold.z, fold.w) if side.steep is not None]
         parts = [fold.z.matrix, fold.w.matrix, fold.K, fold.numerator, fold.denominator, *steep]

@@ -15,22 +15,22 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
-    "behaviour": 806,
+    "behaviour": 798,
     "book": 654,
-    "brains": 1132,
+    "brains": 1114,
     "checkpoints": 804,
     "cli": 796,
     "data": 319,
-    "encoding": 1874,
-    "features": 420,
+    "encoding": 1743,
+    "features": 390,
     "figures": 982,
-    "internals": 597,
+    "internals": 572,
     "phases": 1333,
     "stages": 858,
-    "stimuli": 300,
+    "stimuli": 293,
     "sweep": 459,
-    "texts": 732,
-    "training": 224,
+    "texts": 706,
+    "training": 205,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80
@@ -65,7 +65,7 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("anchor", "book", "dev", "hub", "tasks").items():
+    for name, line in requirements("anchor", "book", "dev", "hub", "slides", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 

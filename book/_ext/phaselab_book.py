@@ -1,10 +1,13 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Six things, each small:
+Nine things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
 - ``plotly.min.js`` is copied out of the installed plotly package; only pages with a plotly figure load it;
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
+- starter notebooks become pages, whose sources are whole notebooks that carry their self-check with them;
+- the lists of public data sets and training runs are made from what the package knows;
+- the experiments with sliders are loaded where a page has one;
 - scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
 - markup that the theme and docutils get wrong for assistive technology is put right in the finished page;
 - each page has a description for search engines and for those who are sent its address; where the address of the site
@@ -22,6 +25,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import jupytext
+import nbformat
 import plotly
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -36,6 +41,10 @@ logger = logging.getLogger(__name__)
 
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 MODEL_PAGES = "book/executed/models/"
+LISTS = "book/data_and_models"
+#: Starter notebooks, the cell for which their self-check stands, and where they are put as notebooks.
+STARTERS, CHECK, PLACED = "notebooks/starters", "from check import check", "book/starters"
+EXPERIMENT = re.compile(r'class="phaselab-widget" data-widget="([a-z]+)"')
 #: The picture of a page that somebody is sent; characters of a sentence at least, and of a description at most.
 PICTURE, MEANT, SHOWN = "readme.png", 60, 200
 # A space that must not break is written ~ in LaTeX; latex2mathml would print the sign itself.
@@ -84,10 +93,53 @@ def settle(app: Sphinx, config: Config) -> None:
         config.html_baseurl = site.rstrip("/") + "/"
 
 
+def starter(path: Path) -> str:
+    """A starter notebook as .ipynb, with the self-check in it: students have this one file."""
+    notebook = jupytext.read(path)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number}"
+        if cell.source == CHECK:
+            cell.source = (path.parent / "check.py").read_text(encoding="utf-8").rstrip()
+            cell.metadata["tags"] = ["hide-input"]
+    return nbformat.writes(notebook) + "\n"
+
+
+def place_starters(app: Sphinx, config: Config) -> None:
+    """Write the starter notebooks where Sphinx reads them as pages; what is as it was is left alone."""
+    for path in sorted((Path(app.srcdir) / STARTERS).glob("*.md")):
+        to, content = Path(app.srcdir) / PLACED / f"{path.stem}.ipynb", starter(path)
+        if not to.is_file() or to.read_text(encoding="utf-8") != content:
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_text(content, encoding="utf-8")
+
+
 def name_the_model(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the name of the page where a model page says ``@model``."""
     if docname.startswith(MODEL_PAGES):
         source[0] = source[0].replace("@model", docname.removeprefix(MODEL_PAGES))
+
+
+def list_what_is_public(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Put what ``phaselab data list`` and ``models list`` tell where a page says ``@sets`` and ``@families``."""
+    if docname != LISTS:
+        return
+    from phaselab.checkpoints import manifest
+    from phaselab.checkpoints.families import FAMILIES
+    from phaselab.data.sets import SETS, counted
+
+    sets = []
+    for of in SETS.values():
+        facts = {"Licence": of.licence, "Cite": of.citation, "Whole": counted(of.files())}
+        facts |= {"Smallest part": counted(of.select(of.smallest)), "Get it": f"`{of.command()}`", "How": of.how}
+        facts |= {"Not in it": of.left_out}
+        lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
+        sets += [f"### {of.name}", f"{of.about}.", "\n".join(lines)]
+    rows = ["| family | repository | licence | languages | checkpoints |", "|---|---|---|---|---|"]
+    for family in FAMILIES.values():
+        known = len(manifest.listing(family).checkpoints) if family.manifest else "ask the hub"
+        about = family.repository, family.licence, " ".join(family.languages), str(known)
+        rows.append(f"| {family.name} | {' | '.join(about)} |")
+    source[0] = source[0].replace("@sets", "\n\n".join(sets)).replace("@families", "\n".join(rows))
 
 
 def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -99,6 +151,10 @@ def finish_page(app: Sphinx, pagename: str, template: str, context: dict[str, An
     if "plotly-graph-div" in body:
         # Not deferred: the figures' own scripts follow in the page and call Plotly at once.
         app.add_js_file(PLOTLY.name)
+    if shown := EXPERIMENT.findall(body):
+        app.add_css_file("widgets/widgets.css")
+        for name in ("widgets", *shown):
+            app.add_js_file(f"widgets/{name}.js", loading_method="defer")
     context["body"] = mend(body)
     if doctree is not None:
         context["metatags"] = context.get("metatags", "") + "\n".join(tags_of(app, pagename, context, doctree))
@@ -164,7 +220,8 @@ def hide_solutions_in_sources(app: Sphinx, error: Exception | None) -> None:
             notebook = json.loads(path.read_text(encoding="utf-8"))
             for cell in notebook["cells"]:
                 if cell["cell_type"] == "markdown":
-                    cell["source"] = SOLUTION.sub("", "".join(cell["source"]))
+                    cell["source"] = SOLUTION.sub("", "".join(cell["source"])).strip()
+            notebook["cells"] = [cell for cell in notebook["cells"] if cell["source"]]
             path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         elif path.suffix == ".md":
             path.write_text(SOLUTION.sub("", path.read_text(encoding="utf-8")), encoding="utf-8")
@@ -174,7 +231,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("config-inited", settle)
+    app.connect("config-inited", place_starters)
     app.connect("source-read", name_the_model)
+    app.connect("source-read", list_what_is_public)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
     app.connect("build-finished", map_the_site)

@@ -21,7 +21,16 @@ function nameInteractiveFigures() {
   }
 }
 
+// The theme's arrows that open a part of the contents have no name.
+function nameArrows() {
+  for (const arrow of document.querySelectorAll(".bd-sidebar-primary summary")) {
+    const page = arrow.closest("li")?.querySelector("a")?.textContent.trim();
+    arrow.setAttribute("aria-label", `Pages below ${page}`);
+  }
+}
+
 window.addEventListener("load", () => {
+  nameArrows();
   nameInteractiveFigures();
   markScrollingBoxes();
   window.addEventListener("resize", markScrollingBoxes);

@@ -20,9 +20,10 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from phaselab.behaviour import TaskError, digest, library, load_items, score_tasks, scoring
+from phaselab.behaviour import digest, library, load_items, score_tasks, scoring
 from phaselab.behaviour import score as answers
 from phaselab.cli import app
+from phaselab.errors import PhaselabError
 from phaselab.texts.base import Item
 
 # --- Form of answers ----------------------------------------------------------------------------------
@@ -345,7 +346,7 @@ def test_without_examples_of_its_own_a_task_does_not_ask_what_it_shows(tmp_path:
     assert [i.id for i in items] == [f"jmmlu-{i}" for i in range(2, 6)]
     assert all(i.prompt.count("答え: C\n\n") == 2 and "問0?" in i.prompt for i in items)
     for shots in (-1, 6):
-        with pytest.raises(TaskError, match=f"jmmlu.yaml: shots: found {shots}, expected 0 to 5"):
+        with pytest.raises(PhaselabError, match=f"jmmlu.yaml: shots: found {shots}, expected 0 to 5"):
             load_items(library()["jmmlu"], shots=shots, data={"test": tmp_path / "t.jsonl"})
 
 
@@ -419,7 +420,7 @@ def test_reading_a_file_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixt
 
 def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -> None:
     docs = [DOC | {"question": "One\u2028two\x85three?"}, DOC | {"answer": 5}]
-    with pytest.raises(TaskError, match=r"1 of 2 items: .* items 2 \(line 2\)"):
+    with pytest.raises(PhaselabError, match=r"1 of 2 items: .* items 2 \(line 2\)"):
         load_items(_own(tmp_path, docs=docs))
     assert load_items(_own(tmp_path, docs=docs[:1]))[0].prompt == "One\u2028two\x85three?\nAnswer:"
 
@@ -452,7 +453,7 @@ def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -
     ],
 )
 def test_a_bad_file_is_told_with_its_line(old: str, new: str, says: str, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=says):
+    with pytest.raises(PhaselabError, match=says):
         load_items(_own(tmp_path, OWN.replace(old, new, 1)))
 
 
@@ -465,13 +466,13 @@ def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
         DOC,
         DOC | {"choices": ["x"]},
     ]
-    with pytest.raises(TaskError) as told:
+    with pytest.raises(PhaselabError) as told:
         load_items(_own(tmp_path, docs=docs))
     assert "2 of 6 items: doc_to_choice: expected a list of at least two different options" in str(told.value)
     assert "items 2 (line 2), 6 (line 6)" in str(told.value)
     assert "2 of 6 items: doc_to_target: answer outside the options: items 3 (line 3), 4 (line 4)" in str(told.value)
     (tmp_path / "questions.jsonl").write_text(json.dumps(DOC) + "\n{oh", encoding="utf-8")
-    with pytest.raises(TaskError, match=r"questions.jsonl:2: not JSON"):
+    with pytest.raises(PhaselabError, match=r"questions.jsonl:2: not JSON"):
         load_items(tmp_path / "mine.yaml")
     done = CliRunner().invoke(app, ["tasks", "validate", str(tmp_path / "mine.yaml")])
     assert done.exit_code == 2
@@ -521,7 +522,7 @@ def test_functions_of_a_file_from_elsewhere_do_not_run(
     )
     more, said = HOSTILE[how]
     path = _own(tmp_path, text=OWN + more)
-    with pytest.raises(TaskError, match=said):
+    with pytest.raises(PhaselabError, match=said):
         load_items(path)
     outcome = CliRunner().invoke(app, ["tasks", "validate", str(path)])
     assert outcome.exit_code == 2
@@ -545,6 +546,6 @@ def test_templates_cannot_reach_the_interpreter(
     monkeypatch.chdir(tmp_path)
     lines = [line for line in OWN.splitlines() if not line.startswith(f"{field}:")]
     added = f"metadata: {{alone: {json.dumps(template)}}}" if field == "alone" else f"{field}: {json.dumps(template)}"
-    with pytest.raises(TaskError):
+    with pytest.raises(PhaselabError):
         load_items(_own(tmp_path, text="\n".join([*lines, added]) + "\n"))
     assert not (tmp_path / "ran").exists()

@@ -22,7 +22,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from phaselab.behaviour import MEASURES, TaskError, score_tasks
+from phaselab.behaviour import MEASURES, score_tasks
+from phaselab.errors import PhaselabError
 from phaselab.texts.base import Item
 
 WORDS = [f"w{i}" for i in range(30)]
@@ -199,7 +200,7 @@ def test_prompts_longer_than_the_context_are_counted_and_left_out() -> None:
     short, _ = score_tasks(model, _tokenizer(), {"t": items[:6]})
     for measure in MEASURES:
         assert _row(rows, "t", measure) == pytest.approx(_row(short, "t", measure), rel=1e-6)
-    with pytest.raises(TaskError, match="t: no prompt fits the model's context of 32 tokens"):
+    with pytest.raises(PhaselabError, match="t: no prompt fits the model's context of 32 tokens"):
         score_tasks(model, _tokenizer(), {"t": items[6:]})
 
 

@@ -19,12 +19,13 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
-PAGES = sorted((ROOT / "book").glob("*.md"))
+STARTERS = sorted((ROOT / "notebooks" / "starters").glob("*.md"))
+PAGES = sorted(path for part in ("", "sessions", "experiments") for path in (ROOT / "book" / part).glob("*.md"))
 MODEL_PAGE = "11_model_page"
 DIRECTIVE = re.compile(r"^(`{3,}|:{3,})\{(exercise|solution)\}([^\n]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-each_text = pytest.mark.parametrize("path", NOTEBOOKS + PAGES, ids=lambda p: p.stem)
+each_text = pytest.mark.parametrize("path", NOTEBOOKS + STARTERS + PAGES, ids=lambda p: f"{p.parent.name}-{p.stem}")
 
 
 @cache
@@ -34,7 +35,7 @@ def notebook(path: Path) -> NotebookNode:
 
 def prose(path: Path) -> str:
     """The Markdown of a page or notebook."""
-    if path.parent.name != "notebooks":
+    if path in PAGES:
         return path.read_text(encoding="utf-8")
     cells = [cell for cell in notebook(path).cells if cell.cell_type == "markdown"]
     captions = [str(figure.get("caption", "")) for _, figure, _ in figures(path)]
@@ -63,9 +64,12 @@ def terms() -> set[str]:
 def test_every_page_is_in_the_contents_and_every_entry_is_a_page() -> None:
     contents = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     chapters = [chapter for part in contents["parts"] for chapter in part["chapters"]]
+    for chapter in chapters:  # those of a section come after it
+        chapters += chapter.get("sections", ())
     entries = [contents["root"], *(chapter["file"] for chapter in chapters if "file" in chapter)]
     globs = [chapter["glob"] for chapter in chapters if "glob" in chapter]
-    pages = [f"book/{path.stem}" for path in PAGES]
+    pages = [path.relative_to(ROOT).with_suffix("").as_posix() for path in PAGES]
+    pages += [f"book/starters/{path.stem}" for path in STARTERS]
     executed = [f"book/executed/{path.stem}" for path in NOTEBOOKS if path.stem != MODEL_PAGE]
     assert sorted(entries) == sorted(pages + executed)
     assert globs == ["book/executed/models/*"]
@@ -109,7 +113,7 @@ def test_figures_have_name_caption_and_alternative_text(path: Path) -> None:
 
 def test_names_of_figures_and_exercises_are_unique() -> None:
     names = [figure.get("name") for path in NOTEBOOKS for _, figure, _ in figures(path)]
-    for path in NOTEBOOKS + PAGES:
+    for path in NOTEBOOKS + STARTERS + PAGES:
         names += re.findall(r"^:label:\s*(\S+)", prose(path), re.M)
         names += re.findall(r"^\(([\w@-]+)\)=$", prose(path), re.M)
     assert [name for name, times in Counter(names).items() if times > 1] == []
@@ -261,6 +265,137 @@ def test_extension_in_the_students_build(tmp_path: Path, monkeypatch: pytest.Mon
     assert "1 + 1" not in cell
     assert "Question." in cell
     assert "Closing words" in cell
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The pages for teaching, as students get them: sessions, experiments and starter notebooks."""
+    from io import StringIO
+    from shutil import copytree
+
+    from sphinx.application import Sphinx
+    from sphinx.util.docutils import docutils_namespace
+
+    folder = tmp_path_factory.mktemp("student")
+    for part in ("book/sessions", "book/experiments", "notebooks/starters", "book/assets"):
+        copytree(ROOT / part, folder / "source" / part)
+    (folder / "source" / "index.md").write_text("# Pages\n\n```{toctree}\n:glob:\nbook/*/*\n```\n")
+    settings = {
+        "extensions": ["myst_nb", "sphinx_exercise", "phaselab_book"],
+        "html_theme": "basic",
+        "html_sourcelink_suffix": "",
+        "html_math_renderer": "mathml",
+        "html_static_path": ["book/assets"],
+        "hide_solutions": True,
+        "myst_enable_extensions": ["dollarmath"],
+        "nb_execution_mode": "off",
+        "exclude_patterns": ["notebooks"],
+    }
+    places = folder / "source", None, folder / "out", folder / "trees"
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    with docutils_namespace():  # of references to other pages there are warnings
+        Sphinx(*map(lambda p: p and str(p), places), "html", settings, status=None, warning=StringIO()).build()
+    sys.path.remove(str(ROOT / "book" / "_ext"))
+    return folder / "out"
+
+
+def test_no_solution_is_in_the_pages_sources_or_search_of_students(student: Path) -> None:
+    from sphinx.search.en import SearchEnglish
+
+    sources = [path for path in STARTERS + PAGES if path.parent.name in ("starters", "sessions", "experiments")]
+    solutions = {body for path in sources for _, kind, _, body in DIRECTIVE.findall(prose(path)) if kind == "solution"}
+    assert len(solutions) > 40
+    files = [path for path in student.rglob("*") if path.suffix in (".html", ".ipynb", ".md", ".txt", ".js")]
+    assert len([path for path in files if path.suffix == ".ipynb"]) == 8
+
+    def plain(text: str) -> str:
+        text = re.sub(r"\{\w+(?::\w)?\}`([^`<]*)(?:<[^>`]*>)?`|<[a-zA-Z/!][^>]*>", r"\1", text.replace("\\n", " "))
+        return " ".join(re.findall(r"\w+", unescape(text)))
+
+    told = (STARTERS[0].parent / "check.py").read_text("utf-8")  # in each of them
+    told += "\n".join(DIRECTIVE.sub(keep_exercise, path.read_text("utf-8")) for path in sources)
+    elsewhere = plain(told)
+    shown = {path: plain(path.read_text("utf-8")) for path in files}
+    phrases = [(body, phrase) for body in solutions for phrase in map(plain, body.splitlines()) if len(phrase) > 14]
+    phrases = [(body, phrase) for body, phrase in phrases if phrase not in elsewhere]
+    assert len({body for body, _ in phrases}) == len(solutions)  # each has a line by which it would be known
+    assert [(path.name, phrase) for path, text in shown.items() for _, phrase in phrases if phrase in text] == []
+    # Search knows stems of single words: none that only solutions have.
+    language = SearchEnglish({})
+    others = {language.stem(word.lower()) for word in re.findall(r"\w+", told)}
+    own = {language.stem(word.lower()) for body in solutions for word in re.findall(r"[a-z]{4,}", plain(body))} - others
+    index = (student / "searchindex.js").read_text("utf-8")
+    known = set(json.loads(re.sub(r"^Search\.setIndex\(|\)\s*$", "", index))["terms"])
+    assert "leakag" in known
+    assert len(own) > 50
+    assert own & known == set()
+
+
+def keep_exercise(block: re.Match[str]) -> str:
+    """A directive of an exercise as it stands, and nothing of a solution."""
+    return block[0] if block[2] == "exercise" else ""
+
+
+def test_sessions_have_all_their_parts_and_90_minutes() -> None:
+    pages = [path for path in PAGES if path.parent.name == "sessions"]
+    assert len(pages) == len(STARTERS) == 8
+    for number, path in enumerate(pages, 1):
+        text = prose(path)
+        heads = ["Objectives", "Prerequisites", "Plan", "Reading", "Discussion", "Rubric"]
+        assert re.findall(r"^## (\w+)$", text, re.M) == heads
+        spans = [tuple(map(int, span)) for span in re.findall(r"^\| (\d+)–(\d+) \|", text, re.M)]
+        assert [low for low, _ in spans] == [0, *(high for _, high in spans[:-1])]
+        assert spans[-1][1] == 90
+        assert f"(session-{number})=" in text
+        assert text.count(f"{{ref}}`starter-{number}`") >= 2
+        counted = re.search(rf"\{{ref\}}`starter-{number}` \((\d) exercises", text)
+        assert counted
+        assert int(counted[1]) == len(re.findall(r"\{exercise\}", prose(STARTERS[number - 1])))
+        assert len(re.findall(r"\{cite:t\}", text.partition("## Reading")[2].partition("## ")[0])) >= 2
+        assert re.search(r"^\| criterion \| not yet \| good \| very good \|$", text, re.M)
+
+
+def test_pages_with_sliders_load_them_and_others_do_not(student: Path) -> None:
+    loaded = {path: "widgets/widgets.js" in path.read_text("utf-8") for path in (student / "book").rglob("*.html")}
+    assert sorted(path.stem for path, has in loaded.items() if has) == [
+        "alpha",
+        "changes",
+        "delays",
+        "emergence",
+        "folds",
+    ]
+    for path in (path for path, has in loaded.items() if has):
+        wanted = f'src="../../_static/widgets/{path.stem}.js'
+        assert wanted in path.read_text("utf-8")
+        assert (student / "_static" / "widgets" / f"{path.stem}.js").is_file()
+
+
+def test_a_starter_for_students_is_one_whole_notebook(student: Path) -> None:
+    offered = json.loads((student / "_sources" / "book" / "starters" / "session_3.ipynb").read_text("utf-8"))
+    sources = ["".join(cell["source"]) for cell in offered["cells"]]
+    assert all(sources)  # no cell is left empty by a solution that was taken out
+    assert sum(source.startswith("share = ...") for source in sources) == 1
+    assert any("def check(answer, *demands, why):" in source for source in sources)
+    assert not any("from check import" in source for source in sources)
+
+
+def test_the_lists_of_public_data_and_models_are_those_of_the_commands() -> None:
+    from types import SimpleNamespace
+
+    from phaselab.checkpoints.families import FAMILIES
+    from phaselab.data.sets import SETS
+
+    sys.path.insert(0, str(ROOT / "book" / "_ext"))
+    from phaselab_book import list_what_is_public
+
+    sys.path.remove(str(ROOT / "book" / "_ext"))
+    source = [(ROOT / "book" / "data_and_models.md").read_text("utf-8")]
+    list_what_is_public(SimpleNamespace(), "book/data_and_models", source)
+    assert "@" not in source[0]
+    assert all(f"### {of.name}\n\n{of.about}.\n\n- Licence: {of.licence}" in source[0] for of in SETS.values())
+    assert all(
+        f"| {family.name} | {family.repository} | {family.licence} |" in source[0] for family in FAMILIES.values()
+    )
 
 
 def test_a_page_says_what_it_is_about_and_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

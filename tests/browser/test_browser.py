@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 BOOK = Path(os.environ.get("PHASELAB_BOOK") or ROOT / "_build" / "html").resolve()
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
 #: axe's rules that colours can break: only these are run again in the dark.
@@ -92,27 +82,12 @@ class Visit:
     overflow: list[str] = field(default_factory=list)
 
 
-def absent(why: str) -> None:
-    """Skip, or fail where the browser tests are required."""
-    if os.environ.get("PHASELAB_REQUIRE_BROWSER") == "1":
-        pytest.fail(why)
-    pytest.skip(why)
-
-
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A running Chromium."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = os.environ.get("PHASELAB_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if not path:
-        absent(f"no browser: found none of {', '.join(names)}; name one with PHASELAB_CHROMIUM")
+def chromium(launched: Any, absent: Callable[[str], None]) -> Any:
+    """A running Chromium, where there is a book to open."""
     if not (BOOK / "index.html").is_file():
         absent(f"no book: found no {BOOK / 'index.html'}; run make book, or name one with PHASELAB_BOOK")
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
+    return launched
 
 
 def pages() -> dict[str, Path]:

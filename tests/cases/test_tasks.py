@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from phaselab.behaviour import TaskError, library, load_items, score_tasks, scoring
+from phaselab.behaviour import library, load_items, score_tasks, scoring
+from phaselab.errors import PhaselabError
 from phaselab.study import Training
 from phaselab.texts import source
 from phaselab.texts.base import Item
@@ -89,7 +90,7 @@ def test_options_whose_tokens_merge_with_the_prompt_have_their_own() -> None:
 def test_options_that_a_tokenizer_drops_are_refused_with_the_item(options: tuple[str, ...], says: str) -> None:
     tokenizer = _characters(LETTERS + " .,:;?!'\n3", eos_token="<|end|>")
     items = [Item(f"q{i}", f"{'so ' * i}How many? Answer:", options, 0, "", "en") for i in range(2)]
-    with pytest.raises(TaskError, match=rf"t: 2 of 2 items: {says}.*: items q0, q1"):
+    with pytest.raises(PhaselabError, match=rf"t: 2 of 2 items: {says}.*: items q0, q1"):
         score_tasks(_network(), tokenizer, {"t": items})
 
 
@@ -97,7 +98,7 @@ def test_an_option_that_is_the_unknown_token_alone_is_refused() -> None:
     raw = Tokenizer(models.WordLevel({"<unk>": 0, "Answer": 1, ":": 2, "cat": 3}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
-    with pytest.raises(TaskError, match="t: 1 of 1 items: an option without tokens of its own"):
+    with pytest.raises(PhaselabError, match="t: 1 of 1 items: an option without tokens of its own"):
         score_tasks(_network(), tokenizer, {"t": [Item("q", "Answer:", ("cat", "dog"), 0, "", "en")]})
 
 
@@ -155,7 +156,7 @@ def test_slow_tokenizers_score() -> None:
 
 def test_a_vocabulary_larger_than_the_embedding_is_said() -> None:
     items = [Item("a", "Is it?\nAnswer:", ("yes", "no"), 0, "", "en")]
-    with pytest.raises(TaskError, match="t: 1 of 1 items: tokens beyond the 20 that the network has: items a"):
+    with pytest.raises(PhaselabError, match="t: 1 of 1 items: tokens beyond the 20 that the network has: items a"):
         score_tasks(_network(vocabulary=20), _bytes(), {"t": items})
 
 
@@ -300,9 +301,9 @@ def test_a_text_among_the_options_is_that_option(target: str, choices: list[str]
 
 def test_a_number_that_could_be_an_option_is_refused_with_both_readings(tmp_path: Path) -> None:
     docs = [_doc(2, DIGITS), _doc(3, DIGITS)]
-    with pytest.raises(TaskError, match=r"items 1 \(line 1\), 2 \(line 2\); .*mine.jsonl:1: found 2: '2' .*'3'"):
+    with pytest.raises(PhaselabError, match=r"items 1 \(line 1\), 2 \(line 2\); .*mine.jsonl:1: found 2: '2' .*'3'"):
         load_items(_task(tmp_path, docs))
-    with pytest.raises(TaskError, match="found 2: '2' by its text, '3' by its number"):
+    with pytest.raises(PhaselabError, match="found 2: '2' by its text, '3' by its number"):
         load_items(tmp_path / "mine.yaml", permute=True)
     assert load_items(_task(tmp_path, [_doc(1969, [1959, 1969])]))[0].answer == 1  # no number of an option
 
@@ -316,14 +317,14 @@ def test_a_number_that_could_be_an_option_is_refused_with_both_readings(tmp_path
     ],
 )
 def test_what_is_not_there_is_no_text(doc: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=said):
+    with pytest.raises(PhaselabError, match=said):
         load_items(_task(tmp_path, [_doc(0) | doc]))
 
 
 def test_answers_counted_from_one_are_said(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="mine.yaml: answer 0 never occurs in 6 items"):
         load_items(_task(tmp_path, [_doc(1 + i % 3) for i in range(6)]))
-    with pytest.raises(TaskError, match=r"items 1 \(line 1\); .*mine.jsonl:1: found 4 \(counted from 1\?\)"):
+    with pytest.raises(PhaselabError, match=r"items 1 \(line 1\); .*mine.jsonl:1: found 4 \(counted from 1\?\)"):
         load_items(_task(tmp_path, [_doc(4), _doc(1)]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -357,16 +358,16 @@ def test_marks_separators_and_encodings_do_not_matter(encoding: str, newline: st
     ],
 )
 def test_bad_data_are_told_with_file_and_line(docs: Any, says: str, tmp_path: Path) -> None:
-    with pytest.raises(TaskError, match=says):
+    with pytest.raises(PhaselabError, match=says):
         load_items(_task(tmp_path, docs))
 
 
 def test_data_without_the_split_that_is_asked_are_said(tmp_path: Path) -> None:
     path = _task(tmp_path, [_doc(0)])
-    with pytest.raises(TaskError, match=r"data: found tset, expected split 'test', which is asked"):
+    with pytest.raises(PhaselabError, match=r"data: found tset, expected split 'test', which is asked"):
         load_items(path, data={"tset": tmp_path / "mine.jsonl"})
     bare = TASK.replace("dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}\n", "")
-    with pytest.raises(TaskError, match=r"data: found none, expected split 'test', which is asked"):
+    with pytest.raises(PhaselabError, match=r"data: found none, expected split 'test', which is asked"):
         load_items(_task(tmp_path, [_doc(0)], text=bare))
 
 
@@ -391,7 +392,7 @@ def test_what_can_be_asked_without_its_options(tmp_path: Path) -> None:
     docs = [_doc(0, ["cat", "dog"], question="Which, cat or dog?")]  # listed in the question itself
     assert load_items(_task(tmp_path, docs))[0].question == ""
     assert load_items(_task(tmp_path, [_doc(0, ["+", "-"])]))[0].question == "Which?\nAnswer:"
-    with pytest.raises(TaskError, match="'qestion' is undefined"):
+    with pytest.raises(PhaselabError, match="'qestion' is undefined"):
         load_items(_task(tmp_path, [_doc(1)], text=TASK + 'metadata: {{alone: "{{{{qestion}}}}"}}\n'))
     docs = [_doc(0, ["cat", "cat"])]  # letters that say the same
     assert load_items(_task(tmp_path, docs, choice=letters, text=LETTERED))[0].question == ""

@@ -518,7 +518,7 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--runs", "nix.csv"), "nix.csv: cannot be read: No such file"),
         (("--runs", "X.npy"), "X.npy: found no table that can be read (it ends"),
         (("--out", "scores.xlsx"), "out: found scores.xlsx, expected a .parquet or .csv"),
-        (("--out", "X.npy/scores.csv"), "out: found X.npy/scores.csv"),
+        (("--out", "X.npy/scores.csv"), "X.npy/scores.csv: cannot be written"),
         (("--out", "folder.csv"), "out: found folder.csv"),
         (("--out", "runs.csv", "--runs", "runs.csv"), "out: found runs.csv, expected"),
         (("--out", "/proc/scores.csv"), "/proc/scores.csv"),

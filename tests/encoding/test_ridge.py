@@ -283,8 +283,8 @@ def test_a_plan_holds_no_more_than_it_says():
     for dtype in ("float32", "float64"):
         plan = Plan(X, splits, ALPHAS, X_test, dtype=dtype)
         storages = {}
-        sides = [vars(side) for fold in plan.folds for side in (fold.z, fold.w)]
-        for holder in (vars(plan), *map(vars, plan.folds), *sides):
+        sides = [side._asdict() for fold in plan.folds for side in (fold.z, fold.w)]
+        for holder in (vars(plan), *(fold._asdict() for fold in plan.folds), *sides):
             for value in holder.values():
                 if isinstance(value, torch.Tensor):
                     storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
@@ -400,7 +400,7 @@ PLAN = Plan(X, Splits(8, tuple(FOLDS)), ALPHAS)
 BAD = {
     "X: found 7 samples, expected 8": lambda: Plan(X[:7], Splits(8, tuple(FOLDS)), ALPHAS),
     "Y: found 7 samples, expected 8 as in X": lambda: fit_score(X, Y[:7], X, Y, ALPHAS, FOLDS),
-    "Y_test: found 2 targets, expected 3": lambda: fit_score(X, Y, X, Y[:, :2], ALPHAS, FOLDS),
+    "Y_test: found shape .8, 2., expected .*3 targets as in Y": lambda: fit_score(X, Y, X, Y[:, :2], ALPHAS, FOLDS),
     "X_test: found 7 samples, expected 8": lambda: fit_score(X, Y, X[:7], Y, ALPHAS, FOLDS),
     "X_test: found 1 features, expected 2": lambda: fit_score(X, Y, X[:, :1], Y, ALPHAS, FOLDS),
     "X: found 1 NaN or infinite values": lambda: fit_score(

@@ -29,8 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder that stands for ``measures/`` too; what is registered meanwhile is forgotten afterwards."""
     registry.versions()
     monkeypatch.setattr(measures, "__path__", [*measures.__path__, str(tmp_path)])
-    for name in ("MEASURES", "PARTS"):
-        monkeypatch.setattr(registry, name, dict(getattr(registry, name)))
+    monkeypatch.setattr(registry, "MEASURES", dict(registry.MEASURES))
     before = set(sys.modules)
     yield tmp_path
     for name in {name for name in set(sys.modules) - before if name.startswith(measures.__name__)}:
@@ -56,7 +55,7 @@ def test_a_file_in_the_folder_is_all_that_a_measure_takes(folder: Path) -> None:
 def test_measures_share_parts_which_are_computed_once(folder: Path) -> None:
     calls = []
 
-    @registry.part
+    @registry.measure(version=0)
     def doubled(centred: np.ndarray) -> np.ndarray:
         calls.append(len(centred))
         return 2 * centred

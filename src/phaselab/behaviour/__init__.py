@@ -1,6 +1,6 @@
 """Behaviour: multiple-choice tasks in files of lm-evaluation-harness, scored as it scores them."""
 
 from phaselab.behaviour.files import digest, library, load_items
-from phaselab.behaviour.score import GENERATED, MEASURES, TaskError, score_tasks
+from phaselab.behaviour.score import GENERATED, MEASURES, score_tasks
 
-__all__ = ["GENERATED", "MEASURES", "TaskError", "digest", "library", "load_items", "score_tasks"]
+__all__ = ["GENERATED", "MEASURES", "digest", "library", "load_items", "score_tasks"]

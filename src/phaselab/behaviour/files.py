@@ -30,8 +30,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from phaselab.behaviour.score import TaskError, refuse
-from phaselab.errors import expect
+from phaselab.behaviour.score import refuse
+from phaselab.errors import PhaselabError, expect
 from phaselab.files import Loader, home, parse_yaml, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
@@ -54,7 +54,7 @@ def digest(path: Path, data: Data) -> str:
     """Digest of what the items of a task file depend on: the file, what it includes, local data (a hub's by name)."""
     task = read(path)
     for split, given in data.items():
-        expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one", TaskError)
+        expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one")
     local = [Path(p) for p in data.values()] or [p for p in task.data_files.values() if p.is_file()]
     return digest_of([zlib.crc32(p.read_bytes()) for p in [*task.files, *local]])
 
@@ -68,7 +68,7 @@ def load_items(
     data: Data | None = None,
     trust: bool = False,
 ) -> list[Item]:
-    """The items of a task file; TaskError names the file, the line and the harness's rule, or bad items and their rule.
+    """The items of a task file; errors name the file, the line and the harness's rule, or bad items and their rule.
 
     n : so many of them, drawn with `seed`; all of them for None or when there are no more.
     shots : examples, 0 to 5: the first of the file's ``fewshot_split``, or else questions, which are then not asked.
@@ -82,8 +82,8 @@ def load_items(
     own = all(Path(__file__).with_name("library") in part.resolve().parents for part in file.files)
     for name in (name for name, value in file.fields.items() if not (trust or own) and _functions(value)):
         code, safe = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
-        expect(False, f"{file.at.get(name, path)}: {name}", f"{code}, which is code that would run", safe, TaskError)
-    expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5", TaskError)
+        expect(False, f"{file.at.get(name, path)}: {name}", f"{code}, which is code that would run", safe)
+    expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5")
     items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
     # The progress bars of data sets have no switch of their own.
     silence = contextlib.redirect_stderr(io.StringIO())
@@ -109,14 +109,14 @@ def load_items(
                     line = f" (line {place.rpartition(':')[2]})" if ":" in place else ""
                     bad.setdefault(rule, []).append(f"{i + 1}{line}")
                     first.setdefault(rule, f"{place}: found {found}")
-    except TaskError:
+    except PhaselabError:
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:500]
         where = next((file.at[name] for name in file.fields if name in said), f"{path}")  # the field that it is about
-        raise TaskError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
+        raise PhaselabError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
     refuse(f"{path}", bad, len(chosen), first)
-    expect(items, f"{path}", f"no items in split {file.split!r}", "at least one", TaskError)
+    expect(items, f"{path}", f"no items in split {file.split!r}", "at least one")
     if len({*counted}) > 1 and min(counted) > 0:
         told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0, not from 1"
         warnings.warn(f"{path}: {told}: the right options may be those before", stacklevel=2)
@@ -176,16 +176,16 @@ _Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 
 def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
-    """A YAML file and those that it includes; raises TaskError with the line at which one cannot be read."""
+    """A YAML file and those that it includes; an error has the line at which one cannot be read."""
     path = home(path)
-    expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness", TaskError)
-    expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files", TaskError)
-    content, lines = parse_yaml(read_text(path, TaskError), path, TaskError, _Loader)
-    expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields", TaskError)
+    expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness")
+    expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files")
+    content, lines = parse_yaml(read_text(path), path, loader=_Loader)
+    expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields")
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
     for name in included if isinstance(included, list) else [included]:
-        expect(isinstance(name, str), f"{path}: include", repr(name), "the name of a file", TaskError)
+        expect(isinstance(name, str), f"{path}: include", repr(name), "the name of a file")
         inner = read(path.parent / name, (*seen, path.resolve()))
         found.fields.update(inner.fields)
         found.at.update(inner.at)
@@ -218,7 +218,7 @@ def _check_fields(file: TaskFile) -> None:
             wrong[name] = f"not a template of Jinja: {error.message}"
     if wrong:
         told = (f"{file.at.get(name, f'{file.path}:1')}: {name}: {said}" for name, said in wrong.items())
-        raise TaskError("\n  ".join(told))
+        raise PhaselabError("\n  ".join(told))
 
 
 def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[str]]:
@@ -236,7 +236,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     where = f"{file.path}" if data else file.at.get("dataset_kwargs", f"{file.path}")
     elsewhere = (file.fields.get("dataset_kwargs") or {}).get("data_files") or file.fields["dataset_path"] != "json"
     asked = file.split in files or (elsewhere and not files)
-    expect(asked, f"{where}: data", ", ".join(files) or "none", f"split {file.split!r}, which is asked", TaskError)
+    expect(asked, f"{where}: data", ", ".join(files) or "none", f"split {file.split!r}, which is asked")
     docs = {split: _docs(path, f"{where}: data of split {split!r}") for split, path in files.items()}
     if files:
         data_files = {split: str(folder / f"{number}.jsonl") for number, split in enumerate(files)}
@@ -246,7 +246,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
         config |= {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": kwargs}
         # Examples that nobody asks for need not be there.
         if (own := file.fields.get("fewshot_split")) and own not in files:
-            expect(not shots, f"{file.path}: data", f"splits {', '.join(files)}", f"{own!r} for examples", TaskError)
+            expect(not shots, f"{file.path}: data", f"splits {', '.join(files)}", f"{own!r} for examples")
             config["fewshot_split"] = None
     (folder / "task.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     manager = TaskManager(include_path=str(folder), include_defaults=False)
@@ -260,9 +260,9 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
 
 
 def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
-    """Place (file and line, or number in an array) -> item of JSON lines or an array; TaskError names a wrong one."""
-    expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array", TaskError)
-    text = read_text(path, TaskError)
+    """Place (file and line, or number in an array) -> item of JSON lines or an array; an error names a wrong one."""
+    expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array")
+    text = read_text(path)
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]
@@ -271,15 +271,15 @@ def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
         try:
             read = json.loads(line)
         except json.JSONDecodeError as error:
-            raise TaskError(f"{path}:{number + error.lineno - 1}: not JSON: {error.msg}") from error
+            raise PhaselabError(f"{path}:{number + error.lineno - 1}: not JSON: {error.msg}") from error
         docs |= {f"{path}, item {i}": doc for i, doc in enumerate(read, 1)} if array else {f"{path}:{number}": read}
-    expect(docs, f"{path}", "no items", "an object a line", TaskError)
+    expect(docs, f"{path}", "no items", "an object a line")
     for place, doc in docs.items():
-        expect(isinstance(doc, dict), place, type(doc).__name__, "an object a line", TaskError)
+        expect(isinstance(doc, dict), place, type(doc).__name__, "an object a line")
         for column, value in doc.items():
             kind = "number" if type(value) in (int, float) else type(value).__name__
             before, of = kinds.setdefault(column, (kind, place)) if value is not None else (kind, place)
-            expect(kind == before, f"{place}: {column}", f"a {kind} ({value!r:.80})", f"a {before} as {of}", TaskError)
+            expect(kind == before, f"{place}: {column}", f"a {kind} ({value!r:.80})", f"a {before} as {of}")
     return docs
 
 
@@ -287,8 +287,7 @@ def _permuted(file: TaskFile, doc: dict[str, Any], right: int, seed: int, index:
     """The item with its choices in another order, which depends on `seed` and `index` alone, and the right one's."""
     choices: Any = doc.get("choices")
     numbered = isinstance(choices, list) and type(doc.get("answer")) is int and doc["answer"] == right
-    found, expected = f"columns {', '.join(doc)}", "choices (a list) and answer (a number) too"
-    expect(numbered, f"{file.path}: permute", found, expected, TaskError)
+    expect(numbered, f"{file.path}: permute", f"columns {', '.join(doc)}", "choices (a list), answer (a number) too")
     order = np.random.default_rng([seed, 23, index]).permutation(len(choices)).tolist()
     return doc | {"choices": [choices[i] for i in order], "answer": order.index(right)}, order.index(right)
 

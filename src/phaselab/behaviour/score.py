@@ -30,18 +30,14 @@ _LETTER = re.compile(rf"(?<![A-Za-z0-9])(?:{_A}|[B-Z])(?![A-Za-z0-9'’])")
 Scores = list[tuple[float, bool]] | None
 
 
-class TaskError(PhaselabError):
-    """A task that cannot be scored; the message names the file and line, or the task and the items."""
-
-
 def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping[str, str] | None = None) -> None:
-    """TaskError if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
+    """Raises if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
     told = []
     for rule, items in bad.items():
         named = ", ".join(items[:5]) + " ..." * (len(items) > 5)
         told.append(f"{len(items)} of {of} items: {rule}: items {named}" + (f"; {first[rule]}" if first else ""))
     if told:
-        raise TaskError(f"{where}: {'; '.join(told)}")
+        raise PhaselabError(f"{where}: {'; '.join(told)}")
 
 
 def score_tasks(
@@ -49,8 +45,8 @@ def score_tasks(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a model in memory on multiple-choice items, task -> items; ``scoring.requests`` tells what is encoded.
 
-    `generate`: task -> tokens of a greedy answer, up to the end of its line. TaskError for a task none of whose items
-    fits, and for items whose options have no tokens of their own. Gives two tables:
+    `generate`: task -> tokens of a greedy answer, up to the end of its line. Refuses a task none of whose items fits,
+    and items whose options have no tokens of their own. Gives two tables:
 
     rows : one row per task and measure: mean over items, and standard error (NaN for a single item). Measures:
 
@@ -87,7 +83,7 @@ def score_tasks(
     for task in items:
         faults = [(item.id, r.fault) for (of, item), r in zip(listed, encoded, strict=False) if of == task]
         if all(fault.startswith(scoring.LONG) for _, fault in faults):
-            raise TaskError(f"{task}: no prompt fits{faults[0][1].removeprefix(scoring.LONG) if faults else ''}")
+            raise PhaselabError(f"{task}: no prompt fits{faults[0][1].removeprefix(scoring.LONG) if faults else ''}")
         wrong = [(name, fault) for name, fault in faults if fault and not fault.startswith(scoring.LONG)]
         refuse(task, {fault: [name for name, of in wrong if of == fault] for _, fault in wrong}, len(faults))
     usable = [None if request.fault else request for request in encoded]
@@ -96,8 +92,7 @@ def score_tasks(
     requests = list(dict.fromkeys(filter(None, usable)))
     scores: dict[Any, Any] = dict(zip(requests, scoring.score(model, requests, batch_size), strict=True))
     generated = {k: (r.prompt, n) for k, (r, (*_, n)) in enumerate(zip(usable, pairs, strict=True)) if r and n}
-    if generated:
-        expect(model.can_generate(), "generate", type(model).__name__, "a network that can generate", TaskError)
+    expect(not generated or model.can_generate(), "generate", type(model).__name__, "a network that can generate")
     said = scoring.continuations(model, tokenizer, list(generated.values()), batch_size)
     answered = dict(zip(generated, said, strict=True))
     outcomes = []

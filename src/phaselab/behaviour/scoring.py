@@ -8,13 +8,14 @@ continues them has one. A network whose cache is a state (Mamba, RWKV) or ends a
 import inspect
 import sys
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from phaselab.features import context_of
+from phaselab.features import context_of, opening
 
 #: A shared beginning shorter than this costs more in bookkeeping than it saves.
 SHARED = 16
@@ -40,10 +41,8 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
     if not asked:
         return []
     texts = [text for prompt, options, _ in asked for text in (prompt.rstrip(), *(f"{prompt} {o}" for o in options))]
-    space, *encoded = _encoded(tokenizer, [" ", *texts])
-    special = tokenizer(texts[0], verbose=False)["input_ids"]
-    plain, each, found = encoded[0], iter(encoded), []
-    begin = special[: next((k for k in range(len(special)) if special[k : k + len(plain)] == plain), 0)]
+    begin, (space, *encoded) = opening(tokenizer, texts, keep=True), _encoded(tokenizer, [" ", *texts])
+    each, found = iter(encoded), list[Request]()
     size, room = len(model.get_input_embeddings().weight), context_of(model) or sys.maxsize
     for prompt, options, tokens in asked:
         own, *both = (next(each) for _ in range(1 + len(options)))
@@ -161,13 +160,12 @@ def _places(model: Any, start: int, lengths: np.ndarray, owner: np.ndarray, n: i
 
 def _begin(model: Any, rows: list[Request]) -> tuple[int, Any]:
     """How many tokens all prompts begin with, and their cache for each row; (0, None) where not worth it."""
-    least, greatest = min(r.prompt for r in rows), max(r.prompt for r in rows)
-    # What the first and the last in order of their tokens share, all between them share too.
-    length = next((i for i, (a, b) in enumerate(zip(least, greatest, strict=False)) if a != b), len(least))
-    length = min(length, min(len(r.prompt) for r in rows) - 1)
+    prompts = [r.prompt for r in rows]
+    alike = takewhile(lambda tokens: len({*tokens}) == 1, zip(*prompts, strict=False))
+    length = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
     if length < SHARED or len(rows) == 1:
         return 0, None
-    ids = torch.tensor([rows[0].prompt[:length]], device=model.device)
+    ids = torch.tensor([prompts[0][:length]], device=model.device)
     cache = model.base_model(input_ids=ids, use_cache=True).past_key_values
     cache.batch_repeat_interleave(len(rows))
     return length, cache

@@ -25,7 +25,7 @@ import pandas as pd
 from pydantic import Field
 
 from phaselab.brains.base import BrainData, Group, brain
-from phaselab.brains.signal import drift_basis, group_ceiling, inter_subject_correlation, regress_out, standardise
+from phaselab.brains.signal import drift_basis, group_ceiling, regress_out, standardise
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import read_text
@@ -99,7 +99,7 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
     responses, left_out = read_responses(paths["responses"])
     n = section.subjects or len(responses)
     expect(n <= len(responses), "brain.subjects", n, f"at most {len(responses)} (usable ones)")
-    isc, ceiling = inter_subject_correlation(responses).mean(axis=0), group_ceiling(responses)
+    isc, ceiling = group_ceiling(responses)
     uncorrelated = f"responses that do not correlate between subjects in {', '.join(np.array(ROIS)[ceiling == 0])}"
     expect(ceiling.all(), str(paths["responses"][0].parent), uncorrelated, "a shared response, which gives a ceiling")
     used, run = tuple(responses)[:n], read_stimulus(paths["stimulus"][0])

@@ -14,10 +14,7 @@ FOLLOWING, LONGEST, COLUMNS = 0.05, 12.0, 4096
 
 
 def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
-    """Constant and slow cosines (discrete cosine transform II) of `cutoff` seconds and longer, orthonormal.
-
-    (n_trs, 1 + floor(2 * n_trs * tr / cutoff)); a cutoff of 128 s is the field's habit.
-    """
+    """Constant and slow cosines (discrete cosine transform II) of `cutoff` s and longer, orthonormal; (n_trs, k)."""
     times, orders = (np.arange(n_trs) + 0.5) / n_trs, np.arange(int(2 * n_trs * tr / cutoff) + 1)
     basis = np.cos(np.pi * times[:, None] * orders)
     return np.asarray(basis / np.linalg.norm(basis, axis=0))
@@ -34,35 +31,30 @@ def standardise(series: np.ndarray) -> np.ndarray:
     return np.asarray(centred / centred.std(axis=0), dtype=np.float32)
 
 
-def inter_subject_correlation(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Leave-one-out correlation of each subject (n_trs, n_voxels) with the others' mean; (n_subjects, n_voxels)."""
-    stack = _stack(responses)
-    others = (stack.sum(axis=0) - stack) / (len(stack) - 1)
-    others = others - others.mean(axis=1, keepdims=True)
-    return np.asarray((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1)))
+def group_ceiling(responses: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean correlation of a subject (n_trs, n_voxels) with the others' mean, and that which what all share would have.
 
-
-def group_ceiling(responses: dict[str, np.ndarray]) -> np.ndarray:
-    """Correlation that the response shared by all subjects would have with one subject's; float32 (n_voxels,).
-
-    The mean leave-one-out correlation, corrected for the noise in the mean of the k = n - 1 others: over the root of
-    its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman 1910, Brown 1910). One value
-    for all subjects, since that of a single one may be small by chance; 0 where there is no shared response.
+    The second, float32 (n_voxels,), is the first, corrected for the noise in the mean of the k = n - 1 others: over the
+    root of its reliability k r / (1 + (k - 1) r), r the mean correlation of two subjects (Spearman, Brown 1910). One
+    value for all, since that of a single one may be small by chance; 0 where there is no shared response.
     """
-    total, n = _stack(responses).sum(axis=0), len(responses)
+    stack = np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
+    total, n = stack.sum(axis=0), len(stack)
+    others = (total - stack) / (n - 1)
+    others = others - others.mean(axis=1, keepdims=True)
+    leave_one_out = ((stack * others).sum(axis=1) / (stack.shape[1] * others.std(axis=1))).mean(axis=0)
     # The variance of the sum of z-scored series is n + n (n - 1) r.
     between = (total.var(axis=0) - n) / (n * (n - 1))
-    leave_one_out = inter_subject_correlation(responses).mean(axis=0)
     shared = (between > 0) & (leave_one_out > 0)
     reliability = (n - 1) * between / (1 + (n - 2) * between)
-    return np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0).astype(np.float32)
+    ceiling = np.where(shared, leave_one_out / np.sqrt(np.where(shared, reliability, 1)), 0)
+    return leave_one_out, ceiling.astype(np.float32)
 
 
 def repeats_ceiling(repeats: Array) -> np.ndarray:
     """Correlation of the mean of (n, n_trs, n_voxels) repeats with what they share; float32 (n_voxels,).
 
-    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two repeats (Spearman 1910, Brown
-    1910): no prediction of the mean can be expected to correlate more with it. 0 where r is not positive.
+    The root of its reliability n r / (1 + (n - 1) r), r the mean correlation of two, or 0 (Spearman, Brown 1910).
     """
     (n, _, n_voxels), r = repeats.shape, list[np.ndarray]()
     for start in range(0, n_voxels, COLUMNS):
@@ -70,10 +62,6 @@ def repeats_ceiling(repeats: Array) -> np.ndarray:
         r.append((np.square(total).sum(axis=0) - n) / (n * (n - 1)))
     shared = np.maximum(np.concatenate(r), 0)
     return np.asarray(np.sqrt(n * shared / (1 + (n - 1) * shared)), dtype=np.float32)
-
-
-def _stack(responses: dict[str, np.ndarray]) -> np.ndarray:  # (n_subjects, n_trs, n_voxels)
-    return np.stack([standardise(values.astype(float)) for values in responses.values()]).astype(float)
 
 
 def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:

@@ -1,8 +1,7 @@
 """A simulated brain: responses made from the known latents of held-out narratives, and from no language model.
 
-Each vertex of the cortical surface follows five kinds of latents (`LATENTS`), one of them dominant, each integrated
-over a window of its own. Only the word latents can be read off the words themselves: the others have to be carried
-along from earlier words. Noise is Gaussian of known covariance, so that the ceiling of every vertex is known.
+Each vertex follows five kinds of latents (`LATENTS`), one of them dominant. Only the word latents can be read off the
+words themselves: the others have to be carried along from earlier ones. Noise, and so the ceiling, is known.
 """
 
 from itertools import product
@@ -134,8 +133,7 @@ def word_labels(run: Run) -> pd.DataFrame:
     for name, label in (("place", "place"), ("object", "object"), ("mood", "mood"), ("name", "who")):
         classes = classes.mask(word.isin(set(labels[label]) - {UNKNOWN, NOBODY}), name)
     classes = classes.mask(labels["pronoun"], "pronoun").mask(~spoken, UNKNOWN)
-    columns = labels[["sentence", "narrative"]]
-    first = (columns != columns.shift()).any(axis=1).astype(float)
+    first = (labels[["sentence", "narrative"]].diff() != 0).any(axis=1).astype(float)
     letters = word.str.len().where(spoken, 0)
     length = ((letters - 4.0) / 2.0).where(spoken, 0.0)
     # How far the story is runs from 0 to 1: centred as the other latents are.
@@ -212,13 +210,6 @@ def patches(n_vertices: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(vertices), np.repeat(np.repeat(np.array(REGIONS), 2), sizes)
 
 
-def noise_covariance(n_trs: int, tr: float, autocorrelation: float) -> np.ndarray:
-    """(n_trs, n_trs): an AR(1) process of unit variance, and drift: a random slope and slow cosines."""
-    slope, cosines = np.linspace(-1, 1, n_trs), drift_basis(n_trs, tr, CUTOFF)[:, 1:]
-    ar = toeplitz(autocorrelation ** np.arange(n_trs))
-    return np.asarray(ar + np.outer(slope, slope) + n_trs * 0.1 * cosines @ cosines.T)
-
-
 def _shares(region: str, rng: np.random.Generator) -> np.ndarray:
     """Share of a vertex's signal variance by latents, (n,), sum 1; zeros in the noise region."""
     if region == REGIONS[-1]:
@@ -243,7 +234,10 @@ def simulate(
         part = of @ rng.standard_normal((of.shape[1], len(rois)))
         whole += np.sqrt(share) * _inverse_root(part) * part
     signal = whole.reshape(n_runs, run.n_trs, len(rois))
-    covariance, basis = noise_covariance(run.n_trs, run.tr, autocorrelation), drift_basis(run.n_trs, run.tr, CUTOFF)
+    # Noise is an AR(1) process of unit variance, and drift: a random slope and slow cosines.
+    slope, basis = np.linspace(-1, 1, run.n_trs), drift_basis(run.n_trs, run.tr, CUTOFF)
+    covariance = toeplitz(autocorrelation ** np.arange(run.n_trs)) + np.outer(slope, slope)
+    covariance += run.n_trs * 0.1 * basis[:, 1:] @ basis[:, 1:].T
     noise = _clean(np.linalg.cholesky(covariance) @ rng.standard_normal(signal.shape), run)
     power_s = (signal**2).mean(axis=1)  # (n_runs, n_vertices)
     power_n = (np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / run.n_trs

@@ -78,9 +78,8 @@ def open_array(text: str, option: str, memory: float = 4.0) -> Array:
 
 def check_real(values: Any, where: str) -> None:
     """Refuse what would become numbers in silence: complex numbers, text, objects, what a mask hides; and nothing."""
-    shape, kind = values.shape, getattr(values.dtype, "kind", "O")
+    shape, kind, right = values.shape, getattr(values.dtype, "kind", "O"), "real numbers, at least 1 along each axis"
     full = shape and 0 not in shape  # an empty dataset of HDF5 has none
-    right = "real numbers, at least 1 along each axis"
     expect(kind in "biuf" and full, where, f"{values.dtype} of shape {shape}", right)
     expect(not np.ma.is_masked(values), where, "masked values", "none; NaN says that a value is missing")
 
@@ -135,18 +134,14 @@ class Group:
         start, stop, _ = key[1].indices(self.shape[1])
         where, values = self._kept
         if start < where.start or stop > where.stop:
-            where, values = self._kept = slice(start, stop), self._read(start, stop)
+            where, values = slice(start, stop), np.empty((self.shape[0], stop - start), self.dtype)
+            for parts, first, last in zip(self._parts, [0, *self.ends[:-1]], self.ends, strict=True):
+                low, high = max(start, first), min(stop, last)
+                if low < high:
+                    own = [part[:, low - first : high - first] for part in parts]
+                    np.concatenate(own, out=values[:, low - start : high - start])
+            self._kept = where, values
         return values[:, start - where.start : stop - where.start]
-
-    def _read(self, start: int, stop: int) -> np.ndarray:
-        out = np.empty((self.shape[0], stop - start), self.dtype)
-        for parts, first, last in zip(self._parts, [0, *self.ends[:-1]], self.ends, strict=True):
-            low, high = max(start, first), min(stop, last)
-            row = 0
-            for part in parts if low < high else []:
-                out[row : row + part.shape[0], low - start : high - start] = part[:, low - first : high - first]
-                row += part.shape[0]
-        return out
 
     def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
@@ -168,7 +163,7 @@ class Group:
         return values
 
 
-def groups_of(X: Features, Y: Responses) -> list[Group]:
+def groups_of(X: Features, Y: Responses) -> Iterator[Group]:
     """Subjects by their runs, in order of appearance; refuses what does not fit, naming run and subject."""
     expect(len(X), "features", "no layer", "one at least")
     lengths = {run: len(values) for run, values in X[next(iter(X))].items()}
@@ -177,11 +172,9 @@ def groups_of(X: Features, Y: Responses) -> list[Group]:
         known = of_run and set(of_run) <= set(lengths)
         expect(known, f"subject {subject}: runs", sorted(of_run), f"some of {sorted(lengths)} as in the features")
         found.setdefault(tuple(run for run in lengths if run in of_run), []).append(subject)
-    groups = []
     for runs, subjects in found.items():
         own = {run: lengths[run] for run in runs}
-        groups.append(Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects]))
-    return groups
+        yield Group(subjects, own, [_checked(f"subject {s}", Y[s], own) for s in subjects])
 
 
 def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) -> list[Any]:
@@ -192,22 +185,18 @@ def _checked(who: str, of_run: Mapping[str, Any], lengths: Mapping[str, int]) ->
     parts = {run: v if hasattr(getattr(v, "dtype", None), "kind") else np.asarray(v) for run, v in given.items()}
     width = parts[next(iter(parts))].shape[1:]
     for run, part in parts.items():
-        good = len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
-        expected = f"({lengths[run]} rows, the same columns in all)"
-        expect(good, f"run {run}: {who}", f"shape {tuple(part.shape)}", expected)
-        check_real(part, f"run {run}: {who}")
+        where, good = f"run {run}: {who}", len(width) == 1 and width[0] and tuple(part.shape) == (lengths[run], *width)
+        expect(good, where, f"shape {tuple(part.shape)}", f"({lengths[run]} rows, the same columns in all)")
+        check_real(part, where)
     return list(parts.values())
 
 
-def batches(n_voxels: int, size: int) -> Iterator[slice]:
+def batches(n_voxels: int, size: int) -> list[slice]:
     """Ranges of `size` columns, of which the last may be shorter."""
-    for start in range(0, n_voxels, size):
-        yield slice(start, min(start + size, n_voxels))
+    return [slice(start, min(start + size, n_voxels)) for start in range(0, n_voxels, size)]
 
 
-def by_region(
-    measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray
-) -> list[dict[str, Any]]:
+def by_region(measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subject: str, rois: np.ndarray) -> list[Any]:
     """Means of (n_layers, n_voxels) measures over the voxels of each region that are not NaN, as rows of the curves."""
     rows, regions = [], regions_of(rois)
     for measure, values in measures.items():

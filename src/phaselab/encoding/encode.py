@@ -3,9 +3,8 @@
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,8 +29,7 @@ FEW = 20
 KEPT = ("r", "p", "alpha", "significant")
 
 
-@dataclass(frozen=True)
-class Scores:
+class Scores(NamedTuple):
     """Scores of one subject, (n_layers, n_voxels) each, float32."""
 
     layers: tuple[int, ...]
@@ -52,11 +50,9 @@ def encode(
 ) -> dict[str, Scores]:
     """Predict responses from the features of each layer, and score the predictions on held-out TRs.
 
-    Alpha is chosen for each voxel inside the training set of each fold. Subjects with the same runs share one fit. A
-    voxel that is constant in a fold scores 0 there, which a warning counts; one that is so in all of them has p = 1.
-    Features of a layer and a batch of voxels take ``spec.memory`` GiB at most, and each voxel 100 bytes per fold.
-
-    X : with haemodynamics. Y : of some or all of their runs. progress : called with (layers scored, layers).
+    Alpha is chosen for each voxel inside the training set of each fold. A voxel that is constant in a fold scores 0
+    there, which a warning counts; one that is so in all of them has p = 1. Features of a layer, which have their
+    haemodynamics, and a batch of voxels take ``spec.memory`` GiB at most, and each voxel 100 bytes per fold.
     """
     fits = [_GroupFit(group, spec, seed, device, given) for group in groups_of(X, Y)]
     layers = tuple(sorted(X))
@@ -173,8 +169,7 @@ def shuffled_stimulus(
     used = {run for of_run in Y.values() for run in of_run}
     lengths = {run: len(values) for run, values in X[next(iter(X))].items() if run in used}
     for run, n_trs in lengths.items():
-        right = f"at least {2 * MIN_SHIFT} to shift it by {MIN_SHIFT}"
-        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", right)
+        expect(n_trs >= 2 * MIN_SHIFT, f"run {run}", f"{n_trs} TRs", f"at least {2 * MIN_SHIFT}, to be shifted")
     rng = np.random.default_rng(seed)
     shifted: dict[str, dict[str, Any]] = {}
     for number in range(n):
@@ -192,9 +187,7 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
     return np.where(enough, r / np.where(enough, ceiling, 1), np.nan)
 
 
-def summarise(
-    scores: dict[str, Scores], rois: dict[str, np.ndarray], ceiling: dict[str, np.ndarray] | None = None
-) -> pd.DataFrame:
+def summarise(scores: dict[str, Scores], rois: dict[str, Any], ceiling: dict[str, Any] | None = None) -> pd.DataFrame:
     """Rows of ``by_region``: ``r``; ``significant``, share; ``r_normalised`` by a ceiling. `rois` etc. (n_voxels,)."""
     rows = []
     for subject, score in scores.items():

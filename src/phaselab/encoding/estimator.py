@@ -20,13 +20,11 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
 
     As himalaya's ``RidgeCV``: the alpha with the highest correlation, averaged over folds; of equal ones the first.
 
-    alphas : (n_alphas,) candidates, above 0; by default the paper's ``numpy.logspace(-12, 12, 25)``.
+    alphas : (n_alphas,) candidates, above 0; by default the paper's. device, dtype : as of ``Plan``.
     cv : None, one fold per run, or 4 contiguous ones when `fit` is given no runs; a number of contiguous folds
         (with runs: of whole runs); a splitter of scikit-learn; or pairs of row numbers. What a fold validates must be
         one stretch of rows (with runs: one in each), or nothing is held out in time.
     independent : the rows have no order in time, such as sentences: folds may be shuffled, runs are groups of rows.
-    device, dtype : as of ``Plan``.
-
     best_alphas_, cv_scores_ : (n_targets,) chosen alphas, and mean score over folds with them; NaN where left out.
     left_out_ : target -> why. coef_, intercept_ : float64 (n_features, n_targets) and (n_targets,).
 
@@ -53,7 +51,24 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             Y = np.asarray(Y)  # a list, a frame or a tensor
         expect(Y.dtype != object, "Y", "objects (Unknown label type)", "real numbers, as of Y.astype(float)")
         self._flat = len(Y.shape) == 1
-        splits = self._splits(len(X), runs)
+        n, number = len(X), np.zeros(len(X), int)
+        if runs is not None:
+            expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
+            number = folds.numbered(runs, "runs")
+        if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
+            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
+        else:
+            cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
+            made = cv.split(np.empty((n, 1)), None, None if runs is None else number)
+        splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
+        least = min(len(validation) for _, validation in splits.folds)
+        expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
+        for k, (_, test) in enumerate(() if self.independent else splits.folds):
+            rows = np.sort(test).tolist()
+            holes = (np.diff(rows) > 1) & (np.diff(number[rows]) == 0)
+            found = f"rows {rows[:5]} ... of one run tested with others between them: nothing is held out in time"
+            ways = "stretches of rows, or independent=True for rows without order"
+            expect(not holes.any(), f"cv: fold {k}", found, f"whole runs (given, and each in one place), {ways}")
         targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
         left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
@@ -86,20 +101,3 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
         if isinstance(X, np.ndarray) and (X.dtype.kind not in "biufcO" or np.ma.is_masked(X)):
             check_real(X, "X")  # scikit-learn would make numbers of it
         return np.asarray(validate_data(self, X, dtype=(np.float64, np.float32), **how))
-
-    def _splits(self, n: int, runs: Any) -> Splits:
-        number = np.zeros(n, int)
-        if runs is not None:
-            expect(np.shape(runs) == (n,), "runs", f"shape {np.shape(runs)}", f"({n},) as in X")
-            number = folds.numbered(runs, "runs")
-        if runs is not None and (self.cv is None or isinstance(self.cv, int | np.integer)):
-            made = folds.leave_one_run_out(number) if self.cv is None else folds.group_folds(number, int(self.cv))
-        else:
-            cv = check_cv(min(4, n // 2) if self.cv is None else self.cv)
-            made = list(cv.split(np.empty((n, 1)), None, None if runs is None else number))
-        splits = Splits(n, tuple((np.asarray(train), np.asarray(validation)) for train, validation in made))
-        least = min(len(validation) for _, validation in splits.folds)
-        expect(least > 1, "cv", "a fold that validates 1 row", "2 at least: over one there is no correlation")
-        if not self.independent:
-            folds.refuse_shuffled(splits.folds, number)
-        return splits

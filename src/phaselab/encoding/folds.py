@@ -39,16 +39,6 @@ def numbered(runs: Any, where: str) -> np.ndarray:
     return number
 
 
-def refuse_shuffled(folds: Sequence[Fold], runs: np.ndarray) -> None:
-    """Refuse folds that test more than one stretch of samples of a run (n,): its neighbours are trained on."""
-    for number, (_, test) in enumerate(folds):
-        rows = np.sort(test)
-        holes = (np.diff(rows) > 1) & (np.diff(runs[rows]) == 0)
-        found = f"rows {rows[:5].tolist()} ... of one run tested with others between them: nothing is held out in time"
-        ways = "stretches of rows, or independent=True for rows without order"
-        expect(not holes.any(), f"cv: fold {number}", found, f"whole runs (given, and each in one place), {ways}")
-
-
 def fold_weights(lengths: Sequence[int]) -> np.ndarray:
     """(n_folds,) weights of scores over tests of these lengths (variance: about 1 / n); 1 where all are alike."""
     return np.asarray(np.divide(lengths, np.mean(lengths)))
@@ -99,11 +89,8 @@ def outer_folds(
 
 
 def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: int = 0) -> list[Fold]:
-    """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples.
-
-    As `outer_folds`, but ``n_folds - 1`` (at least 2, at most the runs); of a single run its two halves. Of given
-    folds each is left out once.
-    """
+    """Folds within a training set (n_train,), to choose alpha: positions in `train`; `runs` (n,) are of all samples."""
+    # One fold less than outside, but 2 at least, and at most the runs; of a single run its two halves.
     fewer = max(2, spec.n_folds - 1)
     if spec.folds in ("runs", "groups", "given"):
         fewer = min(fewer, len(np.unique(runs[train])))
@@ -114,9 +101,7 @@ def inner_folds(train: np.ndarray, runs: np.ndarray, spec: EncodingSpec, seed: i
     return outer_folds(runs[train], spec, seed, fewer, train)
 
 
-def autocorrelation_only(
-    Y: np.ndarray, folds: Sequence[Fold], runs: np.ndarray | None = None, width: float = 1.5
-) -> np.ndarray:
+def autocorrelation_only(Y: np.ndarray, folds: Sequence[Fold], runs: Any = None, width: float = 1.5) -> np.ndarray:
     """Scores of a model that knows no stimulus: the training responses near in time; float64 (n_voxels,).
 
     The prediction at time t is ``m + sum_s w_ts (y_s - m) / (1 + sum_s w_ts)`` over the training samples s of the same

@@ -1,6 +1,6 @@
 """The field's own solver (Dupré la Tour et al. 2022, NeuroImage 264, 119728): its ridge, and banded ridge."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from typing import Any
@@ -36,10 +36,7 @@ def backend(device: str = "cpu") -> Iterator[None]:
 def ridge(
     X: np.ndarray, Y: np.ndarray, X_test: np.ndarray, folds: Sequence[Fold], alphas: np.ndarray, device: str = "cpu"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit himalaya's ``RidgeCV`` (``KernelRidgeCV`` where features outnumber samples), scored by correlation.
-
-    Predictions (n_test, n_targets) and chosen alphas (n_targets,), float64; of equally good ones the first.
-    """
+    """Himalaya's ``RidgeCV``, scored by correlation: predictions (n_test, n_targets), alphas (n_targets,); float64."""
     from himalaya.kernel_ridge import KernelRidgeCV
     from himalaya.ridge import RidgeCV
     from himalaya.scoring import correlation_score
@@ -54,27 +51,18 @@ def ridge(
 
 
 def unique_contribution(
-    X: Features,
-    nuisance: Mapping[str, np.ndarray],
-    Y: Responses,
-    spec: EncodingSpec,
-    *,
-    rois: Mapping[str, np.ndarray],
-    device: str = "cpu",
-    given: Given = None,
+    X: Features, nuisance: Any, Y: Responses, spec: EncodingSpec, *, rois: Any, device: str = "cpu", given: Given = None
 ) -> pd.DataFrame:
     """Variance of held-out responses that a layer explains and a nuisance space does not, by region.
 
     R^2 of the model of both, one penalty per space and voxel so that a large space does not crowd out a small one
-    (Dupré la Tour et al. 2022), less R^2 of the model of the nuisance alone (de Heer et al.
-    2017, J Neurosci 37, 6539). Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor,
-    the word rate, is a space of its own, or in little data the others would spoil it. They still may: where word rate
-    alone explains more than ``r2_nuisance``, what is unique beyond that is too high a claim.
+    (Dupré la Tour et al. 2022), less R^2 of the model of the nuisance alone (de Heer et al. 2017, J Neurosci 37, 6539).
+    Both are fitted, so it may lie somewhat below 0. In both the first nuisance regressor, the word rate, is a space of
+    its own, or in little data the others would spoil it. They still may: where word rate alone explains more than
+    ``r2_nuisance``, what is unique beyond that is too high a claim.
 
-    X, Y, spec, given : as for ``encode``, whose folds, alphas and memory are used.
-    nuisance : run -> (n_trs, k) regressors, such as ``BrainData.nuisance`` (word rate, letters), on the TRs of `X`.
-    rois : subject -> (n_voxels,) region of each voxel. Rows are as of ``summarise``: ``r2_unique``, ``r2_joint`` and,
-        the same for each layer, ``r2_nuisance``.
+    X, Y, spec, given : as for ``encode``. nuisance : run -> (n_trs, k), as ``BrainData.nuisance``, on the TRs of `X`.
+    rois : subject -> (n_voxels,). Gives rows of ``by_region``: ``r2_unique``, ``r2_joint``, ``r2_nuisance``.
     """
     layers, rows = tuple(sorted(X)), []
     for group in groups_of(X, Y):
@@ -84,10 +72,10 @@ def unique_contribution(
         alone = _explained(aside, group, parts, spec, device)
         own = ((group.features(X[layer], f"layer {layer}"), FEATURES) for layer in layers)
         joint = np.array([_explained([space, *aside], group, parts, spec, device) for space in own])
-        found = {"r2_unique": joint - alone, "r2_joint": joint, "r2_nuisance": np.tile(alone, (len(layers), 1))}
-        split = {measure: group.split(values) for measure, values in found.items()}
-        for subject in group.subjects:
-            rows += by_region({m: of[subject] for m, of in split.items()}, layers, subject, rois[subject])
+        found = np.array([joint - alone, joint, np.tile(alone, (len(layers), 1))])
+        for subject, r2 in group.split(found).items():
+            named = zip(("r2_unique", "r2_joint", "r2_nuisance"), r2, strict=True)
+            rows += by_region(dict(named), layers, subject, rois[subject])
     return pd.DataFrame(rows)
 
 

@@ -1,10 +1,10 @@
 """Encoding scores of anybody's arrays: what ``phaselab encode`` reads, checks, computes and writes."""
 
 import importlib.metadata as metadata
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,12 @@ PIECE, LONG = 64 * 2**20, 60
 
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
-    beside = _check_out(job)
+    beside = job.out.with_suffix(".json")
+    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
+    fits = job.out.suffix in (".parquet", ".csv") and not job.out.is_dir() and job.out not in (job.runs, job.rois)
+    expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
+    expect(fits and ours, "out", job.out, expected)
+    try_beside(job.out)
     of = ([open_array(text, name, job.memory) for text in getattr(job, name)] for name in ("features", "responses"))
     (features, responses), ceilings = of, [open_array(text, "ceiling", job.memory) for text in job.ceiling]
     layers = _layers(features, responses[0], job)
@@ -41,7 +46,12 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         turned = "; is one transposed, or are both?" if array.shape[1:] and array.shape[1] in features[0].shape else ""
         expected = f"({n_trs}, n_voxels), with the {job.rows} of {features[0].where}{turned}"
         expect(fits, array.where, f"shape {array.shape}", expected)
-    runs = _runs(job, n_trs)
+    lengths = run_lengths(job.runs) if job.runs else {"all": n_trs}
+    total, least = sum(lengths.values()), min(lengths.values())
+    found = f"{total:,} {job.rows} in {len(lengths)} runs, {least:,} at least"
+    right = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {job.rows[:-1]} (run) or per run (run,n_trs)"
+    expect(total == n_trs and least > job.trim, str(job.runs), found, right)
+    runs = {run: slice(end - lengths[run], end) for run, end in zip(lengths, accumulate(lengths.values()), strict=True)}
     unused = job.given("gap") and job.gap and (job.folds == "shuffled" or (job.folds == "runs" and len(runs) > 2))
     expect(not unused, "gap", f"{job.gap} with folds: {job.folds}", "none: it would be ignored")
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}
@@ -104,19 +114,6 @@ def summary(table: pd.DataFrame, rows: str) -> str:
     return "\n".join(f"{what}{of}\n{rows}" for of, rows in zip(parts, shown, strict=True))
 
 
-def _check_out(job: EncodeJob) -> Path:
-    """Where the JSON is written; that it and the table can be, and over nothing else."""
-    beside = job.out.with_suffix(".json")
-    folder = next(path for path in job.out.absolute().parents if path.exists())
-    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
-    right = folder.is_dir() and os.access(folder, os.W_OK) and job.out.suffix in (".parquet", ".csv")
-    right = right and ours and not job.out.is_dir() and job.out not in (job.runs, job.rois)
-    expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
-    expect(right, "out", job.out, expected)
-    try_beside(job.out)
-    return beside
-
-
 def _layers(arrays: list[Array], responses: Array, job: EncodeJob) -> dict[str, tuple[Array, tuple[int, ...]]]:
     """Label of each layer -> the array, and the position in it where the array has several."""
     found: dict[str, tuple[Array, tuple[int, ...]]] = {}
@@ -166,16 +163,6 @@ def run_lengths(path: Path) -> dict[str, int]:
     twice = first[first.duplicated()].tolist()
     expect(not twice, where, f"run {twice[:1]} in two places", "a row per run, or the rows of its TRs together")
     return {str(run): int(n) for run, n in table.groupby("run", sort=False)["n_trs"].sum().items()}
-
-
-def _runs(job: EncodeJob, n_trs: int) -> dict[str, slice]:
-    where, lengths = str(job.runs), pd.Series(run_lengths(job.runs) if job.runs else {"all": n_trs})
-    found = f"{lengths.sum():,} {job.rows} in {len(lengths)} runs, {lengths.min():,} at least"
-    one = job.rows.removesuffix("s")
-    expected = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {one} (run) or per run (run,n_trs)"
-    expect(lengths.sum() == n_trs and lengths.min() > job.trim, where, found, expected)
-    stops = lengths.cumsum()
-    return {str(run): slice(int(stops[run] - lengths[run]), int(stops[run])) for run in stops.index}
 
 
 def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], ceilings: list[Array]) -> pd.DataFrame:
@@ -236,9 +223,7 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     return notes
 
 
-def _table(
-    job: EncodeJob, voxels: pd.DataFrame, layers: list[str], scores: Mapping[str, encoding.Scores]
-) -> pd.DataFrame:
+def _table(job: EncodeJob, voxels: pd.DataFrame, layers: list[str], scores: dict[str, encoding.Scores]) -> pd.DataFrame:
     """Scores beside what is known of the voxels; subjects and layers are ordered categories."""
     parts = []
     for subject, of_subject in scores.items():

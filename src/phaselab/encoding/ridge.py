@@ -13,13 +13,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 
-from phaselab.encoding.arrays import check_real
-from phaselab.encoding.folds import Fold
+from phaselab.encoding.arrays import batches, check_real
+from phaselab.encoding.folds import Fold, numbered
 from phaselab.errors import PhaselabError, expect
 from phaselab.lazy import View
 
@@ -47,7 +47,6 @@ class Splits:
     """Rows of a training set that train and validate in each fold, and the pieces that they share.
 
     A piece is a set of rows with the same role in every fold: sums over a fold are sums over its pieces.
-
     n, folds : number of rows; (train, validation) row numbers, none in both.
     roles : int8 (n_pieces, n_folds), `TRAIN`, `VALIDATE`, or 0 for neither.
     order : (n,) row numbers, piece after piece, ascending in each; None where they are so already.
@@ -66,38 +65,10 @@ class Splits:
             expect(good, f"cv: fold {number}", found, f"some of each, numbers from 0 to {n - 1}, each once")
             role[train, number] = TRAIN
             role[validation, number] = VALIDATE
-        kinds, first, kind = np.unique(role, axis=0, return_index=True, return_inverse=True)
-        # In the order in which they appear.
-        rank = np.argsort(np.argsort(first))[kind.ravel()]
-        self.roles = kinds[np.argsort(first)]
-        order = np.argsort(rank, kind="stable")
+        piece = numbered([row.tobytes() for row in role], "X")
+        order, ends = np.argsort(piece, kind="stable"), np.cumsum([0, *np.bincount(piece)]).tolist()
+        self.roles, self.slices = role[order[ends[:-1]]], [slice(*of) for of in pairwise(ends)]
         self.order = order if (np.diff(order) < 0).any() else None
-        ends = np.cumsum([0, *np.bincount(rank)]).tolist()
-        self.slices = [slice(*of) for of in pairwise(ends)]
-
-    def pieces(self, fold: int, role: int) -> list[int]:
-        """Pieces that have a role in a fold."""
-        return [int(i) for i in np.flatnonzero(self.roles[:, fold] == role)]
-
-    def rows(self, fold: int, role: int) -> list[slice]:
-        """Where the rows of a fold are in `order`."""
-        ranges: list[slice] = []
-        for i in self.pieces(fold, role):
-            piece = self.slices[i]
-            if ranges and ranges[-1].stop == piece.start:
-                piece = slice(ranges.pop().start, piece.stop)
-            ranges.append(piece)
-        return ranges
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Some of the ``Targets``."""
-
-    Y: torch.Tensor  # (n, b) in the order of the pieces, less the mean, scaled
-    Y_test: torch.Tensor | None
-    sums: torch.Tensor
-    squares: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,32 +89,23 @@ class Targets:
 
     @classmethod
     def survey(cls, Y: Any, splits: Splits, Y_test: Any = None) -> Self:
-        """Look through all responses once: means, sums of each piece, norms of each validation set, in float64.
-
-        Y, Y_test : (n, n_targets) of the training set, and held-out ones or None: numpy array, memory map, Zarr or HDF5
-            array, or a ``View`` of some of its rows; read in batches of columns.
-        """
-        known = {"Y": Y, **({} if Y_test is None else {"Y_test": Y_test})}
-        for name, values in known.items():
+        """Look once through all responses, (n, n_targets), of numpy, a memory map, Zarr, HDF5 or a ``View``."""
+        sources = [Y] if Y_test is None else [Y, Y_test]
+        for name, values in zip(("Y", "Y_test"), sources, strict=False):
             check_real(values, name)
-            expect(len(values.shape) == 2, name, f"shape {tuple(values.shape)}", "(samples, targets)")
-            width, n_targets = values.shape[1], Y.shape[1]
-            expect(width == n_targets, name, f"{width} targets", f"{n_targets} as in Y")
-        sources = [*known.values()]
+            fits, n_targets = len(values.shape) == 2 and values.shape[1] == Y.shape[1], Y.shape[-1]
+            expect(fits, name, f"shape {tuple(values.shape)}", f"(samples, targets), {n_targets} targets as in Y")
         n, *n_test = (values.shape[0] for values in sources)
         expect(n == splits.n, "Y", f"{n} samples", f"{splits.n} as in X")
-        at_once = max(1, SURVEYED_AT_ONCE // (8 * splits.n))
-        parts = []
-        for start in range(0, n_targets, at_once):
-            columns = np.arange(start, min(start + at_once, n_targets))
-            parts.append(_look(splits, *(_read(source, columns) for source in sources)))
+        every = [np.arange(n_targets)[part] for part in batches(n_targets, max(1, SURVEYED_AT_ONCE // (8 * n)))]
+        parts = [_look(splits, *(_read(source, columns) for source in sources)) for columns in every]
         finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
         out = np.flatnonzero(~finite | constant)
         left_out = {int(column): CONSTANT if finite[column] else NOT_FINITE for column in out}
         return cls(sources, splits, sum(n_test), left_out, np.setdiff1d(np.arange(n_targets), out), *found)
 
-    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> Batch:
-        """These of the kept targets, in ascending order."""
+    def batch(self, columns: np.ndarray, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+        """Of these kept targets, ascending: sums, squares, Y (n, b) in the order of the pieces, Y_test if there."""
         mean, scale = self.taken_off[columns], self.scale[columns]
 
         def ready(source: Any) -> torch.Tensor:
@@ -159,7 +121,7 @@ class Targets:
         if self.splits.order is not None:
             Y = Y[torch.from_numpy(self.splits.order).to(device)]
         sums, squares = (torch.from_numpy(of[:, columns]).to(device, dtype) for of in (self.sums, self.squares))
-        return Batch(Y, held[0] if held else None, sums, squares)
+        return sums, squares, Y, *held
 
 
 def _read(values: Any, columns: np.ndarray) -> np.ndarray:
@@ -199,7 +161,7 @@ def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tu
     piece_squares = np.stack([np.einsum("ij,ij->j", part, part) for part in parts])
     squares = np.empty((len(splits.folds), len(high)))
     for fold, (_, validation) in enumerate(splits.folds):
-        mine, others = splits.pieces(fold, VALIDATE), splits.pieces(fold, TRAIN)
+        mine, others = (splits.roles[:, fold] == role for role in (VALIDATE, TRAIN))
         squares[fold] = (piece_squares[mine].sum(axis=0) - sums[mine].sum(axis=0) ** 2 / len(validation)).clip(0)
         # What rounding leaves of a constant is no variance, and nothing is learned from one.
         for part in (mine, others):
@@ -212,8 +174,7 @@ def _look(splits: Splits, raw: np.ndarray, held: np.ndarray | None = None) -> tu
 Blocks = list[tuple[slice, slice, torch.Tensor]]
 
 
-@dataclass(frozen=True)
-class Side:
+class Side(NamedTuple):
     """How a fold's z or w comes from responses; r_k is the fold's rank."""
 
     pieces: list[int]
@@ -223,8 +184,7 @@ class Side:
     steep: tuple[torch.Tensor, torch.Tensor] | None = None  # index, matrix of entries from the responses nevertheless
 
 
-@dataclass(frozen=True)
-class FoldPlan:
+class FoldPlan(NamedTuple):
     """What a fold needs of the features."""
 
     z: Side
@@ -238,14 +198,15 @@ class FoldPlan:
 class _Set:
     """The `n` rows of U that have a role in a fold, their sum and mean; of each piece U'U and the sum are `known`."""
 
-    def __init__(
-        self, U: torch.Tensor, splits: Splits, k: int, role: int, known: list[tuple[torch.Tensor, torch.Tensor]]
-    ) -> None:
-        self.rows, self.pieces, self.n = splits.rows(k, role), splits.pieces(k, role), len(splits.folds[k][role - 1])
+    def __init__(self, U: torch.Tensor, splits: Splits, k: int, role: int, known: list[Any]) -> None:
+        self.n, self.pieces = len(splits.folds[k][role - 1]), np.flatnonzero(splits.roles[:, k] == role).tolist()
+        # Neighbours are taken together.
+        parts = np.split(self.pieces, np.flatnonzero(np.diff(self.pieces) > 1) + 1)
+        self.rows = [slice(splits.slices[of[0]].start, splits.slices[of[-1]].stop) for of in parts]
         self.total = torch.stack([known[i][1] for i in self.pieces]).sum(0)
         self.mean, self._U, self._grams = self.total / self.n, U, [known[i][0] for i in self.pieces]
 
-    def gram(self) -> torch.Tensor:
+    def gram(self) -> Any:
         """U'U of the rows."""
         return reduce(torch.add, self._grams)
 
@@ -259,12 +220,10 @@ class Plan:
     X, X_test : (n, p) features of the training set; (n_test, p) of held-out rows, or None.
     alphas : (n_alphas,) candidates, above 0, in any order; of equally good ones the first is taken.
     dtype : ``float32`` or ``float64``, of the products with responses. device : of torch, or ``auto``.
-
     s, V, mean : float64 (r,) singular values of the centred features, ascending; (p, r) directions; (p,).
     U : (n, r), rows in the order of the splits; r, the `rank`, leaves out directions of rounding error.
-    F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s; or None.
-
-    It takes about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)`` bytes while it is made, and `bytes` in the end.
+    F : (n_test, r), the held-out features in the whitened directions, (X_test - mean) V / s.
+    bytes : held in the end; while it is made about ``8 (2 n p + n r + p r + (n_pieces + 6) r^2)``.
     """
 
     def __init__(
@@ -277,32 +236,26 @@ class Plan:
         expect(len(X) == splits.n, "X", f"{len(X)} samples", f"{splits.n} as in the folds")
         X = _features(X, "X", self.device)
         self.n, self.p = X.shape
-        self.mean = X.mean(0)
-        self.s, self.V, U = self._decomposed(X - self.mean)
-        self.rank, self.U, self.F = len(self.s), U.to(self.dtype), None
-        if X_test is not None:
-            held = _features(X_test, "X_test", self.device)
-            expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
-            self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
-        known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
-        sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
-        self.folds = [self._fold(train, validation) for train, validation in sets]
-
-    def _decomposed(self, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """s, V, and U in float64, of centred features."""
-        if self.splits.order is not None:
-            X = X[torch.from_numpy(self.splits.order).to(self.device)]
+        self.tolerance, self.mean = max(X.shape) ** 0.5 * torch.finfo(torch.float64).eps, X.mean(0)
+        X = X - self.mean
+        if splits.order is not None:
+            X = X[torch.from_numpy(splits.order).to(self.device)]
         # As numpy's matrix_rank. What centring leaves of a constant feature is rounding error of its mean.
         size = float(torch.linalg.vector_norm(X)) + float(torch.linalg.vector_norm(self.mean)) * self.n**0.5
         expect(1e-140 < size < 1e150 or not X.any(), "X", f"a norm of {size:.0e}", "1e-140 to 1e150, to be squared")
         if self.p <= self.n:
-            s, V = _right_singular(X.T @ X, lambda: X, self._tolerance(size))
-            return s, V, X @ (V / s)
-        s, U = _right_singular(X @ X.T, lambda: X.T, self._tolerance(size))
-        return s, _orthonormal(X.T @ (U / s)), U
-
-    def _tolerance(self, size: float) -> float:
-        return float(max(self.n, self.p) ** 0.5 * torch.finfo(torch.float64).eps * size)
+            self.s, self.V = _right_singular(X.T @ X, lambda: X, self.tolerance * size)
+            U = X @ (self.V / self.s)
+        else:
+            self.s, U = _right_singular(X @ X.T, lambda: X.T, self.tolerance * size)
+            self.V = _orthonormal(X.T @ (U / self.s))
+        held = X[:0] if X_test is None else _features(X_test, "X_test", self.device)
+        expect(held.shape[1] == self.p, "X_test", f"{held.shape[1]} features", f"{self.p} as in X")
+        self.F = ((held - self.mean) @ (self.V / self.s)).to(self.dtype)
+        self.rank, self.U = len(self.s), U.to(self.dtype)
+        known = [(part.T @ part, part.sum(0)) for part in (U[rows] for rows in splits.slices)]
+        sets = ([_Set(U, splits, k, role, known) for role in (TRAIN, VALIDATE)] for k in range(len(splits.folds)))
+        self.folds = [self._fold(train, validation) for train, validation in sets]
 
     def _narrow(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.to(self.dtype).contiguous()
@@ -342,11 +295,11 @@ class Plan:
         s = self.s
         if train.n >= self.rank:
             H = (train.gram() - train.n * torch.outer(train.mean, train.mean)).mul_(s).mul_(s[:, None])
-            root, Q = _right_singular(H, lambda: train.centred() * s, self._tolerance(_size(H)))
+            root, Q = _right_singular(H, lambda: train.centred() * s, self.tolerance * _size(H))
             return (Q / root).T * s, root**2, None
         A = train.centred() * s
         kernel = A @ A.T
-        root, left = _right_singular(kernel, lambda: A.T, self._tolerance(_size(kernel)))
+        root, left = _right_singular(kernel, lambda: A.T, self.tolerance * _size(kernel))
         return (_orthonormal(A.T @ (left / root)) / root).T * s, root**2, left
 
     def _kernels(self, M: torch.Tensor, lam: torch.Tensor) -> tuple[torch.Tensor, Blocks]:
@@ -358,8 +311,7 @@ class Plan:
         last = torch.searchsorted(lam, lam / within)
         K = (lam / (lam - lam[:, None])).to(self.dtype).mul_(M)
         blocks = []
-        for start in range(0, r, NEAR_ROWS):
-            rows = slice(start, min(start + NEAR_ROWS, r))
+        for rows in batches(r, NEAR_ROWS):
             columns = slice(int(first[rows].min()), int(last[rows].max()))
             number = torch.arange(columns.start, columns.stop, device=lam.device)
             near = (number >= first[rows, None]) & (number < last[rows, None])
@@ -376,7 +328,7 @@ class Plan:
     @property
     def bytes(self) -> int:
         """Bytes that the plan holds."""
-        own = [self.U, self.V] + ([self.F] if self.F is not None else [])
+        own = [self.U, self.V, self.F]
         for fold in self.folds:
             own += [fold.K, fold.numerator, fold.denominator, *(block for _, _, block in fold.near)]
             own += [fold.z.matrix, fold.w.matrix, *(side.steep[1] for side in (fold.z, fold.w) if side.steep)]
@@ -399,9 +351,7 @@ def _size(gram: torch.Tensor) -> float:
     return float(gram.diagonal().sum().clamp_min(0).sqrt())
 
 
-def _right_singular(
-    gram: torch.Tensor, matrix: Callable[[], torch.Tensor], tolerance: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _right_singular(gram: torch.Tensor, matrix: Callable[[], Any], tolerance: float) -> tuple[torch.Tensor, ...]:
     """Singular values above `tolerance`, ascending (r,), and right singular vectors (q, r) of A (m, q).
 
     `gram` is A'A in float64; `matrix` gives A, called only when some singular values are too small to be had from it.
@@ -439,8 +389,7 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     return values
 
 
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """What was learned of each target; NaN where it was left out, None where it was not asked for."""
 
     alpha: np.ndarray  # float64 (n_targets,), chosen
@@ -451,13 +400,11 @@ class Fit:
 
 
 @torch.inference_mode()
-def solve(
-    plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: slice | None = None
-) -> Fit:
-    """Choose alpha for each target (of `columns`, the first is then ``columns.start``), fit, and score on `X_test`."""
+def solve(plan: Plan, targets: Targets, predictions: bool = False, weights: bool = False, columns: Any = None) -> Fit:
+    """Choose alpha for each target (of a slice `columns`, or of all), fit, and score on `X_test`."""
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
-    n_test, n_known = targets.n_test, 0 if plan.F is None else len(plan.F)
-    expect(n_test == n_known, "X_test", f"{n_known} samples", f"{n_test} as in Y_test")
+    n_test = targets.n_test
+    expect(n_test == len(plan.F), "X_test", f"{len(plan.F)} samples", f"{n_test} as in Y_test")
     columns = slice(0, len(targets.mean)) if columns is None else columns
     n_targets, numbers = columns.stop - columns.start, str(plan.dtype).removeprefix("torch.")
     fit = Fit(
@@ -473,18 +420,16 @@ def solve(
     top = g.max(1).values if plan.rank else torch.ones_like(plan.alphas)
     relative, top = (g / top[:, None]).to(plan.dtype), top.to(plan.dtype)
     kept = targets.kept[slice(*np.searchsorted(targets.kept, [columns.start, columns.stop]))]
-    size = LARGEST_BATCH[plan.device.type]
-    for start in range(0, len(kept), size):
-        chosen = kept[start : start + size]
-        part = targets.batch(chosen, plan.device, plan.dtype)
-        index, score, Z = _search(plan, part)
+    for chosen in (kept[part] for part in batches(len(kept), LARGEST_BATCH[plan.device.type])):
+        sums, squares, Y, *held = targets.batch(chosen, plan.device, plan.dtype)
+        index, score, Z = _search(plan, Y, sums, squares)
         at, units = chosen - columns.start, 1 / targets.scale[chosen]
         fit.alpha[at], fit.cv_score[at] = candidates[index.cpu().numpy()], score.cpu().numpy()
         # Divided by the largest g, which keeps it off the smallest numbers.
         shrunk = relative[index].T * Z
-        if plan.F is not None and part.Y_test is not None and fit.test_score is not None:
+        if fit.test_score is not None:
             predicted = plan.F @ shrunk
-            f, y = predicted - predicted.mean(0), part.Y_test - part.Y_test.mean(0)
+            f, y = (values - values.mean(0) for values in (predicted, *held))
             norm = ((f**2).sum(0) * (y**2).sum(0)).sqrt()
             r = torch.where(norm > 0, (f * y).sum(0) / norm, 0).cpu().numpy()
             fit.test_score[at] = np.where(targets.test_constant[chosen], 0, r)
@@ -506,15 +451,14 @@ def batch_size(plans: list[Plan], n_test: int, n_targets: int, memory: float, mo
     return min(LARGEST_BATCH[plans[0].device.type], fitting)
 
 
-def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def _search(plan: Plan, Y: torch.Tensor, sums: torch.Tensor, squares: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Number of the best alpha and its score (b,), and U'Y of all rows (r, b)."""
-    Y = part.Y
     C = [plan.U[rows].T @ Y[rows] for rows in plan.splits.slices]
     total = reduce(torch.add, C)
     scores = Y.new_zeros((len(plan.alphas), Y.shape[1]))
     for k, fold in enumerate(plan.folds):
-        z, w = (_vector(side, part, C, total) for side in (fold.z, fold.w))
-        scores += _scores(fold, part.squares[k], z, w)
+        z, w = (_vector(side, Y, sums, C, total) for side in (fold.z, fold.w))
+        scores += _scores(fold, squares[k], z, w)
     scores /= len(plan.folds)
     best = scores.max(0).values
     # Of equals the first, on every device: argmax does not promise which.
@@ -522,29 +466,29 @@ def _search(plan: Plan, part: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.
     return torch.where(scores == best, number, len(scores) - 1).min(0).values, best, total
 
 
-def _vector(side: Side, part: Batch, C: list[torch.Tensor], total: torch.Tensor) -> torch.Tensor:
+def _vector(side: Side, Y: torch.Tensor, sums: torch.Tensor, C: list[torch.Tensor], total: torch.Tensor) -> Any:
     """Either z or w of a fold, (r_k, b); `C` (r, b) is U'Y of each piece."""
     if side.shift is None:
-        return _product(side.matrix, side.rows, part.Y)
+        return _product(side.matrix, side.rows, Y)
     others = [i for i in range(len(C)) if i not in side.pieces]
     if len(others) < len(side.pieces):
         summed = reduce(torch.sub, [C[i] for i in others], total)
     else:
         summed = reduce(torch.add, [C[i] for i in side.pieces])
     out = side.matrix @ summed
-    out.addr_(side.shift, part.sums[side.pieces].sum(0), alpha=-1)
+    out.addr_(side.shift, sums[side.pieces].sum(0), alpha=-1)
     if side.steep is not None:
         index, matrix = side.steep
-        out[index] = _product(matrix, side.rows, part.Y)
+        out[index] = _product(matrix, side.rows, Y)
     return out
 
 
-def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> torch.Tensor:
+def _product(matrix: torch.Tensor, rows: list[slice], Y: torch.Tensor) -> Any:
     """Product of a matrix (q, n_rows) with these rows of Y, without a copy of them."""
-    ends = np.cumsum([where.stop - where.start for where in rows]).tolist()
-    out = matrix[:, : ends[0]] @ Y[rows[0]]
-    for start, end, where in zip(ends, ends[1:], rows[1:], strict=False):
-        out.addmm_(matrix[:, start:end], Y[where])
+    parts = torch.split(matrix, [where.stop - where.start for where in rows], 1)
+    out = parts[0] @ Y[rows[0]]
+    for part, where in zip(parts[1:], rows[1:], strict=True):
+        out.addmm_(part, Y[where])
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import embedding_bag
 
+from phaselab.encoding.arrays import batches
 from phaselab.encoding.folds import fold_weights
 from phaselab.errors import expect
 from phaselab.stats import unit
@@ -118,18 +119,16 @@ def _permuted(A: torch.Tensor, B: torch.Tensor, orders: np.ndarray) -> torch.Ten
     for first in range(0, n_blocks, rows):
         # Row i * n_blocks + j of a table: block first + i predicted, block j measured.
         chosen = orders[:, first : first + rows]
-        index = torch.from_numpy((np.arange(chosen.shape[1]) * n_blocks + chosen).astype(np.int32)).to(a.device)
-        ends = torch.arange(0, index.numel(), chosen.shape[1], device=a.device).int()
-        bags.append((first, index.flatten(), ends))
+        index = (np.arange(chosen.shape[1]) * n_blocks + chosen).astype(np.int32)
+        bags.append((first, torch.from_numpy(index).to(a.device)))
     sums = a.new_empty(n_orders, n_targets)
-    for start in range(0, n_targets, columns):
-        at = slice(start, start + columns)
+    for at in batches(n_targets, columns):
         measured = b[at].transpose(1, 2).contiguous()
         of_batch = a.new_zeros(n_orders, len(measured))
-        for first, index, ends in bags:
+        for first, index in bags:
             table = torch.bmm(a[at, first : first + rows], measured).flatten(1).T.contiguous()
             # A bag of rows of the table for each order: the gather and the sum in one pass.
-            of_batch += embedding_bag(index, table, ends, mode="sum")
+            of_batch += embedding_bag(index, table, mode="sum")
         sums[:, at] = of_batch
     return sums.double()
 

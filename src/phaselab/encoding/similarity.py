@@ -1,14 +1,11 @@
-"""Alignment without a fitted map: representational similarity and centred kernel alignment.
+"""Alignment without a fitted map: n x n similarities between TRs of features with those of responses (RSA, CKA).
 
-Both compare the n x n similarities between TRs that features have with those that responses have. TRs near in time
-resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
-
+TRs near in time resemble each other in any two slow signals, whatever the stimulus: pairs of near TRs are left out.
 Kriegeskorte, Mur, Bandettini (2008), Front Syst Neurosci 2, 4. Nili et al. (2014), PLoS Comput Biol 10, e1003553.
 """
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,13 +20,11 @@ from phaselab.stats import unit
 GAP = 10
 
 
-def summarise(
-    X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[Literal["rsa", "cka"]]
-) -> pd.DataFrame:
-    """Cosines of the matrices (``MATRICES``) of layers and regions, as rows; no ``rsa`` of a single voxel."""
+def summarise(X: Features, Y: Responses, rois: Mapping[str, np.ndarray], measures: Sequence[str]) -> pd.DataFrame:
+    """Cosines of `distances` or `products` of layers and regions, as rows; no ``rsa`` of a single voxel."""
     rows = []
     for measure, group in product(measures, groups_of(X, Y)):
-        matrix, far = MATRICES[measure], far_pairs(group.runs)
+        matrix, far = {"rsa": distances, "cka": products}[measure], far_pairs(group.runs)
         layers = {layer: matrix(group.features(of_run, f"layer {layer}"), far) for layer, of_run in X.items()}
         for subject, at in zip(group.subjects, pairwise([0, *group.ends]), strict=True):
             responses = group.finite(slice(*at))
@@ -53,11 +48,8 @@ def far_pairs(runs: np.ndarray, gap: int = GAP) -> np.ndarray:
 
 
 def distances(patterns: np.ndarray, far: np.ndarray) -> np.ndarray:
-    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho.
-
-    `patterns` is (n, n_columns), two columns or more; a TR whose pattern is constant has distance 1.
-    """
-    units = unit(patterns.T)
+    """Ranks of the correlation distances of TRs in pairs `far`, of length 1; (n, n). Their cosine is Spearman's rho."""
+    units = unit(patterns.T)  # (n_columns, n); a TR whose pattern is constant has distance 1
     # Every pair twice, which changes neither ranks nor cosine; rounding makes the two halves differ by less than this.
     ranks = rankdata((1 - units.T @ units)[far].round(12))
     made = np.zeros(far.shape)
@@ -83,7 +75,3 @@ def products(values: np.ndarray, far: np.ndarray) -> np.ndarray:
     K -= ends + ends[:, None] - ends.sum() / (len(K) - 1)
     K = np.where(far, K - K[far].mean(), 0)
     return K / (np.linalg.norm(K) or 1)
-
-
-#: What each measure compares.
-MATRICES = {"rsa": distances, "cka": products}

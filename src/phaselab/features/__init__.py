@@ -1,8 +1,7 @@
 """Hidden states of every layer for the texts of a stimulus, and their way to the TR grid.
 
-Documents (a text, one with those of the seconds before, a narrative) are cut into passes, and pooled by hooks while the
-network runs, so that hidden states never exist together. Networks are causal: rows are filled up on the right and need
-no mask, and a pass over many words serves each of them.
+Hooks pool them while the network runs, so that they never exist together. Networks are causal: rows are filled up on
+the right and need no mask, and a pass over many words serves each of them.
 """
 
 import math
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import zarr
+from torch.nn.utils.rnn import pad_sequence
 
 from phaselab import stimuli
 from phaselab.errors import PhaselabError, expect
@@ -28,7 +28,6 @@ from phaselab.study import FeatureSpec
 
 #: Documents that are tokenised at a time: the tokenizer's lists are many times as large as the ids.
 TOKENISED = 1024
-
 Document = tuple[str, ...]
 #: Tokens of a batch, padding included, by type of device: more gain no speed there. Halved when memory runs out.
 MAX_TOKENS = {"cpu": 1024, "cuda": 16384}
@@ -39,6 +38,7 @@ IN_MEMORY = 1 << 30
 #: What torch says when memory runs out, on an accelerator, on a CPU of Linux or of Windows.
 OUT_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "not enough memory")
 Say = Callable[[str], None]
+States = Callable[[], np.ndarray]
 #: Values of a chunk of Zarr at most, whose compressor takes 2 GiB.
 CHUNK = 1 << 28
 
@@ -105,7 +105,8 @@ def passes_of(
 ) -> tuple[list[Pass], list[int], np.ndarray]:
     """Passes that give every text its value, longest first; what begins each (`opening`); texts cut by `context`."""
     readable, truncated = [item for item in documents.items() if any(item[0])], np.zeros(n_texts, dtype=bool)
-    begin = opening(tokenizer, (_joined(document) for document, _ in readable), spec.first_token == "keep")
+    joined = (" ".join(filter(None, document)) for document, _ in readable)
+    begin = opening(tokenizer, joined, spec.first_token == "keep")
     prefix = np.array(begin, dtype=np.int32)
     room = np.iinfo(np.int64).max if context is None else context - len(prefix)
     expect(room >= 1, "model", f"a context of {context} tokens", f"more than {len(prefix)}")
@@ -130,39 +131,27 @@ def passes_of(
     return sorted(passes, key=lambda item: -len(item.ids)), begin, truncated
 
 
-def _joined(document: Document) -> str:
-    return " ".join(text for text in document if text)
-
-
-def _tokens(
-    readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: FeatureSpec
-) -> Iterator[tuple[Document, int, np.ndarray, np.ndarray, np.ndarray]]:
+def _tokens(readable: Sequence[tuple[Document, int]], tokenizer: Any, spec: FeatureSpec) -> Iterator[tuple[Any, ...]]:
     """Each document with its number, its token ids, and the first and the end (exclusive) of each text's."""
-    alone = spec.context == "text"
-    found = f"no character offsets with features.context: {spec.context}"
-    fast = "a fast tokenizer (tokenizer.json), or features.context: text"
-    expect(alone or tokenizer.is_fast, f"tokenizer {type(tokenizer).__name__}", found, fast)
+    alone, name = spec.context == "text", type(tokenizer).__name__
+    fast = "those of a fast tokenizer (tokenizer.json), or features.context: text"
+    expect(alone or tokenizer.is_fast, f"tokenizer {name}", "no character offsets of tokens", fast)
     asked = {"add_special_tokens": False, "return_offsets_mapping": not alone, "return_attention_mask": False}
     for start in range(0, len(readable), TOKENISED):
         part = readable[start : start + TOKENISED]
         # A document is longer than the model's context by design: the tokenizer need not warn of it.
-        encoded = tokenizer([_joined(document) for document, _ in part], **asked, verbose=False)
+        encoded = tokenizer([" ".join(filter(None, document)) for document, _ in part], **asked, verbose=False)
         for number, (document, text) in enumerate(part):
             ids = np.array(encoded["input_ids"][number], dtype=np.int32)
-            if alone:
-                yield document, text, ids, np.array([0]), np.array([len(ids)])
-            else:
-                offsets = np.array(encoded["offset_mapping"][number], dtype=np.int64).reshape(-1, 2)
-                yield document, text, ids, *_spans(document, offsets)
-
-
-def _spans(document: Document, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First token of each text (or of the space before it), and the one behind its last; `offsets` (n_tokens, 2)."""
-    lengths = np.array([len(text) for text in document])
-    stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)
-    first = np.searchsorted(offsets[:, 1], stops - lengths - 1, side="right")
-    last = np.searchsorted(offsets[:, 0], stops, side="left")
-    return np.where(lengths > 0, first, 0), np.where(lengths > 0, last, 0)
+            first, last = np.array([0]), np.array([len(ids)])
+            if not alone:
+                begins, ends = np.array(encoded["offset_mapping"][number], dtype=np.int64).reshape(-1, 2).T
+                lengths = np.array([len(text) for text in document])
+                stops = np.cumsum(lengths + (lengths > 0)) - (lengths > 0)
+                # The space before a text belongs to it.
+                first = np.where(lengths > 0, np.searchsorted(ends, stops - lengths - 1, side="right"), 0)
+                last = np.where(lengths > 0, np.searchsorted(begins, stops, side="left"), 0)
+            yield document, text, ids, first, last
 
 
 def _windows(first: np.ndarray, last: np.ndarray, room: int, spec: FeatureSpec) -> Iterator[tuple[int, ...]]:
@@ -193,7 +182,7 @@ def context_of(model: Any) -> int | None:
     return getattr(config, "max_position_embeddings", getattr(config, "max_seq_len", None))  # the latter: MPT
 
 
-def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.ndarray]:
+def room_for(shape: tuple[int, ...], scratch: Path | None) -> States:
     """Gives float32 zeros of `shape`: in memory, or a new map of a file without a name in `scratch` each time."""
     size = 4 * math.prod(shape)
     if scratch is None or size <= IN_MEMORY:
@@ -210,24 +199,20 @@ def room_for(shape: tuple[int, ...], scratch: Path | None) -> Callable[[], np.nd
 
 
 @torch.inference_mode()
-def encode(
-    model: Any, passes: list[Pass], layers: list[int], pooling: str, states: Callable[[], np.ndarray], say: Say
-) -> int:
+def encode(model: Any, passes: list[Pass], layers: list[int], pooling: str, states: States, say: Say) -> int:
     """Pool all passes in order into `states` (n_layers, n_rows, p); returns the most tokens of a batch at the end."""
     blocks, device, name = blocks_of(model), model.device.type, model.name_or_path
     budget = MAX_TOKENS.get(device, MAX_TOKENS["cpu"])
     plan: dict[str, torch.Tensor] = {}
     pooled: list[torch.Tensor] = []
 
-    def pool(hidden: torch.Tensor) -> None:
+    def pool(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
         tokens = hidden[plan["row"], plan["column"]].float()
         if pooling != "last":
             # Sums in one order whatever the device, which index_add does not promise.
             tokens = torch.segment_reduce(tokens, pooling, lengths=plan["lengths"])
         pooled.append(tokens)
-
-    def before_block(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        pool(args[0] if args else kwargs["hidden_states"])
 
     def read(batch: list[Pass]) -> np.ndarray | None:
         """(n_layers, n_rows, p), or None when memory ran out."""
@@ -238,7 +223,7 @@ def encode(
                 wide, width = final.shape[-1], states().shape[-1]
                 found = f"a last layer of {wide} numbers, where others have {width}"
                 expect(wide == width, f"{name}: features.layers", found, f"some of 0 to {len(blocks) - 1}")
-                pool(final)
+                pool(model, (final,), {})
             return torch.stack(pooled).cpu().numpy()
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and not any(said in str(error) for said in OUT_OF_MEMORY):
@@ -249,7 +234,7 @@ def encode(
     with ExitStack() as hooks:
         # The input of block i is the output of block i - 1: so no hook has to know what else a block returns.
         for block in (blocks[layer] for layer in layers if layer < len(blocks)):
-            hooks.callback(block.register_forward_pre_hook(before_block, with_kwargs=True).remove)
+            hooks.callback(block.register_forward_pre_hook(pool, with_kwargs=True).remove)
         while start < len(passes):
             longest = len(passes[start].ids)
             batch = passes[start : start + max(1, budget // longest)]
@@ -276,18 +261,14 @@ def encode(
 
 def _plan(batch: list[Pass], pooling: str) -> dict[str, torch.Tensor]:
     """Token ids (n_rows, n_columns), and where the pooled tokens of each text are in them."""
-    ids = np.zeros((len(batch), max(len(item.ids) for item in batch)), dtype=np.int64)
-    for row, item in enumerate(batch):
-        ids[row, : len(item.ids)] = item.ids
     rows = np.repeat(np.arange(len(batch)), [item.spans.shape[1] for item in batch])
     _, first, last = np.concatenate([item.spans for item in batch], axis=1)
-    plan = {"ids": ids, "row": rows, "column": last - 1}
-    if pooling != "last":
-        lengths = last - first
-        # The tokens of all texts one behind the other: position in this list, less where its text began.
-        column = np.arange(lengths.sum()) + np.repeat(first - np.cumsum(lengths) + lengths, lengths)
-        plan |= {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
-    return {name: torch.from_numpy(array) for name, array in plan.items()}
+    lengths = np.ones_like(last) if pooling == "last" else last - first
+    # The tokens of all texts one behind the other: position in this list, less where its text began.
+    column = np.arange(lengths.sum()) + np.repeat(last - np.cumsum(lengths), lengths)
+    plan = {"row": np.repeat(rows, lengths), "column": column, "lengths": lengths}
+    ids = pad_sequence([torch.from_numpy(item.ids) for item in batch], batch_first=True)
+    return {"ids": ids.long(), **{name: torch.from_numpy(array) for name, array in plan.items()}}
 
 
 def extract(
@@ -302,24 +283,18 @@ def extract(
 
     With ``words`` the first ``window + stride`` texts of a narrative are read together, then ``stride`` new ones at a
     time after the ``window`` before them. Texts are joined by single spaces, and what occurs twice is read once.
-
     What begins every pass (`opening`) is never pooled; without it a text that begins a pass is pooled without
     its first token, and is empty if it has no other. A pass that is longer than the model's context loses tokens on its
-    left, but no more than half of that context: beyond, it takes fewer new texts.
-
-    scratch : folder for a file without a name, gone with the result, that takes hidden states of more than 1 GiB.
-    say : receives a sentence when memory ran out, texts were truncated, or a first token is pooled or lost.
+    left, but no more than half of that context: beyond, it takes fewer new texts. Hidden states of more than 1 GiB lie
+    in a file without a name in the folder `scratch`.
     """
     documents: dict[Document, int] = {}  # document -> number of its first wanted text
-    numbers: list[int] = []
-    n_texts = 0
+    numbers, n_texts = list[int](), 0
     for document, wanted in documents_of(stimulus, spec):
-        if document not in documents:
-            documents[document] = n_texts
-            n_texts += wanted
-        numbers.extend(range(documents[document], documents[document] + wanted))
+        first = documents.setdefault(document, n_texts)
+        n_texts = max(n_texts, first + wanted)
+        numbers.extend(range(first, first + wanted))
     source = np.array(numbers, dtype=np.int64)
-
     context, name = context_of(model), model.name_or_path
     passes, begin, truncated = passes_of(documents, n_texts, tokenizer, context, spec)
     last, known = max((int(item.ids.max()) for item in passes), default=0), len(model.get_input_embeddings().weight)
@@ -388,9 +363,8 @@ def write_layers(layers: Mapping[int, np.ndarray], path: Path, **provenance: Any
 def read_features(path: Path) -> Features:
     """What ``write_features`` wrote; a layer is read when it is asked for."""
     group: Any = zarr.open_group(path, mode="r")
-    attrs: dict[str, Any] = group.attrs.asdict()
     expect("there" in group, str(path), "features of an older version", "those of this one: make them again")
-    states, layers = group["states"], attrs["layers"]
+    states, attrs, layers = group["states"], group.attrs, group.attrs["layers"]
     names, counts = zip(*attrs["runs"], strict=True)
     read, runs = Lazy(layers, lambda layer: np.asarray(states[layers.index(layer)])), np.array(names, dtype=str)
     return Features(read, np.repeat(runs, counts), np.asarray(group["there"]), attrs["notes"])
@@ -399,22 +373,18 @@ def read_features(path: Path) -> Features:
 def to_trs(
     features: Features, stimulus: Stimulus, spec: FeatureSpec, say: Say = lambda message: None
 ) -> Mapping[int, dict[str, np.ndarray]]:
-    """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for.
-
-    `say` receives a sentence when `trim` is shorter than the haemodynamics carry what is in a run's first TR.
-    """
-    names = [run.name for run in stimulus.runs for _ in run.texts]
+    """Features on the TR grid (``stimuli.align``): layer -> run -> float32 (n_trs - trim, p), made when asked for."""
+    names, trim = [run.name for run in stimulus.runs for _ in run.texts], spec.trim
     expect(list(features.runs) == names, "features", "other texts by run", f"those of stimulus {stimulus.name}")
     for run in stimulus.runs:
-        fewer = f"fewer than its {run.n_trs} TRs"
-        expect(run.n_trs > run.dropped(spec.trim), f"run {run.name}: trim", spec.trim, fewer)
-    for tr in {run.tr for run in stimulus.runs if spec.trim + run.margin < stimuli.carried(run.tr, spec)}:
+        expect(run.n_trs > run.dropped(trim), f"run {run.name}: trim", trim, f"fewer than its {run.n_trs} TRs")
+    for tr in {run.tr for run in stimulus.runs if trim + run.margin < stimuli.carried(run.tr, spec)}:
         first = f"but {stimuli.carried(tr, spec)} TRs of {tr:g} s have a part of what is in the first one"
-        say(f"features.trim: {spec.trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
+        say(f"features.trim: {trim} TRs of a run are dropped, {first} (hemodynamics: {spec.hemodynamics})")
 
     def aligned(layer: int) -> dict[str, np.ndarray]:
         parts = np.split(features.layers[layer], np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
         of_run = zip(stimulus.runs, parts, strict=True)
-        return {run.name: stimuli.align(part, run, spec)[run.dropped(spec.trim) :] for run, part in of_run}
+        return {run.name: stimuli.align(part, run, spec)[run.dropped(trim) :] for run, part in of_run}
 
     return Lazy(features.layers, aligned)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import expect
 from phaselab.internals import probes
 from phaselab.internals.registry import geometry, versions
 from phaselab.stats import cka
@@ -19,11 +19,10 @@ COLUMNS = ["layer", "measure", "task", "value", "stderr"]
 def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: InternalSpec) -> pd.DataFrame:
     """Measure the hidden states of one checkpoint, layer -> float32 (n_words, n_features).
 
-    labels : one row per word: ``word``, its type; ``narrative``, if there, whose words stay in one fold; and labels,
-        text for classes, float for values, where "" and NaN are none.
-
-    Gives one row per layer, measure and probed label (column ``task``, else empty): each registered measure where it is
-    defined, and for each label, over folds:
+    `labels` has one row per word: ``word``, its type; ``narrative``, if there, whose words stay in one fold; and
+    labels, text for classes, float for values, where "" and NaN are none; ``attrs["left_out"]`` of the result says of
+    which label why it was not probed. Gives one row per layer, measure and probed label (column ``task``, else empty):
+    each registered measure where it is defined, and for each label, over folds:
 
     - ``probe_accuracy`` (classes): share of words of held-out narratives whose label is found; ``probe_correlation``
       and ``probe_r2`` (values): Pearson correlation with, and variance explained of, the held-out values;
@@ -35,18 +34,14 @@ def measure(layers: Mapping[int, np.ndarray], labels: pd.DataFrame, spec: Intern
       the k neurons whose means within and outside it differ most, in standard deviations (Gurnee et al. 2023);
     - ``probe_logistic`` and ``probe_logistic_shuffled`` (classes, with ``spec.logistic``): ``probe_accuracy`` and
       ``probe_shuffled`` by multinomial logistic regression, its penalty chosen in the same way.
-
-    ``attrs["left_out"]`` of the table: label -> why it was not probed.
     """
-    for layer, values in layers.items():
-        if not np.isfinite(values).all():
-            raise PhaselabError(f"layer {layer}: found numbers that are not finite")
     for column in ("word", *spec.probes) if spec.probes else ():
         expect(column in labels, "labels", f"columns {', '.join(map(str, labels))}", f"{column!r} too")
     sample = sampled(len(labels), spec)
     groups, left_out = probes.targets(labels.iloc[sample].reset_index(drop=True), spec.probes)
     rows: list[tuple[int, str, str, float, float]] = []
     for layer, values in layers.items():
+        expect(np.isfinite(values).all(), f"layer {layer}", "numbers that are not finite", "none")
         states = values[sample].astype(np.float64)  # (n, p)
         rows += [(layer, name, "", *value) for name, value in geometry(states).items()]
         rows += [(layer, *row) for group in groups for row in probes.probe(states, group, spec)]

@@ -19,9 +19,8 @@ def head_scores(model: Any, tokenizer: Any, sequences: int) -> pd.DataFrame:
     Sequences begin as passes do (``features.opening``); none holds a token twice within a half, if there are
     enough. One row a head (`task`) and measure: `layer` counts from 1; standard errors are over sequences. Measures:
 
-    - ``induction``: attention from a token of the second half to the token after its like in the first half, mean over
-      the second half without its first token (prefix matching);
-    - ``previous_token``: attention from a token to the one before it, mean over all tokens but the first;
+    - ``induction`` (prefix matching): attention from a token of the second half to the one after its like in the first,
+      mean over all but the second half's first; ``previous_token``: to the one before it, over all but the first;
     - ``induction_best``, ``previous_token_best`` (`task` empty): those of the layer's best head.
     """
     name, known = type(model).__name__, min(len(tokenizer), len(model.get_input_embeddings().weight))

@@ -36,10 +36,8 @@ def count(source: TextSource, training: Training, batches: int, vocabulary: int)
 
 
 def log_probabilities(counts: Counts, ids: np.ndarray) -> np.ndarray:
-    """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats.
-
-    Each order has the one below it as a Dirichlet prior (MacKay & Peto 1995), the first a uniform one.
-    """
+    """n-gram log-probabilities (ORDER, rows, columns - ORDER + 1) of the tokens from the third on, nats."""
+    # Each order has the one below it as a Dirichlet prior (MacKay & Peto 1995), the first a uniform one.
     p = np.full((len(ids), ids.shape[1] - ORDER + 1), 1 / counts.vocabulary)
     found = []
     for n in range(1, ORDER + 1):
@@ -59,12 +57,11 @@ def measure(model: Any, source: TextSource, training: Training, counts: Counts) 
     logp = model(input_ids=tokens).logits[:, :-1].float().log_softmax(-1)
     of_token = logp.gather(2, tokens[:, 1:, None])[:, :, 0].double().cpu().numpy()  # (rows, context - 1)
     loss = -of_token.mean(1)
-    rows = [("loss", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
+    rows = [(-1, "loss", "", float(loss.mean()), float(loss.std(ddof=1) / np.sqrt(len(loss))))]
     own = of_token[:, ORDER - 2 :]
     for n, theirs in enumerate(log_probabilities(counts, ids), 1):
         # The jackknife over rows, since tokens of a row are not independent.
         rest = ~np.eye(len(own), dtype=bool)
         whole, *left = (float(pearson(own[kept].ravel(), theirs[kept].ravel())) for kept in (slice(None), *rest))
-        rows.append((f"ngram_{n}", whole, float(np.sqrt((len(left) - 1) * np.var(left)))))
-    frame = pd.DataFrame(rows, columns=["measure", "value", "stderr"])
-    return frame.assign(layer=-1, task="")[["layer", "measure", "task", "value", "stderr"]]
+        rows.append((-1, f"ngram_{n}", "", whole, float(np.sqrt((len(left) - 1) * np.var(left)))))
+    return pd.DataFrame(rows, columns=["layer", "measure", "task", "value", "stderr"])

@@ -90,8 +90,8 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
         # the one that is fitted must do, for the test fold may not choose.
         inner = (test, choose) if n_folds > 2 else (test,)
         tried = iter(np.split(ridge.predict(inner, choose, PENALTIES), ends, axis=2))
-        true = [(codes[fold == choose], target.classes) for target in group for codes in target.codes]
-        quality = np.array([[_score(guess, *of) for guess in next(tried)] for of in true])  # (outputs, penalties)
+        asked = [(codes[fold == choose], target.classes) for target in group for codes in target.codes]
+        quality = np.array([[_score(guess, *of) for guess in next(tried)] for of in asked])  # (outputs, penalties)
         # Of equally good penalties the largest; only those that were chosen are fitted again.
         best = len(PENALTIES) - 1 - quality[:, ::-1].argmax(axis=1)
         chosen, of = np.unique(best, return_inverse=True)
@@ -99,31 +99,25 @@ def probe(states: np.ndarray, group: list[Target], spec: InternalSpec) -> list[t
         guesses = iter([outputs[k] for outputs, k in zip(fitted, of, strict=True)])
         outer, within = fold != test, ~np.isin(fold, inner)
         for target in group:
-            classes, codes = target.classes, target.codes[0]
-            found = _scores_of_fold(target, [next(guesses) for _ in target.codes], ~outer)
+            classes, codes, own = target.classes, target.codes[0], [next(guesses) for _ in target.codes]
+            held, true = zip(own, target.codes, strict=True), codes[~outer]
+            real, control, shuffled = (_score(guess, of[~outer], classes) for guess, of in held)
+            if classes:
+                found, chance = {"probe_accuracy": real}, float((true == np.bincount(codes).argmax()).mean())
+            else:
+                r2 = 1 - np.square(true - own[0][:, 0]).sum() / np.square(true - true.mean()).sum()
+                found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
+            found |= {"probe_control": control, "probe_selectivity": real - control}
+            found |= {"probe_shuffled": shuffled, "probe_chance": chance}
             if classes and spec.logistic:
                 found["probe_logistic"] = _logistic(x, codes, within, fold == choose, outer)
                 found["probe_logistic_shuffled"] = _logistic(x, target.codes[2], within, fold == choose, outer)
             if classes and spec.sparse:
                 sparse = _sparse(x[outer], codes[outer], x[~outer], classes, spec.sparse)
-                found |= {f"probe_sparse_{k}": _score(g, codes[~outer], classes) for k, g in sparse.items()}
+                found |= {f"probe_sparse_{k}": _score(g, true, classes) for k, g in sparse.items()}
             for name, score in found.items():
                 scores.setdefault((name, target.name), []).append(score)
     return [(*key, float(np.mean(of)), float(np.std(of, ddof=1) / np.sqrt(len(of)))) for key, of in scores.items()]
-
-
-def _scores_of_fold(target: Target, guesses: list[np.ndarray], test: np.ndarray) -> dict[str, float]:
-    true = target.codes[0][test]
-    real, control, shuffled = (
-        _score(guess, codes[test], target.classes) for guess, codes in zip(guesses, target.codes, strict=True)
-    )
-    if target.classes:
-        found, chance = {"probe_accuracy": real}, float((true == np.bincount(target.codes[0]).argmax()).mean())
-    else:
-        r2 = 1 - np.square(true - guesses[0][:, 0]).sum() / np.square(true - true.mean()).sum()
-        found, chance = {"probe_r2": float(r2), "probe_correlation": real}, 0.0
-    found |= {"probe_control": control, "probe_selectivity": real - control}
-    return found | {"probe_shuffled": shuffled, "probe_chance": chance}
 
 
 def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
@@ -134,9 +128,8 @@ def _score(guess: np.ndarray, true: np.ndarray, classes: int) -> float:
 class Ridge:
     """Ridge regressions of y (m, q) on x (m, p), each fitted on the words of all folds but some.
 
-    With x standardised and y centred by the words of the fit, coefficients are (x'x + a)^-1 x'y, and for p > n
-    x'(x x' + a)^-1 y; each penalty a is a multiple of the mean eigenvalue. For p <= n all of a fit is read from
-    products of (x, y, 1) with themselves: those of all words less those of the folds left out.
+    With x standardised and y centred by the words of the fit, coefficients are (x'x + a)^-1 x'y, a being a multiple of
+    the mean eigenvalue, read from products of all words less those of the folds left out; for p > n x'(x x' + a)^-1 y.
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, fold: np.ndarray) -> None:
@@ -179,20 +172,18 @@ def _divisor(spread: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-6 * spread.max(), spread, np.inf)
 
 
-def _sparse(
-    x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, sizes: Sequence[int]
-) -> dict[int, np.ndarray]:
+def _sparse(x: np.ndarray, codes: np.ndarray, z: np.ndarray, classes: int, ks: Sequence[int]) -> dict[int, np.ndarray]:
     """Size k -> outputs (n_test, classes): each class from the k neurons that tell it best from the others."""
     mean, spread = x.mean(0), _divisor(x.std(0))
     x, z = (x - mean) / spread, (z - mean) / spread
-    found = {k: np.zeros((len(z), classes)) for k in sizes}
+    found = {k: np.zeros((len(z), classes)) for k in ks}
     for c in np.unique(codes) if np.ptp(codes) else ():
         inside = codes == c
         share = inside.mean()
         cross = (inside - share) @ x  # (p,), in proportion to the difference of the means within and outside the class
-        order = np.argsort(-np.abs(cross), kind="stable")[: max(sizes)]
+        order = np.argsort(-np.abs(cross), kind="stable")[: max(ks)]
         gram = x[:, order].T @ x[:, order]
-        for k in sizes:
+        for k in ks:
             best, own = order[:k], gram[:k, :k]
             penalty = SPARSE_PENALTY * own.trace() / len(best) or 1.0
             weights = np.linalg.solve(own + penalty * np.eye(len(best)), cross[best])

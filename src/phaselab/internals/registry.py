@@ -1,7 +1,7 @@
 """Measures of hidden states: functions in the files of ``measures/``, each registered under its own name.
 
-They take the states of a layer, float64 (n_words, p), or by their names parts that several need (`part`), and give a
-value, a value and its standard error, or None where it, or a part, is not defined.
+They take the states of a layer, float64 (n_words, p), or by their names parts that several need (functions registered
+with version 0), and give a value, a value and its standard error, or None where it, or a part, is not defined.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,6 @@ from phaselab.errors import expect
 Function = Callable[..., Any]
 
 MEASURES: dict[str, tuple[int, Function]] = {}
-PARTS: dict[str, Function] = {}
 
 
 def measure(*, version: int) -> Callable[[Function], Function]:
@@ -33,18 +32,12 @@ def measure(*, version: int) -> Callable[[Function], Function]:
     return register
 
 
-def part(function: Function) -> Function:
-    """Register what several measures share, under the function's own name."""
-    PARTS[function.__name__] = function
-    return function
-
-
 def versions() -> dict[str, int]:
     """Name -> version of each measure: those of the files of ``measures/``, and what a notebook has registered."""
     folder = import_module("phaselab.internals.measures")
     for file in iter_modules(folder.__path__):
         import_module(f"{folder.__name__}.{file.name}")
-    return {name: version for name, (version, _) in MEASURES.items()}
+    return {name: version for name, (version, _) in MEASURES.items() if version}
 
 
 def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
@@ -52,10 +45,10 @@ def geometry(states: np.ndarray) -> dict[str, tuple[float, float]]:
     known: dict[str, Any] = {"states": states}
 
     def call(function: Function) -> Any:
-        names, right = list(signature(function).parameters), f"states or one of {', '.join(PARTS)}"
+        names, parts = [*signature(function).parameters], [name for name in MEASURES if not MEASURES[name][0]]
         for name in [name for name in names if name not in known]:
-            expect(name in PARTS, f"measure {function.__name__}", repr(name), right)
-            known[name] = call(PARTS[name])
+            expect(name in parts, f"measure {function.__name__}", repr(name), f"states or one of {', '.join(parts)}")
+            known[name] = call(MEASURES[name][1])
         return None if any(known[name] is None for name in names) else function(*(known[name] for name in names))
 
     found = {name: call(MEASURES[name][1]) for name in versions()}

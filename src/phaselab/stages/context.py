@@ -247,7 +247,7 @@ class Workbench:
         return {task.name: items for task in self.study.tasks if (items := self.items_of(task, model))}
 
     def items_of(self, task: Task, model: Model) -> list[texts.Item]:
-        """Items of a task, none where it is of a text other than the model's; TaskError, StudyError for wrong ones."""
+        """Items of a task, none where it is of a text other than the model's; PhaselabError for wrong ones."""
         where = f"{self.study.where}: tasks"
         if file := self.task_files.get(task.name):
             expect(not task.text, f"{where}: {task.name}", f"text {task.text}", "none with a task file", StudyError)

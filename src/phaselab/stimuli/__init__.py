@@ -1,7 +1,4 @@
-"""What was read or heard, runs of timed text or of items without a time axis; and its features on the TR grid.
-
-Moments become TRs and are convolved one run at a time: never across a run's boundary.
-"""
+"""What was read or heard, runs of timed text or of items without a time axis; its features on the TR grid, by runs."""
 
 import hashlib
 import math
@@ -99,8 +96,8 @@ class Stimulus:
 def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
-    `table` has one row per item: ``item``, its own name; ``text``; ``group``, whose items are never in training and
-    test of one fold. Responses are in the order of ``stimulus.labels["item"]``: groups as they first appear.
+    `table` has a row per item: ``item``, its name; ``text``; ``group``, whose items are never in training and test of
+    one fold. Responses are in the order of ``stimulus.labels["item"]``: groups as they first appear.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
@@ -195,10 +192,7 @@ def read_textgrid(path: Path) -> dict[str, list[Interval]]:
 
 
 def align(values: np.ndarray, run: Run, spec: FeatureSpec) -> np.ndarray:
-    """Features (n_texts, p) of the texts of a run as features of its TRs, convolved; float32 (n_trs, p).
-
-    ``stack`` gives (n_trs, p * n_delays), first delay first. The caller trims. Items stay as they are.
-    """
+    """Features (n_texts, p) of a run's texts as convolved ones of its TRs; float32 (n_trs, p), or p * n_delays."""
     expected = "none, for its items have no time" if run.items else "hrf, average or stack, for its texts have times"
     fits = run.items == (spec.hemodynamics == "none")
     expect(fits, f"run {run.name}: features.hemodynamics", spec.hemodynamics, expected)
@@ -289,8 +283,7 @@ def convolve_events(run: Run, amplitudes: np.ndarray) -> np.ndarray:
 def hrf(tr: float, delay: float = 0.0) -> np.ndarray:
     """The canonical double-gamma response (SPM's, by nilearn), `delay` seconds later, on the TR grid; (n_lags,), sum 1.
 
-    Weight k: what a stimulus that lasts through TR 0 adds to the response at the start of TR k, the mean from k - 1 to
-    k TR after an onset. So the word rate of Alice's stimulus reproduces the published predictor.
+    Weight k: what a stimulus through TR 0 adds at the start of TR k, the mean from k - 1 to k TR after an onset.
     """
     from nilearn.glm.first_level.hemodynamic_models import spm_hrf  # here: it takes a second
 

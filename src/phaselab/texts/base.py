@@ -1,7 +1,4 @@
-"""What every text gives: token ids for the training loop, and held-out questions for the tasks.
-
-A source is a pure function of its seed: training that was interrupted goes on as if it had not been.
-"""
+"""What every text gives, a pure function of its seed: token ids for training, and held-out questions for the tasks."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -47,9 +44,7 @@ class TextSource(ABC):
     def _tokens(self) -> Tokenizer: ...
 
     @abstractmethod
-    def _documents(
-        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int
-    ) -> Iterator[list[int]]:
+    def _texts(self, rng: np.random.Generator, stream: str, step: int, row: int, context: int) -> Iterator[list[int]]:
         """Token ids of document after document, with which row `row` of a stream, of a step's batch, is filled."""
 
     @abstractmethod
@@ -74,7 +69,7 @@ class TextSource(ABC):
 
     def _rows(self, stream: str, seed: int, step: int, batch: int, context: int) -> np.ndarray:
         draws = (np.random.default_rng([seed, STREAMS[stream], step, row]) for row in range(batch))
-        rows = (self._documents(rng, stream, step, step * batch + row, context) for row, rng in enumerate(draws))
+        rows = (self._texts(rng, stream, step, step * batch + row, context) for row, rng in enumerate(draws))
         return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
     def items(self, task: str, n: int, seed: int) -> list[Item]:

@@ -1,9 +1,6 @@
 """Real English books as training text, with cloze questions made from their passages, and minimal pairs.
 
-Layout below the folder of data::
-
-    books/MANIFEST.csv      one row a book; slug, sha256 and licence columns
-    books/<slug>.txt        UTF-8
+In the folder of data ``books/MANIFEST.csv`` has a row per book (slug, sha256, licence), ``books/<slug>.txt`` its text.
 """
 
 import hashlib
@@ -53,8 +50,6 @@ class BooksText(TextSource):
 
     Tasks: ``cloze``, which of four listed words comes next, answered by the word; ``letters``, the same answered by its
     letter; ``pairs``, which of two forms goes on with a sentence as grammar wants it (``books.yaml``), not trained on.
-
-    `vocabulary`: tokens of a byte-level byte-pair encoding; `data`: the folder that has ``books`` in it.
     """
 
     tasks = ("cloze", "letters", "pairs")
@@ -109,7 +104,7 @@ class BooksText(TextSource):
         return {word: rank for rank, word in enumerate(ranked)}
 
     def _tokens(self) -> Tokenizer:
-        """Byte-level byte-pair encoding, learned from the middles of the training books."""
+        """Byte-level byte-pair encoding of `vocabulary` tokens, learned from the middles of the training books."""
         tokenizer = Tokenizer(models.BPE(unk_token=UNK))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -125,10 +120,10 @@ class BooksText(TextSource):
     def held_out(self, batch: int, context: int) -> np.ndarray:
         """Running text of the held-out books, punctuation and all; int64 (batch, context)."""
         rng = np.random.default_rng([0, STREAMS["held out"]])
-        rows = (self._documents(rng, "held out", 0, row, context, QUESTIONS) for row in range(batch))
+        rows = (self._texts(rng, "held out", 0, row, context, QUESTIONS) for row in range(batch))
         return np.stack([np.fromiter(chain.from_iterable(row), np.int64, context) for row in rows])
 
-    def _documents(
+    def _texts(
         self, rng: np.random.Generator, stream: str, step: int, row: int, context: int, share: float | None = None
     ) -> Iterator[list[int]]:
         """What lies at `share` (drawn for None) of all rows: first questions, then running text, last speech."""

@@ -1,12 +1,10 @@
 """A small world, told in two languages: stories whose every word has a known latent state.
 
-Five things about each character never change; what else is true changes from sentence to sentence and mostly has to be
-carried along from earlier ones. A story is a plot (`plot`) and its telling (`tell`), so that one plot can be told in
-``en``, which looks like English, or in ``vo``, a constructed language with words of its own, verbs at the end of the
-clause and particles after nouns for cases. What there is to tell stands in ``world.yaml``.
-
-Held-out stories differ from training stories by their random stream and by what they are about: the combination of
-hero, goal and object decides (`is_held_out`) on which side a story lies; so do questions about constant facts.
+Five things about each character never change; what else is true mostly has to be carried along from earlier sentences.
+A story is a plot (`plot`) and its telling (`tell`) in ``en``, which looks like English, or in ``vo``, a constructed
+language with words of its own, verbs at the end of the clause and particles after nouns for cases; ``world.yaml`` has
+what there is to tell. Held-out stories have a random stream of their own, and combinations of hero, goal and object
+that training never has (`is_held_out`), as do questions about constant facts.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -90,35 +88,26 @@ def plot(rng: np.random.Generator, held_out: bool, sentences: int) -> Story:
             break
     # Hero and other differ in gender, so that every pronoun has one possible meaning.
     other = _pick(rng, [c.name for c in CHARACTERS.values() if c.gender != CHARACTERS[hero].gender])
-    start = _pick(rng, PLACES)
-    events: list[Event] = []
-    story = Story(hero, other, goal, thing, _elsewhere(rng, start), events)
+    start, events = _pick(rng, PLACES), list[Event]()
+    story = Story(hero, other, goal, thing, _pick(rng, [p for p in PLACES if p != start]), events)
     state = State(place=start, mood=_pick(rng, MOODS) if rng.random() < 0.5 else UNKNOWN)
     events.append(Event("begin" if state.mood == UNKNOWN else "begin_mood", State(), state))
-
     holder = {"find": NOBODY, "keep": hero, "bring": hero}.get(goal)
     # An object that does not belong to the goal is told of when somebody takes it.
     known = {"object": thing, "holder": holder} if holder else {}
     events.append(Event(f"want_{goal}", state, state._replace(goal=goal, **known)))
     while len(events) < sentences - 1:
-        holds = _holds(story, events[-1].after)
+        state = events[-1].after
+        object_is = {UNKNOWN: "free", NOBODY: "free", hero: "owned"}.get(state.holder, "taken")
+        holds = {object_is, "together" if state.other_place == state.place else "apart"}
+        holds |= {"mood"} if state.mood != UNKNOWN else set()
+        holds |= {"helping"} if goal == "help" else set()
         events.append(_event(rng, story, _pick(rng, [k for k, when in LOT if when <= holds and k != events[-1].kind])))
     state = events[-1].after
     reached = {"reach": state.place == story.target, "help": any(e.kind == "help" for e in events)}
     reached |= {"find": state.holder == hero, "keep": state.holder == hero, "bring": state.holder == other}
     events.append(_event(rng, story, "succeed" if reached[goal] else "fail"))
     return story
-
-
-def _elsewhere(rng: np.random.Generator, place: str) -> str:
-    return _pick(rng, [p for p in PLACES if p != place])
-
-
-def _holds(story: Story, state: State) -> set[str]:
-    """Which of the conditions of events hold."""
-    object_is = {UNKNOWN: "free", NOBODY: "free", story.hero: "owned"}.get(state.holder, "taken")
-    found = {object_is, "together" if state.other_place == state.place else "apart"}
-    return found | ({"mood"} if state.mood != UNKNOWN else set()) | ({"helping"} if story.goal == "help" else set())
 
 
 def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
@@ -128,7 +117,7 @@ def _event(rng: np.random.Generator, story: Story, kind: str) -> Event:
     if "elsewhere" in (of := rule.get("set", {})).values():
         may_arrive = kind == "move" and story.goal == "reach" and state.place != story.target
         arrives = may_arrive and rng.random() < 0.4
-        elsewhere = _elsewhere(rng, state.place)
+        elsewhere = _pick(rng, [p for p in PLACES if p != state.place])
         values["elsewhere"] = story.target if arrives else elsewhere
     changes = {"mood": rule.get("mood", state.mood)} | {field: values[value] for field, value in of.items()}
     decoy = _pick(rng, [o for o in OBJECTS if o != story.object]) if kind == "see" else ""
@@ -229,10 +218,7 @@ class _Teller:
 
 
 def narratives(seed: int, language: str = "en") -> Iterator[pd.DataFrame]:
-    """Held-out stories of six to ten sentences without end, one row a word; a seed has the same plots in each language.
-
-    The state is that once the word has been said; ``progress`` runs from 0 at the first word to 1 at the last.
-    """
+    """Held-out stories without end, a row a word, with the state once it is said; a seed has the same plots in both."""
     columns = ["word", "sentence", "event", "who", "pronoun", "place", "object", "holder", "mood", "valence", "goal"]
     for index in count():
         events = np.random.default_rng([seed, 1, index, 0])
@@ -328,9 +314,7 @@ class WorldText(TextSource):
         tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=special)
         return tokenizer
 
-    def _documents(
-        self, rng: np.random.Generator, stream: str, step: int, row: int, context: int
-    ) -> Iterator[list[int]]:
+    def _texts(self, rng: np.random.Generator, stream: str, step: int, row: int, context: int) -> Iterator[list[int]]:
         held_out, mix = stream == "held out", self.mix
         if not held_out:
             mix = next((stage for end, stage in self.schedule if step < end), mix)

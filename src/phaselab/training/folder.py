@@ -1,9 +1,7 @@
-"""The folder of a model that is trained here: its name, its revisions, and whether it is whole.
+"""The folder of a model that is trained here, ``<store>/trained/<name>-<digest>``, and whether it is whole.
 
-<store>/trained/<name>-<digest>/
-    step0-tokens0/ ... step1000-tokens2048000/    save_pretrained: config, safetensors, tokenizer
-    training.json                                 step, tokens and held-out loss of each revision
-    .trainer/                                     state of the run, while training is under way
+A revision is a folder in it, ``step0-tokens0``; ``training.json`` has step, tokens and held-out loss of each, and
+``.trainer`` the state of the run while training is under way.
 """
 
 from functools import partial
@@ -20,11 +18,8 @@ VERSION = 1
 
 
 def checkpoint_steps(steps: int, n: int) -> list[int]:
-    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow.
-
-    The first after 0 comes when a hundredth of the steps is done: what is to be seen before is not worth checkpoints.
-    """
-    found = [0, max(1, steps // 100)]
+    """`n` distinct steps from 0 to `steps`, as evenly spaced in log steps as whole numbers allow."""
+    found = [0, max(1, steps // 100)]  # what is to be seen before is not worth checkpoints
     while len(found) < min(n, steps + 1):
         ratio = (steps / found[-1]) ** (1 / (n - len(found)))
         found.append(max(found[-1] + 1, round(found[-1] * ratio)))

@@ -1,7 +1,4 @@
-"""The training loop: checkpoints at log-spaced steps, in a folder laid out like a model hub (see `folder`).
-
-A run that was killed goes on from the last checkpoint and ends with the same bytes as one that was not.
-"""
+"""The training loop; a run that was killed goes on from its last checkpoint and ends with the same bytes."""
 
 import math
 import shutil
@@ -25,9 +22,6 @@ from phaselab.training.folder import Place, place
 BETAS, WEIGHT_DECAY, CLIP, FINAL_RATE, HELD_OUT_ROWS = (0.9, 0.95), 0.1, 1.0, 0.1, 32
 #: State of a run while it is under way: its folder, and its format, so that none of another one is taken up.
 TRAINER, FORMAT = ".trainer", {"format": 2}
-#: A rotary base for contexts of about a hundred tokens; the usual 10,000 is meant for thousands.
-ROTARY = {"rope_type": "default", "rope_theta": 1000.0}
-
 #: Called with (step, steps) after each step.
 Progress = Callable[[int, int], None] | None
 
@@ -43,10 +37,7 @@ def learning_rate(step: int, training: Training) -> float:
 def train(
     name: str, training: Training, store: Store, data: Path | None, progress: Progress = None, until: int | None = None
 ) -> Path:
-    """Train a model, go on with one that was interrupted, or find the one that is there; its folder.
-
-    `until`: no further than to this step, from which another call goes on. Errors: `texts.source`, `check_sizes`.
-    """
+    """Train a model, go on with one that was interrupted (as by `until`, a step), or find the one that is there."""
     text = source(training, data)
     at = place(name, training, store, text)
     wanted = {step: revision for step, revision in at.missing.items() if until is None or step <= until}
@@ -75,7 +66,13 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     held_out = torch.from_numpy(text.held_out(HELD_OUT_ROWS, training.context))
     # Recorded with each checkpoint, and not compared: other code of the same versions gives the same weights.
     made_by = {"phaselab": __version__, "code": digest_code("texts", "training")}
-    for step in range(_resume(at, model, optimizer), max(at.missing) + 1):
+    kept, start = at.folder / TRAINER, 0
+    if check(kept, at.inputs | FORMAT) and 0 < read_manifest(kept)["step"] <= min(at.missing):
+        weights, moments = torch.load(kept / "state.pt", weights_only=True)
+        model.load_state_dict(weights)
+        optimizer.load_state_dict(moments)
+        start = read_manifest(kept)["step"]
+    for step in range(start, max(at.missing) + 1):
         if step in at.missing:
             model.eval()  # torch's evaluation mode
             with torch.no_grad():
@@ -86,7 +83,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
             with write_folder(at.folder / at.missing[step], at.inputs, checkpoint=row, made_by=made_by) as aside:
                 model.save_pretrained(aside)
                 tokenizer.save_pretrained(aside)
-            with write_folder(at.folder / TRAINER, at.inputs | FORMAT, step=step) as aside:
+            with write_folder(kept, at.inputs | FORMAT, step=step) as aside:
                 torch.save([model.state_dict(), optimizer.state_dict()], aside / "state.pt")
         if step == max(at.missing):
             break
@@ -107,18 +104,6 @@ def _loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
-def _resume(at: Place, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Take up the kept state if it is whole and not later than the first missing step; the step to go on with."""
-    kept = at.folder / TRAINER
-    step: int = read_manifest(kept)["step"] if check(kept, at.inputs | FORMAT) else 0
-    if not 0 < step <= min(at.missing):
-        return 0
-    weights, moments = torch.load(kept / "state.pt", weights_only=True)
-    model.load_state_dict(weights)
-    optimizer.load_state_dict(moments)
-    return step
-
-
 def check_sizes(training: Training) -> None:
     """PhaselabError, with the library's own reason, for sizes that the architecture does not take."""
     try:
@@ -134,8 +119,9 @@ def check_sizes(training: Training) -> None:
 
 def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int) -> Any:
     """An untrained float32 model, its weights drawn from the seed of `training`, for twice the training context."""
-    # As in GPT-NeoX itself, only a part of each of its heads is turned.
-    partial = {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
+    # A base for contexts of about a hundred tokens, not thousands; of GPT-NeoX's heads only a part is turned.
+    rotary = {"rope_type": "default", "rope_theta": 1000.0}
+    rotary |= {"partial_rotary_factor": 0.5} if training.architecture == "gpt_neox" else {}
     config = AutoConfig.for_model(
         training.architecture,
         vocab_size=vocabulary_size,
@@ -146,7 +132,7 @@ def build(training: Training, vocabulary_size: int, pad: int, bos: int, eos: int
         max_position_embeddings=2 * training.context,
         # The usual 0.02 suits a hidden size of about 1,250; small models learn much later from it.
         initializer_range=(2 * training.hidden_size) ** -0.5,
-        rope_parameters=ROTARY | partial,
+        rope_parameters=rotary,
         tie_word_embeddings=False,
         use_cache=False,
         pad_token_id=pad,

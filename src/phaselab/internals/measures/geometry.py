@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from phaselab.internals.registry import measure, part
+from phaselab.internals.registry import measure
 
 NEIGHBOURS = 10  #: of the second estimate of the intrinsic dimension
 SAME = 1e-5  #: vectors nearer to each other than this share of the typical distance from the mean count as one
 CENSORED = 0.1  #: share of the distance ratios, the largest, of which TwoNN knows only that they are larger
 
 
-@part
+@measure(version=0)
 def centred(states: np.ndarray) -> np.ndarray:
     """States (n, p) without their mean."""
     return np.asarray(states - states.mean(0))
 
 
-@part
+@measure(version=0)
 def eigenvalues(centred: np.ndarray) -> np.ndarray | None:
     """Eigenvalues of the covariance, times n; None where nothing varies."""
     wide = centred.shape[1] > centred.shape[0]
@@ -23,7 +23,7 @@ def eigenvalues(centred: np.ndarray) -> np.ndarray | None:
     return values if values.any() else None
 
 
-@part
+@measure(version=0)
 def nearest(centred: np.ndarray) -> np.ndarray | None:
     """Distances (n, NEIGHBOURS) to the nearest of the distinct vectors, nearest first; None for fewer than 20."""
     import torch  # here: versions of measures are asked for without it
