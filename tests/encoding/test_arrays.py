@@ -218,7 +218,7 @@ def test_arrays_that_claim_more_than_memory_are_refused_before_they_are_read(her
 
 def test_arrays_larger_than_memory_that_are_what_they_claim_are_read_in_parts() -> None:
     for text in save_all(np.random.default_rng(0).random((300, 70))):
-        if ".npz" not in text:
+        if ".npz" not in text and text != "X.zarr/":  # which are read at once, the latter for it is a single chunk
             assert open_array(text, "responses", memory=1e-4).shape == (300, 70)
 
 

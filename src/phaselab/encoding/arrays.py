@@ -62,12 +62,12 @@ def open_array(text: str, option: str, memory: float = 4.0) -> Array:
             if hasattr(found, "zip"):  # .npz, which is read at once
                 size, right = found.zip.getinfo(f"{name}.npy").file_size / 2**30, f"at most memory, {memory:g} GiB"
                 expect(size <= memory, "values", f"{size:.3g} GiB when unpacked", right)
-            else:
-                refuse_linked(found[name], path)
-                _refuse_bomb(found[name], memory)
             found = found[name]
         elif match[3]:
             raise PhaselabError("array: found a single one, expected no name")
+        if not isinstance(found, np.ndarray):
+            refuse_linked(found, path)
+            _refuse_bomb(found, memory)
         check_real(found, "values")
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
