@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,7 @@ from phaselab.phases import (
     sensitivity,
     triple_phase_test,
 )
-from phaselab.phases.fit import autocorrelated, grid_of, move_p, search
+from phaselab.phases.fit import autocorrelated, grid_of, search
 from phaselab.phases.three_phases import fall_p, falls_after_rise
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
@@ -141,8 +143,8 @@ def test_a_rise_a_fall_and_a_return_are_dated() -> None:
     assert [move.kind for move in fit.moves] == ["rise", "fall", "rise"]
     assert len(fit.rises) == 2
     assert len(fit.falls) == 1
-    for low, high, knot in zip(*np.log10(fit.intervals).T, np.log10(fit.knots), strict=True):
-        assert low <= knot <= high
+    for move in fit.moves:
+        assert move.onset_low <= move.onset <= move.onset_high
     assert fit.at(t) == pytest.approx(fit.fitted)
     assert "falls" in fit.statement
 
@@ -175,7 +177,6 @@ def test_the_same_seed_gives_the_same_answer() -> None:
     t = grid(20)
     y = shape(t, (8.0, 0.0), (9.0, 1.0)) + 0.05 * np.random.default_rng(1).standard_normal(20)
     one, two = (fit_transitions(t, y) for _ in range(2))
-    assert one.intervals == two.intervals
     assert one.moves == two.moves
 
 
@@ -228,8 +229,8 @@ def test_replicates_that_disagree_widen_the_intervals() -> None:
     noise = 0.02 * rng.standard_normal((6, 20))
     same = np.stack([shape(t, (8.0, 0.2), (9.0, 0.8))] * 6) + noise
     apart = np.stack([shape(t, (7.5 + 0.2 * i, 0.2), (8.5 + 0.2 * i, 0.8)) for i in range(6)]) + noise
-    width = [float(np.diff(np.log10(fit_transitions(t, r, max_changes=2).intervals[0]))[0]) for r in (same, apart)]
-    assert width[1] > 2 * width[0]
+    one, other = (fit_transitions(t, r, max_changes=2).rises[0] for r in (same, apart))
+    assert np.log(other.onset_high / other.onset_low) > 2 * np.log(one.onset_high / one.onset_low)
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -316,7 +317,6 @@ def test_what_is_not_decided_is_not_called_a_no() -> None:
 
 
 def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corrections() -> None:
-    assert np.isnan(move_p(np.array([1.0, 0.5, 0.0]), None, (0.1, 0.0, 1.0), (tuple(range(6)), 1)))
     t = grid(24)
     fits = [
         fit_transitions(t, shape(t, *corners) + 0.005 * np.random.default_rng(0).standard_normal(24), max_changes=6)
@@ -324,6 +324,9 @@ def test_what_too_few_checkpoints_can_test_is_not_known_and_outside_of_all_corre
     ]
     known = judge(*fits).table
     assert known["p"].notna().all()
+    before, after = (SimpleNamespace(kind="rise", onset=t[k], end=t[k]) for k in (9, 11))
+    between = replace(fits[0], moves=(before, after))
+    assert np.isnan(between.p(SimpleNamespace(kind="fall", onset=t[10], end=t[10])))
     with pytest.MonkeyPatch.context() as patch:
         real = Transitions.p
         patch.setattr(Transitions, "p", lambda fit, move: np.nan if move.kind == "fall" else real(fit, move))
@@ -728,14 +731,15 @@ def test_intervals_cover_the_truth(subjects: int) -> None:
         if len(fit.knots) != 2:
             continue
         fits += 1
-        low, high = np.log10(fit.intervals).T
+        (rise,) = fit.rises
+        low, high = np.log10([(rise.onset_low, rise.end_low), (rise.onset_high, rise.end_high)])
         covered += (low <= [7.7, 8.9]) & (high >= [7.7, 8.9])
-        steep += fit.rises[0].steepness_low <= 1 / 1.2 <= fit.rises[0].steepness_high
+        steep += rise.steepness_low <= 1 / 1.2 <= rise.steepness_high
     assert fits >= 50
     # 95 % within three standard errors of the simulation
     assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / fits) <= covered.mean() / fits
     assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / fits) <= steep / fits
-    assert np.diff(np.log10(fit.intervals), axis=1).max() < 2.0
+    assert (high - low).max() < 2.0
 
 
 # ------------------------------------------------------------------------- real learning curves

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from phaselab.checkpoints import FAMILIES
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
 from phaselab.study import PhaseSpec, Study, at_depth, digest_of
@@ -28,6 +29,7 @@ PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
 MEASURES = {
     "r": ("brain score", "correlation r"),
     "r_normalised": ("brain score", "share of the ceiling"),
+    "left_minus_right": ("brain score, left less right", "difference of r"),
     "instruction_following": ("instruction following", "share of items"),
     "accuracy": ("accuracy", "share of items"),
     "knowing": ("knowing (no options listed)", "share of items"),
@@ -87,9 +89,7 @@ def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
 
 def of_tasks(curves: pd.DataFrame, tasks: Names) -> pd.DataFrame:
     """All rows but those of the behaviour in other tasks than these; all rows for None."""
-    if tasks is None:
-        return curves
-    return curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
+    return curves if tasks is None else curves[(curves["perspective"] != "behaviour") | curves["task"].isin(tasks)]
 
 
 def chance_level(curves: pd.DataFrame, measure: str = "accuracy") -> float:
@@ -308,21 +308,24 @@ def control_table(
 def families(study: Study) -> pd.DataFrame:
     """The models of a study and what they differ in: model, label, architecture, mix, seed, group.
 
-    Models of one `group` differ in their seed alone; its name is their label without the seed. A model that was not
-    trained here is a group of its own.
+    Models of one `group` differ in their seed alone; its name is their label without the seed. A model that was neither
+    trained here nor is one of the seeds of a family is a group of its own.
     """
     rows = []
     for model in study.models:
-        spec, label = model.train, model.label or model.name
-        row = {"model": model.name, "label": label, "architecture": "", "mix": "", "seed": "", "key": model.name}
-        if spec is not None:
-            row |= {"architecture": spec.architecture, "mix": spec.mix, "seed": str(spec.seed)}
-            row["key"] = digest_of(spec.model_dump(mode="json", exclude={"seed"}))
-        rows.append(row | {"group": re.sub(r"[\s,;(]*seed \d+\)?$", "", label) if spec else label})
+        spec, label, family = model.train, model.label or model.name, FAMILIES.get(model.family or "")
+        recipe = {field: str(getattr(spec, field, "")) for field in ("architecture", "mix", "seed")}
+        key = digest_of(spec.model_dump(mode="json", exclude={"seed"})) if spec else model.name
+        if family and family.seeds:
+            same = model.model_dump(mode="json", exclude={"name", "label", "family"})
+            recipe["seed"], key = str(family.seed), digest_of([family.run or family.name, same])
+        group = re.sub(r"[\s,;(-]*seed ?\d+\)?$", "", label) if recipe["seed"] else label
+        rows.append({"model": model.name, "label": label, **recipe, "key": key, "group": group})
     table = pd.DataFrame(rows)
     firsts = table.groupby("key", sort=False)[["model", "group"]].first()
     # Models, and groups, whose labels tell no difference are told apart by a model's name.
-    firsts["group"] = firsts["group"].mask(firsts["group"].duplicated(), firsts["group"] + " (" + firsts["model"] + ")")
+    alike = firsts["group"].duplicated() | (firsts["group"].isin(table["model"]) & (table["key"].value_counts() > 1))
+    firsts["group"] = firsts["group"].mask(alike, firsts["group"] + " (" + firsts["model"] + ")")
     twice, longer = table["label"].duplicated(keep=False), table["label"] + " (" + table["model"] + ")"
     return table.assign(label=table["label"].mask(twice, longer), group=table.pop("key").map(firsts["group"]))
 

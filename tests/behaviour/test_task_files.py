@@ -265,7 +265,27 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "label": 1,
     },
     "jmmlu": {"question": "素数はどれ？", "choices": ["4", "6", "7", "9"], "answer": 2},
+    "blimp": {
+        "sentence_good": "Who should Derek hug after shocking Richard?",
+        "sentence_bad": "Who should Derek hug Richard after shocking?",
+        "field": "syntax",
+        "linguistics_term": "island_effects",
+        "UID": "adjunct_island",
+        "simple_LM_method": True,
+        "one_prefix_method": False,
+        "two_prefix_method": False,
+        "lexically_identical": True,
+        "pair_id": 0,
+    },
+    "jblimp": {
+        "type": "sentence",
+        "phenomenon": "argument structure",
+        "good_sentence": "太郎が本を読んだ。",
+        "bad_sentence": "太郎が本に読んだ。",
+    },
 }
+#: Tasks of two sentences, of which none is asked for.
+PAIRS = ("blimp", "jblimp")
 RIGHT = {
     "mmlu": "7",
     "commonsenseqa": "barn",
@@ -276,6 +296,8 @@ RIGHT = {
     "winogrande": "Bob",
     "jcommonsenseqa": "魚",
     "jmmlu": "7",
+    "blimp": "Who should Derek hug after shocking Richard?",
+    "jblimp": "太郎が本を読んだ。",
 }
 
 
@@ -293,7 +315,7 @@ def test_every_task_of_the_library_is_tested() -> None:
     assert set(PUBLISHED) == set(RIGHT) == set(library())
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", sorted({*PUBLISHED} - {*PAIRS}))
 def test_published_columns_become_lettered_items(name: str, tmp_path: Path) -> None:
     data = {_split(name): _write(tmp_path / "docs.jsonl", [PUBLISHED[name]] * 3)}
     items = load_items(library()[name], data=data)
@@ -304,6 +326,43 @@ def test_published_columns_become_lettered_items(name: str, tmp_path: Path) -> N
     assert item.prompt.endswith("答え:" if name.startswith("j") else "Answer:")
     assert item.language == ("ja" if name.startswith("j") else "en")
     assert item.kind == PUBLISHED[name].get("subject", "")
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_minimal_pairs_are_two_sentences_and_no_question(name: str, tmp_path: Path) -> None:
+    other = PUBLISHED[name] | {"phenomenon": "z", "linguistics_term": "z"}
+    if name == "jblimp":  # as the columns have been called since
+        other |= {f"sentence_{kind}": other.pop(f"{kind}_sentence") for kind in ("good", "bad")}
+    turned = {key: value for key, value in other.items() if "good" not in key and "bad" not in key}
+    turned |= {"sentence_good": "b A. ", "sentence_bad": "A a."}
+    for docs in ([PUBLISHED[name]], [other, turned]):
+        items = load_items(library()[name], data={"train": _write(tmp_path / "docs.jsonl", docs)})
+        assert items[0].options[items[0].answer] == RIGHT[name]
+        assert {*items[0].options} == {value for key, value in docs[0].items() if "good" in key or "bad" in key}
+        assert [(item.prompt, item.question, item.form) for item in items] == [("", "", False)] * len(docs)
+    assert items[1].options == ("A a.", "b A.")
+    assert (items[1].answer, items[1].kind) == (1, "z")
+    with pytest.raises(PhaselabError, match="'sentence_good' is undefined|'good_sentence' is undefined"):
+        load_items(library()[name], data={"train": _write(tmp_path / "docs.jsonl", [{"sentence_bad": "a", "x": "b"}])})
+    assert items[0].language == ("ja" if name == "jblimp" else "en")
+
+
+def test_each_task_of_the_library_is_scored_and_following_is_apart_from_accuracy(tmp_path: Path) -> None:
+    split = {name: "train" if name in PAIRS else _split(name) for name in PUBLISHED}
+    items = {
+        name: load_items(library()[name], data={split[name]: _write(tmp_path / name, [doc] * 2)})
+        for name, doc in PUBLISHED.items()
+    }
+    says = _chain(_letters(), {":": " ", " ": "C", "C": "\n"})  # always the third option, whatever is asked
+    rows, _ = score_tasks(says, _letters(), items)
+    value = rows.set_index(["task", "measure"])["value"]
+    follows = value.xs("instruction_following", level="measure").to_dict()
+    assert follows == dict.fromkeys({*PUBLISHED} - {*PAIRS}, 1.0) | {"piqa": 0.0, "winogrande": 0.0, "arc_easy": 0.0}
+    right = value.xs("accuracy", level="measure")
+    assert {name for name in {*follows} if follows[name] and right[name]} == {
+        "mmlu", "jmmlu", "arc_challenge", "commonsenseqa",
+    }  # fmt: skip
+    assert {*right.index} == {*PUBLISHED}
 
 
 @pytest.mark.parametrize(("choices", "answer"), [("xyz", "B"), ("xy", 1), ("vwxyz", "E"), ("vwxyz", 4)])
@@ -411,6 +470,29 @@ def test_scores_are_those_of_the_harness_itself(tmp_path: Path, monkeypatch: pyt
         assert row.log_probability == pytest.approx(logp[item.answer], abs=2e-4)
         assert row.chosen_position == int(np.argmax(logp))
         assert (row.greedy != "") == any(greedy)
+
+
+@pytest.mark.parametrize("begin", ["<bos>", ""])
+def test_sentences_without_a_prompt_score_as_in_the_harness(
+    begin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    rng, tokenizer, model = np.random.default_rng(0), _letters(), _network("olmo2", 300)
+    tokenizer.bos_token = begin or None  # Pythia's has EOS alone
+    pairs = ["".join(rng.choice([*"abc "], 12)).strip() + end for end in "..!!??"]
+    docs = [{"sentence_good": f"g{a}", "sentence_bad": b, "UID": "x"} for a, b in zip(pairs, pairs[::-1], strict=True)]
+    items = load_items(library()["blimp"], data={"train": _write(tmp_path / "docs.jsonl", docs)})
+    _, per_item = score_tasks(model, tokenizer, {"blimp": items}, batch_size=4)
+    asked = [Instance("loglikelihood", {}, ("", f" {option}"), 0) for item in items for option in item.options]
+    logp = [p for p, _ in HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).loglikelihood(asked, True)]
+    for n, (item, row) in enumerate(zip(items, per_item.itertuples(), strict=True)):
+        assert row.log_probability == pytest.approx(logp[2 * n + item.answer], abs=2e-4)
+        assert row.chosen_position == int(np.argmax(logp[2 * n : 2 * n + 2]))
+    tokenizer.bos_token = tokenizer.eos_token = None
+    with pytest.raises(PhaselabError, match="blimp: 6 of 6 items: a prompt without tokens"):
+        score_tasks(model, tokenizer, {"blimp": items})
 
 
 def test_reading_a_file_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -115,9 +115,9 @@ def test_sections_keep_their_fields_in_dumps_copies_and_digests() -> None:
             r"brain\.radius: unknown field; expected one of minutes, name, runs, seed",
         ),
         ({"name": "alice", "radius": "8mm"}, r"brain\.radius: found '8mm'; .*'6mm' or '10mm'"),
-        ({"name": "real"}, r"brain\.name: found 'real'; expected one of alice, films, simulated"),
+        ({"name": "real"}, r"brain\.name: found 'real'; expected one of alice, .*films, .*simulated"),
         ({"name": ["alice"]}, r"brain\.name: found \['alice'\]; expected one of"),
-        ({}, r"brain\.name: found None; expected one of alice, films, simulated"),
+        ({}, r"brain\.name: found None; expected one of alice, .*films, .*simulated"),
     ],
 )
 def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, fields: dict[str, object], message: str) -> None:

@@ -6,9 +6,11 @@ import csv
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from phaselab.checkpoints import FAMILIES, chosen, find, manifest, of_repository
 from phaselab.checkpoints.names import Reading
+from phaselab.cli import app
 from phaselab.errors import PhaselabError
 from phaselab.study import StudyError, load_study
 
@@ -32,6 +34,7 @@ READINGS = [
     ("amber-7b", "main", Reading(359, 1_259_130_000_000, "")),
     ("k2-65b", "ckpt_360", Reading(360, None, "")),
     ("llm-jp-3-7.2b", "step0001000", Reading(1000, None, "")),
+    ("pythia-70m-seed9", "step512", Reading(512, 512 * 2_097_152, "")),
     ("pythia-70m", "step512", Reading(512, 512 * 2_097_152, "")),
     ("pythia-12b-deduped", "step143000", Reading(143_000, 299_892_736_000, "")),
     ("smollm2-135m", "step-240000", Reading(240_000, 251_658_240_000, "")),
@@ -54,7 +57,9 @@ def test_every_family_has_a_reading_and_its_facts() -> None:
     sizes = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
     pythia = {f"pythia-{size}{kind}" for size in sizes for kind in ("", "-deduped")}
     assert pythia <= set(FAMILIES)
-    assert set(FAMILIES) - pythia == {family for family, *_ in READINGS} - pythia
+    seeds = {f"pythia-{size}-seed{n}" for size in sizes[:5] for n in range(1, 10)}
+    assert seeds == {name for name, family in FAMILIES.items() if family.seed}
+    assert set(FAMILIES) - pythia - seeds == {family for family, *_ in READINGS} - pythia - seeds
     for name, family in FAMILIES.items():
         assert name == family.name
         assert family.repository.count("/") == 1
@@ -62,7 +67,16 @@ def test_every_family_has_a_reading_and_its_facts() -> None:
         assert family.licence
         assert family.languages
         assert family.source.endswith(".")
-    assert [f.name for f in FAMILIES.values() if not f.public] == ["llm-jp-3-7.2b"]
+    assert {f.name for f in FAMILIES.values() if not f.public} == {"llm-jp-3-7.2b", *seeds}
+
+
+def test_a_seed_is_its_family_in_a_repository_of_its_own() -> None:
+    one, of = find("pythia-160m-seed3"), find("pythia-160m")
+    assert (one.repository, one.seed, of.seed) == ("EleutherAI/pythia-160m-seed3", 3, 0)
+    assert [one.read(name) for name in ("step0", "step512")] == [of.read(name) for name in ("step0", "step512")]
+    assert [name for name, family in FAMILIES.items() if family.run == "pythia-160m"] == [
+        f"pythia-160m-seed{n}" for n in range(1, 10)
+    ]
 
 
 def test_a_family_that_is_none_names_the_nearest() -> None:
@@ -108,6 +122,38 @@ def test_committed_manifests_agree_with_the_table(folder: Path) -> None:
     assert len(pythia) == 154
     assert pythia[-1].repository == "EleutherAI/pythia-1b"
     assert [c.revision for c in manifest.listing(find("amber-7b")).checkpoints][-2:] == ["ckpt_358", "main"]
+
+
+#: Family, steps in the official list of olmo_steps, tokens of a step, and names that are known from elsewhere.
+LISTED = [
+    ("olmo2-1b", "OLMo-2-0425-1B", 2_097_152, ("stage1-step300-tokens1B", "stage1-step1907359-tokens4001B")),
+    ("olmo2-7b", "OLMo-2-1124-7B", 4_194_304, ("stage1-step150-tokens1B", "stage1-step928646-tokens3896B")),
+    ("olmo2-13b", "OLMo-2-1124-13B", 8_388_608, ("stage1-step1100-tokens10B", "stage1-step596057-tokens5001B")),
+    ("olmo-0724-7b", "OLMo-7B-0724", 4_194_304, ("step0-tokens0B", "step500-tokens2B", "step650650-tokens2729B")),
+]
+
+
+@pytest.mark.parametrize(("family", "listed", "tokens_per_step", "known"), LISTED)
+def test_names_of_a_list_of_steps_are_as_those_that_are_known(
+    family: str, listed: str, tokens_per_step: int, known: tuple[str, ...], folder: Path, data: Path
+) -> None:
+    line = manifest.listing(find(family)).checkpoints
+    assert {*known} <= {c.revision for c in line}
+    assert all(abs(c.tokens - c.step * tokens_per_step) < B for c in line)
+    steps = {int(row["step"]) for row in csv.DictReader((data / f"olmo_steps/{listed}.csv").open())}
+    assert {c.step for c in line} ^ steps <= {0, 500, 650_650, 928_646}
+
+
+def test_names_that_are_to_be_confirmed_are_said_to_be(folder: Path) -> None:
+    unconfirmed = {family for family, *_ in LISTED}
+    assert {name for name, family in FAMILIES.items() if family.unconfirmed} == unconfirmed
+    listed = CliRunner().invoke(app, ["models", "list"], env={"COLUMNS": "120"}).output
+    assert listed.count("to be confirmed") == 1 + len(unconfirmed)
+    assert "pythia-160m-seed1" not in listed
+    shown = CliRunner().invoke(app, ["models", "show", "olmo2-7b"], env={"COLUMNS": "300"}).output
+    assert "to be confirmed: 'phaselab models refresh'" in shown
+    write(folder, "olmo2-7b", [("", "stage1-step150-tokens1B", "a" * 40, "150", "1000000000")])
+    assert "to be confirmed" not in CliRunner().invoke(app, ["models", "show", "olmo2-7b"]).output
 
 
 def test_a_refreshed_manifest_wins_and_nothing_is_dropped_in_silence(folder: Path) -> None:
@@ -164,8 +210,8 @@ def test_tokens_that_nothing_states_can_be_filled_in(folder: Path) -> None:
 
 
 def test_offline_without_a_manifest_or_commits_says_what_to_do(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(PhaselabError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-7b"):
-        chosen(find("olmo2-7b"), "all")
+    with pytest.raises(PhaselabError, match=r"found no manifest .*HF_HUB_OFFLINE .*models refresh olmo2-32b"):
+        chosen(find("olmo2-32b"), "all")
     with pytest.raises(PhaselabError, match=r"pythia-70m step0: found no commit that is known, and HF_HUB_OFFLINE"):
         chosen(find("pythia-70m"), ("step0",))
 

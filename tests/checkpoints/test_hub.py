@@ -15,6 +15,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import transformers
@@ -25,6 +26,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from checkpoints.hub_server import Hub, serving, use
+from phaselab.book.lab import Lab
 from phaselab.checkpoints import (
     Checkpoint,
     chosen,
@@ -40,7 +42,7 @@ from phaselab.cli.common import facts
 from phaselab.errors import PhaselabError
 from phaselab.results import Store, digest_file, folders
 from phaselab.stages import Workbench
-from phaselab.study import Study
+from phaselab.study import Study, StudyError, load_study
 from phaselab.sweep import pool
 
 WORDS = ("a", "the", "dog", "cat", "sees", "hears")
@@ -193,7 +195,7 @@ def command(*arguments: str) -> tuple[int, str]:
 def test_the_commands_list_show_and_refresh(server: Hub, snapshots: dict[str, Path], tmp_path: Path) -> None:
     for name in ("stage1-step1000-tokens5B", "stage1-step2000-tokens9B", "main"):
         server.add("allenai/OLMo-2-1124-7B", name, snapshots["last"])
-    assert "none yet" in command("models", "show", "olmo2-7b")[1]
+    assert "none yet" in command("models", "show", "olmo2-32b")[1]
     code, said = command("models", "refresh", "olmo2-7b")
     assert (code, said.strip()) == (0, str(tmp_path / "home" / "phaselab" / "manifests" / "olmo2-7b.csv"))
     code, said = command("models", "show", "olmo2-7b", "--checkpoints", "all@-5B")
@@ -625,3 +627,54 @@ def test_a_sweep_over_a_hub_keeps_results_and_no_downloads(server: Hub, tmp_path
     assert code == 1
     assert re.search("failed gone: org/gone .*Repository Not Found", said)
     assert {str(p): digest_file(p) for p in folders(store.root)} == before
+
+
+def test_seeds_are_replicates_and_one_that_is_absent_is_left_out(
+    server: Hub, snapshots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for repository in ("EleutherAI/pythia-14m", "EleutherAI/pythia-14m-seed1"):
+        for name in ("step0", "step1000"):
+            server.add(repository, name, snapshots["last" if name == "step1000" else "first"])
+    server.add("EleutherAI/pythia-14m-seed3", "step1", Path("nowhere"))
+    server.repositories["EleutherAI/pythia-14m-seed3"].gated = True
+    seeds = {f"s{n}": {"family": f"pythia-14m-seed{n}", "label": f"Pythia-14m, seed {n}"} for n in (1, 2)}
+    models = {"s0": {"family": "pythia-14m", "label": "Pythia-14m"}, **seeds}
+    models |= {"jv": {"family": "llm-jp-3-7.2b"}}
+    path, store = tmp_path / "seeds.yaml", Store(tmp_path / "results")
+    content = STUDY | {"internals": {}, "models": [{"name": name, **of} for name, of in models.items()]}
+    path.write_text(yaml.safe_dump(content))
+    study, seen = load_study(path), Console(file=StringIO(), width=200)
+    outcome = pool.run(study, store, jobs=1, console=seen)
+    assert outcome.failures == {}
+    assert "s2: left out, for it is absent: the hub has no EleutherAI/pythia-14m-seed2" in seen.file.getvalue()
+    assert "jv: left out, for it is absent: the hub has no yu-takagi/jv3-7" in seen.file.getvalue()
+    assert {*pd.read_parquet(store.curves(study.name))["model"]} == {"s0", "s1"}
+    # What the hub said holds where it cannot be asked.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    lab = Lab(study, store)
+    assert lab.models == ("s0", "s1")
+    assert lab.seeds == {"Pythia-14m": ["s0", "s1"]}
+    code, said = command("status", str(path), "--results", str(store.root))
+    assert (code, said.count("left out, for it is absent")) == (0, 2), said
+    code, said = command("phases", str(path), "--results", str(store.root))
+    assert code == 0, said
+    assert said.count("left out, for it is absent") == 2
+    found = pd.read_parquet(store.study(study.name) / "phases.parquet")
+    assert found.groupby("model")["seeds"].first().to_dict() == {"s0": 1, "s0, s1": 2, "s1": 1}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    # One for which leave must be asked is not absent; one that comes to be is found.
+    code, said = command("models", "refresh", "pythia-14m")
+    assert code == 0
+    assert "pythia-14m-seed4: absent: the hub has no EleutherAI/pythia-14m-seed4" in said
+    assert not re.search("seed[13]: absent", said)
+    server.add("EleutherAI/pythia-14m-seed2", "step0", snapshots["first"])
+    assert command("models", "refresh", "pythia-14m-seed2")[0] == 0
+    del server.repositories["EleutherAI/pythia-14m-seed1"]
+    code, said = command("models", "refresh", "pythia-14m-seed1")
+    assert code == 2
+    assert "pythia-14m-seed1: whether its checkpoints are public is not known" in said
+    assert [manifest.absent(find(f"pythia-14m-seed{n}")) for n in range(1, 5)] == [True, False, False, True]
+    assert "absent" in command("models", "show", "pythia-14m-seed1")[1]
+    gone = study.model_copy(update={"models": study.models[1:2]})
+    with pytest.raises(StudyError, match=r"seeds.yaml: models: found no s1 on the hub, expected one"):
+        Workbench(gone, store)

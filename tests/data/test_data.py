@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -306,6 +307,10 @@ def test_a_choice_is_exactly_the_rows_of_the_manifest(data: Path) -> None:
     others = {"annotation/EN/lppEN_word_information.csv", "mask_lpp_en.nii.gz", "isc_10trials_en.gz"}
     assert runs | others == {path for path in average if not path.startswith("roi_masks/")}
     assert len(SETS["little-prince"].select({"languages": "fr", "subjects": "all"})) == 28 * 9 + 9 + 3 + 7
+    (of_pereira,) = SETS["brainscore"].select({"benchmarks": "Pereira2018"})
+    bucket = "https://brainscore-storage.s3.amazonaws.com/brainscore-language"
+    assert of_pereira.url == f"{bucket}/assy_Pereira2018_language.nc"
+    assert of_pereira.digest == "sha1:f8434b4022f5b2c862f0ff2854d5b3f5f2a7fb96"
 
 
 def cli(*words: object) -> Any:
@@ -315,7 +320,11 @@ def cli(*words: object) -> Any:
 @pytest.mark.parametrize(
     ("words", "found", "expected"),
     [
-        (["ds5531"], "data set: found 'ds5531'", "one of ds005531, ds003020, little-prince, alice2016, books"),
+        (
+            ["ds5531"],
+            "data set: found 'ds5531'",
+            "one of ds005531, ds003020, little-prince, brainscore, alice2016, books",
+        ),
         (["ds005531"], "--subjects: found nothing", "phaselab data get ds005531 --subjects S01 --titles suits"),
         (
             ["ds005531", "--subjects", "S1"],
@@ -353,7 +362,7 @@ def small(server: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[
             server.files[f"/{path}"] = contents[path]
             kind = table.at[row, "digest"].partition(":")[0]
             table.loc[row, ["bytes", "digest"]] = [str(len(path)), digest(contents[path], kind)]
-        urls = {kind: f"{server.url}/{{path}}?versionId={{version}}" for kind in ("sha256", "md5", "git")}
+        urls = {kind: f"{server.url}/{{path}}?versionId={{version}}" for kind in ("sha256", "md5", "sha1", "git")}
         fake = DataSet(**{**{k: getattr(of, k) for k in of.__dataclass_fields__}, "urls": urls})
         fake.__dict__["table"] = table
         monkeypatch.setitem(SETS, name, fake)
@@ -396,6 +405,14 @@ def test_the_list_names_all_and_needs_no_folder() -> None:
     assert result.exit_code == 0
     for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--titles suits", "--from FOLDER", "no PHASELAB_DATA"):
         assert word in result.output, word
+
+
+@pytest.mark.parametrize("name", [name for name, of in SETS.items() if of.urls])
+def test_the_command_of_each_smallest_part_is_one(name: str, tmp_path: Path) -> None:
+    words = shlex.split(SETS[name].command(tmp_path))[3:]
+    result = cli("get", *words, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert "to bring" in result.output
 
 
 def test_missing_data_print_the_command_that_works(small: Any, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ r"""Task files: YAML files of lm-evaluation-harness, those that come with phasel
 The right answer is an option's text or its number from 0: in a column of texts "2" is the option "2". What a model
 knows is asked without listing the options: after ``doc_to_text`` rendered with an empty column ``choices`` (or after
 the template ``alone`` of ``metadata``) come the texts of that column, or the options. Where they only name a letter, or
-the question lists them all the same, it is not known. For ``questions.jsonl`` (question, choices, answer from 0)::
+the question lists them all the same, it is not known. Where ``doc_to_text`` is empty, options are sentences of which
+one is likelier, and none is asked for. For ``questions.jsonl`` (question, choices, answer from 0)::
 
     task: my_questions
     dataset_path: json
@@ -329,10 +330,12 @@ def _item(task: Any, doc: dict[str, Any], right: int, index: int, shots: int) ->
         shown, blank = (f"{task.doc_to_text(of)}".count("None") for of in (doc, doc | nulls))
         if shown > blank:
             raise _Unusable("doc_to_text: expected a value in what it shows", f"none in {', '.join(nulls)}")
-    if not isinstance(prompt, str) or not prompt or prompt != prompt.rstrip():
+    silent = task.config.doc_to_text == ""
+    if not isinstance(prompt, str) or not (prompt or silent) or prompt != prompt.rstrip():
         raise _Unusable("doc_to_text: expected one prompt that does not end in white space", f"{prompt!r:.200}")
-    language, kind = str((task.config.metadata or {}).get("language", "en")), str(doc.get("kind") or "")
-    return Item(f"{task.config.task}-{index}", prompt, options, right, kind, language, *_alone(task, doc, options))
+    told, alone = task.config.metadata or {}, _alone(task, doc, options)
+    language, kind = str(told.get("language", "en")), str(doc.get(told.get("kind", "kind")) or "")
+    return Item(f"{task.config.task}-{index}", prompt, options, right, kind, language, *alone, form=not silent)
 
 
 def _alone(task: Any, doc: dict[str, Any], options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

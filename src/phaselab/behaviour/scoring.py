@@ -36,12 +36,13 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
 
     As in lm-evaluation-harness, an option is a space and its text, white space that ends a prompt goes to the option,
     and its tokens are those of both together beyond the prompt's. If a token spans prompt and option, all options of
-    the prompt are encoded alone (the harness's pull request 4055).
+    the prompt are encoded alone (the harness's pull request 4055). What has no prompt comes after BOS, or else EOS.
     """
     if not asked:
         return []
     texts = [text for prompt, options, _ in asked for text in (prompt.rstrip(), *(f"{prompt} {o}" for o in options))]
-    begin, (space, *encoded) = opening(tokenizer, texts, keep=True), _encoded(tokenizer, [" ", *texts])
+    space, *encoded = _encoded(tokenizer, [" ", *texts])
+    begin, alone = (opening(tokenizer, texts, keep) for keep in (True, False))
     each, found = iter(encoded), list[Request]()
     size, room = len(model.get_input_embeddings().weight), context_of(model) or sys.maxsize
     for prompt, options, tokens in asked:
@@ -51,6 +52,7 @@ def requests(model: Any, tokenizer: Any, asked: Sequence[tuple[str, Sequence[str
             both = [own + ids for ids in _encoded(tokenizer, [f"{end} {option}" for option in options])]
         said = [ids[len(own) :] for ids in both]
         own = own if own[: len(begin)] == begin else begin + own  # a prompt may have them as text
+        own = own or alone
         fault = ""
         if not own:
             fault = "a prompt without tokens"

@@ -42,14 +42,15 @@ class Lab:
         parameters: Mapping[str, Any] | None = None,
         device: str = "cpu",
     ) -> None:
-        self.study, self.device, self.parameters = study, device, dict(parameters or {})
-        self.model: Model = study.model(model)
-        #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
-        self.simulated = study.brain.simulated
-        self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(study))}
-        self.models = tuple(self.labels)
+        self.device, self.parameters = device, dict(parameters or {})
         # What is asked for in several cells is said in the first of them.
         self.bench = Workbench(study, store, data, say=cache(print), device=device)
+        self.study = self.bench.study
+        self.model: Model = self.study.model(model)
+        #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
+        self.simulated = self.study.brain.simulated
+        self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(self.study))}
+        self.models = tuple(self.labels)
 
     @property
     def brain(self) -> BrainData:

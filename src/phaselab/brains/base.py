@@ -39,7 +39,7 @@ class BrainData:
     stimulus: Stimulus  # what the subjects read or heard
     groups: tuple[Group, ...]  # another group may have other runs of the stimulus
     read: Callable[[str, str], Array]  # (subject, run) -> (n_trs, n_voxels) whenever it is asked: best a memory map
-    rois: dict[str, np.ndarray]  # name of the region of each voxel
+    rois: dict[str, np.ndarray]  # name of the region of each voxel; ``L x`` and ``R x`` are sides of x
     ceiling: dict[str, np.ndarray] | None = None  # noise ceiling as a correlation, float32; None when unknown
     ceiling_kind: str = ""  # how it is known, for captions
     nuisance: Mapping[str, np.ndarray] = field(default_factory=dict)  # run -> (n_trs, k): word rate, then others

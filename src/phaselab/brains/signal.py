@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 
 from phaselab.brains.base import Array, BrainData
+from phaselab.errors import expect
 from phaselab.stats import pearson, unit
 from phaselab.stimuli import resample
 
@@ -68,6 +69,7 @@ def speech_lag(brain: BrainData, subject: str) -> tuple[float, float]:
     """The lag, seconds, and correlation at which it is best followed in how many moments of a TR texts begin."""
     names = next(group.runs for group in brain.groups if subject in group.subjects)
     runs = [run for run in brain.stimulus.runs if run.name in names]
+    expect(not runs[0].items, f"brain {brain.name}: lag", "items without a time axis", "texts that have times")
     r = np.zeros((1 + int(LONGEST / runs[0].tr), len(brain.rois[subject])))
     for run, start in product(runs, range(0, r.shape[1], COLUMNS)):
         at, moments = slice(start, start + COLUMNS), np.ones((len(run.texts), 1))

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -33,6 +33,10 @@ class Family:
     stands_for: Mapping[str, str] = field(default_factory=dict)
     public: bool = True
     manifest: str = ""
+    unconfirmed: bool = False
+    seeds: int = 0
+    seed: int = 0
+    run: str = ""  # of another seed: the family with seed 0
 
     @property
     def repositories(self) -> tuple[str, ...]:
@@ -59,13 +63,17 @@ class Family:
 
 
 def read_families(text: str) -> dict[str, Family]:
-    """Name -> family, of a text such as that of ``families.yaml``."""
+    """Name -> family, of a text such as that of ``families.yaml``; after all of them the further seeds of some."""
     entries = parse_yaml(text, "families.yaml")[0]["families"]
     for entry in entries:
         entry |= {name: tuple(entry.get(name, "").split()) for name in ("names", "languages")}
         if "tokens_per_step" in entry:
             entry["tokens_per_step"] = Fraction(entry["tokens_per_step"])
-    return {entry["name"]: Family(**entry) for entry in entries}
+    found = [Family(**entry) for entry in entries]
+    for of, seed in [(family, seed) for family in found for seed in range(1, 1 + family.seeds)]:
+        name, repository = (f"{name}-seed{seed}" for name in (of.name, of.repository))
+        found.append(replace(of, name=name, repository=repository, public=False, seed=seed, run=of.name))
+    return {family.name: family for family in found}
 
 
 #: Name -> family.
@@ -76,7 +84,7 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 
 def find(name: str) -> Family:
     """The family called `name`; a PhaselabError with the nearest ones when there is none."""
-    near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or FAMILIES)
+    near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or [n for n in FAMILIES if "-seed" not in n])
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
     expect(name in FAMILIES, "family", repr(name), expected)
     return FAMILIES[name]

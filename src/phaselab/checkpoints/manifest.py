@@ -9,6 +9,7 @@ wins; its tokens may be filled in by hand where no source states them, and are k
 import os
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from phaselab.checkpoints.names import Checkpoint, choose, is_checkpoint
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import read_table, write_table
+from phaselab.study import Study, StudyError
 
 _warn: hub.Say = partial(warnings.warn, stacklevel=2)
 _FOLDERS = "sub-folders named as on a hub: step1000-tokens4B, stage1-step1000-tokens5B, ckpt_001, step-125000, step10"
@@ -48,16 +50,40 @@ class Listing(NamedTuple):
     strange: list[Row]  # names that are not those of checkpoints
 
 
+def place(family: Family) -> Path:
+    """Where the manifest of a family is, or would be, when the hub was asked for it."""
+    folder = Path(os.environ.get("PHASELAB_MANIFESTS") or f"{constants.HF_HOME}/phaselab/manifests").expanduser()
+    return folder / f"{family.name.replace('/', '--')}.csv"
+
+
 def path_of(family: Family) -> Path:
     """Where the manifest of a family is: a refreshed one, else one of the package, else where it would be refreshed."""
-    folder = Path(os.environ.get("PHASELAB_MANIFESTS") or f"{constants.HF_HOME}/phaselab/manifests").expanduser()
-    own = folder / f"{family.name.replace('/', '--')}.csv"
+    own = place(family)
     return own if own.is_file() or not family.manifest else Path(__file__).parent / f"manifests/{family.manifest}.csv"
+
+
+def absent(family: Family, ask: bool = False, say: hub.Say = _warn) -> bool:
+    """Whether the hub has no repository of a family of which that was not known; if `ask`, it is asked where never."""
+    if ask and not (family.public or place(family).is_file() or constants.is_offline_mode()):
+        with suppress(PhaselabError):  # what else goes wrong is told when a checkpoint is needed
+            refresh(family, say=say)
+    return not family.public and place(family).is_file() and not read_rows(place(family))
+
+
+def without_absent(study: Study, say: hub.Say, ask: bool = False) -> Study:
+    """The study without models of which the hub, when it was asked (or, if `ask`, is now), has no repository."""
+    families = {model.name: FAMILIES.get(model.family or "") for model in study.models}
+    gone = {name: of.repository for name, of in families.items() if of and absent(of, ask, say)}
+    for name, repository in gone.items():
+        say(f"{name}: left out, for it is absent: the hub has no {repository}, or none for who asks")
+    kept = tuple(model for model in study.models if model.name not in gone)
+    expect(kept, f"{study.where}: models", f"no {', '.join(gone)} on the hub", "one", StudyError)
+    return study.model_copy(update={"models": kept})
 
 
 def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Path:
     """Ask the hub for a family's revisions and write its manifest; `say` is told when there is no second repository."""
-    out = home(out) if out else path_of(replace(family, manifest=""))
+    out = home(out) if out else place(family)
     # What a study says of a repository of its own stays in the study.
     bare = family if family.name in FAMILIES else replace(family, tokens_per_step=None)
     filled = {(row.repository, row.revision): row.tokens for row in read_rows(out, family.repository)}
@@ -66,9 +92,12 @@ def refresh(family: Family, out: Path | None = None, say: hub.Say = _warn) -> Pa
         try:
             names = hub.revisions(repository)
         except PhaselabError as error:
-            if repository == family.early and isinstance(error.__cause__, RepositoryNotFoundError):
+            missing = type(error.__cause__) is RepositoryNotFoundError  # and not one for which leave must be asked
+            if repository == family.early and missing:
                 say(f"{family.name}: without the beginning of its training: {error}")
                 continue
+            if missing and not family.public:
+                write_table(pd.DataFrame(columns=_COLUMNS), out)
             unknown = "" if family.public else f" ({family.name}: whether its checkpoints are public is not known)"
             raise PhaselabError(f"{error}{unknown}") from error
         for name, commit in names.items():

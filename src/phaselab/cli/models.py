@@ -32,13 +32,15 @@ def list_models() -> None:
     """Name the families whose training runs are public, and which of their checkpoints are known here."""
     # Two lines a family: a repository's name is what is copied from here, and 80 columns must do.
     heads = ("family\n  repository", "checkpoints: tokens\nlicence; languages")
-    caption = "?: 'phaselab models refresh FAMILY' lists the checkpoints."
+    caption = "?, to be confirmed: 'phaselab models refresh FAMILY' asks the hub for the checkpoints."
     table = Table(*heads, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=caption)
     table.columns[0].no_wrap = True
-    for family in FAMILIES.values():
+    for family in (family for family in FAMILIES.values() if not family.seed):
         line = manifest.listing(family).checkpoints if manifest.path_of(family).is_file() else []
         seen = f"{len(line)}: {amount(line[0].tokens)} to {amount(line[-1].tokens)}" if line else "?"
+        seen += ", to be confirmed" * (family.unconfirmed and not manifest.place(family).is_file())
         about = f"{seen}\n{family.licence}; {' '.join(family.languages)}"
+        about += f"; seeds 0 to {family.seeds}" * (family.seeds > 0)
         table.add_row(f"[bold]{family.name}[/]\n  {family.repository}", about)
     out.print(table)
 
@@ -50,12 +52,14 @@ def show_model(
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
     row, path = family_of(family), manifest.path_of(family_of(family))
+    unknown = "absent" if manifest.absent(row) else "not known: 'phaselab models refresh' says"
     rows: dict[str, Any] = {
         "repository": row.repositories,
         "tokens from": row.tokens_from,
         **{name: getattr(row, name) for name in ("architecture", "licence", "languages", "source")},
-        "public": "" if row.public else "not known: 'phaselab models refresh' says",
+        "public": "" if row.public else unknown,
         "manifest": str(path) if path.is_file() else f"none yet: 'phaselab models refresh {family}' asks the hub",
+        "names": "to be confirmed: 'phaselab models refresh'" * (row.unconfirmed and path != manifest.place(row)),
     }
     if path.is_file():
         known, *others = manifest.listing(row)
@@ -73,8 +77,13 @@ def show_model(
 def refresh_model(
     family: FamilyArgument, out: Annotated[Path | None, typer.Option("--out", "-o", help=_WHERE)] = None
 ) -> None:
-    """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on."""
-    typer.echo(manifest.refresh(family_of(family), out, say))
+    """Ask the hub for the checkpoints of a family and write its manifest, which is used from then on.
+
+    The hub is asked for its other seeds too, where it never was: they may be absent.
+    """
+    typer.echo(manifest.refresh(of := family_of(family), out, say))
+    for one in (one for one in FAMILIES.values() if one.run == of.name and manifest.absent(one, ask=True, say=say)):
+        say(f"{one.name}: absent: the hub has no {one.repository}")
 
 
 @models_app.command("fetch")
@@ -166,12 +175,13 @@ def get_data(
     annotation: Annotated[str, typer.Option(help=f"{_SOME}speech_en (ds005531).")] = "",
     stories: Annotated[str, typer.Option(help=f"{_SOME}sweetaspie (ds003020).")] = "",
     languages: Annotated[str, typer.Option(help=f"{_SOME}en (little-prince).")] = "",
+    benchmarks: Annotated[str, typer.Option(help=f"{_SOME}Pereira2018 (brainscore).")] = "",
     source: Annotated[Path | None, typer.Option("--from", help="Copy from this folder, not from the network.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be brought.")] = False,
     data: DataOption = None,
 ) -> None:
     """Bring files of a data set and check their digests; what was cut goes on where it was."""
-    choices = ("subjects", "titles", "annotation", "stories", "languages")
+    choices = ("subjects", "titles", "annotation", "stories", "languages", "benchmarks")
     expect(name in SETS, "data set", repr(name), f"one of {', '.join(SETS)}")
     files = SETS[name].select({choice: context.params[choice] for choice in choices if context.params[choice]})
     place = Place(_folder(data), SETS[name])

@@ -105,7 +105,7 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     from phaselab.stages import Workbench, check
     from phaselab.sweep.states import STATES, status
 
-    bench = Workbench(load_study(study), Store(results), data)
+    bench = Workbench(load_study(study), Store(results), data, say=console.print)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
         # Names and reasons must not be cut off as in columns: they stand above and below the table.
@@ -174,11 +174,12 @@ def book(
     What cannot be made does not stop the rest: its page says why, and the exit code is 1.
     """
     from phaselab.book import runner
+    from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-    loaded, store = load_study(study), Store(results)
+    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
     failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
@@ -212,6 +213,7 @@ def doctor(
         raise typer.Exit(int(left > 0))
     import torch
 
+    from phaselab.data import SETS
     from phaselab.sweep.pool import cores
 
     rows = {
@@ -226,8 +228,6 @@ def doctor(
             rows[name] = "not installed"
     data = home(data) if data else None
     rows["data"] = str(data or "no --data and no PHASELAB_DATA")
-    for part in ("alice2016", "books"):
-        there = data is not None and (data / part).is_dir()
-        rows[f"  {part}"] = "there" if there else "not there (needed by alice-small alone)"
+    rows |= {f"  {name}": "there" if data and (data / name).is_dir() else "not there" for name in SETS}
     rows["HF_HOME"] = os.environ.get("HF_HOME", "not set")
     out.print(facts("phaselab doctor", rows))

@@ -1,5 +1,5 @@
 """Public data sets: ``sets.yaml`` has the facts, ``registries`` bytes and digest of each file; `download` brings it."""
 
-from phaselab.data.sets import SETS, DataSet, File, counted, data_missing
+from phaselab.data.sets import SETS, DataSet, File, counted, data_missing, published
 
-__all__ = ["SETS", "DataSet", "File", "counted", "data_missing"]
+__all__ = ["SETS", "DataSet", "File", "counted", "data_missing", "published"]

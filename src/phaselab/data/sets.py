@@ -24,7 +24,7 @@ class File:
 
     path: str
     bytes: int | None  # None where the publisher does not state it
-    digest: str  # sha256:..., md5:... or git:... (that of a blob in git)
+    digest: str  # sha256:..., md5:..., sha1:... or git:... (a blob in git)
     url: str  # empty where there is none
 
 
@@ -103,3 +103,12 @@ def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, s
     how, then = f"{of.how}; " if of.how else "", "" if data else ", and name DATA with --data or PHASELAB_DATA"
     command = of.command(data or Path("DATA"), chosen)
     return DataMissing(f"{what}; {how}type: {command} ({of.citation}; {of.licence}){then}")
+
+
+def published(name: str, data: Path | None, chosen: Mapping[str, str]) -> list[Path]:
+    """The files of a choice, in the order of the registry; DataMissing of the first that is not there."""
+    paths = [(data or Path("DATA")) / name / file.path for file in SETS[name].select(chosen)]
+    for path in paths:
+        if data is None or not path.exists():
+            raise data_missing(f"{path}: not there", name, data, chosen)
+    return paths

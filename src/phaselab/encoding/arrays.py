@@ -210,6 +210,13 @@ def by_region(measures: Mapping[str, np.ndarray], layers: tuple[int, ...], subje
     return rows
 
 
+def mirrored(rois: np.ndarray) -> dict[str, list[np.ndarray]]:
+    """Region -> bool (n_voxels,) of its left and of its right side, of regions ``L x`` and ``R x``; ``all`` of them."""
+    of = regions_of(rois)
+    found = {name[2:]: [of[name], of[f"R{name[1:]}"]] for name in of if name[:2] == "L " and f"R{name[1:]}" in of}
+    return {"all": [np.any(side, axis=0) for side in zip(*found.values(), strict=True)]} | found if found else {}
+
+
 def regions_of(rois: np.ndarray) -> dict[str, np.ndarray]:
     """Region -> bool (n_voxels,) which of them are in it: ``all``, then each by name."""
     names = np.asarray(rois).astype(str)

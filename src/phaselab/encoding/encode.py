@@ -13,7 +13,7 @@ import zarr
 from scipy.stats import false_discovery_control
 
 from phaselab.encoding import himalaya, significance
-from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of
+from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of, mirrored
 from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
 from phaselab.encoding.ridge import NOT_FINITE, Plan, Splits, Targets, batch_size, find_device, solve
 from phaselab.errors import expect
@@ -188,13 +188,17 @@ def normalise(r: np.ndarray, ceiling: np.ndarray) -> np.ndarray:
 
 
 def summarise(scores: dict[str, Scores], rois: dict[str, Any], ceiling: dict[str, Any] | None = None) -> pd.DataFrame:
-    """Rows of ``by_region``: ``r``; ``significant``, share; ``r_normalised`` by a ceiling. `rois` etc. (n_voxels,)."""
+    """Rows of ``by_region``: r; significant, share; r_normalised by a ceiling; left_minus_right by `mirrored`."""
     rows = []
     for subject, score in scores.items():
         measures = {"r": score.r, "significant": score.significant.astype(float)}
         if ceiling is not None:
             measures["r_normalised"] = normalise(score.r, ceiling[subject])
         rows += by_region(measures, score.layers, subject, rois[subject])
+        for roi, (left, right) in mirrored(rois[subject]).items():
+            values = score.r[:, left].mean(axis=1) - score.r[:, right].mean(axis=1)
+            key = {"measure": "left_minus_right", "subject": subject, "roi": roi, "stderr": np.nan}
+            rows += [key | {"layer": layer, "value": value} for layer, value in zip(score.layers, values, strict=True)]
     return pd.DataFrame(rows)
 
 

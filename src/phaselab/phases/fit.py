@@ -1,12 +1,13 @@
 """Continuous piecewise-linear fits of B learning curves of n checkpoints at once, at positions from 0 to 1.
 
-And one curve against all that never fall, or never rise: p of a fall or a rise, whatever the noise's memory.
+And what noise alone makes of a curve that never falls, whatever the noise's memory.
 """
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import combinations
 from math import comb
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -58,19 +59,14 @@ def log_tokens(tokens: npt.ArrayLike, among: npt.ArrayLike | None = None) -> Arr
 class Grid(NamedTuple):
     """What the search needs of the checkpoints' positions alone: shared by all curves on them.
 
-    `levels` : for k = 0, 1, 2, ... all sets of k candidates, (n_sets, k) indices; each set's parent (n_sets,), that
-    without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent does
-    plus one squared dot product.
+    `levels` : for k = 0, 1, 2, ... all sets of k change points, (n_sets, k) positions; each set's parent (n_sets,),
+    that without its last one; and the unit vector (n_sets, n) that it adds: what a set explains is what its parent
+    does plus one squared dot product.
     """
 
     x: Array  # (n,) positions, 0 to 1
-    candidates: Array  # (m,) positions for change points
     base: Array  # (2, n) orthonormal basis of the straight lines
-    levels: tuple[tuple[Index, Index, Array], ...]
-
-    def starts(self, changes: int, sets: Index) -> Array:
-        """Positions (B, changes) of the change points of `sets` (B,)."""
-        return self.candidates[self.levels[changes][0][sets]]
+    levels: tuple[tuple[Array, Index, Array], ...]
 
     def gains(self, rest: Array) -> Iterator[Array]:
         """What each set of 0, 1, 2, ... change points explains (B, n_sets) of what straight lines leave (B, n)."""
@@ -93,26 +89,23 @@ def grid_of(where: Where, max_changes: int) -> Grid:
         inner = inner[np.unique(np.abs(inner[None, :] - wanted[:, None]).argmin(axis=1))]
     base = np.linalg.qr(np.stack([np.ones(x.size), x - x.mean()], axis=1))[0].T  # (2, n)
     knots = np.full((1, 1), -1)
-    levels = [(knots[:, 1:], knots[0], base[:0])]
+    levels = [(inner[knots[:, 1:]], knots[0], base[:0])]
     for changes in range(1, min(max_changes, inner.size) + 1):
         parent = np.repeat(np.arange(len(knots)), inner.size - 1 - knots[:, -1])
         knots = np.array([*combinations(range(inner.size), changes)])
         hinges = design(x, inner[knots])[:, : 2 + changes]
-        levels.append((knots, parent, np.linalg.qr(hinges.transpose(0, 2, 1))[0][:, :, -1]))
-    return Grid(x, inner, base, tuple(levels))
+        levels.append((inner[knots], parent, np.linalg.qr(hinges.transpose(0, 2, 1))[0][:, :, -1]))
+    return Grid(x, base, tuple(levels))
 
 
 def search(grid: Grid, curves: Array) -> list[tuple[Array, Index]]:
     """Residual sum of squares (B,) and best set (B,) for 0, 1, 2, ... change points; curves (B, n)."""
-    rest = curves - (curves @ grid.base.T) @ grid.base
-    total = np.einsum("bn,bn->b", rest, rest)
-    found = [(np.empty(len(curves)), np.empty(len(curves), dtype=np.intp)) for _ in grid.levels]
-    chunk = max(1, CHUNK // len(grid.levels[-1][0]))
-    for rows in (slice(start, start + chunk) for start in range(0, len(curves), chunk)):
-        for (rss, sets), gain in zip(found, grid.gains(rest[rows]), strict=True):
-            sets[rows] = gain.argmax(axis=1)
-            rss[rows] = np.maximum(total[rows] - gain.max(axis=1), 0.0)
-    return found
+    rest, found = curves - (curves @ grid.base.T) @ grid.base, []
+    for part in np.array_split(rest, 1 + len(rest) * len(grid.levels[-1][0]) // CHUNK):
+        total = np.einsum("bn,bn->b", part, part)
+        found.append([(np.maximum(total - gain.max(axis=1), 0.0), gain.argmax(axis=1)) for gain in grid.gains(part)])
+    levels = (zip(*of, strict=True) for of in zip(*found, strict=True))
+    return [(np.concatenate(rss), np.concatenate(sets)) for rss, sets in levels]
 
 
 class Pieces(NamedTuple):
@@ -194,11 +187,11 @@ def refine(x: Array, curves: Array, knots: Array, rounds: int = 6) -> Pieces:
     return Pieces(*state[:4])
 
 
-def fit_exactly(grid: Grid, curves: Array, changes: int, near: Array) -> Pieces:
-    """Fit of exactly `changes` change points to curves (B, n), from the best set of the grid or a better `near`."""
-    rss, sets = search(grid._replace(levels=grid.levels[: changes + 1]), curves)[changes]
-    closer = _at(grid.x, curves, near := np.repeat(near[None], len(curves), axis=0))[3] < rss
-    return refine(grid.x, curves, np.where(closer[:, None], near, grid.starts(changes, sets)))
+def fit_exactly(grid: Grid, curves: Array, near: Array) -> Pieces:
+    """Fit of all change points that a grid is for to curves (B, n), from its best set or a better `near` (1, k)."""
+    rss, sets = search(grid, curves)[-1]
+    closer = _at(grid.x, curves, near := np.repeat(near, len(curves), axis=0))[3] < rss
+    return refine(grid.x, curves, np.where(closer[:, None], near, grid.levels[-1][0][sets]))
 
 
 def best_step(grid: Grid, curve: Array) -> Pieces:
@@ -219,7 +212,7 @@ def fit_each(grid: Grid, curve: Array) -> list[Pieces]:
     """
     fits, rest = [], curve - (curve @ grid.base.T) @ grid.base
     for changes, gain in enumerate(grid.gains(rest[None])):
-        knots = grid.starts(changes, np.argsort(-gain[0], kind="stable")[:STARTS])
+        knots = grid.levels[changes][0][np.argsort(-gain[0], kind="stable")[:STARTS]]
         for rounds, kept in STAGES:
             several = refine(grid.x, np.broadcast_to(curve, (len(knots), curve.size)), knots, rounds)
             best = np.argsort(several.rss, kind="stable")[:kept]
@@ -232,18 +225,6 @@ def bic(rss: Array, n: int, changes: int | Index, floor: float, penalty: float =
     """-2 log likelihood at the best variance of at least `floor`, plus the parameters' cost."""
     variance = np.maximum(rss / n, max(floor, np.finfo(float).tiny))
     return np.asarray(n * np.log(variance) + rss / variance + (2 + penalty * changes) * np.log(n))
-
-
-def matched(own: Pieces, samples: Pieces) -> Array:
-    """Each sample's change point (B, k) for each of the one fit `own`: the nearest, if it can be one of its bend.
-
-    By their order alone, one that a sample puts elsewhere would shift the names of all after it.
-    """
-    if not own.knots.size:
-        return samples.knots
-    far = np.abs(samples.knots[:, None, :] - own.knots[:, :, None])  # (B, k of the fit, k of the sample)
-    other = np.sign(samples.coefficients[:, None, 2:]) != np.sign(own.coefficients[:, 2:, None])
-    return np.take_along_axis(samples.knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
 
 def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float) -> Array:
@@ -291,10 +272,9 @@ def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:
     sigma, rho = np.empty(len(curves)), np.empty(len(curves))
     for k in np.unique(chosen):
         rows = np.flatnonzero(chosen == k)
-        _, _, residuals, total = refine(grid.x, curves[rows], grid.starts(k, found[k][1][rows]))
+        _, _, residuals, total = refine(grid.x, curves[rows], grid.levels[k][0][found[k][1][rows]])
         sigma[rows] = np.sqrt(total / max(n - 2 - 2 * k, 1))
-        lagged = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1])
-        rho[rows] = np.where(total > 0, lagged / np.where(total > 0, total, 1.0), 0.0)
+        rho[rows] = np.einsum("bn,bn->b", residuals[:, 1:], residuals[:, :-1]) / np.maximum(total, 1e-300)
     return sigma, rho
 
 
@@ -356,37 +336,17 @@ def null_of(where: Where, max_changes: int) -> tuple[Array, Array]:
     return falls, rhos
 
 
-def move_p(values: Array, replicates: Array | None, noise: Sequence[float], setting: tuple[Where, int]) -> float:
-    """P of a stretch of a curve (m,), in replicates (n_replicates, m), that never falls: by its deepest fall.
-
-    `noise` of the whole curve, whose grid has the arguments `setting`: standard deviation, autocorrelation, and how
-    much replicates share: as far as they do, they are as one curve, whose autocorrelation is read with caution. With
-    `MANY` the fall must also hold in those left out when it was chosen. NaN below four checkpoints.
-    """
-    if values.size < 4:
-        return np.nan
-    (sigma, rho, shared), fall = noise, float(deepest_fall(values[None])[0])
-    if sigma == 0:
-        return 1.0 / (NULLS + 1.0) if fall > 0 else 1.0
-    falls, rhos = null_of(*setting)
-    at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / (NULLS + 1.0)  # (n_rhos,)
-    plain, careful = max(rho, 0.0), np.interp(rho, np.maximum.accumulate(np.quantile(rhos, CAUTION, axis=1)), RHOS)
-    p = float(np.interp(plain + shared * (careful - plain), RHOS, at))
-    return p if replicates is None or len(replicates) < MANY else max(p, _left_out(replicates))
-
-
-def _left_out(curves: Array) -> float:
+def left_out(curves: Array) -> float:
     """Test (one-sided t) that the fall chosen by all other replicates is in the one left out as well; curves (S, n)."""
     count, n = curves.shape
-    falls, total = np.empty(count), curves.sum(axis=0)
-    for s in range(count):
-        rest, best = (total - curves[s]) / (count - 1), -np.inf
+    falls, total = [], curves.sum(axis=0)
+    for one in curves:
+        rest, tried = (total - one) / (count - 1), []
         for length in windows_of(n):
-            means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, curves[s]))
+            means, own = (np.convolve(curve, np.ones(length) / length, "valid") for curve in (rest, one))
             gaps = means[:, None] - means[None, :]
             gaps[np.tril_indices(len(means), length - 1)] = -np.inf
             i, j = np.unravel_index(int(gaps.argmax()), gaps.shape)
-            if gaps[i, j] * np.sqrt(length) > best:
-                best, falls[s] = float(gaps[i, j]) * np.sqrt(length), own[i] - own[j]
-    error = max(float(stats.sem(falls)), 1e-300)
-    return float(stats.t.sf(falls.mean() / error, count - 1))
+            tried.append((gaps[i, j] * np.sqrt(length), own[i] - own[j]))
+        falls.append(max(tried, key=itemgetter(0))[1])
+    return float(stats.t.sf(np.mean(falls) / max(stats.sem(falls), 1e-300), count - 1))

@@ -14,15 +14,13 @@ from phaselab.study import PhaseSpec
 
 __all__ = ["detachment_power", "detectable_depth", "sensitivity"]
 
-FITS: dict[str, Any] = {"max_changes": 6, "n_bootstrap": 60}
-
 
 def sensitivity(curves: pd.DataFrame, model: Sequence[str], rule: PhaseSpec = RULE, **options: Any) -> pd.DataFrame:
     """The same verdict under other choices, one changed at a time: a row a variant and phase.
 
-    Columns: varied (which choice; "" for the given `rule`), choice, phase, found, verdict, tokens, p_holm, agrees (same
-    verdict as the first) and note. Choices that come to the rule's own are left out, and so are regions made of noise.
-    With log-probability instead of accuracy the margin is scaled by the ratio of the two curves' ranges.
+    Columns: varied (which choice; "" for `rule`), choice, phase, found, verdict, tokens, p_holm, agrees (same verdict
+    as the first), note. Choices that come to the rule's own, and regions made of noise, are left out. With
+    log-probability instead of accuracy the margin is scaled by the ratio of the two curves' ranges.
     """
     base = triple_phase_test(curves, model, rule, **options)
     own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
@@ -83,9 +81,9 @@ def detachment_power(
     for _ in range(n_simulations):
         noise = rng.standard_normal((subjects, checkpoints))
         behaviour = np.stack([0.05 + 0.9 * rise, right]) + accuracy_noise * rng.standard_normal((2, checkpoints))
-        form, accuracy = (fit_transitions(tokens, curve, error, **FITS) for curve in behaviour)
+        form, accuracy = (fit_transitions(tokens, curve, error, max_changes=6, n_bootstrap=60) for curve in behaviour)
         for i, depth in enumerate(depths):
-            fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, **FITS)
+            fit = fit_transitions(tokens, 10 * rise + depth * dip + noise, max_changes=6, n_bootstrap=60)
             found[i] += judge(fit, form, accuracy, rule).table["found"].iloc[1]
     table = pd.DataFrame({"checkpoints": checkpoints, "subjects": subjects, "depth": np.asarray(depths, dtype=float)})
     ends = [stats.binomtest(hits, n_simulations).proportion_ci(method="wilson") for hits in found.tolist()]

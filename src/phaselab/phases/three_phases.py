@@ -9,7 +9,6 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
@@ -67,9 +66,8 @@ def fall_p(fit: Transitions, fall: Any) -> float:
 
 def surges(fit: Transitions) -> list[Any]:
     """Rises that are steep for certain (`STEEP`, by the lower end of the interval) and carry a fifth of the range."""
-    whole = float(np.ptp(fit.fitted))
-    slope = whole / float(np.ptp(log_tokens(fit.tokens)))
-    return [r for r in fit.rises if r.steepness_low >= STEEP * slope and r.height >= CARRIED * whole]
+    whole, length = float(np.ptp(fit.fitted)), float(np.ptp(log_tokens(fit.tokens)))
+    return [r for r in fit.rises if r.steepness_low >= STEEP * (whole / length) and r.height >= CARRIED * whole]
 
 
 class _Link(NamedTuple):
@@ -100,9 +98,8 @@ def _together(
         return _Link(f"{name.capitalize()} has no surge{_missed(other)}.")
     tried = []
     for move, partner in product(*(sorted(rises, key=lambda rise: -rise.height) for rises in (moves, partners))):
-        (own, start, stop), (theirs, their_start, their_stop) = (
-            brain.place([of.midpoint, of.midpoint_low, of.midpoint_high]).tolist() for of in (move, partner)
-        )
+        both = [(of.midpoint, of.midpoint_low, of.midpoint_high) for of in (move, partner)]
+        (own, start, stop), (theirs, their_start, their_stop) = brain.place(both).tolist()
         lag = own - theirs  # with its 95 % interval by Zou and Donner's (2008) rule
         low = lag - float(np.hypot(own - start, their_stop - theirs))
         high = lag + float(np.hypot(stop - own, theirs - their_start))
@@ -143,36 +140,26 @@ def _second(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, chance: 
     return next((link for link in tried if link.holds and link.p <= rule.alpha), tried[0])
 
 
-def _window(brain: Transitions, fall: Any) -> tuple[float, float]:
-    """From the onset of a fall until a fifth of it is made up, or to its end where the brain does not return.
-
-    Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
-    """
-    rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
-    if not rises:
-        return fall.onset, fall.end
-    first, last = brain.place([rises[0].onset, rises[0].end])
-    path = brain.at(10 ** (places := np.linspace(first, last, 201)))
-    return fall.onset, float(10 ** np.interp(path[0] - CARRIED * fall.height, path, places))
-
-
 def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec) -> _Link:
-    """Whether accuracy pauses in the `_window` of a fall (`triple_phase_test`), by its own scatter."""
-    (start, stop), at, values = _window(brain, fall), accuracy.tokens, accuracy.values
-    inside = (at >= start) & (at <= stop)
-    if inside.sum() < 3:  # a fall between two checkpoints: with those beside it
-        first, last = int(np.searchsorted(at, start, "right")) - 1, int(np.searchsorted(at, stop))
-        inside = (at >= at[max(first, 0)]) & (at <= at[min(last, at.size - 1)])
-    after = np.arange(at.size) >= np.flatnonzero(inside)[-1]
-    span = f"{amount(at[inside][0])} to {amount(at[inside][-1])}"
-    if after.sum() < 3:
+    """Whether accuracy pauses, by its own scatter, from the onset of a fall to its end, or until a fifth is made up."""
+    start, stop, at, values = fall.onset, fall.end, accuracy.tokens, accuracy.values
+    # Without a level between fall and return their corner lies in the middle of the trough: the return begins later.
+    for back in [rise for rise in brain.rises if rise.onset >= fall.midpoint][:1]:
+        begin, done = brain.place([back.onset, back.end])
+        path = brain.at(10 ** (places := np.linspace(begin, done, 201)))
+        stop = 10 ** np.interp(path[0] - CARRIED * fall.height, path, places)
+    first, last = np.searchsorted(at, start), np.searchsorted(at, stop, "right") - 1
+    if last - first < 2:  # a fall between two checkpoints: with those beside it
+        first, last = max(np.searchsorted(at, start, "right") - 1, 0), min(np.searchsorted(at, stop), at.size - 1)
+    inside, after, span = slice(first, last + 1), slice(last, None), f"{amount(at[first])} to {amount(at[last])}"
+    if at.size - last < 3:
         why = f"The brain falls {_range(fall)}; training ends too soon afterwards to tell a pause from an end."
         return _Link(why, move=fall, verdict="not decided")
     noise = max(accuracy.scatter, 1e-12)
     degrees = max(at.size - 2 - DEGREES * len(accuracy.knots), 1.0)
     x = log_tokens(at)
 
-    def slope(of: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    def slope(of: slice) -> tuple[float, float]:
         away = x[of] - x[of].mean()
         return float(away @ values[of] / (away @ away)), noise / float(np.sqrt(away @ away))
 
@@ -284,28 +271,21 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
 
 
 def triple_phase_test(
-    curves: pd.DataFrame,
-    model: Sequence[str],
-    rule: PhaseSpec = RULE,
-    tasks: Names = None,
-    n_bootstrap: int = 400,
+    curves: pd.DataFrame, model: Sequence[str], rule: PhaseSpec = RULE, tasks: Names = None, n_bootstrap: int = 400
 ) -> TriplePhase:
     """Whether the three phases are in the curves of one model, or of models that differ in their seed alone.
 
-    1. alignment: a rise of the brain that is a surge (`surges`) and comes together with the first surge of instruction
-       following: the whole 95 % interval of their lag is within the rule's ``lag``.
-    2. detachment: after a rise the brain falls while accuracy pauses: from the onset of the fall until a fifth of it is
-       made up it changes by less than ``margin``, leaves its level by no more than twice that, and moves faster
-       afterwards.
-    3. realignment: after that fall the brain rises again, together with a surge of accuracy; by another rise than that
-       of phase 1.
+    1. alignment: a surge of the brain (`surges`) comes together with the first surge of instruction following: the
+       whole 95 % interval of their lag is within the rule's ``lag``.
+    2. detachment: after a rise the brain falls while accuracy pauses: until a fifth of the fall is made up it changes
+       by less than ``margin``, leaves its level by no more than twice that, and moves faster afterwards.
+    3. realignment: the brain then rises again, by another rise than phase 1's, together with a surge of accuracy.
 
-    curves : the curves table, `phaselab.results.CURVE_COLUMNS`; rows of other models are ignored.
+    curves : the curves table, `phaselab.results.CURVE_COLUMNS`. rule : what was fixed before looking.
     model : its name, or the names of the seeds, which are then the replicates in place of the subjects.
-    rule : what was fixed before looking (the study's ``phases``). tasks : over which behaviour is averaged; None: all.
+    tasks : over which behaviour is averaged; None: all.
 
-    Missing or poor curves leave a phase not decided. Raises PhaselabError for a region, measure, layer or task that the
-    table does not have.
+    Missing or poor curves leave a phase not decided; PhaselabError: no such region, measure, layer or task in there.
     """
     models = [model] if isinstance(model, str) else list(model)
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]

@@ -53,7 +53,6 @@ class Transitions:
     statement: str  # the outcome in one sentence
     notes: tuple[str, ...] = ()  # what was done to the input (duplicates averaged, missing values dropped)
     knots: tuple[float, ...] = ()  # change points, tokens
-    intervals: tuple[tuple[float, float], ...] = ()  # 95 %, of the change points
     kinds: tuple[str, ...] = ()  # of the pieces: "rise", "fall" or "flat"
     heights: tuple[float, ...] = ()  # fitted, at the first checkpoint, the change points and the last checkpoint
     moves: tuple[Any, ...] = ()
@@ -119,14 +118,29 @@ class Transitions:
         return max(least, float(t * stats.sem(gains)))
 
     def p(self, move: Any) -> float:
-        """P of a curve that never moves so, from the opposite move before to the opposite one after (`move_p`)."""
+        """P of a curve that never moves so, from the opposite move before to the opposite one after.
+
+        By its deepest fall. As far as replicates share their noise they are as one curve, whose autocorrelation is read
+        with caution; many must also fall when they were left out of the choice of where. NaN below four checkpoints.
+        """
         others = [other for other in self.moves if other.kind != move.kind]
         start = max((other.onset for other in others if other.onset < move.onset), default=self.tokens[0])
         stop = min((other.end for other in others if other.end > move.end), default=self.tokens[-1])
         inside = (self.tokens >= start) & (self.tokens <= stop)
-        sign = -1.0 if move.kind == "rise" else 1.0
-        replicates = None if self.replicates is None else sign * self.replicates[:, inside]
-        return pieces.move_p(sign * self.values[inside], replicates, self._noise, self.grid)
+        if inside.sum() < 4:
+            return nan
+        (sigma, rho, shared), sign = self._noise, -1.0 if move.kind == "rise" else 1.0
+        (fall,), null = pieces.deepest_fall(sign * self.values[None, inside]), pieces.NULLS + 1.0
+        if sigma == 0:
+            return 1.0 / null if fall > 0 else 1.0
+        falls, rhos = pieces.null_of(*self.grid)
+        at = (1.0 + (falls >= fall / sigma).sum(axis=1)) / null  # (n_rhos,)
+        low = np.maximum.accumulate(np.quantile(rhos, pieces.CAUTION, axis=1))
+        plain, careful = max(rho, 0.0), np.interp(rho, low, pieces.RHOS)
+        p = float(np.interp(plain + shared * (careful - plain), pieces.RHOS, at))
+        if self.replicates is None or len(self.replicates) < pieces.MANY:
+            return p
+        return max(p, pieces.left_out(sign * self.replicates[:, inside]))
 
 
 def _clean(
@@ -136,8 +150,8 @@ def _clean(
     t, v = np.asarray(tokens, dtype=float), np.asarray(values, dtype=float)
     for name, array in (("values", v), ("stderr", stderr)):
         expect(array.shape[-1:] == t.shape, name, f"shape {array.shape}", f"that of tokens, {t.shape}, last")
-    v = v if v.ndim == 1 or len(v) else np.full(t.shape, nan)  # replicates that there are none of
-    several, v = (v, v.mean(axis=0)) if v.ndim == 2 else (v[None], v)
+    several = np.atleast_2d(v if v.ndim == 1 or len(v) else np.full(t.shape, nan))  # replicates that there are none of
+    v = several.mean(axis=0)
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
         notes.append(f"{int((~keep).sum())} checkpoints with missing values dropped")
@@ -148,20 +162,20 @@ def _clean(
     e, known = stderr[keep], np.isfinite(stderr[keep])
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
     own, v = several[:, keep] @ means if len(several) > 1 else None, v[keep] @ means
-    good = np.ones(v.size, dtype=bool)
-    good[alone := _alone(v)] = False
-    notes += [f"{v[i]:.3g} at {amount(unique[i])} left out: the checkpoints around it are elsewhere" for i in alone]
+    good = ~_alone(v)
+    alone = zip(v[~good], unique[~good], strict=True)
+    notes += [f"{x:.3g} at {amount(at)} left out: the checkpoints around it are elsewhere" for x, at in alone]
     return unique[good], v[good], error if error is None else error[good], own if own is None else own[:, good], notes
 
 
-def _alone(v: Array) -> list[int]:
+def _alone(v: Array) -> npt.NDArray[np.bool_]:
     """Checkpoints (n,) that alone are far from their four neighbours: ten standard deviations of those, or more."""
     if v.size < 7:
-        return []
+        return np.zeros(v.size, dtype=bool)
     near = np.delete(np.lib.stride_tricks.sliding_window_view(v, 5), 2, axis=1)
     far, spread = np.abs(v[2:-2] - np.median(near, axis=1)), np.ptp(near, axis=1)  # a range of four is about two sd
     rest = np.array([np.ptp(np.delete(v, i)) for i in range(2, v.size - 2)])
-    return [int(i) + 2 for i in np.flatnonzero(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2))]
+    return np.pad(far > np.maximum(5 * np.maximum(spread, np.median(spread)), rest / 2), 2)
 
 
 def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign: float) -> tuple[float, Array, float]:
@@ -189,20 +203,17 @@ def _turn(x: Array, curve: Array, noise: Array, start: float, stop: float, sign:
 
 
 def _described(
-    x: Array,
-    y: Array,
-    noise: Array,
-    fits: tuple[Pieces, Pieces],
-    rivals: Sequence[Pieces],
-    place: Callable[[float], float],
-    units: tuple[float, float],
-    least: float,
+    x: Array, y: Array, noise: Array, fits: list[Pieces], place: Callable[[float], float], units: Array, least: float
 ) -> dict[str, Any]:
-    """Change points, pieces and moves of one curve: `fits` are it and its samples, `units` of the value and slopes."""
-    own, boot = fits
-    corners, ends = (
-        np.pad(at, ((0, 0), (1, 1)), constant_values=(0.0, 1.0)) for at in (own.knots, pieces.matched(own, boot))
-    )  # (1, k + 2) and (draws, k + 2)
+    """Change points, pieces, moves of a curve: `fits` are it, its samples and rivals; `units` of value and slope."""
+    own, boot, *rivals = fits
+    corners, ends = np.array([[0.0, *own.knots[0], 1.0]]), np.tile([0.0, *own.knots[0], 1.0], (len(boot.knots), 1))
+    if own.knots.size:
+        # A sample's change point for each of the fit is the nearest that can be one of its bend: by their order alone,
+        # one that a sample puts elsewhere would shift the names of all after it.
+        far = np.abs(boot.knots[:, None, :] - own.knots[:, :, None])  # (draws, k of the fit, k of the sample)
+        other = np.sign(boot.coefficients[:, None, 2:]) != np.sign(own.coefficients[:, 2:, None])
+        ends[:, 1:-1] = np.take_along_axis(boot.knots, (far + 10.0 * other).argmin(axis=2), axis=1)
 
     def date(position: float, sample: Array, *others: float) -> tuple[float, float, float]:
         if not 0 < position < 1:
@@ -219,8 +230,8 @@ def _described(
     matching = np.diff(boot.heights(ends), axis=1) / np.maximum(apart, 1e-9)
     slopes = np.where(apart > 1e-9, matching, np.diff(boot.heights(corners), axis=1) / lengths)  # (draws, k + 1)
     low, high = np.quantile(slopes, [0.025, 0.975], axis=0)
-    kinds = np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist()
-    changed, moves, before = np.abs(np.diff(heights)), [], ("", nan)
+    kinds = tuple(np.where(low > 1e-6, "rise", np.where(high < -1e-6, "fall", "flat")).tolist())
+    changed, moves, before, last = np.abs(np.diff(heights)), [], "", nan
     for kind, group in groupby(range(len(kinds)), key=kinds.__getitem__):
         run = [*group]
         a, b, upward = run[0], run[-1] + 1, 1.0 if kind == "rise" else -1.0
@@ -232,24 +243,23 @@ def _described(
         halves = [rival.traced(corners[:, a], corners[:, b], upward) for rival in rivals]
         carried = [i for i in run if changed[i] >= CARRIED * whole] or run
         fast = [i for i in carried if changed[i] / lengths[i] >= max((changed / lengths)[carried]) / 2]
-        turned = before[0] not in ("", kind)
         told = {
             "onset": dates[a],
             "liftoff": dates[fast[0]],
             "midpoint": date(middle, middles, *(half[0] for half, _, rise in halves if upward * rise[0] > 0)),
             "landing": dates[fast[-1] + 1],
             "end": dates[b],
-            "turn": date(*_turn(x, y, noise, before[1], middle, -upward)) if turned else (nan, nan, nan),
-            "height": tuple(np.array([height, *np.quantile(heighted, [0.025, 0.975])]) * units[0]),
-            "steepness": tuple(np.array([steepest, *np.quantile(steeps, [0.025, 0.975])]) * units[1]),
+            "turn": (nan,) * 3 if before in ("", kind) else date(*_turn(x, y, noise, last, middle, -upward)),
+            "height": np.array([height, *np.quantile(heighted, [0.025, 0.975])]) * units[0],
+            "steepness": np.array([steepest, *np.quantile(steeps, [0.025, 0.975])]) * units[1],
         }
-        before = kind, middle
-        edge = (corners[0] > 0) & (corners[0] <= x[2]) | (corners[0] < 1) & (corners[0] >= x[-3])
+        before, last = kind, middle
         fields = {q + end: float(v) for q, three in told.items() for end, v in zip(ENDS, three, strict=True)}
-        censored = ", ".join(name for name, i in (("onset", a), ("end", b)) if edge[i])
+        at = {"onset": corners[0, a], "end": corners[0, b]}
+        censored = ", ".join(name for name, c in at.items() if 0 < c <= x[2] or x[-3] <= c < 1)
         moves.append(SimpleNamespace(kind=kind, **fields, censored=censored))
-    knots, intervals = tuple(date[0] for date in dates[1:-1]), tuple(date[1:] for date in dates[1:-1])
-    return {"knots": knots, "intervals": intervals, "moves": tuple(moves), "kinds": tuple(kinds), "heights": heights}
+    knots = tuple(date[0] for date in dates[1:-1])
+    return {"knots": knots, "moves": tuple(moves), "kinds": kinds, "heights": heights}
 
 
 def fit_transitions(
@@ -299,13 +309,14 @@ def fit_transitions(
     scaled = None if error is None else error / scale, None if own is None else (own - centre) / scale
     noise = pieces.bootstrap_noise(best.residuals[0], degrees, *scaled, n_bootstrap, [0, n, chosen])
     fitted = y - best.residuals[0]
-    boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, chosen, near=best.knots[0])
+    boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, near=best.knots)
 
     def place(position: float) -> float:
         inside = 0 < position < 1  # the ends are the table's own
         return float(10 ** (where[0] + span * position) if inside else at[0 if position <= 0 else -1])
 
-    told = _described(grid.x, y, noise, (best, boot), close, place, (scale, scale / span), min_effect)
+    units = np.array([scale, scale / span])
+    told = _described(grid.x, y, noise, [best, boot, *close], place, units, min_effect)
     told["heights"] = tuple(told["heights"] * scale + centre)
     said = _sentence(told["kinds"], told["moves"], axis, min_effect)
     known = float(np.sqrt(np.nanmean(e**2))) if np.isfinite(e).any() else 0.0
@@ -384,8 +395,7 @@ def _of_curve(moves: pd.DataFrame, by: Sequence[str], key: Iterable[str]) -> pd.
 
 def _column(table: pd.DataFrame, role: str, column: str) -> Any:
     """A column: names (n,) of `by` or `replicates`, else numbers, NaN where empty, of 0 or more but for `y`."""
-    found = f"no column {column!r}" if column else "nothing"
-    expect(column in table, role, found, f"one of {', '.join(map(str, table.columns))}")
+    expect(column in table, role, f"no column {column!r}", f"one of {', '.join(map(str, table.columns))}")
     values, where = table[column], f"{role}: column {column!r}"
     if role in ("by", "replicates"):
         empty = int((values.isna() | (values == "")).sum())

@@ -58,8 +58,8 @@ def controls(unit: Unit, folder: Path) -> pd.DataFrame:
     for condition, sources in {"word rate": rate, "nuisance space": nuisance, "true latents": brain.latents}.items():
         if sources:
             add(condition, {0: bench.trimmed(sources)})
-    shuffles = shuffled_stimulus(unit.aligned, bench.responses, spec, spec.shuffles, **_how(bench))
-    for number, scores in enumerate(shuffles):
+    how: Any = (unit.aligned, bench.responses, spec, spec.shuffles)
+    for number, scores in enumerate(shuffled_stimulus(*how, **_how(bench)) if spec.shuffles else []):
         add("shuffled stimulus", unit.aligned, scores, f"shuffle-{number}")
     rng = np.random.default_rng(study.brain.seed)
     orders = [(run, rng.permutation(len(run.texts))) for run in brain.stimulus.runs]

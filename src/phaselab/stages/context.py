@@ -20,6 +20,7 @@ from phaselab import __version__, results, texts
 from phaselab.behaviour.files import digest, library, load_items
 from phaselab.brains import BRAINS, BrainData, DataMissing, load_brain
 from phaselab.checkpoints import Checkpoint, Family, choose, chosen, find, identity, local_checkpoints, of_repository
+from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
 from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
@@ -193,6 +194,7 @@ class Workbench:
     fresh: frozenset[str] = frozenset()  # stages that are made again whatever there is; each result once
 
     def __post_init__(self) -> None:
+        self.study = without_absent(self.study, self.say)
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)

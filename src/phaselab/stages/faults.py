@@ -104,8 +104,10 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
     from phaselab.features import Features, to_trs
 
     brain, spec, labels = bench.brain, bench.study.encoding, bench.brain.stimulus.labels
-    regions: list[str] = sorted({name for rois in brain.rois.values() for name in arrays.regions_of(rois)})
+    sided = bench.study.phases.measure == "left_minus_right"  # of a region, and not of one of its sides
+    regions = sorted({"all"}.union(*(arrays.mirrored(of) if sided else {*of} for of in brain.rois.values())))
     scores: list[str] = ["r", "r_normalised", "significant", *spec.similarity, *["r2_unique", "r2_joint"] * spec.unique]
+    scores += ["left_minus_right"] * any(map(arrays.mirrored, brain.rois.values()))
     for field, right in ("roi", regions), ("measure", scores), ("accuracy", [*MEASURES, *KNOWING, *GENERATED]):
         with noting(""):
             given = getattr(bench.study.phases, field)
@@ -136,4 +138,5 @@ def _check_stimulus(bench: Workbench, noting: Noting) -> None:
                 with noting("encoding.similarity: "):
                     similarity.far_pairs(runs)
         with noting("encoding.shuffles: "):
-            shuffled_stimulus({0: aligned}, bench.responses, spec, 0)
+            if spec.shuffles:
+                shuffled_stimulus({0: aligned}, bench.responses, spec, 0)

@@ -97,7 +97,8 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
     """A stimulus without a time axis, such as sentences with a response each: one run per group of items.
 
     `table` has a row per item: ``item``, its name; ``text``; ``group``, whose items are never in training and test of
-    one fold. Responses are in the order of ``stimulus.labels["item"]``: groups as they first appear.
+    one fold; and, where items are read after others of their group, ``start``: whether one is read alone. Responses
+    are in the order of ``stimulus.labels["item"]``: groups as they first appear.
     """
     needed = ["item", "text", "group"]
     expect({*needed} <= {*table}, f"items of {name}: columns", ", ".join(map(str, table)), f"also {', '.join(needed)}")
@@ -107,7 +108,7 @@ def items(name: str, table: pd.DataFrame) -> Stimulus:
     runs = []
     for group, rows in table.groupby("group", sort=False):
         onsets, texts = np.arange(float(len(rows))), tuple(rows["text"].astype(str))
-        labels, starts = rows.reset_index(drop=True), np.ones(len(rows), dtype=bool)
+        labels, starts = rows.reset_index(drop=True), rows.get("start", pd.Series(True, rows.index)).to_numpy(bool)
         runs.append(Run(str(group), texts, onsets, onsets + 1, 1.0, len(rows), labels, starts, items=True))
     return Stimulus(name, tuple(runs))
 

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
+from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.results import Store, clear, read_table, try_beside, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
@@ -99,8 +100,9 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
-    chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
     with _Told(console or Console(stderr=True)) as told:
+        study = without_absent(study, told.say, ask=True)
+        chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
         bench = Workbench(study, store, data, told.say, **options)
         clear_all(store, study)
         failed = check(bench, chosen, checkpoints)
