@@ -16,21 +16,21 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500; 13,500 is the limit with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 636,
-    "brains": 1380,
-    "checkpoints": 840,
-    "cli": 820,
+    "book": 656,
+    "brains": 1382,
+    "checkpoints": 847,
+    "cli": 837,
     "data": 339,
-    "encoding": 1736,
+    "encoding": 1754,
     "features": 390,
     "figures": 981,
     "internals": 572,
     "phases": 1281,
-    "stages": 832,
+    "stages": 863,
     "stimuli": 294,
-    "sweep": 473,
-    "texts": 705,
-    "training": 199,
+    "sweep": 611,
+    "texts": 706,
+    "training": 205,
 }
 #: All of it, and what a file and a function may have.
 PACKAGE, FILE, FUNCTION = 13_500, 600, 80

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +16,8 @@ import numpy as np
 import pytest
 
 from phaselab import results
-from phaselab.results import check, curve_table, digest_file, write_folder
+from phaselab.errors import PhaselabError
+from phaselab.results import MANIFEST, check, claim, clear, curve_table, digest_file, write_folder, writing
 
 INPUTS = {"study": "abc", "brain": "def"}
 
@@ -60,6 +64,130 @@ def test_damaged_manifest_is_found(tmp_path: Path) -> None:
         fill(aside)
     (tmp_path / "u" / results.MANIFEST).write_text("{")
     assert check(tmp_path / "u", INPUTS).kind == "damaged"
+
+
+@pytest.mark.parametrize("outputs", [{}, [], "a.txt", None, 3, {"../a": "0"}, {"a.txt": 3}, {"/etc/hostname": "0"}])
+def test_a_manifest_of_odd_outputs_is_damaged(tmp_path: Path, outputs: object) -> None:
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    (tmp_path / "u" / MANIFEST).write_text(json.dumps({"inputs": INPUTS, "outputs": outputs}))
+    assert check(tmp_path / "u", INPUTS).kind == "damaged"
+
+
+def test_whatever_a_manifest_says_is_under_its_digest(tmp_path: Path) -> None:
+    with write_folder(tmp_path / "u", INPUTS, seconds=12.5) as aside:
+        fill(aside)
+    manifest = tmp_path / "u" / MANIFEST
+    whole = manifest.read_text()
+    for before, after in (("12.5", "12.6"), ("abc", "abd"), ('"a.txt"', '"b.txt"')):
+        manifest.write_text(whole.replace(before, after))
+        assert check(tmp_path / "u", INPUTS).kind == "damaged"
+    # Older ones have none.
+    old = {name: value for name, value in json.loads(whole).items() if name != "sealed"}
+    manifest.write_text(json.dumps(old))
+    assert check(tmp_path / "u", INPUTS)
+
+
+def test_what_the_killed_have_left_goes_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from phaselab import results\n"
+        "at = Path(sys.argv[1])\n"
+        "folder, file = results.write_folder(at / 'u', {}), results.write_file(at / 'f')\n"
+        "with results.claim(at / 'u'), folder as aside, file as file:\n"
+        "    (aside / 'half').write_text('x'); file.write_text('x')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 3
+    assert not writing(tmp_path / "u")
+    with claim(tmp_path / "mine"), write_folder(tmp_path / "v", INPUTS) as aside:
+        fill(aside)
+        assert writing(tmp_path / "v")
+        clear(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([".mine.claim", aside.name])
+    assert [path.name for path in tmp_path.iterdir()] == ["v"]
+
+
+def test_of_another_machine_only_what_is_old_goes(tmp_path: Path) -> None:
+    names = [".u~00000000-1-aaaaaaaa", ".u~00000000-1-bbbbbbbb"]
+    for name in names:
+        (tmp_path / name).mkdir()
+    os.utime(tmp_path / names[1], (1, time.time() - results.ABANDONED - 9))
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == names[:1]
+
+
+def test_killed_between_two_renames_gives_the_folder_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the file system cannot exchange two folders in one step."""
+    with write_folder(tmp_path / "u", INPUTS) as aside:
+        fill(aside)
+    program = (
+        "import os, signal, sys; from pathlib import Path; from phaselab import results\n"
+        "results._exchanged = lambda one, other: False\n"
+        "true, seen = os.replace, []\n"
+        "def replace(*paths):\n"
+        "    seen.append(paths); len(seen) == 2 and os.kill(os.getpid(), signal.SIGKILL); true(*paths)\n"
+        "os.replace = replace\n"
+        "with results.write_folder(Path(sys.argv[1]), {'study': 'new'}) as aside: (aside / 'a').write_text('x')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path / "u")], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "u").exists()
+    assert check(tmp_path / "u", INPUTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["u"]
+    # And without a kill it is replaced as well.
+    monkeypatch.setattr(results, "_exchanged", lambda one, other: False)
+    with write_folder(tmp_path / "u", {"study": "new"}) as aside:
+        fill(aside)
+    assert check(tmp_path / "u", {"study": "new"})
+    assert [path.name for path in tmp_path.iterdir()] == ["u"]
+
+
+def test_one_process_at_a_time_has_a_claim_and_that_of_a_dead_one_is_taken_over(tmp_path: Path) -> None:
+    program = (
+        "import sys, time; from pathlib import Path; from phaselab.results import claim\n"
+        "with claim(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "u")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"mine\n"
+    told = (tmp_path / ".u.claim").read_text()
+    assert f"pid={process.pid}\n" in told
+    assert re.search(r"^host=.+\n(.*\n)*start=\d+", told, re.MULTILINE)
+    waiting = claim(tmp_path / "u")
+    with pytest.raises(TimeoutError):
+        waiting.acquire(timeout=0.3)
+    process.kill()
+    process.wait()
+    with claim(tmp_path / "u"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_with_the_path_and_what_it_must_hold(tmp_path: Path) -> None:
+    said = r"u: found .*B free on its disk, expected more than 4 kB, which were written when it was full"
+    with pytest.raises(PhaselabError, match=said), write_folder(tmp_path / "u", INPUTS) as aside:
+        (aside / "a").write_bytes(b"x" * 4000)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode != 0
+    if sys.platform == "linux"
+    else True,
+    reason="a small disk needs a name space of one's own",
+)
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    program = (
+        "import sys, torch; from pathlib import Path; from phaselab.results import write_folder\n"
+        "with write_folder(Path(sys.argv[1], 'u'), {}) as aside:\n"
+        "    torch.save(torch.zeros(2**20), aside / 'state.pt')\n"
+    )
+    mounted = 'mount -t tmpfs -o size=1m none "$1" && "$2" -c "$3" "$1"'
+    command = ["unshare", "-rm", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, program]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert re.search(r"/u: found .*B free on its disk, expected more than .*B, which were written", done.stderr)
 
 
 def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:

@@ -34,7 +34,10 @@ def expect(ok: object, where: str, found: object, expected: str, error: type[Pha
 
 def told(error: BaseException) -> str:
     """An error of any kind in a sentence that names a file and what to do next."""
-    said = shown(" ".join(str(error).split()))
+    try:
+        said = shown(" ".join(str(error).split()))
+    except Exception:  # of another library, whose own text fails
+        said = "an error that cannot say what it is"
     if isinstance(error, PhaselabError):
         return str(error)
     if isinstance(error, MemoryError):

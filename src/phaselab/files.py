@@ -27,6 +27,20 @@ def refuse_pointer(path: Path, error: Error = PhaselabError) -> None:
     expect(not pointer, str(path), "a pointer of Git LFS or git-annex", right, error)
 
 
+def refuse_outside(path: Path, folder: Path, error: Error = PhaselabError) -> None:
+    """An `error` for a path that leaves its folder: by its name, or by a link."""
+    expect(path.resolve().is_relative_to(folder.resolve()), str(path), path.resolve(), f"a file in {folder}", error)
+
+
+def refuse_linked(values: Any, path: Path) -> None:
+    """Refuse a dataset of the HDF5 file `path` with values outside its folder, or raw ones outside any such file."""
+    if hasattr(values, "is_virtual"):  # a dataset
+        expect(not values.external, f"{path}: {values.name}", f"values in {values.external}", "them in a file of HDF5")
+        sources = {path.parent / of.file_name for of in values.virtual_sources()} if values.is_virtual else set()
+        for file in {*sources, Path(values.file.filename)} - {path, path.parent}:
+            refuse_outside(file, path.parent)
+
+
 def read_bytes(path: Path, error: Error = PhaselabError) -> bytes:
     """What is in a file; an `error` where it cannot be read."""
     try:

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from filelock import SoftFileLease, Timeout
 
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import home, read_bytes, read_text
@@ -33,6 +34,13 @@ CURVE_TYPES |= dict.fromkeys(("value", "stderr"), "float64")
 #: What stands where a column does not apply.
 ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
 MANIFEST = "manifest.json"
+#: What is being written has a name beside its own, with its machine and process; of other machines nobody knows whether
+#: that one still runs: it is taken for abandoned after so many seconds (no unit takes two days).
+_SPACE = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""  # numbers of processes are of a container
+_HOST = hashlib.sha256(f"{socket.gethostname()} {_SPACE}".encode()).hexdigest()[:8]
+_ASIDE, ABANDONED = re.compile(r"\.(?P<name>.+)~(?P<host>\w{8})-(?P<pid>\d+)-\w{8}(?P<old>\.old)?"), 2 * 24 * 3600
+#: Seconds after which a claim that is not renewed is no longer one: its process was stopped, or its machine is gone.
+LEASE = 120.0
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
@@ -97,17 +105,21 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = digest_file) -> State:
     """Whether `folder` holds the results of `inputs`, undamaged; `digest`: ``stamped_digest`` for large outputs."""
     if not folder.exists():
+        clear(folder.parent)  # which gives it back if its writer was killed between two renames
+    if not folder.exists():
         return State("missing", f"{folder}: not there")
-    if not (manifest := read_manifest(folder)).get("outputs"):
-        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, or one of no files")
-    found = manifest.get("inputs", {})
+    manifest = read_manifest(folder)
+    outputs, found = (value if isinstance(value := manifest.get(k), dict) else {} for k in ("outputs", "inputs"))
+    plain = all(isinstance(wanted, str) and Path(name).name == name for name, wanted in outputs.items())
+    if not (outputs and plain):
+        return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, one of no files, or changed")
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
         why = (f"{k} ({shown(found.get(k), 24)} -> {shown(inputs.get(k), 24)})" for k in changed)
         return State("stale", "; ".join(why))
-    for name, wanted in manifest.get("outputs", {}).items():
+    for name, wanted in outputs.items():
         path = folder / name
         if not path.exists() or digest(path) != wanted:
-            if read_manifest(folder) != manifest:  # another process has put a new folder there
+            if read_manifest(folder).get("outputs") != outputs:  # another process has put a new folder there
                 return check(folder, inputs, digest)
             return State("damaged", f"{path}: missing, or its digest is not the one in {MANIFEST}")
     return State("current")
@@ -122,22 +134,74 @@ def folders(root: Path) -> list[Path]:
 @contextmanager
 def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator[Path]:
     """Write a folder of results whole or not at all: yields one beside it, which takes its place at the end."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):
-        # Left by a process that was killed; a younger one may be at work in its own, and just have ended.
-        with suppress(FileNotFoundError):
-            if time.time() - left.stat().st_mtime > 2 * 24 * 3600:  # no unit takes two days
-                shutil.rmtree(left, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
-    try:
+    with beside(folder) as aside:
+        aside.mkdir()
         yield aside
-        manifest = {"inputs": inputs, "outputs": {p.name: digest_file(p) for p in sorted(aside.iterdir())}, **notes}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        aside.chmod(0o755)
+        outputs = {p.name: digest_file(p) for p in sorted(aside.iterdir())}
+        (aside / MANIFEST).write_bytes(as_json({"inputs": inputs, "outputs": outputs, **notes}))
         _flush(aside)
         _put(aside, folder)
+
+
+@contextmanager
+def beside(path: Path) -> Iterator[Path]:
+    """A name beside `path`, and nothing of it left at the end; of a full disk it is told what it must have room for."""
+    aside = try_beside(path)
+    try:
+        yield aside
+    except Exception as error:
+        free = shutil.disk_usage(path.parent).free
+        # Of several libraries the error does not tell why.
+        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and free >= 2**16:
+            raise
+        size = sum(file.stat().st_size for file in _files(aside).values()) if aside.exists() else 0
+        right = f"more than {amount(size, 'kMGT')}B, which were written when it was full: free some, or write elsewhere"
+        raise PhaselabError(f"{path}: found {amount(free, 'kMGT')}B free on its disk, expected {right}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if there is one and it can be."""
+    with suppress(OSError):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def clear(*folders: Path) -> None:
+    """Remove what killed processes have left half-written in these folders, and give back what had stepped aside."""
+    for left in (path for folder in folders for path in folder.glob(".*")):
+        if (match := _ASIDE.fullmatch(left.name)) and not _at_work(left):
+            with suppress(OSError):
+                if match["old"] and not (folder := left.with_name(match["name"])).exists():
+                    os.replace(left, folder)
+            remove(left)
+        elif left.suffix == ".claim":
+            with suppress(OSError, Timeout), SoftFileLease(left, lease_duration=LEASE, timeout=0):
+                pass  # what was nobody's claim goes with the end of ours
+
+
+def writing(path: Path) -> bool:
+    """Whether a process is writing what is to have this path."""
+    return any(map(_at_work, path.parent.glob(f".{path.name}~*")))
+
+
+def _at_work(aside: Path) -> bool:
+    """Whether the process that a name of ``try_beside`` is of may still write it."""
+    try:
+        if (match := _ASIDE.fullmatch(aside.name)) and match["host"] == _HOST:
+            os.kill(int(match["pid"]), 0)
+        return time.time() - aside.stat().st_mtime < ABANDONED
+    except OSError as error:  # no such process, no such file
+        return isinstance(error, PermissionError)
+
+
+def claim(folder: Path) -> SoftFileLease:
+    """A context in which this is the only process, on all machines, that makes what lies in `folder`; waits for others.
+
+    A file beside it names machine, process and the time when that began. Claims of the dead, and those that are not
+    renewed for ``LEASE`` seconds, are taken over.
+    """
+    return SoftFileLease(try_beside(folder).with_name(f".{folder.name}.claim"), lease_duration=LEASE, poll_interval=0.2)
 
 
 def _flush(folder: Path) -> None:
@@ -152,22 +216,22 @@ def _flush(folder: Path) -> None:
 
 def _put(aside: Path, folder: Path) -> None:
     """Give a folder the place of another one, if there is one; of several writers the last one wins."""
-    old = aside.with_suffix(".old")
+    old = aside.with_name(f"{aside.name}.old")
     while not _exchanged(aside, folder):
         # Nothing is there, or the file system cannot do it: a rename replaces no folder with files in it, so the old
-        # one steps aside first. Where another process is faster, it is done once more.
+        # one steps aside first (`clear` gives it back after a kill). Where another process is faster, once more.
+        remove(old)
         with suppress(FileNotFoundError):
             os.replace(folder, old)
         try:
             os.replace(aside, folder)
             break
         except OSError as error:
-            with suppress(OSError):
-                os.replace(old, folder)
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with suppress(OSError):
+                    os.replace(old, folder)
                 raise
-            shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    remove(old)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -182,19 +246,15 @@ def write_file(path: Path) -> Iterator[Path]:
     """Write a file whole or not at all: yields a path beside it, renamed at the end; PhaselabError if it cannot be."""
     path = home(path)
     expect(not path.is_dir(), str(path), "a folder", "the name of a file")
-    aside = try_beside(path)
-    try:
+    with beside(path) as aside:
         yield aside
         _flush(aside)
         os.replace(aside, path)
-    finally:
-        with suppress(OSError):
-            aside.unlink()
 
 
 def try_beside(path: Path) -> Path:
     """A name beside `path`; a PhaselabError where nothing can be written there."""
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    aside = path.with_name(f".{path.name}~{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside.touch()
@@ -213,19 +273,41 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         write(aside, index=False)
 
 
+def as_json(value: Any) -> bytes:
+    """The content of a small file of notes; of a mapping also a digest of all it says, which `read_json` heeds."""
+    text = json.dumps(value, sort_keys=True)
+    if isinstance(value, dict):
+        value = json.loads(text) | {"sealed": hashlib.sha256(text.encode()).hexdigest()}
+    return f"{json.dumps(value, indent=1)}\n".encode()
+
+
 def write_json(value: object, path: Path) -> None:
     """Write a small file of notes, whole or not at all."""
     with write_file(path) as aside:
-        aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        aside.write_bytes(as_json(value))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A small file of notes; empty when there is none that can be read."""
+    """A small file of notes; empty when there is none that can be read, or it was changed."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    sealed = value.pop("sealed", None) if isinstance(value, dict) else None
+    same = sealed in (None, hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest())
+    return value if isinstance(value, dict) and same else {}
+
+
+def seal(path: Path, made: object) -> dict[str, Any]:
+    """Write the digest of a file, and what it was `made` from, into a hidden file beside it; without that read it.
+
+    Empty when there is none, or the file is not as it was written.
+    """
+    seal = path.with_name(f".{path.name}.json")
+    if made:
+        write_json({"made": made, "digest": digest_file(path)}, seal)
+    found = read_json(seal)
+    return found if path.is_file() and found.get("digest") == digest_file(path) else {}
 
 
 def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | None = None) -> str:

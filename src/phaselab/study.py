@@ -40,6 +40,8 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Faults of a file that are told at once.
 FAULTS = 20
+#: Minutes that a stage may take of a checkpoint unless the study says.
+MINUTES = 24 * 60.0
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
 #: How the folder of a model begins that is in the folder of data.
@@ -314,7 +316,11 @@ class PhaseSpec(Strict):
 
 
 class Study(Strict):
-    """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package."""
+    """A whole study; see ``src/phaselab/studies/*.yaml`` for the ones that come with the package.
+
+    ``minutes``: stage -> minutes that it may take of a checkpoint, after which its worker is ended (without it a day);
+    also ``train`` (of a step) and ``page``. Results do not depend on it.
+    """
 
     name: Slug
     title: Line
@@ -326,6 +332,7 @@ class Study(Strict):
     tasks: tuple[Task, ...] = ()
     internals: InternalSpec = InternalSpec()
     phases: PhaseSpec = PhaseSpec()
+    minutes: dict[str, Annotated[float, Field(gt=0, le=10**5)]] = Field(default={}, exclude_if=not_)
 
     _file: str = ""
 
@@ -384,6 +391,10 @@ class Study(Strict):
     def where(self) -> str:
         """What a message about the study begins with: its file, or its name."""
         return self._file or f"study {self.name}"
+
+    def seconds(self, part: str) -> float:
+        """The longest that a stage, a step of training or a page may take."""
+        return 60 * self.minutes.get(part, MINUTES)
 
     def model(self, name: str) -> Model:
         """The model called `name`; the first one for an empty name. Raises StudyError if there is none."""

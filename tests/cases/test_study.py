@@ -10,14 +10,11 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import cache
-from io import StringIO
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from phaselab.brains import BRAINS
@@ -27,7 +24,6 @@ from phaselab.results import Store, folders
 from phaselab.stages import STAGES, Workbench, check
 from phaselab.stages.context import UnitFailed
 from phaselab.study import Study, StudyError, load_study
-from phaselab.sweep import pool
 from tiny import CHECKPOINT, LAST, TRAIN, sweep, with_
 
 MODEL = 3 * len(CHECKPOINT) + len(LAST)
@@ -272,19 +268,6 @@ def test_checkpoints_are_not_compared_when_states_of_one_are_missing(tmp_path: P
     bench = Workbench(study, Store(tmp_path))
     with pytest.raises(UnitFailed, match=r"states: found missing results, expected current ones, which compare reads"):
         bench.make(study.models[0], None)
-
-
-def test_a_unit_whose_worker_is_killed_is_named_and_the_others_are_made(tmp_path: Path) -> None:
-    study = Study.model_validate(with_())
-    killing = "__import__('os').kill(__import__('os').getpid(), 9)"
-    tasks = [pool._Task(name, eval, SimpleNamespace(name=said), {}) for name, said in (("a", "1"), ("b", killing))]  # type: ignore[arg-type]
-    tasks += [pool._Task("c", eval, SimpleNamespace(name="2"), {})]  # type: ignore[arg-type]
-    bench = Workbench(study, Store(tmp_path))
-    with pool._Told(Console(file=StringIO())) as told, pool._Sweep(bench, [], 2, told, {}) as sweeping:
-        ended = {task.name: (made, why) for task, made, why in sweeping._finished(pool.deque(tasks))}
-    assert ended == {"a": (1, ""), "b": (0, pool.KILLED), "c": (2, "")}
-    assert "memory" in pool.KILLED
-    assert "-j 1" in pool.KILLED
 
 
 def test_a_run_goes_on_when_a_worker_has_been_killed(tmp_path: Path) -> None:

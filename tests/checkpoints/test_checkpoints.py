@@ -293,6 +293,34 @@ def test_pickled_weights_in_parts_and_in_the_old_format(saved, tmp_path):
         assert torch.equal(tensor, whole[name]), name
 
 
+def test_files_of_a_checkpoint_are_in_its_folder(saved, tmp_path):
+    checkpoint, elsewhere = copy_of(saved, tmp_path / "whole"), tmp_path / "elsewhere.safetensors"
+    elsewhere.write_bytes((saved / "model.safetensors").read_bytes())
+    index = dict.fromkeys(load_file(elsewhere), "../elsewhere.safetensors")
+    part = checkpoint.path / "model-00001-of-00001.safetensors"
+    (checkpoint.path / "model.safetensors").rename(part)
+    named = checkpoint.path / "model.safetensors.index.json"
+    for parts in (index, {"a": "/etc/passwd"}, ["../elsewhere.safetensors"]):
+        named.write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+        with pytest.raises(
+            PhaselabError, match=r"index\.json: found weights in .*(elsewhere|passwd).*, expected them in"
+        ):
+            load(checkpoint)
+    linked = copy_of(saved, tmp_path / "linked")
+    (linked.path / "model.safetensors").unlink()
+    (linked.path / "model.safetensors").symlink_to(elsewhere)
+    with pytest.raises(PhaselabError, match=r"elsewhere\.safetensors, expected a file in"):
+        load(linked)
+    # As in a cache of the hub.
+    cache = tmp_path / "models--a--b"
+    for name in ("snapshots", "blobs"):
+        (cache / name).mkdir(parents=True)
+    cached, blob = copy_of(saved, cache / "snapshots" / "0123"), cache / "blobs" / "one"
+    (cached.path / "model.safetensors").rename(blob)
+    (cached.path / "model.safetensors").symlink_to("../../blobs/one")
+    load(cached)
+
+
 def test_a_tokenizer_that_needs_another_package_says_which(saved, tmp_path, monkeypatch):
     checkpoint = copy_of(saved, tmp_path / "old", tokenizer__json=None)
     (checkpoint.path / "tokenizer.model").write_bytes(b"sentences in pieces")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import sys
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from phaselab.brains import stories
 from phaselab.encoding import arrays
 from phaselab.encoding.arrays import open_array
 from phaselab.errors import PhaselabError
@@ -190,3 +193,57 @@ def test_a_sign_of_equality_in_a_path_is_no_label() -> None:
         file["x/y"] = VALUES
     array = opened("a=b/store.zarr/sub.h5:x/y")
     assert (array.label, array.path) == ("a", Path("b/store.zarr/sub.h5"))
+
+
+@pytest.mark.parametrize("name", ["X.npz", "X.h5", "X.zarr", "chunk.h5"])
+def test_arrays_that_claim_more_than_memory_are_refused_before_they_are_read(here: Path, name: str) -> None:
+    """A thousand million zeros take some megabytes on disk, or, where they were never written, nothing at all."""
+    n = 2**16
+    if name == "X.npz":
+        with zipfile.ZipFile(name, "w", zipfile.ZIP_DEFLATED) as file, file.open("X.npy", "w") as stream:
+            np.lib.format.write_array_header_1_0(
+                stream, {"descr": "<f8", "fortran_order": False, "shape": (n // 2, 64)}
+            )
+            stream.write(b"\0" * (8 * n * 32))
+    elif name == "X.zarr":
+        zarr.create_array(name, shape=(n, n), chunks=(64, 64), dtype="f8")
+    else:
+        with h5py.File(name, "w") as file:
+            file.create_dataset("X", (n, n), "f8", chunks=(64, 64) if name == "X.h5" else (2**14, 2**14))
+    began = time.monotonic()
+    with pytest.raises(PhaselabError, match=rf"{name}: values: found .* GiB when unpacked, expected .*memory"):
+        open_array(name, "features", memory=0.01)
+    assert time.monotonic() - began < 5
+
+
+def test_arrays_larger_than_memory_that_are_what_they_claim_are_read_in_parts() -> None:
+    for text in save_all(np.random.default_rng(0).random((300, 70))):
+        if ".npz" not in text and text != "X.zarr/":  # which are read at once, the latter for it is a single chunk
+            assert open_array(text, "responses", memory=1e-4).shape == (300, 70)
+
+
+def test_values_of_hdf5_do_not_come_from_outside_of_the_folder(here: Path) -> None:
+    (folder := here / "mine").mkdir()
+    (here / "secret.raw").write_bytes(b"x" * 64)
+    for path in (here / "other.h5", folder / "beside.h5"):
+        with h5py.File(path, "w") as file:
+            file["X"] = np.ones((8, 1))
+    for name, source in (("out.h5", "../other.h5"), ("in.h5", "beside.h5"), ("far.h5", str(here / "other.h5"))):
+        layout = h5py.VirtualLayout((8, 1), "f8")
+        layout[:] = h5py.VirtualSource(source, "X", (8, 1))
+        with h5py.File(folder / name, "w") as file:
+            file.create_virtual_dataset("X", layout)
+            file["soft"] = h5py.SoftLink("/X")
+            file["linked"] = h5py.ExternalLink(source, "/X")
+    with h5py.File(folder / "raw.h5", "w") as file:
+        file.create_dataset("X", (8, 1), "f8", external=[(str(here / "secret.raw"), 0, 64)])
+    assert opened("mine/in.h5:X").shape == (8, 1)
+    for name in ("out.h5", "far.h5"):
+        assert "other.h5, expected a file in mine" in refused(f"mine/{name}:X")
+    assert "secret.raw" in refused("mine/raw.h5")
+    # Links are not followed here; where a name is looked up in a file (the stories' responses) they are looked at.
+    assert "array: found X" in refused("mine/out.h5:linked")
+    for name in ("out.h5", "far.h5"):
+        with pytest.raises(PhaselabError, match="expected a file in"):
+            stories.opened(folder / name, "linked", 8, 1)
+    assert stories.opened(folder / "in.h5", "linked", 8, 1).shape == (8, 1)

@@ -12,7 +12,7 @@ import phaselab.stages.context as context
 from phaselab.results import Store, digest_file
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import Study
-from phaselab.sweep.plan import status
+from phaselab.sweep.states import status
 from tiny import CHECKPOINT, LAST, PLACES, TINY, make, with_
 
 #: Base of the table: two of three checkpoints, and features that are averaged over delays.

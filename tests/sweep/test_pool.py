@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -22,11 +23,13 @@ from typer.testing import CliRunner
 
 from phaselab.book.lab import Lab
 from phaselab.cli import app
+from phaselab.errors import PhaselabError
 from phaselab.features import read_features
 from phaselab.results import CURVE_COLUMNS, MANIFEST, Store, digest_file, folders
 from phaselab.stages import Workbench, choose_device
 from phaselab.study import Model, Study, StudyError, load_study
 from phaselab.sweep import pool
+from phaselab.sweep.states import status
 from tiny import CHECKPOINT, LAST, TINY, TRAIN, sweep
 
 #: Stages of a model of three checkpoints.
@@ -124,6 +127,11 @@ def test_damage_is_said_and_made_good(study: Study, store: Store) -> None:
     assert outcome.computed == 1
     assert "curves.parquet" in said.getvalue()
     assert units(store) == before
+    table = store.curves("tiny")
+    whole = table.read_bytes()
+    table.write_bytes(whole[:-9])
+    assert sweep(study, store).computed == 0
+    assert table.read_bytes() == whole
 
 
 def test_another_model_reruns_nothing_of_the_others(store: Store) -> None:
@@ -208,17 +216,6 @@ def test_models_of_a_hub_are_swept_one_after_another_unless_more_are_asked_for()
     assert pool.workers([trained], 3, "cuda:0") == 1
 
 
-def test_results_of_an_older_layout_stay_and_are_said(study: Study, store: Store, tmp_path: Path) -> None:
-    shutil.copytree(store.root, tmp_path, dirs_exist_ok=True)
-    old = tmp_path / "tiny" / "one" / "step0-tokens0" / "brain.parquet"
-    old.write_bytes(b"as it was")
-    said = StringIO()
-    outcome = pool.run(study, Store(tmp_path), None, ("one",), "step0-tokens0", 1, Console(file=said, width=1000))
-    assert (outcome.computed, outcome.reused) == (0, len(CHECKPOINT))
-    assert "found results of an older layout" in said.getvalue()
-    assert old.read_bytes() == b"as it was"
-
-
 def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study, store: Store) -> None:
     before = units(store)
     outcome = sweep(study, store, fresh=frozenset({"internal"}))
@@ -226,6 +223,88 @@ def test_what_is_asked_for_anew_is_made_once_more_and_nothing_else(study: Study,
     assert units(store) == before
     with pytest.raises(StudyError, match="--fresh: found nothing_such, expected stages: attention, behaviour, brain"):
         sweep(study, store, fresh=frozenset({"nothing_such"}))
+
+
+@pytest.fixture
+def copied(store: Store, tmp_path: Path) -> Store:
+    """The results of the run, for a test that damages them."""
+    shutil.copytree(store.root, tmp_path / "results")
+    return Store(tmp_path / "results")
+
+
+def doctor(path: Path, store: Store, *options: str) -> tuple[int, str]:
+    given = ["doctor", str(path), "--results", str(store.root), *options]
+    result = CliRunner().invoke(app, given, env={"COLUMNS": "500"})
+    return result.exit_code, result.output
+
+
+def test_the_doctor_names_what_is_damaged_or_stale_and_removes_just_that(path: Path, copied: Store) -> None:
+    code, said = doctor(path, copied)
+    assert code == 0, said
+    assert "0 results are damaged or stale" in said
+    one = copied.study("tiny") / "one"
+    brain, behaviour = (next(iter(sorted(one.iterdir()))) / name for name in ("brain", "behaviour"))
+    (brain / "curves.parquet").write_bytes(b"x")
+    manifest = behaviour / MANIFEST
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "inputs": {"version": 0}, "sealed": None}))
+    weights = next((copied.root / "trained").glob("two-*/step6-*/model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    before = set(folders(copied.root))
+    code, said = doctor(path, copied)
+    assert code == 1
+    for word in (
+        f"damaged: {brain}\n",
+        f"stale: {behaviour}\n",
+        f"damaged: {weights.parent}\n",
+        f"phaselab run {path}",
+    ):
+        assert word in said
+    assert set(folders(copied.root)) == before
+    code, said = doctor(path, copied, "--repair")
+    assert code == 0, said
+    assert before - set(folders(copied.root)) == {brain, behaviour, weights.parent}
+
+
+def test_status_tells_what_failed_and_why_and_what_results_took(
+    study: Study, copied: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from phaselab.stages import STAGES
+
+    def broken(unit: object, folder: Path) -> None:
+        raise ValueError("no such thing")
+
+    bench = Workbench(study, copied)
+    model, at = study.models[0], bench.checkpoints(study.models[0])[0]
+    monkeypatch.setitem(STAGES, "internal", replace(STAGES["internal"], run=broken))
+    shutil.rmtree(bench.place(STAGES["internal"], model, at))
+    with pytest.raises(PhaselabError, match="no such thing"):
+        bench.make(model, at)
+    log = bench.log(STAGES["internal"], model, at)
+    assert "Traceback" in log.read_text()
+    table = status(bench).set_index(["model", "stage"])
+    row = table.loc[("one", "internal")]
+    assert (row["current"], row["missing"], row["failed"], row["running"]) == (2, 1, 1, 0)
+    assert row["why"].startswith("ValueError: no such thing")
+    assert f"({log})" in row["why"]
+    brain = table.loc[("one", "brain")]
+    assert (brain["current"], brain["failed"], brain["device"]) == (3, 0, "cpu")
+    assert 0.05 < brain["GiB"] < 16
+    monkeypatch.undo()
+    assert bench.make(model, at) == 1
+    assert not log.exists()
+
+
+def test_a_model_given_twice_counts_once_and_limits_are_of_stages(study: Study, copied: Store) -> None:
+    outcome = sweep(study, copied, models=("one", "one"))
+    assert (outcome.computed, outcome.reused) == (0, MODEL)
+    wrong = Study.model_validate({**TINY, "minutes": {"brian": 5}})
+    with pytest.raises(StudyError, match=r"minutes: found \['brian'\], expected train, page, attention"):
+        Workbench(wrong, copied)
+    limited = Study.model_validate({**TINY, "minutes": {"brain": 5}})
+    assert (limited.seconds("brain"), limited.seconds("internal")) == (300, 24 * 3600)
+    assert sweep(limited, copied).reused == 2 * MODEL
 
 
 def test_status_says_whole_names_and_reasons_on_a_narrow_screen(store: Store, tmp_path: Path) -> None:

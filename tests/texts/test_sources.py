@@ -196,6 +196,15 @@ def test_books_that_are_missing_or_damaged_are_named(books: Path, tmp_path: Path
     (folder / "book-3.txt").unlink()
     with pytest.raises(DataMissing, match=r"book-3\.txt: not there"):
         _ = source(BOOKS, tmp_path).tokenizer
+    # A name, or a link, that leads out of the folder of data.
+    (secret := tmp_path.parent / "secret.txt").write_text("x", encoding="utf-8")
+    (folder / "book-3.txt").symlink_to(secret)
+    with pytest.raises(ValueError, match=r"book-3\.txt: found .*secret\.txt, expected a file in"):
+        _ = source(BOOKS, tmp_path).tokenizer
+    manifest = folder / "MANIFEST.csv"
+    manifest.write_text(manifest.read_text().replace("book-3", "../../secret"))
+    with pytest.raises(ValueError, match=r"secret\.txt: found .*, expected a file in"):
+        _ = source(BOOKS, tmp_path).tokenizer
 
 
 # --- Schedules -------------------------------------------------------------------------------------

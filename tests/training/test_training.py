@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phaselab.results import Store, read_manifest
+from phaselab.results import MANIFEST, Store, read_manifest
 from phaselab.study import Training
+from phaselab.texts import source
 
 SMALL = Training(
     text="world",
@@ -176,17 +178,31 @@ def test_other_code_of_the_same_version_is_recorded_and_trains_nothing_again(
     assert loop.train("tiny", short, Store(tmp_path), None) != other
 
 
-def test_a_trained_model_is_found_without_training(trained: Path, tmp_path: Path) -> None:
+def test_a_trained_model_is_found_without_training_and_its_damage_is_named(trained: Path, tmp_path: Path) -> None:
     from phaselab.training import folder, loop
 
+    def state(training: Training, store: Store) -> tuple[Path, bool, list[str]]:
+        at = folder.place("tiny", training, store, source(training, None))
+        return at.folder, at.log.is_file() and not at.missing, [*at.damaged.values()]
+
     store = Store(tmp_path)
-    assert folder.trained("tiny", SMALL, store, None) is None
+    assert state(SMALL, store)[1:] == (False, [])
     short = SMALL.model_copy(update={"steps": 2, "checkpoints": 2})
     made = loop.train("tiny", short, store, None)
-    assert folder.trained("tiny", short, store, None) == made
-    assert folder.trained("tiny", SMALL, Store(trained.parents[1]), None) == trained
+    assert state(short, store) == (made, True, [])
+    assert state(SMALL, Store(trained.parents[1])) == (trained, True, [])
+    # A loss that was edited is not what the manifests say, which have a digest of themselves.
+    log = made / "training.json"
+    before = log.read_text()
+    log.write_text(re.sub(r'"loss": \d', '"loss": 0', before, count=1))
+    assert state(short, store)[2] == [f"{log}: not what the manifests of its checkpoints say"]
+    loop.train("tiny", short, store, None)
+    assert log.read_text() == before
+    manifest = made / "step2-tokens128" / MANIFEST
+    manifest.write_text(re.sub(r'"loss": \d', '"loss": 0', manifest.read_text()))
+    assert "step2-tokens128/manifest.json: no manifest that can be read" in state(short, store)[2][0]
     (made / "step2-tokens128" / "model.safetensors").unlink()
-    assert folder.trained("tiny", short, store, None) is None
+    assert not state(short, store)[1]
 
 
 def test_finding_a_trained_model_needs_no_network_library() -> None:

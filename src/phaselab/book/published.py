@@ -33,7 +33,7 @@ from phaselab.errors import PhaselabError, expect, shown
 from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
-from phaselab.sweep.plan import status
+from phaselab.sweep.states import status
 from phaselab.training.folder import place
 
 TABLES = ("curves", "controls", "phases", "loss")

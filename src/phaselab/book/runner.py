@@ -1,14 +1,16 @@
 """The book: notebooks run strictly, with parameters, by papermill, and stitched together by Jupyter Book."""
 
+import ctypes
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+from collections import deque
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +28,7 @@ from phaselab.files import home, read_text
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
+from phaselab.sweep.workers import Task, Workers
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
@@ -111,29 +114,44 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([text, values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}
-    if results_digest and results.read_json(output).get("metadata", {}).get("phaselab") == made:
+    if results_digest and results.seal(output, None).get("made") == made:
         return False
 
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    with tempfile.TemporaryDirectory() as folder, results.write_file(output) as aside:
-        raw, done = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
+    scratch = Path(tempfile.gettempdir(), "phaselab")
+    results.clear(scratch.parent)
+    with results.beside(scratch) as folder, results.write_file(output) as aside:
+        folder.mkdir(mode=0o700)
+        raw, done = folder / "in.ipynb", folder / "out.ipynb"
         nbformat.write(notebook, raw)
         # Sockets that are files: nobody else can listen; in a folder of each kernel, or they would take the same names.
-        sockets = Path(folder, "kernel")
+        sockets = folder / "kernel"
         found, right = f"a path too long for sockets: {tempfile.gettempdir()}", "a shorter path, such as /tmp"
         expect(len(os.fsencode(sockets)) < 106, "TMPDIR", found, right)  # and -1 to -5 at the end: 107 bytes
-        config = Config({"KernelManager": {"transport": "ipc", "ip": str(sockets)}})
+        connection = {"transport": "ipc", "ip": str(sockets), "connection_file": str(folder / "kernel.json")}
+        config = Config({"KernelManager": connection})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
         try:
             papermill.execute_notebook(raw, done, parameters=values, **how)
         except papermill.PapermillExecutionError:
-            os.replace(done, output.with_suffix(".failed.ipynb"))
+            with results.write_file(output.with_suffix(".failed.ipynb")) as failed:
+                failed.write_bytes(done.read_bytes())
             raise
         executed = nbformat.read(done, as_version=4)
         _clean(executed)
         executed.metadata["phaselab"] = made
         nbformat.write(executed, aside)
+    if results_digest:
+        results.seal(output, made)
     return True
+
+
+def _page(*what: Any) -> bool:
+    """``execute`` in a worker, whose errors come back as text."""
+    try:
+        return execute(*what)
+    except Exception as error:
+        raise PhaselabError(of_cell(error)) from error
 
 
 def of_cell(error: Any) -> str:
@@ -179,17 +197,17 @@ def execute_pages(
     """Execute the pages that have changed, `jobs` at once; name -> what is said of those that could not be."""
     digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
     folder, failed = store.study(study.name) / "pages", dict[str, str]()
-    with Progress(console=console) as bars, ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {
-            pool.submit(execute, source, folder / name, parameters, digest): name
-            for name, (source, parameters) in pages(study, sources, given).items()
-        }
-        for future in bars.track(as_completed(futures), total=len(futures), description="pages"):
-            if error := future.exception():
-                failed[futures[future]] = why = of_cell(error)
-                console.print(f"[red]failed[/] {futures[future]}: {escape(why)}", highlight=False, soft_wrap=True)
-            elif future.result():
-                console.print(f"executed {futures[future]}")
+    waiting = deque(
+        Task(name, _page, (source, folder / name, parameters, digest), "page")
+        for name, (source, parameters) in pages(study, sources, given).items()
+    )
+    with Progress(console=console) as bars, Workers(jobs, study.seconds) as pool:
+        for task, executed, why, _ in bars.track(pool.run(waiting), total=len(waiting), description="pages"):
+            if why:
+                failed[task.name] = why
+                console.print(f"[red]failed[/] {task.name}: {escape(why)}", highlight=False, soft_wrap=True)
+            elif executed:
+                console.print(f"executed {task.name}")
     return failed
 
 
@@ -204,8 +222,8 @@ def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str
         made = store.study(study.name) / "pages" / name
         to, content = target / name, _notice(source, given, failed[name]) if name in failed else made.read_bytes()
         if not to.is_file() or to.read_bytes() != content:
-            to.parent.mkdir(parents=True, exist_ok=True)
-            to.write_bytes(content)
+            with results.write_file(to) as aside:
+                aside.write_bytes(content)
 
 
 def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
@@ -229,5 +247,7 @@ def build(root: Path, student: bool = False, strict: bool = True) -> Path:
     command = [program, "build", ".", *["-W", "-n", "--keep-going"] * strict, "--path-output", str(output)]
     # Read by book/_ext/phaselab_book.py.
     environment = os.environ | ({"PHASELAB_STUDENT": "1"} if student else {})
-    subprocess.run(command, cwd=root, check=True, env=environment)
+    # Where the system can do that (PR_SET_PDEATHSIG) it ends with this process: it would go on, for nobody.
+    end = partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
+    subprocess.run(command, cwd=root, check=True, env=environment, preexec_fn=end)
     return output / "_build" / "html" / "index.html"

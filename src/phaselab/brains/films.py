@@ -16,7 +16,7 @@ from scipy.io import loadmat
 from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, constant_voxels
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import read_text, refuse_pointer
+from phaselab.files import read_text, refuse_linked, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import digest_file, read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events
@@ -191,6 +191,7 @@ def copy_voxels(mat: Path, mask: np.ndarray, n_trs: int, out: Path) -> None:
     try:
         with h5py.File(mat) as file, write_file(out) as aside:
             values = file.get("dataDT", np.empty(0))
+            refuse_linked(values, mat)
             fits = values.ndim == 2 and values.shape[0] >= n_trs and values.shape[1] > mask.max()
             right = f"numbers of {n_trs} volumes or more, {mask.max() + 1} voxels or more in each"
             expect(fits and values.dtype.kind in "iuf", f"{mat}: dataDT", f"{values.dtype} {values.shape}", right)

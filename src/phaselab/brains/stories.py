@@ -19,7 +19,7 @@ from phaselab.brains.base import BrainData, Group, brain, choose_voxels, constan
 from phaselab.brains.signal import repeats_ceiling
 from phaselab.data import SETS, data_missing
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import parse_yaml, read_text, refuse_pointer
+from phaselab.files import parse_yaml, read_text, refuse_linked, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
@@ -139,6 +139,7 @@ def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
         raise PhaselabError(f"{path}: cannot be read as HDF5: {error}") from error
     where, right = f"{path}: {name}", f"numbers ({', '.join(map(str, shape))}){why}"
     expect(isinstance(values, h5py.Dataset), where, f"none, but {', '.join(file) or 'nothing'}", right)
+    refuse_linked(values, path)
     lengths = zip(values.shape, shape, strict=True) if values.ndim == len(shape) else [(0, "")]
     fits = all(n > 1 if isinstance(wanted, str) else n == wanted for n, wanted in lengths)
     expect(fits and values.dtype.kind in "iuf", where, f"{values.dtype} {values.shape}", right)

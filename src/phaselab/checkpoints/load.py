@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import refuse_pointer
+from phaselab.files import refuse_outside, refuse_pointer
+from phaselab.results import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,8 +34,14 @@ def load(
     """
     folder = checkpoint.path or hub.fetch(checkpoint, trust_remote_code)
     names = needed((path.name for path in folder.glob("*")), folder)
+    # A cache of the hub keeps files in a folder beside that of their links.
+    home = folder.resolve().parents[1] if folder.resolve().parent.name == "snapshots" else folder
     for name in names:
         refuse_pointer(folder / name)
+        refuse_outside(folder / name, home)
+        parts = read_json(folder / name).get("weight_map", {}) if name.endswith(".index.json") else {}
+        elsewhere = {*map(str, parts.values() if isinstance(parts, dict) else [parts])} - {*names}
+        expect(not elsewhere, str(folder / name), f"weights in {', '.join(elsewhere)}", "them in parts beside it")
 
     import torch
     from safetensors import SafetensorError, safe_open

@@ -104,7 +104,7 @@ def run(
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
-    from phaselab.sweep.plan import STATES, status
+    from phaselab.sweep.states import STATES, status
 
     bench = Workbench(load_study(study), Store(results), data, say=console.print)
     found = status(bench)
@@ -223,8 +223,25 @@ def book(
 
 
 @app.command()
-def doctor(data: DataOption = None) -> None:
-    """Say what of this machine a study would use, and which data are there."""
+def doctor(
+    study: Annotated[str, typer.Argument(help="A study whose results are looked through; empty: the machine.")] = "",
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+    repair: Annotated[bool, typer.Option("--repair", help="Remove what is damaged or stale, and just that.")] = False,
+) -> None:
+    """Say what of this machine a study would use, and which data are there; of a study what is damaged or stale."""
+    if study:
+        from phaselab.stages import Workbench
+        from phaselab.sweep import states
+
+        bench, left = Workbench(load_study(study), Store(results), data), 0
+        for path, state in (states.repair if repair else states.faults)(bench):
+            left += (there := path.exists())
+            said = f"{state.kind if there else 'removed'}: {path}\n  {state.why}"
+            out.print(said, markup=False, highlight=False, soft_wrap=True)
+        right = f"to make what is missing: phaselab run {study}, and for pages phaselab book {study}"
+        out.print(f"{study}: {left} results are damaged or stale; {right}", markup=False, soft_wrap=True)
+        raise typer.Exit(int(left > 0))
     import torch
 
     from phaselab.data import SETS

@@ -1,5 +1,6 @@
 """Arrays of anybody, opened without running what a file may hold; responses of subjects, read in columns."""
 
+import math
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +12,10 @@ from zipfile import BadZipFile
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import home, refuse_pointer
+from phaselab.files import home, refuse_linked, refuse_pointer
 
+#: Times that an array may be larger than what is on the disk: numbers that were measured do not get that much smaller.
+UNPACKED = 100
 #: ``[label=]path[:array]``; the shortest path that leaves either nothing or the name of an array.
 _WRITTEN = re.compile(r"(?:([^=/\\]+)=)?(.*?\.(?:npy|npz|zarr|h5|hf5|hdf|hdf5))/?(?::/?(.+))?", re.IGNORECASE)
 
@@ -39,8 +42,8 @@ class Array:
             raise PhaselabError(f"{self.where}: found a part that cannot be read ({error})") from error
 
 
-def open_array(text: str, option: str) -> Array:
-    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`, or say why not."""
+def open_array(text: str, option: str, memory: float = 4.0) -> Array:
+    """Open the array that a user writes as ``[label=]path[:array]`` for an `option`, or say why not; `memory`: GiB."""
     where, match = f"{option}: {text}", _WRITTEN.fullmatch(text)
     if match is None:
         raise PhaselabError(f"{where}: expected [LABEL=]PATH[:ARRAY], PATH with .npy, .npz, .zarr, .h5 or .hdf5")
@@ -56,9 +59,15 @@ def open_array(text: str, option: str) -> Array:
             name = match[3] or next(iter(found), "")
             known = name in found and (match[3] or len(found) == 1)
             expect(known, "array", ", ".join(sorted(found)[:20]) or "none", f"the name of one, {path}:NAME")
+            if hasattr(found, "zip"):  # .npz, which is read at once
+                size, right = found.zip.getinfo(f"{name}.npy").file_size / 2**30, f"at most memory, {memory:g} GiB"
+                expect(size <= memory, "values", f"{size:.3g} GiB when unpacked", right)
             found = found[name]
         elif match[3]:
             raise PhaselabError("array: found a single one, expected no name")
+        if not isinstance(found, np.ndarray):
+            refuse_linked(found, path)
+            _refuse_bomb(found, memory)
         check_real(found, "values")
     except (OSError, EOFError, ValueError, ImportError, BadZipFile, zlib.error) as error:
         raise PhaselabError(f"{where}: {error}") from error
@@ -92,6 +101,16 @@ def _opened(path: Path) -> Any:
     # Left open: a dataset is read from its file when values are asked for.
     h5py.File(path, "r").visititems(lambda name, at: arrays.update({name: at} if isinstance(at, h5py.Dataset) else {}))
     return arrays
+
+
+def _refuse_bomb(values: Any, memory: float) -> None:
+    """Refuse chunks that take more than `memory` GiB, and arrays that do and claim far more than is on the disk."""
+    each = values.dtype.itemsize
+    size, chunk = each * math.prod(values.shape), each * math.prod(values.chunks or (0,))
+    stored = values.id.get_storage_size() if hasattr(values, "id") else values.nbytes_stored()
+    right = f"chunks within memory ({memory:g} GiB), and no more than {UNPACKED} times what is on the disk"
+    fits = chunk <= memory * 2**30 and (size <= memory * 2**30 or size <= UNPACKED * stored)
+    expect(fits, "values", f"{size / 2**30:.3g} GiB when unpacked", right)
 
 
 #: Layer -> run -> (n_trs, n_features); and subject -> run -> (n_trs, n_voxels), of numpy, a memory map, Zarr or HDF5.

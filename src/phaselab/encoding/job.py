@@ -35,9 +35,8 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
     expect(fits and ours, "out", job.out, expected)
     try_beside(job.out)
-    features, responses, ceilings = (
-        [open_array(text, name) for text in getattr(job, name)] for name in ("features", "responses", "ceiling")
-    )
+    of = ([open_array(text, name, job.memory) for text in getattr(job, name)] for name in ("features", "responses"))
+    (features, responses), ceilings = of, [open_array(text, "ceiling", job.memory) for text in job.ceiling]
     layers = _layers(features, responses[0], job)
     subjects = {array.name: array for array in responses}
     expect(len(subjects) == len(responses), "responses", f"one of {', '.join(subjects)} twice", "names: SUBJECT=PATH")

@@ -1,7 +1,9 @@
 """What a stage is, and what it works with: a study with its data and results, a checkpoint that is loaded once."""
 
 import contextlib
+import resource
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, reduce
@@ -22,7 +24,7 @@ from phaselab.checkpoints.manifest import without_absent
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.files import home
 from phaselab.study import IN_DATA, FeatureSpec, Model, Study, StudyError, Task, Training, digest_of
-from phaselab.training.folder import trained
+from phaselab.training.folder import place
 
 if TYPE_CHECKING:
     from phaselab.features import Features
@@ -139,6 +141,15 @@ def choose_device(name: str) -> str:
     return name if name == "cpu" else str(import_module("phaselab.encoding.ridge").find_device(name))
 
 
+def _peak(reset: bool = False) -> float:
+    """GiB that this process has held at most: since `reset`, where the system can forget (Linux), or ever."""
+    with contextlib.suppress(OSError, LookupError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        return round(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 2**20, 3)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30, 3)  # bytes on macOS
+
+
 def hub_family(model: Model) -> Family | None:
     """The family of a model that is on a hub; None for one that is not."""
     if model.family is not None:
@@ -179,6 +190,7 @@ class Workbench:
     keep_downloads: bool = True  # whether a checkpoint from a hub stays in the cache after its stages
     device: str = "cpu"  # cpu, cuda or cuda:N; results of another one are reused: they differ by rounding alone
     keep_features: bool = False  # whether hidden states are kept (stage ``features``)
+    began: Callable[[str], None] = field(default=lambda part: None)  # when a stage or training begins
     fresh: frozenset[str] = frozenset()  # stages that are made again whatever there is; each result once
 
     def __post_init__(self) -> None:
@@ -186,6 +198,8 @@ class Workbench:
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
+        unknown = sorted({*self.study.minutes} - {*STAGES, "train", "page"})
+        expect(not unknown, f"{self.study.where}: minutes", unknown, f"train, page, {', '.join(STAGES)}", StudyError)
         self._current, self._trained, self._made = set[Path](), dict[str, Path](), dict[Any, Any]()
 
     def once(self, key: Any, make: Callable[..., Any], *arguments: Any) -> Any:
@@ -259,8 +273,9 @@ class Workbench:
         if model.train is not None and not self.there(model):
             from phaselab.training.loop import train
 
-            results.try_beside(self.store.curves(self.study.name))
-            with one_thread():
+            at = place(model.name, model.train, self.store, self.source(model)).folder
+            with results.claim(at), one_thread():
+                self.began("train")
                 self._trained[model.name] = train(model.name, model.train, self.store, self.data, progress, until)
         folder, where = self._trained.get(model.name, model.folder), f"{self.study.where}: {model.name}"
         expect(folder, where, "a model on a hub", "one with 'train' or 'folder'", StudyError)
@@ -272,9 +287,12 @@ class Workbench:
 
     def there(self, model: Model) -> bool:
         """Whether the checkpoints of `model` can be listed without training it."""
-        own = model.train if model.name not in self._trained else None
-        if own and (folder := trained(model.name, own, self.store, self.data)):
-            self._trained[model.name] = folder
+        if model.train and model.name not in self._trained:
+            at = place(model.name, model.train, self.store, self.source(model))
+            for why in at.damaged.values():
+                self.say(f"{why}: made again")
+            if at.log.is_file() and not at.missing and not at.damaged:
+                self._trained[model.name] = at.folder
         return model.train is None or model.name in self._trained
 
     def checkpoints(self, model: Model, wanted: str | tuple[str, ...] | None = None) -> list[Checkpoint]:
@@ -348,9 +366,10 @@ class Workbench:
             self._current.add(folder)
         return state
 
-    def stale(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
-        """The stages of a unit whose results are to be made; what is damaged is said."""
-        states = {stage.name: self.state(stage, model, checkpoint) for stage in self.asked(model, checkpoint)}
+    def stale(self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None) -> list[Stage]:
+        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said."""
+        asked = [s for s in self.asked(model, checkpoint) if among is None or s in among]
+        states = {stage.name: self.state(stage, model, checkpoint) for stage in asked}
         for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
@@ -360,22 +379,24 @@ class Workbench:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
 
         When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
+        Where another process is at the unit this waits until it has ended.
         """
-        stale = [stage for stage in self.stale(model, checkpoint) if stages is None or stage in stages]
+        if not (stale := self.stale(model, checkpoint, stages)):
+            return 0
+        folder = self.place(stale[0], model, checkpoint).parent
         failed: dict[str, list[str]] = {}  # sentence -> stages
-        if stale:
-            results.try_beside(self.store.curves(self.study.name))
-            with one_thread(self.device), contextlib.ExitStack() as stack:
-                unit = Unit(self, model, checkpoint, stack)
-                for stage in stale:
-                    try:
-                        self._run(stage, unit)
-                    except Exception as error:
-                        failed.setdefault(told(error), []).append(stage.name)
-                        cause = error
+        with results.claim(folder), one_thread(self.device), contextlib.ExitStack() as stack:
+            unit = Unit(self, model, checkpoint, stack)
+            stale = self.stale(model, checkpoint, stages)  # another process may have made some meanwhile
+            for stage in stale:
+                try:
+                    self._run(stage, unit)
+                except Exception as error:
+                    failed.setdefault(told(error), []).append(stage.name)
+                    self.log(stage, model, checkpoint, f"{told(error)}\n\n{traceback.format_exc()}")
+                    cause = error
         made = len(stale) - sum(map(len, failed.values()))
         if failed:
-            folder = self.place(stale[0], model, checkpoint).parent
             said = "; ".join(f"{', '.join(names)} ({folder}): {why}" for why, names in failed.items())
             raise UnitFailed(said, made) from cause
         return made
@@ -390,14 +411,24 @@ class Workbench:
         inputs = self.inputs(stage, unit.model, unit.checkpoint)
         made_by: dict[str, Any] = {"phaselab": __version__, "code": self.code(stage), "device": self.device}
         notes: dict[str, Any] = {}
-        started = time.perf_counter()
+        self.began(stage.name)
+        started, _ = time.perf_counter(), _peak(reset=True)
         with results.write_folder(folder, inputs, made_by=made_by, notes=notes) as aside:
             if (rows := stage.run(unit, aside)) is not None:
                 notes |= rows.attrs.get("notes", {})
                 table = results.curve_table(rows.to_dict("records"), **unit.same, perspective=stage.perspective)
                 results.write_table(table, aside / stage.table)
-            made_by["seconds"] = round(time.perf_counter() - started, 1)
+            made_by |= {"seconds": round(time.perf_counter() - started, 1), "memory": _peak()}
         self._current.add(folder)
+        self.log(stage, unit.model, unit.checkpoint).unlink(missing_ok=True)
+
+    def log(self, stage: Stage, model: Model, checkpoint: Checkpoint | None, text: str = "") -> Path:
+        """The file that says why a stage has failed, a sentence first, until it is made; with `text` it is written."""
+        path = self.place(stage, model, checkpoint).with_suffix(".log")
+        if text:
+            with contextlib.suppress(PhaselabError, OSError), results.write_file(path) as aside:
+                aside.write_text(text, encoding="utf-8")
+        return path
 
     def code(self, stage: Stage) -> str:
         """Digest of the code that makes the numbers of a stage; recorded with results, never compared."""

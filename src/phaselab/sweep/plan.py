@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from math import nan
@@ -16,13 +15,11 @@ from phaselab.checkpoints import choose, hub, manifest
 from phaselab.data import SETS
 from phaselab.data.download import Place
 from phaselab.errors import PhaselabError, told
-from phaselab.results import MANIFEST, read_json, read_manifest
+from phaselab.results import MANIFEST, read_json
 from phaselab.stages import STAGES, Workbench
 from phaselab.stages.context import hub_family
 from phaselab.study import Model, Study
 
-#: Columns of the table of states: numbers of results, and what changed for the stale ones.
-STATES = ("model", "stage", "current", "stale", "missing", "damaged", "other code", "why")
 #: Columns of a plan: files, checkpoints or results of what, how many; NaN is not known, of hours not measured.
 COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes kept", "bytes to fetch", "cpu hours", "cuda hours")
 MEMORY = "bytes of GPU memory"
@@ -35,33 +32,6 @@ RATES = {
 #: What ``benchmarks/gpu.py`` writes, seen from a checkout; words and tokens of a second of speech, which are assumed.
 GPU, WORDS, TOKENS = Path("benchmarks/results/gpu.json"), 3, 4
 Row = dict[str, Any]
-
-
-def status(bench: Workbench) -> pd.DataFrame:
-    """One row per model and stage that the study asks for, `STATES`; nothing is made, downloaded or loaded."""
-    rows: list[dict[str, object]] = []
-    for model in bench.study.models:
-        try:
-            found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
-        except (PhaselabError, OSError) as error:
-            found = [{"stage": "", "why": told(error)}]
-        rows += [{**dict.fromkeys(STATES, 0), "model": model.name, **row} for row in found]
-    return pd.DataFrame(rows, columns=list(STATES))
-
-
-def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
-    counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
-    for checkpoint in (*bench.checkpoints(model), None):
-        for stage in bench.asked(model, checkpoint):
-            state = bench.state(stage, model, checkpoint)
-            counts[stage.name][state.kind] += 1
-            if state:
-                made_by = read_manifest(bench.place(stage, model, checkpoint)).get("made_by", {})
-                counts[stage.name]["other code"] += made_by.get("code") != bench.code(stage)
-            elif state.kind != "missing":
-                whys[stage.name][state.why] += 1
-    told = {name: [f"{why} ({n} times)" if n > 1 else why for why, n in whys[name].items()] for name in STAGES}
-    return [{"stage": name, **counts[name], "why": "; ".join(told[name])} for name in STAGES if counts[name]]
 
 
 def ridge_operations(trs: int, width: int, voxels: int) -> float:

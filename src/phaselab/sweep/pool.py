@@ -1,20 +1,15 @@
 """All units of a study on this machine: a pool of single-threaded workers, with progress."""
 
-import multiprocessing
 import os
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,21 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.checkpoints.manifest import without_absent
-from phaselab.errors import expect, told
-from phaselab.results import Store, try_beside, write_table
-from phaselab.stages import Workbench, check, choose_device
+from phaselab.errors import PhaselabError, expect, told
+from phaselab.results import Store, clear, read_table, try_beside, write_table
+from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study
+from phaselab.sweep.workers import Task, Workers
 
-#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
 #: Workers a core at most: more have gained nothing for anybody, and memory is gone before they have begun.
 JOBS_PER_CORE = 8
-#: What is said of a unit whose worker has ended twice, the second time alone.
-KILLED = (
-    "its worker process was killed, twice, the second time with no other beside it; most often memory has run out: "
-    "expected more of it, fewer workers (-j 1), a smaller encoding.memory, or fewer features.layers"
-)
 
 
 @dataclass
@@ -74,40 +62,24 @@ def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
 
 # Inside a worker:
 _bench: Workbench
-_messages: Any
+_send: Callable[[Any], None]
 
 
-def _start_worker(messages: Any, study: Study, store: Store, data: Path | None, options: dict[str, Any]) -> None:
-    global _bench, _messages
-    # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _messages = messages
-    _bench = Workbench(study, store, data, say=lambda line: messages.put(("say", line)), **options)
+def _begin(send: Callable[[Any], None], study: Study, store: Store, data: Path | None, options: dict[str, Any]) -> None:
+    global _bench, _send
+    _send = send
+    say, began = (lambda text, kind=kind: send((kind, text)) for kind in ("say", "begin"))
+    _bench = Workbench(study, store, data, say=say, began=began, **options)
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on with its task for minutes, for nobody."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def _train(name: str, _: None) -> int:
-    _bench.folder(_bench.study.model(name), lambda done, total: _messages.put(("bar", f"train {name}", done, total)))
+def _train(name: str) -> int:
+    bar = f"train {name}"
+    _bench.folder(_bench.study.model(name), lambda *done: _send(("bar", bar, *done)))
     return 0
 
 
 def _make(name: str, checkpoint: Checkpoint | None) -> int:
     return _bench.make(_bench.study.model(name), checkpoint)
-
-
-def _attempt(function: Callable[..., int], *arguments: Any) -> tuple[int, str]:
-    """What was made and what went wrong: a sentence, for not every error can be sent to the parent."""
-    try:
-        return function(*arguments), ""
-    except BaseException as error:
-        return getattr(error, "made", 0), told(error)
 
 
 def run(
@@ -128,26 +100,27 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
-    try_beside(store.curves(study.name))
     with _Told(console or Console(stderr=True)) as told:
         study = without_absent(study, told.say, ask=True)
         chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
         bench = Workbench(study, store, data, told.say, **options)
-        root = store.study(study.name)
-        if any(any((root / model.name).glob("*/brain.parquet")) for model in chosen):
-            why = "found results of an older layout (one folder per checkpoint)"
-            told.say(f"{root}: {why}; they stay, and new ones are made")
+        clear_all(store, study)
         failed = check(bench, chosen, checkpoints)
-        with _Sweep(bench, chosen, workers(chosen, jobs, options["device"]), told, options) as sweep:
+        setting, at_once = (study, store, data, options), workers(chosen, jobs, options["device"])
+        with Workers(at_once, study.seconds, lambda kind, *of: getattr(told, kind)(*of), _begin, setting) as pool:
+            sweep = _Sweep(bench, chosen, told, pool)
             sweep.outcome.failures |= failed
             sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
             if checkpoints is None:
                 sweep.make("models", lambda model: [None])
+    clear_all(store, study)
     outcome = sweep.outcome
     if not models and checkpoints is None and not outcome.failures:
-        files = [file for model in chosen for file in bench.tables(model)]
         outcome.curves = store.curves(study.name)
-        write_table(curves.gather(files), outcome.curves)
+        table = curves.gather(file for model in chosen for file in bench.tables(model))
+        # One that is there and the same stays: a folder of results may be read-only.
+        if not same(outcome.curves, table):
+            write_table(table, outcome.curves)
     outcome.seconds = time.monotonic() - began
     return outcome
 
@@ -160,13 +133,6 @@ class _Told(Progress):
         super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self.bars: dict[str, Any] = {}
         self.lines: set[str] = set()
-        self.messages: Any = None
-
-    def stop(self) -> None:
-        if self.messages is not None:
-            self.messages.put(None)
-            self.thread.join(timeout=5)
-        super().stop()
 
     def say(self, line: str) -> None:
         # What concerns the whole study is said by each worker.
@@ -184,35 +150,13 @@ class _Told(Progress):
             about = f", about {left} left" if left else ""
             self.console.print(f"{name}: {done} of {total}{about}", highlight=False)
 
-    def listen(self, context: Any) -> Any:
-        """A queue for ``("say", line)`` or ``("bar", name, done, total)``, one a pool: a killed worker may lock it."""
-        self.messages = context.Queue()
-        self.thread = threading.Thread(target=self._listen, args=(self.messages,), daemon=True)
-        self.thread.start()
-        return self.messages
 
-    def _listen(self, messages: Any) -> None:
-        for kind, *rest in iter(messages.get, None):
-            (self.say if kind == "say" else self.bar)(*rest)
+class _Sweep:
+    """The units of some models on `pool`, and what became of them."""
 
-
-class _Task(NamedTuple):
-    """A model to be trained, or a unit to be made; its name in what is said of it."""
-
-    name: str
-    function: Callable[[str, Any], int]
-    model: Model
-    at: Checkpoint | None = None
-
-
-class _Sweep(AbstractContextManager["_Sweep"]):
-    """Worker processes, started by the first task and ended with the block, and what became of their tasks."""
-
-    def __init__(self, bench: Workbench, models: list[Model], jobs: int, told: _Told, options: dict[str, Any]) -> None:
-        self.bench, self.models, self.jobs, self.told, self.options = bench, models, jobs, told, options
+    def __init__(self, bench: Workbench, models: list[Model], told: _Told, pool: Workers) -> None:
+        self.bench, self.models, self.told, self.pool = bench, models, told, pool
         self.outcome = Outcome()
-        self.executor: ProcessPoolExecutor | None = None
-        self.environment = dict(os.environ)
 
     def make(self, what: str, units: Callable[[Model], Iterable[Checkpoint | None]]) -> None:
         """Train what is missing, and make the stale stages of the `units` of models that are there meanwhile."""
@@ -222,25 +166,31 @@ class _Sweep(AbstractContextManager["_Sweep"]):
                 models[self.bench.there(model)].append(model)
             except Exception as error:
                 self.outcome.failures[model.name] = told(error)
-        waiting = deque(_Task(model.name, _train, model) for model in models[False])
+        waiting = deque(Task(model.name, _train, (model.name,)) for model in models[False])
         done, total = 0, 0
         for model in models[True]:
             total += self._begin(model, units, waiting)
         if total:
             self.told.bar(what, 0, total)
-        for task, made, why in self._finished(waiting):
+        if waiting:
+            try_beside(self.bench.store.curves(self.bench.study.name))  # before anything is computed
+        for task, made, why, part in self.pool.run(waiting):
+            (name, *at), training = task.arguments, task.function is _train
+            model = self.bench.study.model(name)
             self.outcome.computed += made
             if why:
                 self.outcome.failures[task.name] = why
-            elif task.function is _train:
-                total += self._begin(task.model, units, waiting)
+                if part in STAGES:
+                    self.bench.log(STAGES[part], model, at[0], why)
+            elif training:
+                total += self._begin(model, units, waiting)
             else:
-                self.bench.trust(task.model, task.at)
-            done += task.function is _make
+                self.bench.trust(model, at[0])
+            done += not training
             if total:
                 self.told.bar(what, done, total)
 
-    def _begin(self, model: Model, units: Callable[[Model], Iterable[Checkpoint | None]], waiting: deque[_Task]) -> int:
+    def _begin(self, model: Model, units: Callable[[Model], Iterable[Checkpoint | None]], waiting: deque[Task]) -> int:
         """Put a task for each unit that has stale stages behind those that wait; the number of them."""
         before = len(waiting)
         try:
@@ -248,45 +198,22 @@ class _Sweep(AbstractContextManager["_Sweep"]):
                 stale = self.bench.stale(model, at)
                 self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
                 if stale:
-                    waiting.append(_Task(f"{model.name} {at.revision if at else 'compared'}", _make, model, at))
+                    unit = f"{model.name} {at.revision if at else 'compared'}"
+                    waiting.append(Task(unit, _make, (model.name, at)))
         except Exception as error:
             self.outcome.failures[model.name] = told(error)
         return len(waiting) - before
 
-    def _finished(self, waiting: deque[_Task]) -> Iterator[tuple[_Task, int, str]]:
-        """Each task, what it made and what went wrong, as they end; meanwhile others may be put behind `waiting`.
 
-        When a worker is killed all are lost, and every task under way may be the reason: each is tried again alone.
-        """
-        running, again = dict[Future[tuple[int, str]], _Task](), list[_Task]()
-        while waiting or running or again:
-            while (again and not running) or (waiting and not again and len(running) < self.jobs):
-                task = again[0] if again else waiting.popleft()
-                running[self._submit(task)] = task
-            ended = wait(running, return_when=FIRST_COMPLETED).done
-            if any(isinstance(future.exception(), BrokenProcessPool) for future in ended):
-                ended, self.executor = wait(running).done, None
-            for future in ended:
-                task = running.pop(future)
-                if (killed := future.exception() is not None) and task not in again:
-                    again.append(task)
-                    continue
-                again = [other for other in again if other is not task]
-                yield task, *((0, KILLED) if killed else future.result())
+def clear_all(store: Store, study: Study) -> None:
+    """Remove what killed processes have left half-written of the results of a study, and of models trained here."""
+    for root in (store.study(study.name), store.root / "trained", store.stamps):
+        clear(store.root, root, *root.glob("*/"), *root.glob("*/*/"))
 
-    def _submit(self, task: _Task) -> Future[tuple[int, str]]:
-        if self.executor is None:
-            os.environ.update(THREADS)
-            context = multiprocessing.get_context("spawn")
-            setting = (self.told.listen(context), self.bench.study, self.bench.store, self.bench.data, self.options)
-            self.executor = ProcessPoolExecutor(self.jobs, context, _start_worker, setting)
-        return self.executor.submit(_attempt, task.function, task.model.name, task.at)
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.executor is not None:
-            if kind is not None:
-                for process in list((self.executor._processes or {}).values()):
-                    process.terminate()
-            self.executor.shutdown(wait=kind is None, cancel_futures=True)
-        os.environ.clear()
-        os.environ.update(self.environment)
+def same(path: Path, table: pd.DataFrame) -> bool:
+    """Whether a file is there that holds just this table."""
+    try:
+        return read_table(path).equals(table)
+    except (PhaselabError, OSError):
+        return False

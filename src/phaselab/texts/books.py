@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from phaselab.data import data_missing
 from phaselab.errors import expect
-from phaselab.files import decoded, parse_yaml, read_text
+from phaselab.files import decoded, parse_yaml, read_text, refuse_outside
 from phaselab.results import read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
@@ -72,6 +72,7 @@ class BooksText(TextSource):
         texts: dict[str, list[str]] = {"training": [], "held out": []}
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"
+            refuse_outside(path, self.folder.parent)
             if not path.is_file():
                 raise data_missing(f"{path}: not there", "books", self.folder.parent)
             content = path.read_bytes()

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from phaselab.results import Store, check, stamped_digest
+from phaselab.results import Store, as_json, check, read_manifest, stamped_digest
 from phaselab.study import Training, digest_of
 from phaselab.texts import VERSION as TEXT_VERSION
-from phaselab.texts import TextSource, source
+from phaselab.texts import TextSource
 
 #: Raised by hand when a recipe gives other weights than before: models are then trained again.
 VERSION = 1
@@ -34,6 +34,12 @@ class Place(NamedTuple):
     inputs: dict[str, Any]
     revisions: dict[int, str]
     missing: dict[int, str]  # of these, what is not there and undamaged
+    damaged: dict[Path, str]  # what is said of those, and of the log
+
+    @property
+    def record(self) -> bytes:
+        """What the log must say: what the manifests of the checkpoints do, which have digests."""
+        return as_json([read_manifest(self.folder / name).get("checkpoint") for name in self.revisions.values()])
 
 
 def place(name: str, training: Training, store: Store, text: TextSource) -> Place:
@@ -44,11 +50,10 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     digest = partial(stamped_digest, stamps=store.stamps)
     steps = checkpoint_steps(training.steps, training.checkpoints)
     revisions = {step: f"step{step}-tokens{step * training.batch * training.context}" for step in steps}
-    missing = {step: name for step, name in revisions.items() if not check(folder / name, inputs, digest)}
-    return Place(folder, folder / "training.json", inputs, revisions, missing)
-
-
-def trained(name: str, training: Training, store: Store, data: Path | None) -> Path | None:
-    """The folder of a model that has been trained, or None; raises as `phaselab.texts.source` does."""
-    found = place(name, training, store, source(training, data))
-    return found.folder if found.log.is_file() and not found.missing else None
+    states = {step: check(folder / name, inputs, digest) for step, name in revisions.items()}
+    missing = {step: name for step, name in revisions.items() if not states[step]}
+    damaged = {folder / revisions[step]: state.why for step, state in states.items() if state.kind == "damaged"}
+    found = Place(folder, folder / "training.json", inputs, revisions, missing, damaged)
+    if not missing and found.log.exists() and found.log.read_bytes() != found.record:
+        damaged[found.log] = f"{found.log}: not what the manifests of its checkpoints say"
+    return found

@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
 from phaselab.errors import PhaselabError
-from phaselab.results import Store, check, digest_code, read_manifest, write_folder, write_json
+from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
 from phaselab.training.folder import Place, place
@@ -45,8 +45,9 @@ def train(
         check_sizes(training)
         _run(at._replace(missing=wanted), training, text, progress)
     if wanted == at.missing:
-        if wanted or not at.log.is_file():
-            write_json([read_manifest(at.folder / name)["checkpoint"] for name in at.revisions.values()], at.log)
+        if wanted or at.damaged or not at.log.is_file():
+            with write_file(at.log) as aside:
+                aside.write_bytes(at.record)
         shutil.rmtree(at.folder / TRAINER, ignore_errors=True)
     return at.folder
 

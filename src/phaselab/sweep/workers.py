@@ -1,0 +1,149 @@
+"""Worker processes: tasks go to each through a pipe, answers come back as text, and what befalls one costs its task."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
+
+from phaselab.errors import told
+
+#: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
+THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+#: What is said of a task whose worker has ended twice, the second time alone.
+KILLED = (
+    "its worker process was killed (exit code {}), twice, the second time with no other beside it; most often memory "
+    "has run out: expected more of it, fewer workers (-j 1), a smaller encoding.memory, or fewer features.layers"
+)
+
+
+class Task(NamedTuple):
+    """A function of a module, its arguments, and the name of it all in what is said; `part`: with which it begins."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    part: str = ""
+
+
+def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
+    # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if begin:
+        begin(pipe.send, *setting)
+    with suppress(EOFError, BrokenPipeError):  # without a parent
+        while True:
+            function, arguments = pipe.recv()
+            try:
+                pipe.send(("end", function(*arguments), ""))
+            except BaseException as error:  # as text, for not every error can be sent
+                pipe.send(("end", getattr(error, "made", 0), told(error)))
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on with its task for minutes, for nobody."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
+class _Worker:
+    """A process, its end of a pipe, and what it is at; `since`: when the part under way has last been heard of."""
+
+    task: Task
+    part: str
+    since: float
+
+    def __init__(self, begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
+        context, before = multiprocessing.get_context("spawn"), dict(os.environ)
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(theirs, begin, setting))
+        os.environ.update(THREADS)
+        try:
+            self.process.start()
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+        theirs.close()  # or the pipe would not end with the process
+
+    def end(self) -> None:
+        # Whatever it does, and even if it was stopped; what it writes gets its name only when it is whole.
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+@dataclass
+class Workers(AbstractContextManager["Workers"]):
+    """At most `jobs` processes, started when there is a task for them and ended with the block.
+
+    `limit` gives the seconds that a part may take, after which its worker is ended. Each worker calls
+    ``begin(send, *setting)`` first, where that is given, and may send ``("begin", part)``, ``("say", line)`` and
+    ``("bar", name, done, total)``; `hear` takes the last two.
+    """
+
+    jobs: int
+    limit: Callable[[str], float]
+    hear: Callable[..., object] = lambda *sent: None
+    begin: Callable[..., None] | None = None
+    setting: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.idle, self.at_work = list[_Worker](), dict[Any, _Worker]()
+
+    def run(self, waiting: deque[Task]) -> Iterator[tuple[Task, Any, str, str]]:
+        """Each task as it ends, what it gave (0 where it failed and says nothing else), why it failed, where it ended.
+
+        Meanwhile others may be put behind `waiting`. One whose worker was killed is tried again, alone.
+        """
+        killed, again = deque[Task](), None
+        while waiting or killed or self.at_work:
+            while waiting and len(self.at_work) < self.jobs:
+                self._give(waiting.popleft())
+            if killed and not self.at_work:
+                self._give(again := killed.popleft())
+            for pipe in wait([*self.at_work], timeout=1):
+                worker = self.at_work[pipe]
+                try:
+                    kind, *rest = worker.pipe.recv()
+                except (EOFError, OSError):
+                    self.at_work.pop(pipe).end()
+                    if worker.task is not again:
+                        killed.append(worker.task)
+                    else:
+                        yield worker.task, 0, KILLED.format(worker.process.exitcode), worker.part
+                    continue
+                if kind != "say":
+                    worker.since = time.monotonic()
+                if kind == "end":
+                    self.idle.append(self.at_work.pop(pipe))
+                    yield worker.task, *rest, ""
+                elif kind == "begin":
+                    (worker.part,) = rest
+                else:
+                    self.hear(kind, *rest)
+            for worker in [*self.at_work.values()]:
+                if worker.part and time.monotonic() - worker.since > (most := self.limit(worker.part)):
+                    self.at_work.pop(worker.pipe).end()
+                    why = f"found no end of it after {most / 60:g} minutes, and its worker was ended"
+                    right = "expected less, or more 'minutes' in the study"
+                    yield worker.task, 0, f"{worker.part}: {why}; {right}", worker.part
+
+    def _give(self, task: Task) -> None:
+        worker = self.idle.pop() if self.idle else _Worker(self.begin, self.setting)
+        worker.task, worker.part, worker.since = task, task.part, time.monotonic()
+        self.at_work[worker.pipe] = worker
+        with suppress(OSError):  # killed while it was idle: its pipe says so
+            worker.pipe.send((task.function, task.arguments))
+
+    def __exit__(self, *_: object) -> None:
+        for worker in [*self.idle, *self.at_work.values()]:
+            worker.end()

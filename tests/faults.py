@@ -1,0 +1,260 @@
+"""What may befall results: kills at any moment and at each event of the file system, damage, several runs at once.
+
+    python tests/faults.py --seed 1 --count 200
+
+After each the study is made again, and then every file of a result is that of a run that nothing befell, no more was
+made than was missing, and nothing else is left. Children are forked: modules are imported once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import sklearn.linear_model  # noqa: F401  (this and what is marked below is only imported once for all children)
+import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
+
+import phaselab.behaviour.score
+import phaselab.encoding
+import phaselab.internals.probes
+import phaselab.training.loop  # noqa: F401
+from phaselab import curves
+from phaselab.results import MANIFEST, Store, digest_file, folders, write_table
+from phaselab.stages import Workbench
+from phaselab.study import Study
+from phaselab.sweep.pool import clear_all
+from tiny import CHECKPOINT, LAST, TINY
+
+STUDY = Study.model_validate({**TINY, "models": TINY["models"][:1]})
+MODEL = STUDY.models[0]
+#: Stages of the study; seconds after which a child is taken for hung.
+ALL, HUNG = 3 * len(CHECKPOINT) + len(LAST), 300
+#: What is written beside what it is to become.
+LEFT = re.compile(r"\..*(~|\.claim$)")
+
+
+def child(work: Callable[[], int]) -> int:
+    """Start a process that does some work and whose exit code is what that returns; its number."""
+    if pid := os.fork():
+        return pid
+    faulthandler.dump_traceback_later(HUNG - 10)
+    try:
+        code = work()
+    except BaseException:
+        traceback.print_exc()
+        code = 255
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def outcome(pid: int) -> int:
+    """The exit code of a child; minus the signal that has ended it. One that hangs is an error."""
+    until = time.monotonic() + HUNG
+    while time.monotonic() < until:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError(f"hung for {HUNG} s")
+
+
+def make(root: Path) -> int:
+    """What ``phaselab run`` does, in this process; the number of stages made."""
+    store = Store(root)
+    clear_all(store, STUDY)
+    bench = Workbench(STUDY, store)
+    made = sum(bench.make(MODEL, at) for at in (*bench.checkpoints(MODEL), None))
+    table = store.curves(STUDY.name)
+    if made or not table.exists():
+        write_table(curves.gather(bench.tables(MODEL)), table)
+    return made
+
+
+def files(root: Path) -> dict[str, str]:
+    """Name -> digest of each file that results are; manifests say how long it took, and stamps when."""
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return {str(p.relative_to(root)): digest_file(p) for p in found if ".stamps" not in p.parts}
+
+
+def stale(root: Path) -> int:
+    """Stages that a run must make, told without writing anything."""
+    bench = Workbench(STUDY, Store(root))
+    if not bench.there(MODEL):
+        return 99  # not known: it is trained first
+    return sum(len(bench.stale(MODEL, at)) for at in (*bench.checkpoints(MODEL), None))
+
+
+class Faults:
+    """Runs in folders of their own, against one that nothing befell."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.random, self.number = folder, random.Random(seed), 0
+        began = time.monotonic()
+        self.whole = self.fresh(empty=True)
+        assert outcome(child(lambda: make(self.whole))) == ALL
+        self.seconds, self.expected = time.monotonic() - began, files(self.whole)
+
+    def fresh(self, empty: bool = False) -> Path:
+        """A new folder of results: empty, or all of them."""
+        self.number += 1
+        root = self.folder / str(self.number)
+        if not empty:
+            shutil.copytree(self.whole, root, symlinks=True)
+        return root
+
+    def mended(self, root: Path, what: str) -> None:
+        """Make the study again and look whether all is as it should be."""
+        before = outcome(child(lambda: stale(root)))
+        made = outcome(child(lambda: make(root)))
+        assert made == before or (before == 99 and made <= ALL), f"{what}: {made} made, {before} were missing"
+        assert files(root) == self.expected, f"{what}: {sorted(set(files(root).items()) ^ set(self.expected.items()))}"
+        left = [str(p) for p in root.rglob("*") if LEFT.match(p.name)]
+        assert not left, f"{what}: left {left}"
+        assert outcome(child(lambda: make(root))) == 0, f"{what}: made again what was current"
+        shutil.rmtree(root)
+
+    def kill_at_moments(self, count: int) -> None:
+        """SIGKILL at random moments of a run from nothing."""
+        for _ in range(count):
+            root, after = self.fresh(empty=True), self.random.uniform(0, self.seconds)
+            pid = child(lambda root=root: make(root))
+            time.sleep(after)
+            os.kill(pid, signal.SIGKILL)
+            outcome(pid)
+            self.mended(root, f"killed after {after:.3f} s")
+
+    def kill_at_events(self, count: int) -> None:
+        """SIGKILL at events of the file system while a unit is made; `count` of them, or all."""
+        unit = folders(self.whole / STUDY.name)[0].parent.relative_to(self.whole)
+
+        def until(root: Path, last: int) -> int:
+            seen, own = 0, str(root)
+
+            def event(name: str, arguments: tuple[object, ...]) -> None:
+                nonlocal seen
+                paths = name.startswith(("open", "os.", "shutil.")) and any(own in str(a) for a in arguments)
+                seen += paths
+                if paths and seen == last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            sys.addaudithook(event)
+            make(root)
+            (root / "events").write_text(str(seen))
+            return 0
+
+        def without() -> Path:
+            shutil.rmtree((root := self.fresh()) / unit)
+            return root
+
+        counted = without()
+        assert outcome(child(lambda: until(counted, -1))) == 0
+        events = int((counted / "events").read_text())
+        chosen = self.random.sample(range(1, events + 1), min(count, events))
+        for at in sorted(chosen):
+            root = without()
+            assert outcome(child(lambda root=root, at=at: until(root, at))) == -signal.SIGKILL
+            self.mended(root, f"killed at event {at} of {events}")
+
+    def damage(self, count: int) -> None:
+        """Files of every kind truncated, with a bit flipped, and away."""
+        kinds: dict[str, Path] = {}
+        for path in sorted(p for p in self.whole.rglob("*") if p.is_file() and ".stamps" not in p.parts):
+            of = path.relative_to(self.whole)
+            kinds.setdefault(f"{of.parts[0]}/{of.parts[-2] if len(of.parts) > 4 else ''}/{path.name}", of)
+        hows: dict[str, Callable[[Path], object]] = {
+            "flipped": self._flip,
+            "truncated": lambda p: os.truncate(p, self.random.randrange(p.stat().st_size)),
+            "away": Path.unlink,
+        }
+        cases = [(of, how) for of in kinds.values() for how in hows if of.name != "curves.parquet" or len(of.parts) > 2]
+        for of, how in self.random.sample(cases, min(count, len(cases))):
+            root = self.fresh()
+            hows[how](root / of)
+            self.mended(root, f"{of} {how}")
+
+    def _flip(self, path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        # A space of JSON made another one is no change of what it says.
+        at = self.random.choice([i for i, byte in enumerate(content) if byte not in b" \n"])
+        content[at] ^= 1 << self.random.randrange(7)
+        path.write_bytes(content)
+
+    def several(self, runs: int) -> None:
+        """Runs on one folder of results: nothing is made twice, and none fails."""
+        root = self.fresh(empty=True)
+        made = [outcome(pid) for pid in [child(lambda: make(root)) for _ in range(runs)]]
+        assert sum(made) == ALL, f"{runs} runs at once made {made}"
+        self.mended(root, f"{runs} runs at once")
+
+    def read_only(self) -> None:
+        """Results that are current are read where nothing can be written, and what is missing is refused."""
+        root = self.fresh()
+
+        def unprivileged(work: Callable[[], int]) -> int:
+            if os.getuid() == 0:
+                os.setgid(65534)
+                os.setuid(65534)
+            return work()
+
+        def missing() -> int:
+            try:
+                make(root)
+            except ValueError as error:
+                return 1 if "cannot be written" in str(error) else 2
+            return 3
+
+        self.folder.chmod(0o755)
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        assert outcome(child(lambda: unprivileged(lambda: make(root)))) == 0
+        self._writable(root)
+        shutil.rmtree(folders(root / STUDY.name)[0])
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        assert outcome(child(lambda: unprivileged(missing))) == 1
+        self._writable(root)
+        self.mended(root, "read-only")
+
+    @staticmethod
+    def _writable(root: Path) -> None:
+        for path in (root, *root.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def campaign(folder: Path, seed: int, count: int) -> Iterator[str]:
+    """All of it; what was done."""
+    faults = Faults(folder, seed)
+    parts: dict[str, Callable[[], None]] = {
+        "two runs at once": lambda: faults.several(2),
+        "three runs at once": lambda: faults.several(3),
+        "read-only": faults.read_only,
+        f"{count} kills at moments": lambda: faults.kill_at_moments(count),
+        f"{count} kills at events": lambda: faults.kill_at_events(count),
+        f"{count} damaged files": lambda: faults.damage(count),
+    }
+    for name, part in parts.items():
+        began = time.monotonic()
+        part()
+        yield f"{name}: {time.monotonic() - began:.0f} s"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=200)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for line in campaign(Path(folder), given.seed, given.count):
+            print(line, flush=True)

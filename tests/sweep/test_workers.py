@@ -1,0 +1,84 @@
+"""What befalls a worker process costs its task alone, and is said."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import misbehave
+from phaselab.sweep.workers import Task, Workers
+
+
+def pool(jobs: int = 2, limit: float = 60.0, begin: Any = misbehave.begin, hear: Any = print) -> Workers:
+    return Workers(jobs, lambda part: limit, hear, begin)
+
+
+def ended(workers: Workers, *tasks: Task) -> dict[str, tuple[Any, str]]:
+    return {task.name: (value, why) for task, value, why, _ in workers.run(deque(tasks))}
+
+
+FINE = [Task(f"fine {n}", misbehave.fine, (n,)) for n in range(4)]
+
+
+def test_an_error_comes_back_as_text_whatever_it_is() -> None:
+    with pool() as workers:
+        found = ended(workers, Task("odd", misbehave.odd), Task("mute", misbehave.mute), *FINE)
+    assert found["odd"][1].startswith("Odd: broken inside")
+    assert found["mute"][1].startswith("Mute: an error that cannot say what it is")
+    assert [found[task.name] for task in FINE] == [(n, "") for n in range(4)]
+
+
+def test_what_was_killed_once_is_made_and_twice_is_named_while_the_others_go_on(tmp_path: Path) -> None:
+    tasks = [Task(f"{n} times", misbehave.killed, (str(tmp_path / str(n)), n)) for n in (1, 9)]
+    with pool() as workers:
+        found = ended(workers, *tasks, *FINE)
+    assert found["1 times"] == (7, "")
+    assert [found[task.name] for task in FINE] == [(n, "") for n in range(4)]
+    value, why = found["9 times"]
+    assert value == 0
+    for word in ("killed (exit code -9), twice", "memory has run out", "-j 1"):
+        assert word in why
+    assert len((tmp_path / "9").read_text()) == 2
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_part_that_takes_too_long_is_ended_and_said(stopped: bool) -> None:
+    began = time.monotonic()
+    with pool(limit=1) as workers:
+        found = ended(workers, Task("slow", misbehave.hung, (600.0, stopped)), *FINE)
+    assert found["slow"][1].startswith("brain: found no end of it after 0.0166667 minutes, and its worker was ended;")
+    assert [found[task.name] for task in FINE] == [(n, "") for n in range(4)]
+    assert time.monotonic() - began < 60
+
+
+def test_an_interruption_ends_workers_at_once_even_stopped_ones() -> None:
+    with pytest.raises(KeyboardInterrupt), pool() as workers:
+        for _ in workers.run(deque([Task("stopped", misbehave.hung, (600.0, True)), *FINE])):
+            time.sleep(1)
+            processes = [worker.process for worker in (*workers.at_work.values(), *workers.idle)]
+            began = time.monotonic()
+            raise KeyboardInterrupt
+    assert time.monotonic() - began < 10
+    assert processes
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_a_worker_that_is_killed_while_it_is_idle_costs_nothing() -> None:
+    with pool(1) as workers:
+        assert ended(workers, FINE[1])["fine 1"] == (1, "")
+        os.kill(workers.idle[0].process.pid or 0, signal.SIGKILL)
+        workers.idle[0].process.join()
+        assert ended(workers, FINE[2], FINE[3]) == {"fine 2": (2, ""), "fine 3": (3, "")}
+
+
+def test_workers_leave_the_environment_as_it_was() -> None:
+    before = dict(os.environ)
+    with pool() as workers:
+        ended(workers, *FINE)
+    assert dict(os.environ) == before
