@@ -19,6 +19,7 @@ from phaselab.results import MANIFEST, read_json
 from phaselab.stages import STAGES, Workbench
 from phaselab.stages.context import hub_family
 from phaselab.study import Model, Study
+from phaselab.sweep.states import of_model
 
 #: Columns of a plan: files, checkpoints or results of what, how many; NaN is not known, of hours not measured.
 COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes kept", "bytes to fetch", "cpu hours", "cuda hours")
@@ -109,7 +110,7 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
     if pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}")):
         lost = nan
         with suppress(DataMissing):  # what cannot be judged
-            current = {str(row["stage"]): row.get("current", 0) for row in _of_model(bench, model)}
+            current = {str(row["stage"]): row.get("current", 0) for row in of_model(bench, model)}
     asked = {name: n if of.scope == "checkpoint" else 1 for name, of in STAGES.items() if of.asked(study, model)}
     if model.train:
         asked, current["train"] = {"train": 1} | asked, int(there)

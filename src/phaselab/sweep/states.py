@@ -26,14 +26,15 @@ def status(bench: Workbench) -> pd.DataFrame:
     rows: list[dict[str, object]] = []
     for model in bench.study.models:
         try:
-            found = _of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
+            found = of_model(bench, model) if bench.there(model) else [{"stage": "", "why": "not trained yet"}]
         except (PhaselabError, OSError) as error:
             found = [{"stage": "", "why": told(error)}]
         rows += [{**dict.fromkeys(STATES, 0), "device": "", "model": model.name, **row} for row in found]
     return pd.DataFrame(rows, columns=list(STATES))
 
 
-def _of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
+def of_model(bench: Workbench, model: Model) -> list[dict[str, object]]:
+    """A row for each stage of a model that is there."""
     counts, whys = ({name: Counter[str]() for name in STAGES} for _ in range(2))
     took: dict[str, list[Any]] = {name: [] for name in STAGES}
     for at in (*bench.checkpoints(model), None):
