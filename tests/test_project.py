@@ -19,7 +19,7 @@ BUDGET = {
     "book": 656,
     "brains": 1382,
     "checkpoints": 847,
-    "cli": 837,
+    "cli": 838,
     "data": 339,
     "encoding": 1754,
     "features": 390,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_113, 600, 80
+PACKAGE, FILE, FUNCTION = 14_115, 600, 80
 
 
 def canonical(name: str) -> str:

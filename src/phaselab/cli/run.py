@@ -109,10 +109,11 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
     bench = Workbench(load_study(study), Store(results), data, say=console.print)
     found = status(bench)
     for model, own in found.groupby("model", sort=False):
-        # Names and reasons must not be cut off as in columns: they stand above and below the table.
-        table, whys = Table(*STATES[1:-1], title=escape(str(model)), title_justify="left"), []
+        # Names and reasons must not be cut off as in columns: they stand above and below the table, without what is 0.
+        names, whys = [name for name in STATES[1:-1] if own[name].any()], []
+        table = Table(*names, title=escape(str(model)), title_justify="left")
         for row in own.to_dict("records"):
-            table.add_row(*(str(row[name] or "") for name in STATES[1:-1]))
+            table.add_row(*(str(row[name] or "") for name in names))
             whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
         out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
