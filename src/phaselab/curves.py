@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from phaselab.checkpoints import FAMILIES
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
 from phaselab.study import PhaseSpec, Study, at_depth, digest_of
@@ -311,6 +310,8 @@ def families(study: Study) -> pd.DataFrame:
     Models of one `group` differ in their seed alone; its name is their label without the seed. A model that was neither
     trained here nor is one of the seeds of a family is a group of its own.
     """
+    from phaselab.checkpoints import FAMILIES  # with a library of the hub, which pages of tables do without
+
     rows = []
     for model in study.models:
         spec, label, family = model.train, model.label or model.name, FAMILIES.get(model.family or "")

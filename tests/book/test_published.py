@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from phaselab.book.lab import Lab
 from phaselab.book.published import LARGEST, PublishedLab, compare, publish
 from phaselab.cli import app
-from phaselab.results import MANIFEST, Store, digest_file
+from phaselab.results import MANIFEST, Store, digest_file, read_manifest, write_json
 from phaselab.stages import Workbench
 from phaselab.study import Study, StudyError, load_study
 from tiny import TINY, sweep, with_
@@ -41,9 +41,9 @@ def lab(made: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def published_anew(path: Path, table: pd.DataFrame) -> None:
     """Put a table into a published folder as if it had been written so."""
     table.to_parquet(path)
-    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest = read_manifest(path.parent)
     manifest["outputs"][path.name] = digest_file(path)
-    (path.parent / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_json(manifest, path.parent / MANIFEST)
 
 
 def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Path], lab: PublishedLab) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from faults import Faults
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are forked")
-def test_runs_that_share_a_folder_do_nothing_twice_and_what_befalls_one_is_mended(tmp_path: Path) -> None:
-    found = Faults(tmp_path, seed=0)
-    found.several(2)
-    found.kill_at_events(1)
-    found.damage(2)
-    found.read_only()
+def test_runs_that_share_a_folder_do_nothing_twice_and_what_befalls_one_is_mended() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not one of pytest's, which only their owner can enter
+        found = Faults(Path(folder), seed=0)
+        found.several(2)
+        found.kill_at_events(1)
+        found.damage(2)
+        found.read_only()

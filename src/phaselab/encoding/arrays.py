@@ -106,7 +106,7 @@ def _opened(path: Path) -> Any:
 def _refuse_bomb(values: Any, memory: float) -> None:
     """Refuse chunks that take more than `memory` GiB, and arrays that do and claim far more than is on the disk."""
     each = values.dtype.itemsize
-    size, chunk = each * math.prod(values.shape), each * math.prod(values.chunks or (0,))
+    size, chunk = each * math.prod(values.shape or ()), each * math.prod(values.chunks or (0,))
     stored = values.id.get_storage_size() if hasattr(values, "id") else values.nbytes_stored()
     right = f"chunks within memory ({memory:g} GiB), and no more than {UNPACKED} times what is on the disk"
     fits = chunk <= memory * 2**30 and (size <= memory * 2**30 or size <= UNPACKED * stored)
