@@ -14,7 +14,7 @@ from phaselab.brains import alice
 from phaselab.results import Store
 from phaselab.stages import STAGES, Workbench, check
 from phaselab.study import Study, StudyError
-from tiny import PLACES, TINY, with_
+from tiny import PLACES, TINY, TRAIN, with_
 
 READING = {"name": "reading", "items": 8, "text": "world"}
 
@@ -141,3 +141,15 @@ def test_unique_contributions_are_of_the_layer_of_the_rule(tmp_path: Path, rule:
     table = pd.read_parquet(own.result("unique", model, own.checkpoints(model)[0]) / "curves.parquet")
     assert sorted(table["layer"].unique()) == layers
     assert set(table["measure"]) == {"r2_unique", "r2_joint", "r2_nuisance"}
+
+
+def test_models_of_one_seed_that_differ_in_the_schedule_of_their_text_have_a_text_each(tmp_path: Path) -> None:
+    recipe = {**TRAIN, "steps": 100}
+    schedules = ([{"until": 0.5, "mix": "narrative"}, {"until": 1, "mix": "en"}], [{"until": 1, "mix": "en"}], None)
+    models = [{"name": f"m{k}", "train": recipe | ({"mixes": of} if of else {})} for k, of in enumerate(schedules)]
+    study = Study.model_validate({**TINY, "models": models})
+    whole = Workbench(study, Store(tmp_path))
+    together = [whole.source(model).digest for model in study.models]
+    alone = [Workbench(study, Store(tmp_path)).source(model).digest for model in study.models]
+    assert together == alone
+    assert len({*together}) == 3

@@ -236,7 +236,8 @@ class Workbench:
     def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
         """The text that `model` was trained on, or from which it takes a task (see `training_of`)."""
         training = self.training_of(model, task)
-        key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary"}))
+        schedule = ["mixes", "steps"] * bool(training.mixes)
+        key = digest_of(training.model_dump(include={"text", "mix", "seed", "vocabulary", *schedule}))
         return cast(texts.TextSource, self.once(key, texts.source, training, self.data))
 
     @cached_property

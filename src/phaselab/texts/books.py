@@ -72,7 +72,7 @@ class BooksText(TextSource):
         texts: dict[str, list[str]] = {"training": [], "held out": []}
         for slug, expected in sorted(self.sha256.items()):
             path = self.folder / f"{slug}.txt"
-            refuse_outside(path, self.folder.parent)
+            refuse_outside(path, self.folder)
             if not path.is_file():
                 raise data_missing(f"{path}: not there", "books", self.folder.parent)
             content = path.read_bytes()
