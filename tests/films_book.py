@@ -141,7 +141,7 @@ def main() -> None:
     text = {name: re.sub(r"<[^>]+>", "", page) for name, page in html.items()}
     for page, said in {
         "01_stimuli_and_brains": ("ds005531", "No noise ceiling is known"),
-        "03_brain_alignment": ("Toy models and responses made by a generator",),
+        "00_five_minutes": ("Toy models and responses made by a generator",),
         "12_record": ("films-toys",),
     }.items():
         for words in said:
