@@ -24,7 +24,15 @@ from scipy.io import savemat
 
 SECONDS = {"01": 754, "02": 968, "03": 680}  # of suits, as published
 VOLUME, MEMORY = 96 * 96 * 72, 1.0
-TRAIN = {"text": "world", "mix": "en", "architecture": "gpt_neox", "steps": 2, "hidden_size": 32, "layers": 2}
+TRAIN = {
+    "text": "world",
+    "mix": "en",
+    "architecture": "gpt_neox",
+    "steps": 2,
+    "hidden_size": 32,
+    "layers": 2,
+    "heads": 2,
+}
 
 
 def write(data: Path, people: list[str], n_voxels: int) -> None:
@@ -76,7 +84,13 @@ def main() -> None:
             "title": "Noise",
             "brain": {"name": "films", "subjects": people, "titles": ["suits"]},
             "models": [{"name": "toy", "label": "toy", "train": TRAIN}],
-            "features": {"context": "text", "pooling": "mean", "hemodynamics": "average", "delays": [3, 4, 5]},
+            "features": {
+                "context": "text",
+                "pooling": "mean",
+                "hemodynamics": "average",
+                "delays": [3, 4, 5],
+                "trim": 20,
+            },
             "encoding": {"folds": "runs", "permutations": 0, "shuffles": 0, "memory": MEMORY},
         }
         few = peak(study | {"name": "few", "brain": {**study["brain"], "voxels": 40}}, folder)  # type: ignore[dict-item]
