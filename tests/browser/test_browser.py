@@ -39,7 +39,6 @@ OPEN_ALL = """() => {
 READ = """() => ({
   links: [...document.querySelectorAll("a[href]")].map(a => a.href),
   targets: [...document.querySelectorAll("[id], a[name]")].map(e => e.id || e.name),
-  images: [...document.querySelectorAll("img")].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth})),
 })"""
 
 # Elements that end beyond the right edge of the window, unless a box around them scrolls or cuts them off.
@@ -74,6 +73,12 @@ CUT = """() => [
     .map(b => `no cue: ${b.innerText.slice(0, 60)}`),
 ]"""
 
+# Pictures further down are loaded when a reader comes near: here all of them, to see whether they are there.
+PICTURES = """async () => {
+  await Promise.all([...document.images].map(i => { i.loading = "eager"; return i.decode().catch(() => null) }));
+  return [...document.images].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth}));
+}"""
+
 #: Bytes that a page may load: with an interactive figure, and without.
 HEAVY, LIGHT = 5_000_000, 1_500_000
 
@@ -92,6 +97,7 @@ class Visit:
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    opening: list[str] = field(default_factory=list)  # those made before a reader scrolls
     links: list[str] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -149,6 +155,8 @@ def survey(chromium: Any) -> dict[str, Visit]:
         page.wait_for_timeout(150)  # plotly draws its figures again
         visit.overflow = page.evaluate(OVERFLOW)
         visit.cut = page.evaluate(CUT)
+        visit.opening = [*visit.requests]
+        visit.images = page.evaluate(PICTURES)
     context.close()
     return seen
 
@@ -181,8 +189,8 @@ def outside(requests: list[str]) -> list[str]:
 
 
 def too_heavy(visit: Visit) -> list[str]:
-    """The weight of a page with all that it loads, where it is more than pages may have."""
-    files = {Path(unquote(urlsplit(url).path)) for url in visit.requests if urlsplit(url).scheme == "file"}
+    """The weight of a page with all that it loads when it is opened, where it is more than pages may have."""
+    files = {Path(unquote(urlsplit(url).path)) for url in visit.opening if urlsplit(url).scheme == "file"}
     weight = sum(path.stat().st_size for path in files if path.is_file())
     most = HEAVY if any("plotly" in path.name for path in files) else LIGHT
     return [f"{weight / 1e6:.1f} MB, expected {most / 1e6:g} at most"] * (weight > most)
