@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 803,
     "book": 656,
-    "brains": 1382,
+    "brains": 1385,
     "checkpoints": 847,
     "cli": 838,
     "data": 339,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_117, 600, 80
+PACKAGE, FILE, FUNCTION = 14_120, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -167,9 +167,9 @@ def remove(path: Path) -> None:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def clear(*folders: Path) -> None:
+def clear(*folders: Path, named: str = "*") -> None:
     """Remove what killed processes have left half-written in these folders, and give back what had stepped aside."""
-    for left in (path for folder in folders for path in folder.glob(".*")):
+    for left in (path for folder in folders for path in folder.glob(f".{named}")):
         if (match := _ASIDE.fullmatch(left.name)) and not _at_work(left):
             with suppress(OSError):
                 if match["old"] and not (folder := left.with_name(match["name"])).exists():

@@ -12,7 +12,7 @@ from phaselab.study import BRAIN_SECTIONS
 
 def mistaken(module: ModuleType, old: str, new: str, *shared: ModuleType) -> ModuleType:
     """The brain `module`, or what it has of the `shared` ones, with `new` for `old`; it does not stay registered."""
-    name = module.__name__.rpartition(".")[2]
+    name = next(name for name, of in BRAINS.items() if of.load.__module__ == module.__name__)
     before = BRAINS.pop(name), BRAIN_SECTIONS[name]
     try:
         found = [one for one in (module, *shared) if old in Path(str(one.__file__)).read_text()]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import h5py
@@ -12,14 +10,15 @@ import numpy as np
 import pytest
 
 from brains.items_files import MAKE, Truth, write
-from phaselab.brains import BRAINS, BrainData, DataMissing, items
+from brains.mistakes import mistaken
+from phaselab.brains import BrainData, DataMissing, items
 from phaselab.brains.signal import speech_lag
 from phaselab.encoding.encode import read_voxels
 from phaselab.encoding.folds import outer_folds, parts_of
 from phaselab.errors import PhaselabError
 from phaselab.results import Store
 from phaselab.stages import Workbench, check
-from phaselab.study import BRAIN_SECTIONS, EncodingSpec, Study, StudyError, load_study
+from phaselab.study import EncodingSpec, Study, StudyError, load_study
 from tiny import TRAIN
 
 Published = tuple[Path, dict[str, Truth]]
@@ -197,25 +196,10 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def mistaken(old: str, new: str) -> ModuleType:
-    """The reader with one mistake; it does not stay registered."""
-    before = BRAINS.pop("brainscore"), BRAIN_SECTIONS["brainscore"]
-    text = Path(items.__file__).read_text()
-    assert text.count(old) == 1, old
-    module = ModuleType("phaselab.brains.items_mistaken")
-    module.__file__ = items.__file__
-    try:
-        sys.modules[module.__name__] = module  # pydantic looks for names there
-        exec(compile(text.replace(old, new), items.__file__, "exec"), module.__dict__)
-    finally:
-        BRAINS["brainscore"], BRAIN_SECTIONS["brainscore"] = before
-    return module
-
-
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_of_the_reader_is_found(name: str, published: Published) -> None:
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(old, new), *published)
+    case = Case(mistaken(items, old, new), *published)
     for assertion in finding:
         with pytest.raises((AssertionError, ValueError, IndexError, KeyError, pytest.fail.Exception)):
             ASSERTIONS[assertion](case)
@@ -306,6 +290,15 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     path.write_text("/annex/objects/SHA256E-s1--ab.nc")
     with pytest.raises(PhaselabError, match="a pointer of Git LFS or git-annex, expected the file itself"):
         items.load(section, tmp_path)
+    elsewhere = tmp_path / "elsewhere.h5"
+    for name in ("data", "stimulus"):  # values that lie in a file outside of the folder
+        path.write_bytes(kept)
+        with h5py.File(path, "a") as file, h5py.File(elsewhere, "w") as other:
+            other[name] = file[name][...]
+            del file[name]
+            file[name] = h5py.ExternalLink("../elsewhere.h5", name)
+        with pytest.raises(PhaselabError, match=r"elsewhere.h5.*expected a file in .*brainscore"):
+            items.load(section, tmp_path)
     texts: dict[str, list[object]] = {"stimulus": ["a", "b"], "sentence_id": [0, 1]}
     for values, own, voxels in (
         (np.ones((2, 3)), texts, {"subject_UID": [1, 1]}),

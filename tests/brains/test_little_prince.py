@@ -6,10 +6,8 @@ import gzip
 import json
 import os
 import pickle
-import sys
 import tracemalloc
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nibabel
@@ -34,14 +32,15 @@ from brains.little_prince_files import (
     put,
     raw,
 )
-from phaselab.brains import BRAINS, BrainData, DataMissing, little_prince
+from brains.mistakes import mistaken
+from phaselab.brains import BrainData, DataMissing, little_prince
 from phaselab.brains.signal import speech_lag
 from phaselab.encoding import summarise
 from phaselab.encoding.encode import Scores, read_voxels
 from phaselab.errors import PhaselabError
 from phaselab.results import Store
 from phaselab.stages import Workbench, check
-from phaselab.study import BRAIN_SECTIONS, Study, StudyError, load_study
+from phaselab.study import Study, StudyError, load_study
 from tiny import TRAIN
 
 Published = tuple[Path, dict[str, Truth]]
@@ -257,25 +256,10 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def mistaken(old: str, new: str) -> ModuleType:
-    """The reader with one mistake; it does not stay registered."""
-    before = BRAINS.pop("little-prince"), BRAIN_SECTIONS["little-prince"]
-    text = Path(little_prince.__file__).read_text()
-    assert text.count(old) == 1, old
-    module = ModuleType("phaselab.brains.little_prince_mistaken")
-    module.__file__ = little_prince.__file__
-    try:
-        sys.modules[module.__name__] = module  # pydantic looks for names there
-        exec(compile(text.replace(old, new), little_prince.__file__, "exec"), module.__dict__)
-    finally:
-        BRAINS["little-prince"], BRAIN_SECTIONS["little-prince"] = before
-    return module
-
-
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_of_the_reader_is_found(name: str, published: Published) -> None:
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(old, new), *published)
+    case = Case(mistaken(little_prince, old, new), *published)
     for assertion in finding:
         with pytest.raises((AssertionError, ValueError, IndexError, pytest.fail.Exception)):
             ASSERTIONS[assertion](case)

@@ -119,7 +119,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
 
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     scratch = Path(tempfile.gettempdir(), "phaselab")
-    results.clear(scratch.parent)
+    results.clear(scratch.parent, named=f"{scratch.name}~*")  # others have hidden files there too
     with results.beside(scratch) as folder, results.write_file(output) as aside:
         folder.mkdir(mode=0o700)
         raw, done = folder / "in.ipynb", folder / "out.ipynb"

@@ -14,7 +14,7 @@ import pandas as pd
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.data import published
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import refuse_pointer
+from phaselab.files import refuse_linked, refuse_pointer
 from phaselab.stimuli import items
 from phaselab.study import BrainSpec
 
@@ -74,15 +74,18 @@ def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     refuse_pointer(path)
     try:
         with h5py.File(path) as file:
-            data = file["data"]
+            refuse_linked(data := file["data"], path)
             turned = len(data.dims[0]) and data.dims[0][0].name == "/neuroid"
             n, k = (values := np.asarray(data, np.float32).T if turned else np.asarray(data, np.float32)).shape
             found: dict[str, Any] = dict.fromkeys([*TEXTS][1:], "") | {"region": "language"}
             for what, names in (TEXTS | VOXELS).items():
                 for of in [file[name] for name in names.split() if name in file][:1]:
+                    refuse_linked(of, path)
                     found[what] = (of.asstr() if h5py.check_string_dtype(of.dtype) else of)[...]
             texts = pd.DataFrame({what: found[what] for what in TEXTS}, range(n))
             voxels = pd.DataFrame({what: found[what] for what in VOXELS}, range(k)).astype(str)
+    except PhaselabError:
+        raise
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         right = "netCDF-4 with data (texts, voxels), and stimulus and subject of these lengths"
         raise PhaselabError(f"{path}: {error}; expected {right}") from error

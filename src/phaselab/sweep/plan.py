@@ -117,7 +117,7 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
     for stage, of in asked.items():
         here, parts = current.get(stage, lost), one.get(stage, {"": nan})
         row = {"what": stage, "asked": of, "here": here, MEMORY: one.get("memory", nan)}
-        row["bytes kept"] = one.get("disk", nan) * of if stage == "brain" else 0
+        row["bytes kept"] = one.get("disk", nan) * of if stage == "brain" else nan  # small, and not measured
         for device in ("cpu", "cuda"):
             seconds = sum(k / speed.get(f"{part} on {device}", (nan,))[0] for part, k in parts.items())
             row[f"{device} hours"] = (of - here) and (of - here) * seconds / 3600
@@ -146,6 +146,6 @@ def plan(bench: Workbench, name: str) -> Row:
     following = [*filter(None, table["next"].unique())]
     following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
     rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
-    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech"]
+    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech", "hours of brain: without permutations"]
     in_all = pd.Series(sums | {MEMORY: table[MEMORY].max()})
     return {"study": study.name, "rows": table, "sums": in_all, "rates": rates, "next": following}
