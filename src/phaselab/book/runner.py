@@ -131,6 +131,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         connection = {"transport": "ipc", "ip": str(sockets), "connection_file": str(folder / "kernel.json")}
         config = Config({"KernelManager": connection})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
+        how["kernel_manager_class"] = "phaselab.book.kernel.Kernel"
         try:
             papermill.execute_notebook(raw, done, parameters=values, **how)
         except papermill.PapermillExecutionError:

@@ -1,5 +1,7 @@
 """What there is to choose from: ``phaselab models`` of a hub, ``data`` sets and ``tasks`` of lm-evaluation-harness."""
 
+import difflib
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,7 @@ from phaselab.data.download import Place, fetch
 from phaselab.errors import expect
 from phaselab.files import home
 from phaselab.results import amount
-from phaselab.study import load_study
+from phaselab.study import IN_DATA, load_study
 
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
@@ -107,6 +109,17 @@ def fetch_anchor(
 def family_of(name: str) -> Family:
     """The family called `name`, or of a repository ``organisation/name``."""
     return of_repository(name) if "/" in name else find(name)
+
+
+def origin_of(model: str) -> dict[str, str]:
+    """Where a model is, as a study says it: its folder, family or repository; PhaselabError for none of these."""
+    if model.startswith(IN_DATA) or home(model).is_dir():
+        return {"folder": model}
+    near = "".join(f", such as {name}" for name in difflib.get_close_matches(model, FAMILIES, 1))
+    right = f"a folder of checkpoints, organisation/name on the hub, or a family of 'phaselab models list'{near}"
+    known = model in FAMILIES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
+    expect(known, "--model", f"{model!r}, which is no folder here", right)
+    return {"family" if model in FAMILIES else "repository": model}
 
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -226,12 +227,18 @@ class Workbench:
 
     def training_of(self, model: Model, task: Task | None = None) -> Training:
         """What names the text of `model`, or of a task: its own, else the model's, else the first trained model's."""
-        # Of an architecture that no text heeds.
-        own = Training(text=task.text, architecture="llama") if task and task.text else model.train
-        for training in filter(None, [own, *(other.train for other in self.study.models)]):
+        if text := self._text_of(task):  # of an architecture that no text heeds
+            return Training(text=text, architecture="llama")
+        for training in filter(None, [model.train, *(other.train for other in self.study.models)]):
             return training
         where, of = f"{self.study.where}: tasks", f": {task.name}" if task else ""
-        raise StudyError(f"{where}{of}: found no model with 'train', expected the task's own text, as in 'text: books'")
+        right = f"one, or a task of the library (phaselab tasks list), with a 'file', or of {', '.join(texts.tasks())}"
+        raise StudyError(f"{where}{of}: found no model with 'train', expected {right}")
+
+    def _text_of(self, task: Task | None) -> Any:
+        """The text that a task names, or in a study without a trained model the one that has a task of its name."""
+        known = {} if any(model.train for model in self.study.models) else texts.tasks()
+        return task and (task.text or known.get(task.name))
 
     def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
         """The text that `model` was trained on, or from which it takes a task (see `training_of`)."""
@@ -338,7 +345,7 @@ class Workbench:
             found |= {f"file of task {name}": digest(file, own[name]) for name, file in self.task_files.items()}
         of_texts = [task for task in self.study.tasks if task.name not in self.task_files]
         for task in of_texts if "task files" in stage.data else [None] if "text" in stage.data else []:
-            name = f"text of task {task.name}" if task and task.text else "text"
+            name = f"text of task {task.name}" if task and self._text_of(task) else "text"
             found[name] = texts.key(self.training_of(model, task), self.data, self.store.stamps)
         for part in {*self._brain_inputs} & {*stage.data}:
             found |= self._brain_inputs[part]
@@ -367,14 +374,38 @@ class Workbench:
             self._current.add(folder)
         return state
 
-    def stale(self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None) -> list[Stage]:
-        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said."""
+    def stale(
+        self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None, take: bool = False
+    ) -> list[Stage]:
+        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said.
+
+        If `take`, those that another study has made of the same inputs are taken from there.
+        """
         asked = [s for s in self.asked(model, checkpoint) if among is None or s in among]
         states = {stage.name: self.state(stage, model, checkpoint) for stage in asked}
         for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
-        return [STAGES[name] for name, state in states.items() if not state]
+        missing = [STAGES[name] for name, state in states.items() if not state]
+        return [stage for stage in missing if not (take and self._taken(stage, model, checkpoint))]
+
+    def _taken(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> bool:
+        """Whether the same was made for another study, or under another name of the model: then it is copied."""
+        inputs, folder = self.inputs(stage, model, checkpoint), self.place(stage, model, checkpoint)
+        known = sorted(self.store.root.glob(f"[!.]*/[!.]*/{folder.parent.name}/{folder.name}"))
+        there = next((at for at in known if at != folder and results.check(at, inputs)), None)
+        # Asked for anew; or kept hidden states, whose files say whose they are.
+        if not there or stage.name in {"features", *self.fresh}:
+            return False
+        notes = {k: note for k, note in results.read_manifest(there).items() if k not in ("inputs", "outputs")}
+        with results.write_folder(folder, inputs, **notes | {"taken_from": "/".join(there.parts[-4:])}) as aside:
+            shutil.copytree(there, aside, ignore=shutil.ignore_patterns(results.MANIFEST), dirs_exist_ok=True)
+            if (table := aside / stage.table).is_file():
+                of = {"study": self.study.name, "task" if stage.scope == "last" else "model": model.name}
+                results.write_table(pd.read_parquet(table).assign(**of), table)
+        self._current.add(folder)
+        self.say(f"what is the same in {there.parts[-4]} is taken from there")
+        return True
 
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
@@ -382,7 +413,7 @@ class Workbench:
         When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         Where another process is at the unit this waits until it has ended.
         """
-        if not (stale := self.stale(model, checkpoint, stages)):
+        if not (stale := self.stale(model, checkpoint, stages, take=True)):
             return 0
         folder = self.place(stale[0], model, checkpoint).parent
         failed: dict[str, list[str]] = {}  # sentence -> stages
