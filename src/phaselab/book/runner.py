@@ -212,10 +212,12 @@ def execute_pages(
     return failed
 
 
-def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str]) -> None:
+def place_pages(
+    study: Study, store: Store, root: Path, given: Mapping[str, str], failed: Mapping[str, str] = {}
+) -> None:
     """Copy executed pages that changed, or a page that says why one failed, to ``book/executed``; other studies' go."""
     target = root / "book" / "executed"
-    names = pages(study, root / "notebooks", {"study": study.where})
+    names = pages(study, root / "notebooks", given)
     for old in target.rglob("*.ipynb"):
         if old.relative_to(target).as_posix() not in names:
             old.unlink()
@@ -233,10 +235,12 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 
     text = read_text(source)
     head = re.findall(r"^\([\w@-]+\)=$|^# .*$", text, flags=re.MULTILINE)[:2]
-    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in given.items())
+    kept = {name: value for name, value in given.items() if value not in ("", "cpu", "results")}  # as it has by itself
+    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in kept.items())
     alone = f"phaselab notebook notebooks/{source.name}{options}"
+    fence = "`" * (3 + why.count("`"))  # longer than any in the text
     said = ["```{error}", "This page could not be made. The others do not depend on it.", "```"]
-    said += ["````text", why, "````", "To run it alone:", "````text", alone, "````"]
+    said += [f"{fence}text", why, fence, "To run it alone, in the folder of the book:", "````text", alone, "````"]
     cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
 

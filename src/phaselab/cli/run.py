@@ -1,8 +1,10 @@
 """Commands on a study: publish, compare, run, status, plan, train, notebook, book; and doctor."""
 
+import contextlib
 import json
 import os
 import platform
+import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -211,15 +213,24 @@ def book(
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
+
+    def seen(path: str | Path) -> str:
+        """A path as seen from the root, where pages find their tables."""
+        return str(home(path)) if home(path).is_absolute() else os.path.relpath(path, root)
+
+    given = {"study": seen(study) if home(study).is_file() else study, "results": seen(results)}
+    given |= {"data": seen(data) if data else "", "device": device}
+    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(Path(given["results"]))
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
-    given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
-    runner.place_pages(loaded, store, root, failed)
+    with contextlib.chdir(root):
+        failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
+        runner.place_pages(loaded, store, root, given, failed)
     typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
-    for name in failed:
-        console.print(f"[red]failed[/] {name}: the page says why", highlight=False, soft_wrap=True)
-    if failed or not whole:
+    said = [f"{name}: the page says why, and how to run it alone" for name in failed]
+    said += [] if whole else [f"some results, as told above; again: phaselab status {shlex.quote(study)}"]
+    for line in said:
+        console.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
+    if said:
         raise typer.Exit(1)
 
 
