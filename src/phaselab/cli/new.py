@@ -46,7 +46,7 @@ HEAD = """\
 # help(phaselab.study.Model) and so on; on the page "Your own model" of the book they are a table.
 name: {0}  # results lie in results/{0}
 title: {0}
-description: {1}
+description: Models of mine in the experiment of the study {1}.  # stands on the first page
 """
 #: What stands behind fields of a model.
 NOTES = {
@@ -79,7 +79,7 @@ def new(
     expect(named not in embedded(), "study", f"{named!r}, which comes with phaselab", right, StudyError)
     expect(like in embedded(), "--like", repr(like), f"one of {', '.join(embedded())}", StudyError)
     of, entry = read_section(embedded()[like], Study), _entry(model, name, label, checkpoints, path.parent)
-    text = HEAD.format(named, json.dumps(f"My model in the experiment of {like}. {of.description}", ensure_ascii=False))
+    text = HEAD.format(named, like)
     parts = {part.partition(":")[0]: part for part in re.split(r"^(?=\w+:)", read_text(embedded()[like]), flags=re.M)}
     for part, section in PARTS.items():
         about = (section.__doc__ or "").partition("\n")[0].replace("``", "")
