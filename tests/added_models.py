@@ -11,6 +11,7 @@ should be.
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -63,23 +64,28 @@ def checkpoints(folder: Path) -> None:
 def whole_book(folder: Path) -> None:
     """A user's way; the study is made smaller by hand, as the user may."""
     root = copy_book(folder / "book")
-    code, said = phaselab(folder, "new", "mine.yaml", "--model", "my-model", "--label", LABEL)
+    code, said = phaselab(folder, "new", "mine.yaml", "--model", "my-model")
     expect(code == 0 and said.endswith("next: phaselab plan mine.yaml\n"), said)
     study, brain = folder / "mine.yaml", yaml.safe_dump(TINY["brain"], default_flow_style=True, width=200).strip()
     text = re.sub("^brain: .*$", f"brain: {brain}  # small", study.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    study.write_text(text.replace("items: 150", "items: 8").replace("items: 100", "items: 8"), encoding="utf-8")
+    text = text.replace("- name: my-model\n", f"- name: my-model\n    label: {json.dumps(LABEL)}\n")
+    study.write_text(re.sub("items: (150|100)", "items: 8", text), encoding="utf-8")
     code, said = phaselab(folder, "add-model", "mine.yaml", "--model", "one-model", "--name", "my_model.v2")
     expect(code == 0 and "# small" in study.read_text(encoding="utf-8"), said)
     expect(phaselab(folder, "plan", "mine.yaml")[0] == 0, "plan")
 
     page = root / "notebooks" / "07_phase_two.md"
     kept = page.read_text(encoding="utf-8")
-    page.write_text(kept.replace("curves, verdict = ", 'raise ValueError("```` broken")\ncurves, verdict = ', 1), "utf-8")
+    page.write_text(
+        kept.replace("curves, verdict = ", 'raise ValueError("```` broken")\ncurves, verdict = ', 1), "utf-8"
+    )
     code, said = phaselab(folder, "book", "mine.yaml", "--root", "book", "-j", "2")
     expect(code == 1, f"exit code {code} of a book with a page that fails: {said}")
     expect(said.rstrip().endswith("07_phase_two.ipynb: the page says why, and how to run it alone"), said[-2000:])
     expect("KeyboardInterrupt" not in said, said)
-    html = {path.stem: path.read_text(encoding="utf-8") for path in (root / "_build/html/book/executed").rglob("*.html")}
+    html = {
+        path.stem: path.read_text(encoding="utf-8") for path in (root / "_build/html/book/executed").rglob("*.html")
+    }
     failed = [name for name, text in html.items() if "This page could not be made" in text]
     expect(failed == ["07_phase_two"], f"pages that failed: {failed}; {said}")
     expect("ValueError: ```` broken" in html["07_phase_two"], "the page does not say why")

@@ -102,7 +102,9 @@ def test_tasks_of_texts_need_no_trained_model(tmp_path: Path) -> None:
 
 def test_a_task_whose_text_is_not_there_is_told_before_anything_is_made(tmp_path: Path) -> None:
     model = {"name": "m", "folder": str(found(tmp_path / "my-model", "step10-tokens1K"))}
-    bench = Workbench(Study.model_validate(with_(("models", [model]), ("tasks", [{"name": "cloze"}]))), Store(tmp_path / "results"))
+    bench = Workbench(
+        Study.model_validate(with_(("models", [model]), ("tasks", [{"name": "cloze"}]))), Store(tmp_path / "results")
+    )
     with pytest.raises(StudyError, match="books/MANIFEST.csv: not there"):
         check(bench, bench.study.models)
     with pytest.raises(PhaselabError):

@@ -122,5 +122,7 @@ def test_the_page_about_a_model_of_ones_own_is_made_for_one(others: list[Any], m
     assert runner.execute(ROOT / "notebooks" / "10_your_own_model.md", page, given)
     outputs = [output for cell in nbformat.read(page, 4).cells for output in cell.get("outputs", ())]
     markdown = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    written = yaml.safe_load(next(text for text in markdown if "name: my_study" in text).strip("`").removeprefix("yaml"))
+    written = yaml.safe_load(
+        next(text for text in markdown if "name: my_study" in text).strip("`").removeprefix("yaml")
+    )
     assert [m["name"] for m in written["models"]] == ["my-model", "olmo2-1b"]

@@ -212,9 +212,7 @@ def execute_pages(
     return failed
 
 
-def place_pages(
-    study: Study, store: Store, root: Path, given: Mapping[str, str], failed: Mapping[str, str] = {}
-) -> None:
+def place_pages(study: Study, store: Store, root: Path, given: dict[str, str], failed: Mapping[str, str]) -> None:
     """Copy executed pages that changed, or a page that says why one failed, to ``book/executed``; other studies' go."""
     target = root / "book" / "executed"
     names = pages(study, root / "notebooks", given)
@@ -235,8 +233,8 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 
     text = read_text(source)
     head = re.findall(r"^\([\w@-]+\)=$|^# .*$", text, flags=re.MULTILINE)[:2]
-    kept = {name: value for name, value in given.items() if value not in ("", "cpu", "results")}  # as it has by itself
-    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in kept.items())
+    given = {name: value for name, value in given.items() if value not in ("", "cpu", "results")}  # the defaults
+    options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in given.items())
     alone = f"phaselab notebook notebooks/{source.name}{options}"
     fence = "`" * (3 + why.count("`"))  # longer than any in the text
     said = ["```{error}", "This page could not be made. The others do not depend on it.", "```"]

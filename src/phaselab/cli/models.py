@@ -113,13 +113,11 @@ def family_of(name: str) -> Family:
 
 def origin_of(model: str) -> dict[str, str]:
     """Where a model is, as a study says it: its folder, family or repository; PhaselabError for none of these."""
-    if model.startswith(IN_DATA) or home(model).is_dir():
-        return {"folder": model}
-    near = "".join(f", such as {name}" for name in difflib.get_close_matches(model, FAMILIES, 1))
-    right = f"a folder of checkpoints, organisation/name on the hub, or a family of 'phaselab models list'{near}"
-    known = model in FAMILIES or re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
-    expect(known, "--model", f"{model!r}, which is no folder here", right)
-    return {"family" if model in FAMILIES else "repository": model}
+    folder, repository = model.startswith(IN_DATA) or home(model).is_dir(), re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
+    near = ", ".join(difflib.get_close_matches(model, FAMILIES, 3) or ["olmo2-1b"])
+    right = f"a folder of checkpoints, organisation/name on the hub, or a family as {near} (phaselab models list)"
+    expect(folder or repository or model in FAMILIES, "--model", f"{model!r}, which is no folder here", right)
+    return {"folder" if folder else "repository" if repository else "family": model}
 
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")

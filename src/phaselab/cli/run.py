@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import platform
-import shlex
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -213,13 +212,10 @@ def book(
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-
-    def seen(path: str | Path) -> str:
-        """A path as seen from the root, where pages find their tables."""
-        return str(home(path)) if home(path).is_absolute() else os.path.relpath(path, root)
-
-    given = {"study": seen(study) if home(study).is_file() else study, "results": seen(results)}
-    given |= {"data": seen(data) if data else "", "device": device}
+    # As seen from the root, where pages find their tables.
+    paths = {"study": study if home(study).is_file() else "", "results": str(results), "data": str(data or "")}
+    given = {k: os.path.relpath(p, root) if p and not home(p).is_absolute() else p for k, p in paths.items()}
+    given |= {"study": given["study"] or study, "device": device}
     loaded, store = without_absent(load_study(study), console.print, ask=True), Store(Path(given["results"]))
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
     with contextlib.chdir(root):
@@ -227,11 +223,10 @@ def book(
         runner.place_pages(loaded, store, root, given, failed)
     typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
     said = [f"{name}: the page says why, and how to run it alone" for name in failed]
-    said += [] if whole else [f"some results, as told above; again: phaselab status {shlex.quote(study)}"]
+    said += ["some results, as told above; phaselab status tells it again"] * (not whole)
     for line in said:
-        console.print(f"[red]failed[/] {escape(line)}", highlight=False, soft_wrap=True)
-    if said:
-        raise typer.Exit(1)
+        console.print(f"[red]failed[/] {line}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(bool(said)))
 
 
 @app.command()

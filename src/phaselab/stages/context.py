@@ -196,6 +196,12 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.study = without_absent(self.study, self.say)
+        if not any(model.train for model in self.study.models):
+            known = texts.tasks()  # tasks are then of the text that has them
+            tasks = [
+                t if t.text or t.file else t.model_copy(update={"text": known.get(t.name)}) for t in self.study.tasks
+            ]
+            self.study = self.study.model_copy(update={"tasks": tuple(tasks)})
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
@@ -227,18 +233,13 @@ class Workbench:
 
     def training_of(self, model: Model, task: Task | None = None) -> Training:
         """What names the text of `model`, or of a task: its own, else the model's, else the first trained model's."""
-        if text := self._text_of(task):  # of an architecture that no text heeds
-            return Training(text=text, architecture="llama")
-        for training in filter(None, [model.train, *(other.train for other in self.study.models)]):
+        # Of an architecture that no text heeds.
+        own = Training(text=task.text, architecture="llama") if task and task.text else model.train
+        for training in filter(None, [own, *(other.train for other in self.study.models)]):
             return training
         where, of = f"{self.study.where}: tasks", f": {task.name}" if task else ""
         right = f"one, or a task of the library (phaselab tasks list), with a 'file', or of {', '.join(texts.tasks())}"
         raise StudyError(f"{where}{of}: found no model with 'train', expected {right}")
-
-    def _text_of(self, task: Task | None) -> Any:
-        """The text that a task names, or in a study without a trained model the one that has a task of its name."""
-        known = {} if any(model.train for model in self.study.models) else texts.tasks()
-        return task and (task.text or known.get(task.name))
 
     def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
         """The text that `model` was trained on, or from which it takes a task (see `training_of`)."""
@@ -345,7 +346,7 @@ class Workbench:
             found |= {f"file of task {name}": digest(file, own[name]) for name, file in self.task_files.items()}
         of_texts = [task for task in self.study.tasks if task.name not in self.task_files]
         for task in of_texts if "task files" in stage.data else [None] if "text" in stage.data else []:
-            name = f"text of task {task.name}" if task and self._text_of(task) else "text"
+            name = f"text of task {task.name}" if task and task.text else "text"
             found[name] = texts.key(self.training_of(model, task), self.data, self.store.stamps)
         for part in {*self._brain_inputs} & {*stage.data}:
             found |= self._brain_inputs[part]
@@ -374,27 +375,25 @@ class Workbench:
             self._current.add(folder)
         return state
 
-    def stale(
-        self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None, take: bool = False
-    ) -> list[Stage]:
-        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said.
+    def stale(self, model: Model, at: Checkpoint | None, among: Any = None, take: bool = False) -> list[Stage]:
+        """The stages of a unit, of `among` or of all, whose results are to be made; what is damaged is said.
 
-        If `take`, those that another study has made of the same inputs are taken from there.
+        If `take`, not those that were made for another study: they are taken from there.
         """
-        asked = [s for s in self.asked(model, checkpoint) if among is None or s in among]
-        states = {stage.name: self.state(stage, model, checkpoint) for stage in asked}
+        asked = [s for s in self.asked(model, at) if among is None or s in among]
+        states = {stage.name: self.state(stage, model, at) for stage in asked}
         for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
-        missing = [STAGES[name] for name, state in states.items() if not state]
-        return [stage for stage in missing if not (take and self._taken(stage, model, checkpoint))]
+        missing = (STAGES[name] for name, state in states.items() if not state)
+        return [stage for stage in missing if not (take and self._taken(stage, model, at))]
 
     def _taken(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> bool:
         """Whether the same was made for another study, or under another name of the model: then it is copied."""
         inputs, folder = self.inputs(stage, model, checkpoint), self.place(stage, model, checkpoint)
         known = sorted(self.store.root.glob(f"[!.]*/[!.]*/{folder.parent.name}/{folder.name}"))
         there = next((at for at in known if at != folder and results.check(at, inputs)), None)
-        # Asked for anew; or kept hidden states, whose files say whose they are.
+        # Not what is asked for anew, and no hidden states that are kept: their files say whose they are.
         if not there or stage.name in {"features", *self.fresh}:
             return False
         notes = {k: note for k, note in results.read_manifest(there).items() if k not in ("inputs", "outputs")}
