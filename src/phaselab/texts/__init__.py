@@ -5,9 +5,9 @@ from pathlib import Path
 from phaselab.errors import expect
 from phaselab.results import stamped_digest
 from phaselab.study import Training, digest_of
-from phaselab.texts.base import Item, TextSource
+from phaselab.texts.base import TASKS, Item, TextSource
 
-__all__ = ["VERSION", "Item", "TextSource", "key", "source", "tasks"]
+__all__ = ["TASKS", "VERSION", "Item", "TextSource", "key", "source"]
 
 #: Raised by hand when a text changes: what was made of the text before is then made again.
 VERSION = {"world": 1, "books": 2}
@@ -25,14 +25,6 @@ def source(training: Training, data: Path | None) -> TextSource:
 
     expect(not training.mixes, "mixes", f"{len(training.mixes)} stages", "none with text: books")
     return BooksText(training.mix, training.seed, training.vocabulary, data)
-
-
-def tasks() -> dict[str, str]:
-    """Task -> the text that has it."""
-    from phaselab.texts.books import BooksText
-    from phaselab.texts.world import WorldText
-
-    return dict.fromkeys(WorldText.tasks, "world") | dict.fromkeys(BooksText.tasks, "books")
 
 
 def key(training: Training, data: Path | None, stamps: Path) -> str:
