@@ -175,7 +175,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     placed.mkdir(parents=True)
     (placed / "old.ipynb").touch()
     given = {"study": "my study.yaml", "results": "results", "data": "", "device": "cpu"}
-    runner.place_pages(study, store, tmp_path, given)
+    runner.place_pages(study, store, tmp_path, given, {})
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
     broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
