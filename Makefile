@@ -37,6 +37,7 @@ test: $(READY)  ## unit tests; browser tests too once the book is built and Chro
 COUNT ?= 200
 faults: $(READY)  ## kills, damage, several runs at once: after a rerun results are as if nothing had been (COUNT=200)
 	PYTHONPATH=tests $(BIN)/python tests/faults.py --count $(COUNT)
+	PYTHONPATH=tests $(BIN)/python tests/faults_book.py --count $(COUNT)
 
 test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
 	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
