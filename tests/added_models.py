@@ -2,9 +2,9 @@
 
     python tests/added_models.py FOLDER
 
-Into FOLDER go toy checkpoints, studies, results and a copy of the book's sources. First every page of
-studies that have broken pages before, in this process; then a whole book as a user makes it (`phaselab new`,
-`add-model`, `book`, from another folder than the book's), with a page that fails and then without. Exits with 1 when something is not as it
+Into FOLDER go toy checkpoints, studies, results and a copy of the book's sources. First every page of studies that have
+broken pages before, in this process; then a whole book as a user makes it (`phaselab new`, `add-model`, `book`, from
+another folder than the book's), with a page that fails and then without. Exits with 1 when something is not as it
 should be.
 """
 
