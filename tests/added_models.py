@@ -2,9 +2,9 @@
 
     python tests/added_models.py FOLDER
 
-Into FOLDER go toy checkpoints, studies, results and a copy of the book's sources. First a whole book as a user makes it
-(`phaselab new`, `add-model`, `book`, from another folder than the book's), with a page that fails and then without;
-then every page of studies that have broken pages before, in this process. Exits with 1 when something is not as it
+Into FOLDER go toy checkpoints, studies, results and a copy of the book's sources. First every page of studies that have
+broken pages before, in this process; then a whole book as a user makes it (`phaselab new`, `add-model`, `book`, from
+another folder than the book's), with a page that fails and then without. Exits with 1 when something is not as it
 should be.
 """
 
@@ -120,8 +120,8 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True)  # a new one
     checkpoints(folder)
-    whole_book(folder)
     pages(folder)
+    whole_book(folder)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ what it shows can be shown.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -31,7 +32,9 @@ class Shown(DisplayHook):
 
 
 def shell() -> InteractiveShell:
+    main = sys.modules["__main__"]
     made: InteractiveShell = InteractiveShell.instance(displayhook_class=Shown)
+    sys.modules["__main__"] = main  # which processes that are begun later look at
     mpl.use("agg")
     select_figure_formats(made, {"png"})
     made.showtraceback = lambda *_, **__: None  # it is in the result
