@@ -58,14 +58,14 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
     content = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(part["pip"] for part in content["dependencies"] if isinstance(part, dict))
     listed = pins(pip)
-    assert set(listed) == set(requirements("book", "hub", "tasks"))
+    assert set(listed) == set(requirements("book", "hub", "notebooks", "tasks"))
     assert listed == {name: CONSTRAINTS[name] for name in listed}
 
 
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("anchor", "book", "dev", "hub", "slides", "tasks").items():
+    for name, line in requirements("anchor", "book", "dev", "hub", "notebooks", "slides", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 

@@ -32,6 +32,8 @@ class Lab:
 
     #: Where the numbers come from.
     numbers = "computed in this build, or found where a build had computed them"
+    #: Whether the results are here, and not tables of them alone.
+    whole = True
 
     def __init__(
         self,
