@@ -15,6 +15,7 @@ import pandas as pd
 from phaselab import __version__, curves, results
 from phaselab.brains import BrainData
 from phaselab.checkpoints import Checkpoint
+from phaselab.files import BOOK
 from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
 from phaselab.stages import STAGES, Unit, Workbench
@@ -207,6 +208,8 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
 
 def commit() -> str:
     """The commit of the checkout that this package runs from, ``+`` when files differ; else ``unknown``."""
+    if BOOK.name == "_book":  # a wheel, in an environment that may lie in somebody else's checkout
+        return "unknown"
     describe = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

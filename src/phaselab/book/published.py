@@ -45,6 +45,8 @@ from phaselab.training.folder import place
 TABLES = ("curves", "controls", "phases", "loss")
 #: Bytes of a file at most: published tables lie in the repository.
 LARGEST = 2_000_000
+#: What is published of an answer to an item.
+ANSWERS = ["checkpoint", "task", "item", "scored", "answer", "chosen", "greedy", "follows", "correct", "log_probability"]
 #: What tells a row of the curves table from the others.
 KEYS = [name for name in CURVE_COLUMNS if name not in ("study", "step", "tokens", "value", "stderr")]
 
@@ -108,9 +110,9 @@ def _sample(lab: Lab) -> dict[str, pd.DataFrame]:
     for at in lab.checkpoints():
         outcomes.append(lab.outcomes(at).assign(checkpoint=at.revision))
         for subject, own in lab.voxels(at).items():
-            table = pd.DataFrame(own["r"].T, columns=list(map(str, own["layers"])))
-            voxels.append(table.astype("float64").assign(subject=subject, checkpoint=at.revision))
-    return {"outcomes": pd.concat(outcomes), "voxels": pd.concat(voxels)}
+            table = pd.DataFrame(own["r"].T.round(3), columns=list(map(str, own["layers"])))
+            voxels.append(table.assign(subject=subject, checkpoint=at.revision))
+    return {"outcomes": pd.concat(outcomes)[ANSWERS], "voxels": pd.concat(voxels)}
 
 
 class PublishedLab(Lab):

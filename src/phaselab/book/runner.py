@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from phaselab import results
 from phaselab.book.lab import Lab
 from phaselab.book.published import PublishedLab
 from phaselab.errors import PhaselabError, expect, shown, told
-from phaselab.files import home, read_text
+from phaselab.files import BOOK, home, read_text, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
@@ -105,7 +106,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     import papermill
     from traitlets.config import Config
 
-    source, output = home(source), home(output)
+    source, output = shipped(source), home(output)
     text = read_text(source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
@@ -238,6 +239,18 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
     said += ["````text", why, "````", "To run it alone:", "````text", alone, "````"]
     cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
+
+
+def sources(root: Path) -> Path:
+    """The folder of a book's sources: `root`, or without a checkout ``phaselab-book`` in it, put there by the wheel."""
+    if (root / "_toc.yml").is_file():
+        return root
+    whole = (target := root / "phaselab-book") / "_toc.yml"
+    if not whole.is_file():
+        expect(BOOK.name == "_book", "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
+        with results.write_folder(target, {}) as aside:
+            shutil.copytree(BOOK, aside, dirs_exist_ok=True)
+    return target
 
 
 def build(root: Path, student: bool = False, strict: bool = True) -> Path:
