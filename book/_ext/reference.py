@@ -35,13 +35,13 @@ MODULES: dict[str, tuple[str, ...]] = {
     "phaselab.curves": (),
     "phaselab.phases": (),
     "phaselab.figures": (),
-    "phaselab.stages": (),
+    "phaselab.stages": ("choose_device", "one_thread"),
     "phaselab.results": ("amount", "curve_table", "digest_file", "read_table"),
 }
 #: Members that libraries give to classes of ours.
 FOREIGN = re.compile(r"set_\w+_request|model_\w+")
-#: What stands for a value of which a page uses the methods.
-VALUES = {"lab": "phaselab.book.Lab"}
+#: What stands for a value of which a page uses the methods; of these, what every page uses and nobody looks up.
+VALUES, USUAL = {"lab": "phaselab.book.Lab"}, {"about", "glue", "stamp", "table"}
 
 
 @cache
@@ -91,7 +91,7 @@ def role_of(name: str) -> str:
     module, _, own = name.rpartition(".")
     if module in VALUES.values():
         of = getattr(import_module(module.rpartition(".")[0]).Lab, own, None)
-        return "meth" if inspect.isfunction(of) and inspect.getdoc(of) else ""
+        return "meth" if own not in USUAL and inspect.isfunction(of) and inspect.getdoc(of) else ""
     return public(module).get(own, "") if module in MODULES else ""
 
 
@@ -105,7 +105,8 @@ def link_what_is_used(app: Sphinx, docname: str, source: list[str]) -> None:
         tags = set(cell["metadata"].get("tags", ()))
         if cell["cell_type"] != "code" or tags & {"remove-cell", "remove-input", "injected-parameters"}:
             continue
-        fresh = [(role, name) for role, name in used("".join(cell["source"]), known) if name not in told]
+        names = used("".join(cell["source"]), known)
+        fresh = [(role, name) for role, name in names if name not in told and name not in VALUES.values()]
         told |= {name for _, name in fresh}
         if fresh:
             links = ", ".join(f"{{py:{role}}}`~{name}`" for role, name in fresh)
