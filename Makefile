@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student slides setup test faults wheel test-browser lint serve clean help
+.PHONY: book student slides picture setup test faults wheel test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
@@ -19,6 +19,9 @@ student: $(READY)  ## the same without the solutions of exercises
 slides: $(READY)  ## slides of the sessions, from the built book, in _build/slides
 	rm -rf _build/slides
 	$(BIN)/python book/_ext/slides.py _build/html _build/slides
+
+picture: $(READY)  ## the picture of README, from published/alice
+	$(BIN)/python book/_ext/picture.py book/assets/readme.png
 
 setup: $(READY)  ## the environment alone, in .venv
 

@@ -62,6 +62,13 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
     assert listed == {name: CONSTRAINTS[name] for name in listed}
 
 
+def test_a_reader_on_binder_has_what_notebooks_need_with_the_pins_of_the_constraints() -> None:
+    listed = pins((ROOT / "binder" / "readers.txt").read_text().splitlines())
+    assert set(listed) == set(requirements("notebooks"))
+    assert listed == {name: CONSTRAINTS[name] for name in listed}
+    assert (ROOT / "binder" / "runtime.txt").read_text().strip() == "python-3.11"
+
+
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 

@@ -2,10 +2,10 @@
 
     python tests/wheel.py FOLDER [RESULTS]
 
-Into FOLDER go the wheel (``pip wheel``), the package that is installed from it, a book that ``phaselab book demo`` builds
-strictly from the package alone, and an empty folder in which every clean notebook of that book is run. RESULTS is a
-folder with results of the demo (without it they are made, which takes minutes); the notebooks do not see it. Exits with
-1 when a notebook fails, trains more than an untrained model, or takes more than `LIMIT` seconds.
+Into FOLDER go the wheel (``pip wheel``), the package that is installed from it, a book that ``phaselab book demo``
+builds strictly from the package alone, and an empty folder in which every clean notebook of that book is run. RESULTS
+is a folder with results of the demo (without it they are made, which takes minutes); the notebooks do not see it. Exits
+with 1 when a notebook fails, trains more than an untrained model, or takes more than `LIMIT` seconds.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
         wrong = [*filter(None, pool.map(lambda name: run(paths[name], name, folder / "empty"), chosen))]
     wrong += [f"trained: {path}" for path in folder.glob("empty/results/trained/*/step*") if "step0-" not in path.name]
     print(f"{len(chosen)} clean notebooks took {time.monotonic() - began:.0f} s")
-    raise SystemExit("\n".join(wrong))
+    raise SystemExit("\n".join(wrong) or None)
 
 
 if __name__ == "__main__":

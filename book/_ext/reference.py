@@ -15,6 +15,8 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+from phaselab import curves
+
 #: The page; modules with the names in them that are documented, if not as above.
 PAGE = "book/reference"
 MODULES: dict[str, tuple[str, ...]] = {
@@ -32,7 +34,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "phaselab.behaviour": (),
     "phaselab.behaviour.scoring": ("requests",),
     "phaselab.stats": (),
-    "phaselab.curves": (),
+    "phaselab.curves": ("brain_by_subject", "interval_over", *curves.__all__),
     "phaselab.phases": (),
     "phaselab.figures": (),
     "phaselab.stages": ("choose_device", "one_thread"),
@@ -83,7 +85,15 @@ def used(code: str, known: dict[str, str]) -> list[tuple[str, str]]:
             found.append(known[node.id])
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in known:
             found.append(f"{known[node.value.id]}.{node.attr}")
-    return [(role, name) for name in dict.fromkeys(found) if (role := role_of(name))]
+    return [(role, name) for name in dict.fromkeys(map(home, found)) if (role := role_of(name))]
+
+
+def home(name: str) -> str:
+    """The whole name under which something is documented that a room only passes on."""
+    module, _, own = name.rpartition(".")
+    if role_of(name) or module not in MODULES:
+        return name
+    return f"{getattr(getattr(import_module(module), own, None), '__module__', module)}.{own}"
 
 
 def role_of(name: str) -> str:
