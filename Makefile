@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student slides picture setup test faults wheel test-browser lint serve clean help
+.PHONY: book student slides picture publish-demo setup test faults wheel test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
@@ -22,6 +22,9 @@ slides: $(READY)  ## slides of the sessions, from the built book, in _build/slid
 
 picture: $(READY)  ## the picture of README, from published/alice
 	$(BIN)/python book/_ext/picture.py book/assets/readme.png
+
+publish-demo: $(READY)  ## published/demo, from results of the demo, with what clean notebooks need
+	$(BIN)/python book/_ext/sample.py published
 
 setup: $(READY)  ## the environment alone, in .venv
 

@@ -16,10 +16,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 656,
+    "book": 717,
     "brains": 1385,
     "checkpoints": 847,
-    "cli": 838,
+    "cli": 837,
     "data": 339,
     "encoding": 1754,
     "features": 390,

@@ -47,7 +47,7 @@ class Lab:
     ) -> None:
         self.device, self.parameters = device, dict(parameters or {})
         # What is asked for in several cells is said in the first of them.
-        self.bench = Workbench(study, store, data, say=cache(print), device=device)
+        self.bench = self.inputs = Workbench(study, store, data, say=cache(print), device=device)
         self.study = self.bench.study
         self.model: Model = self.study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
@@ -96,7 +96,7 @@ class Lab:
 
     def items(self, task: str) -> list[Item]:
         """The items of a task."""
-        return self.bench.items(self.model)[task]
+        return self.inputs.items(self.model)[task]
 
     def tasks(self, model: str = "") -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""

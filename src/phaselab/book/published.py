@@ -7,8 +7,8 @@ Layout of ``published/<study>/``::
     controls.parquet      the controls of each model
     phases.parquet        the verdicts when it was published
     loss.parquet          held-out loss of the models that were trained
-    checkpoint/           only with a sample, of the first model: its last checkpoint in half precision,
-    voxels.parquet        correlation r of each voxel at each checkpoint,
+    checkpoint/           of the demo also a sample of the first model (book/_ext/sample.py): its last checkpoint,
+    voxels.parquet        the correlation r of each voxel at each checkpoint,
     outcomes.parquet      and its answers to the items
     manifest.json         command, commit, date, machine, hours, data, and the digest of each file
 """
@@ -39,24 +39,17 @@ from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, 
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.states import status
-from phaselab.texts.base import Item
 from phaselab.training.folder import place
 
 TABLES = ("curves", "controls", "phases", "loss")
 #: Bytes of a file at most: published tables lie in the repository.
 LARGEST = 2_000_000
-#: What is published of an answer to an item.
-ANSWERS = ["checkpoint", "task", "item", "scored", "answer", "chosen", "greedy", "follows", "correct", "log_probability"]
 #: What tells a row of the curves table from the others.
 KEYS = [name for name in CURVE_COLUMNS if name not in ("study", "step", "tokens", "value", "stderr")]
 
 
-def publish(lab: Lab, root: Path = PUBLISHED, sample: bool = False) -> Path:
-    """Write the tables of a study into a folder below `root`; StudyError for results that are not whole and current.
-
-    With a `sample` of the first model notebooks run on the tables alone: only for a study of which the brain and the
-    text are generated, and so need no data and no licence.
-    """
+def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
+    """Write the tables of a study into a folder below `root`; StudyError for results that are not whole and current."""
     study, bench = lab.study, lab.bench
     found = status(bench)
     wrong = found[(found[["stale", "missing", "damaged"]].sum(axis=1) > 0) | (found["stage"] == "")]
@@ -65,13 +58,9 @@ def publish(lab: Lab, root: Path = PUBLISHED, sample: bool = False) -> Path:
         told = (", ".join(f"{name} {shown(value)}" for name, value in row.items() if value) for row in rows)
         right = f"all of it current: phaselab run {study.name}"
         expect(False, f"{study.where}: results", "\n  " + "\n  ".join(told) + "\n ", right, StudyError)
-    free = lab.simulated and all(model.train and model.train.text == "world" for model in study.models)
-    right = "a simulated brain and models that are trained on the generated world"
-    expect(free or not sample, f"{study.where}: a sample", "real data in it", right, StudyError)
     folder, tables = root / study.name, {"curves": lab.curves("all"), "phases": lab.verdicts()}
     tables["controls"] = pd.concat([lab.controls(name) for name in lab.models], ignore_index=True)
     tables["loss"] = pd.concat([lab.loss(name).assign(model=name) for name in lab.models], ignore_index=True)
-    tables |= _sample(lab) if sample else {}
     places = [bench.place(s, m, c) for m in study.models for c in lab.checkpoints(m.name) for s in bench.asked(m, c)]
     # Stages that do not say their seconds count nothing; training may have paused: its steps times the median of one.
     stages, trained = sum(float(read_manifest(place).get("made_by", {}).get("seconds", 0)) for place in places), 0.0
@@ -97,29 +86,15 @@ def publish(lab: Lab, root: Path = PUBLISHED, sample: bool = False) -> Path:
             write_table(table, aside / f"{name}.parquet")
         content = yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False)
         (aside / "study.yaml").write_text(content, encoding="utf-8")
-        for part in lab.load() if sample else ():  # network, tokenizer
-            (part.half() if hasattr(part, "half") else part).save_pretrained(aside / "checkpoint")
-        large = {path.name: size for path in aside.rglob("*.*") if (size := path.stat().st_size) > LARGEST}
+        large = {path.name: size for path in aside.iterdir() if (size := path.stat().st_size) > LARGEST}
         expect(not large, str(folder), f"files of {large} bytes", f"at most {LARGEST}")
     return folder
-
-
-def _sample(lab: Lab) -> dict[str, pd.DataFrame]:
-    """Answers and correlations of the voxels at each checkpoint of the model in focus."""
-    outcomes, voxels = [], []
-    for at in lab.checkpoints():
-        outcomes.append(lab.outcomes(at).assign(checkpoint=at.revision))
-        for subject, own in lab.voxels(at).items():
-            table = pd.DataFrame(own["r"].T.round(3), columns=list(map(str, own["layers"])))
-            voxels.append(table.assign(subject=subject, checkpoint=at.revision))
-    return {"outcomes": pd.concat(outcomes)[ANSWERS], "voxels": pd.concat(voxels)}
 
 
 class PublishedLab(Lab):
     """A study of which there are published tables alone: what needs a checkpoint or the brain data says so.
 
-    With a sample the brain is simulated anew; the last checkpoint of the first model is the published one, rounded to
-    half precision, and others are trained, up to there.
+    With a sample the brain is simulated anew; checkpoints of the first model but the last are trained, up to there.
     """
 
     whole = False
@@ -135,22 +110,22 @@ class PublishedLab(Lab):
         made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
         took = f"{hours['training']:g} hours of training and {hours['stages']:g} of evaluation"
         self.numbers = f"{made} on {of['machine']} ({took}); this build computes the figures and verdicts from them"
-        # What needs no results is made with it; asked for results, it would make them.
-        self._anew = self.bench
         del self.bench
 
     def __getattr__(self, name: str) -> Any:
         if name != "bench":
             raise AttributeError(name)
-        self._only(False)
-
-    def _only(self, there: bool) -> None:
-        right = f"the study's own results: phaselab run {self.study.name}, and study: {self.study.name}"
-        expect(there, str(self.folder), "published tables alone", right)
+        return self._sampled(name)
 
     def _sampled(self, name: str) -> Path:
-        self._only(self.model.name == self.study.models[0].name and (self.folder / name).exists())
+        there = self.model.name == self.study.models[0].name and (self.folder / name).exists()
+        right = f"the study's own results: phaselab run {self.study.name}, and study: {self.study.name}"
+        expect(there, str(self.folder), "published tables alone", right)
         return self.folder / name
+
+    def _rows(self, name: str, checkpoint: Checkpoint | None) -> pd.DataFrame:
+        table, at = pd.read_parquet(self._sampled(f"{name}.parquet")), checkpoint or self.checkpoints()[-1]
+        return table[table["checkpoint"] == at.revision].drop(columns="checkpoint").reset_index(drop=True)
 
     def checkpoints(self, model: str = "") -> list[Checkpoint]:
         of = self.curves(model)[["checkpoint", "step", "tokens"]].drop_duplicates().sort_values("tokens")
@@ -159,25 +134,19 @@ class PublishedLab(Lab):
     def load(self, checkpoint: Checkpoint | None = None) -> tuple[Any, Any]:
         from phaselab.checkpoints import load
 
-        at, path = checkpoint or self.checkpoints()[-1], self._sampled("checkpoint")
-        if at.revision != self.checkpoints()[-1].revision:
-            (trained,) = _checkpoints(replace(self._anew), self.model, at.revision)
-            path = trained.path or path
-        return load(replace(at, path=path), self.device, self.model.dtype)
+        last = replace(self.checkpoints()[-1], path=self._sampled("checkpoint"))
+        if (at := checkpoint or last).revision != last.revision:
+            (last,) = _checkpoints(replace(self.inputs), self.model, at.revision)
+        return load(last, self.device, self.model.dtype)
 
     def voxels(self, checkpoint: Checkpoint | None = None) -> dict[str, dict[str, np.ndarray]]:
         """Subject -> {r: (n_layers, n_voxels), layers}."""
-        table, at = pd.read_parquet(self._sampled("voxels.parquet")), checkpoint or self.checkpoints()[-1]
-        rows = table[table["checkpoint"] == at.revision].drop(columns="checkpoint").groupby("subject")
-        found = {str(subject): own.drop(columns="subject") for subject, own in rows}
-        return {who: {"r": own.to_numpy().T, "layers": own.columns.to_numpy(int)} for who, own in found.items()}
+        rows = self._rows("voxels", checkpoint).set_index("subject")
+        layers = rows.columns.to_numpy(int)
+        return {str(who): {"r": own.to_numpy().T, "layers": layers} for who, own in rows.groupby("subject")}
 
     def outcomes(self, checkpoint: Checkpoint | None = None) -> pd.DataFrame:
-        table, at = pd.read_parquet(self._sampled("outcomes.parquet")), checkpoint or self.checkpoints()[-1]
-        return table[table["checkpoint"] == at.revision].drop(columns="checkpoint").reset_index(drop=True)
-
-    def items(self, task: str) -> list[Item]:
-        return self._anew.items(self.model)[task]
+        return self._rows("outcomes", checkpoint)
 
     def within(self, exact: float, stage: str) -> float:
         return max(exact, 0.02)
@@ -201,9 +170,9 @@ class PublishedLab(Lab):
 
     @cached_property
     def brain(self) -> Any:
-        """With a sample the brain; else what is known of it: description, notes, mean ceiling of each subject or None."""
+        """With a sample the brain; else what is known: description, notes, mean ceiling of each subject or None."""
         if (self.folder / "checkpoint").is_dir():
-            return self._anew.brain
+            return self.inputs.brain
         own, ceiling = self.provenance["brain"], self.provenance["ceiling"]
         of = {subject: np.array([value]) for subject, value in ceiling.items()} or None
         return SimpleNamespace(description=own["description"], notes=tuple(own["notes"]), ceiling=of)

@@ -243,13 +243,11 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 
 def sources(root: Path) -> Path:
     """The folder of a book's sources: `root`, or without a checkout ``phaselab-book`` in it, put there by the wheel."""
-    if (root / "_toc.yml").is_file():
-        return root
-    whole = (target := root / "phaselab-book") / "_toc.yml"
-    if not whole.is_file():
+    target = root if (root / "_toc.yml").is_file() else root / "phaselab-book"
+    if not (target / "_toc.yml").is_file():
         expect(BOOK.name == "_book", "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-        with results.write_folder(target, {}) as aside:
-            shutil.copytree(BOOK, aside, dirs_exist_ok=True)
+        with results.write_file(target) as aside:
+            shutil.copytree(BOOK, aside)
     return target
 
 

@@ -25,7 +25,6 @@ PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-_SAMPLE = "Also a checkpoint, voxels and answers of the first model; only of a simulated brain and the generated world."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -46,13 +45,12 @@ def publish(
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     folder: PublishedOption = PUBLISHED,
-    sample: Annotated[bool, typer.Option("--sample", help=_SAMPLE)] = False,
 ) -> None:
     """Write the small tables of a study's results that a book shows without making them again."""
     from phaselab.book.lab import Lab
     from phaselab.book.published import publish
 
-    typer.echo(publish(Lab(load_study(study), Store(results), data), folder, sample))
+    typer.echo(publish(Lab(load_study(study), Store(results), data), folder))
 
 
 @app.command()
