@@ -75,7 +75,9 @@ def clean(page: Any, first: str, hide: bool = False) -> Any:
     """The clean notebook of an executed page, or of a starter notebook, without solutions if they are to `hide`."""
     given = page.metadata.get("phaselab", {}).get("parameters", {})
     study, glued, cells = given.get("study", ""), glued_in(page), []
-    of = {"study": tables if (tables := OF_TABLES + study) in published() else study, "model": given.get("model")}
+    tables = published().get(OF_TABLES + study)  # with which pages run if they have a sample
+    whole = tables is not None and tables.with_name("checkpoint").is_dir()
+    of = {"study": OF_TABLES * whole + study, "model": given.get("model")}
     given = {name: value for name, value in of.items() if value}
     for cell in page.cells:
         tags = cell.metadata.get("tags", [])
@@ -121,7 +123,8 @@ def repository(folder: Path) -> str:
     if re.fullmatch(r"https://[\w.-]+(/[\w.-]+){2,}", address := address.rstrip("/").removesuffix(".git")):
         return address
     if given:
-        logger.warning("PHASELAB_REPOSITORY: found %r, expected an address as https://github.com/owner/name", given)
+        expected = "an address as https://github.com/owner/name"
+        logger.warning("PHASELAB_REPOSITORY: found %r, expected %s", given, expected, once=True)
     return ""
 
 

@@ -80,8 +80,9 @@ def test_a_clean_notebook_runs_anywhere_on_published_results() -> None:
     assert "How many?" in students
 
 
-def test_a_study_that_is_not_published_stays_the_page_s_own() -> None:
-    assert 'study: str = "mine.yaml"' in clean_notebooks.clean(executed("mine.yaml"), "").cells[2].source
+@pytest.mark.parametrize("study", ["mine.yaml", "detachment"])
+def test_a_study_without_a_published_sample_stays_the_page_s_own(study: str) -> None:
+    assert f'study: str = "{study}"' in clean_notebooks.clean(executed(study), "").cells[2].source
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)

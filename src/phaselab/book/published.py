@@ -129,7 +129,7 @@ class PublishedLab(Lab):
 
     def checkpoints(self, model: str = "") -> list[Checkpoint]:
         of = self.curves(model)[["checkpoint", "step", "tokens"]].drop_duplicates().sort_values("tokens")
-        return [Checkpoint(*row, path=None) for row in of.itertuples(index=False)]
+        return [Checkpoint(name, step, tokens, None) for name, step, tokens in of.to_numpy()]
 
     def load(self, checkpoint: Checkpoint | None = None) -> tuple[Any, Any]:
         from phaselab.checkpoints import load
