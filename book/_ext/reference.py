@@ -78,7 +78,7 @@ def used(code: str, known: dict[str, str]) -> list[tuple[str, str]]:
     except SyntaxError:  # magics
         return []
     found: list[str] = []
-    for node in ast.walk(tree):
+    for node in sorted(ast.walk(tree), key=lambda of: (getattr(of, "lineno", 0), getattr(of, "col_offset", 0))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("phaselab"):
             known |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Name) and node.id in known:
