@@ -209,8 +209,8 @@ def book(
     from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
-    root = runner.sources(home(root).resolve())
     loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
+    root = runner.sources(home(root).resolve())
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
     given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
     failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
