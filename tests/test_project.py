@@ -69,6 +69,26 @@ def test_a_reader_on_binder_has_what_notebooks_need_with_the_pins_of_the_constra
     assert (ROOT / "binder" / "runtime.txt").read_text().strip() == "python-3.11"
 
 
+def test_workflows_and_the_whole_run_call_what_the_makefile_has() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / ".ci" / "run"]
+    assert {"book", "release", "tests"} <= {path.stem for path in files}
+    for path in files:
+        if path.suffix:
+            assert {"name", "jobs"} <= set(yaml.safe_load(path.read_text())), path
+        called = set(re.findall(r"^\s*(?:- run: )?make ([a-z-]+)", path.read_text(), re.M))
+        assert called
+        assert called <= targets, path
+
+
+def test_readme_is_short_and_its_picture_is_there() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 120
+    local = [to for to in re.findall(r"\]\(([^)]+)\)", text) if not to.startswith(("https:", "../../actions/"))]
+    assert "book/assets/readme.png" in local
+    assert not [to for to in local if not (ROOT / to).exists()]
+
+
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
