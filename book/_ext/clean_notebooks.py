@@ -192,8 +192,8 @@ def offer(app: Sphinx, pagename: str, template: str, context: dict[str, Any], do
             opened = quote(f"{name}.ipynb")
             binder = f"https://mybinder.org/v2/gh/{at}/{BRANCH}?urlpath=lab/tree/{opened}"
             colab = f"https://colab.research.google.com/github/{at}/blob/{BRANCH}/{opened}"
-            run = [button("Binder", binder, "_static/images/logo_binder.svg", "Run this page on Binder")]
-            run.append(button("Colab", colab, "_static/images/logo_colab.png", "Run this page on Colab"))
+            run = [button("Binder", binder, "fas fa-server", "Run this page on Binder")]
+            run.append(button("Colab", colab, "fab fa-google", "Run this page on Colab"))
             group = {
                 "type": "group",
                 "buttons": run,
