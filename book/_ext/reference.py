@@ -21,7 +21,7 @@ from phaselab import curves
 PAGE = "book/reference"
 MODULES: dict[str, tuple[str, ...]] = {
     "phaselab.book": (),
-    "phaselab.study": ("load_study", "published", "StudyError"),
+    "phaselab.study": ("embedded", "load_study", "published", "StudyError"),
     "phaselab.brains": (),
     "phaselab.stimuli": (),
     "phaselab.checkpoints": (),
