@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student slides setup test faults test-browser lint serve clean help
+.PHONY: book student slides picture publish-demo setup test faults wheel test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
@@ -19,6 +19,12 @@ student: $(READY)  ## the same without the solutions of exercises
 slides: $(READY)  ## slides of the sessions, from the built book, in _build/slides
 	rm -rf _build/slides
 	$(BIN)/python book/_ext/slides.py _build/html _build/slides
+
+picture: $(READY)  ## the picture of README, from published/alice
+	$(BIN)/python book/_ext/picture.py book/assets/readme.png
+
+publish-demo: $(READY)  ## published/demo, from results of the demo, with what clean notebooks need
+	$(BIN)/python book/_ext/sample.py published
 
 setup: $(READY)  ## the environment alone, in .venv
 
@@ -38,6 +44,10 @@ COUNT ?= 200
 faults: $(READY)  ## kills, damage, several runs at once: after a rerun results are as if nothing had been (COUNT=200)
 	PYTHONPATH=tests $(BIN)/python tests/faults.py --count $(COUNT)
 	PYTHONPATH=tests $(BIN)/python tests/faults_book.py --count $(COUNT)
+
+wheel: $(READY)  ## the wheel alone, in _build/wheel: it builds the book, whose clean notebooks run in an empty folder
+	rm -rf _build/wheel
+	$(BIN)/python tests/wheel.py _build/wheel results
 
 test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
 	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser

@@ -280,6 +280,8 @@ def hide_solutions_in_sources(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
+    app.setup_extension("clean_notebooks")
+    app.setup_extension("reference")
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.connect("config-inited", settle)
     app.connect("config-inited", place_starters)

@@ -12,11 +12,19 @@ from phaselab.errors import PhaselabError, expect
 Error = type[PhaselabError]
 #: How a file begins that only stands for another one, which Git LFS or git-annex have not fetched.
 POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
+#: Where notebooks, sources of the book and published tables are: in the package (of a wheel), or the checkout.
+BOOK = own if (own := Path(__file__).with_name("_book")).is_dir() else Path(__file__).parents[2]
 
 
 def home(path: str | Path) -> Path:
     """The path; a ``~`` at its beginning is the home folder, as in a shell."""
     return Path(os.path.expanduser(path))
+
+
+def shipped(path: str | Path) -> Path:
+    """The path, of what lies in ``BOOK`` if it is not here: ``book/data``, ``notebooks/03_brain_alignment.md``."""
+    here, there = home(path), BOOK / home(path)
+    return there if there.exists() and not here.exists() else here
 
 
 def refuse_pointer(path: Path, error: Error = PhaselabError) -> None:

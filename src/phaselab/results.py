@@ -81,7 +81,8 @@ def digest_code(*names: str) -> str:
     """Digest of modules or sub-packages of phaselab, with their data in YAML; recorded beside results."""
     here, sha = Path(__file__).parent, hashlib.sha256()
     files = {p for name in names for p in [*here.glob(f"{name}.py"), *(here / name).rglob("*")]}
-    for file in sorted(p for p in files if p.suffix in (".py", ".yaml")):
+    own = (p for p in files if "_book" not in p.relative_to(here).parts)  # which is data: sources of pages
+    for file in sorted(p for p in own if p.suffix in (".py", ".yaml")):
         sha.update(file.relative_to(here).as_posix().encode() + b"\0" + file.read_bytes())
     return sha.hexdigest()[:16]
 

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsA
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from phaselab.errors import PhaselabError, expect, quoted, shown
-from phaselab.files import home, parse_yaml, read_text
+from phaselab.files import BOOK, home, parse_yaml, read_text
 
 Section = TypeVar("Section", bound="Strict")
 #: A field, values of it, and the fields of the same section that are then ignored.
@@ -415,8 +415,14 @@ def embedded() -> dict[str, Path]:
     return {path.stem: path for path in sorted(Path(__file__).with_name("studies").glob("*.yaml"))}
 
 
-#: Folder of published studies, seen from where the book is built; how a study asks for its published tables.
+#: Folder of published studies, in the current one or in ``BOOK``; how a study asks for its published tables.
 PUBLISHED, OF_TABLES = Path("published"), "published:"
+
+
+def published() -> dict[str, Path]:
+    """``published:NAME`` -> file of each published study: those that come with the package, and those that are here."""
+    files = [path for root in (BOOK / PUBLISHED, PUBLISHED) for path in sorted(root.glob("*/study.yaml"))]
+    return {f"{OF_TABLES}{path.parent.name}": path for path in files}
 
 
 def load_study(name_or_path: str | Path) -> Study:
@@ -424,12 +430,11 @@ def load_study(name_or_path: str | Path) -> Study:
 
     A StudyError names each field that is wrong.
     """
-    known, asked = embedded(), str(name_or_path)
-    if published := asked.startswith(OF_TABLES):
-        known = {f"{OF_TABLES}{path.parent.name}": path for path in sorted(PUBLISHED.glob("*/study.yaml"))}
+    asked = str(name_or_path)
+    known = published() if (of_tables := asked.startswith(OF_TABLES)) else embedded()
     path = known.get(asked, home(asked))
     right = "one of " * bool(known) + (", ".join(known) or f"a folder of {PUBLISHED.absolute()}")
-    expect(path.is_file(), "study", repr(asked), right if published else f"a YAML file or {right}", StudyError)
+    expect(path.is_file(), "study", repr(asked), right if of_tables else f"a YAML file or {right}", StudyError)
     study = read_section(path, Study)
     study._file = str(path)
     return study

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,11 +65,47 @@ def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Pa
 
 
 def test_what_tables_do_not_hold_is_said(lab: PublishedLab) -> None:
-    for asked in (lab.checkpoints, lab.load, lab.voxels, lab.outcomes):
+    assert [at.revision for at in lab.checkpoints()] == list(lab.curves().sort_values("tokens")["checkpoint"].unique())
+    for asked in (lambda: lab.result("brain"), lab.load, lab.voxels, lab.outcomes):
         with pytest.raises(ValueError, match="published tables alone, expected .*phaselab run tiny"):
             asked()
-    with pytest.raises(StudyError, match=r"study: found 'published:none', expected one of published:tiny"):
+    with pytest.raises(StudyError, match=r"study: found 'published:none', expected one of .*published:tiny"):
         load_study("published:none")
+
+
+def test_with_a_sample_a_notebook_needs_no_training(
+    made: tuple[Store, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    own = Lab(STUDY, made[0])
+    monkeypatch.chdir(tmp_path)
+    sys.path.insert(0, str(Path(__file__).parents[2] / "book" / "_ext"))
+    from sample import add_sample
+
+    sys.path.pop(0)
+    add_sample(own, publish(own, Path("published")))
+    lab = PublishedLab(load_study("published:tiny"), Store(tmp_path / "none"))
+    assert lab.brain.digest == own.brain.digest
+    assert lab.items("reading") == own.items("reading")
+    assert [str(at) for at in lab.checkpoints()] == [str(at) for at in own.checkpoints()]
+    for k, exact in ((-1, 1e-3), (0, 0)):  # the published one in half precision, and the untrained one made anew
+        (network, tokenizer), (theirs, _) = lab.load(lab.checkpoints()[k]), own.load(own.checkpoints()[k])
+        for mine, other in zip(network.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(mine, other, rtol=exact, atol=exact)
+        assert network.dtype == torch.float32
+        assert tokenizer("where is anna")["input_ids"]
+    assert [path.name for path in tmp_path.glob("none/trained/*/step*")] == ["step0-tokens0"]
+    for at, there in zip(lab.checkpoints(), own.checkpoints(), strict=True):
+        for subject, voxels in own.voxels(there).items():
+            np.testing.assert_allclose(lab.voxels(at)[subject]["r"], voxels["r"], atol=6e-4)
+            assert list(lab.voxels(at)[subject]["layers"]) == list(voxels["layers"])
+        answers = lab.outcomes(at)
+        pd.testing.assert_frame_equal(answers, own.outcomes(there)[answers.columns], rtol=1e-3, check_dtype=False)
+    with pytest.raises(ValueError, match="published tables alone"):
+        lab.result("brain")
+    with pytest.raises(ValueError, match="published tables alone"):
+        PublishedLab(lab.study, Store(tmp_path / "none"), None, "two").load()  # of the first model alone
 
 
 def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Store, Path], tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 from phaselab import __version__, curves, results
 from phaselab.brains import BrainData
 from phaselab.checkpoints import Checkpoint
+from phaselab.files import BOOK
 from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
 from phaselab.stages import STAGES, Unit, Workbench
@@ -32,6 +33,8 @@ class Lab:
 
     #: Where the numbers come from.
     numbers = "computed in this build, or found where a build had computed them"
+    #: Whether the results are here, and not tables of them alone.
+    whole = True
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class Lab:
     ) -> None:
         self.device, self.parameters = device, dict(parameters or {})
         # What is asked for in several cells is said in the first of them.
-        self.bench = Workbench(study, store, data, say=cache(print), device=device)
+        self.bench = self.inputs = Workbench(study, store, data, say=cache(print), device=device)
         self.study = self.bench.study
         self.model: Model = self.study.model(model)
         #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
@@ -93,7 +96,7 @@ class Lab:
 
     def items(self, task: str) -> list[Item]:
         """The items of a task."""
-        return self.bench.items(self.model)[task]
+        return self.inputs.items(self.model)[task]
 
     def tasks(self, model: str = "") -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
@@ -205,6 +208,8 @@ def interactive(figure: Any, name: str, alt: str) -> Any:
 
 def commit() -> str:
     """The commit of the checkout that this package runs from, ``+`` when files differ; else ``unknown``."""
+    if BOOK.name == "_book":  # a wheel, in an environment that may lie in somebody else's checkout
+        return "unknown"
     describe = ["git", "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
     try:
         done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)

@@ -1,12 +1,15 @@
 """Published studies: small tables of runs that are too long for a build; written, read and compared with a rerun.
 
-Layout of ``published/<study>/``, with no weights and no text of a corpus in it::
+Layout of ``published/<study>/``::
 
     study.yaml            the study
     curves.parquet        all curves; numbers rounded to four digits
     controls.parquet      the controls of each model
     phases.parquet        the verdicts when it was published
     loss.parquet          held-out loss of the models that were trained
+    checkpoint/           of the demo also a sample of the first model (book/_ext/sample.py): its last checkpoint,
+    voxels.parquet        the correlation r of each voxel at each checkpoint,
+    outcomes.parquet      and its answers to the items
     manifest.json         command, commit, date, machine, hours, data, and the digest of each file
 """
 
@@ -15,6 +18,7 @@ Layout of ``published/<study>/``, with no weights and no text of a corpus in it:
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import version
@@ -29,7 +33,8 @@ import yaml
 from phaselab import __version__
 from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
-from phaselab.errors import PhaselabError, expect, shown
+from phaselab.errors import expect, shown
+from phaselab.files import shipped
 from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
@@ -87,7 +92,12 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
 
 
 class PublishedLab(Lab):
-    """A study of which there are published tables alone: what needs a checkpoint or the brain data says so."""
+    """A study of which there are published tables alone: what needs a checkpoint or the brain data says so.
+
+    With a sample the brain is simulated anew; checkpoints of the first model but the last are trained, up to there.
+    """
+
+    whole = False
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -105,8 +115,41 @@ class PublishedLab(Lab):
     def __getattr__(self, name: str) -> Any:
         if name != "bench":
             raise AttributeError(name)
+        return self._sampled(name)
+
+    def _sampled(self, name: str) -> Path:
+        there = self.model.name == self.study.models[0].name and (self.folder / name).exists()
         right = f"the study's own results: phaselab run {self.study.name}, and study: {self.study.name}"
-        raise PhaselabError(f"{self.folder}: found published tables alone, expected {right}")
+        expect(there, str(self.folder), "published tables alone", right)
+        return self.folder / name
+
+    def _rows(self, name: str, checkpoint: Checkpoint | None) -> pd.DataFrame:
+        table, at = pd.read_parquet(self._sampled(f"{name}.parquet")), checkpoint or self.checkpoints()[-1]
+        return table[table["checkpoint"] == at.revision].drop(columns="checkpoint").reset_index(drop=True)
+
+    def checkpoints(self, model: str = "") -> list[Checkpoint]:
+        of = self.curves(model)[["checkpoint", "step", "tokens"]].drop_duplicates().sort_values("tokens")
+        return [Checkpoint(name, step, tokens, None) for name, step, tokens in of.to_numpy()]
+
+    def load(self, checkpoint: Checkpoint | None = None) -> tuple[Any, Any]:
+        from phaselab.checkpoints import load
+
+        last = replace(self.checkpoints()[-1], path=self._sampled("checkpoint"))
+        if (at := checkpoint or last).revision != last.revision:
+            (last,) = _checkpoints(replace(self.inputs), self.model, at.revision)
+        return load(last, self.device, self.model.dtype)
+
+    def voxels(self, checkpoint: Checkpoint | None = None) -> dict[str, dict[str, np.ndarray]]:
+        """Subject -> {r: (n_layers, n_voxels), layers}."""
+        rows = self._rows("voxels", checkpoint).set_index("subject")
+        layers = rows.columns.to_numpy(int)
+        return {str(who): {"r": own.to_numpy().T, "layers": layers} for who, own in rows.groupby("subject")}
+
+    def outcomes(self, checkpoint: Checkpoint | None = None) -> pd.DataFrame:
+        return self._rows("outcomes", checkpoint)
+
+    def within(self, exact: float, stage: str) -> float:
+        return max(exact, 0.02)
 
     def curves(self, model: str = "") -> pd.DataFrame:
         table = self.tables["curves"]
@@ -127,7 +170,9 @@ class PublishedLab(Lab):
 
     @cached_property
     def brain(self) -> Any:
-        """What is known of the brain data without them: description, notes, mean ceiling of each subject or None."""
+        """With a sample the brain; else what is known: description, notes, mean ceiling of each subject or None."""
+        if (self.folder / "checkpoint").is_dir():
+            return self.inputs.brain
         own, ceiling = self.provenance["brain"], self.provenance["ceiling"]
         of = {subject: np.array([value]) for subject, value in ceiling.items()} or None
         return SimpleNamespace(description=own["description"], notes=tuple(own["notes"]), ceiling=of)
@@ -144,7 +189,7 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     what only one of them has). Without `revision` all checkpoints whose results are here and current; with it that one,
     made if need be: a model is trained up to it.
     """
-    study, folder = bench.study, root / bench.study.name
+    study, folder = bench.study, shipped(root / bench.study.name)
     state, right = check(folder, read_manifest(folder).get("inputs", {})), f"one with tables in {root}, as written"
     expect(state, "study", f"{study.name!r} ({state.why})", right, StudyError)
     published, files = pd.read_parquet(folder / "curves.parquet"), list[Path]()

@@ -4,6 +4,7 @@ import ctypes
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from phaselab import results
 from phaselab.book.lab import Lab
 from phaselab.book.published import PublishedLab
 from phaselab.errors import PhaselabError, expect, shown, told
-from phaselab.files import home, read_text
+from phaselab.files import BOOK, home, read_text, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
@@ -102,7 +103,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     """
     import jupytext
 
-    source, output = home(source), home(output)
+    source, output = shipped(source), home(output)
     text = read_text(source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
@@ -253,6 +254,16 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
     said += [f"{fence}text", why, fence, "To run it alone, in the folder of the book:", "````text", alone, "````"]
     cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
+
+
+def sources(root: Path) -> Path:
+    """The folder of a book's sources: `root`, or without a checkout ``phaselab-book`` in it, put there by the wheel."""
+    target = root if (root / "_toc.yml").is_file() else root / "phaselab-book"
+    if not (target / "_toc.yml").is_file():
+        expect(BOOK.name == "_book", "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
+        with results.write_file(target) as aside:
+            shutil.copytree(BOOK, aside)
+    return target
 
 
 def build(root: Path, student: bool = False, strict: bool = True) -> Path:

@@ -18,7 +18,7 @@ from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgu
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import Store, amount, write_json
-from phaselab.study import PUBLISHED, Study, StudyError, load_study
+from phaselab.study import PUBLISHED, Study, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
 DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
@@ -199,7 +199,7 @@ def book(
     data: DataOption = None,
     jobs: JobsOption = None,
     student: Annotated[bool, typer.Option("--student", help="Leave the solutions of exercises out.")] = False,
-    root: Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")] = Path("."),
+    root: Annotated[Path, typer.Option(help="Checkout; else sources are put into phaselab-book there.")] = Path("."),
     device: DeviceOption = "cpu",
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book.
@@ -210,13 +210,13 @@ def book(
     from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
-    root = home(root).resolve()
-    expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
+    loaded = without_absent(load_study(study), console.print, ask=True)
+    root = runner.sources(home(root).resolve())
     # As seen from the root, where pages find their tables.
     paths = {"study": study if home(study).is_file() else "", "results": str(results), "data": str(data or "")}
     given = {k: os.path.relpath(p, root) if p and not home(p).is_absolute() else p for k, p in paths.items()}
     given |= {"study": given["study"] or study, "device": device}
-    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(Path(given["results"]))
+    store = Store(Path(given["results"]))
     whole = _sweep(loaded, results, data, jobs=jobs, device=device)
     with contextlib.chdir(root):
         failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
