@@ -6,25 +6,23 @@ import platform
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
+from phaselab.cli import common
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import Store, amount, write_json
-from phaselab.study import PUBLISHED, Study, StudyError, load_study
+from phaselab.results import Store, write_json
+from phaselab.study import PUBLISHED, Study, load_study
 
-_DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
-DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
 PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies.")]
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
-_KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -82,11 +80,11 @@ def run(
     study: StudyArgument,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help=_CHOICE)] = None,
-    keep_downloads: Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)] = "yes",
+    keep_downloads: common.KeepOption = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
-    device: DeviceOption = "cpu",
+    device: common.DeviceOption = "cpu",
     keep_features: Annotated[bool, typer.Option("--keep-features", help="Also write hidden states (Zarr).")] = False,
     fresh: Annotated[list[str] | None, typer.Option("--fresh", metavar="STAGE", help=_FRESH)] = None,
 ) -> None:
@@ -131,17 +129,11 @@ def plan(
     from phaselab.stages import Workbench
     from phaselab.sweep.plan import COUNTS, SUMS, plan
 
-    def said(name: str, of: Any) -> str:
-        """NaN is what is not known."""
-        if of != of or isinstance(of, str):
-            return "?" if of != of else of
-        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
-
     found = plan(Workbench(load_study(study), Store(results), data), study)
-    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
+    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [common.planned(column.name, of) for of in column])
     typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
     for name, of in found["sums"].items():
-        typer.echo(f"  {name}: {said(name, of)}")
+        typer.echo(f"  {name}: {common.planned(name, of)}")
     for heading in ("rates", "next"):
         typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
     if json_file:
@@ -198,8 +190,9 @@ def book(
     data: DataOption = None,
     jobs: JobsOption = None,
     student: Annotated[bool, typer.Option("--student", help="Leave the solutions of exercises out.")] = False,
-    root: Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")] = Path("."),
-    device: DeviceOption = "cpu",
+    root: common.RootOption = Path("."),
+    device: common.DeviceOption = "cpu",
+    page: Annotated[list[str] | None, typer.Option(help="Only execute this page, NAME.ipynb; repeatable.")] = None,
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book.
 
@@ -209,12 +202,13 @@ def book(
     from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
-    root = home(root).resolve()
-    expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
+    root, given = common.checkout(root), common.of_pages(study, results, data, device)
     loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
-    whole = _sweep(loaded, results, data, jobs=jobs, device=device)
-    given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
+    whole = bool(page) or _sweep(loaded, results, data, jobs=jobs, device=device)
+    how: Any = {"jobs": jobs or cores(), "console": console, "only": page or ()}
+    failed = runner.execute_pages(loaded, root / "notebooks", store, given, **how)
+    if page:
+        raise typer.Exit(int(bool(failed)))
     runner.place_pages(loaded, store, root, failed)
     typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
     for name in failed:

@@ -1,14 +1,17 @@
 """Worker processes: tasks go to each through a pipe, answers come back as text, and what befalls one costs its task."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -53,6 +56,11 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
+
+
+def with_parent(sent: signal.Signals) -> Callable[[], object] | None:
+    """What a program is to do before it begins, so that it is `sent` this when its parent ends; None: not possible."""
+    return partial(ctypes.CDLL(None).prctl, 1, sent) if sys.platform == "linux" else None  # PR_SET_PDEATHSIG
 
 
 class _Worker:
