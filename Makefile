@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student slides setup test faults test-browser lint serve clean help
+.PHONY: book student slides setup test faults slurm test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
@@ -37,6 +37,9 @@ test: $(READY)  ## unit tests; browser tests too once the book is built and Chro
 COUNT ?= 200
 faults: $(READY)  ## kills, damage, several runs at once: after a rerun results are as if nothing had been (COUNT=200)
 	PYTHONPATH=tests $(BIN)/python tests/faults.py --count $(COUNT)
+
+slurm: $(READY)  ## a study on a real SLURM on this machine, with kills: the same results (as root; says what it lacks)
+	$(BIN)/python tests/slurm/check.py
 
 test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
 	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser

@@ -1,9 +1,9 @@
 """A real SLURM on this machine: a study made on it is the study made by `run`, whatever is killed meanwhile.
 
-munged, slurmctld and slurmd of Debian's packages on loopback, without accounting. A small study is made three times, by
-`phaselab run`, by `phaselab sweep` here and by `phaselab sweep --profile slurm`; of the last one a job is cancelled, and
-the daemon of the node is killed under another. All files of the results must be the same, byte for byte. Then a sweep is
-interrupted: no job may be left.
+munged, slurmctld and slurmd of Debian's packages on loopback, without accounting. A small study is made three times:
+by `phaselab run`, by `phaselab sweep`, and by `phaselab sweep --profile slurm`, where one job is cancelled and the
+daemon of the node is killed under another. All files of the results must be the same, byte for byte. Then a sweep is
+interrupted, and one is killed: no job may be left.
 
     python tests/slurm/check.py        # as root, where no SLURM is configured; else says why it does nothing
 """
@@ -34,7 +34,7 @@ CONFIGURATION, PROGRAMS = Path("/etc/slurm/slurm.conf"), ("munged", "slurmctld",
 PHASELAB = [sys.executable, "-m", "phaselab"]
 #: What the plugin needs where SLURM keeps no accounts, and not to wait.
 HERE = ["--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "2"]
-HERE += ["--seconds-between-status-checks", "2", "--latency-wait", "10"]
+HERE += ["--seconds-between-status-checks", "2", "--latency-wait", "10", "--config", "group=2"]
 CONF = """
 ClusterName=phaselab
 SlurmctldHost={host}(127.0.0.1)
@@ -112,7 +112,9 @@ class Slurm:
 
     def jobs(self, rule: str = "", state: str = "RUNNING") -> list[str]:
         """Numbers of the jobs of a rule, of one state."""
-        rows = [line.split("|") for line in said("squeue", "--noheader", f"--states={state}", "--format=%i|%k").splitlines()]
+        rows = [
+            line.split("|") for line in said("squeue", "--noheader", f"--states={state}", "--format=%i|%k").splitlines()
+        ]
         return [number for number, comment in rows if rule in comment]
 
     def end(self) -> None:
@@ -159,13 +161,15 @@ def finish(process: subprocess.Popen[str], expected: int = 0) -> None:
 
 def check(folder: Path, cluster: Slurm) -> None:
     (folder / "tiny.yaml").write_text(yaml.safe_dump(with_(("models", with_()["models"][:1]))))
-    jobs = ("--until", "phases", "--group", "2")
+    jobs = ("--until", "phases")
     began = time.monotonic()
 
     def step(what: str) -> None:
         print(f"{time.monotonic() - began:5.0f} s: {what}", flush=True)
 
-    sweep = begin(folder, "sweep", "tiny.yaml", "--profile", "slurm", "-j", "2", "--results", "slurm", *jobs, "--", *HERE)
+    sweep = begin(
+        folder, "sweep", "tiny.yaml", "--profile", "slurm", "-j", "2", "--results", "slurm", *jobs, "--", *HERE
+    )
     (first, *_) = until("jobs of units", lambda: cluster.jobs("rule_units"), 150)
     time.sleep(2)
     step(f"job {first} of units is cancelled")
@@ -181,19 +185,20 @@ def check(folder: Path, cluster: Slurm) -> None:
     finish(begin(folder, "run", "tiny.yaml", "--results", "run", "-j", "2"))
     finish(begin(folder, "phases", "tiny.yaml", "--results", "run"))
     step("made by run")
-    finish(begin(folder, "sweep", "tiny.yaml", "-j", "2", "--results", "here", *jobs))
+    finish(begin(folder, "sweep", "tiny.yaml", "-j", "2", "--results", "here", *jobs, "--", "--config", "group=1"))
     step("made by sweep on this machine")
     wanted = results_of(folder / "run")
     assert wanted
     for other in ("here", "slurm"):
         assert results_of(folder / other) == wanted, other
     step(f"{len(wanted)} files are the same, byte for byte")
-    sweep = begin(folder, "sweep", "tiny.yaml", "--profile", "slurm", "--results", "left", *jobs, "--", *HERE)
-    until("a job", lambda: cluster.jobs(), 150)
-    sweep.send_signal(signal.SIGINT)
-    finish(sweep, 130)
-    until("no job of an interrupted sweep", lambda: not cluster.jobs(state="RUNNING,PENDING,COMPLETING"), 20)
-    step("an interrupted sweep leaves no job")
+    for sent, code, left in ((signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "killed")):
+        sweep = begin(folder, "sweep", "tiny.yaml", "--profile", "slurm", "--results", left, *jobs, "--", *HERE)
+        until("a job", lambda: cluster.jobs(), 150)
+        sweep.send_signal(sent)
+        finish(sweep, code)
+        until(f"no job of a sweep that was {left}", lambda: not cluster.jobs(state="RUNNING,PENDING,COMPLETING"), 30)
+        step(f"a sweep that was {left} leaves no job")
 
 
 def main() -> None:

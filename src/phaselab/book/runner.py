@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -92,10 +92,18 @@ def begin() -> Lab:
     )
 
 
-def _read(source: Path, given: Mapping[str, Any], results_digest: str) -> tuple[Any, dict[str, Any]]:
-    """A notebook, and what its executed copy is made from; a PhaselabError for what is none, or wrong parameters."""
-    import jupytext
+def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest: str = "") -> bool:
+    """Run a notebook with parameters, checked before anything runs; whether it had to be run.
 
+    A cell that fails raises papermill's PapermillExecutionError and leaves the copy up to there as ``*.failed.ipynb``.
+    With the digest of the results that it reads nothing is run when all is as it was for the copy that is there.
+    """
+    import jupytext
+    import nbformat
+    import papermill
+    from traitlets.config import Config
+
+    source, output = home(source), home(output)
     text = read_text(source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
@@ -103,21 +111,7 @@ def _read(source: Path, given: Mapping[str, Any], results_digest: str) -> tuple[
         raise PhaselabError(f"{source}: expected a notebook, .md or .ipynb, found none: {told(error)}") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([text, values, results_digest, results.digest_code(".")])
-    return notebook, {"key": key, "source": source.name, "parameters": values}
-
-
-def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest: str = "") -> bool:
-    """Run a notebook with parameters, checked before anything runs; whether it had to be run.
-
-    A cell that fails raises papermill's PapermillExecutionError and leaves the copy up to there as ``*.failed.ipynb``.
-    With the digest of the results that it reads nothing is run when all is as it was for the copy that is there.
-    """
-    import nbformat
-    import papermill
-    from traitlets.config import Config
-
-    source, output = home(source), home(output)
-    notebook, made = _read(source, given, results_digest)
+    made = {"key": key, "source": source.name, "parameters": values}
     if results_digest and results.seal(output, None).get("made") == made:
         return False
 
@@ -136,7 +130,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         config = Config({"KernelManager": connection})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
         try:
-            papermill.execute_notebook(raw, done, parameters=made["parameters"], **how)
+            papermill.execute_notebook(raw, done, parameters=values, **how)
         except papermill.PapermillExecutionError:
             with results.write_file(output.with_suffix(".failed.ipynb")) as failed:
                 failed.write_bytes(done.read_bytes())
@@ -195,28 +189,18 @@ def results_digest(study: Study, store: Store, *tables: Path) -> str:
     return digest_of([study.model_dump(mode="json"), manifests, *map(results.digest_file, tables)])
 
 
-def _tasks(study: Study, sources: Path, store: Store, given: Mapping[str, str]) -> dict[str, tuple[Any, ...]]:
-    """Page -> the arguments of ``execute``."""
+def execute_pages(
+    study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console, only: Any = ()
+) -> dict[str, str]:
+    """Execute the pages that have changed, all or `only` some, `jobs` at once; name -> why one could not be."""
     digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
-    folder, own = store.study(study.name) / "pages", pages(study, sources, given)
-    return {name: (source, folder / name, parameters, digest) for name, (source, parameters) in own.items()}
-
-
-def stale_pages(*what: Any) -> list[str]:
-    """The pages that ``execute_pages`` would execute, which begins with the same arguments."""
-    tasks = _tasks(*what).items()
-    return [name for name, (source, to, *how) in tasks if results.seal(to, None).get("made") != _read(source, *how)[1]]
-
-
-def execute_pages(*what: Any, jobs: int, console: Console, only: Collection[str] = ()) -> dict[str, str]:
-    """Execute the pages that have changed, `jobs` at once; name -> what is said of those that could not be.
-
-    `what`: study, folder of the sources, store, and parameters; `only`: some of the pages.
-    """
-    study, failed, tasks = what[0], dict[str, str](), _tasks(*what)
-    unknown = ", ".join({*only} - {*tasks})
-    expect(not unknown, "--page", unknown, f"some of {', '.join(tasks)}")
-    waiting = deque(Task(name, _page, tasks[name], "page") for name in only or tasks)
+    folder, failed, known = store.study(study.name) / "pages", dict[str, str](), pages(study, sources, given)
+    expect({*only} <= {*known}, "--page", ", ".join(only), f"some of {', '.join(known)}")
+    waiting = deque(
+        Task(name, _page, (source, folder / name, parameters, digest), "page")
+        for name, (source, parameters) in known.items()
+        if name in (only or known)
+    )
     with Progress(console=console) as bars, Workers(jobs, study.seconds) as pool:
         for task, executed, why, _ in bars.track(pool.run(waiting), total=len(waiting), description="pages"):
             if why:

@@ -5,7 +5,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,9 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from phaselab.errors import PhaselabError, expect, told
-from phaselab.files import home
-from phaselab.results import amount
-from phaselab.study import Strict, StudyError, embedded
+from phaselab.study import Strict, embedded
 
 # Without emoji, or :a: in what is printed, as in a path, would become one. What is asked for goes to `out`.
 console, out = Console(stderr=True, emoji=False), Console(emoji=False)
@@ -61,30 +59,6 @@ ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of result
 DataOption = Annotated[Path | None, typer.Option("--data", envvar="PHASELAB_DATA", help="Folder of downloaded data.")]
 _JOBS = "Workers; by default all cores, or one where a model is on a hub."
 JobsOption = Annotated[int | None, typer.Option("--jobs", "-j", min=1, help=_JOBS)]
-_DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
-DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
-_KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-KeepOption = Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)]
-RootOption = Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")]
-
-
-def checkout(root: Path) -> Path:
-    """The folder that ``--root`` names; a StudyError where it has no book."""
-    root = home(root).resolve()
-    expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-    return root
-
-
-def of_pages(study: str, results: Path, data: Path | None, device: str) -> dict[str, str]:
-    """The parameters that pages are given: all as they were typed, for an executed copy has them in it."""
-    return {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-
-
-def planned(name: str, of: Any) -> str:
-    """A number of a plan in words; NaN is what is not known."""
-    if of != of or isinstance(of, str):
-        return "?" if of != of else of
-    return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
 
 
 def facts(title: str, rows: Mapping[str, object]) -> Table:

@@ -3,26 +3,34 @@
 import json
 import os
 import platform
+import shlex
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
-from phaselab.cli import common
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
-from phaselab.results import Store, write_json
-from phaselab.study import PUBLISHED, Study, load_study
+from phaselab.results import Store, amount, write_json
+from phaselab.study import PUBLISHED, Study, StudyError, load_study
 
+_DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
+DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
+RootOption = Annotated[Path, typer.Option(help="Checkout that holds _toc.yml and notebooks/.")]
 PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies.")]
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
+_KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
+KeepOption = Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)]
+UntilWhat = Literal["units", "curves", "phases", "notebooks", "book"]
+_MORE = "Options of Snakemake, after --: -- --default-resources slurm_partition=gpu"
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -35,6 +43,22 @@ def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bo
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     return not outcome.failures
+
+
+def _show(planned: Mapping[str, Any]) -> None:
+    """Print the table of a plan and its sums."""
+    from phaselab.sweep.plan import COUNTS, SUMS
+
+    def said(name: str, of: Any) -> str:
+        """NaN is what is not known."""
+        if of != of or isinstance(of, str):
+            return "?" if of != of else of
+        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
+
+    shown = planned["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
+    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
+    for name, of in planned["sums"].items():
+        typer.echo(f"  {name}: {said(name, of)}")
 
 
 @app.command()
@@ -80,11 +104,11 @@ def run(
     study: StudyArgument,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help=_CHOICE)] = None,
-    keep_downloads: common.KeepOption = "yes",
+    keep_downloads: KeepOption = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
-    device: common.DeviceOption = "cpu",
+    device: DeviceOption = "cpu",
     keep_features: Annotated[bool, typer.Option("--keep-features", help="Also write hidden states (Zarr).")] = False,
     fresh: Annotated[list[str] | None, typer.Option("--fresh", metavar="STAGE", help=_FRESH)] = None,
 ) -> None:
@@ -95,6 +119,50 @@ def run(
     what |= {"keep_downloads": keep_downloads == "yes", "keep_features": keep_features}
     anew = STAGES if "all" in (fresh or ()) else fresh or ()
     if not _sweep(load_study(study), results, data, fresh=frozenset(anew), **what):
+        raise typer.Exit(1)
+
+
+@app.command()
+def sweep(
+    study: StudyArgument,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help=_MORE)] = None,
+    profile: Annotated[str, typer.Option(help="local, slurm, or a folder with a profile of Snakemake's.")] = "local",
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at once; else one a core.")] = None,
+    until: Annotated[UntilWhat, typer.Option(help="The last thing to be made.")] = "book",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how.")] = False,
+    keep_downloads: KeepOption = "yes",
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+    device: DeviceOption = "cpu",
+    root: RootOption = Path("."),
+) -> None:
+    """Make what is missing of a study as jobs of Snakemake, on this machine or on a cluster, up to the book.
+
+    What there is to do is said first. Results are those of ``run`` and ``book``; interrupted, it cancels its jobs.
+    """
+    from phaselab.book import runner
+    from phaselab.stages import Workbench, check
+    from phaselab.sweep import cluster, pool
+    from phaselab.sweep.plan import plan
+
+    loaded, pages = load_study(study), until in ("notebooks", "book")
+    config: dict[str, Any] = {"gpu": int(device != "cpu"), "jobs": jobs or pool.cores(), "until": until}
+    config["pages"] = [*runner.pages(loaded, root / "notebooks", {})] if pages else []
+    # As it was typed, where it was typed: an executed page has it in it.
+    words = {"of": [study, "--results", str(results), *(["--data", str(data)] if data else [])]}
+    words |= {"phaselab": [sys.executable, "-m", "phaselab"], "keep": ["--keep-downloads", keep_downloads]}
+    words |= {"device": ["--device", device], "root": ["--root", str(root)], "folder": [str(Path.cwd())]}
+    config |= {name: shlex.join(parts) for name, parts in words.items()}
+    with pool.View(console) as view:
+        bench = Workbench(loaded, Store(results), data, view.say)
+        check(bench, loaded.models)
+        _show(planned := plan(bench, study))
+        config["models"] = cluster.survey(bench, planned["rows"], device)
+        options = [*(more or ()), *["--dry-run"] * dry_run]
+        failed = cluster.run(config, bench.store.study(loaded.name).absolute() / ".sweep", profile, options, view)
+    for name, why in failed.items():
+        console.print(f"[red]failed[/] {name}: {escape(why)}", highlight=False, soft_wrap=True)
+    if failed:
         raise typer.Exit(1)
 
 
@@ -127,13 +195,10 @@ def plan(
 ) -> None:
     """Say what a study fetches, keeps and takes, stage by stage, and what to type; it asks and starts nothing."""
     from phaselab.stages import Workbench
-    from phaselab.sweep.plan import COUNTS, SUMS, plan
+    from phaselab.sweep.plan import plan
 
     found = plan(Workbench(load_study(study), Store(results), data), study)
-    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [common.planned(column.name, of) for of in column])
-    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
-    for name, of in found["sums"].items():
-        typer.echo(f"  {name}: {common.planned(name, of)}")
+    _show(found)
     for heading in ("rates", "next"):
         typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
     if json_file:
@@ -190,8 +255,8 @@ def book(
     data: DataOption = None,
     jobs: JobsOption = None,
     student: Annotated[bool, typer.Option("--student", help="Leave the solutions of exercises out.")] = False,
-    root: common.RootOption = Path("."),
-    device: common.DeviceOption = "cpu",
+    root: RootOption = Path("."),
+    device: DeviceOption = "cpu",
     page: Annotated[list[str] | None, typer.Option(help="Only execute this page, NAME.ipynb; repeatable.")] = None,
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book.
@@ -202,11 +267,12 @@ def book(
     from phaselab.checkpoints.manifest import without_absent
     from phaselab.sweep.pool import cores
 
-    root, given = common.checkout(root), common.of_pages(study, results, data, device)
+    root = home(root).resolve()
+    expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
     loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
     whole = bool(page) or _sweep(loaded, results, data, jobs=jobs, device=device)
-    how: Any = {"jobs": jobs or cores(), "console": console, "only": page or ()}
-    failed = runner.execute_pages(loaded, root / "notebooks", store, given, **how)
+    given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
+    failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console, page or ())
     if page:
         raise typer.Exit(int(bool(failed)))
     runner.place_pages(loaded, store, root, failed)

@@ -303,12 +303,11 @@ class Workbench:
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
     def expected(self, model: Model) -> list[Checkpoint]:
-        """Those of a model, also of one that is yet to be trained."""
-        if self.there(model) or not (train := model.train):
+        """These, also of a model that is not trained yet."""
+        if not (train := model.train) or self.there(model):
             return self.checkpoints(model)
-        names = place(model.name, train, self.store, self.source(model)).revisions
-        each = train.batch * train.context
-        return choose([Checkpoint(name, n, n * each, None) for n, name in names.items()], model.checkpoints)
+        steps, each = place(model.name, train, self.store, self.source(model)).revisions, train.batch * train.context
+        return choose([Checkpoint(name, n, n * each, None) for n, name in steps.items()], model.checkpoints)
 
     def asked(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
         """The stages that the study asks for, of a checkpoint of `model`, or of the whole model for None."""
