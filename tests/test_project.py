@@ -65,7 +65,7 @@ def test_environment_has_what_users_need_with_the_pins_of_the_constraints() -> N
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("anchor", "book", "dev", "hub", "slides", "tasks").items():
+    for name, line in requirements("anchor", "book", "cluster", "dev", "hub", "slides", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 
