@@ -143,15 +143,15 @@ def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
     monkeypatch.chdir(tmp_path)
     log = tmp_path / ".sweep" / "logs" / "units" / "one" / "1.log"
     log.parent.mkdir(parents=True)
-    log.write_text("many\nwords\nfailed one step0: no memory\n")
+    log.write_text("many\nfailed one step0: no memory\nwords\nthat do not matter\n")
     left = tmp_path / ".sweep" / "done" / "units" / "one" / "0"
     left.parent.mkdir(parents=True)
     left.touch()
     failed, told = run(tmp_path, ("--default-resources", "slurm_account=me"))
     (name,) = failed
-    assert name == "logs/units/one/1"
+    assert name == "units/one/1"
     assert "SLURM status is: 'TIMEOUT'" in failed[name]
-    assert f"failed one step0: no memory  ({log})" in failed[name]
+    assert failed[name].endswith(f" failed one step0: no memory ({log})")
     assert "jobs: units         2" in told
     assert "jobs: 1 of 2" in told
     assert not left.exists(), "what an earlier sweep has done says nothing of this one"
@@ -208,7 +208,7 @@ def test_the_command_says_what_there_is_to_do_before_it_begins(tmp_path: Path, m
     result = sweep(tmp_path, "--dry-run", "--until", "phases", "--data", "my data", "--", "--config", "group=2")
     assert result.exit_code == 1
     assert result.output.index("bytes to fetch") < result.output.index("jobs: units         2")
-    assert "failed logs/units/one/1: SLURM-job '3' failed" in result.output
+    assert "failed units/one/1: SLURM-job '3' failed" in result.output
     assert (tmp_path / "called").read_text().endswith(" --config group=2 --dry-run\n")
     config = json.loads((tmp_path / "results" / "tiny" / ".sweep" / "config.json").read_text())
     assert config["of"] == "tiny.yaml --results results --data 'my data'"

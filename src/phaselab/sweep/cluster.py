@@ -96,6 +96,7 @@ def run(config: Row, folder: Path, profile: str, more: Sequence[str], view: View
                 raise
     text, failed = told.read_text(encoding="utf-8"), dict[str, str]()
     for message, name in FAILED.findall(text.partition("Exiting because")[2]):  # those without another attempt
-        end = path.read_text(errors="replace").split("\n")[-3:] if (path := folder / name).is_file() else []
-        failed[name.removesuffix(".log")] = " ".join([message.removeprefix("None"), *end, f"({path})"]).strip()
+        lines = path.read_text(errors="replace").split("\n") if (path := folder / name).is_file() else []
+        end = [line for line in lines if line.startswith(("failed", "phaselab:"))] or lines[-3:]
+        failed[path.with_suffix("").relative_to(folder / "logs").as_posix()] = " ".join([message, *end, f"({path})"])
     return failed or ({"Snakemake": f"{' '.join(text.split()[-40:])} ({told})"} if process.returncode else {})
