@@ -3,9 +3,7 @@
 import json
 import os
 import platform
-import shlex
 import sys
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,8 +26,6 @@ PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-KeepOption = Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)]
-UntilWhat = Literal["units", "curves", "phases", "notebooks", "book"]
 _MORE = "Options of Snakemake, after --: -- --default-resources slurm_partition=gpu"
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
@@ -45,7 +41,7 @@ def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bo
     return not outcome.failures
 
 
-def _show(planned: Mapping[str, Any]) -> None:
+def _show(planned: dict[str, Any]) -> None:
     """Print the table of a plan and its sums."""
     from phaselab.sweep.plan import COUNTS, SUMS
 
@@ -104,7 +100,7 @@ def run(
     study: StudyArgument,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Only this model; may be repeated.")] = None,
     checkpoints: Annotated[str | None, typer.Option(help=_CHOICE)] = None,
-    keep_downloads: KeepOption = "yes",
+    keep_downloads: Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)] = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     jobs: JobsOption = None,
@@ -128,9 +124,9 @@ def sweep(
     more: Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help=_MORE)] = None,
     profile: Annotated[str, typer.Option(help="local, slurm, or a folder with a profile of Snakemake's.")] = "local",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at once; else one a core.")] = None,
-    until: Annotated[UntilWhat, typer.Option(help="The last thing to be made.")] = "book",
+    until: Annotated[Literal["units", "curves", "phases", "notebooks", "book"], typer.Option()] = "book",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how.")] = False,
-    keep_downloads: KeepOption = "yes",
+    keep_downloads: Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)] = "yes",
     results: ResultsOption = Path("results"),
     data: DataOption = None,
     device: DeviceOption = "cpu",
@@ -145,25 +141,20 @@ def sweep(
     from phaselab.sweep import cluster, pool
     from phaselab.sweep.plan import plan
 
-    loaded, pages = load_study(study), until in ("notebooks", "book")
-    config: dict[str, Any] = {"gpu": int(device != "cpu"), "jobs": jobs or pool.cores(), "until": until}
-    config["pages"] = [*runner.pages(loaded, root / "notebooks", {})] if pages else []
+    loaded, told = (
+        load_study(study),
+        {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)},
+    )
     # As it was typed, where it was typed: an executed page has it in it.
-    words = {"of": [study, "--results", str(results), *(["--data", str(data)] if data else [])]}
-    words |= {"phaselab": [sys.executable, "-m", "phaselab"], "keep": ["--keep-downloads", keep_downloads]}
-    words |= {"device": ["--device", device], "root": ["--root", str(root)], "folder": [str(Path.cwd())]}
-    config |= {name: shlex.join(parts) for name, parts in words.items()}
+    config = told | {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
+    pages = runner.pages(loaded, root / "notebooks", {}) if until in ("notebooks", "book") else ()
     with pool.View(console) as view:
         bench = Workbench(loaded, Store(results), data, view.say)
         check(bench, loaded.models)
         _show(planned := plan(bench, study))
-        config["models"] = cluster.survey(bench, planned["rows"], device)
-        options = [*(more or ()), *["--dry-run"] * dry_run]
-        failed = cluster.run(config, bench.store.study(loaded.name).absolute() / ".sweep", profile, options, view)
-    for name, why in failed.items():
-        console.print(f"[red]failed[/] {name}: {escape(why)}", highlight=False, soft_wrap=True)
-    if failed:
-        raise typer.Exit(1)
+        models = cluster.survey(bench, planned["rows"], device)
+        config |= {"models": models, "pages": [*pages], "until": until, "jobs": jobs or pool.cores()}
+        cluster.run(bench, config, profile, [*(more or ()), *["--dry-run"] * dry_run], view)
 
 
 @app.command()
