@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -94,6 +95,16 @@ def stale(root: Path) -> int:
     if not bench.there(MODEL):
         return 99  # not known: it is trained first
     return sum(len(bench.stale(MODEL, at)) for at in (*bench.checkpoints(MODEL), None))
+
+
+def may_mount() -> bool:
+    """Whether a disk of a given size can be had here, as root can on most machines; said where not."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = not subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True).returncode
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+    print("" if mounted else "no disk can be mounted here: full disks are left out", end="" if mounted else "\n")
+    return mounted
 
 
 class Faults:
@@ -198,6 +209,43 @@ class Faults:
         assert sum(made) == ALL, f"{runs} runs at once made {made}"
         self.mended(root, f"{runs} runs at once")
 
+    def clock_set_back(self) -> None:
+        """All that lies there is of the future: whole results, and what a killed run has left."""
+        later = time.time() + 10 * 24 * 3600
+        for root, killed in ((self.fresh(), False), (self.fresh(empty=True), True)):
+            if killed:
+                pid = child(lambda root=root: make(root))
+                time.sleep(self.random.uniform(0.3, 0.9) * self.seconds)
+                os.kill(pid, signal.SIGKILL)
+                outcome(pid)
+            for path in root.rglob("*"):
+                os.utime(path, (later, later), follow_symlinks=False)
+            assert killed or outcome(child(lambda root=root: stale(root))) == 0, "results of the future are made again"
+            self.mended(root, "the clock set back")
+
+    def full_disk(self, count: int) -> None:
+        """A disk that is full at some moment of a run from nothing; then it is given more room."""
+        needed = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
+
+        def refused(root: Path) -> int:
+            try:
+                make(root)
+            except ValueError as error:
+                return 1 if str(root) in str(error) and "free" in str(error) else 2
+            return 3
+
+        (disk := self.folder / "disk").mkdir(exist_ok=True)
+        for _ in range(count):
+            size = int(self.random.uniform(0.1, 0.9) * needed)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+            try:
+                code = outcome(child(lambda: refused(disk / "results")))
+                assert code == 1, f"a disk of {size} of {needed} bytes: {code}, expected 1: the error names the path"
+                subprocess.run(["mount", "-o", f"remount,size={4 * needed}", disk], check=True)
+                self.mended(disk / "results", f"a disk of {size} bytes")
+            finally:
+                subprocess.run(["umount", disk], check=True)
+
     def read_only(self) -> None:
         """Results that are current are read where nothing can be written, and what is missing is refused."""
         root = self.fresh()
@@ -239,6 +287,8 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[str]:
     parts: dict[str, Callable[[], None]] = {
         "two runs at once": lambda: faults.several(2),
         "three runs at once": lambda: faults.several(3),
+        "the clock set back": faults.clock_set_back,
+        f"{count} full disks": lambda: faults.full_disk(count if may_mount() else 0),
         "read-only": faults.read_only,
         f"{count} kills at moments": lambda: faults.kill_at_moments(count),
         f"{count} kills at events": lambda: faults.kill_at_events(count),

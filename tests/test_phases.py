@@ -27,7 +27,7 @@ from phaselab.phases import (
     sensitivity,
     triple_phase_test,
 )
-from phaselab.phases.fit import autocorrelated, grid_of, search
+from phaselab.phases.fit import Pieces, autocorrelated, grid_of, refine, remembered, search
 from phaselab.phases.three_phases import fall_p, falls_after_rise
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
@@ -778,3 +778,17 @@ def test_pythia_small_models_fall_late_and_the_large_one_does_not(pythia: pd.Dat
         assert fall.height_high < 0
     assert not real(pythia, "12b", "lambada_openai").falls
     assert "flat" in real(pythia, "70m", "winogrande").statement
+
+
+def test_noise_of_a_single_curve_is_not_estimated_too_small_or_too_short() -> None:
+    """A fit takes variance and memory out of residuals: n - p and plain autocorrelations would miss a third."""
+    x, rng = np.linspace(0.0, 1.0, 40), np.random.default_rng(5)
+    noise = autocorrelated(rng, (300, 40), 0.6)
+    curves = np.interp(x, [0.0, 0.3, 0.6, 1.0], [0.0, 0.0, 8.0, 8.0]) + noise
+    fits = refine(x, curves, np.tile([0.3, 0.6], (300, 1)))
+    plain = fits.rss.mean() / (40 - 6)
+    alone = [Pieces(*(part[i : i + 1] for part in fits)) for i in range(300)]
+    told = np.array([remembered(x, fit, 40 - 6) for fit in alone])
+    assert plain < 0.75
+    assert 1.0 <= np.median(told[:, 0]) <= 1.4  # one standard error more memory asks for more variance
+    assert np.median(told[:, 1]) == pytest.approx(0.6 + 1 / np.sqrt(40), abs=0.1)

@@ -5,7 +5,7 @@ Eleven things, each small:
 - maths becomes MathML while the book is built, so no page loads MathJax;
 - only pages with a plotly figure load plotly.js, and of it the part that holds lines and meshes (``book/assets``);
 - in the pages of the models ``@model`` stands for the page's name: one notebook, labels that differ;
-- pages are made light: pictures of 256 colours, and icons from a font instead of a script;
+- pages are made light: pictures as WebP of 128 colours, icons from a font, the search's index where one searches;
 - what a figure says of itself in numbers (``figures.drawing.Drawn``) follows the form in its alternative text;
 - starter notebooks become pages, whose sources are whole notebooks that carry their self-check with them;
 - the lists of public data sets and training runs are made from what the package knows;
@@ -199,20 +199,39 @@ def map_the_site(app: Sphinx, error: Exception | None) -> None:
 
 
 ICONS = re.compile(r"<(?:script|link)[^>]*/fontawesome\.js[^>]*>(?:</script>)?")
+#: What the theme loads on every page for a search while typing, which is off: the page of the search has its own.
+SEARCH = re.compile(r'<script src="[^"]*/?(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
+FIGURE = re.compile(r'<img([^>]*)src="([^"]*_images/)([^"/]+)\.png"')
 
 
 def lighten(app: Sphinx, error: Exception | None) -> None:
-    """Make pages light: pictures of 256 colours, and icons from the theme's font instead of 1.5 MB of JavaScript."""
+    """Make pages light: icons without 1.5 MB of JavaScript, the search's index on its own page alone, WebP.
+
+    Pictures have 128 colours, and their sizes stand in the page, so that nothing moves when they come.
+    """
     if error or app.builder.format != "html":
         return
-    for path in (Path(app.outdir) / "_images").glob("*.png"):
+    folder = Path(app.outdir) / "_images"
+    for path in folder.glob("*.png"):
         with Image.open(path) as picture:
-            if picture.mode != "P":
-                picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+            picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).convert("RGB").save(
+                path.with_suffix(".webp"), lossless=True, method=2
+            )
+        path.unlink()
+    sizes = {path.stem: Image.open(path).size for path in folder.glob("*.webp")}
+
+    def sized(found: re.Match[str]) -> str:
+        before, place, name = found.groups()
+        width, height = sizes[name]
+        return f'<img{before}src="{place}{name}.webp" width="{width}" height="{height}"'
+
     for path in Path(app.outdir).rglob("*.html"):
         text = path.read_text(encoding="utf-8")
-        if ICONS.search(text):
-            path.write_text(ICONS.sub("", text), encoding="utf-8")
+        light = FIGURE.sub(sized, ICONS.sub("", text))
+        light = re.sub(r'(href="[^"]*_images/[^"/]+)\.png"', r'\1.webp"', light)
+        light = light if path.name == "search.html" else SEARCH.sub("", light)
+        if light != text:
+            path.write_text(light, encoding="utf-8")
 
 
 def of_thebe(script: Any) -> bool:
@@ -227,7 +246,6 @@ def mend(body: str) -> str:
     - docutils marks the bibliography as a list of entries that are not list items;
     - scrolling boxes of notebook output can be reached with the keyboard only if they can have the focus;
     - an embedded view (``iframe``) must have a title;
-    - pictures are loaded when they come into sight;
     - Thebe's settings, which Jupyter Book writes at the end of each page, go with its scripts.
     """
     body = re.sub(
@@ -238,7 +256,6 @@ def mend(body: str) -> str:
     )
     body = re.sub(r'(<div role="list" class="citation-list)', r'<div class="citation-list', body)
     body = re.sub(r'(<div class="citation" id="[^"]*") role="doc-biblioentry"', r"\1", body)
-    body = re.sub(r"<img(?![^>]*\bloading=)", '<img loading="lazy"', body)
     return re.sub(r"<iframe(?![^>]*\btitle=)", '<iframe title="Interactive view"', body)
 
 

@@ -78,12 +78,13 @@ def each_row(frame: pd.DataFrame) -> Any:
 
 def select(curves: pd.DataFrame, **wanted: Any) -> pd.DataFrame:
     """The rows whose columns have the `wanted` values; NothingToDraw, with what there is, if none."""
+    kept = np.ones(len(curves), dtype=bool)
     for column, value in wanted.items():
-        there = ", ".join(map(str, sorted(curves[column].unique()))) or "no rows"
-        curves = curves[curves[column] == value]
-        if curves.empty:
+        before, kept = kept, kept & (curves[column] == value).to_numpy(dtype=bool)
+        if not kept.any():
+            there = ", ".join(map(str, sorted(curves[column][before].unique()))) or "no rows"
             raise NothingToDraw(f"curves: {column}: found {there}; expected {value!r}")
-    return curves
+    return curves[kept]
 
 
 def of_tasks(curves: pd.DataFrame, tasks: Names) -> pd.DataFrame:
@@ -206,15 +207,16 @@ def brain_by_subject(
     """The brain score of one model in each subject; by `brain_layer`, and `brain_measure` unless `measure` is given."""
     measure = measure or brain_measure(curves)
     chosen = brain_layer(curves, layer, roi, measure)
-    rows = select(curves, perspective="brain", measure=measure, roi=roi)
-    return _curve(rows if chosen < 0 else rows[rows["layer"] == chosen], "subject", measure, chosen)
+    one = {"layer": chosen} if chosen >= 0 else {}
+    rows = select(curves, perspective="brain", measure=measure, roi=roi, **one)
+    return _curve(rows, "subject", measure, chosen)
 
 
 def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Names = None) -> Curve:
     """A measure of the behaviour of one model in each of `tasks` that has it, as notes say; None: of all tasks."""
     every = select(curves, perspective="behaviour")
     rows = select(every, measure=measure)
-    there, known = sorted(rows["task"].unique()), set(every["task"])
+    there, known = sorted(rows["task"].unique()), set(every["task"].unique())
     if absent := sorted(set(tasks or ()) - known):
         raise PhaselabError(f"tasks: found no {measure} of {', '.join(absent)}, expected some of {', '.join(there)}")
     curve = _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
@@ -296,7 +298,7 @@ def control_table(
     parts["true latents"] = known[known["model"] == "control: true latents"]
     parts[f"trained model, layer {layer}"] = rows[rows["tokens"] == rows["tokens"].max()]
     parts[f"untrained model, layer {layer}"] = rows[rows["tokens"] == 0]
-    for name in sorted(set(known["model"]) - {"control: true latents"}):
+    for name in sorted(set(known["model"].unique()) - {"control: true latents"}):
         own = known[known["model"] == name]
         parts[name.removeprefix("control: ")] = own[own["layer"] == layer] if own["layer"].nunique() > 1 else own
     means = {c: part.groupby("subject", as_index=False)["value"].mean() for c, part in parts.items() if len(part)}
@@ -339,7 +341,7 @@ def comparison(curves: pd.DataFrame, models: pd.DataFrame, tasks: Tasks) -> pd.D
         entry = {"model": row.label, "tokens": amount(own["tokens"].max()), "layer": brain_layer(own)}
         entry |= zip(("brain, first", "brain, last"), brain_curve(own)["value"].iloc[[0, -1]].round(3), strict=True)
         for measure in ("instruction_following", "accuracy", "probes"):
-            if measure in set(own["measure"]) or (measure == "probes" and len(_above_shuffled(own))):
+            if (own["measure"] == measure).any() or (measure == "probes" and len(_above_shuffled(own))):
                 name = "probes above shuffled" if measure == "probes" else measure.replace("_", " ")
                 entry[name] = round(float(model_curve(own, measure)["value"].iloc[-1]), 3)
         out.append(entry)

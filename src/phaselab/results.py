@@ -151,8 +151,9 @@ def beside(path: Path) -> Iterator[Path]:
         yield aside
     except Exception as error:
         free = shutil.disk_usage(path.parent).free
-        # Of several libraries the error does not tell why.
-        if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and free >= 2**16:
+        # Of several libraries the error has no number, or does not tell why.
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+        if not full and free >= 2**16:
             raise
         size = sum(file.stat().st_size for file in _files(aside).values()) if aside.exists() else 0
         right = f"more than {amount(size, 'kMGT')}B, which were written when it was full: free some, or write elsewhere"

@@ -73,10 +73,11 @@ CUT = """() => [
     .map(b => `no cue: ${b.innerText.slice(0, 60)}`),
 ]"""
 
-# Pictures further down are loaded when a reader comes near: here all of them, to see whether they are there.
+# Pictures, and whether their place is kept for them before they come.
 PICTURES = """async () => {
-  await Promise.all([...document.images].map(i => { i.loading = "eager"; return i.decode().catch(() => null) }));
-  return [...document.images].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth}));
+  await Promise.all([...document.images].map(i => i.decode().catch(() => null)));
+  const kept = i => /[.]svg/.test(i.src) || i.hasAttribute("height");
+  return [...document.images].map(i => ({src: i.src, alt: i.alt, width: i.naturalWidth, kept: kept(i)}));
 }"""
 
 #: Bytes that a page may load: with an interactive figure, and without.
@@ -97,7 +98,6 @@ class Visit:
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
-    opening: list[str] = field(default_factory=list)  # those made before a reader scrolls
     links: list[str] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -155,7 +155,6 @@ def survey(chromium: Any) -> dict[str, Visit]:
         page.wait_for_timeout(150)  # plotly draws its figures again
         visit.overflow = page.evaluate(OVERFLOW)
         visit.cut = page.evaluate(CUT)
-        visit.opening = [*visit.requests]
         visit.images = page.evaluate(PICTURES)
     context.close()
     return seen
@@ -189,8 +188,8 @@ def outside(requests: list[str]) -> list[str]:
 
 
 def too_heavy(visit: Visit) -> list[str]:
-    """The weight of a page with all that it loads when it is opened, where it is more than pages may have."""
-    files = {Path(unquote(urlsplit(url).path)) for url in visit.opening if urlsplit(url).scheme == "file"}
+    """The weight of a page with all that it loads, where it is more than pages may have."""
+    files = {Path(unquote(urlsplit(url).path)) for url in visit.requests if urlsplit(url).scheme == "file"}
     weight = sum(path.stat().st_size for path in files if path.is_file())
     most = HEAVY if any("plotly" in path.name for path in files) else LIGHT
     return [f"{weight / 1e6:.1f} MB, expected {most / 1e6:g} at most"] * (weight > most)
@@ -214,8 +213,10 @@ def broken_links(visit: Visit, seen: dict[str, Visit]) -> list[str]:
 
 
 def bad_images(visit: Visit) -> list[str]:
-    """Images that did not load, or whose alternative text is missing or a file's digest."""
-    return [f"not loaded: {image['src']}" for image in visit.images if not image["width"]] + [
+    """Images that did not load, for which no place is kept, or whose alternative text is missing or a file's digest."""
+    absent = [f"not loaded: {image['src']}" for image in visit.images if not image["width"]]
+    absent += [f"without width and height: {image['src']}" for image in visit.images if not image["kept"]]
+    return absent + [
         f"alternative text {image['alt']!r}: {image['src']}"
         for image in visit.images
         if not image["alt"].strip() or re.search(r"[0-9a-f]{16}", image["alt"])

@@ -39,6 +39,8 @@ RHOS, NULLS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), 1000
 #: The autocorrelation of a single curve's noise is estimated too low, by an unknown amount when checkpoints are few:
 #: an estimate is read as this quantile of its distribution under the true one, as far as replicates do not tell more.
 CAUTION = 0.02
+#: Most autocorrelation over neighbours that the noise of a single curve is taken to have: beyond it drift is trend.
+MEMORY = 0.95
 #: Replicates from which on they tell more, and the confidence with which they are said to share noise.
 MANY, SURE = 3, 0.95
 
@@ -235,8 +237,34 @@ def autocorrelated(rng: np.random.Generator, shape: tuple[int, int], rho: float)
     return noise
 
 
+def remembered(x: Array, fit: Pieces, degrees: float) -> tuple[float, float]:
+    """Variance and autocorrelation over neighbours of one fitted curve's noise, from the moments of its residuals.
+
+    A fit takes the more out of both the longer the noise remembers. With M what it leaves of a curve and R the
+    correlations of first-order noise, E[r'r] is the variance times tr(M R), and the residuals' products with their
+    neighbours follow likewise. `degrees` : what the residuals have left, below tr(M): change points were searched for.
+    """
+    n, kept = x.size, np.linalg.qr(design(x, fit.knots)[0].T)[0]
+    left, apart = np.eye(n) - kept @ kept.T, np.abs(np.subtract.outer(np.arange(n), np.arange(n)))
+    rhos = np.linspace(0.0, MEMORY, 20)
+    seen = left @ (rhos[:, None, None] ** apart) @ left
+    total = np.maximum(np.trace(seen, axis1=1, axis2=2), 1.0)  # 0 where a fit runs through all values
+    ratio = np.maximum.accumulate(np.trace(seen, offset=1, axis1=1, axis2=2) / total)
+    residuals = fit.residuals[0]
+    # One standard error more, since too little of it makes intervals too narrow.
+    rho = np.interp(residuals[1:] @ residuals[:-1] / max(fit.rss[0], 1e-300), ratio, rhos) + 1 / np.sqrt(n)
+    searched = max(n - kept.shape[1], 1.0) / degrees
+    return float(fit.rss[0] * searched / np.interp(rho, rhos, total)), float(min(rho, MEMORY))
+
+
 def bootstrap_noise(
-    residuals: Array, degrees: float, stderr: Array | None, replicates: Array | None, draws: int, seed: Sequence[int]
+    x: Array,
+    fit: Pieces,
+    degrees: float,
+    stderr: Array | None,
+    replicates: Array | None,
+    draws: int,
+    seed: Sequence[int],
 ) -> Array:
     """Bootstrap noise of a curve, (draws, n), Student's t rather than normal: the spread itself is an estimate.
 
@@ -244,24 +272,22 @@ def bootstrap_noise(
     scatters about the fit beyond them (noise that all share) is added. Without, the residuals' variance,
     or the square of `stderr` where that is larger, with the residuals' autocorrelation over neighbours.
     """
-    rng, n, total = np.random.default_rng(seed), residuals.size, float(residuals @ residuals)
+    rng, n = np.random.default_rng(seed), x.size
 
     def student(normal: Array, degrees: float) -> Array:
         return np.asarray(normal * np.sqrt(degrees / rng.chisquare(degrees, size=(draws, 1))))
 
-    white = student(rng.standard_normal((draws, n)), degrees)
     if replicates is None:
-        # A fit of p parameters to n values lowers the autocorrelation of the residuals by about p / n; one standard
-        # error more, since too little of it makes intervals too narrow.
-        rho = float(residuals[1:] @ residuals[:-1]) / max(total, 1e-300) + (n - degrees) / n + 1 / np.sqrt(n)
-        scale = np.sqrt(np.maximum(total / degrees, 0.0 if stderr is None else stderr**2))
-        return student(autocorrelated(rng, (draws, n), float(np.clip(rho, 0.0, 0.9))), degrees) * scale
+        variance, rho = remembered(x, fit, degrees)
+        scale = np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
+        return student(autocorrelated(rng, (draws, n), rho), degrees) * scale
+    white = student(rng.standard_normal((draws, n)), degrees)
     count, apart = len(replicates), replicates - replicates.mean(axis=0)
     own = student(rng.standard_normal((draws, count)), count - 1) @ apart / np.sqrt(count * (count - 1.0))
     # Second differences of the deviations: what in them is not smooth along the checkpoints.
     rough = np.diff(apart, 2, axis=1)
     expected = float((rough**2).sum()) / (6.0 * rough.shape[1] * count * (count - 1.0))
-    return np.asarray(own + white * np.sqrt(max(total / degrees - expected, 0.0)))
+    return np.asarray(own + white * np.sqrt(max(float(fit.rss[0]) / degrees - expected, 0.0)))
 
 
 def residual_noise(grid: Grid, curves: Array) -> tuple[Array, Array]:

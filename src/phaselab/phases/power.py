@@ -24,7 +24,7 @@ def sensitivity(curves: pd.DataFrame, model: Sequence[str], rule: PhaseSpec = RU
     """
     base = triple_phase_test(curves, model, rule, **options)
     own = curves[curves["model"] == (model if isinstance(model, str) else model[0])]
-    brain, measures = own[own["perspective"] == "brain"], {*own["measure"]}
+    brain, measures = own[own["perspective"] == "brain"], {*own["measure"].unique()}
     # Depths that come to one layer are one choice.
     depths = {brain_layer(own, c): c for c in ("mean", "best", 1.0, 1 / 3, rule.layer)} if len(brain) else {}
     choices: dict[str, Sequence[Any]] = {

@@ -291,13 +291,14 @@ def triple_phase_test(
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
     expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
+    known_models = {*curves["model"].unique()}
     for name in models:
-        expect(name in {*curves["model"]}, "model", repr(name), f"one of {', '.join(sorted({*curves['model']}))}")
+        expect(name in known_models, "model", repr(name), f"one of {', '.join(sorted(known_models))}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
     for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
         rows = pooled[pooled["perspective"] == ("behaviour" if field == "accuracy" else "brain")]
-        there, asked = sorted({*rows[column]}), getattr(rule, field)
+        there, asked = sorted(rows[column].unique()), getattr(rule, field)
         known = not there or asked in ("", "accuracy", *there)  # the default may be missing: then it is not decided
         expect(known, field, repr(asked), f"one of {', '.join(there)}")
     options = {"max_changes": rule.max_changes, "n_bootstrap": n_bootstrap, "penalty": rule.penalty}

@@ -307,7 +307,7 @@ def fit_transitions(
     close = [fits[i] for i in np.flatnonzero(criterion <= criterion[chosen] + RIVAL) if i != chosen]
     degrees = max(n - 2 - pieces.DEGREES * cost[chosen], 1.0)
     scaled = None if error is None else error / scale, None if own is None else (own - centre) / scale
-    noise = pieces.bootstrap_noise(best.residuals[0], degrees, *scaled, n_bootstrap, [0, n, chosen])
+    noise = pieces.bootstrap_noise(grid.x, best, degrees, *scaled, n_bootstrap, [0, n, chosen])
     fitted = y - best.residuals[0]
     boot = pieces.fit_exactly(pieces.grid_of(setting[0], chosen), fitted + noise, near=best.knots)
 
