@@ -16,19 +16,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 656,
+    "book": 654,
     "brains": 1385,
     "checkpoints": 847,
-    "cli": 838,
+    "cli": 883,
     "data": 339,
     "encoding": 1754,
     "features": 390,
     "figures": 981,
     "internals": 572,
     "phases": 1307,
-    "stages": 864,
+    "stages": 871,
     "stimuli": 294,
-    "sweep": 613,
+    "sweep": 719,
     "texts": 706,
     "training": 205,
 }

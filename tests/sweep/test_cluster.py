@@ -77,11 +77,12 @@ def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, program: str = FAILS, na
     monkeypatch.setattr(sys, "executable", str(folder / "bin" / "python"))
 
 
-def run(folder: Path, more: tuple[str, ...] = (), profile: str = "local") -> tuple[dict[str, str], str]:
-    """What ``run`` returns, and what was shown."""
-    told = StringIO()
+def run(folder: Path, more: tuple[str, ...] = (), profile: str = "local") -> str:
+    """What is shown of a run in the folder of results `folder`."""
+    told, bench = StringIO(), Workbench(Study.model_validate(TINY), Store(folder))
     with View(Console(file=told, width=500)) as view:
-        return cluster.run({"jobs": 2, "models": {}}, folder / ".sweep", profile, more, view), told.getvalue()
+        cluster.run(bench, {"jobs": 2, "models": {}}, profile, more, view)
+    return told.getvalue()
 
 
 def test_units_are_known_before_a_model_is_trained_and_limits_come_from_the_study(tmp_path: Path) -> None:
@@ -123,17 +124,16 @@ def test_what_is_current_is_no_job_and_what_is_damaged_is_one(tmp_path: Path) ->
     assert table.loc[("one", "brain"), ["asked", "here", "damaged"]].tolist() == [3, 2, 1]
 
 
-def test_without_snakemake_or_slurm_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_snakemake_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(PhaselabError, match=r"no snakemake beside .*expected it: pip install 'phaselab\[cluster\]'"):
         run(tmp_path)
-    fake(tmp_path, monkeypatch)
-    with pytest.raises(
-        PhaselabError, match="--profile slurm: found no sbatch in PATH, expected a machine that submits"
-    ):
-        run(tmp_path, profile="slurm")
-    assert not (tmp_path / ".sweep").exists()
+    assert not (tmp_path / "tiny").exists()
+    fake(tmp_path, monkeypatch, "#!/bin/sh\n")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # of another environment
+    assert str(tmp_path / "bin" / "snakemake") in run(tmp_path)
 
 
 def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
@@ -141,34 +141,39 @@ def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
 ) -> None:
     fake(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
-    log = tmp_path / ".sweep" / "logs" / "units" / "one" / "1.log"
-    log.parent.mkdir(parents=True)
-    log.write_text("many\nfailed one step0: no memory\nwords\nthat do not matter\n")
-    left = tmp_path / ".sweep" / "done" / "units" / "one" / "0"
-    left.parent.mkdir(parents=True)
-    left.touch()
-    failed, told = run(tmp_path, ("--default-resources", "slurm_account=me"))
-    (name,) = failed
-    assert name == "units/one/1"
-    assert "SLURM status is: 'TIMEOUT'" in failed[name]
-    assert failed[name].endswith(f" failed one step0: no memory ({log})")
-    assert "jobs: units         2" in told
-    assert "jobs: 1 of 2" in told
+    own = tmp_path / "tiny" / ".sweep"
+    log, left = own / "logs" / "units" / "one" / "1.log", own / "done" / "units" / "one" / "0"
+    for path in (log, left):
+        path.parent.mkdir(parents=True)
+        path.write_text("many\nfailed one step0: no memory\nwords\nthat do not matter\n")
+    with pytest.raises(PhaselabError) as caught:
+        run(tmp_path, ("--default-resources", "slurm_account=me"), "slurm")
+    assert str(caught.value).split("\n") == [
+        "failed jobs:",
+        f"  {log}: SLURM-job '3' failed, SLURM status is: 'TIMEOUT' failed one step0: no memory",
+        f"  see {own / 'snakemake.log'}",
+    ]
     assert not left.exists(), "what an earlier sweep has done says nothing of this one"
-    assert json.loads((tmp_path / ".sweep" / "config.json").read_text())["jobs"] == 2
+    assert json.loads((own / "config.json").read_text())["jobs"] == 2
     called = (tmp_path / "called").read_text()
     assert called.endswith("--forceall --nolock --drop-metadata --default-resources slurm_account=me\n")
-    assert re.search(r"--profile \S+/workflow/profiles/local --jobs 2 ", called)
+    assert re.search(r"--profile \S+/workflow/profiles/slurm --jobs 2 ", called)
     fake(tmp_path, monkeypatch, "#!/bin/sh\necho 'Error: no such executor'\nexit 2\n")
-    failed, _ = run(tmp_path)
-    assert "Error: no such executor" in failed["Snakemake"]
-    fake(tmp_path, monkeypatch, "#!/bin/sh\n")
-    assert run(tmp_path)[0] == {}
+    with pytest.raises(PhaselabError, match="failed jobs:\n  Error: no such executor"):
+        run(tmp_path)
+    fake(tmp_path, monkeypatch, FAILS.replace("exit 1", "exit 0"))
+    shown = run(tmp_path, profile="~/mine")
+    assert "jobs: units         2" in shown
+    assert "jobs: 1 of 2" in shown
+    assert f"--profile {Path.home() / 'mine'} " in (tmp_path / "called").read_text()
 
 
 def test_two_sweeps_of_one_study_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path, monkeypatch)
-    with claim(tmp_path / ".sweep"), pytest.raises(PhaselabError, match="another sweep of this study under way"):
+    with (
+        claim(tmp_path / "tiny" / ".sweep"),
+        pytest.raises(PhaselabError, match="another sweep of this study under way"),
+    ):
         run(tmp_path)
 
 
@@ -193,7 +198,7 @@ except KeyboardInterrupt:
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     assert Path("cancelled").exists()
-    assert not list(tmp_path.glob(".*.claim"))
+    assert not list((tmp_path / "tiny").glob(".*.claim"))
 
 
 def sweep(folder: Path, *arguments: str) -> Result:
@@ -206,14 +211,18 @@ def test_the_command_says_what_there_is_to_do_before_it_begins(tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     # A folder of data that a shell would part.
     result = sweep(tmp_path, "--dry-run", "--until", "phases", "--data", "my data", "--", "--config", "group=2")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output.index("bytes to fetch") < result.output.index("jobs: units         2")
-    assert "failed units/one/1: SLURM-job '3' failed" in result.output
+    assert "failed jobs:" in result.output
     assert (tmp_path / "called").read_text().endswith(" --config group=2 --dry-run\n")
     config = json.loads((tmp_path / "results" / "tiny" / ".sweep" / "config.json").read_text())
-    assert config["of"] == "tiny.yaml --results results --data 'my data'"
-    assert (config["until"], config["pages"], config["gpu"]) == ("phases", [], 0)
-    assert config["models"]["one"]["make"] == REVISIONS
+    assert [config[name] for name in ("study", "results", "data", "folder")] == [
+        "tiny.yaml",
+        "results",
+        "my data",
+        str(tmp_path),
+    ]
+    assert (config["until"], config["pages"], config["models"]["one"]["make"]) == ("phases", [], REVISIONS)
     assert sweep(tmp_path, "--until", "pages").exit_code == 2
     result = sweep(tmp_path, "--root", str(tmp_path))
     assert "no notebooks" in result.output
@@ -221,17 +230,17 @@ def test_the_command_says_what_there_is_to_do_before_it_begins(tmp_path: Path, m
     sweep(tmp_path, "--root", str(ROOT), "--device", "cuda")
     config = json.loads((tmp_path / "results" / "tiny" / ".sweep" / "config.json").read_text())
     assert {"03_brain_alignment.ipynb", "models/one.ipynb", "models/two.ipynb"} <= {*config["pages"]}
-    assert (config["gpu"], config["device"]) == (1, "--device cuda")
+    assert config["device"] == "cuda"
 
 
 @pytest.mark.skipif(not Path(sys.executable).with_name("snakemake").exists(), reason="needs the extra 'cluster'")
 @pytest.mark.parametrize(("until", "group", "jobs"), [("units", 2, 2 + 4), ("book", 3, 2 + 2 + 2 + 1 + 1 + 2 + 1)])
 def test_the_rules_give_the_jobs(tmp_path: Path, until: str, group: int, jobs: int) -> None:
     """Of training, units, and up to the book also comparisons, curves, phases, two pages and the book."""
-    row = {"train": True, "make": REVISIONS, "compare": until == "book", "minutes": 10, "training": 10, "mem_mb": 2048}
-    config: dict[str, Any] = {"models": {"one": row, "two": row}, "jobs": 2, "gpu": 0, "until": until}
+    row = {"train": True, "make": REVISIONS, "compare": until == "book", "minutes": 10, "mem_mb": 2048}
+    config: dict[str, Any] = {"models": {"one": row, "two": row}, "jobs": 2, "until": until}
     config |= {"pages": ["01_a.ipynb", "models/one.ipynb"] if until == "book" else []}
-    config |= dict.fromkeys(("folder", "phaselab", "of", "keep", "device", "root"), "x")
+    config |= dict.fromkeys(("folder", "python", "study", "results", "data", "keep", "device", "root"), "x")
     (tmp_path / "config.json").write_text(json.dumps(config))
     files = ["--snakefile", cluster.WORKFLOW / "Snakefile", "--configfile", tmp_path / "config.json"]
     how = ["--profile", cluster.WORKFLOW / "profiles" / "local", "--directory", tmp_path, "--dry-run", "--jobs", "2"]

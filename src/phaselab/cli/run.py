@@ -26,7 +26,6 @@ PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
 _KEEP = "no: remove each checkpoint of a hub from the cache when its stages are done."
-_MORE = "Options of Snakemake, after --: -- --default-resources slurm_partition=gpu"
 _FRESH = "Make the results of this stage anew; may be repeated; or 'all'."
 
 
@@ -121,7 +120,7 @@ def run(
 @app.command()
 def sweep(
     study: StudyArgument,
-    more: Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help=_MORE)] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="For Snakemake.")] = None,
     profile: Annotated[str, typer.Option(help="local, slurm, or a folder with a profile of Snakemake's.")] = "local",
     jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at once; else one a core.")] = None,
     until: Annotated[Literal["units", "curves", "phases", "notebooks", "book"], typer.Option()] = "book",
@@ -132,21 +131,16 @@ def sweep(
     device: DeviceOption = "cpu",
     root: RootOption = Path("."),
 ) -> None:
-    """Make what is missing of a study as jobs of Snakemake, on this machine or on a cluster, up to the book.
-
-    What there is to do is said first. Results are those of ``run`` and ``book``; interrupted, it cancels its jobs.
-    """
+    """Make what ``run``, ``phases`` and ``book`` make, as jobs of Snakemake, here or on a cluster; say first what."""
     from phaselab.book import runner
     from phaselab.stages import Workbench, check
     from phaselab.sweep import cluster, pool
     from phaselab.sweep.plan import plan
 
-    loaded, told = (
-        load_study(study),
-        {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)},
-    )
+    loaded = load_study(study)
     # As it was typed, where it was typed: an executed page has it in it.
-    config = told | {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
+    config: dict[str, Any] = {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)}
+    config |= {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
     pages = runner.pages(loaded, root / "notebooks", {}) if until in ("notebooks", "book") else ()
     with pool.View(console) as view:
         bench = Workbench(loaded, Store(results), data, view.say)

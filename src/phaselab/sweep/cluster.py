@@ -30,8 +30,7 @@ WORKFLOW = Path(__file__).parents[1] / "workflow"
 def survey(bench: Workbench, rows: pd.DataFrame, device: str) -> dict[str, Row]:
     """Model -> its revisions to ``make``, what else is to be made, and minutes and MiB of a job of one.
 
-    Minutes of a stage are the study's, else four times what `rows` of a plan expect of it or of a longer one, and ten
-    at least; an hour where nothing is known.
+    Minutes of a stage: the study's, else four times those of the longest in `rows` of a plan, ten at least; or 60.
     """
     study, found, hours = bench.study, dict[str, Row](), f"{'cpu' if device == 'cpu' else 'cuda'} hours"
     for model in study.models:
@@ -57,7 +56,7 @@ def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: 
     folder = bench.store.study(bench.study.name).absolute() / ".sweep"
     own, packaged = Path(sys.executable).with_name("snakemake"), WORKFLOW / "profiles" / profile
     program = str(own) if own.is_file() else shutil.which("snakemake")
-    right = "it: pip install 'phaselab[cluster]', or snakemake and its plugin for SLURM in another environment"
+    right = "it: pip install 'phaselab[cluster]', or Snakemake with its plugin for SLURM in another environment"
     expect(program, "phaselab sweep", f"no snakemake beside {sys.executable}, and none in PATH", right)
     options: Row = {"snakefile": WORKFLOW / "Snakefile", "configfile": folder / "config.json", "directory": folder}
     options |= {"profile": packaged if packaged.is_dir() else home(profile).absolute(), "jobs": config["jobs"]}
