@@ -233,6 +233,16 @@ def test_the_command_says_what_there_is_to_do_before_it_begins(tmp_path: Path, m
     assert config["device"] == "cuda"
 
 
+def test_a_page_alone_is_executed_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    line = ["book", "tiny.yaml", "--root", str(ROOT), "--page", "99_none.ipynb"]
+    result = CliRunner().invoke(app, line, env={"COLUMNS": "500"})
+    assert result.exit_code == 2
+    assert "--page: found 99_none.ipynb, expected some of 01_" in result.output
+    assert not (tmp_path / "results").exists(), "no result was made for it"
+
+
 @pytest.mark.skipif(not Path(sys.executable).with_name("snakemake").exists(), reason="needs the extra 'cluster'")
 @pytest.mark.parametrize(("until", "group", "jobs"), [("units", 2, 2 + 4), ("book", 3, 2 + 2 + 2 + 1 + 1 + 2 + 1)])
 def test_the_rules_give_the_jobs(tmp_path: Path, until: str, group: int, jobs: int) -> None:
