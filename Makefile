@@ -37,6 +37,7 @@ test: $(READY)  ## unit tests; browser tests too once the book is built and Chro
 COUNT ?= 200
 faults: $(READY)  ## kills, damage, several runs at once: after a rerun results are as if nothing had been (COUNT=200)
 	PYTHONPATH=tests $(BIN)/python tests/faults.py --count $(COUNT)
+	PYTHONPATH=tests $(BIN)/python tests/faults_book.py --count $(COUNT)
 
 slurm: $(READY)  ## a study on a real SLURM on this machine, with kills: the same results (as root; says what it lacks)
 	$(BIN)/python tests/slurm/check.py

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 654,
+    "book": 667,
     "brains": 1385,
     "checkpoints": 847,
     "cli": 883,

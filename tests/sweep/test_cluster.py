@@ -239,7 +239,7 @@ def test_a_page_alone_is_executed_without_the_rest(tmp_path: Path, monkeypatch: 
     line = ["book", "tiny.yaml", "--root", str(ROOT), "--page", "99_none.ipynb"]
     result = CliRunner().invoke(app, line, env={"COLUMNS": "500"})
     assert result.exit_code == 2
-    assert "--page: found 99_none.ipynb, expected some of 01_" in result.output
+    assert "--page: found 99_none.ipynb, expected some of 00_" in result.output
     assert not (tmp_path / "results").exists(), "no result was made for it"
 
 

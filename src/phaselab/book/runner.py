@@ -99,9 +99,6 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     With the digest of the results that it reads nothing is run when all is as it was for the copy that is there.
     """
     import jupytext
-    import nbformat
-    import papermill
-    from traitlets.config import Config
 
     source, output = home(source), home(output)
     text = read_text(source)
@@ -112,8 +109,26 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)
     key = digest_of([text, values, results_digest, results.digest_code(".")])
     made = {"key": key, "source": source.name, "parameters": values}
-    if results_digest and results.seal(output, None).get("made") == made:
+
+    def current() -> bool:
+        return bool(results_digest) and results.seal(output, None).get("made") == made
+
+    if current():
         return False
+    with results.claim(output):
+        if current():  # another process has just made it
+            return False
+        _run(notebook, output, values, made)
+        if results_digest:
+            results.seal(output, made)
+    return True
+
+
+def _run(notebook: Any, output: Path, values: dict[str, Any], made: dict[str, Any]) -> None:
+    """Run a notebook with parameters and write the executed copy, or that up to a cell that fails."""
+    import nbformat
+    import papermill
+    from traitlets.config import Config
 
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     scratch = Path(tempfile.gettempdir(), "phaselab")
@@ -139,9 +154,6 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
         _clean(executed)
         executed.metadata["phaselab"] = made
         nbformat.write(executed, aside)
-    if results_digest:
-        results.seal(output, made)
-    return True
 
 
 def _page(*what: Any) -> bool:
@@ -247,5 +259,6 @@ def build(root: Path, student: bool = False, strict: bool = True) -> Path:
     command = [program, "build", ".", *["-W", "-n", "--keep-going"] * strict, "--path-output", str(output)]
     # Read by book/_ext/phaselab_book.py.
     environment = os.environ | ({"PHASELAB_STUDENT": "1"} if student else {})
-    subprocess.run(command, cwd=root, check=True, env=environment, preexec_fn=with_parent(signal.SIGKILL))
+    with results.claim(output / "_build"):
+        subprocess.run(command, cwd=root, check=True, env=environment, preexec_fn=with_parent(signal.SIGKILL))
     return output / "_build" / "html" / "index.html"
