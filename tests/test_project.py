@@ -28,7 +28,7 @@ BUDGET = {
     "phases": 1307,
     "stages": 871,
     "stimuli": 294,
-    "sweep": 719,
+    "sweep": 717,
     "texts": 706,
     "training": 205,
 }

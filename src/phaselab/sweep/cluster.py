@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +40,17 @@ def survey(bench: Workbench, rows: pd.DataFrame, device: str) -> dict[str, Row]:
         own = rows[rows["of"] == model.name].set_index("what")
         each = 4 * 60 * own[hours] / (own["asked"] - own["here"])  # NaN: not known
         usual = max(10, np.nan_to_num(each.reindex([stage.name for stage in asked]).max(), nan=60))
-        row["minutes"] = ceil(sum(study.minutes.get(stage.name, usual) for stage in asked))
+        row["minutes"] = int(np.ceil(sum(study.minutes.get(stage.name, usual) for stage in asked)))
         network = np.nan_to_num(own[MEMORY].max(), nan=2**30) / 2**30
-        found[model.name] = row | {"mem_mb": 1024 * ceil(3 + study.encoding.memory + network)}
+        found[model.name] = row | {"mem_mb": 1024 * int(np.ceil(3 + study.encoding.memory + network))}
     return found
 
 
 def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: View) -> None:
     """Run Snakemake with options `more`; a PhaselabError tells what failed. Its own words are in ``snakemake.log``.
 
-    It is of this environment, or else of the PATH, for it may have an environment of its own. Interrupted, or with the
-    end of this process (on Linux), it cancels its jobs. There is one sweep of a study at a time.
+    It is of this environment, or else of the PATH. Interrupted, or (on Linux) with the end of this process, it cancels
+    its jobs. Of a study there is one sweep at a time.
     """
     folder = bench.store.study(bench.study.name).absolute() / ".sweep"
     own, packaged = Path(sys.executable).with_name("snakemake"), WORKFLOW / "profiles" / profile

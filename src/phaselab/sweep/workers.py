@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -60,7 +59,7 @@ def _end_with_parent() -> None:
 
 def with_parent(sent: signal.Signals) -> Callable[[], object] | None:
     """What a program is to do before it begins, so that it is `sent` this when its parent ends; None: not possible."""
-    return partial(ctypes.CDLL(None).prctl, 1, sent) if sys.platform == "linux" else None  # PR_SET_PDEATHSIG
+    return (lambda: ctypes.CDLL(None).prctl(1, sent)) if sys.platform == "linux" else None  # PR_SET_PDEATHSIG
 
 
 class _Worker:
