@@ -99,6 +99,16 @@ def study_file(folder: Path) -> Path:
     return path
 
 
+def copy_book(root: Path) -> Path:
+    """The sources of the book, without what was made of them."""
+    for name in ("book", "notebooks", "published", "benchmarks/results", "_config.yml", "_toc.yml"):
+        source, to = ROOT / name, root / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        ignore = shutil.ignore_patterns("executed")
+        shutil.copytree(source, to, ignore=ignore) if source.is_dir() else shutil.copy(source, to)
+    return root
+
+
 def phaselab(*arguments: object, **environment: str) -> str:
     command = [str(Path(sys.executable).with_name("phaselab")), *map(str, arguments)]
     print("$", *command[1:], flush=True)
@@ -118,12 +128,7 @@ def main() -> None:
     truth = films_files.make(folder / "data", ("S01", "S02"), ("suits", "bigbangtheory"))
     where: dict[str, Any] = {"--results": folder / "results", "--data": folder / "data"}
     options = [part for pair in where.items() for part in pair]
-    root = folder / "book"
-    for name in ("book", "notebooks", "published", "benchmarks/results", "_config.yml", "_toc.yml"):
-        source, to = ROOT / name, root / name
-        to.parent.mkdir(parents=True, exist_ok=True)
-        ignore = shutil.ignore_patterns("executed")
-        shutil.copytree(source, to, ignore=ignore) if source.is_dir() else shutil.copy(source, to)
+    root = copy_book(folder / "book")
     study = study_file(folder)
     with serving() as hub:
         serve(hub, folder / "hub")

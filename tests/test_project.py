@@ -16,24 +16,24 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 667,
+    "book": 679,
     "brains": 1385,
-    "checkpoints": 847,
-    "cli": 883,
+    "checkpoints": 849,
+    "cli": 1011,
     "data": 339,
     "encoding": 1754,
     "features": 390,
     "figures": 981,
     "internals": 572,
-    "phases": 1307,
-    "stages": 871,
+    "phases": 1310,
+    "stages": 896,
     "stimuli": 294,
     "sweep": 717,
-    "texts": 706,
+    "texts": 709,
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_146, 600, 80
+PACKAGE, FILE, FUNCTION = 14_335, 600, 80
 
 
 def canonical(name: str) -> str:

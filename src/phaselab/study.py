@@ -143,7 +143,7 @@ class Model(Strict):
     ``family`` (a row of ``phaselab models list``) and ``repository`` (any other one on the hub; ``tokens_per_step``
     where the names of its revisions do not tell the tokens). ``checkpoints``: ``all``, ``log:20``, ``every:3``, each
     also with a range of tokens (``log:20@1B-1T``), or revisions. ``trust_remote_code``: run the model's own modules,
-    for an architecture that transformers lacks.
+    for an architecture that transformers lacks. ``label``: what pages call it.
     """
 
     name: Slug
@@ -256,7 +256,7 @@ class Task(Strict):
     item's choices in an order drawn with ``seed``), ``data`` (split -> JSON file to read in place of a hub).
     ``generate``: tokens of a greedy answer, for the strict and the lenient rule of instruction following; 0: none.
     ``text``: the text (``world`` in one language, ``books``) whose held-out items these are, the same for all models;
-    without it each model's own, or that of the first trained one. Seed and vocabulary of a model do not change items.
+    without it each model's own, or that of the first trained one, or of none the one that has it, of whatever seed.
     ``trust_task_code``: run functions that the file names (``!function``); refused without it.
     """
 

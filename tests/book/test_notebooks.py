@@ -133,6 +133,31 @@ def test_a_failing_cell_leaves_the_old_copy_and_keeps_the_failed_one(source: Pat
     assert output.with_suffix(".failed.ipynb").is_file()
 
 
+def test_a_kernel_that_is_still_sending_its_last_answer_is_not_interrupted(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # What happens on a machine with much to do: the answer is out before its handler has ended.
+    slow = """
+```{code-cell} ipython3
+import time
+
+handlers = get_ipython().kernel.shell_handlers
+answer = handlers["kernel_info_request"]
+
+
+async def slowly(*asked):
+    await answer(*asked)
+    time.sleep(0.5)
+
+
+handlers["kernel_info_request"] = slowly
+```
+"""
+    source.write_text(NOTEBOOK + slow)
+    assert execute(source, tmp_path / "out.ipynb", {})
+    assert "KeyboardInterrupt" not in capfd.readouterr().err
+
+
 def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
     for name in ("01_first", runner.MODEL_PAGE):
@@ -153,7 +178,8 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     placed = tmp_path / "book" / "executed"
     placed.mkdir(parents=True)
     (placed / "old.ipynb").touch()
-    runner.place_pages(study, store, tmp_path, {})
+    given = {"study": "my study.yaml", "results": "results", "data": "", "device": "cpu"}
+    runner.place_pages(study, store, tmp_path, given, {})
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
     broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
@@ -161,17 +187,17 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert list(failed) == ["01_first.ipynb"]
     assert "failed 01_first.ipynb" in said.getvalue()
     # The page says so itself, under its own title and label; the other one stands as it was.
-    runner.place_pages(study, store, tmp_path, failed)
+    runner.place_pages(study, store, tmp_path, given, failed)
     (cell,) = json.loads((placed / "01_first.ipynb").read_text())["cells"]
     notice = "".join(cell["source"])
     assert notice.startswith("(nb-first)=\n# Title\n")
     assert "ZeroDivisionError" in notice
-    assert "phaselab notebook notebooks/01_first.md -p study=" in notice
+    assert "phaselab notebook notebooks/01_first.md -p study='my study.yaml'\n" in notice
     assert json.loads((placed / model).read_text())["cells"] != [cell]
     # Made good, it is a page again.
     broken.write_text(NOTEBOOK)
     failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console)
-    runner.place_pages(study, store, tmp_path, failed)
+    runner.place_pages(study, store, tmp_path, given, failed)
     assert not failed
     assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1
 

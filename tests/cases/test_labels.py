@@ -112,7 +112,7 @@ def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("others", [[], TINY["models"][:1]], ids=["alone, no tasks", "with a model and tasks"])
 def test_the_page_about_a_model_of_ones_own_is_made_for_one(others: list[Any], mine: Path, tmp_path: Path) -> None:
-    """It writes a study with a model called my-model, also where there is one already."""
+    """It writes a study with a model called my-model, whatever that of the page is called."""
     model = {"name": "my-model", "label": "My model", "folder": str(mine), "checkpoints": "log:20"}
     content = with_(("models", [model, *others]), ("tasks", TINY["tasks"] if others else []))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
@@ -122,5 +122,7 @@ def test_the_page_about_a_model_of_ones_own_is_made_for_one(others: list[Any], m
     assert runner.execute(ROOT / "notebooks" / "10_your_own_model.md", page, given)
     outputs = [output for cell in nbformat.read(page, 4).cells for output in cell.get("outputs", ())]
     markdown = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    written = yaml.safe_load(next(text for text in markdown if "my-study" in text).strip("`").removeprefix("yaml"))
-    assert [m["name"] for m in written["models"]] == ["my-model", *(m["name"] for m in others)]
+    written = yaml.safe_load(
+        next(text for text in markdown if "name: my_study" in text).strip("`").removeprefix("yaml")
+    )
+    assert [m["name"] for m in written["models"]] == ["my-model", "olmo2-1b"]

@@ -128,7 +128,7 @@ def test_one_checkpoint_a_choice_of_them_and_a_job_file(here: Path) -> None:
     [
         (("--out", "features.npy"), "out: found features.npy, expected a .zarr"),
         (("--out", "words.csv/f.zarr"), "expected a .zarr that can be written"),
-        (("--model", "nowhere"), "model: found 'nowhere', expected a folder, organisation/name, or a family"),
+        (("--model", "nowhere"), "--model: found 'nowhere', which is no folder here, expected a folder of checkpoints"),
         (("--model", "models/step1-tokens1K", "--checkpoints", "all"), "checkpoints: found 'all', expected none, for"),
         (("--checkpoints", "log:x"), "checkpoints: found 'log:x', expected 'all'"),
         (("--layers", "9"), "features.layers: found 9, expected 0 to 2"),

@@ -144,6 +144,7 @@ def _run(notebook: Any, output: Path, values: dict[str, Any], made: dict[str, An
         connection = {"transport": "ipc", "ip": str(sockets), "connection_file": str(folder / "kernel.json")}
         config = Config({"KernelManager": connection})
         how = {"progress_bar": False, "kernel_name": "python3", "cwd": str(Path.cwd()), "config": config}
+        how["kernel_manager_class"] = "phaselab.book.kernel.Kernel"
         try:
             papermill.execute_notebook(raw, done, parameters=values, **how)
         except papermill.PapermillExecutionError:
@@ -223,10 +224,10 @@ def execute_pages(
     return failed
 
 
-def place_pages(study: Study, store: Store, root: Path, failed: Mapping[str, str]) -> None:
+def place_pages(study: Study, store: Store, root: Path, given: dict[str, str], failed: Mapping[str, str]) -> None:
     """Copy executed pages that changed, or a page that says why one failed, to ``book/executed``; other studies' go."""
     target = root / "book" / "executed"
-    names = pages(study, root / "notebooks", {"study": study.where})
+    names = pages(study, root / "notebooks", given)
     for old in target.rglob("*.ipynb"):
         if old.relative_to(target).as_posix() not in names:
             old.unlink()
@@ -244,10 +245,12 @@ def _notice(source: Path, given: Mapping[str, str], why: str) -> bytes:
 
     text = read_text(source)
     head = re.findall(r"^\([\w@-]+\)=$|^# .*$", text, flags=re.MULTILINE)[:2]
+    given = {name: value for name, value in given.items() if value not in ("", "cpu", "results")}  # the defaults
     options = "".join(f" -p {name}={shlex.quote(value)}" for name, value in given.items())
     alone = f"phaselab notebook notebooks/{source.name}{options}"
+    fence = "`" * (3 + why.count("`"))  # longer than any in the text
     said = ["```{error}", "This page could not be made. The others do not depend on it.", "```"]
-    said += ["````text", why, "````", "To run it alone:", "````text", alone, "````"]
+    said += [f"{fence}text", why, fence, "To run it alone, in the folder of the book:", "````text", alone, "````"]
     cell = nbformat.v4.new_markdown_cell("\n".join([*head, "", *said]), id="cell-0")
     return nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode()  # type: ignore[no-any-return]
 

@@ -84,7 +84,9 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 
 
 def find(name: str) -> Family:
-    """The family called `name`; a PhaselabError with the nearest ones when there is none."""
+    """The family called `name`, or of a repository ``organisation/name``; a PhaselabError with the nearest ones."""
+    if "/" in name:
+        return of_repository(name)
     near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or [n for n in FAMILIES if "-seed" not in n])
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"
     expect(name in FAMILIES, "family", repr(name), expected)

@@ -1,7 +1,6 @@
 """``phaselab extract`` and ``phaselab encode``: words, features and responses of one's own, without a study."""
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,10 +8,10 @@ import typer
 from pydantic import Field
 from rich.progress import MofNCompleteColumn, Progress
 
-from phaselab.checkpoints import FAMILIES, Checkpoint, choose, chosen, hub, identity, load, local_checkpoints, present
+from phaselab.checkpoints import Checkpoint, choose, chosen, find, hub, identity, load, local_checkpoints, present
 from phaselab.checkpoints.names import is_checkpoint
 from phaselab.cli.common import JobArgument, console, options_of, say
-from phaselab.cli.models import family_of
+from phaselab.cli.models import origin_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
@@ -94,14 +93,13 @@ def extract(job: JobArgument = None, **options: Any) -> None:
 
 
 def _checkpoints(model: str, which: str) -> list[Checkpoint]:
-    if (folder := home(model)).is_dir():
+    if place := origin_of(model).get("folder"):
+        folder = home(place)
         single = is_checkpoint(folder)
         expect(not (single and which), "checkpoints", repr(which), f"none, for {folder} is a single one")
         one = Checkpoint(folder.resolve().name, 0, 0, folder)
         return [one] if single else choose(local_checkpoints(folder), which or "all")
-    known = model in FAMILIES or re.fullmatch(r"[\w.-]+/[\w.-]+", model)
-    expect(known, "model", repr(model), "a folder, organisation/name, or a family of 'phaselab models list'")
-    family = family_of(model)
+    family = find(model)
     if which:
         return chosen(family, which, say)
     commits = hub.revisions(family.repository)

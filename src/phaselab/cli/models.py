@@ -1,5 +1,7 @@
 """What there is to choose from: ``phaselab models`` of a hub, ``data`` sets and ``tasks`` of lm-evaluation-harness."""
 
+import difflib
+import re
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +12,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from phaselab.behaviour.files import library, load_items, read
-from phaselab.checkpoints import FAMILIES, Family, choose, chosen, find, hub, manifest, of_repository
+from phaselab.checkpoints import FAMILIES, choose, chosen, find, hub, manifest
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
@@ -18,7 +20,7 @@ from phaselab.data.download import Place, fetch
 from phaselab.errors import expect
 from phaselab.files import home
 from phaselab.results import amount
-from phaselab.study import load_study
+from phaselab.study import IN_DATA, load_study
 
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
@@ -51,7 +53,7 @@ def show_model(
     checkpoints: Annotated[str, typer.Option(help="A choice to be shown, as for 'phaselab run'.")] = "log:20",
 ) -> None:
     """Facts of a family, what its manifest holds, and what a choice of checkpoints would take."""
-    row, path = family_of(family), manifest.path_of(family_of(family))
+    row, path = find(family), manifest.path_of(find(family))
     unknown = "absent" if manifest.absent(row) else "not known: 'phaselab models refresh' says"
     rows: dict[str, Any] = {
         "repository": row.repositories,
@@ -81,7 +83,7 @@ def refresh_model(
 
     The hub is asked for its other seeds too, where it never was: they may be absent.
     """
-    typer.echo(manifest.refresh(of := family_of(family), out, say))
+    typer.echo(manifest.refresh(of := find(family), out, say))
     for one in (one for one in FAMILIES.values() if one.run == of.name and manifest.absent(one, ask=True, say=say)):
         say(f"{one.name}: absent: the hub has no {one.repository}")
 
@@ -91,7 +93,7 @@ def fetch_model(
     family: FamilyArgument, checkpoints: Annotated[str, typer.Option(help="Which, as for 'phaselab run'.")]
 ) -> None:
     """Download checkpoints and print their folders; without a network, HF_HUB_OFFLINE=1 says to use what is there."""
-    for checkpoint in chosen(family_of(family), checkpoints):
+    for checkpoint in chosen(find(family), checkpoints):
         typer.echo(hub.fetch(checkpoint, say=say))
 
 
@@ -104,9 +106,13 @@ def fetch_anchor(
     typer.echo(unpack(wheel, data))
 
 
-def family_of(name: str) -> Family:
-    """The family called `name`, or of a repository ``organisation/name``."""
-    return of_repository(name) if "/" in name else find(name)
+def origin_of(model: str) -> dict[str, str]:
+    """Where a model is, as a study says it: its folder, family or repository; PhaselabError for none of these."""
+    folder, repository = model.startswith(IN_DATA) or home(model).is_dir(), re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
+    near = ", ".join(difflib.get_close_matches(model, FAMILIES, 3) or ["olmo2-1b"])
+    right = f"a folder of checkpoints, organisation/name on the hub, or a family as {near} (phaselab models list)"
+    expect(folder or repository or model in FAMILIES, "--model", f"{model!r}, which is no folder here", right)
+    return {"folder" if folder else "repository" if repository else "family": model}
 
 
 tasks_app = typer.Typer(no_args_is_help=True, help="Task files of lm-evaluation-harness.")

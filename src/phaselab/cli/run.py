@@ -1,5 +1,6 @@
 """Commands on a study: publish, compare, run, status, plan, train, notebook, book; and doctor."""
 
+import contextlib
 import json
 import os
 import platform
@@ -141,7 +142,7 @@ def sweep(
     # As it was typed, where it was typed: an executed page has it in it.
     config: dict[str, Any] = {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)}
     config |= {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
-    pages = runner.pages(loaded, root / "notebooks", {}) if until in ("notebooks", "book") else ()
+    pages = runner.pages(loaded, home(root) / "notebooks", {}) if until in ("notebooks", "book") else ()
     with pool.View(console) as view:
         bench = Workbench(loaded, Store(results), data, view.say)
         check(bench, loaded.models)
@@ -254,18 +255,23 @@ def book(
 
     root = home(root).resolve()
     expect((root / "_toc.yml").is_file(), "--root", f"no _toc.yml in {root}", "a checkout of phaselab", StudyError)
-    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(results)
+    # As seen from the root, where pages find their tables.
+    paths = {"study": study if home(study).is_file() else "", "results": str(results), "data": str(data or "")}
+    given = {k: os.path.relpath(p, root) if p and not home(p).is_absolute() else p for k, p in paths.items()}
+    given |= {"study": given["study"] or study, "device": device}
+    loaded, store = without_absent(load_study(study), console.print, ask=True), Store(Path(given["results"]))
     whole = bool(page) or _sweep(loaded, results, data, jobs=jobs, device=device)
-    given = {"study": study, "results": str(results), "data": str(data or ""), "device": device}
-    failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console, page or ())
-    if page:
-        raise typer.Exit(int(bool(failed)))
-    runner.place_pages(loaded, store, root, failed)
+    with contextlib.chdir(root):
+        failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console, page or ())
+        if page:
+            raise typer.Exit(int(bool(failed)))
+        runner.place_pages(loaded, store, root, given, failed)
     typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
-    for name in failed:
-        console.print(f"[red]failed[/] {name}: the page says why", highlight=False, soft_wrap=True)
-    if failed or not whole:
-        raise typer.Exit(1)
+    said = [f"{name}: the page says why, and how to run it alone" for name in failed]
+    said += ["some results, as told above; phaselab status tells it again"] * (not whole)
+    for line in said:
+        console.print(f"[red]failed[/] {line}", highlight=False, soft_wrap=True)
+    raise typer.Exit(int(bool(said)))
 
 
 @app.command()

@@ -66,6 +66,8 @@ def fall_p(fit: Transitions, fall: Any) -> float:
 
 def surges(fit: Transitions) -> list[Any]:
     """Rises that are steep for certain (`STEEP`, by the lower end of the interval) and carry a fifth of the range."""
+    if not fit.rises:  # a curve without any, or no curve at all
+        return []
     whole, length = float(np.ptp(fit.fitted)), float(np.ptp(log_tokens(fit.tokens)))
     return [r for r in fit.rises if r.steepness_low >= STEEP * (whole / length) and r.height >= CARRIED * whole]
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import resource
+import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -195,6 +196,10 @@ class Workbench:
 
     def __post_init__(self) -> None:
         self.study = without_absent(self.study, self.say)
+        if not any(model.train for model in self.study.models):  # tasks are of the text that has them
+            texts_of = [t.text or (None if t.file else texts.TASKS.get(t.name)) for t in self.study.tasks]
+            tasks = [t.model_copy(update={"text": text}) for t, text in zip(self.study.tasks, texts_of, strict=True)]
+            self.study = self.study.model_copy(update={"tasks": tuple(tasks)})
         self.data = home(self.data) if self.data else None
         unknown = sorted(self.fresh - set(STAGES))
         expect(not unknown, "--fresh", ", ".join(unknown), f"stages: {', '.join(STAGES)}", StudyError)
@@ -231,7 +236,8 @@ class Workbench:
         for training in filter(None, [own, *(other.train for other in self.study.models)]):
             return training
         where, of = f"{self.study.where}: tasks", f": {task.name}" if task else ""
-        raise StudyError(f"{where}{of}: found no model with 'train', expected the task's own text, as in 'text: books'")
+        right = f"one, or a task with a 'file', of the library (phaselab tasks list), or {', '.join(texts.TASKS)}"
+        raise StudyError(f"{where}{of}: found no model with 'train', expected {right}")
 
     def source(self, model: Model, task: Task | None = None) -> texts.TextSource:
         """The text that `model` was trained on, or from which it takes a task (see `training_of`)."""
@@ -374,14 +380,33 @@ class Workbench:
             self._current.add(folder)
         return state
 
-    def stale(self, model: Model, checkpoint: Checkpoint | None, among: Iterable[Stage] | None = None) -> list[Stage]:
-        """The stages of a unit, `among` some or all, whose results are to be made; what is damaged is said."""
-        asked = [s for s in self.asked(model, checkpoint) if among is None or s in among]
-        states = {stage.name: self.state(stage, model, checkpoint) for stage in asked}
+    def stale(self, model: Model, at: Checkpoint | None, among: Any = None, take: bool = False) -> list[Stage]:
+        """The stages of a unit, of `among` or all, to be made; says damage; if `take`, takes what another study has."""
+        asked = [s for s in self.asked(model, at) if among is None or s in among]
+        states = {stage.name: self.state(stage, model, at) for stage in asked}
         for state in states.values():
             if state.kind == "damaged":
                 self.say(f"{state.why}: made again")
-        return [STAGES[name] for name, state in states.items() if not state]
+        missing = (STAGES[name] for name, state in states.items() if not state)
+        return [stage for stage in missing if not (take and self._taken(stage, model, at))]
+
+    def _taken(self, stage: Stage, model: Model, checkpoint: Checkpoint | None) -> bool:
+        """Whether the same was made for another study, or under another name of the model: then it is copied."""
+        inputs, folder = self.inputs(stage, model, checkpoint), self.place(stage, model, checkpoint)
+        known = sorted(self.store.root.glob(f"[!.]*/[!.]*/{folder.parent.name}/{folder.name}"))
+        there = next((at for at in known if at != folder and results.check(at, inputs)), None)
+        # Not what is asked for anew, and no hidden states that are kept: their files say whose they are.
+        if not there or stage.name in {"features", *self.fresh}:
+            return False
+        notes = {k: note for k, note in results.read_manifest(there).items() if k not in ("inputs", "outputs")}
+        with results.write_folder(folder, inputs, **notes | {"taken_from": "/".join(there.parts[-4:])}) as aside:
+            shutil.copytree(there, aside, ignore=shutil.ignore_patterns(results.MANIFEST), dirs_exist_ok=True)
+            if (table := aside / stage.table).is_file():
+                of = {"study": self.study.name, "task" if stage.scope == "last" else "model": model.name}
+                results.write_table(pd.read_parquet(table).assign(**of), table)
+        self._current.add(folder)
+        self.say(f"what is the same in {there.parts[-4]} is taken from there")
+        return True
 
     def make(self, model: Model, checkpoint: Checkpoint | None, stages: Iterable[Stage] | None = None) -> int:
         """Make what is stale of a unit (or of a model, for None), of `stages` or of all; the number that was made.
@@ -389,7 +414,7 @@ class Workbench:
         When a stage fails the others are made all the same, and then a UnitFailed tells what went wrong in which.
         Where another process is at the unit this waits until it has ended.
         """
-        if not (stale := self.stale(model, checkpoint, stages)):
+        if not (stale := self.stale(model, checkpoint, stages, take=True)):
             return 0
         folder = self.place(stale[0], model, checkpoint).parent
         failed: dict[str, list[str]] = {}  # sentence -> stages

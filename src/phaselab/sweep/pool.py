@@ -195,7 +195,7 @@ class _Sweep:
         before = len(waiting)
         try:
             for at in units(model):
-                stale = self.bench.stale(model, at)
+                stale = self.bench.stale(model, at, take=True)
                 self.outcome.reused += len(self.bench.asked(model, at)) - len(stale)
                 if stale:
                     unit = f"{model.name} {at.revision if at else 'compared'}"

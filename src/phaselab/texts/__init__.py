@@ -5,9 +5,9 @@ from pathlib import Path
 from phaselab.errors import expect
 from phaselab.results import stamped_digest
 from phaselab.study import Training, digest_of
-from phaselab.texts.base import Item, TextSource
+from phaselab.texts.base import TASKS, Item, TextSource
 
-__all__ = ["VERSION", "Item", "TextSource", "key", "source"]
+__all__ = ["TASKS", "VERSION", "Item", "TextSource", "key", "source"]
 
 #: Raised by hand when a text changes: what was made of the text before is then made again.
 VERSION = {"world": 1, "books": 2}

@@ -16,6 +16,9 @@ from phaselab.errors import expect
 PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 #: Random streams that never meet: numpy mixes these numbers into the seed.
 STREAMS = {"training": 11, "held out": 12, "items": 13}
+#: Task -> the text that has it.
+TASKS = {"reading": "world", "facts": "world", "reading-vo": "world", "facts-vo": "world"}
+TASKS |= {"cloze": "books", "letters": "books", "pairs": "books"}
 
 
 @dataclass(frozen=True)

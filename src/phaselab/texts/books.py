@@ -20,7 +20,7 @@ from phaselab.errors import expect
 from phaselab.files import decoded, parse_yaml, read_text, refuse_outside
 from phaselab.results import read_table
 from phaselab.study import digest_of
-from phaselab.texts.base import BOS, EOS, PAD, STREAMS, UNK, Item, TextSource, is_held_out
+from phaselab.texts.base import BOS, EOS, PAD, STREAMS, TASKS, UNK, Item, TextSource, is_held_out
 
 _FILE = Path(__file__).with_name("books.yaml")
 #: Paradigm -> its minimal pairs.
@@ -52,7 +52,7 @@ class BooksText(TextSource):
     letter; ``pairs``, which of two forms goes on with a sentence as grammar wants it (``books.yaml``), not trained on.
     """
 
-    tasks = ("cloze", "letters", "pairs")
+    tasks = tuple(task for task, text in TASKS.items() if text == "books")
 
     def __init__(self, mix: str, seed: int, vocabulary: int, data: Path | None) -> None:
         expect(mix == "en", "mix", repr(mix), "'en' for text 'books'")

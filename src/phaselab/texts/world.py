@@ -22,7 +22,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from phaselab.errors import expect
 from phaselab.files import parse_yaml, read_text
 from phaselab.study import digest_of
-from phaselab.texts.base import BOS, EOS, PAD, UNK, Item, TextSource, is_held_out
+from phaselab.texts.base import BOS, EOS, PAD, TASKS, UNK, Item, TextSource, is_held_out
 
 T = TypeVar("T")
 UNKNOWN, NOBODY = "unknown", "nobody"
@@ -290,7 +290,7 @@ def off_domain(rng: np.random.Generator) -> list[str]:
 class WorldText(TextSource):
     """Documents of the world, one token per word; mix ``en``, or ``en+vo``: half of the rows in each language."""
 
-    tasks = ("reading", "facts", "reading-vo", "facts-vo")
+    tasks = tuple(task for task, text in TASKS.items() if text == "world")
 
     def __init__(self, mix: str, seed: int, schedule: Sequence[tuple[float, str]] = ()) -> None:
         expect(mix in ("en", "en+vo"), "mix", repr(mix), "'en' or 'en+vo'")
