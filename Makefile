@@ -8,7 +8,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export PHASELAB_DATA := $(DATA)
 
-.PHONY: book student slides picture publish-demo setup test faults wheel test-browser lint serve clean help
+.PHONY: book student slides picture publish-demo setup test faults slurm wheel test-browser lint serve clean help
 
 book: $(READY)  ## compute what is missing and build the book
 	$(BIN)/phaselab book $(STUDY)
@@ -48,6 +48,9 @@ faults: $(READY)  ## kills, damage, several runs at once: after a rerun results 
 wheel: $(READY)  ## the wheel alone, in _build/wheel: it builds the book, whose clean notebooks run in an empty folder
 	rm -rf _build/wheel
 	$(BIN)/python tests/wheel.py _build/wheel results
+
+slurm: $(READY)  ## a study on a real SLURM on this machine, with kills: the same results (as root; says what it lacks)
+	$(BIN)/python tests/slurm/check.py
 
 test-browser: $(READY)  ## the built book in a real browser (needs Chromium)
 	PHASELAB_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser

@@ -16,24 +16,24 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 742,
+    "book": 740,
     "brains": 1385,
     "checkpoints": 849,
-    "cli": 966,
+    "cli": 1011,
     "data": 339,
     "encoding": 1754,
     "features": 390,
     "figures": 981,
     "internals": 572,
     "phases": 1310,
-    "stages": 889,
+    "stages": 896,
     "stimuli": 294,
-    "sweep": 613,
+    "sweep": 717,
     "texts": 709,
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_335, 600, 80
+PACKAGE, FILE, FUNCTION = 14_564, 600, 80
 
 
 def canonical(name: str) -> str:
@@ -92,7 +92,7 @@ def test_readme_is_short_and_its_picture_is_there() -> None:
 def test_pins_lie_in_the_ranges() -> None:
     from packaging.requirements import Requirement
 
-    for name, line in requirements("anchor", "book", "dev", "hub", "notebooks", "slides", "tasks").items():
+    for name, line in requirements("anchor", "book", "cluster", "dev", "hub", "notebooks", "slides", "tasks").items():
         assert Requirement(line).specifier.contains(CONSTRAINTS[name]), f"{line}: {CONSTRAINTS[name]}"
 
 

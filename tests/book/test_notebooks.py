@@ -164,9 +164,13 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
         (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
     demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
     study = demo.model_copy(update={"models": demo.models[:1]})
+    model, console = f"models/{study.models[0].name}.ipynb", Console(file=said, width=200)
+    assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console, [model]) == {}
+    assert said.getvalue().count("executed") == 1
+    with pytest.raises(PhaselabError, match=f"--page: found 02_none.ipynb, expected some of 01_first.ipynb, {model}"):
+        runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console, ["02_none.ipynb"])
     for _ in range(2):
-        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200)) == {}
-    model = f"models/{study.models[0].name}.ipynb"
+        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console) == {}
     assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
         "executed 01_first.ipynb",
         f"executed {model}",
@@ -179,7 +183,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
     broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console)
     assert list(failed) == ["01_first.ipynb"]
     assert "failed 01_first.ipynb" in said.getvalue()
     # The page says so itself, under its own title and label; the other one stands as it was.
@@ -192,7 +196,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert json.loads((placed / model).read_text())["cells"] != [cell]
     # Made good, it is a page again.
     broken.write_text(NOTEBOOK)
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, Console(file=said, width=200))
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console)
     runner.place_pages(study, store, tmp_path, given, failed)
     assert not failed
     assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1

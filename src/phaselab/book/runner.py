@@ -1,6 +1,5 @@
 """The book: notebooks run strictly, with parameters, by papermill, and stitched together by Jupyter Book."""
 
-import ctypes
 import os
 import re
 import shlex
@@ -11,7 +10,6 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,7 +27,7 @@ from phaselab.files import BOOK, home, read_text, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
-from phaselab.sweep.workers import Task, Workers
+from phaselab.sweep.workers import Task, Workers, with_parent
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
@@ -206,14 +204,16 @@ def results_digest(study: Study, store: Store, *tables: Path) -> str:
 
 
 def execute_pages(
-    study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console
+    study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console, only: Any = ()
 ) -> dict[str, str]:
-    """Execute the pages that have changed, `jobs` at once; name -> what is said of those that could not be."""
+    """Execute the pages that have changed, all or `only` some, `jobs` at once; name -> why one could not be."""
     digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
-    folder, failed = store.study(study.name) / "pages", dict[str, str]()
+    folder, failed, known = store.study(study.name) / "pages", dict[str, str](), pages(study, sources, given)
+    expect({*only} <= {*known}, "--page", ", ".join(only), f"some of {', '.join(known)}")
     waiting = deque(
         Task(name, _page, (source, folder / name, parameters, digest), "page")
-        for name, (source, parameters) in pages(study, sources, given).items()
+        for name, (source, parameters) in known.items()
+        if name in (only or known)
     )
     with Progress(console=console) as bars, Workers(jobs, study.seconds) as pool:
         for task, executed, why, _ in bars.track(pool.run(waiting), total=len(waiting), description="pages"):
@@ -273,8 +273,6 @@ def build(root: Path, student: bool = False, strict: bool = True) -> Path:
     command = [program, "build", ".", *["-W", "-n", "--keep-going"] * strict, "--path-output", str(output)]
     # Read by book/_ext/phaselab_book.py.
     environment = os.environ | ({"PHASELAB_STUDENT": "1"} if student else {})
-    # Where the system can do that (PR_SET_PDEATHSIG) it ends with this process: it would go on, for nobody.
-    end = partial(ctypes.CDLL(None).prctl, 1, signal.SIGKILL) if sys.platform == "linux" else None
     with results.claim(output / "_build"):
-        subprocess.run(command, cwd=root, check=True, env=environment, preexec_fn=end)
+        subprocess.run(command, cwd=root, check=True, env=environment, preexec_fn=with_parent(signal.SIGKILL))
     return output / "_build" / "html" / "index.html"

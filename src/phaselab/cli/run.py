@@ -22,6 +22,7 @@ from phaselab.study import PUBLISHED, Study, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
 DeviceOption = Annotated[str, typer.Option(help=_DEVICE)]
+RootOption = Annotated[Path, typer.Option(help="Checkout; else sources are put into phaselab-book there.")]
 PublishedOption = Annotated[Path, typer.Option(help="Folder of published studies.")]
 _CHOICE = "Instead of the study's: all, log:20, every:3, each also in a range (log:20@1B-1T), or revisions with commas."
 _COPY = "Executed copy; by default results/notebooks/NAME.ipynb."
@@ -38,6 +39,22 @@ def _sweep(study: Study, results: Path, data: Path | None, **options: Any) -> bo
     for unit, why in outcome.failures.items():
         console.print(f"[red]failed[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
     return not outcome.failures
+
+
+def _show(planned: dict[str, Any]) -> None:
+    """Print the table of a plan and its sums."""
+    from phaselab.sweep.plan import COUNTS, SUMS
+
+    def said(name: str, of: Any) -> str:
+        """NaN is what is not known."""
+        if of != of or isinstance(of, str):
+            return "?" if of != of else of
+        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
+
+    shown = planned["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
+    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
+    for name, of in planned["sums"].items():
+        typer.echo(f"  {name}: {said(name, of)}")
 
 
 @app.command()
@@ -102,6 +119,40 @@ def run(
 
 
 @app.command()
+def sweep(
+    study: StudyArgument,
+    more: Annotated[list[str] | None, typer.Argument(metavar="[-- OPTIONS]", help="For Snakemake.")] = None,
+    profile: Annotated[str, typer.Option(help="local, slurm, or a folder with a profile of Snakemake's.")] = "local",
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Jobs at once; else one a core.")] = None,
+    until: Annotated[Literal["units", "curves", "phases", "notebooks", "book"], typer.Option()] = "book",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what there is to do, and how.")] = False,
+    keep_downloads: Annotated[Literal["yes", "no"], typer.Option(help=_KEEP)] = "yes",
+    results: ResultsOption = Path("results"),
+    data: DataOption = None,
+    device: DeviceOption = "cpu",
+    root: RootOption = Path("."),
+) -> None:
+    """Make what ``run``, ``phases`` and ``book`` make, as jobs of Snakemake, here or on a cluster; say first what."""
+    from phaselab.book import runner
+    from phaselab.stages import Workbench, check
+    from phaselab.sweep import cluster, pool
+    from phaselab.sweep.plan import plan
+
+    loaded = load_study(study)
+    # As it was typed, where it was typed: an executed page has it in it.
+    config: dict[str, Any] = {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)}
+    config |= {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
+    pages = runner.pages(loaded, home(root) / "notebooks", {}) if until in ("notebooks", "book") else ()
+    with pool.View(console) as view:
+        bench = Workbench(loaded, Store(results), data, view.say)
+        check(bench, loaded.models)
+        _show(planned := plan(bench, study))
+        models = cluster.survey(bench, planned["rows"], device)
+        config |= {"models": models, "pages": [*pages], "until": until, "jobs": jobs or pool.cores()}
+        cluster.run(bench, config, profile, [*(more or ()), *["--dry-run"] * dry_run], view)
+
+
+@app.command()
 def status(study: StudyArgument, results: ResultsOption = Path("results"), data: DataOption = None) -> None:
     """Say of each stage of a study what is current, stale and why, missing, damaged, or made by other code."""
     from phaselab.stages import Workbench, check
@@ -130,19 +181,10 @@ def plan(
 ) -> None:
     """Say what a study fetches, keeps and takes, stage by stage, and what to type; it asks and starts nothing."""
     from phaselab.stages import Workbench
-    from phaselab.sweep.plan import COUNTS, SUMS, plan
-
-    def said(name: str, of: Any) -> str:
-        """NaN is what is not known."""
-        if of != of or isinstance(of, str):
-            return "?" if of != of else of
-        return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
+    from phaselab.sweep.plan import plan
 
     found = plan(Workbench(load_study(study), Store(results), data), study)
-    shown = found["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
-    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
-    for name, of in found["sums"].items():
-        typer.echo(f"  {name}: {said(name, of)}")
+    _show(found)
     for heading in ("rates", "next"):
         typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
     if json_file:
@@ -199,8 +241,9 @@ def book(
     data: DataOption = None,
     jobs: JobsOption = None,
     student: Annotated[bool, typer.Option("--student", help="Leave the solutions of exercises out.")] = False,
-    root: Annotated[Path, typer.Option(help="Checkout; else sources are put into phaselab-book there.")] = Path("."),
+    root: RootOption = Path("."),
     device: DeviceOption = "cpu",
+    page: Annotated[list[str] | None, typer.Option(help="Only execute this page, NAME.ipynb; repeatable.")] = None,
 ) -> None:
     """Make the results of a study, execute the notebooks and build the book.
 
@@ -217,9 +260,11 @@ def book(
     given = {k: os.path.relpath(p, root) if p and not home(p).is_absolute() else p for k, p in paths.items()}
     given |= {"study": given["study"] or study, "device": device}
     store = Store(Path(given["results"]))
-    whole = _sweep(loaded, results, data, jobs=jobs, device=device)
+    whole = bool(page) or _sweep(loaded, results, data, jobs=jobs, device=device)
     with contextlib.chdir(root):
-        failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console)
+        failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console, page or ())
+        if page:
+            raise typer.Exit(int(bool(failed)))
         runner.place_pages(loaded, store, root, given, failed)
     typer.echo(f"The book: {runner.build(root, student, strict=not failed).as_uri()}")
     said = [f"{name}: the page says why, and how to run it alone" for name in failed]

@@ -308,6 +308,13 @@ class Workbench:
             return chosen(family, wanted or model.checkpoints, self.say)
         return choose(local_checkpoints(self.folder(model)), wanted or model.checkpoints)
 
+    def expected(self, model: Model) -> list[Checkpoint]:
+        """These, also of a model that is not trained yet."""
+        if not (train := model.train) or self.there(model):
+            return self.checkpoints(model)
+        steps, each = place(model.name, train, self.store, self.source(model)).revisions, train.batch * train.context
+        return choose([Checkpoint(name, n, n * each, None) for n, name in steps.items()], model.checkpoints)
+
     def asked(self, model: Model, checkpoint: Checkpoint | None) -> list[Stage]:
         """The stages that the study asks for, of a checkpoint of `model`, or of the whole model for None."""
         scopes = {"model"}

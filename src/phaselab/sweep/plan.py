@@ -22,7 +22,7 @@ from phaselab.study import Model, Study
 from phaselab.sweep.states import of_model
 
 #: Columns of a plan: files, checkpoints or results of what, how many; NaN is not known, of hours not measured.
-COUNTS, SUMS = ("of", "what", "asked", "here"), ("bytes kept", "bytes to fetch", "cpu hours", "cuda hours")
+COUNTS, SUMS = ("of", "what", "asked", "here", "damaged"), ("bytes kept", "bytes to fetch", "cpu hours", "cuda hours")
 MEMORY = "bytes of GPU memory"
 #: Operations a second of one core of an AMD EPYC, and where they were measured; a test compares the two.
 RATES = {
@@ -106,17 +106,18 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
         fetch, then = each * (n - here if pinned else n), "" if pinned else f"phaselab models refresh {family.name}"
         row: Row = {"what": "checkpoints", "asked": n, "here": here, "bytes kept": n * each}
         yield row | {"bytes to fetch": fetch, "next": then}
-    current = Row()
+    found = dict[str, Row]()
     if pinned and any((bench.store.study(study.name) / model.name).glob(f"*/*/{MANIFEST}")):
         lost = nan
         with suppress(DataMissing):  # what cannot be judged
-            current = {str(row["stage"]): row.get("current", 0) for row in of_model(bench, model)}
+            found = {str(row["stage"]): {"current": 0} | row for row in of_model(bench, model)}
     asked = {name: n if of.scope == "checkpoint" else 1 for name, of in STAGES.items() if of.asked(study, model)}
     if model.train:
-        asked, current["train"] = {"train": 1} | asked, int(there)
+        asked, found["train"] = {"train": 1} | asked, {"current": int(there)}
     for stage, of in asked.items():
-        here, parts = current.get(stage, lost), one.get(stage, {"": nan})
-        row = {"what": stage, "asked": of, "here": here, MEMORY: one.get("memory", nan)}
+        of_stage, parts = found.get(stage, {"current": lost}), one.get(stage, {"": nan})
+        here, damaged = of_stage["current"], of_stage.get("damaged", 0)
+        row = {"what": stage, "asked": of, "here": here, "damaged": damaged, MEMORY: one.get("memory", nan)}
         row["bytes kept"] = one.get("disk", nan) * of if stage == "brain" else nan  # small, and not measured
         for device in ("cpu", "cuda"):
             seconds = sum(k / speed.get(f"{part} on {device}", (nan,))[0] for part, k in parts.items())
@@ -139,7 +140,7 @@ def plan(bench: Workbench, name: str) -> Row:
                 dict.fromkeys(SUMS, nan)
                 | {"of": model.name, "what": "checkpoints", "next": f"{model.name}: {told(error)}"}
             )
-    blank = dict.fromkeys(SUMS, 0) | {MEMORY: nan, "next": ""}
+    blank = dict.fromkeys(("damaged", *SUMS), 0) | {MEMORY: nan, "next": ""}
     table = pd.DataFrame([blank | row for row in rows], columns=[*COUNTS, *SUMS, MEMORY, "next"])
     # What nothing is known of is not 0.
     sums = {of: table[of].sum() or (nan if table[of].isna().any() else 0) for of in SUMS}

@@ -100,7 +100,7 @@ def run(
     """
     began = time.monotonic()
     options["device"] = choose_device(device)
-    with _Told(console or Console(stderr=True)) as told:
+    with View(console or Console(stderr=True)) as told:
         study = without_absent(study, told.say, ask=True)
         chosen = [study.model(name) for name in dict.fromkeys(models)] if models else list(study.models)
         bench = Workbench(study, store, data, told.say, **options)
@@ -125,7 +125,7 @@ def run(
     return outcome
 
 
-class _Told(Progress):
+class View(Progress):
     """Progress bars on a terminal, lines elsewhere, and what the workers say, each line once."""
 
     def __init__(self, console: Console) -> None:
@@ -135,7 +135,7 @@ class _Told(Progress):
         self.lines: set[str] = set()
 
     def say(self, line: str) -> None:
-        # What concerns the whole study is said by each worker.
+        """Say it once: what concerns the whole study is said by each worker."""
         if line not in self.lines:
             self.lines.add(line)
             self.console.print(f"[yellow]{escape(line)}", highlight=False, soft_wrap=True)
@@ -154,7 +154,7 @@ class _Told(Progress):
 class _Sweep:
     """The units of some models on `pool`, and what became of them."""
 
-    def __init__(self, bench: Workbench, models: list[Model], told: _Told, pool: Workers) -> None:
+    def __init__(self, bench: Workbench, models: list[Model], told: View, pool: Workers) -> None:
         self.bench, self.models, self.told, self.pool = bench, models, told, pool
         self.outcome = Outcome()
 

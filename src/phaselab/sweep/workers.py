@@ -1,8 +1,10 @@
 """Worker processes: tasks go to each through a pipe, answers come back as text, and what befalls one costs its task."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -53,6 +55,11 @@ def _end_with_parent() -> None:
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
+
+
+def with_parent(sent: signal.Signals) -> Callable[[], object] | None:
+    """What a program is to do before it begins, so that it is `sent` this when its parent ends; None: not possible."""
+    return (lambda: ctypes.CDLL(None).prctl(1, sent)) if sys.platform == "linux" else None  # PR_SET_PDEATHSIG
 
 
 class _Worker:
