@@ -19,7 +19,7 @@ BUDGET = {
     "book": 740,
     "brains": 1385,
     "checkpoints": 849,
-    "cli": 1011,
+    "cli": 1012,
     "data": 339,
     "encoding": 1754,
     "features": 390,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_564, 600, 80
+PACKAGE, FILE, FUNCTION = 14_565, 600, 80
 
 
 def canonical(name: str) -> str:

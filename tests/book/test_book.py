@@ -159,11 +159,11 @@ def test_the_method_page_tells_how_much_the_models_of_demo_read() -> None:
         assert model.train
         read.setdefault(model.train.mix, []).append(model.train.steps * model.train.batch * model.train.context)
     text = " ".join((ROOT / "book" / "method.md").read_text(encoding="utf-8").split())
-    assert read == {"en": [1_433_600] * 3, "en+vo": [2_048_000]}
+    assert read == {"en": [1_024_000] * 3, "en+vo": [1_474_560]}
     assert (
-        "In `demo` three models learn only the English-like language of the world, from 1,433,600 tokens each" in text
+        "In `demo` three models learn only the English-like language of the world, from 1,024,000 tokens each" in text
     )
-    assert "two languages that tell of the same world, from 2,048,000 tokens in all, about half of them in each" in text
+    assert "two languages that tell of the same world, from 1,474,560 tokens in all, about half of them in each" in text
 
 
 def test_narrative_figures_have_alternative_text() -> None:
