@@ -3,7 +3,7 @@
 And what noise alone makes of a curve that never falls, whatever the noise's memory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import combinations
 from math import comb
@@ -250,21 +250,14 @@ def remembered(x: Array, fit: Pieces, degrees: float) -> tuple[float, float]:
     seen = left @ (rhos[:, None, None] ** apart) @ left
     total = np.maximum(np.trace(seen, axis1=1, axis2=2), 1.0)  # 0 where a fit runs through all values
     ratio = np.maximum.accumulate(np.trace(seen, offset=1, axis1=1, axis2=2) / total)
-    residuals = fit.residuals[0]
+    found = fit.residuals[0, 1:] @ fit.residuals[0, :-1] / max(fit.rss[0], 1e-300)
     # One standard error more, since too little of it makes intervals too narrow.
-    rho = np.interp(residuals[1:] @ residuals[:-1] / max(fit.rss[0], 1e-300), ratio, rhos) + 1 / np.sqrt(n)
-    searched = max(n - kept.shape[1], 1.0) / degrees
-    return float(fit.rss[0] * searched / np.interp(rho, rhos, total)), float(min(rho, MEMORY))
+    rho = min(float(np.interp(found, ratio, rhos)) + n**-0.5, MEMORY)
+    return float(fit.rss[0] * max(n - kept.shape[1], 1.0) / degrees / np.interp(rho, rhos, total)), rho
 
 
 def bootstrap_noise(
-    x: Array,
-    fit: Pieces,
-    degrees: float,
-    stderr: Array | None,
-    replicates: Array | None,
-    draws: int,
-    seed: Sequence[int],
+    x: Array, fit: Pieces, degrees: float, stderr: Array | None, replicates: Array | None, draws: int, seed: list[int]
 ) -> Array:
     """Bootstrap noise of a curve, (draws, n), Student's t rather than normal: the spread itself is an estimate.
 
@@ -279,8 +272,8 @@ def bootstrap_noise(
 
     if replicates is None:
         variance, rho = remembered(x, fit, degrees)
-        scale = np.sqrt(np.maximum(variance, 0.0 if stderr is None else stderr**2))
-        return student(autocorrelated(rng, (draws, n), rho), degrees) * scale
+        least = 0.0 if stderr is None else stderr**2
+        return student(autocorrelated(rng, (draws, n), rho), degrees) * np.sqrt(np.maximum(variance, least))
     white = student(rng.standard_normal((draws, n)), degrees)
     count, apart = len(replicates), replicates - replicates.mean(axis=0)
     own = student(rng.standard_normal((draws, count)), count - 1) @ apart / np.sqrt(count * (count - 1.0))

@@ -66,9 +66,8 @@ def fall_p(fit: Transitions, fall: Any) -> float:
 
 def surges(fit: Transitions) -> list[Any]:
     """Rises that are steep for certain (`STEEP`, by the lower end of the interval) and carry a fifth of the range."""
-    if not fit.rises:  # a curve without any, or no curve at all
-        return []
-    whole, length = float(np.ptp(fit.fitted)), float(np.ptp(log_tokens(fit.tokens)))
+    both = (fit.fitted, log_tokens(fit.tokens))
+    whole, length = (float(np.ptp(of)) if fit.rises else np.nan for of in both)  # of no curve there is nothing
     return [r for r in fit.rises if r.steepness_low >= STEEP * (whole / length) and r.height >= CARRIED * whole]
 
 
@@ -293,9 +292,8 @@ def triple_phase_test(
     absent = [column for column in CURVE_COLUMNS if column not in curves.columns]
     expect(not absent, "curves", f"missing columns {', '.join(absent)}", ", ".join(CURVE_COLUMNS))
     expect(0 < len({*models}) == len(models), "model", ", ".join(models) or "none", "a name, or other ones of seeds")
-    known_models = {*curves["model"].unique()}
-    for name in models:
-        expect(name in known_models, "model", repr(name), f"one of {', '.join(sorted(known_models))}")
+    names = sorted(curves["model"].unique())
+    expect({*models} <= {*names}, "model", repr(min({*models} - {*names}, default="")), f"one of {', '.join(names)}")
     own = {name: curves[curves["model"] == name] for name in models}
     pooled = pd.concat(own.values())
     for field, column in (("roi", "roi"), ("measure", "measure"), ("accuracy", "measure")):
