@@ -43,7 +43,7 @@ test: $(READY)  ## unit tests; browser tests too once the book is built and Chro
 COUNT ?= 200
 faults: $(READY)  ## kills, damage, several runs at once: after a rerun results are as if nothing had been (COUNT=200)
 	PYTHONPATH=tests $(BIN)/python tests/faults.py --count $(COUNT)
-	PYTHONPATH=tests $(BIN)/python tests/faults_book.py --count $(COUNT)
+	PYTHONPATH=tests $(BIN)/python tests/faults_book.py --count $$(( $(COUNT) / 2 ))
 
 wheel: $(READY)  ## the wheel alone, in _build/wheel: it builds the book, whose clean notebooks run in an empty folder
 	rm -rf _build/wheel

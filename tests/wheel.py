@@ -5,7 +5,8 @@
 Into FOLDER go the wheel (``pip wheel``), the package that is installed from it, a book that ``phaselab book demo``
 builds strictly from the package alone, and an empty folder in which every clean notebook of that book is run. RESULTS
 is a folder with results of the demo (without it they are made, which takes minutes); the notebooks do not see it. Exits
-with 1 when a notebook fails, trains more than an untrained model, or takes more than `LIMIT` seconds.
+with 1 when a notebook fails, or trains more than an untrained model; how long each took is said, two minutes being what
+the book promises.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import nbformat
 from nbclient import NotebookClient
 
 ROOT = Path(__file__).parents[1]
-#: Seconds that a clean notebook may take; notebooks at once.
-LIMIT, AT_ONCE = 120, 2
+#: Seconds after which a cell is taken for hung; notebooks at once.
+HUNG, AT_ONCE = 600, 2
 
 
 def installed(folder: Path) -> Path:
@@ -38,14 +39,13 @@ def installed(folder: Path) -> Path:
 def run(path: Path, name: str, empty: Path) -> str:
     """Run a notebook in a folder; what went wrong, or nothing."""
     notebook, began = nbformat.read(path, as_version=4), time.monotonic()
-    client = NotebookClient(notebook, timeout=2 * LIMIT, resources={"metadata": {"path": str(empty)}})
+    client = NotebookClient(notebook, timeout=HUNG, resources={"metadata": {"path": str(empty)}})
     try:
         client.execute()
     except Exception as error:  # of many kinds, told with the notebook's name
         return f"{name}: {error}"
-    took = time.monotonic() - began
-    print(f"{name}: {took:.0f} s", flush=True)
-    return f"{name}: {took:.0f} s, expected at most {LIMIT}" if took > LIMIT else ""
+    print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)
+    return ""
 
 
 def main() -> None:
