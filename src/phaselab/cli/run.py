@@ -142,8 +142,8 @@ def sweep(
     # As it was typed, where it was typed: an executed page has it in it.
     config: dict[str, Any] = {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)}
     config |= {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}
-    sources, paged = runner.sources(home(root).resolve()) / "notebooks", until in ("notebooks", "book")
-    pages = runner.pages(loaded, sources, {}) if paged else ()
+    paged = until in ("notebooks", "book")
+    pages = runner.pages(loaded, runner.sources(home(root).resolve()) / "notebooks", {}) if paged else ()
     with pool.View(console) as view:
         bench = Workbench(loaded, Store(results), data, view.say)
         check(bench, loaded.models)

@@ -59,7 +59,12 @@ def _end_with_parent() -> None:
 
 def with_parent(sent: signal.Signals) -> Callable[[], object] | None:
     """What a program is to do before it begins, so that it is `sent` this when its parent ends; None: not possible."""
-    return (lambda: ctypes.CDLL(None).prctl(1, sent)) if sys.platform == "linux" else None  # PR_SET_PDEATHSIG
+
+    def begin() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell has what it starts in the background ignore it
+        ctypes.CDLL(None).prctl(1, sent)  # PR_SET_PDEATHSIG
+
+    return begin if sys.platform == "linux" else None
 
 
 class _Worker:
