@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,9 @@ def results_of(root: Path) -> dict[str, str]:
 
 
 def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True)
+    """A command that hears an interrupt, as one that was typed does: a shell has its background jobs ignore it."""
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True, preexec_fn=hears)
 
 
 def finish(process: subprocess.Popen[str], expected: int = 0) -> None:
