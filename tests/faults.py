@@ -300,11 +300,16 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[str]:
         yield f"{name}: {time.monotonic() - began:.0f} s"
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
+def asked(about: str | None) -> argparse.Namespace:
+    """Seed and count, as both campaigns take them."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=200)
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = asked(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         for line in campaign(Path(folder), given.seed, given.count):
             print(line, flush=True)

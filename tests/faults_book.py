@@ -9,7 +9,6 @@ were executed, and no process, semaphore or file that is hidden is left.
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
 import re
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from faults import LEFT, asked
 from phaselab.results import MANIFEST, digest_file, seal
 from tiny import TINY
 
@@ -65,7 +65,6 @@ TOC = {"format": "jb-book", "root": "book/index", "chapters": [*({"file": p} for
 TOC["chapters"].append({"glob": "book/executed/models/*"})  # type: ignore[attr-defined]
 #: Seconds that what is left of a killed book has to end itself.
 PATIENCE = 20
-LEFT = re.compile(r"\..*(~|\.claim$)")
 
 
 class Books:
@@ -170,10 +169,7 @@ class Books:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, default=200)
-    given = parser.parse_args()
+    given = asked(__doc__)
     with tempfile.TemporaryDirectory() as folder:
         books = Books(Path(folder).resolve(), given.seed)
         print(books.several(2), flush=True)
