@@ -1,8 +1,9 @@
 """Models that somebody adds, from the command that writes the study to the book's pages: what .ci/run does last.
 
-    python tests/added_models.py FOLDER
+    python tests/added_models.py FOLDER [RESULTS]
 
-Into FOLDER go toy checkpoints, studies, results and a copy of the book's sources. First every page of studies that have
+Into FOLDER go toy checkpoints, studies, a copy of the book's sources, and results, unless they are to go to RESULTS,
+where another book has made the pages that do not depend on a study. First every page of studies that have
 broken pages before, in this process; then a whole book as a user makes it (`phaselab new`, `add-model`, `book`, from
 another folder than the book's), with a page that fails and then without. Exits with 1 when something is not as it
 should be.
@@ -119,6 +120,8 @@ def pages(folder: Path) -> None:
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True)  # a new one
+    if sys.argv[2:]:
+        (folder / "results").symlink_to(Path(sys.argv[2]).resolve())
     checkpoints(folder)
     pages(folder)
     whole_book(folder)

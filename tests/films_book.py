@@ -1,9 +1,10 @@
 """The paper's study from end to end, without its weights and its brains: what .ci/run builds strictly.
 
-    python tests/films_book.py FOLDER
+    python tests/films_book.py FOLDER [RESULTS]
 
 Into FOLDER go files in the layout of OpenNeuro ds005531 (two people, made by a generator), a copy of the book's sources
-and the results. A hub on this machine serves toy models of the four architectures under the names of the real families,
+and the results, unless they are to go to RESULTS, where another book has made the pages that do not depend on a study.
+A hub on this machine serves toy models of the four architectures under the names of the real families,
 with the real names of their checkpoints; questions are in the columns in which tasks are published. Everything between
 is what a user of `films` runs: the study file (with fewer people, titles and items), `phaselab run`, `phaselab book`.
 Exits with 1 when the planted signal, or what pages have to say about such data, is not found.
@@ -126,6 +127,8 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     folder.mkdir(parents=True)  # a new one
     truth = films_files.make(folder / "data", ("S01", "S02"), ("suits", "bigbangtheory"))
+    if sys.argv[2:]:
+        (folder / "results").symlink_to(Path(sys.argv[2]).resolve())
     where: dict[str, Any] = {"--results": folder / "results", "--data": folder / "data"}
     options = [part for pair in where.items() for part in pair]
     root = copy_book(folder / "book")

@@ -66,6 +66,6 @@ def run_pages(study: Study, file: Path, results: Path, notebooks: Path, only: st
     given, into = {"study": str(file), "results": str(results), "data": "", "device": "cpu"}, shell()
     every = runner.pages(study, notebooks, given)
     own = {name: of for name, of in every.items() if "study" in of[1] and name.startswith(only)}
-    elsewhere = ("13_", "14_", "15_")  # of tables of others, the same in every book, and long
+    elsewhere = ("14_", "15_")  # of tables of others, the same in every book, and long
     found = {name: run(*of, into) for name, of in own.items() if not name.startswith(elsewhere)}
     return {name: why for name, why in found.items() if why}

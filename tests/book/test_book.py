@@ -454,17 +454,3 @@ def test_a_page_says_what_it_is_about_and_where_it_is(tmp_path: Path, monkeypatc
 def test_extension_warns_of_maths_that_it_cannot_write(latex: str, tmp_path: Path) -> None:
     _, _, warnings = build(tmp_path, f"# Page\n\n${latex}$\n")
     assert latex in warnings
-
-
-def test_a_published_table_that_changes_makes_pages_stale(tmp_path: Path) -> None:
-    from phaselab.book.runner import results_digest
-    from phaselab.results import Store
-    from phaselab.study import load_study
-
-    study, store, tables = load_study("demo"), Store(tmp_path / "results"), tmp_path / "data"
-    tables.mkdir()
-    (tables / "curves.csv").write_text("step,value\n1,2\n")
-    before = results_digest(study, store, tables)
-    assert results_digest(study, store, tables) == before
-    (tables / "curves.csv").write_text("step,value\n1,3\n")
-    assert results_digest(study, store, tables) != before

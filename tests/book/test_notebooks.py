@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -73,6 +74,33 @@ def test_strings_are_read_as_the_type_asks(source: Path) -> None:
         "share": 0.25,
         "model": "3",
     }
+
+
+def test_a_page_of_published_tables_is_executed_when_they_change_and_once_for_all_studies(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    of_tables = NOTEBOOK.replace('"demo"', '"published:detachment"')
+    for name, text in {"01_own": NOTEBOOK, "02_tables": of_tables, runner.MODEL_PAGE: NOTEBOOK}.items():
+        (tmp_path / "notebooks" / f"{name}.md").write_text(text)
+    demo, store, given = load_study("demo"), Store(tmp_path / "results"), {"study": "demo"}
+
+    def executed(study: str) -> list[str]:
+        said, named = StringIO(), demo.model_copy(update={"name": study, "models": demo.models[:1]})
+        console = Console(file=said, width=200)
+        pages = ["01_own.ipynb", "02_tables.ipynb"]
+        assert runner.execute_pages(named, tmp_path / "notebooks", store, given, 2, console, pages) == {}
+        assert {path.name for path in (store.study(study) / "pages").glob("*.ipynb")} == {*pages}
+        return sorted(re.findall(r"executed (\w+)", said.getvalue()))
+
+    assert executed("demo") == ["01_own", "02_tables"]
+    assert executed("other") == ["01_own"]
+    texts = [(store.study(study) / "pages" / "02_tables.ipynb").read_bytes() for study in ("demo", "other")]
+    assert texts[0] == texts[1]
+    for folder in ("book/data", "published", "benchmarks/results"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "table.csv").write_text("1\n")
+        assert executed("other") == ["01_own", "02_tables"]
+        assert executed("other") == []
+    assert executed("demo") == ["01_own"]  # the other is taken
 
 
 @pytest.mark.parametrize(
@@ -163,14 +191,14 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     for name in ("01_first", runner.MODEL_PAGE):
         (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
     demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
-    study = demo.model_copy(update={"models": demo.models[:1]})
+    study, own = demo.model_copy(update={"models": demo.models[:1]}), {"study": "demo"}
     model, console = f"models/{study.models[0].name}.ipynb", Console(file=said, width=200)
-    assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console, [model]) == {}
+    assert runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console, [model]) == {}
     assert said.getvalue().count("executed") == 1
     with pytest.raises(PhaselabError, match=f"--page: found 02_none.ipynb, expected some of 01_first.ipynb, {model}"):
-        runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console, ["02_none.ipynb"])
+        runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console, ["02_none.ipynb"])
     for _ in range(2):
-        assert runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console) == {}
+        assert runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console) == {}
     assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
         "executed 01_first.ipynb",
         f"executed {model}",
@@ -183,7 +211,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
     broken = tmp_path / "notebooks" / "01_first.md"
     broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console)
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console)
     assert list(failed) == ["01_first.ipynb"]
     assert "failed 01_first.ipynb" in said.getvalue()
     # The page says so itself, under its own title and label; the other one stands as it was.
@@ -196,7 +224,7 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert json.loads((placed / model).read_text())["cells"] != [cell]
     # Made good, it is a page again.
     broken.write_text(NOTEBOOK)
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, {}, 2, console)
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console)
     runner.place_pages(study, store, tmp_path, given, failed)
     assert not failed
     assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1

@@ -1,9 +1,53 @@
-"""The kernel of a page."""
+"""The kernel of a page: forked from a process that has imported what pages need, which takes seconds each time."""
+
+import multiprocessing
+import os
+from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
 
 
+class Process:
+    """A process of ``multiprocessing`` as a kernel's manager asks of one of ``subprocess``."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, *arguments: Any) -> None:
+        server = multiprocessing.get_context("forkserver")
+        server.set_forkserver_preload(["ipykernel.kernelapp", "phaselab.book.lab", "phaselab.figures"])
+        self.process = server.Process(target=_serve, args=arguments)
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, signum: int) -> None:
+        if self.process.pid and self.process.is_alive():
+            os.kill(self.process.pid, signum)
+
+
+def _serve(arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    import matplotlib as mpl
+    from ipykernel.kernelapp import IPKernelApp
+
+    os.setsid()  # not of those that Ctrl-C in a terminal interrupts
+    os.chdir(folder)
+    os.environ.update(environment)
+    # Not by mpl.use, which would load it before there is a shell to show figures in.
+    mpl.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
+    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])  # with whom it ends
+
+
 class Kernel(AsyncKernelManager):
     """Is not interrupted before it ends: when its last answer is still being sent ipykernel logs that as an error."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        assert self.provisioner is not None
+        options = kernel_cmd[kernel_cmd.index("ipykernel_launcher") + 1 :]
+        self.provisioner.process = Process(options, kw.get("cwd") or os.getcwd(), kw["env"])  # type: ignore[attr-defined]
 
     async def _async_interrupt_kernel(self) -> None: ...

@@ -119,6 +119,12 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     with results.claim(output):
         if current():  # another process has just made it
             return False
+        others = output.parent.parent.parent.glob(f"*/pages/{output.name}") if results_digest else ()  # of other studies
+        if same := next((other for other in others if results.seal(other, None).get("made") == made), None):
+            with results.write_file(output) as aside:
+                shutil.copyfile(same, aside)
+            results.seal(output, made)
+            return False
         _run(notebook, output, values, made)
         if results_digest:
             results.seal(output, made)
@@ -186,32 +192,32 @@ def _clean(notebook: Any) -> None:
 
 
 def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tuple[Path, dict[str, str]]]:
-    """Name of the executed copy -> source and parameters: those `given`; a page of a published study is of that one."""
+    """Name of the executed copy -> source and parameters: those `given`; none for pages of published tables alone."""
     found = sorted(sources.glob("[0-9][0-9]_*.md"))
     expect(found, str(sources), "no notebooks", "files such as 01_name.md", StudyError)
     own = {source: f'study: str = "{OF_TABLES}' in read_text(source) for source in found if source.stem != MODEL_PAGE}
-    rest = {name: value for name, value in given.items() if name != "study"}
-    made = {f"{source.stem}.ipynb": (source, dict(rest if other else given)) for source, other in own.items()}
+    made = {f"{source.stem}.ipynb": (source, {} if other else dict(given)) for source, other in own.items()}
     source = sources / f"{MODEL_PAGE}.md"
     return made | {f"models/{m.name}.ipynb": (source, {**given, "model": m.name}) for m in study.models}
 
 
-def results_digest(study: Study, store: Store, *tables: Path) -> str:
-    """Digest of all that the notebooks of a study read: manifests, and published tables in the folders `tables`."""
+def results_digest(study: Study, store: Store) -> str:
+    """Digest of the results that the notebooks of a study read: their manifests."""
     folder = store.study(study.name)
     manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
-    return digest_of([study.model_dump(mode="json"), manifests, *map(results.digest_file, tables)])
+    return digest_of([study.model_dump(mode="json"), manifests])
 
 
 def execute_pages(
     study: Study, sources: Path, store: Store, given: Mapping[str, str], jobs: int, console: Console, only: Any = ()
 ) -> dict[str, str]:
     """Execute the pages that have changed, all or `only` some, `jobs` at once; name -> why one could not be."""
-    digest = results_digest(study, store, *(sources.parent / name for name in ("book/data", PUBLISHED)))
+    tables = [results.digest_file(sources.parent / name) for name in ("book/data", PUBLISHED, "benchmarks/results")]
+    every = digest_of([results_digest(study, store), tables])
     folder, failed, known = store.study(study.name) / "pages", dict[str, str](), pages(study, sources, given)
     expect({*only} <= {*known}, "--page", ", ".join(only), f"some of {', '.join(known)}")
     waiting = deque(
-        Task(name, _page, (source, folder / name, parameters, digest), "page")
+        Task(name, _page, (source, folder / name, parameters, every if parameters else digest_of(tables)), "page")
         for name, (source, parameters) in known.items()
         if name in (only or known)
     )
