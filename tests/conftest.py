@@ -8,6 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from phaselab.sweep.workers import THREADS
+
+# Before numpy and torch are imported: there are as many test workers as cores.
+for name, value in THREADS.items():
+    os.environ.setdefault(name, value)
+
 # The same examples every time: a test that fails on some days alone helps nobody. Others are drawn
 # with --hypothesis-profile=default.
 settings.register_profile("fixed", derandomize=True, database=None)
