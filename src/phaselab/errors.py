@@ -1,11 +1,16 @@
 """One base for every error that a user can mend, and the one sentence that any error is."""
 
+import re
 import reprlib
 import traceback
 from pathlib import Path
 
+from rich import markup
+
 #: Characters of what was found that a message quotes at most.
 SHOWN = 200
+#: What no text needs: control characters (a terminal takes orders from them), turns of its direction, half characters.
+STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 _short = reprlib.Repr()
 _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 2, SHOWN, SHOWN, SHOWN
 _short.maxdict = _short.maxlist = _short.maxset = _short.maxtuple = 20
@@ -24,6 +29,11 @@ def shown(found: object, most: int = SHOWN) -> str:
 def quoted(found: object) -> str:
     """The same of a value as it would be written in Python: a text in quotes."""
     return shown(_short.repr(found))
+
+
+def escape(text: str) -> str:
+    """Text for rich and a terminal: brackets are no markup, and what would steer, or cannot be written, shows."""
+    return markup.escape(re.sub(STEERS, lambda found: ascii(found[0])[1:-1], text))
 
 
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:

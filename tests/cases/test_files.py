@@ -30,7 +30,7 @@ from phaselab.checkpoints.load import load
 from phaselab.checkpoints.names import needed
 from phaselab.cli import app
 from phaselab.encoding.arrays import open_array
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, escape
 from phaselab.files import parse_yaml
 from phaselab.results import Store, numbers, read_table, write_file, write_folder, write_table
 from phaselab.stages import Workbench
@@ -100,6 +100,10 @@ def test_labels_are_text_however_a_table_was_written(tmp_path: Path, raw: bytes)
         ("x,y\n1,2\ncaf\xe9,3\n".encode("latin-1"), "t.csv: line 3: found byte 0xe9, which is not utf-8"),
         (b"x,y\n\0\0\0\0\n", "t.csv: found binary data, expected text in UTF-8"),
         (POINTER, "t.csv: found a pointer of Git LFS or git-annex, expected the file itself: 'git lfs pull'"),
+        (
+            b"," * 20_000 + b"\n",
+            "t.csv: found no table that can be read (.*found 20,001 columns, expected",
+        ),
     ],
 )
 def test_a_table_that_is_none_is_said(tmp_path: Path, raw: bytes, said: str) -> None:
@@ -116,7 +120,9 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, raw: bytes, said: str) -> 
 
 def test_other_places_of_tables_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.csv").mkdir()
-    assert refused(read_table, tmp_path / "t.csv").endswith("t.csv: cannot be read: Is a directory")
+    assert refused(read_table, tmp_path / "t.csv").endswith(
+        "t.csv: found a folder, a pipe or a device, expected a file"
+    )
     assert "cannot be read: No such file" in refused(read_table, tmp_path / "none.parquet")
     assert "(it ends in '.xlsx'), expected one of .csv" in refused(read_table, tmp_path / "t.xlsx")
     (tmp_path / "t.parquet").write_bytes(POINTER)
@@ -325,6 +331,10 @@ def test_a_study_in_any_encoding_is_the_same(tmp_path: Path, encoding: str, writ
         (b"name: 2024-13-45\n", "s.yaml:1: cannot be read as YAML: month must be in 1..12"),
         (b"name: s\ntitle: \x07\n", "s.yaml:2: cannot be read as YAML: special characters are not allowed"),
         (b"[" * 1000, "cannot be read as YAML"),
+        (b'name: s\ntitle: "a\\0b"\n', "s.yaml:2: cannot be read as YAML: found '\\x00', expected text"),
+        (b'name: s\nmodels: [{"\\e[31m": 1}]\n', "s.yaml:2: cannot be read as YAML: found '\\x1b', expected text"),
+        (b'name: "\\ud800"\n', "s.yaml:1: cannot be read as YAML: found '\\ud800', expected text"),
+        (b"# " + b"x" * 2**18, "s.yaml: found 262,146 characters, expected YAML of at most 262,144"),
         (POINTER, "s.yaml: found a pointer of Git LFS"),
     ],
 )
@@ -511,6 +521,47 @@ def test_notebooks_that_cannot_run_are_said(tmp_path: Path, monkeypatch: pytest.
     assert said.startswith("TMPDIR: found a path too long for sockets: /")
     assert not out.exists()
     assert [*deep.iterdir()] == []
+
+
+def test_what_has_no_end_or_is_too_long_is_said_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody writes to, a device, and a file of a size that nobody has written."""
+    monkeypatch.chdir(tmp_path)
+    long, right = tmp_path / "long", "found a folder, a pipe or a device, expected a file"
+    os.mkfifo("pipe")
+    with long.open("wb") as stream:
+        stream.truncate(2**40)
+    acts: dict[str, Any] = {"x.csv": read_table, "x.parquet": read_table, "x.yaml": read_task, "x.md": _run}
+    for name, act in acts.items():
+        for target, said in {
+            "pipe": right,
+            "/dev/zero": right,
+            long: "found 1,099,511,627,776 bytes, expected",
+        }.items():
+            Path(name).unlink(missing_ok=True)
+            Path(name).symlink_to(target)
+            assert said in refused(act, Path(name)) or (
+                name == "x.yaml" and "found no file" in refused(act, Path(name))
+            )
+            assert results.read_json(Path(name)) == {}
+    for name in ("x.npy", "x.npz", "x.h5", "x.zarr"):
+        Path(name).symlink_to("pipe")
+        assert right in refused(open_array, name, "--features")
+    Path("o.json").symlink_to("/dev/zero")
+    np.save("X.npy", np.zeros((9, 2)))
+    assert right in cli("encode", "--features", "X.npy", "--responses", "X.npy", "--out", "o.csv")
+
+
+def _run(path: Path) -> None:
+    runner.execute(path, path.with_suffix(".ipynb"), {})
+
+
+def test_what_would_steer_a_terminal_is_shown() -> None:
+    assert escape("[red]\x1b[31m\x07 a\nb\t\u202e \udcff \xe9\u96ea") == (
+        r"\[red]\x1b[31m\x07 a" "\nb\t" r"\u202e \udcff " "\xe9\u96ea"
+    )
+    assert "\x1b" not in cli("models", "show", "\x1b[31m")
 
 
 # --- Weights and arrays ----------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def open_array(text: str, option: str, memory: float = 4.0) -> Array:
         expect(not path.exists(), where, f"both {path} and {whole}", f"./{whole} or {label}=./{path}")
         label, path = "", whole
     try:
-        if path.is_file():
+        if not path.is_dir():
             refuse_pointer(path)
         found = _opened(path)
         if isinstance(found, Mapping):
