@@ -7,11 +7,19 @@ from pathlib import Path
 
 from rich import markup
 
-#: Characters of what was found that a message quotes at most.
-SHOWN = 200
+#: Characters of what was found that a message quotes at most, and of the place and of what was expected.
+SHOWN, LONGEST = 200, 2000
 #: What no text needs: control characters (a terminal takes orders from them), turns of its direction, half characters.
 STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-_short = reprlib.Repr()
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Not of as many digits as Python refuses to write."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"an integer of {x.bit_length()} bits"
+
+
+_short = _Short()
 _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 2, SHOWN, SHOWN, SHOWN
 _short.maxdict = _short.maxlist = _short.maxset = _short.maxtuple = 20
 
@@ -22,7 +30,7 @@ class PhaselabError(ValueError):
 
 def shown(found: object, most: int = SHOWN) -> str:
     """What was found, as a text of at most so many characters; what is nested is never written out whole."""
-    text = _short.repr(found) if isinstance(found, (dict, frozenset, list, set, tuple)) else str(found)
+    text = _short.repr(found) if isinstance(found, (dict, frozenset, int, list, set, tuple)) else str(found)
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
@@ -39,7 +47,7 @@ def escape(text: str) -> str:
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:
     """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument."""
     if not ok:
-        raise error(f"{where}: found {shown(found)}, expected {expected}")
+        raise error(f"{shown(where, LONGEST)}: found {shown(found)}, expected {shown(expected, LONGEST)}")
 
 
 def told(error: BaseException) -> str:

@@ -109,7 +109,7 @@ def parse_yaml(
         made = loader(text)  # which looks through the text at once
         node: Any = made.get_single_node()
         content = made.construct_document(node) if node else None
-    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+    except Exception as wrong:  # of explicit tags, such as !!bool x, of any kind
         mark, at = getattr(wrong, "problem_mark", None), getattr(wrong, "position", 0)
         line = mark.line if mark else text.count("\n", 0, at)
         said = getattr(wrong, "problem", None) or getattr(wrong, "reason", None) or wrong

@@ -374,7 +374,7 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
     content = read_bytes(path) if kind == ".parquet" else read_text(path)
     try:
         table = pd.read_parquet(io.BytesIO(content)) if isinstance(content, bytes) else _of_text(content, TABLES[kind])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of pandas or pyarrow
         raise PhaselabError(f"{path}: found {none} ({' '.join(str(error).split())})") from error
     found = f"columns {', '.join(map(str, table))}"
     expect(table.columns.is_unique, str(path), found, "distinct names")

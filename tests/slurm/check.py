@@ -12,6 +12,7 @@ killed: no job may be left.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import shutil
 import signal
@@ -27,7 +28,7 @@ from typing import Any
 
 import yaml
 
-from phaselab.results import MANIFEST, digest_file
+from phaselab.results import MANIFEST, digest_file, folders
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import with_
@@ -173,7 +174,7 @@ lab = begin()
 """
 BOOK = {
     "_config.yml": "title: A book\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n",
-    "_toc.yml": "format: jb-book\nroot: index\nchapters: [{file: book/executed/01_not}, {file: book/executed/models/one}]",
+    "_toc.yml": "format: jb-book\nroot: index\nchapters: [file: book/executed/01_not, file: book/executed/models/one]",
     "index.md": "# A book\n",
     "notebooks/01_not.md": PAGE.format("not", "raise ValueError('as it should')"),
     "notebooks/11_model_page.md": PAGE.format("of-a-model", "lab.curves()"),
@@ -198,10 +199,10 @@ def made_in(folder: Path) -> dict[str, str]:
     return {str(path): digest_file(folder / path) for path in files if not any(part[0] == "." for part in path.parts)}
 
 
-def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
+def begin(folder: Path, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
     """A command that hears an interrupt, as one that was typed does: a shell has its background jobs ignore it."""
     hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True, preexec_fn=hears)
+    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True, preexec_fn=hears, stderr=stderr)
 
 
 def finish(process: subprocess.Popen[str], expected: int = 0) -> None:
@@ -230,13 +231,19 @@ def check(folder: Path, cluster: Slurm) -> None:
     cluster.start("slurmd", "-D")
     finish(process, 2)  # with the page that cannot be made
     comments = said("squeue", "--noheader", "--states=all", "--format=%k")
-    assert "rule_notebooks" in comments and "rule_book" in comments, comments
+    assert {"rule_notebooks", "rule_book"} <= {*re.findall(r"rule_[a-z]+", comments)}, comments
     step("made by SLURM, with pages and book")
     finish(begin(run, "book", "tiny.yaml", "-j", "2", *whole), 1)
     finish(begin(run, "phases", "tiny.yaml"))
     step("made by book and phases")
+    beside = begin(here, "run", "tiny.yaml", "-j", "1", stderr=subprocess.PIPE)
     finish(begin(here, *sweep, *whole, "--", "--config", "group=1"), 2)
-    step("made by sweep on this machine")
+    told = beside.communicate()[1]
+    assert beside.returncode == 0, told
+    told += "".join(path.read_text() for path in (here / "results/tiny/.sweep/logs").rglob("*.log"))
+    made, there = sum(map(int, re.findall(r"stages computed\D+(\d+)", told))), len(folders(here / "results/tiny"))
+    assert made == there, f"{made} stages were made, and {there} are there"
+    step("made by sweep on this machine, with a run at once: nothing twice")
     wanted = made_in(run)
     assert "This page could not be made" in (run / "root/book/executed/01_not.ipynb").read_text()
     assert {"results/tiny/pages/models/one.ipynb", "root/_build/html/index.html"} <= {*wanted}
