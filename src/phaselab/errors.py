@@ -1,12 +1,25 @@
 """One base for every error that a user can mend, and the one sentence that any error is."""
 
+import re
 import reprlib
 import traceback
 from pathlib import Path
 
-#: Characters of what was found that a message quotes at most.
-SHOWN = 200
-_short = reprlib.Repr()
+from rich import markup
+
+#: Characters of what was found that a message quotes at most, and of the place and of what was expected.
+SHOWN, LONGEST = 200, 2000
+#: What no text needs: control characters (a terminal takes orders from them), turns of its direction, half characters.
+STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """Not of as many digits as Python refuses to write."""
+        return super().repr_int(x, level) if x.bit_length() < 10_000 else f"an integer of {x.bit_length()} bits"
+
+
+_short = _Short()
 _short.maxlevel, _short.maxstring, _short.maxother, _short.maxlong = 2, SHOWN, SHOWN, SHOWN
 _short.maxdict = _short.maxlist = _short.maxset = _short.maxtuple = 20
 
@@ -17,7 +30,7 @@ class PhaselabError(ValueError):
 
 def shown(found: object, most: int = SHOWN) -> str:
     """What was found, as a text of at most so many characters; what is nested is never written out whole."""
-    text = _short.repr(found) if isinstance(found, (dict, frozenset, list, set, tuple)) else str(found)
+    text = _short.repr(found) if isinstance(found, (dict, frozenset, int, list, set, tuple)) else str(found)
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 
@@ -26,10 +39,15 @@ def quoted(found: object) -> str:
     return shown(_short.repr(found))
 
 
+def escape(text: str) -> str:
+    """Text for rich and a terminal: brackets are no markup, and what would steer, or cannot be written, shows."""
+    return markup.escape(re.sub(STEERS, lambda found: ascii(found[0])[1:-1], text))
+
+
 def expect(ok: object, where: str, found: object, expected: str, error: type[PhaselabError] = PhaselabError) -> None:
     """Raise `error` with ``where: found ..., expected ...`` unless `ok`; `where` is the file, field or argument."""
     if not ok:
-        raise error(f"{where}: found {shown(found)}, expected {expected}")
+        raise error(f"{shown(where, LONGEST)}: found {shown(found)}, expected {shown(expected, LONGEST)}")
 
 
 def told(error: BaseException) -> str:

@@ -2,16 +2,19 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import STEERS, PhaselabError, expect
 
 Error = type[PhaselabError]
 #: How a file begins that only stands for another one, which Git LFS or git-annex have not fetched.
 POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
+#: Bytes of a text or a table, which are read at once, and characters of YAML, of which a second takes 100,000, at most.
+MOST, MOST_YAML = 2**28, 2**18
 #: Where notebooks, sources of the book and published tables are: in the package (of a wheel), or the checkout.
 BOOK = own if (own := Path(__file__).with_name("_book")).is_dir() else Path(__file__).parents[2]
 
@@ -28,7 +31,8 @@ def shipped(path: str | Path) -> Path:
 
 
 def refuse_pointer(path: Path, error: Error = PhaselabError) -> None:
-    """An `error` for a file that only stands for another one."""
+    """An `error` for what is no file, and may have no end, or only stands for another one."""
+    expect(path.is_file() or not path.exists(), str(path), "a folder, a pipe or a device", "a file", error)
     with path.open("rb") as stream:
         pointer = stream.read(64).startswith(POINTERS)
     right = "the file itself: 'git lfs pull' or 'datalad get' fetches it"
@@ -50,9 +54,10 @@ def refuse_linked(values: Any, path: Path) -> None:
 
 
 def read_bytes(path: Path, error: Error = PhaselabError) -> bytes:
-    """What is in a file; an `error` where it cannot be read."""
+    """What is in a file; an `error` where it cannot be read, or is more than anybody has written."""
     try:
         refuse_pointer(path, error)
+        expect((size := path.stat().st_size) <= MOST, str(path), f"{size:,} bytes", f"at most {MOST:,}", error)
         return path.read_bytes()
     except OSError as wrong:
         raise error(f"{path}: cannot be read: {wrong.strerror}") from wrong
@@ -87,16 +92,24 @@ class Loader(yaml.SafeLoader):
             seen.add(name)
         return node
 
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        """A text; none with what only escapes can write, and no label, name or path has."""
+        node = super().compose_scalar_node(anchor)
+        if found := re.search(STEERS, node.value):
+            raise yaml.MarkedYAMLError(problem=f"found {found[0]!a}, expected text", problem_mark=node.start_mark)
+        return node
+
 
 def parse_yaml(
     text: str, where: object, error: Error = PhaselabError, loader: type[Loader] = Loader
 ) -> tuple[Any, dict[str, int]]:
     """The content of YAML, and the line of each of its fields; `where` is the file, which errors name with the line."""
+    expect(len(text) <= MOST_YAML, str(where), f"{len(text):,} characters", f"YAML of at most {MOST_YAML:,}", error)
     try:
         made = loader(text)  # which looks through the text at once
         node: Any = made.get_single_node()
         content = made.construct_document(node) if node else None
-    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+    except Exception as wrong:  # of explicit tags, such as !!bool x, of any kind
         mark, at = getattr(wrong, "problem_mark", None), getattr(wrong, "position", 0)
         line = mark.line if mark else text.count("\n", 0, at)
         said = getattr(wrong, "problem", None) or getattr(wrong, "reason", None) or wrong

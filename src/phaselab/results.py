@@ -26,6 +26,8 @@ from filelock import SoftFileLease, Timeout
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import home, read_bytes, read_text
 
+#: Columns of a table that is text, at most.
+WIDEST = 10_000
 #: Columns of the one tidy table, every measure of every perspective at every checkpoint, and their types.
 CURVE_COLUMNS: tuple[str, ...] = ("study", "model", "checkpoint", "step", "tokens", "perspective", "measure")
 CURVE_COLUMNS += ("task", "layer", "subject", "roi", "value", "stderr")
@@ -292,7 +294,7 @@ def write_json(value: object, path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A small file of notes; empty when there is none that can be read, or it was changed."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     sealed = value.pop("sealed", None) if isinstance(value, dict) else None
@@ -372,7 +374,7 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
     content = read_bytes(path) if kind == ".parquet" else read_text(path)
     try:
         table = pd.read_parquet(io.BytesIO(content)) if isinstance(content, bytes) else _of_text(content, TABLES[kind])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of pandas or pyarrow
         raise PhaselabError(f"{path}: found {none} ({' '.join(str(error).split())})") from error
     found = f"columns {', '.join(map(str, table))}"
     expect(table.columns.is_unique, str(path), found, "distinct names")
@@ -383,6 +385,7 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
 def _of_text(text: str, usual: str) -> pd.DataFrame:
     first = re.sub('"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
     how: dict[str, Any] = {"sep": max(usual, ",", ";", "\t", key=first.count), "skipinitialspace": True}
+    expect((n := 1 + first.count(how["sep"])) <= WIDEST, "its first line", f"{n:,} columns", f"at most {WIDEST:,}")
     # Its first line is read as cells too: pandas takes an index from lines that are longer than their header.
     cells = pd.read_csv(io.StringIO(text), header=None, dtype="str", keep_default_na=False, **how)
     cells = cells.apply(lambda column: column.str.strip())

@@ -7,6 +7,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -25,12 +28,12 @@ from phaselab import results
 from phaselab.behaviour.files import read as read_task
 from phaselab.book import runner
 from phaselab.brains.alice import AliceSpec, files, read_stimulus
-from phaselab.checkpoints import Checkpoint
+from phaselab.checkpoints import Checkpoint, choose, local_checkpoints
 from phaselab.checkpoints.load import load
-from phaselab.checkpoints.names import needed
+from phaselab.checkpoints.names import needed, read_amount, read_name
 from phaselab.cli import app
 from phaselab.encoding.arrays import open_array
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, escape, shown
 from phaselab.files import parse_yaml
 from phaselab.results import Store, numbers, read_table, write_file, write_folder, write_table
 from phaselab.stages import Workbench
@@ -100,6 +103,10 @@ def test_labels_are_text_however_a_table_was_written(tmp_path: Path, raw: bytes)
         ("x,y\n1,2\ncaf\xe9,3\n".encode("latin-1"), "t.csv: line 3: found byte 0xe9, which is not utf-8"),
         (b"x,y\n\0\0\0\0\n", "t.csv: found binary data, expected text in UTF-8"),
         (POINTER, "t.csv: found a pointer of Git LFS or git-annex, expected the file itself: 'git lfs pull'"),
+        (
+            b"," * 20_000 + b"\n",
+            "t.csv: found no table that can be read (.*found 20,001 columns, expected",
+        ),
     ],
 )
 def test_a_table_that_is_none_is_said(tmp_path: Path, raw: bytes, said: str) -> None:
@@ -116,7 +123,9 @@ def test_a_table_that_is_none_is_said(tmp_path: Path, raw: bytes, said: str) -> 
 
 def test_other_places_of_tables_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "t.csv").mkdir()
-    assert refused(read_table, tmp_path / "t.csv").endswith("t.csv: cannot be read: Is a directory")
+    assert refused(read_table, tmp_path / "t.csv").endswith(
+        "t.csv: found a folder, a pipe or a device, expected a file"
+    )
     assert "cannot be read: No such file" in refused(read_table, tmp_path / "none.parquet")
     assert "(it ends in '.xlsx'), expected one of .csv" in refused(read_table, tmp_path / "t.xlsx")
     (tmp_path / "t.parquet").write_bytes(POINTER)
@@ -325,6 +334,12 @@ def test_a_study_in_any_encoding_is_the_same(tmp_path: Path, encoding: str, writ
         (b"name: 2024-13-45\n", "s.yaml:1: cannot be read as YAML: month must be in 1..12"),
         (b"name: s\ntitle: \x07\n", "s.yaml:2: cannot be read as YAML: special characters are not allowed"),
         (b"[" * 1000, "cannot be read as YAML"),
+        (b'name: s\ntitle: "a\\0b"\n', "s.yaml:2: cannot be read as YAML: found '\\x00', expected text"),
+        (b'name: s\nmodels: [{"\\e[31m": 1}]\n', "s.yaml:2: cannot be read as YAML: found '\\x1b', expected text"),
+        (b"name: !!bool x\n", "s.yaml:1: cannot be read as YAML: 'x'"),
+        (b"name: !!timestamp x\n", "s.yaml:1: cannot be read as YAML: "),
+        (b'name: "\\ud800"\n', "s.yaml:1: cannot be read as YAML: found '\\ud800', expected text"),
+        (b"# " + b"x" * 2**18, "s.yaml: found 262,146 characters, expected YAML of at most 262,144"),
         (POINTER, "s.yaml: found a pointer of Git LFS"),
     ],
 )
@@ -511,6 +526,89 @@ def test_notebooks_that_cannot_run_are_said(tmp_path: Path, monkeypatch: pytest.
     assert said.startswith("TMPDIR: found a path too long for sockets: /")
     assert not out.exists()
     assert [*deep.iterdir()] == []
+
+
+def test_what_has_no_end_or_is_too_long_is_said_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody writes to, a device, and a file of a size that nobody has written."""
+    monkeypatch.chdir(tmp_path)
+    long, right = tmp_path / "long", "found a folder, a pipe or a device, expected a file"
+    os.mkfifo("pipe")
+    with long.open("wb") as stream:
+        stream.truncate(2**40)
+    acts: dict[str, Any] = {"x.csv": read_table, "x.parquet": read_table, "x.yaml": read_task, "x.md": _run}
+    for name, act in acts.items():
+        for target, said in {
+            "pipe": right,
+            "/dev/zero": right,
+            long: "found 1,099,511,627,776 bytes, expected",
+        }.items():
+            Path(name).unlink(missing_ok=True)
+            Path(name).symlink_to(target)
+            assert said in refused(act, Path(name)) or (
+                name == "x.yaml" and "found no file" in refused(act, Path(name))
+            )
+            assert results.read_json(Path(name)) == {}
+    for name in ("x.npy", "x.npz", "x.h5", "x.zarr"):
+        Path(name).symlink_to("pipe")
+        assert right in refused(open_array, name, "--features")
+    for name, target in {"c/0/0": "/dev/zero", "zarr.json": "/dev/zero", "c": "pipe", "0.0": "none"}.items():
+        (part := Path("y.zarr", name)).parent.mkdir(parents=True)
+        part.symlink_to(Path(target).absolute())
+        assert f"{name}: found a pipe, a device or a broken link" in refused(open_array, "y.zarr", "--features")
+        shutil.rmtree("y.zarr")
+    Path("o.json").symlink_to("/dev/zero")
+    np.save("X.npy", np.zeros((9, 2)))
+    assert right in cli("encode", "--features", "X.npy", "--responses", "X.npy", "--out", "o.csv")
+
+
+def _run(path: Path) -> None:
+    runner.execute(path, path.with_suffix(".ipynb"), {})
+
+
+def test_files_that_break_the_libraries_which_read_them_are_said(tmp_path: Path) -> None:
+    """With errors of kinds that their documentation does not name."""
+    about = {"index_columns": ["x"], "columns": [], "column_indexes": []}
+    table = pa.table({"x": [1]}).replace_schema_metadata({"pandas": json.dumps(about)})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert refused(read_table, tmp_path / "t.parquet").startswith(f"{tmp_path}/t.parquet: found no table that can")
+    head = f"{'(' * 99}\n".encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head)
+    assert "x.npy: " in refused(open_array, f"{tmp_path}/x.npy", "--features")
+    (tmp_path / "x.zarr").mkdir()
+    (tmp_path / "x.zarr" / "zarr.json").write_text(json.dumps(ARRAY | {"shape": "x"}))
+    assert "x.zarr: Expected an iterable of integers" in refused(open_array, f"{tmp_path}/x.zarr", "--features")
+
+
+#: What Zarr says of an array.
+ARRAY: dict[str, Any] = {"zarr_format": 3, "node_type": "array", "data_type": "float32", "fill_value": 0.0}
+ARRAY |= {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [9, 2]}}, "attributes": {}}
+ARRAY |= {"chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}}}
+ARRAY |= {"shape": [9, 2], "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}]}
+
+
+def test_numbers_of_many_digits_are_none(tmp_path: Path) -> None:
+    """Python refuses to read and write those of more than 4,300."""
+    many = "9" * 5000
+    (tmp_path / "step1-tokens1B").mkdir()
+    (tmp_path / "checkpoints.csv").write_text(f"revision,tokens\nstep1-tokens1B,{many}\n")
+    said = refused(local_checkpoints, tmp_path)
+    assert "checkpoints.csv: step1-tokens1B: tokens: found '999" in said
+    assert said.endswith("9 ..., expected a whole number or nothing")
+    for choice in (f"log:{many}", f"every:{many}", f"all@{many}T-"):
+        assert "expected 'all', 'log:N'" in refused(choose, [Checkpoint("step1", 1, 1, None)], choice)
+    assert (read_name(f"step{many}", ["step{step}"]), read_amount("9" * 18 + "T")) == (None, None)
+    (tmp_path / "s.yaml").write_text(f"name: s\nmodels: 0x{'f' * 5000}\n")
+    assert "models: found an integer of 20000 bits" in cli("status", tmp_path / "s.yaml")
+    assert shown([2**99, 16**5000]) == f"[{2**99}, an integer of 20001 bits]"
+
+
+def test_what_would_steer_a_terminal_is_shown() -> None:
+    assert escape("[red]\x1b[31m\x07 a\nb\t\u202e \udcff \xe9\u96ea") == (
+        r"\[red]\x1b[31m\x07 a" "\nb\t" r"\u202e \udcff " "\xe9\u96ea"
+    )
+    assert "\x1b" not in cli("models", "show", "\x1b[31m")
 
 
 # --- Weights and arrays ----------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def run(folder: Path, more: tuple[str, ...] = (), profile: str = "local") -> str
     """What is shown of a run in the folder of results `folder`."""
     told, bench = StringIO(), Workbench(Study.model_validate(TINY), Store(folder))
     with View(Console(file=told, width=500)) as view:
-        cluster.run(bench, {"jobs": 2, "models": {}}, profile, more, view)
+        cluster.run(bench, {"jobs": 2, "models": {}, "pages": ["01_a.ipynb", "models/one.ipynb"]}, profile, more, view)
     return told.getvalue()
 
 
@@ -146,6 +146,8 @@ def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
     for path in (log, left):
         path.parent.mkdir(parents=True)
         path.write_text("many\nfailed one step0: no memory\nwords\nthat do not matter\n")
+    fake(tmp_path, monkeypatch, "", "sbatch")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     with pytest.raises(PhaselabError) as caught:
         run(tmp_path, ("--default-resources", "slurm_account=me"), "slurm")
     assert str(caught.value).split("\n") == [
@@ -161,11 +163,48 @@ def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
     fake(tmp_path, monkeypatch, "#!/bin/sh\necho 'Error: no such executor'\nexit 2\n")
     with pytest.raises(PhaselabError, match="failed jobs:\n  Error: no such executor"):
         run(tmp_path)
-    fake(tmp_path, monkeypatch, FAILS.replace("exit 1", "exit 0"))
+    fake(tmp_path, monkeypatch, FAILS.partition("Exiting because")[0] + "END\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.v8+.yaml").write_text("keep-going: true\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
     shown = run(tmp_path, profile="~/mine")
     assert "jobs: units         2" in shown
     assert "jobs: 1 of 2" in shown
-    assert f"--profile {Path.home() / 'mine'} " in (tmp_path / "called").read_text()
+    assert f"--profile {tmp_path / 'mine'} " in (tmp_path / "called").read_text()
+
+
+def test_pages_that_could_not_be_made_are_named_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "tiny" / ".sweep"
+    for name, said in {"pages/01_a.ipynb": "failed 01_a.ipynb: cell 2", "book": "failed 01_a.ipynb: the page"}.items():
+        (own / "logs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / "logs" / f"{name}.log").write_text(f"words\n{said}\n")
+    # Snakemake is content with them: only what it has done in this sweep tells anything.
+    does = "#!/bin/sh\n"
+    fake(tmp_path, monkeypatch, does)
+    run(tmp_path)
+    does += f"mkdir -p {own}/done/pages; touch {own}/done/pages/01_a.ipynb\n"
+    fake(tmp_path, monkeypatch, does)
+    with pytest.raises(PhaselabError, match=r"pages/01_a.ipynb.log: not all pages: failed 01_a.ipynb: cell 2\n  see"):
+        run(tmp_path)
+    fake(tmp_path, monkeypatch, does + f"touch {own}/done/book\n")
+    with pytest.raises(PhaselabError, match=r"jobs:\n  \S+/logs/book.log: not all pages: failed 01_a.ipynb: the"):
+        run(tmp_path)
+
+
+def test_where_no_job_can_be_sent_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake(tmp_path, monkeypatch, "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").write_text("jobs: 2\nexecutor: 'slurm'\n")
+    for more, profile in (((), "slurm"), ((), str(tmp_path / "mine")), (("--executor", "slurm"), "local")):
+        with pytest.raises(PhaselabError, match="phaselab sweep: found no sbatch in PATH, expected it: a machine from"):
+            run(tmp_path, more, profile)
+    monkeypatch.chdir(tmp_path)
+    for profile in (".", "..", "none", "mine/config.yaml"):  # no folders of phaselab's own
+        with pytest.raises(PhaselabError, match=f"--profile: found '{profile}', expected local, slurm, or a folder"):
+            run(tmp_path, (), profile)
+    assert not (tmp_path / "tiny").exists()
 
 
 def test_two_sweeps_of_one_study_are_one_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

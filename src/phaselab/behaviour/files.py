@@ -33,7 +33,7 @@ import yaml
 
 from phaselab.behaviour.score import refuse
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import Loader, home, parse_yaml, read_text
+from phaselab.files import Loader, home, parse_yaml, read_bytes, read_text
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
@@ -57,7 +57,7 @@ def digest(path: Path, data: Data) -> str:
     for split, given in data.items():
         expect(Path(given).is_file(), f"{path}: data of split {split!r}", f"no file {given}", "one")
     local = [Path(p) for p in data.values()] or [p for p in task.data_files.values() if p.is_file()]
-    return digest_of([zlib.crc32(p.read_bytes()) for p in [*task.files, *local]])
+    return digest_of([zlib.crc32(read_bytes(p)) for p in [*task.files, *local]])
 
 
 def load_items(

@@ -16,13 +16,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 
 from phaselab import results
 from phaselab.book.lab import Lab
 from phaselab.book.published import PublishedLab
-from phaselab.errors import PhaselabError, expect, shown, told
+from phaselab.errors import PhaselabError, escape, expect, shown, told
 from phaselab.files import BOOK, home, read_text, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device

@@ -37,7 +37,8 @@ def _in_one_sentence(what: object) -> Iterator[None]:
     log.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         yield
-    except (OSError, RuntimeError, HTTPError, sqlite3.Error) as error:  # RuntimeError: what hf_xet raises
+    # RuntimeError: what hf_xet raises.
+    except (OSError, RuntimeError, HTTPError, sqlite3.Error, errors.HFValidationError) as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise PhaselabError(f"{what} ({constants.ENDPOINT}, {constants.HF_HUB_CACHE}): {said}") from error
 

@@ -198,7 +198,7 @@ def read_rows(path: Path, repository: str = "", columns: list[str] = _COLUMNS) -
     table, rows = read_table(path, *columns), []
     for said in table[columns].to_dict("records"):
         revision, tokens = said["revision"], said["tokens"]
-        where, good = f"{path}: {revision}: tokens", not tokens or tokens.isdecimal()
+        where, good = f"{path}: {revision}: tokens", not tokens or (tokens.isdecimal() and len(tokens) < 19)
         expect(good, where, repr(tokens), "a whole number or nothing")
         of = said.get("repository") or repository
         rows.append(Row(revision, int(tokens) if tokens else None, of, said.get("commit", "")))

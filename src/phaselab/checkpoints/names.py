@@ -13,11 +13,13 @@ import numpy as np
 from phaselab.errors import PhaselabError, expect
 from phaselab.results import stamped_digest
 
-_AMOUNT = r"\d+(?:\.\d+)?[KMBT]?"
+_NUMBER = r"\d{1,18}"
+_AMOUNT = rf"{_NUMBER}(?:\.{_NUMBER})?[KMBT]?"
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-_CHOICE = re.compile(rf"(?:all|(log|every):(\d+))(?:@({_AMOUNT})?-({_AMOUNT})?)?")
+_CHOICE = re.compile(rf"(?:all|(log|every):({_NUMBER}))(?:@({_AMOUNT})?-({_AMOUNT})?)?")
 #: What stands in the braces of a form; ``n`` is a number that says nothing of the place in the run.
-_PARTS = {"step": r"(?P<step>\d+)", "stage": r"(?P<stage>\d+)", "tokens": rf"(?P<tokens>{_AMOUNT})", "n": r"\d+"}
+_PARTS = {"step": _NUMBER, "stage": _NUMBER, "tokens": _AMOUNT}
+_PARTS = {name: f"(?P<{name}>{form})" for name, form in _PARTS.items()} | {"n": r"\d+"}
 _TOKENIZER = re.compile(r"tokenizer.*|vocab\.(json|txt)|merges\.txt|spiece\.model")
 _CONFIGURATION = re.compile(r"(generation_)?config\.json|(special_tokens_map|added_tokens)\.json|chat_template\.jinja")
 
@@ -76,10 +78,10 @@ def read_name(name: str, forms: Iterable[str]) -> Reading | None:
 
 
 def read_amount(text: str) -> int | None:
-    """A whole number written with a suffix K, M, B or T, or without, as in 1.5B; None when it is not whole."""
+    """A whole number with a suffix K, M, B or T, or without, as in 1.5B; None: not whole, or over 63 bits."""
     unit = text[-1] if text[-1] in _UNITS else ""
     amount = Decimal(text.removesuffix(unit)) * _UNITS[unit]
-    return int(amount) if amount == int(amount) else None
+    return int(amount) if int(amount) == amount < 2**63 else None
 
 
 def needed(names: Iterable[str], where: object, code: bool = False) -> list[str]:

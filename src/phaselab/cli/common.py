@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
-from phaselab.errors import PhaselabError, expect, told
+from phaselab.errors import PhaselabError, escape, expect, told
 from phaselab.study import Strict, embedded
 
 # Without emoji, or :a: in what is printed, as in a path, would become one. What is asked for goes to `out`.

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Column, Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, escape, expect
 from phaselab.files import home
 from phaselab.results import Store, amount, write_json
 from phaselab.study import PUBLISHED, Study, load_study
@@ -167,8 +166,8 @@ def status(study: StudyArgument, results: ResultsOption = Path("results"), data:
         table = Table(*names, title=escape(str(model)), title_justify="left")
         for row in own.to_dict("records"):
             table.add_row(*(str(row[name] or "") for name in names))
-            whys += [f"\n  {row['stage'] or 'model'}: {row['why']}"] if row["why"] else []
-        out.print(table, *whys, sep="", markup=False, highlight=False, soft_wrap=True)
+            whys += [escape(f"\n  {row['stage'] or 'model'}: {row['why']}")] if row["why"] else []
+        out.print(table, *whys, sep="", highlight=False, soft_wrap=True)
     for unit, why in check(bench, bench.study.models).items():
         console.print(f"[red]cannot be made:[/] {unit}: {escape(why)}", highlight=False, soft_wrap=True)
 
@@ -291,7 +290,7 @@ def doctor(
         for path, state in (states.repair if repair else states.faults)(bench):
             left += (there := path.exists())
             said = f"{state.kind if there else 'removed'}: {path}\n  {state.why}"
-            out.print(said, markup=False, highlight=False, soft_wrap=True)
+            out.print(escape(said), highlight=False, soft_wrap=True)
         right = f"to make what is missing: phaselab run {study}, and for pages phaselab book {study}"
         out.print(f"{study}: {left} results are damaged or stale; {right}", markup=False, soft_wrap=True)
         raise typer.Exit(int(left > 0))

@@ -14,6 +14,7 @@ from phaselab import encoding
 from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
 from phaselab.errors import expect
+from phaselab.files import read_bytes
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
 from phaselab.stats import check_ceiling
@@ -30,7 +31,7 @@ PIECE, LONG = 64 * 2**20, 60
 def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Check what is asked for, score it, and write the table and the JSON beside it: the two paths. `say` is told."""
     beside = job.out.with_suffix(".json")
-    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in beside.read_text(errors="replace")
+    ours = not beside.exists() or f'"made_by": "{MADE_BY}"' in read_bytes(beside).decode(errors="replace")
     fits = job.out.suffix in (".parquet", ".csv") and not job.out.is_dir() and job.out not in (job.runs, job.rois)
     expected = f"a .parquet or .csv that can be written, over no input, and no {beside.name} of another program there"
     expect(fits and ours, "out", job.out, expected)

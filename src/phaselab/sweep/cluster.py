@@ -16,7 +16,7 @@ import pandas as pd
 from filelock import Timeout
 
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import home
+from phaselab.files import home, read_text
 from phaselab.results import claim, write_json
 from phaselab.stages import STAGES, Workbench
 from phaselab.sweep.plan import MEMORY, Row
@@ -53,12 +53,19 @@ def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: 
     its jobs. Of a study there is one sweep at a time.
     """
     folder = bench.store.study(bench.study.name).absolute() / ".sweep"
-    own, packaged = Path(sys.executable).with_name("snakemake"), WORKFLOW / "profiles" / profile
+    own, ours = Path(sys.executable).with_name("snakemake"), profile in ("local", "slurm")
     program = str(own) if own.is_file() else shutil.which("snakemake")
     right = "it: pip install 'phaselab[cluster]', or Snakemake with its plugin for SLURM in another environment"
     expect(program, "phaselab sweep", f"no snakemake beside {sys.executable}, and none in PATH", right)
     options: Row = {"snakefile": WORKFLOW / "Snakefile", "configfile": folder / "config.json", "directory": folder}
-    options |= {"profile": packaged if packaged.is_dir() else home(profile).absolute(), "jobs": config["jobs"]}
+    options["profile"] = WORKFLOW / "profiles" / profile if ours else home(profile).absolute()
+    options["jobs"] = config["jobs"]
+    files = [*options["profile"].glob("config*.yaml")]
+    expect(files, "--profile", repr(profile), "local, slurm, or a folder with a config.yaml of Snakemake's")
+    asked = "\n".join([*map(read_text, files), " ".join(more)])
+    slurm = re.search(r"^executor: *['\"]?slurm|(--executor|-e)[= ]slurm", asked, re.MULTILINE)
+    right = "it: a machine from which jobs go to SLURM, such as a cluster's login node; --profile local is this one"
+    expect(not slurm or shutil.which("sbatch"), "phaselab sweep", "no sbatch in PATH", right)
     line = [str(program), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     # What is current has been decided, and of two sweeps the second is refused.
     line += ["--forceall", "--nolock", "--drop-metadata", *more]
@@ -86,11 +93,18 @@ def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: 
                 os.killpg(process.pid, signal.SIGINT)
                 process.communicate()
                 raise
-    if process.returncode:
-        text, failed = told.read_text(encoding="utf-8"), list[str]()
-        # At its end those that have failed for good: what befell them, and their logs.
-        for message, name in re.findall(r"message: (.*)\n(?:.*\n)*? +log: (\S+)", text.partition("Exiting because")[2]):
-            lines = path.read_text(errors="replace").split("\n") if (path := folder / name).is_file() else []
-            end = [line for line in lines if line.startswith(("failed", "phaselab:"))] or lines[-3:]
-            failed.append(" ".join([f"{path}: {message}", *end]))
+    text, done = told.read_text(encoding="utf-8"), folder / "done"
+    # At its end those that have failed for good: what befell them, and their logs.
+    ends = re.findall(r"message: (.*)\n(?:.*\n)*? +log: (\S+)", text.partition("Exiting because")[2])
+    failed = [" ".join([f"{folder / name}: {message}", *_said(folder / name)]) for message, name in ends]
+    paged = ["book"] if (done / "book").exists() else [f"pages/{page}" for page in config["pages"]]
+    logs = [folder / "logs" / f"{name}.log" for name in paged if (done / name).exists()]
+    failed += [" ".join([f"{log}: not all pages:", *said]) for log in logs if (said := _said(log, last=0))]
+    if failed or process.returncode:
         raise PhaselabError("\n  ".join(["failed jobs:", *(failed or text.split("\n")[-5:])]) + f"\n  see {told}")
+
+
+def _said(log: Path, last: int = 3) -> list[str]:
+    """What the log of a job says of failures; else its `last` lines."""
+    lines = log.read_text(errors="replace").split("\n") if log.is_file() else []
+    return [line for line in lines if line.startswith(("failed", "phaselab:"))] or lines[::-1][:last][::-1]

@@ -11,13 +11,12 @@ from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.checkpoints.manifest import without_absent
-from phaselab.errors import PhaselabError, expect, told
+from phaselab.errors import PhaselabError, escape, expect, told
 from phaselab.results import Store, clear, read_table, try_beside, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study

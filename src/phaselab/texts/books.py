@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from phaselab.data import data_missing
 from phaselab.errors import expect
-from phaselab.files import decoded, parse_yaml, read_text, refuse_outside
+from phaselab.files import decoded, parse_yaml, read_bytes, read_text, refuse_outside
 from phaselab.results import read_table
 from phaselab.study import digest_of
 from phaselab.texts.base import BOS, EOS, PAD, STREAMS, TASKS, UNK, Item, TextSource, is_held_out
@@ -75,7 +75,7 @@ class BooksText(TextSource):
             refuse_outside(path, self.folder)
             if not path.is_file():
                 raise data_missing(f"{path}: not there", "books", self.folder.parent)
-            content = path.read_bytes()
+            content = read_bytes(path)
             found = hashlib.sha256(content).hexdigest()
             right = f"{expected} as in MANIFEST.csv (git's autocrlf, for one, changes the ends of lines)"
             expect(found == expected, f"{path}: sha256", found, right)

@@ -54,6 +54,7 @@ def place(name: str, training: Training, store: Store, text: TextSource) -> Plac
     missing = {step: name for step, name in revisions.items() if not states[step]}
     damaged = {folder / revisions[step]: state.why for step, state in states.items() if state.kind == "damaged"}
     found = Place(folder, folder / "training.json", inputs, revisions, missing, damaged)
-    if not missing and found.log.exists() and found.log.read_bytes() != found.record:
+    log, record = found.log, found.record
+    if not missing and log.exists() and (log.stat().st_size != len(record) or log.read_bytes() != record):
         damaged[found.log] = f"{found.log}: not what the manifests of its checkpoints say"
     return found
