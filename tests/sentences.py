@@ -73,10 +73,10 @@ def five_minutes(text: str, folder: Path) -> None:
     # Some thousands of words, of which full stops are none.
     assert numbers(text, r"n_words: '#'") == [sum(re.search(r"\w", word) is not None for word in texts)]
     assert numbers(text, r"n_models: '# models'") == [2]
-    assert numbers(text, r"n_subjects: #") == [len(brain.subjects)]
+    assert numbers(text, r"n_subjects: '# simulated subjects'") == [len(brain.subjects)]
     assert numbers(text, r"minutes: #") == [round(sum(run.n_trs * run.tr for run in brain.stimulus.runs) / 60, 1)]
-    assert numbers(text, r"n_checkpoints: #") == [3]
-    assert numbers(text, r"n_checkpoints_all: #") == [6]
+    assert numbers(text, r"n_checkpoints: '# checkpoints'") == [3]
+    assert numbers(text, r"n_checkpoints_all: '# checkpoints'") == [6]
     tokens = tables[0]["tokens"]
     assert f"first_tokens: '{amount(tokens.min())}'" in text
     assert f"\ntokens: '{amount(tokens.max())}'" in text

@@ -81,7 +81,7 @@ def test_a_checkpoint_without_any_value_is_left_out_for_both_and_told(table: pd.
     poor = without(table, TOKENS[4], perspective="brain")
     test = triple_phase_test(poor, "m", n_bootstrap=20)
     assert list(test.brain.tokens) == brain_curve(poor)["tokens"].tolist() == [t for t in TOKENS if t != TOKENS[4]]
-    assert test.brain.notes == ("1 checkpoints at which no subject has a value left out",)
+    assert test.brain.notes == ("1 checkpoint at which no subject has a value left out",)
     assert brain_curve(poor)["n"].tolist() == [4] * 9
 
 
@@ -162,7 +162,7 @@ def test_probes_of_checkpoints_with_the_same_tokens_are_not_crossed() -> None:
     (found,) = curve.to_dict("records")
     assert found["n"] == 2
     assert found["high"] - found["value"] == pytest.approx(1.96 * 0.1)
-    assert curve.attrs["notes"] == ("1 checkpoints share their tokens with another; averaged",)
+    assert curve.attrs["notes"] == ("1 checkpoint with the tokens of another, averaged",)
 
 
 def test_probes_of_checkpoints_with_rounded_tokens_are_told_apart_by_steps_and_it_is_said() -> None:
@@ -172,7 +172,7 @@ def test_probes_of_checkpoints_with_rounded_tokens_are_told_apart_by_steps_and_i
     table = curve_table(rows, study="s")
     curve = model_curve(table, "probes")
     assert curve["tokens"].tolist() == [5 * 10**8, 10**9]
-    said = "tokens of 1 checkpoints are rounded to those of another: steps times 500,000,000 tokens instead"
+    said = "1 checkpoint with the tokens of another: steps times 500,000,000 tokens instead"
     assert curve.attrs["notes"] == (said,)
     figure = figures.probe_curves(table.assign(roi="", subject=""))
     assert said in " ".join(" ".join(text.get_text() for text in figure.texts).split())  # lines are broken

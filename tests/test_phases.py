@@ -433,7 +433,7 @@ def test_tokens_rounded_in_names_are_told_apart_by_steps() -> None:
     assert test.brain.tokens.size == exact["step"].nunique()
     assert "rounded to those of another: steps times 100,000 tokens instead" in test.brain.notes[0]
     no_steps = triple_phase_test(rounded.assign(step=0), "m", n_bootstrap=20)
-    assert "share their tokens with another; averaged" in no_steps.brain.notes[0]
+    assert "with the tokens of another, averaged" in no_steps.brain.notes[0]
 
 
 def test_seeds_are_replicates_of_one_curve() -> None:
@@ -447,7 +447,7 @@ def test_seeds_are_replicates_of_one_curve() -> None:
     assert "This is one seed" not in phase_text(test, 1, "r")
     fewer = [several[0], several[1][several[1]["step"] != 5]]
     test = triple_phase_test(pd.concat(fewer), ["m0", "m1"], n_bootstrap=20)
-    assert "1 checkpoints that not every seed has left out" in test.brain.notes
+    assert "1 checkpoint that not every seed has left out" in test.brain.notes
 
 
 def test_seeds_are_different_models_and_are_compared_in_one_measure() -> None:
@@ -565,7 +565,7 @@ def test_a_table_without_names_is_one_curve_and_says_what_it_averaged() -> None:
     table = learning()[lambda d: d["model"] != "short"]
     fitted = fit_table(table.rename(columns={"tokens": "steps"}), "steps")
     assert list(fitted.fits) == [()]
-    assert set(fitted.moves["notes"]) == {"20 checkpoints share their tokens with another; averaged"}
+    assert set(fitted.moves["notes"]) == {"20 checkpoints with the tokens of another, averaged"}
 
 
 def test_replicates_of_a_curve_are_a_column() -> None:
@@ -593,12 +593,12 @@ def test_every_row_of_replicates_that_is_left_out_is_said() -> None:
     last, third = table["seed"] == "s2", table["tokens"] == t[2]
     for lost, said in (
         (last, "replicate left out for want of a value at some checkpoints: s2"),
-        (third, "1 checkpoints at which no replicate has a value left out"),
+        (third, "1 checkpoint at which no replicate has a value left out"),
     ):
         fit = fit_table(table.assign(value=table["value"].mask(lost)), replicates="seed").fits[()]
         assert fit.notes == (said,)
     fit = fit_table(table.assign(tokens=table["tokens"].mask(last & third)), replicates="seed").fits[()]
-    assert fit.notes[0] == "1 rows without a place on the axis dropped"
+    assert fit.notes[0] == "1 row without a place on the axis dropped"
     assert "share" not in "".join(fit.notes)
     gaps = ((table["seed"] == "s0") & (table["tokens"] == t[4])) | ((table["seed"] == "s1") & (table["tokens"] == t[5]))
     fit = fit_table(table.assign(value=table["value"].mask(gaps)), replicates="seed").fits[()]

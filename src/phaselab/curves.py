@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.results import CURVE_COLUMNS, CURVE_TYPES, amount, curve_table
 from phaselab.study import PhaseSpec, Study, at_depth, digest_of
 
 __all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", "brain_measure", "chance_level"]
 __all__ += ["comparison", "control_table", "families", "internal_layer", "interval_of", "interval_over", "model_curve"]
-__all__ += ["of_tasks", "select", "subjects_text"]
+__all__ += ["number_of", "of_tasks", "select", "subjects_text"]
 
 Names = Sequence[str] | None  #: of tasks; None: all
 Tasks = Mapping[str, Sequence[str]]  #: model -> its tasks
@@ -63,7 +63,7 @@ def gather(files: Iterable[Path]) -> pd.DataFrame:
 
 def subjects_text(n: int, simulated: bool) -> str:
     """``n = 3 subjects``, or ``n = 3 simulated subjects``."""
-    return f"n = {n} {'simulated ' if simulated else ''}subject{'s' if n != 1 else ''}"
+    return f"n = {number_of(n, 'simulated subject' if simulated else 'subject')}"
 
 
 def plain(label: object) -> str:
@@ -171,9 +171,9 @@ def told_apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         return rows, []
     last = places.sort_values("step").iloc[-1]
     if places["step"].duplicated().any() or last["step"] <= 0:
-        return rows, [f"{shared} checkpoints share their tokens with another; averaged"]
+        return rows, [f"{number_of(shared, 'checkpoint')} with the tokens of another, averaged"]
     rate = last["tokens"] / last["step"]  # names are rounded (tokens5B), steps are not
-    said = f"tokens of {shared} checkpoints are rounded to those of another: steps times {rate:,.0f} tokens instead"
+    said = f"{number_of(shared, 'checkpoint')} with the tokens of another: steps times {rate:,.0f} tokens instead"
     return rows.assign(tokens=(rows["step"] * rate).round().astype("int64")), [said]
 
 
@@ -184,7 +184,7 @@ def complete(values: pd.DataFrame, of: str) -> tuple[pd.DataFrame, list[str]]:
     """
     at = values.notna().any()
     whole = values.loc[:, at].notna().all(axis=1)
-    notes = [f"{int((~at).sum())} checkpoints at which no {of} has a value left out"] if not at.all() else []
+    notes = [f"{number_of((~at).sum(), 'checkpoint')} at which no {of} has a value left out"] if not at.all() else []
     if not whole.all():
         notes.append(f"{of} left out for want of a value at some checkpoints: {', '.join(values.index[~whole])}")
     return values.loc[whole, at], notes

@@ -28,6 +28,11 @@ class PhaselabError(ValueError):
     """What a user can mend, told by the command line in a sentence; a subclass where a caller must tell them apart."""
 
 
+def number_of(count: float, one: str, more: str = "") -> str:
+    """``1 row``, ``2,000 rows``; `more`: the words for several, where these are not those for one with an s behind."""
+    return f"{count:,.12g} {one if count == 1 else more or one + 's'}"
+
+
 def shown(found: object, most: int = SHOWN) -> str:
     """What was found, as a text of at most so many characters; what is nested is never written out whole."""
     text = _short.repr(found) if isinstance(found, (dict, frozenset, int, list, set, tuple)) else str(found)

@@ -107,10 +107,10 @@ def n05_people_are_subjects_of_the_experiments_they_did(case: Case) -> None:
 def n06_who_is_left_out_is_told(case: Case) -> None:
     assert case.brain("Pereira2018").notes == (
         "No noise ceiling is published with the responses: scores are r itself.",
-        "b-384sentences: 1 of 4 voxels lack responses and are left out.",
-        "c-384sentences: 3 of 3 voxels lack responses and are left out.",
-        "d-384sentences: 2 of 2 voxels lack responses and are left out.",
-        "d-243sentences: 2 of 2 voxels lack responses and are left out.",
+        "b-384sentences: 1 of 4 voxels left out for want of responses.",
+        "c-384sentences: 3 of 3 voxels left out for want of responses.",
+        "d-384sentences: 2 of 2 voxels left out for want of responses.",
+        "d-243sentences: 2 of 2 voxels left out for want of responses.",
     )
     assert len(case.brain("Blank2014").notes) == 1
     assert case.brain("Pereira2018").ceiling is None

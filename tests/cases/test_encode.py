@@ -418,7 +418,7 @@ def test_items_are_shuffled_when_it_is_said_that_they_are_items(here) -> None:
         assert "independent: found True with folds " in refused(*FILES[:4], "--independent", *more)
     said = called(*FILES[:4], "--folds", "shuffled", "--independent", "--seed", "3", *QUICK)
     assert "TR" not in said
-    assert "1 layers of 240 items in 1 runs (none); folds: shuffled" in said
+    assert "1 layer of 240 items in 1 run (none); folds: shuffled" in said
     assert "responses in held-out items" in said
     table = pd.read_parquet("s.parquet")
     content = json.loads(Path("s.json").read_text())
@@ -442,7 +442,7 @@ def test_items_are_shuffled_when_it_is_said_that_they_are_items(here) -> None:
     assert "in 4 runs (none); folds: runs" in said
     assert "TR" not in said
     Path("runs.csv").write_text("run,n_trs\na,3\n")
-    assert "found 3 items in 1 runs" in refused(*FILES, "--independent")
+    assert "found 3 items in 1 run," in refused(*FILES, "--independent")
     np.save("Y.npy", Y[:-1])
     said = refused(*FILES[:4], "--independent")
     assert "with the items of features: X.npy" in said

@@ -189,7 +189,7 @@ TOKENS = [0, *(10**6 * 2**k for k in range(13))]
         ({"acc": [f"{k}.5%" for k in range(14)]}, "--y: column 'acc': found '0.5%' in row 1, expected a number"),
         ({"acc": ["-"] * 14}, "--y: column 'acc': found '-' in row 1"),
         ({"acc": [""] * 13 + ["1"]}, "13 checkpoints with missing values dropped"),
-        ({"tokens": [*TOKENS[:13], TOKENS[12]]}, "1 checkpoints share their tokens with another; averaged"),
+        ({"tokens": [*TOKENS[:13], TOKENS[12]]}, "1 checkpoint with the tokens of another, averaged"),
     ],
 )
 def test_numbers_of_curves_are_read_or_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:

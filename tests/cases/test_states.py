@@ -135,7 +135,7 @@ def test_without_any_first_token_what_is_lost_is_said_and_can_be_carried() -> No
     said: list[str] = []
     words = stimulus(story(20), starts=(0, 5))
     found = extract(llama(), tokenizer(), words, Spec(empty="carry"), say=said.append)
-    assert "first one, which is not pooled: 2 of 20 texts have no state (features.empty: carry)" in said[0]
+    assert "first one, which is not pooled: 2 of 20 texts without a state (features.empty: carry)" in said[0]
     assert found.notes["empty"] == 2
     assert np.flatnonzero(~found.there).tolist() == [0, 5]
 

@@ -98,7 +98,7 @@ def test_an_option_that_is_the_unknown_token_alone_is_refused() -> None:
     raw = Tokenizer(models.WordLevel({"<unk>": 0, "Answer": 1, ":": 2, "cat": 3}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
-    with pytest.raises(PhaselabError, match="t: 1 of 1 items: an option without tokens of its own"):
+    with pytest.raises(PhaselabError, match="t: 1 of 1 item: an option without tokens of its own"):
         score_tasks(_network(), tokenizer, {"t": [Item("q", "Answer:", ("cat", "dog"), 0, "", "en")]})
 
 
@@ -156,7 +156,7 @@ def test_slow_tokenizers_score() -> None:
 
 def test_a_vocabulary_larger_than_the_embedding_is_said() -> None:
     items = [Item("a", "Is it?\nAnswer:", ("yes", "no"), 0, "", "en")]
-    with pytest.raises(PhaselabError, match="t: 1 of 1 items: tokens beyond the 20 that the network has: items a"):
+    with pytest.raises(PhaselabError, match="t: 1 of 1 item: tokens beyond the 20 that the network has: items a"):
         score_tasks(_network(vocabulary=20), _bytes(), {"t": items})
 
 

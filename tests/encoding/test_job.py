@@ -118,7 +118,7 @@ def test_planted_voxels_are_found_and_others_are_not(here: Path) -> None:
     assert set(table["subject"]) == {"Y"}
     assert set(table["layer"]) == {"X"}
     assert (table["note"] == "").all()
-    for said in ("1 layers of 240 TRs in 4 runs", "folds: runs", "significant  share", "5  0.417", "scores.json"):
+    for said in ("1 layer of 240 TRs in 4 runs", "folds: runs", "significant  share", "5  0.417", "scores.json"):
         assert said in result.output
 
 
@@ -346,7 +346,7 @@ def test_what_encode_warns_of_is_told_and_kept(here: Path) -> None:
     Y[:LENGTH, 8] = 2
     np.save("Y.npy", Y)
     result = encode(*FILES, "--out", "scores.parquet", *QUICK)
-    said = "subject Y: 1 of 12 voxels are constant in a test fold"
+    said = "subject Y: 1 of 12 voxels constant in a test fold"
     assert f"note: {said}" in result.output
     assert any(said in line for line in json.loads(Path("scores.json").read_text())["warnings"])
 
@@ -495,7 +495,7 @@ def test_runs_that_cannot_be(here: Path, content: str, said: str) -> None:
         (("--folds", "runs"), "runs: found 1 distinct, expected at least 2"),
         (("--n-folds", "300"), "n: found 240 samples, expected at least n_folds = 300"),
         (("--gap", "200"), "gap: found 200 TRs, with which a fold of 240 samples has no training sample"),
-        (("--block", "40"), "block: found 40 rows, with which a test fold of 60 has 1 whole blocks"),
+        (("--block", "40"), "block: found 40 rows, with which a test fold of 60 has 1 whole block"),
         (("--device", "cuda:9"), "device: found 'cuda:9', expected auto, cpu or a CUDA device that is there"),
         (("--delays", "1,2"), "delays: found (1, 2) with hemodynamics none, expected distinct numbers"),
         (("--delays", "1;2"), "delays.0: found '1;2'"),

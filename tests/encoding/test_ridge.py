@@ -403,9 +403,7 @@ BAD = {
     "Y_test: found shape .8, 2., expected .*3 targets as in Y": lambda: fit_score(X, Y, X, Y[:, :2], ALPHAS, FOLDS),
     "X_test: found 7 samples, expected 8": lambda: fit_score(X, Y, X[:7], Y, ALPHAS, FOLDS),
     "X_test: found 1 features, expected 2": lambda: fit_score(X, Y, X[:, :1], Y, ALPHAS, FOLDS),
-    "X: found 1 NaN or infinite values": lambda: fit_score(
-        np.where(np.eye(8, 2, 1), np.nan, X), Y, X, Y, ALPHAS, FOLDS
-    ),
+    "X: found 1 NaN or infinite value": lambda: fit_score(np.where(np.eye(8, 2, 1), np.nan, X), Y, X, Y, ALPHAS, FOLDS),
     "X: found a norm of .*, expected 1e-140": lambda: fit_score(X * 1e160, Y, X, Y, ALPHAS, FOLDS),
     "X: found a norm of .*, expected 1e-140 to 1e150": lambda: fit_score(X * 1e-160, Y, X, Y, ALPHAS, FOLDS),
     "X: found shape": lambda: fit_score(X[:, 0], Y, X, Y, ALPHAS, FOLDS),

@@ -368,7 +368,7 @@ def test_seconds_of_one_are_the_text_alone_and_long_ones_are_cut_on_the_left():
     assert four.notes["truncated"] == 3
     ids = tokenizer(" ".join(texts[1:]))["input_ids"][-10:]
     assert_close(stacked(four)[:, 4], hidden_states(model, ids)[:, -1])
-    assert "3 of 5 texts have less context than asked for: the model reads 10 tokens at once" in said[0]
+    assert "less context than asked for in 3 of 5 texts: the model reads 10 tokens at once" in said[0]
 
 
 @pytest.mark.parametrize("context", ["text", "seconds", "words"])

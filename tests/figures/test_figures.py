@@ -7,6 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection
+from matplotlib.colors import to_hex
+from matplotlib.font_manager import fontManager
+from matplotlib.text import Text
 from scipy import stats
 
 from phaselab import curves as curve_queries
@@ -366,6 +369,34 @@ def test_many_subjects_and_missing_regions_are_drawn():
     assert "medial" in titles
     assert "frontal" not in titles
     assert "n = 27 subjects" in texts_of(figures.perspectives(table, simulated=False))
+
+
+def test_a_region_keeps_its_colour_where_another_is_left_out():
+    table = made_up_curves(models=("m",), checkpoints=6)
+    table.loc[(table["roi"] == "frontal") & (table["measure"] == "r_normalised"), "value"] = np.nan
+    axes = {ax.get_title(loc="left"): ax for ax in figures.roi_curves(table, simulated=True).axes}
+    rois, values = {"S1": np.array(ROIS)}, {"S1": np.arange(5.0)}
+    dots = figures.by_region(rois, values, simulated=True, label="r").axes[0].collections
+    of = {roi: to_hex(own.get_facecolor()[0]) for roi, own in zip(ROIS, dots[::2], strict=True)}  # between bars
+    for roi in {*ROIS} - {"frontal"}:
+        (line,) = [line for line in axes[roi].lines if line.get_label() == figures.drawing.HIDDEN + roi]
+        assert to_hex(line.get_color()) == of[roi], roi
+
+
+def test_letters_are_of_a_font_that_has_them_and_boxes_are_told_once(one, monkeypatch, capsys):
+    fonts = {name: fontManager.findfont(name) for name in ("cmr10", "DejaVu Sans")}
+    monkeypatch.setattr(figures.drawing, "_fonts", lambda: fonts)
+    figures.drawing._told.cache_clear()
+    for _ in range(2):
+        figure = figures.behaviour_curves(one.assign(task="é日本"))
+        assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text)} == {("cmr10", "DejaVu Sans")}
+    said = capsys.readouterr().out
+    assert said.startswith("Boxes stand for 日 本 in the figures: no font that is installed here has them. ")
+    assert said.count("\n") == 1
+    del fonts["cmr10"]
+    figure = figures.behaviour_curves(one.assign(task="é"))
+    assert {tuple(text.get_fontfamily()) for text in figure.findobj(Text)} == {("sans-serif",)}
+    assert not capsys.readouterr().out
 
 
 def test_line_and_band_are_mean_and_interval_over_subjects(one):

@@ -93,9 +93,14 @@ def test_units_are_known_before_a_model_is_trained_and_limits_come_from_the_stud
     assert {(row["train"], row["compare"], row["minutes"]) for row in found.values()} == {(True, False, 45)}
     # GiB: 3, the study's 2.5, and one for a network of which nothing is known.
     assert {row["mem_mb"] for row in found.values()} == {1024 * 7}
-    bench = Workbench(Study.model_validate(with_()), Store(tmp_path))
+    told: list[str] = []
+    bench = Workbench(Study.model_validate(with_()), Store(tmp_path), say=told.append)
     rows = plan(bench, "tiny")["rows"]
     assert cluster.survey(bench, rows, "cpu")["one"]["minutes"] == 60 * 4, "of none of four stages anything is known"
+    unknown = "behaviour, brain, controls, internal: jobs have 60 minutes for each of these; 'minutes' in the study"
+    assert [line.startswith("one: nobody") and unknown in line for line in told] == [True, False]
+    surveyed(study, tmp_path / "limits", say=told.append)
+    assert len(told) == 2, "where the study has limits, nothing is guessed"
     rows.loc[(rows["of"] == "one") & (rows["what"] == "brain"), "cpu hours"] = 3 * 0.0625
     assert [row["minutes"] for row in cluster.survey(bench, rows, "cpu").values()] == [4 * 15, 240]
     assert cluster.survey(bench, rows, "cuda")["one"]["minutes"] == 240

@@ -175,7 +175,8 @@ def test_a_demo_fetches_nothing_and_what_is_made_is_counted(tmp_path: Path) -> N
     for checkpoint in bench.checkpoints(tiny.models[0]):
         for asked_for in bench.asked(tiny.models[0], checkpoint):
             last = bench.place(asked_for, tiny.models[0], checkpoint)
-            with write_folder(last, bench.inputs(asked_for, tiny.models[0], checkpoint)) as aside:
+            took = {"seconds": 180.0, "device": "cpu"}
+            with write_folder(last, bench.inputs(asked_for, tiny.models[0], checkpoint), made_by=took) as aside:
                 (aside / "curves.parquet").touch()
     table = planned(tiny, store=tmp_path / "made")["rows"].set_index(["of", "what"])
     for model, there in (("one", True), ("two", False)):
@@ -187,6 +188,11 @@ def test_a_demo_fetches_nothing_and_what_is_made_is_counted(tmp_path: Path) -> N
     shutil.rmtree(last)
     table = planned(tiny, store=tmp_path / "made")["rows"].set_index(["of", "what"])
     assert table.loc["one", "here"].sum() == 1 + 3 * len(CHECKPOINT) + len(LAST) - 1
+    # One result of three lacks; how long it takes is known from the other two, and of a GPU nothing.
+    hours = table.loc[("one", asked_for.name)]
+    assert hours[["asked", "here"]].tolist() == [3, 2]
+    assert hours["cpu hours"] == pytest.approx(180 / 3600)
+    assert isnan(hours["cuda hours"])
 
 
 def test_alice_says_what_is_here(data: Path, tmp_path: Path) -> None:

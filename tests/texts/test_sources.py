@@ -249,7 +249,7 @@ def test_sums_of_off_domain_text_are_right() -> None:
 def test_schedules_that_cannot_be_are_refused(books: Path) -> None:
     with pytest.raises(ValueError, match="mixes: found 'logs', expected one of en, en\\+vo, narrative, off-domain"):
         source(WORLD.model_copy(update={"mixes": (Mix(until=1, mix="logs"),)}), None)
-    with pytest.raises(ValueError, match="mixes: found 1 stages, expected none with text: books"):
+    with pytest.raises(ValueError, match="mixes: found 1 stage, expected none with text: books"):
         source(BOOKS.model_copy(update={"mixes": (Mix(until=1, mix="en"),)}), books)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.texts.base import Item
 
 #: Measure -> column of the per-item table whose mean over items it is.
@@ -34,8 +34,8 @@ def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping
     """Raises if there are `bad` items, rule -> those that break it, of so many; `first`: what the first one has."""
     told = []
     for rule, items in bad.items():
-        named = ", ".join(items[:5]) + " ..." * (len(items) > 5)
-        told.append(f"{len(items)} of {of} items: {rule}: items {named}" + (f"; {first[rule]}" if first else ""))
+        named, also = ", ".join(items[:5]) + " ..." * (len(items) > 5), f"; {first[rule]}" if first else ""
+        told.append(f"{len(items)} of {number_of(of, 'item')}: {rule}: items {named}{also}")
     if told:
         raise PhaselabError(f"{where}: {'; '.join(told)}")
 

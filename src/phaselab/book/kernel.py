@@ -7,7 +7,7 @@ from typing import Any
 from jupyter_client.manager import AsyncKernelManager
 
 
-class Process:
+class _Process:
     """A process of ``multiprocessing`` as a kernel's manager asks of one of ``subprocess``."""
 
     stdin = stdout = stderr = None
@@ -48,6 +48,6 @@ class Kernel(AsyncKernelManager):
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
         assert self.provisioner is not None
         options = kernel_cmd[kernel_cmd.index("ipykernel_launcher") + 1 :]
-        self.provisioner.process = Process(options, kw.get("cwd") or os.getcwd(), kw["env"])  # type: ignore[attr-defined]
+        self.provisioner.process = _Process(options, kw.get("cwd") or os.getcwd(), kw["env"])  # type: ignore[attr-defined]
 
     async def _async_interrupt_kernel(self) -> None: ...

@@ -33,7 +33,7 @@ import yaml
 from phaselab import __version__
 from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
-from phaselab.errors import expect, shown
+from phaselab.errors import expect, number_of, shown
 from phaselab.files import shipped
 from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
@@ -72,7 +72,7 @@ def publish(lab: Lab, root: Path = PUBLISHED) -> Path:
         "command": f"phaselab run {study.name}",
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {number_of(os.cpu_count() or 1, 'core')}",
         "versions": {"phaselab": __version__} | {name: version(name) for name in ("torch", "transformers")},
         "hours": {"training": round(trained / 3600, 2), "stages": round(stages / 3600, 2)},
         "brain": {"description": lab.brain.description, "notes": lab.brain.notes},
@@ -108,7 +108,7 @@ class PublishedLab(Lab):
         self.tables = {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in TABLES}
         of, hours = self.provenance, self.provenance["hours"]
         made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
-        took = f"{hours['training']:g} hours of training and {hours['stages']:g} of evaluation"
+        took = f"{number_of(hours['training'], 'hour')} of training and {hours['stages']:g} of evaluation"
         self.numbers = f"{made} on {of['machine']} ({took}); this build computes the figures and verdicts from them"
         del self.bench
 

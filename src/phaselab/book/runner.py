@@ -118,7 +118,8 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     with results.claim(output):
         if current():  # another process has just made it
             return False
-        others = output.parent.parent.parent.glob(f"*/pages/{output.name}") if results_digest else ()  # of other studies
+        # Those of other studies.
+        others = output.parent.parent.parent.glob(f"*/pages/{output.name}") if results_digest else ()
         if same := next((other for other in others if results.seal(other, None).get("made") == made), None):
             with results.write_file(output) as aside:
                 shutil.copyfile(same, aside)

@@ -27,7 +27,7 @@ from pydantic import Field
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, group_ceiling, regress_out, standardise
 from phaselab.data import data_missing
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import read_text
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
@@ -109,8 +109,8 @@ def load(section: AliceSpec, data: Path | None) -> BrainData:
     numbers = ", ".join(f"{roi} {value:.2f}" for roi, value in zip(ROIS, isc, strict=True))
     return BrainData(
         name="alice",
-        description=f"fMRI of {n} people who listen to 12 minutes of Alice in Wonderland, six regions of "
-        f"{section.radius} radius (Brennan et al. 2016, CC BY 4.0)",
+        description=f"fMRI of {number_of(n, 'person who listens', 'people who listen')} to 12 minutes of Alice in "
+        f"Wonderland, six regions of {section.radius} radius (Brennan et al. 2016, CC BY 4.0)",
         stimulus=Stimulus("alice", (run,)),
         groups=(Group(used, (run.name,)),),
         read=lambda subject, _: responses[subject],

@@ -15,7 +15,7 @@ from scipy.io import loadmat
 
 from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, constant_voxels
 from phaselab.data import data_missing
-from phaselab.errors import PhaselabError, expect, shown
+from phaselab.errors import PhaselabError, expect, number_of, shown
 from phaselab.files import read_text, refuse_linked, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import digest_file, read_table, stamped_digest, write_file
@@ -172,8 +172,9 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
         films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)
     return BrainData(
         name="films",
-        description=f"fMRI of {len(films.people)} people who watch films and series, {len(names)} runs "
-        f"(OpenNeuro ds005531, CC0); annotation {section.annotation}, voxels {fields['voxels']}",
+        description=f"fMRI of {number_of(len(films.people), 'person who watches', 'people who watch')} films and "
+        f"series, {number_of(len(names), 'run')} (OpenNeuro ds005531, CC0); annotation {section.annotation}, "
+        f"voxels {fields['voxels']}",
         stimulus=Stimulus("films", runs),
         groups=(Group(tuple(films.people), names),),
         read=read,

@@ -13,7 +13,7 @@ import pandas as pd
 
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.data import published
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import refuse_linked, refuse_pointer
 from phaselab.stimuli import items
 from phaselab.study import BrainSpec
@@ -52,14 +52,15 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
             name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
             if n_lost := len(of) - len(kept):
-                notes.append(f"{name}: {n_lost} of {len(of)} voxels lack responses and are left out.")
+                notes.append(f"{name}: {n_lost} of {number_of(len(of), 'voxel')} left out for want of responses.")
             if len(kept):
                 people, columns[name] = [*people, name], kept
         groups.append(Group(tuple(people), tuple(own["group"].unique())))
     expect(columns, str(path), "no voxel with a response to each text of an experiment", "some")
     return BrainData(
         name="brainscore",
-        description=f"Responses to {len(texts)} texts without a time axis ({section.benchmark}, of Brain-Score)",
+        description=f"Responses to {number_of(len(texts), 'text')} without a time axis "
+        f"({section.benchmark}, of Brain-Score)",
         stimulus=stimulus,
         groups=tuple(groups),
         read=lambda subject, run: values[np.ix_(rows[run], columns[subject])],

@@ -15,7 +15,7 @@ from scipy.linalg import toeplitz
 
 from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, standardise
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, resample
 from phaselab.study import BrainSpec
 from phaselab.texts.world import NOBODY, PUNCTUATION, UNKNOWN, narratives
@@ -76,7 +76,7 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
     variance of the noiseless response and V_n the expected one of the noise, both after D.
     """
     seed, n_trs = section.seed, round(section.minutes * 60 / section.runs / section.tr)
-    found = f"{section.minutes:g} for {section.runs} runs"
+    found = f"{section.minutes:g} for {number_of(section.runs, 'run')}"
     expect(n_trs * section.tr >= 60, "brain.minutes", found, "at least 1 minute a run")
     expect(n_trs <= MOST_TRS, "brain.minutes", f"{found} of TRs of {section.tr:g} s", f"at most {MOST_TRS} TRs a run")
     stimulus = present(seed, section.runs, n_trs, section.tr)
@@ -89,8 +89,8 @@ def load(section: SimulatedSpec, data: Path | None = None) -> BrainData:
     events = ["spoken", "letters", "sentence_onset"]
     return BrainData(
         name="simulated",
-        description=f"Simulated responses of {len(made)} subjects to {len(names)} runs of generated narratives, "
-        f"{section.vertices} vertices of fsaverage5 each",
+        description=f"Simulated responses of {number_of(len(made), 'subject')} to {number_of(len(names), 'run')} of "
+        f"generated narratives, {section.vertices} vertices of fsaverage5 each",
         stimulus=stimulus,
         groups=(Group(tuple(made), names),),
         read=lambda subject, run: made[subject][0][run],

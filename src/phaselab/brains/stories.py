@@ -18,7 +18,7 @@ from pydantic import Field
 from phaselab.brains.base import BrainData, Group, brain, choose_voxels, constant_voxels
 from phaselab.brains.signal import repeats_ceiling
 from phaselab.data import SETS, data_missing
-from phaselab.errors import PhaselabError, expect, shown
+from phaselab.errors import PhaselabError, expect, number_of, shown
 from phaselab.files import parse_yaml, read_text, refuse_linked, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import read_table, stamped_digest, write_file
@@ -166,7 +166,8 @@ def load(section: StoriesSpec, data: Path | None) -> BrainData:
     note = "Of another story, heard once, it is too high" if ceilings else "Without it none is known"
     return BrainData(
         name="stories",
-        description=f"fMRI of {len(own)} people, {len(runs)} spoken stories (ds003020, CC0), voxels {fields['voxels']}",
+        description=f"fMRI of {number_of(len(own), 'person', 'people')}, "
+        f"{number_of(len(runs), 'spoken story', 'spoken stories')} (ds003020, CC0), voxels {fields['voxels']}",
         stimulus=Stimulus("stories", runs),
         groups=tuple(Group(tuple(one for one in own if own[one] == of), of) for of in dict.fromkeys(own.values())),
         read=lambda one, story: View(stories.response(one, story).astype(np.float32), columns=taken[one][0]),

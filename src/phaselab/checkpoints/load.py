@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.names import Checkpoint, needed
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import refuse_outside, refuse_pointer
 from phaselab.results import read_json
 
@@ -67,7 +67,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(folder, **local)
         sees = foresight(model.to(device).eval())  # torch's evaluation mode, no code that is run
     absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    found = f"{len(absent)} weights missing or of another shape, the first being {next(iter(absent), None)}"
+    found = f"{number_of(len(absent), 'weight')} missing or of another shape, first {next(iter(absent), None)}"
     expect(not absent, str(folder), found, "those that config.json says")
     if checkpoint.repository:
         model.name_or_path = str(checkpoint)  # and not a folder of the cache, in what is said of it later

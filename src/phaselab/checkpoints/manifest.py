@@ -22,7 +22,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.families import FAMILIES, LINE, Family, of_repository
 from phaselab.checkpoints.names import Checkpoint, choose, is_checkpoint
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import home
 from phaselab.results import read_table, write_table
 from phaselab.study import Study, StudyError
@@ -121,8 +121,9 @@ def chosen(family: Family, which: str | tuple[str, ...], say: hub.Say = _warn) -
     found = f"no manifest in {path_of(family).parent}, and HF_HUB_OFFLINE is set"
     expect(rows or not offline, family.name, found, f"'phaselab models refresh {family.name}' online")
     known = listing(family)
-    without = f"which has {len(known.uncounted)} checkpoints without and {len(known.strange)} other names"
-    found, expected = "no checkpoint whose tokens are known", f"them in column tokens of {path_of(family)}, {without}"
+    without, other = number_of(len(known.uncounted), "checkpoint"), number_of(len(known.strange), "other name")
+    found, expected = "no checkpoint whose tokens are known", f"them in column tokens of {path_of(family)}"
+    expected += f", which has {without} without and {other}"
     expect(known.checkpoints, family.name, found, expected)
     taken = choose(known.checkpoints, which)
     for checkpoint in taken:
@@ -153,8 +154,9 @@ def local_checkpoints(folder: str | Path) -> list[Checkpoint]:
     for row in known.doubles:
         raise PhaselabError(f"{folder / row.revision}: found another name of the same step, expected one of them")
     for row in known.uncounted:
-        expected = f"step{{N}}-tokens{{T}}, a row for {row.revision} in {table}, or (of a later stage) the first one"
-        raise PhaselabError(f"{folder / row.revision}: the name does not tell the tokens seen; expected {expected}")
+        found = f"{folder / row.revision}: found a name that does not tell the training tokens seen"
+        right = f"a name as step1000-tokens4B, or the line {row.revision},4000000000 below revision,tokens in {table}"
+        raise PhaselabError(f"{found}, expected {right}; of a later stage, also a checkpoint of the first one")
     strange = ", ".join(sorted(row.revision for row in known.strange))
     expect(known.checkpoints, given, strange or "no checkpoints", f"{_FOLDERS}; or a folder so named")
     if strange:

@@ -17,7 +17,7 @@ from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
 from phaselab.data import SETS, counted
 from phaselab.data.download import Place, fetch
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.files import home
 from phaselab.results import amount
 from phaselab.study import IN_DATA, load_study
@@ -145,7 +145,8 @@ def validate(
     typer.echo(f"{first.prompt}\n  options: {', '.join(first.options)}; right: {first.options[first.answer]}")
     alone = [item.question for item in items if item.question]
     typer.echo("".join(f"without listing options: {question}\n" for question in alone[:1]), nl=False)
-    typer.echo(f"{file}: {len(items)} items, all of them can be asked, {len(alone)} without listing options (knowing)")
+    told = f"all of them can be asked, {len(alone)} without listing options (knowing)"
+    typer.echo(f"{file}: {number_of(len(items), 'item')}, {told}")
 
 
 data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list them, get files of them, verify these.")
@@ -202,7 +203,7 @@ def get_data(
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=total)
             fetch(needed, place, home(source) if source else None, lambda n: bar.advance(task, n), say)
-        say(f"{name}: {len(files)} files are in {place.data / name}; please cite {place.of.citation}")
+        say(f"{name}: {counted(files)} in {place.data / name}; please cite {place.of.citation}")
 
 
 @data_app.command("verify")
@@ -235,7 +236,7 @@ def cache(
     spec = load_study(study).brain
     load_brain(spec, data)
     copied = BRAINS[spec.name].originals(spec, data)
-    size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
+    size = f"{number_of(len(copied), 'file')} of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()
     say(

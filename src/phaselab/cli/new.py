@@ -73,7 +73,7 @@ def add_model(
     phaselab add-model my_study.yaml --model pythia-160m
     """
     path = home(study)
-    right = "a study file of yours: 'phaselab new' writes one, with --beside from one that comes with phaselab"
+    right = "a study file of yours: 'phaselab new' writes one, with --beside it has the models of the demo too"
     expect(path.is_file(), "study", repr(str(study)), right, StudyError)
     before, entry = read_section(path, Study), _entry(model, name, path.parent)
     _write(path, _with(read_text(path), entry), entry, before)

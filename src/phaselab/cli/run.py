@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Column, Table
 
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
-from phaselab.errors import PhaselabError, escape, expect
+from phaselab.errors import PhaselabError, escape, expect, number_of
 from phaselab.files import home
 from phaselab.results import Store, amount, write_json
 from phaselab.study import PUBLISHED, Study, load_study
@@ -292,7 +292,8 @@ def doctor(
             said = f"{state.kind if there else 'removed'}: {path}\n  {state.why}"
             out.print(escape(said), highlight=False, soft_wrap=True)
         right = f"to make what is missing: phaselab run {study}, and for pages phaselab book {study}"
-        out.print(f"{study}: {left} results are damaged or stale; {right}", markup=False, soft_wrap=True)
+        said = f"{study}: {number_of(left, 'result is', 'results are')} damaged or stale; {right}"
+        out.print(said, markup=False, soft_wrap=True)
         raise typer.Exit(int(left > 0))
     import torch
 
@@ -301,7 +302,7 @@ def doctor(
 
     rows = {
         "python": f"{platform.python_version()} ({sys.executable})",
-        "machine": f"{platform.system()} {platform.machine()}, {cores()} cores",
+        "machine": f"{platform.system()} {platform.machine()}, {number_of(cores(), 'core')}",
         "accelerator": torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none: CPU",
     }
     for name in ("phaselab", "torch", "transformers", "himalaya", "lm_eval", "nilearn", "jupyter-book"):

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.files import parse_yaml, read_text
 from phaselab.results import DataMissing, amount, read_table
 
@@ -103,7 +103,7 @@ def counted(files: Sequence[File]) -> str:
     unknown = sum(file.bytes is None for file in files)
     sizes = [f"{amount(sum(file.bytes or 0 for file in files), 'kMGT')}B"] * (unknown < len(files) or not files)
     sizes += [f"{unknown} of a size that is not stated"] * bool(unknown)
-    return f"{len(files)} file{'s' * (len(files) != 1)} ({', '.join(sizes)})"
+    return f"{number_of(len(files), 'file')} ({', '.join(sizes)})"
 
 
 def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, str] | None = None) -> DataMissing:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import home, read_bytes, refuse_linked, refuse_pointer
 
 #: Times that an array may be larger than what is on the disk: numbers that were measured do not get that much smaller.
@@ -151,7 +151,7 @@ class Group:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
         values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
         bad = np.count_nonzero(~np.isfinite(values))
-        expect(not bad, who, f"{bad} NaN or infinite values", "none")
+        expect(not bad, who, number_of(bad, "NaN or infinite value"), "none")
         return values
 
     def split(self, values: np.ndarray) -> dict[str, np.ndarray]:

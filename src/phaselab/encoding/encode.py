@@ -16,7 +16,7 @@ from phaselab.encoding import himalaya, significance
 from phaselab.encoding.arrays import Features, Group, Responses, batches, by_region, groups_of, mirrored
 from phaselab.encoding.folds import Given, inner_folds, outer_folds, parts_of
 from phaselab.encoding.ridge import NOT_FINITE, Plan, Splits, Targets, batch_size, find_device, solve
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.lazy import View
 from phaselab.stats import check_ceiling, pearson
 from phaselab.study import EncodingSpec
@@ -91,8 +91,8 @@ class _GroupFit:
             group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
-                many = f"subject {subject}: {constant.sum()} of {constant.size} voxels"
-                warnings.warn(f"{many} are constant in a test fold, where they score r = 0", stacklevel=4)
+                many = f"subject {subject}: {constant.sum()} of {number_of(constant.size, 'voxel')}"
+                warnings.warn(f"{many} constant in a test fold, which is a score of r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
         self.permutations = significance.Permutations(tested, spec.block, spec.permutations, seed, spec.null)
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from phaselab.encoding import folds
 from phaselab.encoding.arrays import check_real
 from phaselab.encoding.ridge import ALPHAS, Plan, Splits, Targets, solve
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.stats import pearson
 
 
@@ -71,7 +71,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             expect(not holes.any(), f"cv: fold {k}", found, f"whole runs (given, and each in one place), {ways}")
         targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
-        left_out = f"{len(targets.left_out)} of {len(targets.mean)} targets left out, such as {some}"
+        left_out = f"{len(targets.left_out)} of {number_of(len(targets.mean), 'target')} left out, such as {some}"
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
         if targets.left_out:
             warnings.warn(f"Y: {left_out}", stacklevel=2)

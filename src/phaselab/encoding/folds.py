@@ -8,7 +8,7 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from phaselab.encoding.arrays import check_real
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.stats import pearson
 from phaselab.study import EncodingSpec
 
@@ -124,5 +124,5 @@ def autocorrelation_only(Y: np.ndarray, folds: Sequence[Fold], runs: Any = None,
 
 def _parts(samples: np.ndarray, n_folds: int) -> list[np.ndarray]:
     expect(n_folds >= 2, "n_folds", n_folds, "at least 2")
-    expect(len(samples) >= n_folds, "n", f"{len(samples)} samples", f"at least n_folds = {n_folds}")
+    expect(len(samples) >= n_folds, "n", number_of(len(samples), "sample"), f"at least n_folds = {n_folds}")
     return np.array_split(samples, n_folds)

@@ -13,7 +13,7 @@ import pandas as pd
 from phaselab import encoding
 from phaselab.encode_options import EncodeJob
 from phaselab.encoding.arrays import Array, open_array
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.files import read_bytes
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_code, digest_file, numbers, read_table, try_beside, write_json, write_table
@@ -49,7 +49,7 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
         expect(fits, array.where, f"shape {array.shape}", expected)
     lengths = run_lengths(job.runs) if job.runs else {"all": n_trs}
     total, least = sum(lengths.values()), min(lengths.values())
-    found = f"{total:,} {job.rows} in {len(lengths)} runs, {least:,} at least"
+    found = f"{total:,} {job.rows} in {number_of(len(lengths), 'run')}, {least:,} at least"
     right = f"{n_trs:,}, more than trim ({job.trim}) in each; a row per {job.rows[:-1]} (run) or per run (run,n_trs)"
     expect(total == n_trs and least > job.trim, str(job.runs), found, right)
     runs = {run: slice(end - lengths[run], end) for run, end in zip(lengths, accumulate(lengths.values()), strict=True)}
@@ -57,7 +57,8 @@ def run(job: EncodeJob, say: Callable[[str], None], progress: Callable[[int, int
     expect(not unused, "gap", f"{job.gap} with folds: {job.folds}", "none: it would be ignored")
     scored = {name: slice(trs.start + job.trim, trs.stop) for name, trs in runs.items()}
     voxels = _voxels(job, subjects, scored, ceilings)
-    say(f"{len(layers)} layers of {n_trs:,} {job.rows} in {len(runs)} runs ({job.hemodynamics}); folds: {job.folds}")
+    many = f"{number_of(len(layers), 'layer')} of {n_trs:,} {job.rows} in {number_of(len(runs), 'run')}"
+    say(f"{many} ({job.hemodynamics}); folds: {job.folds}")
     notes = _cautions(job, voxels)
     for note in notes:
         say(f"note: {note}")
@@ -183,7 +184,7 @@ def _voxels(job: EncodeJob, subjects: dict[str, Array], runs: dict[str, slice], 
         subject = next(iter(subjects)) if len(subjects) == 1 and not array.label else array.name
         rows = voxels["subject"] == subject
         expected = f"one number per voxel, and SUBJECT=PATH for one of {', '.join(subjects)}"
-        found = f"shape {array.shape} for {rows.sum()} voxels of {subject}"
+        found = f"shape {array.shape} for {number_of(rows.sum(), 'voxel')} of {subject}"
         expect(array.shape == (rows.sum(),), array.where, found, expected)
         check_ceiling(values := array[...], array.where)
         expect(not np.isnan(values).all(), array.where, "NaN for every voxel", "a noise ceiling for one at least")
@@ -216,9 +217,9 @@ def _cautions(job: EncodeJob, voxels: pd.DataFrame) -> list[str]:
     least = 1 / (1 + job.permutations) if job.permutations and job.null != "pooled" else 0
     if least > job.fdr / 20:
         needed = f"a layer has no significant voxel unless {min(1, least / job.fdr):.0%} of its voxels have that p"
-        notes += [f"{job.permutations} permutations: no p is below {least:.2g}, and {needed}"]
+        notes += [f"{number_of(job.permutations, 'permutation')}: no p is below {least:.2g}, and {needed}"]
     if low := len(voxels[(voxels["note"] == "") & ~(voxels["ceiling"] >= 0.1)]) * bool(job.ceiling):
-        notes += [f"{low} voxels without a noise ceiling of 0.1 or more: no normalised score"]
+        notes += [f"{number_of(low, 'voxel')} without a noise ceiling of 0.1 or more: no normalised score"]
     for (who, why), rows in voxels[voxels["note"] != ""].groupby(["subject", "note"], observed=True, sort=False):
         notes += [f"subject {who}: left out, with r = NaN and a note: {len(rows)} {why}"]
     return notes

@@ -20,7 +20,7 @@ import torch
 
 from phaselab.encoding.arrays import batches, check_real
 from phaselab.encoding.folds import Fold, numbered
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.lazy import View
 
 #: Roles of a row in a fold.
@@ -96,7 +96,7 @@ class Targets:
             fits, n_targets = len(values.shape) == 2 and values.shape[1] == Y.shape[1], Y.shape[-1]
             expect(fits, name, f"shape {tuple(values.shape)}", f"(samples, targets), {n_targets} targets as in Y")
         n, *n_test = (values.shape[0] for values in sources)
-        expect(n == splits.n, "Y", f"{n} samples", f"{splits.n} as in X")
+        expect(n == splits.n, "Y", number_of(n, "sample"), f"{splits.n} as in X")
         every = [np.arange(n_targets)[part] for part in batches(n_targets, max(1, SURVEYED_AT_ONCE // (8 * n)))]
         parts = [_look(splits, *(_read(source, columns) for source in sources)) for columns in every]
         finite, constant, *found = (np.concatenate(of, axis=-1) for of in zip(*parts, strict=True))
@@ -233,7 +233,7 @@ class Plan:
         self.alphas = torch.tensor(np.array(alphas, dtype=np.float64), device=self.device)
         good = self.alphas.ndim == 1 and len(self.alphas) and ((self.alphas > 0) & self.alphas.isfinite()).all()
         expect(good, "alphas", alphas, "one or more finite numbers above 0")
-        expect(len(X) == splits.n, "X", f"{len(X)} samples", f"{splits.n} as in the folds")
+        expect(len(X) == splits.n, "X", number_of(len(X), "sample"), f"{splits.n} as in the folds")
         X = _features(X, "X", self.device)
         self.n, self.p = X.shape
         self.tolerance, self.mean = max(X.shape) ** 0.5 * torch.finfo(torch.float64).eps, X.mean(0)
@@ -385,7 +385,7 @@ def _features(X: Any, name: str, device: torch.device) -> torch.Tensor:
     shape = tuple(values.shape)
     expect(values.ndim == 2 and values.numel(), name, f"shape {shape}", "(samples, features), none of them 0")
     bad = int((~torch.isfinite(values)).sum())
-    expect(not bad, name, f"{bad} NaN or infinite values", "none")
+    expect(not bad, name, number_of(bad, "NaN or infinite value"), "none")
     return values
 
 

@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag
 
 from phaselab.encoding.arrays import batches
 from phaselab.encoding.folds import fold_weights
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.stats import unit
 
 #: Factor on the permuted means of folds that are trained and tested in turn.
@@ -102,7 +102,7 @@ def _lags(folds: Sequence[Sequence[np.ndarray]], number: int, rng: np.random.Gen
 def _blocks(runs: np.ndarray, block: int) -> np.ndarray:
     """(n_blocks, block) indices of whole blocks, each inside one stretch of the same run."""
     blocks = np.concatenate([s[: len(s) // block * block].reshape(-1, block) for s in stretches_of(runs)])
-    found = f"{block} rows, with which a test fold of {len(runs)} has {len(blocks)} whole blocks"
+    found = f"{block} rows, with which a test fold of {len(runs)} has {number_of(len(blocks), 'whole block')}"
     expect(len(blocks) > 1, "block", found, "at least 2")
     return blocks
 

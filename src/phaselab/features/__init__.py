@@ -21,7 +21,7 @@ import zarr
 from torch.nn.utils.rnn import pad_sequence
 
 from phaselab import stimuli
-from phaselab.errors import PhaselabError, expect
+from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.lazy import Lazy
 from phaselab.stimuli import Stimulus
 from phaselab.study import FeatureSpec
@@ -189,7 +189,8 @@ def room_for(shape: tuple[int, ...], scratch: Path | None) -> States:
         values = np.zeros(shape, dtype=np.float32)
         return lambda: values
     scratch.mkdir(parents=True, exist_ok=True)
-    free, expected = shutil.disk_usage(scratch).free, f"{size / 1e9:.1f} GB for hidden states of {shape[0]} layers"
+    free, layers = shutil.disk_usage(scratch).free, number_of(shape[0], "layer")
+    expected = f"{size / 1e9:.1f} GB for hidden states of {layers}"
     expect(free >= size, str(scratch), f"{free / 1e9:.1f} GB free", f"{expected} (features.layers: fewer)")
     file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
     if hasattr(os, "posix_fallocate"):  # else a disk that fills up meanwhile would end the process without a word
@@ -312,10 +313,11 @@ def extract(
     notes |= {"truncated": int(truncated[source].sum()), "opening": tokenizer.convert_ids_to_tokens(begin)}
     notes |= {"documents": len(documents), "tokens": tokens, "batch_tokens": budget}
     if notes["truncated"]:
-        told = f"{notes['truncated']} of {notes['texts']} texts have less context than asked for"
+        told = f"less context than asked for in {notes['truncated']} of {number_of(notes['texts'], 'text')}"
         say(f"{name}: {told}: the model reads {context} tokens at once")
     if passes and not begin:
-        told = f"is not pooled: {notes['empty']} of {notes['texts']} texts have no state (features.empty: {spec.empty})"
+        told = f"{notes['empty']} of {number_of(notes['texts'], 'text')} without a state (features.empty: {spec.empty})"
+        told = f"is not pooled: {told}"
         told = "is pooled, and may be an attention sink" if spec.first_token == "keep" else told
         say(f"{name}: no token begins a pass but the text's own first one, which {told}")
     if spec.empty == "carry":  # what is there before, unless a run or a narrative begins

@@ -4,6 +4,7 @@ import functools
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Self
 
@@ -15,10 +16,14 @@ import seaborn as sns
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findSystemFonts, fontManager
+from matplotlib.ft2font import FT2Font
+from matplotlib.text import Text
 
 from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, each_row
+from phaselab.errors import number_of
 
-# Of a character that no font has, matplotlib draws a box that names its script; on a page nothing more is needed.
+# Said in a sentence of our own (``in_letters``), once and not at each drawing.
 warnings.filterwarnings("ignore", message="Glyph .* missing from font")
 
 P = ParamSpec("P")
@@ -114,7 +119,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with mpl.rc_context(sns.axes_style("ticks") | sns.plotting_context("paper") | STYLE):
             try:
-                return function(*args, **kwargs)
+                return in_letters(function(*args, **kwargs))
             except NothingToDraw as error:
                 fig = new_figure(1.2)
                 fig.add_subplot().set_axis_off()  # not seen, but a notebook shows no figure that has no axes
@@ -122,6 +127,42 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
                 return fig
 
     return inside
+
+
+@functools.cache
+def _fonts() -> dict[str, str]:
+    """Name -> file of the installed fonts: first DejaVu Sans, then those for Chinese, Japanese and Korean."""
+    for path in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
+        with suppress(OSError, RuntimeError, NotImplementedError):  # no font that can be drawn
+            fontManager.addfont(path)  # installed since matplotlib made its list
+
+    def order(font: Any) -> tuple[Any, ...]:
+        cjk = [part not in font.name for part in ("CJK JP", "CJK")]
+        return font.name != "DejaVu Sans", *cjk, font.name, font.weight == 400 and font.style == "normal"
+
+    # Of a name the last counts, the upright one. A font of last resort has a box for everything.
+    return {font.name: font.fname for font in sorted(fontManager.ttflist, key=order) if "Last" not in font.name}
+
+
+_told = functools.cache(print)
+
+
+def in_letters(fig: Figure) -> Figure:
+    """Have every letter of a figure drawn by some installed font; print a sentence about those that none has."""
+    texts = fig.findobj(Text)
+    lacking, names = {letter for text in texts for letter in text.get_text() if letter.isprintable()}, list[str]()
+    for name, file in _fonts().items():
+        font = FT2Font(file)
+        if there := {letter for letter in lacking if font.get_char_index(ord(letter))}:
+            names, lacking = [*names, name], lacking - there
+        if not lacking:
+            break
+    for text in texts if len(names) > 1 else ():
+        text.set_fontfamily(names)
+    if lacking:
+        boxes = f"Boxes stand for {' '.join(sorted(lacking))} in the figures: no font that is installed here has them."
+        _told(f"{boxes} On Debian and Ubuntu, fonts-noto-cjk has those of Chinese, Japanese and Korean.")
+    return fig
 
 
 def foot(fig: Figure, note: str = "", simulated: bool = False, x: str = "", seen: str = "") -> Figure:
@@ -214,7 +255,7 @@ class Panel:
             name, values = str(line).removeprefix(HIDDEN).removeprefix(self.title), own["value"]
             ends = ", ".join(f"{values.iloc[k]:.3g} at {amount(own[by].iloc[k])}" for k in (0, -1))
             said.append(f"{name} {ends} (between {values.min():.3g} and {values.max():.3g})".strip())
-        said += [f"{len(lines) - 4} more lines"] * (len(lines) > 4)
+        said += [number_of(len(lines) - 4, "more line")] * (len(lines) > 4)
         said += [] if self.moves is None else [f"fitted {m.kind} at {amount(m.tokens)}" for m in each_row(self.moves)]
         return f"{self.title or self.unit}: {'; '.join(said)}.".replace("\n", " ")
 

@@ -12,6 +12,7 @@ from scipy import stats
 from scipy.optimize import isotonic_regression
 
 from phaselab import curves as query
+from phaselab.errors import number_of
 from phaselab.figures import drawing as draw
 from phaselab.phases import FittedTable
 
@@ -169,11 +170,11 @@ def roi_curves(curves: pd.DataFrame, *, simulated: bool) -> Figure:
     """A panel for each region: its brain score by tokens, with the mean of all voxels in grey."""
     whole, measure = query.brain_by_subject(curves), query.brain_measure(curves)
     rows = query.select(curves, perspective="brain", measure=measure, layer=whole.layer).dropna(subset=["value"])
-    names = sorted(set(rows["roi"]) - {"all"})
+    names, every = (sorted(set(of) - {"all"}) for of in (rows["roi"], curves[curves["perspective"] == "brain"]["roi"]))
     grey = query.interval_over(whole.rows)[["tokens", "value"]].assign(line=draw.HIDDEN + "all voxels")
     own = {name: query.brain_curve(curves, name, whole.layer).assign(line=draw.HIDDEN + name) for name in names}
     drawn = [draw.Panel(pd.concat([grey, own[name]]), name, query.MEASURES[measure][1]) for name in names]
-    style = draw.looks((draw.HIDDEN + name for name in names), lines=["-"])
+    style = draw.looks((draw.HIDDEN + name for name in every), lines=["-"])  # as on pages that show every region
     style[draw.HIDDEN + "all voxels"] = {"color": draw.PALE, "linewidth": 2.5, "zorder": 1}
     note = f"layer {whole.layer}; {query.subjects_text(len(whole.names), simulated)}, 95 % intervals; grey: all voxels"
     return draw.panels(drawn, style, columns=2, share_y=True, note=note, simulated=simulated)
@@ -248,7 +249,7 @@ def by_seeds(
         each = _of_models(curves, pd.DataFrame(seeds, columns=["model", "label", "group"]), measure)
         rows = each.rename(columns={"line": "unit", "group": "line"})[["line", "unit", "tokens", "value"]]
         drawn.append(_of_measure(curves, measure, query.interval_over(rows, by=("line", "tokens")), thin=rows))
-    note = f"{max(map(len, groups.values()))} seeds, 95 % intervals over seeds; thin: each seed"
+    note = f"{number_of(max(map(len, groups.values())), 'seed')}, 95 % intervals over seeds; thin: each seed"
     return draw.panels(drawn, draw.looks(groups), room=1.5, note=note, simulated=simulated)
 
 
@@ -336,10 +337,10 @@ def fitted_curves(
 @draw.styled
 def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
     """How often an effect is found by simulation, as ``phases.detachment_power`` gives; `label` : of the depth."""
-    names = {k: f"{k} subject{'s' if k != 1 else ''}" for k in sorted(table["subjects"].unique())}
+    names = {k: number_of(k, "subject") for k in sorted(table["subjects"].unique())}
     rows = table.rename(columns={"power": "value"}).assign(line=table["subjects"].map(names))
     how: dict[str, Any] = {"unit": "share of curves", "level": 0.8, "limits": (-0.05, 1.05)}
-    drawn = [draw.Panel(own, f"{n} checkpoints", **how) for n, own in rows.groupby("checkpoints")]
+    drawn = [draw.Panel(own, number_of(n, "checkpoint"), **how) for n, own in rows.groupby("checkpoints")]
     how = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
     return draw.panels(drawn, draw.in_order([*names.values()]), room=1.4, share_y=True, note=note, **how)
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from phaselab.errors import number_of
 from phaselab.stats import pearson
 from phaselab.study import InternalSpec
 
@@ -45,7 +46,7 @@ def _target(labels: pd.DataFrame, name: str) -> Target | str:
     text = column.astype(str).to_numpy()
     words = np.flatnonzero(column.notna().to_numpy() & (text != ""))
     if len(words) < LABEL_WORDS:
-        return f"{len(words)} words have it, expected at least {LABEL_WORDS}"
+        return f"{number_of(len(words), 'word has it', 'words have it')}, expected at least {LABEL_WORDS}"
     fold, classes = _folds(labels, words), 0
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         codes = column.to_numpy(dtype=float)[words]
@@ -56,7 +57,8 @@ def _target(labels: pd.DataFrame, name: str) -> Target | str:
         of = {c: text[words] == c for c in np.unique(text[words])}
         kept = [c for c, at in of.items() if at.sum() >= CLASS_WORDS and np.ptp(fold[at]) > 0]
         if (classes := len(kept)) < 2:
-            return f"{classes} classes have {CLASS_WORDS} words in two or more folds, expected at least 2"
+            found = number_of(classes, "class has", "classes have")
+            return f"{found} {CLASS_WORDS} words in two or more folds, expected at least 2"
         words = words[np.isin(text[words], kept)]
         fold, codes = _folds(labels, words), np.searchsorted(kept, text[words])
     # Seeded by the label's name, so that adding a label leaves the others as they were.

@@ -14,7 +14,7 @@ from scipy import stats
 
 from phaselab import curves as query
 from phaselab.curves import Names, amount, each_row, plain
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.phases.fit import DEGREES, log_tokens
 from phaselab.phases.transitions import CARRIED, ENDS, MOVE_COLUMNS, Transitions, fit_transitions
 from phaselab.results import CURVE_COLUMNS
@@ -228,7 +228,7 @@ def judge(
         if verdict == "not found" and 0 < most == len(brain.knots) < rule.max_changes:
             # What was not found may be what could not be drawn.
             verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
-            why += f"{most} change points that the brain curve takes."
+            why += f"{number_of(most, 'change point')} that the brain curve takes."
         row = {"model": model, "phase": phase, "name": PHASES[phase - 1], "found": verdict == "found"}
         row |= {"verdict": verdict} | _measured(link, brain) | {"p": link.p, "p_holm": p}
         rows.append(row | {"seeds": seeds, "rule": digest_of(rule), "why": why})
@@ -264,7 +264,7 @@ def _fit(ask: Callable[[str], query.Curve], models: Sequence[str], **options: An
     means, errors = (pd.DataFrame([pd.Series(getattr(c, a), c.tokens) for c in curves]) for a in ("mean", "error"))
     shared = means.dropna(axis=1).columns.sort_values()
     if lost := means.shape[1] - shared.size:
-        notes.append(f"{lost} checkpoints that not every seed has left out")
+        notes.append(f"{number_of(lost, 'checkpoint')} that not every seed has left out")
     values = one.values if len(models) == 1 < len(one.names) and one.of == "subject" else means[shared].to_numpy()
     stderr = None if one.of == "subject" else np.sqrt((errors[shared] ** 2).sum(skipna=False).to_numpy()) / len(curves)
     fit = fit_transitions(shared.to_numpy(), values, stderr, **options)

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from phaselab.curves import amount, complete, each_row
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.phases import fit as pieces
 from phaselab.phases.fit import Array, Pieces, log_tokens
 from phaselab.results import numbers
@@ -154,10 +154,10 @@ def _clean(
     v = several.mean(axis=0)
     notes, keep = [], np.isfinite(t) & np.isfinite(several).all(axis=0)
     if not keep.all():
-        notes.append(f"{int((~keep).sum())} checkpoints with missing values dropped")
+        notes.append(f"{number_of((~keep).sum(), 'checkpoint')} with missing values dropped")
     unique, place, count = np.unique(t[keep], return_inverse=True, return_counts=True)
     if shared := place.size - unique.size:
-        notes.append(f"{shared} checkpoints share their tokens with another; averaged")
+        notes.append(f"{number_of(shared, 'checkpoint')} with the tokens of another, averaged")
     means = np.eye(unique.size)[place] / count  # (n, n_unique): each column averages those that share their tokens
     e, known = stderr[keep], np.isfinite(stderr[keep])
     error = np.sqrt((np.where(known, e, np.nanmedian(e)) ** 2 @ means) / count) if known.any() else None
@@ -288,7 +288,8 @@ def fit_transitions(
     at, v, error, own, notes = _clean(tokens, values, e)
     n = v.size
     if n < 6:
-        why = f"Not decided: {n} checkpoints with values at distinct tokens; a change point needs at least 6."
+        many = number_of(n, "checkpoint")
+        why = f"Not decided: {many} with values at distinct tokens; a change point needs at least 6."
         return Transitions(False, at, v, np.full(n, nan), why, tuple(notes), replicates=own)
     where = log_tokens(at)
     centre, scale = float(v.mean()), float(np.ptp(v))  # values on one scale make tolerances relative
@@ -399,7 +400,7 @@ def _column(table: pd.DataFrame, role: str, column: str) -> Any:
     values, where = table[column], f"{role}: column {column!r}"
     if role in ("by", "replicates"):
         empty = int((values.isna() | (values == "")).sum())
-        expect(not empty, where, f"{empty} empty cells", "a name in each")
+        expect(not empty, where, number_of(empty, "empty cell"), "a name in each")
         return values.astype(str).to_numpy()
     read = numbers(values, where)
     least = np.nanmin(read, initial=0.0)
@@ -410,14 +411,16 @@ def _column(table: pd.DataFrame, role: str, column: str) -> Any:
 def _replicated(own: pd.DataFrame) -> tuple[Array, Array, list[str]]:
     """Tokens (n,) and values (replicates, n) of one curve, `complete`; or what all have, if that is more."""
     placed = own.dropna(subset=["x"])
-    notes = [f"{absent} rows without a place on the axis dropped"] if (absent := len(own) - len(placed)) else []
+    absent = len(own) - len(placed)
+    notes = [f"{number_of(absent, 'row')} without a place on the axis dropped"] * (absent > 0)
     wide = placed.pivot_table(index="replicates", columns="x", values="y", dropna=False)
     if doubled := len(placed.dropna(subset=["y"])) - int(wide.notna().to_numpy().sum()):
-        notes.append(f"{doubled} rows share checkpoint and replicate with another; averaged")
+        notes.append(f"{number_of(doubled, 'row')} with checkpoint and replicate of another, averaged")
     kept, more = complete(wide, "replicate")
     common = wide.dropna(axis=1)
     if len(kept) < len(wide) and kept.size <= common.size:  # it keeps more values
-        kept, more = common, [*more[:-1], f"only the {common.shape[1]} checkpoints that all replicates have"]
+        of_all = number_of(common.shape[1], "checkpoint")
+        kept, more = common, [*more[:-1], f"only the {of_all} that all replicates have"]
     return kept.columns.to_numpy(dtype=float), kept.to_numpy(dtype=float), notes + more
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.lazy import Lazy
 from phaselab.stages.context import STAGES, Unit, stage, when
 
@@ -44,7 +44,8 @@ def internal(unit: Unit, folder: Path) -> pd.DataFrame:
     from phaselab.internals import measure
 
     taken, labels = unit.features, unit.bench.brain.stimulus.labels[unit.features.there]
-    expect(len(labels) > 1, unit.model.name, f"{len(labels)} texts with hidden states", "two or more to measure")
+    found = f"{number_of(len(labels), 'text')} with hidden states"
+    expect(len(labels) > 1, unit.model.name, found, "two or more to measure")
     states = Lazy(taken.layers, lambda layer: taken.layers[layer][taken.there])
     # What has not been told yet cannot be read from a model; as a class of its own it could be guessed.
     rows = measure(states, labels.replace("unknown", ""), unit.bench.study.internals)

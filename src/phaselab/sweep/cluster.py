@@ -30,6 +30,7 @@ def survey(bench: Workbench, rows: pd.DataFrame, device: str) -> dict[str, Row]:
     """Model -> its revisions to ``make``, what else is to be made, and minutes and MiB of a job of one.
 
     Minutes of a stage: the study's, else four times those of the longest in `rows` of a plan, ten at least; or 60.
+    What they are of stages that nobody has measured is said.
     """
     study, found, hours = bench.study, dict[str, Row](), f"{'cpu' if device == 'cpu' else 'cuda'} hours"
     for model in study.models:
@@ -37,10 +38,14 @@ def survey(bench: Workbench, rows: pd.DataFrame, device: str) -> dict[str, Row]:
         units = reversed(bench.expected(model))  # the last one has the most stages
         row: Row = {"train": not there, "make": [at.revision for at in units if not there or bench.stale(model, at)]}
         row["compare"] = any(s.scope == "model" and not (there and bench.state(s, model, None)) for s in asked)
-        own = rows[rows["of"] == model.name].set_index("what")
+        own = rows[rows["of"] == model.name].set_index("what").reindex([stage.name for stage in asked])
         each = 4 * 60 * own[hours] / (own["asked"] - own["here"])  # NaN: not known
-        usual = max(10, np.nan_to_num(each.reindex([stage.name for stage in asked]).max(), nan=60))
+        usual = max(10, np.nan_to_num(each.max(), nan=60))
         row["minutes"] = int(np.ceil(sum(study.minutes.get(stage.name, usual) for stage in asked)))
+        guessed = own.index[each.isna() & (own["asked"] > own["here"])].difference([*study.minutes])
+        if len(guessed):
+            said = f"{model.name}: nobody has measured how long a checkpoint takes in {', '.join(guessed)}: jobs have "
+            bench.say(f"{said}{usual:g} minutes for each of these; 'minutes' in the study would say how many")
         network = np.nan_to_num(own[MEMORY].max(), nan=2**30) / 2**30
         found[model.name] = row | {"mem_mb": 1024 * int(np.ceil(3 + study.encoding.memory + network))}
     return found

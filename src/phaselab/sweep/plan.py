@@ -121,6 +121,8 @@ def _model(bench: Workbench, model: Model, one: Row, speed: Row) -> Iterator[Row
         row["bytes kept"] = one.get("disk", nan) * of if stage == "brain" else nan  # small, and not measured
         for device in ("cpu", "cuda"):
             seconds = sum(k / speed.get(f"{part} on {device}", (nan,))[0] for part, k in parts.items())
+            if here and of_stage.get("device", "").partition(":")[0] == device:  # what is here has been measured
+                seconds = 60 * of_stage["minutes"] / here
             row[f"{device} hours"] = (of - here) and (of - here) * seconds / 3600
         yield row
 

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from phaselab import curves
 from phaselab.checkpoints import Checkpoint
 from phaselab.checkpoints.manifest import without_absent
-from phaselab.errors import PhaselabError, escape, expect, told
+from phaselab.errors import PhaselabError, escape, expect, number_of, told
 from phaselab.results import Store, clear, read_table, try_beside, write_table
 from phaselab.stages import STAGES, Workbench, check, choose_device
 from phaselab.study import Model, Study
@@ -53,7 +53,8 @@ def cores() -> int:
 def workers(models: Sequence[Model], jobs: int | None, device: str) -> int:
     """How many units are computed at once: `jobs`, else one a core; on a CUDA device and with models on a hub, one."""
     most = JOBS_PER_CORE * cores()
-    expect(jobs is None or jobs <= most, "--jobs", jobs, f"at most {most}: this process may use {cores()} cores")
+    right = f"at most {most}: this process may use {number_of(cores(), 'core')}"
+    expect(jobs is None or jobs <= most, "--jobs", jobs, right)
     if device.startswith("cuda"):
         return 1
     return jobs or (1 if any(model.family or model.repository for model in models) else cores())

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-from phaselab.errors import told
+from phaselab.errors import number_of, told
 
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -145,7 +145,7 @@ class Workers(AbstractContextManager["Workers"]):
             for worker in [*self.at_work.values()]:
                 if worker.part and time.monotonic() - worker.since > (most := self.limit(worker.part)):
                     self.at_work.pop(worker.pipe).end()
-                    why = f"found no end of it after {most / 60:g} minutes, and its worker was ended"
+                    why = f"found no end of it after {number_of(most / 60, 'minute')}, and its worker was ended"
                     right = "expected less, or more 'minutes' in the study"
                     yield worker.task, 0, f"{worker.part}: {why}; {right}", worker.part
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.results import stamped_digest
 from phaselab.study import Training, digest_of
 from phaselab.texts.base import TASKS, Item, TextSource
@@ -23,7 +23,7 @@ def source(training: Training, data: Path | None) -> TextSource:
         return WorldText(training.mix, training.seed, schedule)
     from phaselab.texts.books import BooksText
 
-    expect(not training.mixes, "mixes", f"{len(training.mixes)} stages", "none with text: books")
+    expect(not training.mixes, "mixes", number_of(len(training.mixes), "stage"), "none with text: books")
     return BooksText(training.mix, training.seed, training.vocabulary, data)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from phaselab.data import data_missing
-from phaselab.errors import expect
+from phaselab.errors import expect, number_of
 from phaselab.files import decoded, parse_yaml, read_bytes, read_text, refuse_outside
 from phaselab.results import read_table
 from phaselab.study import digest_of
@@ -81,7 +81,7 @@ class BooksText(TextSource):
             expect(found == expected, f"{path}: sha256", found, right)
             # A byte order mark may stay: the first word of a book is cut.
             texts["held out" if is_held_out(slug) else "training"].append(decoded(content, path))
-        found = ", ".join(f"{len(of)} books for {stream}" for stream, of in texts.items())
+        found = ", ".join(f"{number_of(len(of), 'book')} for {stream}" for stream, of in texts.items())
         expect(all(texts.values()), str(self.folder), found, "some for each: by names about an eighth is held out")
         return texts
 
