@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_736, 600, 80
+PACKAGE, FILE, FUNCTION = 14_737, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -4,6 +4,7 @@ import re
 import reprlib
 import traceback
 from pathlib import Path
+from typing import Any
 
 from rich import markup
 
@@ -28,7 +29,7 @@ class PhaselabError(ValueError):
     """What a user can mend, told by the command line in a sentence; a subclass where a caller must tell them apart."""
 
 
-def number_of(count: float, one: str, more: str = "") -> str:
+def number_of(count: Any, one: str, more: str = "") -> str:
     """``1 row``, ``2,000 rows``; `more`: the words for several, where these are not those for one with an s behind."""
     return f"{count:,.12g} {one if count == 1 else more or one + 's'}"
 
