@@ -362,6 +362,23 @@ def test_what_a_configuration_may_not_ask_for_is_said(saved, tmp_path, change, s
         load(checkpoint)
 
 
+def test_names_of_weights_and_long_texts_are_told_in_a_sentence(saved, tmp_path, capfd):
+    weights = load_file(saved / "model.safetensors")
+    other = copy_of(saved, tmp_path / "other")
+    save_file(
+        {f"\x1b[31m{name}": of for name, of in weights.items()}, other.path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(PhaselabError, match="other: found 28 weights missing or of another shape"):
+        load(other)
+    assert capfd.readouterr().err == ""
+    with (other.path / "tokenizer.json").open("ab") as stream:
+        stream.truncate(2**27 + 1)
+    with pytest.raises(
+        PhaselabError, match=r"tokenizer.json: found 134217729 bytes, expected a text of at most 13"
+    ):
+        load(other)
+
+
 def test_pickled_weights_that_unpack_to_more_than_they_are_on_the_disk_are_refused(saved, tmp_path):
     checkpoint = copy_of(saved, tmp_path / "bomb", model__safetensors=None)
     with zipfile.ZipFile(checkpoint.path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as parts:

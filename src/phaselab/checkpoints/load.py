@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: Tokens with which it is found out whether a network is causal, and the share of movement that is more than rounding.
 PROBE, FORESIGHT = 8, 1e-4
+#: Bytes of a configuration, an index or a tokenizer at most; the largest vocabularies take 40 million.
+TEXTS = 2**27
 
 
 def load(
@@ -40,6 +42,8 @@ def load(
     for name in names:
         refuse_pointer(folder / name)
         refuse_outside(folder / name, home)
+        long = _size(folder / name) > TEXTS and name.endswith((".json", ".txt", ".jinja"))
+        expect(not long, str(folder / name), f"{_size(folder / name)} bytes", f"a text of at most {TEXTS}")
         index = _said(folder / name) if name.endswith(".index.json") else {}
         parts = index.get("weight_map", {}) if isinstance(index, dict) else index
         elsewhere = {*map(str, parts.values() if isinstance(parts, dict) else [parts])} - {*names}
@@ -62,7 +66,8 @@ def load(
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    logging.disable_progress_bar()  # it would cross the progress of a sweep
+    logging.disable_progress_bar()  # it would cross the progress of a sweep,
+    logging.set_verbosity_error()  # and a table of names of weights, which anybody may give, the sentences below
     if "config.json" in names:
         _refuse_claims(folder, [folder / name for name in names], trust_remote_code)
     with _loading(folder, trust_remote_code, names[-1]) as local:
