@@ -18,7 +18,7 @@ BUDGET = {
     "behaviour": 803,
     "book": 790,
     "brains": 1388,
-    "checkpoints": 853,
+    "checkpoints": 891,
     "cli": 1012,
     "data": 339,
     "encoding": 1760,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_737, 600, 80
+PACKAGE, FILE, FUNCTION = 14_775, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -302,7 +304,7 @@ def test_files_of_a_checkpoint_are_in_its_folder(saved, tmp_path):
     (checkpoint.path / "model.safetensors").rename(part)
     named = checkpoint.path / "model.safetensors.index.json"
     for parts in (index, {"a": "/etc/passwd"}, ["../elsewhere.safetensors"]):
-        named.write_text(json.dumps({"metadata": {}, "weight_map": parts}))
+        named.write_text(json.dumps({"metadata": {}, "weight_map": parts, "sealed": "not phaselab's own"}))
         with pytest.raises(
             PhaselabError, match=r"index\.json: found weights in .*(elsewhere|passwd).*, expected them in"
         ):
@@ -340,6 +342,50 @@ def test_code_of_the_model_is_never_run(saved, tmp_path):
     with pytest.raises(PhaselabError, match="own: cannot be loaded as a causal language model"):
         load(checkpoint)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"attn_implementation": "own/kernel"}, "own/kernel, which is code on a hub that would run, expected none"),
+        ({"_attn_implementation": {"": "eager", "x": "own/kernel@main"}}, "own/kernel@main, which is code"),
+        ({"text": {"experts_implementation": "own/experts"}}, "own/experts, which is code"),
+        ({"num_hidden_layers": 10**7}, "10000000 layers, 16 wide, of 8 words, expected what fits into weights of"),
+        ({"hidden_size": 10**12}, "2 layers, 1000000000000 wide, of 8 words, expected what fits into weights of"),
+        ({"vocab_size": 10**12}, "2 layers, 16 wide, of 1000000000000 words, expected what fits into weights of"),
+    ],
+)
+def test_what_a_configuration_may_not_ask_for_is_said(saved, tmp_path, change, said):
+    """Before transformers fetches a kernel or makes room for a network that is not there."""
+    config = json.loads((saved / "config.json").read_text()) | change
+    checkpoint = copy_of(saved, tmp_path / "own", config__json=json.dumps(config).encode())
+    with pytest.raises(PhaselabError, match=f"own/config.json: found {re.escape(said)}"):
+        load(checkpoint)
+
+
+def test_names_of_weights_and_long_texts_are_told_in_a_sentence(saved, tmp_path, capfd):
+    weights = load_file(saved / "model.safetensors")
+    other = copy_of(saved, tmp_path / "other")
+    save_file(
+        {f"\x1b[31m{name}": of for name, of in weights.items()}, other.path / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(PhaselabError, match="other: found 28 weights missing or of another shape"):
+        load(other)
+    assert capfd.readouterr().err == ""
+    with (other.path / "tokenizer.json").open("ab") as stream:
+        stream.truncate(2**27 + 1)
+    with pytest.raises(
+        PhaselabError, match=r"tokenizer.json: found 134217729 bytes, expected a text of at most 13"
+    ):
+        load(other)
+
+
+def test_pickled_weights_that_unpack_to_more_than_they_are_on_the_disk_are_refused(saved, tmp_path):
+    checkpoint = copy_of(saved, tmp_path / "bomb", model__safetensors=None)
+    with zipfile.ZipFile(checkpoint.path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr("archive/data.pkl", bytes(10**7))
+    with pytest.raises(PhaselabError, match=r"model.bin: found 10000000 bytes when unpacked, expected about those on"):
+        load(checkpoint)
 
 
 def test_damaged_or_incomplete_checkpoints_name_the_folder(saved, tmp_path):

@@ -22,13 +22,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from phaselab.results import MANIFEST, digest_file, folders
+from phaselab.sweep.workers import with_parent
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import with_
@@ -200,9 +200,9 @@ def made_in(folder: Path) -> dict[str, str]:
 
 
 def begin(folder: Path, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
-    """A command that hears an interrupt, as one that was typed does: a shell has its background jobs ignore it."""
-    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True, preexec_fn=hears, stderr=stderr)
+    """A command that hears an interrupt, as one that was typed does, also that this check has ended before it."""
+    how: Any = {"cwd": folder, "text": True, "stderr": stderr, "preexec_fn": with_parent(signal.SIGINT)}
+    return subprocess.Popen([*PHASELAB, *command], **how)
 
 
 def finish(process: subprocess.Popen[str], expected: int = 0) -> None:

@@ -205,6 +205,8 @@ def test_where_no_job_can_be_sent_nothing_is_begun(tmp_path: Path, monkeypatch: 
     for more, profile in (((), "slurm"), ((), str(tmp_path / "mine")), (("--executor", "slurm"), "local")):
         with pytest.raises(PhaselabError, match="phaselab sweep: found no sbatch in PATH, expected it: a machine from"):
             run(tmp_path, more, profile)
+    run(tmp_path, ("--dry-run",), "slurm")
+    shutil.rmtree(tmp_path / "tiny")
     monkeypatch.chdir(tmp_path)
     for profile in (".", "..", "none", "mine/config.yaml"):  # no folders of phaselab's own
         with pytest.raises(PhaselabError, match=f"--profile: found '{profile}', expected local, slurm, or a folder"):

@@ -2,7 +2,10 @@
 
 import contextlib
 import io
+import json
 import pickle
+import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect, number_of
-from phaselab.files import refuse_outside, refuse_pointer
-from phaselab.results import read_json
+from phaselab.files import read_text, refuse_outside, refuse_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: Tokens with which it is found out whether a network is causal, and the share of movement that is more than rounding.
 PROBE, FORESIGHT = 8, 1e-4
+#: Bytes of a configuration, an index or a tokenizer at most; the largest vocabularies take 40 million.
+TEXTS = 2**27
 
 
 def load(
@@ -38,7 +42,10 @@ def load(
     for name in names:
         refuse_pointer(folder / name)
         refuse_outside(folder / name, home)
-        parts = read_json(folder / name).get("weight_map", {}) if name.endswith(".index.json") else {}
+        long = _size(folder / name) > TEXTS and name.endswith((".json", ".txt", ".jinja"))
+        expect(not long, str(folder / name), f"{_size(folder / name)} bytes", f"a text of at most {TEXTS}")
+        index = _said(folder / name) if name.endswith(".index.json") else {}
+        parts = index.get("weight_map", {}) if isinstance(index, dict) else index
         elsewhere = {*map(str, parts.values() if isinstance(parts, dict) else [parts])} - {*names}
         expect(not elsewhere, str(folder / name), f"weights in {', '.join(elsewhere)}", "them in parts beside it")
 
@@ -59,7 +66,10 @@ def load(
         except SafetensorError as error:
             raise PhaselabError(f"{path}: found {error}, expected a whole file: download or copy it again") from error
     auto: Any = AutoModelForCausalLM  # which does not declare that it returns a pair here
-    logging.disable_progress_bar()  # it would cross the progress of a sweep
+    logging.disable_progress_bar()  # it would cross the progress of a sweep,
+    logging.set_verbosity_error()  # and a table of names of weights, which anybody may give, the sentences below
+    if "config.json" in names:
+        _refuse_claims(folder, [folder / name for name in names], trust_remote_code)
     with _loading(folder, trust_remote_code, names[-1]) as local:
         safe = {"use_safetensors": names[-1].endswith(".safetensors"), "weights_only": True}
         how = {"dtype": getattr(torch, dtype), "output_loading_info": True}
@@ -76,6 +86,34 @@ def load(
     rounding = max(FORESIGHT, torch.finfo(model.dtype).eps / 8)
     expect(not sees > rounding, model.name_or_path, f"a network that is not causal: {moved}", right)
     return model, tokenizer
+
+
+def _refuse_claims(folder: Path, files: list[Path], trust_remote_code: bool) -> None:
+    """Refuse what would run code of a hub, and a network or weights far larger than what is on the disk."""
+    config, size, where = configuration(folder, trust_remote_code), sum(map(_size, files)), f"{folder}/config.json"
+    said = json.dumps(_said(folder / "config.json"))
+    kernels = ", ".join(re.findall(r'implementation\w*": (?:\{[^}]*)?"([^"]*/[^"]*)"', said))
+    right = "none, or trust_remote_code: true for such a model"
+    expect(trust_remote_code or not kernels, where, f"{kernels}, which is code on a hub that would run", right)
+    layers, width, words = (getattr(config, of, 0) or 0 for of in ("num_hidden_layers", "hidden_size", "vocab_size"))
+    fits = not all(isinstance(of, int) for of in (layers, width, words)) or width * (layers + words) <= size
+    expect(fits, where, f"{layers} layers, {width} wide, of {words} words", f"what fits into weights of {size} bytes")
+    for path in (path for path in files if path.suffix == ".bin" and zipfile.is_zipfile(path)):
+        unpacked = sum(part.file_size for part in zipfile.ZipFile(path).infolist())
+        expect(unpacked <= 2 * _size(path), str(path), f"{unpacked} bytes when unpacked", "about those on the disk")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _said(path: Path) -> Any:
+    """What a file of JSON says, as transformers reads it."""
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PhaselabError(f"{path}: cannot be read as JSON: {error}") from error
 
 
 def configuration(folder: Path, trust_remote_code: bool = False) -> Any:

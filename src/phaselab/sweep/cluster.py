@@ -70,7 +70,7 @@ def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: 
     asked = "\n".join([*map(read_text, files), " ".join(more)])
     slurm = re.search(r"^executor: *['\"]?slurm|(--executor|-e)[= ]slurm", asked, re.MULTILINE)
     right = "it: a machine from which jobs go to SLURM, such as a cluster's login node; --profile local is this one"
-    expect(not slurm or shutil.which("sbatch"), "phaselab sweep", "no sbatch in PATH", right)
+    expect(not slurm or "--dry-run" in more or shutil.which("sbatch"), "phaselab sweep", "no sbatch in PATH", right)
     line = [str(program), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
     # What is current has been decided, and of two sweeps the second is refused.
     line += ["--forceall", "--nolock", "--drop-metadata", *more]
