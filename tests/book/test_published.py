@@ -156,6 +156,15 @@ def test_provenance_names_machine_commit_hours_and_digests(made: tuple[Store, Pa
     assert {"commit", "date", "machine", "versions", "hours", "brain"} <= set(said)
 
 
+def test_hours_that_are_not_known_are_no_hours_of_zero(lab: PublishedLab, made: tuple[Store, Path]) -> None:
+    path = made[1] / "tiny" / MANIFEST
+    before = path.read_bytes()
+    for training, told in ((2.5, "2.5 hours of training and 1 hour of evaluation"), (0.0, "1 hour of evaluation")):
+        write_json(lab.provenance | {"hours": {"training": training, "stages": 1.0}}, path)
+        assert f" ({told}); this build computes" in PublishedLab(lab.study, Store(path.parent)).numbers
+    path.write_bytes(before)
+
+
 def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_path: Path) -> None:
     store, root = made
     same = compare(Workbench(STUDY, store), (), root=root)

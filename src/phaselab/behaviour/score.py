@@ -35,7 +35,7 @@ def refuse(where: str, bad: Mapping[str, Sequence[str]], of: int, first: Mapping
     told = []
     for rule, items in bad.items():
         named, also = ", ".join(items[:5]) + " ..." * (len(items) > 5), f"; {first[rule]}" if first else ""
-        told.append(f"{len(items)} of {number_of(of, 'item')}: {rule}: items {named}{also}")
+        told.append(f"{len(items):,} of {number_of(of, 'item')}: {rule}: items {named}{also}")
     if told:
         raise PhaselabError(f"{where}: {'; '.join(told)}")
 

@@ -108,8 +108,11 @@ class PublishedLab(Lab):
         self.tables = {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in TABLES}
         of, hours = self.provenance, self.provenance["hours"]
         made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
-        took = f"{number_of(hours['training'], 'hour')} of training and {hours['stages']:g} of evaluation"
-        self.numbers = f"{made} on {of['machine']} ({took}); this build computes the figures and verdicts from them"
+        # Hours of 0 are of models trained elsewhere, or not known: the files of a folder that was copied do not tell.
+        parts = (hours["training"], "training"), (hours["stages"], "evaluation")
+        took = [f"{number_of(long, 'hour')} of {what}" for long, what in parts if long]
+        made += f" on {of['machine']} ({' and '.join(took) or 'hours not known'})"
+        self.numbers = f"{made}; this build computes the figures and verdicts from them"
         del self.bench
 
     def __getattr__(self, name: str) -> Any:

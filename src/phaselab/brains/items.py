@@ -52,7 +52,7 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
             name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
             if n_lost := len(of) - len(kept):
-                notes.append(f"{name}: {n_lost} of {number_of(len(of), 'voxel')} left out for want of responses.")
+                notes.append(f"{name}: {n_lost:,} of {number_of(len(of), 'voxel')} left out for want of responses.")
             if len(kept):
                 people, columns[name] = [*people, name], kept
         groups.append(Group(tuple(people), tuple(own["group"].unique())))

@@ -91,7 +91,7 @@ class _GroupFit:
             group.finite(slice(bad, bad + 1))  # says of which subject and run
         for subject, constant in group.split(np.any([part.test_constant for part in self.targets], axis=0)).items():
             if constant.any():
-                many = f"subject {subject}: {constant.sum()} of {number_of(constant.size, 'voxel')}"
+                many = f"subject {subject}: {constant.sum():,} of {number_of(constant.size, 'voxel')}"
                 warnings.warn(f"{many} constant in a test fold, which is a score of r = 0", stacklevel=4)
         tested = [runs[test] for _, test in self.folds]
         self.permutations = significance.Permutations(tested, spec.block, spec.permutations, seed, spec.null)

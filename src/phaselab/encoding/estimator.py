@@ -71,7 +71,7 @@ class RidgeCV(MultiOutputMixin, RegressorMixin, BaseEstimator):  # type: ignore[
             expect(not holes.any(), f"cv: fold {k}", found, f"whole runs (given, and each in one place), {ways}")
         targets = Targets.survey(np.asanyarray(Y)[:, None] if self._flat else Y, splits)
         some = dict(list(targets.left_out.items())[:5])
-        left_out = f"{len(targets.left_out)} of {number_of(len(targets.mean), 'target')} left out, such as {some}"
+        left_out = f"{len(targets.left_out):,} of {number_of(len(targets.mean), 'target')} left out, such as {some}"
         expect(len(targets.kept), "Y", left_out, "one target at least that can be fitted")
         if targets.left_out:
             warnings.warn(f"Y: {left_out}", stacklevel=2)

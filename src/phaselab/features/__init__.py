@@ -313,11 +313,11 @@ def extract(
     notes |= {"truncated": int(truncated[source].sum()), "opening": tokenizer.convert_ids_to_tokens(begin)}
     notes |= {"documents": len(documents), "tokens": tokens, "batch_tokens": budget}
     if notes["truncated"]:
-        told = f"less context than asked for in {notes['truncated']} of {number_of(notes['texts'], 'text')}"
+        told = f"less context than asked for in {notes['truncated']:,} of {number_of(notes['texts'], 'text')}"
         say(f"{name}: {told}: the model reads {context} tokens at once")
     if passes and not begin:
-        told = f"{notes['empty']} of {number_of(notes['texts'], 'text')} without a state (features.empty: {spec.empty})"
-        told = f"is not pooled: {told}"
+        told = f"is not pooled: {notes['empty']:,} of {number_of(notes['texts'], 'text')} without a state"
+        told += f" (features.empty: {spec.empty})"
         told = "is pooled, and may be an attention sink" if spec.first_token == "keep" else told
         say(f"{name}: no token begins a pass but the text's own first one, which {told}")
     if spec.empty == "carry":  # what is there before, unless a run or a narrative begins

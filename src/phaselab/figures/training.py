@@ -138,7 +138,7 @@ def probe_curves(curves: pd.DataFrame) -> Figure:
         chance = own.loc[own["measure"] == "probe_chance", "value"].mean()
         table = query.interval_of(own.dropna(subset=["line"]), by=("line", "tokens"))
         drawn.append(draw.Panel(table, f"{label} ({score})", "score", level=chance, level_name="chance"))
-    style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[3], draw.GREY))
+    style = draw.looks(dict.fromkeys(PROBES.values()), (INTERNAL, draw.COLOURS[6], draw.GREY))
     note = "\n".join([f"layer {layer}; bands: 95 % intervals over folds", *said])
     return draw.panels(drawn, style, columns=2, share_y=True, note=note)
 
@@ -365,7 +365,7 @@ def move_raster(fitted: FittedTable, *, x: str = draw.TOKENS, date: str = "lifto
 @draw.styled
 def transition_raster(transitions: pd.DataFrame, models: pd.DataFrame, tokens: Any, *, simulated: bool) -> Figure:
     """When each curve of each model changes: markers for ``transitions_of``; `tokens` are those of all checkpoints."""
-    colours = dict(zip(("brain", "instruction_following", "accuracy"), draw.COLOURS, strict=False))
+    colours = {"brain": BRAIN, "instruction_following": BEHAVIOUR, "accuracy": BEHAVIOUR}
     moves = transitions.merge(models[["model", "label"]]).rename(columns={"low": "start", "high": "stop"})
     moves = moves.assign(sure=True, low=np.nan, high=np.nan, colour=moves["measure"].map(colours))
     moves["row"] = [*zip(moves["label"], moves["measure"].str.replace("_", " "), strict=True)]

@@ -83,12 +83,12 @@ class _Link(NamedTuple):
 
 
 def _range(move: Any) -> str:
-    return f"{amount(move.onset)} to {amount(move.end)}"
+    return f"({amount(move.onset)} to {amount(move.end)} tokens)"
 
 
 def _missed(fit: Transitions) -> str:
     """What the test could not have seen; nothing for a curve that is constant."""
-    return f"; less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
+    return f"; a move of less than {fit.detectable:.2g} would have been missed" if fit.detectable > 0 else ""
 
 
 def _together(
@@ -108,8 +108,8 @@ def _together(
         sides = (rule.lag - lag) / max(high - lag, 1e-9), (rule.lag + lag) / max(lag - low, 1e-9)
         apart = float(stats.norm.sf(1.96 * min(sides)))
         p, holds = np.max((brain.p(move), other.p(partner), apart)), max(-low, high) <= rule.lag
-        why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of {name}'s surge "
-        why += f"(95 % interval {10**low:.2g} to {10**high:.2g})"
+        why = f"The brain's rise {_range(move)} has its midpoint at {10**lag:.2g} times the tokens of the surge in "
+        why += f"{name} (95 % interval {10**low:.2g} to {10**high:.2g})"
         why += "." if holds else f"; not shown to be within a factor of {10**rule.lag:.2g}."
         tried.append(_Link(why, p, move, (lag, low, high), holds))
     return next((link for link in tried if link.holds), min(tried, key=lambda link: (np.isnan(link.p), link.p)))
@@ -188,7 +188,7 @@ def _pause(brain: Transitions, fall: Any, accuracy: Transitions, rule: PhaseSpec
 
 def _third(brain: Transitions, accuracy: Transitions, rule: PhaseSpec, first: Any, fall: Any) -> _Link:
     if fall is None:
-        return _Link("No piece of the brain curve surely falls after a rise, so that there is none to return from.")
+        return _Link("No piece of the brain curve surely falls after a rise, so there is no fall to return from.")
     rises = [rise for rise in brain.rises if rise.onset >= fall.midpoint]
     if not rises and np.isnan(fall.end_low):
         return _Link("The brain curve falls until training ends: it has no time to return.", verdict="not decided")
@@ -227,8 +227,8 @@ def judge(
             verdict, why = "not decided", f"{why} Too few checkpoints lie around one of these moves to test it."
         if verdict == "not found" and 0 < most == len(brain.knots) < rule.max_changes:
             # What was not found may be what could not be drawn.
-            verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow no more than the "
-            why += f"{number_of(most, 'change point')} that the brain curve takes."
+            verdict, why = "not decided", f"{why} But {brain.tokens.size} checkpoints allow at most "
+            why += f"{number_of(most, 'change point')}, and the brain curve takes all of them: there may be more."
         row = {"model": model, "phase": phase, "name": PHASES[phase - 1], "found": verdict == "found"}
         row |= {"verdict": verdict} | _measured(link, brain) | {"p": link.p, "p_holm": p}
         rows.append(row | {"seeds": seeds, "rule": digest_of(rule), "why": why})
