@@ -248,7 +248,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "voxels without their mirrors": ("both = r + r[np.where(mirror < 0, order, mirror)]", "both = r", ("l08",)),
     "the least reliable": ("np.argsort(-both", "np.argsort(both", ("l08",)),
     "what else a pickle says": ("ONE_ARRAY.fullmatch", "ONE_ARRAY.search", ("l09",)),
-    "what follows an array": ("0 <= between <= PADDING and", "", ("l09",)),
+    "what follows an array": ("between == padded and", "", ("l09",)),
     "the end of a pickle": (' and data[-1:] == b"."', "", ("l09",)),
     "the end of a stream": ("inflate.eof and", "", ("l09",)),
     "no bound": ("8 * shape[0] * shape[1] + HEADER)", "2**31)", ("l10",)),

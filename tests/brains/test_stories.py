@@ -144,8 +144,8 @@ def b6_respdict_and_file_agree(case: Case) -> None:
 def b7_what_cannot_score_is_named(case: Case) -> None:
     notes = [note for note in case.brain().notes if "voxels" in note]
     assert notes == [
-        "UTS01: constant in a story, where they score 0: voxels 7.",
-        "UTS04: voxels left out, for in a story they are no numbers: 3.",
+        "UTS01: constant in a run, where they score 0: 7.",
+        "UTS04: voxels left out, for in a run they are no numbers: 3.",
     ]
     np.testing.assert_array_equal(
         values(case.brain(), "UTS04", "souls"), np.delete(raw(case.data, "UTS04", "souls"), 3, axis=1).astype("f4")
