@@ -459,7 +459,7 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
 
 
 def _each_once(errors: Sequence[Any]) -> list[Any]:
-    """Of a field that may be of several types the errors in its parts, if any, for it nearly is of that type; else one."""
+    """Of a field that may be of several types only the errors in its parts, if there are any; else a single one."""
     found = dict[Any, Any]()
     for number, wrong in enumerate(errors):
         kinds = [at for at, part in enumerate(wrong["loc"]) if KIND.fullmatch(str(part))]

@@ -468,6 +468,10 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
             re.sub('text = "[^P].*', 'text = "{ns}"', whole),
             "souls.TextGrid: tier 'transcript': found no word, expected one",
         ),
+        (
+            'File type = "ooTextFile"\n"TextGrid"\n0 9999 <exists> 1 "IntervalTier" "word" 0 9999 1 9000 9001 "late"',
+            "souls.TextGrid: tier 'word': found a word at 9000 s, expected none after the run, at 740 s",
+        ),
         (whole.replace("xmin = 0.1 \n", "xmin = 9999 \n"), "souls.TextGrid: line .*: found an interval from 9999"),
     ):
         words.write_text(text)

@@ -186,7 +186,7 @@ def constant_voxels(of_runs: Iterable[Array], columns: np.ndarray) -> list[int]:
 
 
 def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
-    """An array of numbers of a file of HDF5, which stays open; of `shape`, a text for any length from 1, or from 2 on."""
+    """An array of numbers of a file of HDF5, which stays open; a text in `shape`: any length from 1, or from 2."""
     refuse_pointer(path)
     try:
         values = (file := h5py.File(path)).get(name)

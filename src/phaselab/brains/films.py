@@ -179,7 +179,8 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
         return values if len(columns) == values.shape[1] else View(values, columns=columns)
 
     for subject in films.people:
-        mask, of_runs = mask_of(films.path("mask", subject)), [np.load(copies[subject, r], mmap_mode="r") for r in names]
+        of_runs = [np.load(copies[subject, run], mmap_mode="r") for run in names]
+        mask = mask_of(films.path("mask", subject))
 
         def named(column: int, mask: np.ndarray = mask) -> str:
             return "{} (x {}, y {}, z {})".format(1 + mask[column], *np.unravel_index(mask[column], SHAPE, order="F"))

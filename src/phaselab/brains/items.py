@@ -45,7 +45,7 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     """
     values, texts, voxels = read_netcdf(path := files(section, data)["stimulus"][0])
     named = (texts["text"] != "").all() and (voxels["subject"] != "").all()
-    expect(named, str(path), "nothing in a place of stimulus or subject", "the text of each, and the person of each voxel")
+    expect(named, str(path), "nothing in a place of stimulus or subject", "each text, and whose a voxel is")
     parted = section.benchmark == "Tuckute2024" or (texts["passage"] != "").all()  # of whose texts each is one
     expect(parted, str(path), "texts that belong to none", f"one of {TEXTS['passage']}, which folds never part")
     groups, columns, notes = list[Group](), dict[str, np.ndarray](), list[str]()

@@ -208,7 +208,7 @@ def get_data(
     say(f"{name}: {counted(files)}, of these to bring {counted(needed)}; {place.room(needed)}")
     if copied:
         where = place.data / "cache" / name
-        say(f"{name}: {len(copied)} are read from their copies in {where}; without these they would be brought again")
+        say(f"{name}: as copies alone, in {where}: {counted([*copied])}; brought again when the copies are gone")
     if needed and not dry_run:
         total = None if any(file.bytes is None for file in needed) else sum(file.bytes or 0 for file in needed)
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
