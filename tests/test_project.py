@@ -17,9 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 803,
     "book": 793,
-    "brains": 1388,
+    "brains": 1432,
     "checkpoints": 891,
-    "cli": 1012,
+    "cli": 1034,
     "data": 339,
     "encoding": 1760,
     "features": 392,
@@ -28,12 +28,12 @@ BUDGET = {
     "phases": 1304,
     "stages": 897,
     "stimuli": 294,
-    "sweep": 743,
+    "sweep": 742,
     "texts": 709,
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_778, 600, 80
+PACKAGE, FILE, FUNCTION = 14_861, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -78,9 +78,8 @@ def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
             rows.append({"of": name, "what": "data", "bytes kept": nan, "bytes to fetch": nan, "next": choice})
             continue
         files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
-        copies = place.data.glob(f"cache/{name}/*/*.npy") if of.copied else ()
-        kept = {f"sub-{copy.parent.name}_task-{copy.stem[:-17]}" for copy in copies}  # less the digest
-        lacking = [file for file in files if not (place.fits(file) or Path(file.path).stem in kept)]
+        copies = {*BRAINS[study.brain.name].copied(study.brain, bench.data)}
+        lacking = [file for file in files if not (place.fits(file) or place.path(file) in copies)]
         lacking = lacking if bench.data else files
         total, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
         row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes kept": total}
