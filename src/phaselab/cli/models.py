@@ -216,11 +216,8 @@ def get_data(
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=total)
             fetch(needed, place, home(source) if source else None, lambda n: bar.advance(task, n), say)
-<<<<<<< HEAD
-        say(f"{name}: {counted(files)} in {place.data / name}; please cite {place.of.citation}")
-=======
-        say(f"{name}: {len(files) - len(copied)} files are in {place.data / name}; please cite {place.of.citation}")
->>>>>>> 40bfcf54ac3daeb4d6f96475c970a9480ab5d656
+        brought = [file for file in files if file not in copied]
+        say(f"{name}: {counted(brought)} in {place.data / name}; please cite {place.of.citation}")
 
 
 @data_app.command("verify")
@@ -252,13 +249,8 @@ def cache(
 
     spec = load_study(study).brain
     load_brain(spec, data)
-<<<<<<< HEAD
-    copied = BRAINS[spec.name].originals(spec, data)
-    size = f"{number_of(len(copied), 'file')} of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
-=======
     copied = [path for path in BRAINS[spec.name].copied(spec, data) if path.exists()]
-    size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
->>>>>>> 40bfcf54ac3daeb4d6f96475c970a9480ab5d656
+    size = f"{number_of(len(copied), 'file')} of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()
     say(
