@@ -19,9 +19,9 @@ BUDGET = {
     "book": 739,
     "brains": 1385,
     "checkpoints": 889,
-    "cli": 1010,
+    "cli": 1013,
     "data": 339,
-    "encoding": 1759,
+    "encoding": 1760,
     "features": 390,
     "figures": 981,
     "internals": 572,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_651, 600, 80
+PACKAGE, FILE, FUNCTION = 14_655, 600, 80
 
 
 def canonical(name: str) -> str:
