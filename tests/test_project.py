@@ -19,9 +19,9 @@ BUDGET = {
     "book": 793,
     "brains": 1432,
     "checkpoints": 891,
-    "cli": 1026,
+    "cli": 1029,
     "data": 339,
-    "encoding": 1760,
+    "encoding": 1761,
     "features": 392,
     "figures": 1024,
     "internals": 574,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_853, 600, 80
+PACKAGE, FILE, FUNCTION = 14_857, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -372,6 +372,10 @@ def test_names_of_weights_and_long_texts_are_told_in_a_sentence(saved, tmp_path,
     with pytest.raises(PhaselabError, match="other: found 28 weights missing or of another shape"):
         load(other)
     assert capfd.readouterr().err == ""
+    tokenizer = json.loads((saved / "tokenizer.json").read_text())
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": "AAAA"}  # of which Rust panics
+    with pytest.raises(PhaselabError, match="panics: cannot be loaded as a causal language model"):
+        load(copy_of(saved, tmp_path / "panics", tokenizer__json=json.dumps(tokenizer).encode()))
     with (other.path / "tokenizer.json").open("ab") as stream:
         stream.truncate(2**27 + 1)
     with pytest.raises(PhaselabError, match=r"tokenizer.json: found 134217729 bytes, expected a text of at most 13"):

@@ -274,6 +274,7 @@ def test_the_command_says_what_there_is_to_do_before_it_begins(tmp_path: Path, m
     ]
     assert (config["until"], config["pages"], config["models"]["one"]["make"]) == ("phases", [], REVISIONS)
     assert sweep(tmp_path, "--until", "pages").exit_code == 2
+    assert "--device: found 'gpu', expected auto, cpu, cuda or cuda:N" in sweep(tmp_path, "--device", "gpu").output
     result = sweep(tmp_path, "--root", str(tmp_path))
     assert "no _toc.yml" in result.output
     assert result.exit_code == 2

@@ -145,9 +145,9 @@ def _loading(folder: Path, trust_remote_code: bool, weights: str) -> Iterator[di
     except pickle.UnpicklingError as error:
         found = "a .bin file holds more than tensors; torch's weights_only loader refused it and ran nothing of it"
         raise PhaselabError(f"{folder}: {found}; expected tensors alone, or safetensors") from error
-    except MemoryError:
+    except (MemoryError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # of several libraries, and of tokenizers without a kind
+    except BaseException as error:  # of several libraries; a panic of tokenizers is no Exception
         raise PhaselabError(f"{folder}: cannot be loaded as a causal language model: {error}{more}") from error
 
 

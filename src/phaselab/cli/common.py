@@ -36,9 +36,9 @@ class Told(TyperGroup):
         except KeyboardInterrupt:
             console.print("phaselab: interrupted; whole results are kept, the same command makes the others")
             raise typer.Exit(130) from None
-        except (typer.TyperException, typer.Abort, typer.Exit):
+        except (typer.TyperException, typer.Abort, typer.Exit, SystemExit):
             raise
-        except Exception as error:
+        except BaseException as error:  # a panic of a library in Rust is no Exception
             # A pipe that is closed ends the program without a word, as for others.
             if os.environ.get(TRACEBACK) or getattr(error, "errno", None) == errno.EPIPE:
                 raise

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -138,6 +139,8 @@ def sweep(
     from phaselab.sweep.plan import plan
 
     loaded = load_study(study)
+    # Whether there is such a one is for the machines of the jobs to say.
+    expect(re.fullmatch(r"auto|cpu|cuda(:\d+)?", device), "--device", repr(device), "auto, cpu, cuda or cuda:N")
     # As it was typed, where it was typed: an executed page has it in it.
     config: dict[str, Any] = {"study": study, "results": str(results), "data": str(data or ""), "root": str(root)}
     config |= {"device": device, "keep": keep_downloads, "folder": str(Path.cwd()), "python": sys.executable}

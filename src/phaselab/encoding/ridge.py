@@ -339,6 +339,7 @@ def find_device(device: str) -> torch.device:
     """The torch device of that name; ``auto`` is a CUDA device where there is one."""
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    expect(device.split(":")[0] in ("cpu", "cuda"), "device", repr(device), "auto, cpu, cuda or cuda:N")
     try:
         return torch.ones(1, device=device).device
     except (RuntimeError, AssertionError) as error:
