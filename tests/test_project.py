@@ -16,24 +16,24 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 803,
-    "book": 740,
-    "brains": 1385,
-    "checkpoints": 849,
-    "cli": 1012,
+    "book": 743,
+    "brains": 1388,
+    "checkpoints": 851,
+    "cli": 1014,
     "data": 339,
-    "encoding": 1754,
-    "features": 390,
-    "figures": 981,
-    "internals": 572,
-    "phases": 1301,
-    "stages": 896,
+    "encoding": 1755,
+    "features": 392,
+    "figures": 1024,
+    "internals": 574,
+    "phases": 1304,
+    "stages": 897,
     "stimuli": 294,
-    "sweep": 722,
+    "sweep": 730,
     "texts": 709,
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_561, 600, 80
+PACKAGE, FILE, FUNCTION = 14_636, 600, 80
 
 
 def canonical(name: str) -> str:
