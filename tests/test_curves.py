@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,12 @@ import pytest
 
 from phaselab import curves, figures
 from phaselab.curves import NothingToDraw, behaviour_by_task, brain_by_subject, brain_curve, model_curve
-from phaselab.errors import PhaselabError
+from phaselab.errors import PhaselabError, number_of
 from phaselab.phases import phase_text, triple_phase_test
 from phaselab.results import curve_table
 from phaselab.study import PhaseSpec
 
+ROOT = Path(__file__).parents[1]
 TOKENS = (0, *np.round(np.logspace(6, 9, 9)).astype(int).tolist())
 SUBJECTS = ("s0", "s1", "s2", "s3")
 
@@ -176,3 +178,42 @@ def test_probes_of_checkpoints_with_rounded_tokens_are_told_apart_by_steps_and_i
     assert curve.attrs["notes"] == (said,)
     figure = figures.probe_curves(table.assign(roi="", subject=""))
     assert said in " ".join(" ".join(text.get_text() for text in figure.texts).split())  # lines are broken
+
+
+def test_one_of_a_kind_is_told_as_one() -> None:
+    assert [number_of(n, "row") for n in (0, 1, np.int64(1), 2, 12_345)] == [
+        "0 rows",
+        "1 row",
+        "1 row",
+        "2 rows",
+        "12,345 rows",
+    ]
+    assert [number_of(n, "hour") for n in (1.0, 0.31, 2.5)] == ["1 hour", "0.31 hours", "2.5 hours"]
+    assert [number_of(n, "person who listens", "people who listen") for n in (1, 3)] == [
+        "1 person who listens",
+        "3 people who listen",
+    ]
+
+
+#: What may be one: in a text of the package or of a page the helper says how many there are.
+COUNTED = (
+    "checkpoint|class(?:e)|core|curve|file|hour|item|layer|minute|model|row|run|sample|seed|subject|task|text|voxel"
+)
+NEVER_ONE = {
+    "{len(counted)} items",
+    "{len(paths)} files",
+    "{len(order)} voxels",
+    "{len(files)} files",
+    "{len(means)} rows",
+}
+
+
+@pytest.mark.parametrize("folder", ["src/phaselab", "notebooks", "book/_ext"])
+def test_no_text_counts_without_the_helper(folder: str) -> None:
+    found = []
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.suffix in (".py", ".md") and path.is_file():
+            text = path.read_text(encoding="utf-8")
+            found += re.findall(rf"\{{len\([^{{}}]*\)[^{{}}]*\}} (?:{COUNTED})s\b", text)
+            found += re.findall(r"\w+\{'s' ?(?:\*|if).*", text)
+    assert {*found} <= NEVER_ONE

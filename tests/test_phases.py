@@ -377,7 +377,7 @@ def test_accuracy_that_moves_before_the_brain_is_back_does_not_pause() -> None:
 def test_a_missing_perspective_is_told_with_what_there_is() -> None:
     curves = three_phases(np.random.default_rng(0))
     why = triple_phase_test(curves[curves["perspective"] == "brain"], "m", n_bootstrap=20).table["why"]
-    assert why[0] == "instruction following: Not decided: curves: perspective: found brain; expected 'behaviour'"
+    assert why[0] == "Instruction following: curves: perspective: found brain; expected 'behaviour'"
     with pytest.raises(PhaselabError, match="tasks: found no instruction_following of x, expected some of t"):
         triple_phase_test(curves, "m", tasks=["t", "x"])
 

@@ -299,6 +299,6 @@ def test_trim_knows_how_long_the_first_tr_is_carried() -> None:
     assert said == []
     to_trs(found, words, Spec(layers=(1,), trim=5), said.append)
     assert said == [
-        f"features.trim: 5 TRs of a run are dropped, but {long} TRs of 2 s have a part of what is in the first one "
-        "(hemodynamics: hrf)"
+        f"features.trim: 5 TRs at the start of a run are dropped, but by hemodynamics: hrf its first TR reaches into "
+        f"{long} TRs of 2 s; a larger trim drops them"
     ]

@@ -405,7 +405,7 @@ def solve(plan: Plan, targets: Targets, predictions: bool = False, weights: bool
     """Choose alpha for each target (of a slice `columns`, or of all), fit, and score on `X_test`."""
     expect(targets.splits is plan.splits, "targets", "other splits than the plan's", "the same object")
     n_test = targets.n_test
-    expect(n_test == len(plan.F), "X_test", f"{len(plan.F)} samples", f"{n_test} as in Y_test")
+    expect(n_test == len(plan.F), "X_test", number_of(len(plan.F), "sample"), f"{n_test} as in Y_test")
     columns = slice(0, len(targets.mean)) if columns is None else columns
     n_targets, numbers = columns.stop - columns.start, str(plan.dtype).removeprefix("torch.")
     fit = Fit(

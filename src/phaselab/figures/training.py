@@ -265,7 +265,7 @@ def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simu
         mean, thin = query.interval_over(own, by=("line", "tokens")), own.assign(unit=own["replicate"])
         few, n = mean["n"].max() <= 6, " or ".join(map(str, sorted({*mean["n"]})))  # more lines are a thicket
         drawn.append(draw.Panel(mean, f"mean over {n} {over}", unit, thin if few else None, level, level_name))
-    note = "bands: 95 % intervals over what the panel's title names; thin, where these are few: each of them"
+    note = "bands: 95 % intervals over what a panel's title names; thin lines: each of these"
     return draw.panels(drawn, draw.looks(rows["line"].unique()), room=1.7, note=note, simulated=simulated)
 
 

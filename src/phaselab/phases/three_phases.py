@@ -211,7 +211,8 @@ def judge(
     """The test of the phases on fits of the brain score, instruction following and accuracy (`triple_phase_test`)."""
 
     def ask(name: str, other: Transitions, test: Callable[[], _Link]) -> _Link:
-        poor = [f"{n}: {fit.statement}" for n, fit in (("brain", brain), (name, other)) if not fit.decided]
+        fits = ("Brain", brain), (name.capitalize(), other)
+        poor = [f"{n}: {fit.statement.removeprefix('Not decided: ')}" for n, fit in fits if not fit.decided]
         return _Link(" ".join(poor), verdict="not decided") if poor else test()
 
     first = ask("instruction following", form, lambda: _first(brain, form, rule))
