@@ -427,7 +427,7 @@ def test_what_was_dropped_when_it_was_copied_is_not_brought_again(server: Any, s
 def test_the_list_names_all_and_needs_no_folder() -> None:
     result = cli("list")
     assert result.exit_code == 0
-    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--titles suits", "--from FOLDER", "no PHASELAB_DATA", "speech_en --data DATA"):
+    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--from FOLDER", "no PHASELAB_DATA", "speech_en --data DATA"):
         assert word in result.output, word
 
 
