@@ -17,10 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 803,
     "book": 793,
-    "brains": 1432,
+    "brains": 1433,
     "checkpoints": 891,
-    "cli": 1029,
-    "data": 339,
+    "cli": 1032,
+    "data": 340,
     "encoding": 1761,
     "features": 392,
     "figures": 1024,
@@ -28,12 +28,12 @@ BUDGET = {
     "phases": 1305,
     "stages": 897,
     "stimuli": 294,
-    "sweep": 742,
+    "sweep": 743,
     "texts": 709,
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_858, 600, 80
+PACKAGE, FILE, FUNCTION = 14_860, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -453,26 +453,22 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
             raise ValidationError.from_exception_data("ignored", faults)
         return made
     except ValidationError as error:
-        found = _each_once(error.errors())
+        found = [*_each_once(error.errors())]
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
         raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 
 
-def _each_once(errors: Sequence[Any]) -> list[Any]:
+def _each_once(errors: Sequence[Any]) -> Iterator[Any]:
     """Of a field that may be of several types only the errors in its parts, if there are any; else a single one."""
-    found = dict[Any, Any]()
+    found = dict[Any, list[Any]]()
     for number, wrong in enumerate(errors):
         kinds = [at for at, part in enumerate(wrong["loc"]) if KIND.fullmatch(str(part))]
         loc = tuple(part for at, part in enumerate(wrong["loc"]) if at not in kinds)
-        field = loc[: kinds[0]] if kinds else number
-        said = "a path" if wrong["type"] == "path_type" else wrong["msg"].removeprefix("Input should be ")
-        found.setdefault(field, []).append(wrong | {"loc": loc, "said": said})
-    lines = []
-    for field, of in found.items():
-        inside = [wrong for wrong in of if len(of) > 1 and len(wrong["loc"]) > len(field)]
-        whole = of[0] if len(of) == 1 else of[0] | {"msg": f"Input should be {'; or '.join(w['said'] for w in of)}"}
-        lines += inside or [whole]
-    return lines
+        msg = "a path" if wrong["type"] == "path_type" and kinds else wrong["msg"]
+        found.setdefault(loc[: kinds[0]] if kinds else number, []).append(wrong | {"loc": loc, "msg": msg})
+    for first, *others in found.values():
+        said = "; or ".join([first["msg"], *(one["msg"].removeprefix("Input should be ") for one in others)])
+        yield from [one for one in others if len(one["loc"]) > len(first["loc"])] or [first | {"msg": said}]
 
 
 def _told(wrong: Any) -> str:

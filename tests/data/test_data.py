@@ -427,7 +427,7 @@ def test_what_was_dropped_when_it_was_copied_is_not_brought_again(server: Any, s
 def test_the_list_names_all_and_needs_no_folder() -> None:
     result = cli("list")
     assert result.exit_code == 0
-    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--titles suits", "--from FOLDER", "no PHASELAB_DATA"):
+    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--from FOLDER", "no PHASELAB_DATA", "speech_en --data DATA"):
         assert word in result.output, word
 
 
@@ -437,6 +437,9 @@ def test_the_command_of_each_smallest_part_is_one(name: str, tmp_path: Path) -> 
     result = cli("get", *words, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "to bring" in result.output
+    # Where a size is not stated, what is to come is not told as nothing.
+    unknown = any(file.bytes is None for file in SETS[name].select(SETS[name].smallest))
+    assert ("; at least " in result.output) == unknown
 
 
 def test_missing_data_print_the_command_that_works(small: Any, tmp_path: Path) -> None:

@@ -97,7 +97,8 @@ class Films:
     def copied(self, subject: str, run: str) -> bool:
         """Whether there is a copy of a response, by the mask that is here."""
         (key, known), mask = self.known(subject, run), self.path("mask", subject, dropped=True)
-        return copy_of(key, known).exists() and (not mask.exists() or known.split()[1:] == [digest_file(mask)])
+        there = known != "" and copy_of(key, known).exists()
+        return there and (not mask.exists() or known.split()[1] == digest_file(mask))
 
     def key(self, subject: str, run: str) -> Path:
         """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""

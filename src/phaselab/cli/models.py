@@ -175,7 +175,8 @@ def list_data(data: DataOption = None) -> None:
     for of in SETS.values():
         files, part, place = of.files(), of.select(of.smallest), Place(home(data or ""), of)
         rows = {"what": of.about, "licence": of.licence, "cite": of.citation, "whole": counted(files)}
-        rows |= {"smallest part": counted(part), "get it": of.command(data), "how": of.how, "not in it": of.left_out}
+        rows |= {"smallest part": counted(part), "get it": of.command(data or Path("DATA"))}
+        rows |= {"how": of.how, "not in it": of.left_out}
         here = counted([file for file in files if place.fits(file)])
         rows["here"] = f"{here} (by their sizes)" if data else "not known: no --data and no PHASELAB_DATA"
         rows["as copies"] = counted([*copied]) if data and (copied := _copied(place)) else ""

@@ -148,6 +148,7 @@ def plan(bench: Workbench, name: str) -> Row:
     following = [*filter(None, table["next"].unique())]
     following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
     rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
-    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech", "hours of brain: without permutations"]
+    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech"]
+    rates += ["brain: of all published voxels, whichever are chosen; hours without permutations"]
     in_all = pd.Series(sums | {MEMORY: table[MEMORY].max()})
     return {"study": study.name, "rows": table, "sums": in_all, "rates": rates, "next": following}
