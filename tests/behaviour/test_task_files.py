@@ -611,6 +611,14 @@ def test_functions_of_a_file_from_elsewhere_do_not_run(
     assert not (tmp_path / "ran").exists()
 
 
+def test_no_script_is_run_as_a_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The harness loads a metric that it does not know as a module of ``evaluate``: from a folder, or a hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil.py").write_text("from pathlib import Path\n\nPath('ran').touch()\n")
+    assert load_items(_own(tmp_path, text=OWN + "metric_list: [{metric: ./evil.py}]\n"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_trusted_functions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine_code.py").write_text("def first(docs):\n    return docs.select([0])\n")

@@ -542,7 +542,7 @@ def test_what_has_no_end_or_is_too_long_is_said_before_it_is_read(
         for target, said in {
             "pipe": right,
             "/dev/zero": right,
-            long: "found 1,099,511,627,776 bytes, expected",
+            str(long): "found 1,099,511,627,776 bytes, expected",
         }.items():
             Path(name).unlink(missing_ok=True)
             Path(name).symlink_to(target)

@@ -182,6 +182,9 @@ def test_a_choice_on_the_command_line_is_looked_at_as_well(tmp_path: Path) -> No
     found = call("run", written(tmp_path), "--results", tmp_path / "results", "--checkpoints", "log:1")
     assert (found.exit_code, folders(tmp_path / "results")) == (2, [])
     assert "--checkpoints: found 'log:1', expected 'all', 'log:N' with N >= 2" in found.output
+    found = call("run", written(tmp_path), "--results", tmp_path / "results", "--checkpoints", "")
+    assert (found.exit_code, folders(tmp_path / "results")) == (2, [])
+    assert "--checkpoints: found nothing, expected a choice" in found.output
 
 
 @pytest.mark.parametrize("jobs", ["0", "10000", "x"])

@@ -227,6 +227,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
     from lm_eval.tasks import TaskManager
 
     config: dict[str, Any] = {"include": str(file.path.resolve()), "task": str(file.fields["task"])}
+    config["metric_list"] = [{"metric": "acc"}]  # of a name that it lacks, the harness would run a script, or a hub's
     # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
     config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
     # The harness tries the first item, and what it says of that names no item: it gets these only afterwards.

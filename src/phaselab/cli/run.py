@@ -111,6 +111,7 @@ def run(
     """Make all results of a study that are missing or stale: models, stages of each checkpoint, the curves table."""
     from phaselab.stages import STAGES
 
+    expect(checkpoints != "", "--checkpoints", "nothing", "a choice, as log:20, or revisions")
     what: dict[str, Any] = {"models": tuple(model or ()), "checkpoints": checkpoints, "jobs": jobs, "device": device}
     what |= {"keep_downloads": keep_downloads == "yes", "keep_features": keep_features}
     anew = STAGES if "all" in (fresh or ()) else fresh or ()
