@@ -19,7 +19,7 @@ BUDGET = {
     "book": 793,
     "brains": 1433,
     "checkpoints": 891,
-    "cli": 1033,
+    "cli": 1034,
     "data": 340,
     "encoding": 1761,
     "features": 392,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_862, 600, 80
+PACKAGE, FILE, FUNCTION = 14_863, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -64,6 +64,13 @@ def test_a_page_reads_the_same_from_tables_as_from_results(made: tuple[Store, Pa
     assert lab.stamp().data.partition("data ")[2] == own.stamp().data.partition("data ")[2]
 
 
+def test_phases_of_published_tables_are_of_the_tables(lab: PublishedLab, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["phases", "published:tiny", "--results", str(tmp_path / "none")])
+    assert done.exit_code == 0
+    assert lab.phases("one").statement in done.output
+    assert {path.name for path in (tmp_path / "none").rglob("*") if path.is_file()} == {"phases.parquet"}
+
+
 def test_what_tables_do_not_hold_is_said(lab: PublishedLab) -> None:
     assert [at.revision for at in lab.checkpoints()] == list(lab.curves().sort_values("tokens")["checkpoint"].unique())
     for asked in (lambda: lab.result("brain"), lab.load, lab.voxels, lab.outcomes):

@@ -11,7 +11,7 @@ from phaselab.cli.common import DataOption, ResultsOption, app
 from phaselab.errors import PhaselabError, expect
 from phaselab.files import home
 from phaselab.results import TABLES, Store, read_table, write_json, write_table
-from phaselab.study import StudyError, load_study
+from phaselab.study import OF_TABLES, StudyError, load_study
 
 
 @app.command()
@@ -42,11 +42,12 @@ def phases(
         found = _of_table(home(source), columns, min_effect, out)
     else:
         from phaselab.book.lab import Lab
+        from phaselab.book.published import PublishedLab
 
         given = ", ".join(name for name, of in {**columns, "--min-effect": min_effect, "--out": out}.items() if of)
         expect(not given, source, given, f"them with a table ({', '.join(TABLES)}) alone", StudyError)
         study, store = load_study(source), Store(results)
-        lab, tables = Lab(study, store, data), []
+        lab, tables = (PublishedLab if source.startswith(OF_TABLES) else Lab)(study, store, data), []
         for name in (*lab.models, *lab.seeds):
             verdict = lab.phases(name)
             tables.append(verdict.table.assign(study=study.name))
