@@ -74,6 +74,13 @@ def test_unknown_study_lists_those_that_exist() -> None:
         ({"brain": {"name": "simulated", "sed": 1}}, r"brain\.sed: unknown field; expected one of .*seed"),
         ({"brain": {"name": "simulated", "runs": 1}}, r"brain\.runs: found 1; .*greater than or equal to 2"),
         ({"brain": {"name": "real"}}, r"brain\.name: found 'real'; expected one of alice, .*films, .*simulated"),
+        # Of a field of several types one sentence: of the part that is wrong, or else what it may be.
+        ({"brain": {"name": "stories", "subjects": ["UTS10"]}}, r"^\S+: brain\.subjects\.0: found 'UTS10'; [^\n]+$"),
+        ({"brain": {"name": "films", "titles": "suits"}}, r"^\S+: brain\.titles: found 'suits'; [^\n]+; or [^\n]+$"),
+        (
+            {"brain": {"name": "films", "voxels": 0}},
+            r"^\S+: brain\.voxels: found 0; Input should be 'all' or 'language'; or greater than .* 1; or a path$",
+        ),
         ({"brain": "alice"}, r"brain: found 'alice'; .*BrainSpec"),
         ({"features": {"hemodynamics": "none"}}, r"features\.trim: found 5 with hemodynamics: none, expected 0"),
         ({"title": None}, r"title: found None"),

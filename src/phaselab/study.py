@@ -40,6 +40,8 @@ Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 #: Faults of a file that are told at once.
 FAULTS = 20
+#: How an error names the type of a field that may be of several: no place in the file.
+KIND = re.compile(r"(literal|tuple|function-\w+)\[.*|constrained-\w+|str|int|float")
 #: Minutes that a stage may take of a checkpoint unless the study says.
 MINUTES = 24 * 60.0
 #: A text of one line, however it is broken in YAML.
@@ -451,15 +453,27 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
             raise ValidationError.from_exception_data("ignored", faults)
         return made
     except ValidationError as error:
-        found = error.errors()
+        found = [*_each_once(error.errors())]
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
         raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 
 
+def _each_once(errors: Sequence[Any]) -> Iterator[Any]:
+    """Of a field that may be of several types only the errors in its parts, if there are any; else a single one."""
+    found = dict[Any, list[Any]]()
+    for number, wrong in enumerate(errors):
+        kinds = [at for at, part in enumerate(wrong["loc"]) if KIND.fullmatch(str(part))]
+        loc = tuple(part for at, part in enumerate(wrong["loc"]) if at not in kinds)
+        msg = "a path" if wrong["type"] == "path_type" and kinds else wrong["msg"]
+        found.setdefault(loc[: kinds[0]] if kinds else number, []).append(wrong | {"loc": loc, "msg": msg})
+    for first, *others in found.values():
+        said = "; or ".join([first["msg"], *(one["msg"].removeprefix("Input should be ") for one in others)])
+        yield from [one for one in others if len(one["loc"]) > len(first["loc"])] or [first | {"msg": said}]
+
+
 def _told(wrong: Any) -> str:
     """Where a wrong field is, what was found, what was expected."""
-    # Which of the types of a field it is not is no place in the file.
-    places = [shown(part) for part in wrong["loc"] if not re.match(r"(literal|tuple|function-\w+)\[", str(part))]
+    places = [shown(part) for part in wrong["loc"]]
     where = ".".join(places) + ": " * bool(places)
     if wrong["type"] == "missing":
         return f"{where}missing; expected a value"
