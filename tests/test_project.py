@@ -17,10 +17,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 803,
     "book": 740,
-    "brains": 1385,
+    "brains": 1431,
     "checkpoints": 849,
-    "cli": 1012,
-    "data": 339,
+    "cli": 1028,
+    "data": 340,
     "encoding": 1754,
     "features": 390,
     "figures": 981,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_561, 600, 80
+PACKAGE, FILE, FUNCTION = 14_638, 600, 80
 
 
 def canonical(name: str) -> str:

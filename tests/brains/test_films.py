@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.io import loadmat, savemat
 from typer.testing import CliRunner
 
 from brains.films_files import AMPLITUDE, CONSTANT, NX, NY, NZ, SCALE, SECONDS, SHORT, TYPES, Truth, film, make
@@ -251,10 +252,10 @@ def test_published_files_are_read_right(name: str, published: tuple[Path, Truth]
 #: A mistake: what stands in films.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "C order": ('order="F"', 'order="C"', ("a06",)),
-    "x and y exchanged": ("for v, x, y, z in", "for v, y, x, z in", ("a06",)),
+    "x and y exchanged": ("(x {}, y {}, z {})", "(y {}, x {}, z {})", ("a06",)),
     "voxels from 0": ("astype(np.int64) - 1", "astype(np.int64) - 0", ("a01", "a02")),
     "rescaled integers": ("][:, mask]", "][:, mask] / 32767", ("a02", "a04")),
-    "rows not cut": ("values = file.get(", "n_trs = len(file['dataDT']); values = file.get(", ("a03",)),
+    "rows not cut": ('right = f"numbers of', 'n_trs = len(values); right = f"numbers of', ("a03",)),
     "rows cut in front": ("values[start : min(start + step, n_trs)]", "values[-n_trs:]", ("a03", "a05")),
     "float64": ("np.float32, (n_trs", "np.float64, (n_trs", ("a04",)),
     "a line padded in front": ("enumerate(lines[:n_trs])", "enumerate([lines[0], *lines][:n_trs])", ("a05", "a07")),
@@ -278,7 +279,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("a11", "a12", "a14"),
     ),
     "dropped at the first run too": ('table["first_samples_dropped_drama2brain"].astype(int)', "20", ("a12", "a14")),
-    "shape not looked at": ("fits = values.ndim == 2 and", "fits = True or", ("a13",)),
+    "shape not looked at": ("fits = values.shape[0] >= n_trs and", "fits = True or", ("a13",)),
     "the second episode taken": (
         'table = table[table["split"] != "unused"]',
         'table = table.replace({"first_samples_dropped_drama2brain": {"": "20"}})',
@@ -510,18 +511,50 @@ def test_what_is_not_there_or_not_right_is_named(published: tuple[Path, Truth], 
     text.write_bytes(b"\n".join(kept.split(b"\n")[:900]))
     with pytest.raises(PhaselabError, match=r"suits_run-02_.*: found 900 lines, expected 968, one a second"):
         films.load(section(), tmp_path)
+    for content, message in ((b"", "found 0 lines, expected 968"), (b".\n" * 968, "found nothing that is said")):
+        text.write_bytes(content)
+        with pytest.raises(PhaselabError, match=f"suits_run-02_.*: {message}"):
+            films.load(section(), tmp_path)
     text.write_bytes(kept)
     folder = tmp_path / "ds005531/derivatives/preprocessed_data/sub-S01"
     mat = folder / "sub-S01_task-suits_run-01.mat"
     mat.write_bytes(b"half of it")
-    with pytest.raises(PhaselabError, match=r"suits_run-01.mat: cannot be read as MATLAB 7.3 \(HDF5\)"):
+    with pytest.raises(PhaselabError, match=r"suits_run-01.mat: cannot be read as HDF5: .*signature"):
+        films.load(section(), tmp_path)
+    mat.unlink()
+    with h5py.File(mat, "w") as file:
+        file.create_group("dataDT")
+    with pytest.raises(PhaselabError, match=r"run-01.mat: dataDT: found none, but dataDT, expected numbers \(vol"):
         films.load(section(), tmp_path)
     mat.write_text("/annex/objects/SHA256E-s1--ab.mat")
     with pytest.raises(PhaselabError, match="a pointer of Git LFS or git-annex, expected the file itself"):
         films.load(section(), tmp_path)
+    make(tmp_path, ("S01",), ("suits",))
+    localizer = tmp_path / "ds005531/derivatives/localizer/sub-S01/sub-S01_froi_Language.mat"
+    stat = loadmat(localizer)["stat"].astype(float)
+    stat.flat[3:] = np.nan
+    savemat(localizer, {"stat": stat})
+    with pytest.raises(PhaselabError, match="froi_Language.mat: stat: found 40 numbers, 2 known, expected 40, one for"):
+        films.load(section(voxels="language"), tmp_path)
     (folder / "vset_100.mat").write_bytes(b"")
     with pytest.raises(PhaselabError, match="vset_100.mat: found no numbers tvoxels of MATLAB 5"):
         films.load(section(), tmp_path)
+
+
+def test_voxels_without_numbers_are_left_out_and_named(tmp_path: Path) -> None:
+    truth = make(tmp_path, ("S01",), ("suits",))
+    voxel = truth.mask[4]  # from 1
+    (mat,) = (tmp_path / "ds005531").rglob("*suits_run-02.mat")
+    with h5py.File(mat, "a") as of:
+        values = of["dataDT"][...]
+        values[:, voxel - 1] = np.nan
+        del of["dataDT"]
+        of["dataDT"] = values
+    brain = films.load(section(), tmp_path)
+    (told,) = [note for note in brain.notes if "no numbers" in note]
+    assert told.startswith(f"S01: voxels left out, for in a run they are no numbers: {voxel} (x ")
+    assert len(brain.rois["S01"]) == len(truth.mask) - 1
+    assert all(np.isfinite(values).all() for values in brain.scored(0)["S01"].values())
 
 
 @pytest.mark.parametrize(

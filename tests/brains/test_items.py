@@ -282,10 +282,10 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     MAKE["Fedorenko2016"](tmp_path)
     path = tmp_path / "brainscore/assy_Fedorenko2016_language.nc"
     kept = path.read_bytes()
-    right = "expected netCDF-4 with data \\(texts, voxels\\), and stimulus and subject"
+    named = "assy_Fedorenko2016_language.nc"
     for wrong in (b"half of it", kept[: len(kept) // 2]):
         path.write_bytes(wrong)
-        with pytest.raises(PhaselabError, match=rf"assy_Fedorenko2016_language.nc: .*; {right}"):
+        with pytest.raises(PhaselabError, match=rf"{named}: cannot be read as HDF5: .*(signature|truncated)"):
             items.load(section, tmp_path)
     path.write_text("/annex/objects/SHA256E-s1--ab.nc")
     with pytest.raises(PhaselabError, match="a pointer of Git LFS or git-annex, expected the file itself"):
@@ -300,15 +300,28 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
         with pytest.raises(PhaselabError, match=r"elsewhere.h5.*expected a file in .*brainscore"):
             items.load(section, tmp_path)
     texts: dict[str, list[object]] = {"stimulus": ["a", "b"], "sentence_id": [0, 1]}
-    for values, own, voxels in (
-        (np.ones((2, 3)), texts, {"subject_UID": [1, 1]}),
-        (np.ones((2, 3)), texts, {"electrode": [1, 1, 2]}),
-        (np.ones((2, 3)), {"sentence_id": [0, 1]}, {"subject_UID": [1, 1, 2]}),
-        (np.ones((3, 2)), texts, {"subject_UID": [1, 1, 2]}),
+    people, lengths = {"subject_UID": [1, 1, 2]}, r"Length of values .*; expected data \(texts, voxels\), and coord"
+    both = ", expected coordinates stimulus and subject or subject_id"
+    for values, own, voxels, message in (
+        (np.ones((2, 3)), texts, {"subject_UID": [1, 1]}, lengths),
+        (np.ones((3, 2)), texts, people, lengths),
+        (np.ones((2, 3)), texts, {"electrode": [1, 1, 2]}, f"found data, electrode, neuroid, .*stimulus{both}"),
+        (np.ones((2, 3)), {"sentence_id": [0, 1]}, people, f"found data, .*{both}"),
+        (np.ones((2, 3), "S1"), texts, people, r"data: found \|S1 \(2, 3\), expected numbers \(texts, voxels\)"),
+        (np.ones((2, 3)), {"stimulus": ["a", "b"]}, people, "found texts that belong to none, expected one of p"),
+        (np.ones((2, 3)), {**texts, "stimulus": ["a", ""]}, people, "found nothing in a place of stimulus or subject"),
     ):
         write(path, values, own, voxels)  # type: ignore[arg-type]
-        with pytest.raises(PhaselabError, match=rf"assy_Fedorenko2016_language.nc: .*; {right}"):
+        with pytest.raises(PhaselabError, match=rf"{named}: {message}"):
             items.load(section, tmp_path)
+    path.unlink()
+    with h5py.File(path, "w") as file:
+        file.create_group("data")
+    with pytest.raises(PhaselabError, match=f"{named}: data: found none, but data, expected numbers"):
+        items.load(section, tmp_path)
     write(path, np.full((2, 3), np.nan), texts, {"subject_UID": [1, 1, 2]})
     with pytest.raises(PhaselabError, match="found no voxel with a response to each text of an experiment"):
         items.load(section, tmp_path)
+    values = np.array([[1.0, 2, 3], [np.nan] * 3])  # an experiment in which nobody took part
+    write(path, values, {**texts, "experiment": ["one", "other"]}, people)  # type: ignore[arg-type]
+    assert [group.subjects for group in items.load(section, tmp_path).groups] == [("1-one", "2-one")]

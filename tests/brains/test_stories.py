@@ -144,8 +144,8 @@ def b6_respdict_and_file_agree(case: Case) -> None:
 def b7_what_cannot_score_is_named(case: Case) -> None:
     notes = [note for note in case.brain().notes if "voxels" in note]
     assert notes == [
-        "UTS01: constant in a story, where they score 0: voxels 7.",
-        "UTS04: voxels left out, for in a story they are no numbers: 3.",
+        "UTS01: constant in a run, where they score 0: 7.",
+        "UTS04: voxels left out, for in a run they are no numbers: 3.",
     ]
     np.testing.assert_array_equal(
         values(case.brain(), "UTS04", "souls"), np.delete(raw(case.data, "UTS04", "souls"), 3, axis=1).astype("f4")
@@ -467,6 +467,10 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
         (
             re.sub('text = "[^P].*', 'text = "{ns}"', whole),
             "souls.TextGrid: tier 'transcript': found no word, expected one",
+        ),
+        (
+            'File type = "ooTextFile"\n"TextGrid"\n0 9999 <exists> 1 "IntervalTier" "word" 0 9999 1 9000 9001 "late"',
+            "souls.TextGrid: tier 'word': found a word at 9000 s, expected none after the run, at 740 s",
         ),
         (whole.replace("xmin = 0.1 \n", "xmin = 9999 \n"), "souls.TextGrid: line .*: found an interval from 9999"),
     ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data import files_server
+from phaselab.brains import films
 from phaselab.cli import app
 from phaselab.data import SETS, DataSet, File, data_missing
 from phaselab.data import download as downloads
@@ -400,10 +402,32 @@ def test_the_command_line_brings_a_choice(server: Any, small: Any, tmp_path: Pat
     assert "10 files" in cli("list", "--data", tmp_path).output
 
 
+def test_what_was_dropped_when_it_was_copied_is_not_brought_again(server: Any, small: Any, tmp_path: Path) -> None:
+    small("ds005531")
+    words = ["ds005531", "--subjects", "S01", "--titles", "suits", "--annotation", "speech_en", "--data", tmp_path]
+    assert cli("get", *words).exit_code == 0
+    reader, asked = films.Films(films.FilmsSpec(), tmp_path), len(server.requests)
+    key, original = reader.key("S01", "suits_run-02"), reader.path("response", "S01", "suits_run-02")
+    (copy := films.copy_of(key, key.read_text())).touch()
+    assert "copies" not in cli("get", *words).output  # the original is still there
+    original.unlink()
+    assert f"a copy: {original}" in cli("get", *words, "--dry-run").output
+    again = cli("get", *words).output
+    assert "to bring 0 files" in again
+    assert f"as copies alone, in {tmp_path / 'cache' / 'ds005531'}: 1 file (" in again
+    assert re.search(r"as copies *│ 1 file \(", cli("list", "--data", tmp_path).output)
+    (tmp_path / "ds005531/derivatives/preprocessed_data/sub-S01/vset_100.mat").unlink()  # it comes without the response
+    assert "to bring 1 file (" in cli("get", *words).output
+    assert (len(server.requests) - asked, original.exists()) == (1, False)
+    copy.unlink()
+    assert cli("get", *words).exit_code == 0
+    assert original.exists()
+
+
 def test_the_list_names_all_and_needs_no_folder() -> None:
     result = cli("list")
     assert result.exit_code == 0
-    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--titles suits", "--from FOLDER", "no PHASELAB_DATA"):
+    for word in (*SETS, "CC BY 4.0", "137 GB", "1.79 GB", "--from FOLDER", "no PHASELAB_DATA", "speech_en --data DATA"):
         assert word in result.output, word
 
 
@@ -413,6 +437,9 @@ def test_the_command_of_each_smallest_part_is_one(name: str, tmp_path: Path) -> 
     result = cli("get", *words, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "to bring" in result.output
+    # Where a size is not stated, what is to come is not told as nothing.
+    unknown = any(file.bytes is None for file in SETS[name].select(SETS[name].smallest))
+    assert ("; at least " in result.output) == unknown
 
 
 def test_missing_data_print_the_command_that_works(small: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from phaselab.brains.films import FilmsSpec
+from phaselab.brains.films import FilmsSpec, copy_of
 from phaselab.brains.stories import StoriesSpec
 from phaselab.cli import app
 from phaselab.data import SETS
@@ -99,9 +99,11 @@ def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
     path = tmp_path / "data" / "ds005531" / small.path
     path.parent.mkdir(parents=True)
     path.write_bytes(bytes(small.bytes or 0))
-    copy = tmp_path / "data" / "cache" / "ds005531" / "S01" / f"suits_run-01-{'0' * 16}.npy"
-    copy.parent.mkdir(parents=True)
-    copy.touch()  # of an original that was dropped
+    for run, known in (("01", "response mask"), ("02", "")):  # copies of two originals that were dropped
+        key = tmp_path / "data" / "cache" / "ds005531" / "S01" / f"suits_run-{run}.key"
+        key.parent.mkdir(parents=True, exist_ok=True)
+        copy_of(key, known).touch()
+    key.with_name("suits_run-01.key").write_text("response mask")  # of the other nobody knows what it is a copy of
     original = next(file for file in files if file.path.endswith("suits_run-01.mat"))
     row = rows(planned("films-small", tmp_path / "data"), "files").loc["ds005531"]
     assert (row["asked"], row["here"]) == (len(files), 2)

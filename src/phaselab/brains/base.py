@@ -9,10 +9,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import pandas as pd
 
-from phaselab.errors import expect
+from phaselab.errors import PhaselabError, expect, shown
+from phaselab.files import refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
 from phaselab.results import numbers, read_table
 from phaselab.stats import check_ceiling
@@ -102,6 +104,9 @@ class BrainData:
 #: its ``responses`` and its ``nuisance`` are read from.
 Load = Callable[[Any, Path | None], BrainData]
 Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
+#: Of a section (None: of all that it may be), published files of which copies stand and that are read no more, whether
+#: they are still there or not; never raises DataMissing.
+Copied = Callable[[Any, Path | None], Sequence[Path]]
 #: Name -> data set.
 BRAINS: dict[str, brain] = {}
 
@@ -116,7 +121,7 @@ class brain:  # it is written as a decorator
     stimulus: tuple[str, ...] = ()  # fields on which depends what needs the stimulus alone
     nuisance: tuple[str, ...] = ()  # fields on which depend nuisance regressors alone
     files: Files = lambda *_: {}  # whose bytes decide whether results are current; may raise DataMissing
-    originals: Callable[[Any, Path | None], Sequence[Path]] = lambda *_: ()  # what is read no more once it is copied
+    copied: Copied = lambda *_: ()
     load: Load = field(init=False)
 
     def __post_init__(self) -> None:
@@ -155,6 +160,22 @@ def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> 
     return columns, np.full(len(columns), "brain")
 
 
+def known_voxels(
+    who: str, of_runs: Sequence[Array], columns: np.ndarray, regions: np.ndarray, named: Callable[[int], str] = str
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+    """The `columns` of a subject's responses that have numbers in each run, and their regions; notes of the others.
+
+    A voxel that did not vary is 0 / 0 wherever a run was z-scored: what stands in the first TR tells.
+    """
+    known = np.isfinite([values[0][columns] for values in of_runs]).all(axis=0)
+    lost = shown(", ".join(map(named, columns[~known])))
+    expect(known.any(), f"brain.voxels: {who}", f"no numbers in {lost}", "a voxel that has some in each run")
+    same = shown(", ".join(map(named, constant_voxels(of_runs, columns[known]))))
+    notes = [f"{who}: voxels left out, for in a run they are no numbers: {lost}."] * bool(lost)
+    notes += [f"{who}: constant in a run, where they score 0: {same}."] * bool(same)
+    return (columns[known], regions[known]), notes
+
+
 def constant_voxels(of_runs: Iterable[Array], columns: np.ndarray) -> list[int]:
     """Those of the `columns`, ascending, of a subject's responses (n_trs, n_voxels) that do not vary in some run."""
     same = set[int]()
@@ -162,3 +183,19 @@ def constant_voxels(of_runs: Iterable[Array], columns: np.ndarray) -> list[int]:
         few = columns[np.ptp(values[:: max(1, len(values) // 8)][:, columns], axis=0) == 0]  # reads little of the file
         same |= {*few[np.ptp(values[:, few], axis=0) == 0].tolist()}
     return sorted(same)
+
+
+def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
+    """An array of numbers of a file of HDF5, which stays open; a text in `shape`: any length from 1, or from 2."""
+    refuse_pointer(path)
+    try:
+        values = (file := h5py.File(path)).get(name)
+    except OSError as error:
+        raise PhaselabError(f"{path}: cannot be read as HDF5: {error}") from error
+    where, right = f"{path}: {name}", f"numbers ({', '.join(map(str, shape))}){why}"
+    expect(isinstance(values, h5py.Dataset), where, f"none, but {', '.join(file) or 'nothing'}", right)
+    refuse_linked(values, path)
+    lengths = zip(values.shape, shape, strict=True) if values.ndim == len(shape) else [(0, "")]
+    fits = all(n > wanted.startswith("2 ") if isinstance(wanted, str) else n == wanted for n, wanted in lengths)
+    expect(fits and values.dtype.kind in "iuf", where, f"{values.dtype} {values.shape}", right)
+    return values

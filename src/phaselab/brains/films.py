@@ -7,16 +7,15 @@ Beside the published files ``cache/ds005531`` gets float32 copies of the brain's
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
-import h5py
 import numpy as np
 import pandas as pd
 from pydantic import Field
 from scipy.io import loadmat
 
-from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, constant_voxels
+from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, known_voxels, opened
 from phaselab.data import data_missing
-from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import read_text, refuse_linked, refuse_pointer
+from phaselab.errors import PhaselabError, expect
+from phaselab.files import read_text, refuse_pointer
 from phaselab.lazy import View
 from phaselab.results import digest_file, read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events
@@ -90,11 +89,21 @@ class Films:
             raise data_missing(f"{path}: not there", "ds005531", self.data if self.there else None, chosen)
         return path
 
+    def known(self, subject: str, run: str) -> tuple[Path, str]:
+        """The file of ``key``, and what it says, if it is there."""
+        key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
+        return key, key.read_text() if key.exists() else ""
+
+    def copied(self, subject: str, run: str) -> bool:
+        """Whether there is a copy of a response, by the mask that is here."""
+        (key, known), mask = self.known(subject, run), self.path("mask", subject, dropped=True)
+        there = known != "" and copy_of(key, known).exists()
+        return there and (not mask.exists() or known.split()[1] == digest_file(mask))
+
     def key(self, subject: str, run: str) -> Path:
         """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""
         # Results depend on it and the copy is named by it: both stay current when the original is dropped.
-        key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
-        known = key.read_text() if key.exists() else ""
+        key, known = self.known(subject, run)
         mat = self.path("response", subject, run, dropped=known != "")
         of_mat = stamped_digest(mat, key.parents[1] / ".stamps") if mat.exists() else known.split()[0]
         if known != (now := f"{of_mat} {digest_file(self.path('mask', subject))}"):
@@ -105,7 +114,7 @@ class Films:
     def copy(self, subject: str, run: str) -> Path:
         """The copy of the brain's voxels, float32 (n_trs, n_voxels), made where it is not there, in about 20 s."""
         key = self.key(subject, run)
-        copy = key.with_name(f"{run}-{digest_of(key.read_text())}.npy")
+        copy = copy_of(key, key.read_text())
         if not copy.exists():
             mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
             copy_voxels(self.path("response", subject, run), mask, n_trs, copy)
@@ -117,8 +126,10 @@ class Films:
         if wanted != "language":
             return choose_voxels(wanted, subject, mask + 1)
         n, stat = len(mask), vector(path := self.path("localizer", subject), "stat")
-        expect(len(stat) == n, f"{path}: stat", f"{len(stat)} numbers", f"{n}, one for each voxel of the mask")
-        columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+        few, known = int(np.ceil(LANGUAGE * n)), np.isfinite(stat).sum()
+        right = f"{n}, one for each voxel of the mask, {few} known at least"
+        expect(len(stat) == n and known >= few, f"{path}: stat", f"{len(stat)} numbers, {known} known", right)
+        columns = np.sort(np.argsort(-stat, kind="stable")[:few])  # what is not known comes last
         return columns, np.full(len(columns), "language")
 
     def run(self, name: str) -> Run:
@@ -126,9 +137,10 @@ class Films:
         path, n_trs = self.path(self.section.annotation, run=name), int(self.runs["n_trs"][name])
         lines, speech = read_text(path).removesuffix("\n").split("\n"), self.section.annotation.startswith("speech")
         lacks = n_trs - len(lines)
-        expect(lacks <= LACKING, str(path), f"{len(lines)} lines", f"{n_trs}, one a second")
+        expect(lacks <= LACKING, str(path), f"{len(lines) if lines != [''] else 0} lines", f"{n_trs}, one a second")
         self.notes += [f"{path.name} lacks its last {lacks} s: nothing is taken to be there."] * (lacks > 0)
         texts = [(at, text) for at, line in enumerate(lines[:n_trs]) for text in said(line, speech)]
+        expect(texts, str(path), "nothing that is said or seen", "something in one second at least")
         labels = pd.DataFrame(texts, columns=["second", "text"]).assign(task=self.runs["task"][name])
         onsets = labels["second"].to_numpy(float)
         heard = (tuple(labels["text"]), onsets, onsets + 1, 1.0, n_trs, labels, labels.index == 0)
@@ -144,32 +156,39 @@ def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
     return {"stimulus": texts, "responses": [*of, section.voxels] if isinstance(section.voxels, Path) else of}
 
 
-def originals(section: FilmsSpec, data: Path | None) -> list[Path]:
+def copied(section: FilmsSpec | None, data: Path | None) -> list[Path]:
     """The responses as published, of which there are copies."""
-    films = Films(section, data)
+    films = Films(section or FilmsSpec(), data)
     pairs = [(subject, run) for subject in films.people for run in films.runs.index]
-    there = [films.path("response", *pair, dropped=films.copy(*pair).exists()) for pair in pairs]
-    return [path for path in there if path.exists()]
+    return [films.path("response", *pair, dropped=True) for pair in pairs if films.copied(*pair)]
 
 
-@brain("films", FilmsSpec, 1, ("titles", "annotation", "rule"), files=files, originals=originals)
+def copy_of(key: Path, known: str) -> Path:
+    """Where the copy of a response lies whose file of ``Films.key`` says what is `known`."""
+    return key.with_name(f"{key.stem}-{digest_of(known)}.npy")
+
+
+@brain("films", FilmsSpec, 1, ("titles", "annotation", "rule"), files=files, copied=copied)
 def load(section: FilmsSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
     films, fields = Films(section, data), section.model_dump(mode="json")
     runs = tuple(map(films.run, names := tuple(map(str, films.runs.index))))
     copies = {(subject, run): films.copy(subject, run) for subject in films.people for run in names}
-    taken = {subject: films.voxels(subject) for subject in films.people}
+    taken = dict[str, tuple[np.ndarray, np.ndarray]]()
 
     def read(subject: str, run: str) -> Array:
         values, (columns, _) = np.load(copies[subject, run], mmap_mode="r"), taken[subject]
         return values if len(columns) == values.shape[1] else View(values, columns=columns)
 
-    for subject, (columns, _) in taken.items():
-        of_runs = (np.load(copies[subject, run], mmap_mode="r") for run in names)
-        voxels = mask_of(films.path("mask", subject))[constant_voxels(of_runs, columns)]
-        places = zip(voxels, *np.unravel_index(voxels, SHAPE, order="F"), strict=True)
-        told = [f"{1 + v} (x {x}, y {y}, z {z})" for v, x, y, z in places]
-        films.notes += [f"{subject}: constant in a run, where they score 0: {shown(', '.join(told))}."] * bool(told)
+    for subject in films.people:
+        of_runs = [np.load(copies[subject, run], mmap_mode="r") for run in names]
+        mask = mask_of(films.path("mask", subject))
+
+        def named(column: int, mask: np.ndarray = mask) -> str:
+            return "{} (x {}, y {}, z {})".format(1 + mask[column], *np.unravel_index(mask[column], SHAPE, order="F"))
+
+        taken[subject], notes = known_voxels(subject, of_runs, *films.voxels(subject), named)
+        films.notes += notes
     return BrainData(
         name="films",
         description=f"fMRI of {len(films.people)} people who watch films and series, {len(names)} runs "
@@ -187,21 +206,19 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
 
 def copy_voxels(mat: Path, mask: np.ndarray, n_trs: int, out: Path) -> None:
     """Write the first `n_trs` volumes of a response, and of them the voxels `mask`, as float32 .npy, block by block."""
-    refuse_pointer(mat)
+    values = opened(mat, "dataDT", "volumes", "voxels", why=" of MATLAB 7.3")
+    right = f"numbers of {n_trs} volumes or more, {mask.max() + 1} voxels or more in each"
+    fits = values.shape[0] >= n_trs and values.shape[1] > mask.max()
+    expect(fits, f"{mat}: dataDT", f"{values.dtype} {values.shape}", right)
     try:
-        with h5py.File(mat) as file, write_file(out) as aside:
-            values = file.get("dataDT", np.empty(0))
-            refuse_linked(values, mat)
-            fits = values.ndim == 2 and values.shape[0] >= n_trs and values.shape[1] > mask.max()
-            right = f"numbers of {n_trs} volumes or more, {mask.max() + 1} voxels or more in each"
-            expect(fits and values.dtype.kind in "iuf", f"{mat}: dataDT", f"{values.dtype} {values.shape}", right)
+        with values.file, write_file(out) as aside:
             copy = np.lib.format.open_memmap(aside, "w+", np.float32, (n_trs, len(mask)))
             step = max(1, BLOCK // (values.shape[1] * values.dtype.itemsize))
             for start in range(0, n_trs, step):
                 copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
             copy.flush()
     except OSError as error:
-        raise PhaselabError(f"{mat}: cannot be read as MATLAB 7.3 (HDF5), or copied to {out}: {error}") from error
+        raise PhaselabError(f"{mat}: cannot be read, or copied to {out}: {error}") from error
 
 
 def vector(path: Path, name: str) -> np.ndarray:

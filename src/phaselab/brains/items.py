@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from phaselab.brains.base import BrainData, Group, brain
+from phaselab.brains.base import BrainData, Group, brain, opened
 from phaselab.data import published
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import refuse_linked, refuse_pointer
+from phaselab.files import refuse_linked
 from phaselab.stimuli import items
 from phaselab.study import BrainSpec
 
@@ -44,6 +44,10 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     to none (Tuckute2024) are one run, each read alone. Who took part in two experiments is a subject in each.
     """
     values, texts, voxels = read_netcdf(path := files(section, data)["stimulus"][0])
+    named = (texts["text"] != "").all() and (voxels["subject"] != "").all()
+    expect(named, str(path), "nothing in a place of stimulus or subject", "each text, and whose a voxel is")
+    parted = section.benchmark == "Tuckute2024" or (texts["passage"] != "").all()  # of whose texts each is one
+    expect(parted, str(path), "texts that belong to none", f"one of {TEXTS['passage']}, which folds never part")
     groups, columns, notes = list[Group](), dict[str, np.ndarray](), list[str]()
     stimulus = items(section.benchmark, texts)
     rows = {run.name: run.labels["item"].to_numpy(int) for run in stimulus.runs}
@@ -55,7 +59,7 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
                 notes.append(f"{name}: {n_lost} of {len(of)} voxels lack responses and are left out.")
             if len(kept):
                 people, columns[name] = [*people, name], kept
-        groups.append(Group(tuple(people), tuple(own["group"].unique())))
+        groups += [Group(tuple(people), tuple(own["group"].unique()))] * bool(people)
     expect(columns, str(path), "no voxel with a response to each text of an experiment", "some")
     return BrainData(
         name="brainscore",
@@ -71,10 +75,9 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
 
 def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
     """Responses, float32 (n_texts, n_voxels); tables of texts, each passage in order (`item`: its row), and voxels."""
-    refuse_pointer(path)
+    data = opened(path, "data", "texts", "voxels", why=" of netCDF-4")
     try:
-        with h5py.File(path) as file:
-            refuse_linked(data := file["data"], path)
+        with data.file as file:
             turned = len(data.dims[0]) and data.dims[0][0].name == "/neuroid"
             n, k = (values := np.asarray(data, np.float32).T if turned else np.asarray(data, np.float32)).shape
             found: dict[str, Any] = dict.fromkeys([*TEXTS][1:], "") | {"region": "language"}
@@ -82,12 +85,14 @@ def read_netcdf(path: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
                 for of in [file[name] for name in names.split() if name in file][:1]:
                     refuse_linked(of, path)
                     found[what] = (of.asstr() if h5py.check_string_dtype(of.dtype) else of)[...]
+            right = f"coordinates {TEXTS['text']} and {VOXELS['subject'].replace(' ', ' or ')}"
+            expect({"text", "subject"} <= {*found}, str(path), ", ".join(file), right)
             texts = pd.DataFrame({what: found[what] for what in TEXTS}, range(n))
             voxels = pd.DataFrame({what: found[what] for what in VOXELS}, range(k)).astype(str)
     except PhaselabError:
         raise
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
-        right = "netCDF-4 with data (texts, voxels), and stimulus and subject of these lengths"
+        right = "data (texts, voxels), and coordinates of texts or voxels of these lengths"
         raise PhaselabError(f"{path}: {error}; expected {right}") from error
     texts[["text", "experiment", "passage"]] = texts[["text", "experiment", "passage"]].astype(str)
     texts["group"] = (texts["experiment"] + " " + texts["passage"]).str.strip().replace("", "texts")

@@ -33,8 +33,8 @@ TRS = {
 FAULTY: dict[str, dict[int, str]] = {"en": dict.fromkeys((3919, 6775, 6781), ""), "cn": {}}
 FAULTY["fr"] = dict.fromkeys((338, 1204, 3333), "") | {3332: "de", 3379: "trois", 3405: "trois", 4587: "l"}
 FAULTY["fr"] |= {5325: "la", 5326: "première", 5328: "habitée", 11257: "À", 12249: "il"}
-#: Bytes of a pickle before its array, and of padding, at most.
-HEADER, PADDING = 4096, 256
+#: Bytes of a pickle before its array, at most.
+HEADER = 4096
 #: What is said, marks of protocol and memory aside, by the pickle that joblib writes of one array of real numbers.
 ONE_ARRAY = re.compile(
     r"joblib\.numpy_pickle NumpyArrayWrapper EMPTY_TUPLE NEWOBJ EMPTY_DICT MARK subclass numpy ndarray "
@@ -83,7 +83,10 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
     @cache  # 0.3 GB for all: a run is read once, whatever is asked of it
     def read(_: str, run: str) -> np.ndarray:
         n_trs = trs[at := names.index(run)]
-        return array_of(others[at], (n_trs, n))[: n_trs - section.tail, order].astype(np.float32)
+        values = array_of(others[at], (n_trs, n))[: n_trs - section.tail, order]
+        for row, column in np.argwhere(~np.isfinite(values))[:1]:
+            expect(False, f"{others[at]}: scan {row}, voxel {order[column]}", values[row, column], "a number")
+        return values.astype(np.float32)
 
     return BrainData(
         name="little-prince",
@@ -132,9 +135,11 @@ def regions(mask: Path, masks: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         try:
             image = resample_to_img(path, mask, "nearest", copy_header=True, force_resample=True)
             _, _, _ = image.shape
-            return image.get_fdata() != 0, bool(image.affine[0, 0] > 0)
+            within = image.get_fdata() != 0
         except Exception as error:  # nibabel has many kinds, and they name neither file nor format
             raise PhaselabError(f"{path}: found no mask (x, y, z) in NIfTI: {error}") from error
+        expect(within.any(), str(path), "no voxel where the brain is", "one at least")
+        return within, bool(image.affine[0, 0] > 0)
 
     inside, rightward = read(mask)
     places = np.full(inside.shape, -1)
@@ -168,6 +173,7 @@ def array_of(path: Path, shape: tuple[int, int]) -> np.ndarray:
         raise PhaselabError(f"{path}: found a pickle {shown(' '.join(said))}, expected {right}")
     dtype, found = np.dtype(match[5] + match[4]), (int(match[1]), int(match[2]))
     between = len(data) - end - 1 - dtype.itemsize * found[0] * found[1]
-    whole = inflate.eof and 0 <= between <= PADDING and data[-1:] == b"."
+    padded = 1 + data[end] if "alignment" in match[0] else 0  # a byte says by how many more
+    whole = inflate.eof and between == padded and data[-1:] == b"."
     expect(found == shape and whole, str(path), f"{found}{'' if whole else ', cut or with more'}", right)
     return np.frombuffer(data[end + between : -1], dtype).reshape(shape, order="F" if match[3] == "F" else "C")

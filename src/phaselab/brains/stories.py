@@ -10,16 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-import h5py
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, Group, brain, choose_voxels, constant_voxels
+from phaselab.brains.base import BrainData, Group, brain, choose_voxels, known_voxels, opened
 from phaselab.brains.signal import repeats_ceiling
 from phaselab.data import SETS, data_missing
-from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import parse_yaml, read_text, refuse_linked, refuse_pointer
+from phaselab.errors import expect, shown
+from phaselab.files import parse_yaml, read_text
 from phaselab.lazy import View
 from phaselab.results import read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
@@ -98,14 +97,10 @@ class Stories:
         """The columns of a subject's responses that are taken, ascending, and the region of each."""
         n = self.response(subject, self.own[subject][0]).shape[1]
         of_stories = [self.response(subject, story, n) for story in self.own[subject]]
-        columns, regions = choose_voxels(self.section.voxels, subject, np.arange(n))
-        known = np.isfinite([values[0][columns] for values in of_stories]).all(axis=0)  # 0 / 0 where it was z-scored
-        lost = shown(", ".join(map(str, columns[~known])))
-        expect(known.any(), f"brain.voxels: {subject}", f"no numbers in {lost}", "a voxel that has some in each story")
-        same = shown(", ".join(map(str, constant_voxels(of_stories, columns[known]))))
-        self.notes += [f"{subject}: voxels left out, for in a story they are no numbers: {lost}."] * bool(lost)
-        self.notes += [f"{subject}: constant in a story, where they score 0: voxels {same}."] * bool(same)
-        return columns[known], regions[known]
+        chosen = choose_voxels(self.section.voxels, subject, np.arange(n))
+        taken, notes = known_voxels(subject, of_stories, *chosen)
+        self.notes += notes
+        return taken
 
     def ceiling(self, subject: str) -> tuple[np.ndarray, int]:
         """The noise ceiling of each column, from the repeats of the test story, kept in ``cache``; their number."""
@@ -127,23 +122,9 @@ class Stories:
         expect(len(table), f"{path}: tier {tier!r}", "no word", "one at least")
         onsets, offsets = table[["on", "off"]].to_numpy(dtype=float).T - (CUT * tr - SILENCE)
         n_trs, labels, starts = self.trs[story] - 2 * CUT, table[["word"]], table.index == 0
+        last, end = table["on"].max(), self.trs[story] * tr - SILENCE
+        expect(last < end, f"{path}: tier {tier!r}", f"a word at {last:g} s", f"none after the run, at {end:g} s")
         return Run(story, tuple(table["word"]), onsets, offsets, tr, n_trs, labels, starts, overlap=0, margin=CUT)
-
-
-def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
-    """An array of numbers of a file of HDF5, which stays open; of `shape`, a text for any length from 2 on."""
-    refuse_pointer(path)
-    try:
-        values = (file := h5py.File(path)).get(name)
-    except OSError as error:
-        raise PhaselabError(f"{path}: cannot be read as HDF5: {error}") from error
-    where, right = f"{path}: {name}", f"numbers ({', '.join(map(str, shape))}){why}"
-    expect(isinstance(values, h5py.Dataset), where, f"none, but {', '.join(file) or 'nothing'}", right)
-    refuse_linked(values, path)
-    lengths = zip(values.shape, shape, strict=True) if values.ndim == len(shape) else [(0, "")]
-    fits = all(n > 1 if isinstance(wanted, str) else n == wanted for n, wanted in lengths)
-    expect(fits and values.dtype.kind in "iuf", where, f"{values.dtype} {values.shape}", right)
-    return values
 
 
 def files(section: StoriesSpec, data: Path | None) -> dict[str, list[Path]]:

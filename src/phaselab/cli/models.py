@@ -15,7 +15,7 @@ from phaselab.behaviour.files import library, load_items, read
 from phaselab.checkpoints import FAMILIES, choose, chosen, find, hub, manifest
 from phaselab.checkpoints.anchor import unpack
 from phaselab.cli.common import DataOption, StudyArgument, app, console, facts, out, pairs, say
-from phaselab.data import SETS, counted
+from phaselab.data import SETS, File, counted
 from phaselab.data.download import Place, fetch
 from phaselab.errors import expect
 from phaselab.files import home
@@ -155,6 +155,14 @@ _SET = typer.Argument(metavar="SET", help="A set of 'phaselab data list'.")
 _SOME = "Which of the set's, with commas between, or all; "
 
 
+def _copied(place: Place) -> set[File]:
+    """Files of a set that were removed when they had been copied (``data cache --drop-originals``)."""
+    from phaselab.brains import BRAINS  # here: they take a second
+
+    copies = {path for of in BRAINS.values() for path in of.copied(None, place.data)} if place.of.copied else set()
+    return {file for file in place.of.files() if place.path(file) in copies and not place.path(file).exists()}
+
+
 def _folder(data: Path | None) -> Path:
     expect(data is not None, "--data", "neither it nor PHASELAB_DATA", "the folder in which the sets lie, or will")
     return home(data or "")
@@ -166,9 +174,11 @@ def list_data(data: DataOption = None) -> None:
     for of in SETS.values():
         files, part, place = of.files(), of.select(of.smallest), Place(home(data or ""), of)
         rows = {"what": of.about, "licence": of.licence, "cite": of.citation, "whole": counted(files)}
-        rows |= {"smallest part": counted(part), "get it": of.command(data), "how": of.how, "not in it": of.left_out}
+        rows |= {"smallest part": counted(part), "get it": of.command(data or Path("DATA"))}
+        rows |= {"how": of.how, "not in it": of.left_out}
         here = counted([file for file in files if place.fits(file)])
         rows["here"] = f"{here} (by their sizes)" if data else "not known: no --data and no PHASELAB_DATA"
+        rows["as copies"] = counted([*copied]) if data and (copied := _copied(place)) else ""
         out.print(facts(of.name, {name: fact for name, fact in rows.items() if fact}))
 
 
@@ -191,18 +201,22 @@ def get_data(
     expect(name in SETS, "data set", repr(name), f"one of {', '.join(SETS)}")
     files = SETS[name].select({choice: context.params[choice] for choice in choices if context.params[choice]})
     place = Place(_folder(data), SETS[name])
-    states = {file: place.state(file) for file in files}
-    needed = [file for file, state in states.items() if state != "here"]
+    copied = {*files} & _copied(place)
+    states = {file: "a copy" if file in copied else place.state(file) for file in files}
+    needed = [file for file, state in states.items() if state not in ("here", "a copy")]
     for file in files if dry_run else []:
         typer.echo(f"{states[file]}: {place.path(file)}, {counted([file])}")
     say(f"{name}: {counted(files)}, of these to bring {counted(needed)}; {place.room(needed)}")
+    if copied:
+        where = place.data / "cache" / name
+        say(f"{name}: as copies alone, in {where}: {counted([*copied])}; brought again when the copies are gone")
     if needed and not dry_run:
         total = None if any(file.bytes is None for file in needed) else sum(file.bytes or 0 for file in needed)
         columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=total)
             fetch(needed, place, home(source) if source else None, lambda n: bar.advance(task, n), say)
-        say(f"{name}: {len(files)} files are in {place.data / name}; please cite {place.of.citation}")
+        say(f"{name}: {len(files) - len(copied)} files are in {place.data / name}; please cite {place.of.citation}")
 
 
 @data_app.command("verify")
@@ -234,7 +248,7 @@ def cache(
 
     spec = load_study(study).brain
     load_brain(spec, data)
-    copied = BRAINS[spec.name].originals(spec, data)
+    copied = [path for path in BRAINS[spec.name].copied(spec, data) if path.exists()]
     size = f"{len(copied)} files of {amount(sum(path.stat().st_size for path in copied), 'kMGT')}B"
     for path in copied if drop else ():
         path.unlink()

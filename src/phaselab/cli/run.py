@@ -188,6 +188,8 @@ def plan(
     _show(found)
     for heading in ("rates", "next"):
         typer.echo("\n  ".join([f"{heading}:", *found[heading]]))
+    if not data and any("--data DATA" in line for line in found["next"]):
+        typer.echo("DATA: the folder in which data sets lie, or will; neither --data nor PHASELAB_DATA names one")
     if json_file:
         tables = {"rows": found["rows"].to_json(orient="records"), "sums": found["sums"].to_json()}  # NaN as null
         write_json(found | {name: json.loads(of) for name, of in tables.items()}, json_file)

@@ -85,7 +85,8 @@ class Place:
         need = sum(max(0, file.bytes - _size(self.part(file))) for file in files if file.bytes)
         told = [f"{amount(size, 'kMGT')}B" for size in (need, free)]
         expect(not must or free >= need, str(folder), f"{told[1]} free", f"{told[0]}: free some, or choose less")
-        return f"{told[0]} still to come, {told[1]} free in {folder}"
+        least = "at least " * any(file.bytes is None for file in files)  # what is not stated is not nothing
+        return f"{least}{told[0]} still to come, {told[1]} free in {folder}"
 
 
 def fetch(files: Sequence[File], place: Place, source: Path | None, moved: Moved, say: Callable[[str], None]) -> None:

@@ -78,9 +78,8 @@ def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
             rows.append({"of": name, "what": "data", "bytes kept": nan, "bytes to fetch": nan, "next": choice})
             continue
         files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
-        copies = place.data.glob(f"cache/{name}/*/*.npy") if of.copied else ()
-        kept = {f"sub-{copy.parent.name}_task-{copy.stem[:-17]}" for copy in copies}  # less the digest
-        lacking = [file for file in files if not (place.fits(file) or Path(file.path).stem in kept)]
+        copies = {*BRAINS[study.brain.name].copied(study.brain, bench.data)}
+        lacking = [file for file in files if not (place.fits(file) or place.path(file) in copies)]
         lacking = lacking if bench.data else files
         total, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
         row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes kept": total}
@@ -147,6 +146,7 @@ def plan(bench: Workbench, name: str) -> Row:
     following = [*filter(None, table["next"].unique())]
     following += [shlex.join(["phaselab", do, name, *where]) for do in ("run", "book")]
     rates = [f"{of}: {rate / 1e9:,.4g} G operations a second, {source}" for of, (rate, source) in speed.items()]
-    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech", "hours of brain: without permutations"]
+    rates += [f"assumed: {WORDS} words and {TOKENS} tokens a second of speech"]
+    rates += ["brain: of all published voxels, whichever are chosen; hours without permutations"]
     in_all = pd.Series(sums | {MEMORY: table[MEMORY].max()})
     return {"study": study.name, "rows": table, "sums": in_all, "rates": rates, "next": following}
