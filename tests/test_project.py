@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 804,
     "book": 793,
-    "brains": 1433,
+    "brains": 1434,
     "checkpoints": 891,
     "cli": 1034,
     "data": 340,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_863, 600, 80
+PACKAGE, FILE, FUNCTION = 14_864, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -532,9 +532,9 @@ def test_what_is_not_there_or_not_right_is_named(published: tuple[Path, Truth], 
     make(tmp_path, ("S01",), ("suits",))
     localizer = tmp_path / "ds005531/derivatives/localizer/sub-S01/sub-S01_froi_Language.mat"
     stat = loadmat(localizer)["stat"].astype(float)
-    stat.flat[3] = np.nan
+    stat.flat[3:] = np.nan
     savemat(localizer, {"stat": stat})
-    with pytest.raises(PhaselabError, match="froi_Language.mat: stat: found 39 numbers, expected 40, one for each"):
+    with pytest.raises(PhaselabError, match="froi_Language.mat: stat: found 40 numbers, 2 known, expected 40, one for"):
         films.load(section(voxels="language"), tmp_path)
     (folder / "vset_100.mat").write_bytes(b"")
     with pytest.raises(PhaselabError, match="vset_100.mat: found no numbers tvoxels of MATLAB 5"):

@@ -126,9 +126,10 @@ class Films:
         if wanted != "language":
             return choose_voxels(wanted, subject, mask + 1)
         n, stat = len(mask), vector(path := self.path("localizer", subject), "stat")
-        found = np.isfinite(stat).sum()
-        expect(found == len(stat) == n, f"{path}: stat", f"{found} numbers", f"{n}, one for each voxel of the mask")
-        columns = np.sort(np.argsort(-stat, kind="stable")[: int(np.ceil(LANGUAGE * n))])
+        few, known = int(np.ceil(LANGUAGE * n)), np.isfinite(stat).sum()
+        right = f"{n}, one for each voxel of the mask, {few} known at least"
+        expect(len(stat) == n and known >= few, f"{path}: stat", f"{len(stat)} numbers, {known} known", right)
+        columns = np.sort(np.argsort(-stat, kind="stable")[:few])  # what is not known comes last
         return columns, np.full(len(columns), "language")
 
     def run(self, name: str) -> Run:
