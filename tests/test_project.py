@@ -23,7 +23,7 @@ BUDGET = {
     "data": 339,
     "encoding": 1755,
     "features": 392,
-    "figures": 1024,
+    "figures": 1031,
     "internals": 574,
     "phases": 1305,
     "stages": 897,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 205,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_637, 600, 80
+PACKAGE, FILE, FUNCTION = 14_644, 600, 80
 
 
 def canonical(name: str) -> str:

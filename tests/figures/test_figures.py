@@ -383,6 +383,17 @@ def test_a_region_keeps_its_colour_where_another_is_left_out():
         assert to_hex(line.get_color()) == of[roi], roi
 
 
+def test_a_label_of_wide_letters_is_cut_where_there_is_no_room_for_them():
+    cut = figures.drawing.short("日" * 40 + "!", 50)
+    assert cut.startswith("日日")
+    assert " … " in cut
+    assert cut.endswith("!")
+    assert figures.drawing.width(cut) <= 52
+    assert figures.drawing.short("日" * 25, 50) == "日" * 25
+    assert figures.drawing.short("a" * 50, 50) == "a" * 50
+    assert figures.drawing.short("") == ""
+
+
 def test_letters_are_of_a_font_that_has_them_and_boxes_are_told_once(one, monkeypatch, capsys):
     fonts = {name: fontManager.findfont(name) for name in ("cmr10", "DejaVu Sans")}
     monkeypatch.setattr(figures.drawing, "_fonts", lambda: fonts)
