@@ -125,7 +125,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
                 fig = new_figure(1.2)
                 fig.add_subplot().set_axis_off()  # not seen, but a notebook shows no figure that has no axes
                 fig.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
-                return fig
+                return in_letters(fig)
 
     return inside
 
