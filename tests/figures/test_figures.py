@@ -859,7 +859,7 @@ def test_the_raster_of_transitions_has_their_intervals(curves):
     assert ax.collections[0].get_segments()[0][:, 0] == pytest.approx([first["low"], first["high"]])
     assert [label.get_text() for label in ax.get_yticklabels()][1:3] == ["instruction following", "accuracy"]
     assert ax.texts[0].get_text() == "GPT-NeoX, one language, seed 0"
-    colours = [line.get_color() for line in ax.lines if line.get_marker() in "^v"]
+    colours = [line.get_color() for line in ax.lines if line.get_marker() in ("^", "v")]
     perspectives = {"brain": figures.training.BRAIN, "instruction_following": figures.training.BEHAVIOUR}
     perspectives["accuracy"] = figures.training.BEHAVIOUR  # as in all other figures
     kept = moved[moved["kind"].isin(["rise", "fall"])]
