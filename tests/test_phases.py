@@ -431,7 +431,7 @@ def test_tokens_rounded_in_names_are_told_apart_by_steps() -> None:
     assert rounded["tokens"].nunique() < exact["tokens"].nunique()
     test = triple_phase_test(rounded, "m", n_bootstrap=20)
     assert test.brain.tokens.size == exact["step"].nunique()
-    assert "rounded to those of another: steps times 100,000 tokens instead" in test.brain.notes[0]
+    assert "with the tokens of another: steps times 100,000 tokens instead" in test.brain.notes[0]
     no_steps = triple_phase_test(rounded.assign(step=0), "m", n_bootstrap=20)
     assert "with the tokens of another, averaged" in no_steps.brain.notes[0]
 

@@ -23,7 +23,7 @@ BUDGET = {
     "data": 340,
     "encoding": 1761,
     "features": 392,
-    "figures": 1024,
+    "figures": 1031,
     "internals": 574,
     "phases": 1305,
     "stages": 897,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_864, 600, 80
+PACKAGE, FILE, FUNCTION = 14_871, 600, 80
 
 
 def canonical(name: str) -> str:

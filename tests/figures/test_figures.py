@@ -383,6 +383,17 @@ def test_a_region_keeps_its_colour_where_another_is_left_out():
         assert to_hex(line.get_color()) == of[roi], roi
 
 
+def test_a_label_of_wide_letters_is_cut_where_there_is_no_room_for_them():
+    cut = figures.drawing.short("日" * 40 + "!", 50)
+    assert cut.startswith("日日")
+    assert " … " in cut
+    assert cut.endswith("!")
+    assert figures.drawing.width(cut) <= 52
+    assert figures.drawing.short("日" * 25, 50) == "日" * 25
+    assert figures.drawing.short("a" * 50, 50) == "a" * 50
+    assert figures.drawing.short("") == ""
+
+
 def test_letters_are_of_a_font_that_has_them_and_boxes_are_told_once(one, monkeypatch, capsys):
     fonts = {name: fontManager.findfont(name) for name in ("cmr10", "DejaVu Sans")}
     monkeypatch.setattr(figures.drawing, "_fonts", lambda: fonts)
@@ -848,7 +859,7 @@ def test_the_raster_of_transitions_has_their_intervals(curves):
     assert ax.collections[0].get_segments()[0][:, 0] == pytest.approx([first["low"], first["high"]])
     assert [label.get_text() for label in ax.get_yticklabels()][1:3] == ["instruction following", "accuracy"]
     assert ax.texts[0].get_text() == "GPT-NeoX, one language, seed 0"
-    colours = [line.get_color() for line in ax.lines if line.get_marker() in "^v"]
+    colours = [line.get_color() for line in ax.lines if line.get_marker() in ("^", "v")]
     perspectives = {"brain": figures.training.BRAIN, "instruction_following": figures.training.BEHAVIOUR}
     perspectives["accuracy"] = figures.training.BEHAVIOUR  # as in all other figures
     kept = moved[moved["kind"].isin(["rise", "fall"])]

@@ -52,7 +52,7 @@ def _show(planned: dict[str, Any]) -> None:
         return f"{amount(of, 'kMGT')}B" if "bytes" in name else amount(of)
 
     shown = planned["rows"][[*COUNTS, *SUMS]].apply(lambda column: [said(column.name, of) for of in column])
-    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known, of hours not measured; without these, in all:")
+    typer.echo(f"{shown.to_string(index=False)}\n\n?: not known (of hours: not measured). In all, without these:")
     for name, of in planned["sums"].items():
         typer.echo(f"  {name}: {said(name, of)}")
 

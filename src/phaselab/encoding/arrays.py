@@ -150,7 +150,7 @@ class Group:
     def features(self, of_run: Mapping[str, np.ndarray], who: str) -> np.ndarray:
         """float64 (n_trs, p), of run -> (n_trs, p) of all runs; `who` they are of, for messages."""
         values = np.concatenate(_checked(who, of_run, self.lengths)).astype(np.float64)
-        bad = np.count_nonzero(~np.isfinite(values))
+        bad = int(np.count_nonzero(~np.isfinite(values)))
         expect(not bad, who, number_of(bad, "NaN or infinite value"), "none")
         return values
 

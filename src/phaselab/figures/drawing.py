@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec, Self
+from unicodedata import east_asian_width
 
 import matplotlib as mpl
 import numpy as np
@@ -124,7 +125,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
                 fig = new_figure(1.2)
                 fig.add_subplot().set_axis_off()  # not seen, but a notebook shows no figure that has no axes
                 fig.text(0.5, 0.5, f"nothing to draw in this study\n{error}", ha="center", va="center", wrap=True)
-                return fig
+                return in_letters(fig)
 
     return inside
 
@@ -189,8 +190,14 @@ def looks(names: Iterable[Any], colours: Any = COLOURS, lines: Sequence[str] = L
     return {name: {what: own[k % len(own)] for what, own in turns.items()} for k, name in enumerate(names)}
 
 
+def width(text: str) -> int:
+    """How many places a text takes: letters of Chinese, Japanese and Korean take two each."""
+    return sum(1 + (east_asian_width(letter) in "WF") for letter in text)
+
+
 def short(label: str, most: int = 60) -> str:
     """A label without its middle where it is longer than a figure has room for."""
+    most = most * len(label) // max(1, width(label))
     return label if len(label) <= most else f"{label[: 2 * most // 3]} … {label[3 - most // 3 :]}"
 
 
@@ -307,7 +314,7 @@ def panels(
         axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
-        columns = 70 // (min(50, max(map(len, names))) + 8)
+        columns = 70 // (min(50, max(map(width, names))) + 8)
         rows = -(-len(names) // columns)
         fig.set_figheight(fig.get_figheight() + 0.2 * rows)
         how = {"loc": "outside upper left", "ncols": -(-len(names) // rows)}
