@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -74,6 +78,35 @@ def test_strings_are_read_as_the_type_asks(source: Path) -> None:
         "share": 0.25,
         "model": "3",
     }
+
+
+def wait_for(true: Callable[[], object]) -> None:
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def ended(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_kernel_ends_with_the_process_that_began_it(source: Path, tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    slow = f"import os, time; open({str(told)!r}, 'w').write(f'{{os.getpid()}} {{os.getppid()}} .'); time.sleep(600)"
+    source.write_text(NOTEBOOK.replace("lab = begin()", slow))
+    code = "import sys, pathlib, phaselab.book.runner; "
+    code += "phaselab.book.runner.execute(*map(pathlib.Path, sys.argv[1:]), {})"
+    with subprocess.Popen([sys.executable, "-c", code, str(source), str(tmp_path / "out.ipynb")]) as process:
+        wait_for(lambda: told.is_file() and told.read_text().endswith("."))
+        pids = told.read_text().split()[:2]
+        assert not any(map(ended, pids))
+        process.kill()
+    for pid in pids:
+        wait_for(lambda pid=pid: ended(pid))
 
 
 def test_a_page_of_published_tables_is_executed_when_they_change_and_once_for_all_studies(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 import multiprocessing
 import os
+import threading
 from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
+
+from phaselab.sweep.workers import end_with_parent
 
 
 class _Process:
@@ -39,7 +42,9 @@ def _serve(arguments: list[str], folder: str, environment: dict[str, str]) -> No
     os.environ.update(environment)
     # Not by mpl.use, which would load it before there is a shell to show figures in.
     mpl.rcParams["backend"] = "module://matplotlib_inline.backend_inline"
-    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])  # with whom it ends
+    # Not by ipykernel's own watch over the process that it was forked from, which lives as long as it does itself.
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    IPKernelApp.launch_instance([*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"])
 
 
 class Kernel(AsyncKernelManager):

@@ -38,7 +38,7 @@ class Task(NamedTuple):
 def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if begin:
         begin(pipe.send, *setting)
     with suppress(EOFError, BrokenPipeError):  # without a parent
@@ -50,8 +50,8 @@ def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]
                 pipe.send(("end", getattr(error, "made", 0), told(error)))
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on with its task for minutes, for nobody."""
+def end_with_parent() -> None:
+    """For a thread of a process that would go on for minutes, for nobody, when its parent was killed."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
