@@ -39,8 +39,7 @@ def installed(folder: Path) -> Path:
 def run(path: Path, name: str, empty: Path) -> str:
     """Run a notebook in a folder; what went wrong, or nothing."""
     notebook, began = nbformat.read(path, as_version=4), time.monotonic()
-    how = {"timeout": HUNG, "kernel_manager_class": "phaselab.book.kernel.Kernel"}
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(empty)}}, **how)
+    client = NotebookClient(notebook, timeout=HUNG, resources={"metadata": {"path": str(empty)}})
     try:
         client.execute()
     except Exception as error:  # of many kinds, told with the notebook's name
@@ -54,8 +53,7 @@ def main() -> None:
     (folder / "built").mkdir(parents=True)  # a new one
     (folder / "empty").mkdir()
     # Before the checkout, in which this environment may have the package.
-    sys.path.insert(0, str(installed(folder)))
-    os.environ |= {"PYTHONPATH": sys.path[0], "PHASELAB_REPOSITORY": "https://github.com/owner/name"}
+    os.environ |= {"PYTHONPATH": str(installed(folder)), "PHASELAB_REPOSITORY": "https://github.com/owner/name"}
     if sys.argv[2:]:
         (folder / "built" / "results").symlink_to(Path(sys.argv[2]).resolve())
     where = "import phaselab; print(phaselab.__file__)"
