@@ -202,10 +202,11 @@ def pages(study: Study, sources: Path, given: Mapping[str, str]) -> dict[str, tu
 
 
 def results_digest(study: Study, store: Store) -> str:
-    """Digest of the results that the notebooks of a study read: their manifests."""
+    """Digest of the results that the notebooks of a study read: what they were made of and are, not when and where."""
     folder = store.study(study.name)
     manifests = {str(unit.relative_to(folder)): results.read_manifest(unit) for unit in results.folders(folder)}
-    return digest_of([study.model_dump(mode="json"), manifests])
+    made = {unit: [of.get("inputs"), of.get("outputs")] for unit, of in manifests.items()}
+    return digest_of([study.model_dump(mode="json"), made])
 
 
 def execute_pages(
