@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+import pytest
+
 from phaselab.brains import BRAINS
 from phaselab.study import BRAIN_SECTIONS
+
+
+@contextmanager
+def noticed() -> Iterator[None]:
+    """What is inside finds a mistake; that two long lists differ everywhere would else take minutes to be told."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("_pytest.assertion.util._reprcompare", None)
+        with pytest.raises((AssertionError, ValueError, IndexError, KeyError, pytest.fail.Exception)):
+            yield
 
 
 def mistaken(module: ModuleType, old: str, new: str, *shared: ModuleType) -> ModuleType:

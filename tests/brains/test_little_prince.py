@@ -32,7 +32,7 @@ from brains.little_prince_files import (
     put,
     raw,
 )
-from brains.mistakes import mistaken
+from brains.mistakes import mistaken, noticed
 from phaselab.brains import BrainData, DataMissing, little_prince
 from phaselab.brains.signal import speech_lag
 from phaselab.encoding import summarise
@@ -262,7 +262,7 @@ def test_a_mistake_of_the_reader_is_found(name: str, published: Published) -> No
     old, new, finding = MISTAKES[name]
     case = Case(mistaken(little_prince, old, new), *published)
     for assertion in finding:
-        with pytest.raises((AssertionError, ValueError, IndexError, pytest.fail.Exception)):
+        with noticed():
             ASSERTIONS[assertion](case)
 
 

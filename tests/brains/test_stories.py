@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from brains.mistakes import mistaken
+from brains.mistakes import mistaken, noticed
 from brains.stories_files import ALL, CONSTANT, CUT, LOST, STORIES, SUBJECTS, TEST, Truth, make
 from phaselab.brains import BRAINS, BrainData, DataMissing, base, signal, stories
 from phaselab.cli import app
@@ -229,7 +229,7 @@ def test_a_mistake_of_the_reader_is_found(name: str, published: tuple[Path, Trut
     old, new, finding = MISTAKES[name]
     case = Case(mistaken(stories, old, new, base, signal), tmp_path, truth)
     for assertion in finding:
-        with pytest.raises((AssertionError, ValueError, IndexError, KeyError, pytest.fail.Exception)):
+        with noticed():
             ASSERTIONS[assertion](case)
 
 
