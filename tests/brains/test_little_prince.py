@@ -161,6 +161,7 @@ def l09_nothing_but_one_array_is_read_and_nothing_runs(case: Case) -> None:
     pickles = {
         "hostile": pickle.dumps(Hostile(canary)),
         "hostile and an array": pickle.dumps(Hostile(canary))[:-1] + good[2:],
+        "something before it": good[:2] + b"N0" + good[2:],  # None, and away with it
         "another class": good.replace(b"NumpyArrayWrapper", b"NumpyArrayWrappes"),
         "another module": good.replace(b"joblib.numpy_pickle", b"joblib_numpy_pickle"),
         "more at the end": good[:-1] + bytes(400) + b".",

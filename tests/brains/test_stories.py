@@ -142,7 +142,7 @@ def b6_respdict_and_file_agree(case: Case) -> None:
 
 
 def b7_what_cannot_score_is_named(case: Case) -> None:
-    notes = [note for note in case.brain().notes if "voxels" in note]
+    notes = [note for note in case.brain().notes if "voxels" in note or "score 0" in note]
     assert notes == [
         "UTS01: constant in a run, where they score 0: 7.",
         "UTS04: voxels left out, for in a run they are no numbers: 3.",

@@ -385,7 +385,7 @@ def books(
         ({"book": b"\xef\xbb\xbf" + BOOK}, ""),
         ({"head": "slug,digest,licence"}, "MANIFEST.csv: found columns slug, digest, licence, expected slug, sha256"),
         ({"book": BOOK + "le caf\xe9".encode("latin-1")}, "line 1: found byte 0xe9, which is not utf-8"),
-        ({"n": 1}, "books: found 1 books for training, 0 books for held out, expected some for each"),
+        ({"n": 1}, "books: found 1 book for training, 0 books for held out, expected some for each"),
         ({"n": 0}, "books: found 0 books for training, 0 books for held out"),
         ({"book": b"12 34. " * 999}, "books: found frequent words , expected three or more"),
     ],
