@@ -123,7 +123,7 @@ def test_branches_in_a_folder_are_taken_by_name_alone(tmp_path: Path) -> None:
     "name", ["ckpt_001", "step-125000", "stage2-step-40000", "step8", "checkpoint-500", "stage1-step8"]
 )
 def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PhaselabError, match=rf"{name}: the name does not tell .*row for {name} in .*checkpoints.csv"):
+    with pytest.raises(PhaselabError, match=rf"{name}: found a name that does not tell .* line {name},4.*checkpoints.csv"):
         local_checkpoints(folders(tmp_path, name))
     for table, encoding in (
         (f"revision,tokens\n{name},16777216\n", "utf-8"),
@@ -142,8 +142,8 @@ def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: st
         ("revision,tokens\nstep8,16.7M\n", "step8: tokens: found '16.7M', expected a whole number"),
         ("revision,tokens\nstep8,2097152.0\n", "step8: tokens: found '2097152.0', expected a whole number"),
         ("step8,16777216\n", "found columns step8, 16777216, expected revision, tokens"),
-        ("revision,tokens\nstep8,2,097,152\n", "row for step8|can be read"),
-        ("revision,tokens\ncheckpoint-1,5\n", "row for step8"),
+        ("revision,tokens\nstep8,2,097,152\n", "line step8,4|can be read"),
+        ("revision,tokens\ncheckpoint-1,5\n", "line step8,4"),
         ("\n", "can be read"),
     ],
 )
