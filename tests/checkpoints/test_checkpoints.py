@@ -123,7 +123,7 @@ def test_branches_in_a_folder_are_taken_by_name_alone(tmp_path: Path) -> None:
     "name", ["ckpt_001", "step-125000", "stage2-step-40000", "step8", "checkpoint-500", "stage1-step8"]
 )
 def test_tokens_come_from_a_table_where_names_lack_them(tmp_path: Path, name: str) -> None:
-    with pytest.raises(PhaselabError, match=rf"{name}: found a name that does not tell .* line {name},4.*checkpoints.csv"):
+    with pytest.raises(PhaselabError, match=rf"{name}: found a name that does .* line {name},4.*checkpoints.csv"):
         local_checkpoints(folders(tmp_path, name))
     for table, encoding in (
         (f"revision,tokens\n{name},16777216\n", "utf-8"),
