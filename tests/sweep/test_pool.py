@@ -174,7 +174,7 @@ def test_features_are_kept_where_asked_for_and_only_there(study: Study, store: S
 @pytest.mark.parametrize(
     ("device", "said"),
     [
-        ("gpu", "device: found 'gpu', expected auto, cpu or a CUDA device that is there"),
+        ("gpu", "device: found 'gpu', expected auto, cpu, cuda or cuda:N"),
         ("cuda:99", "device: found 'cuda:99', expected auto, cpu or a CUDA device that is there"),
     ],
 )
