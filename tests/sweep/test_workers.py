@@ -52,7 +52,7 @@ def test_a_part_that_takes_too_long_is_ended_and_said(stopped: bool) -> None:
     began = time.monotonic()
     with pool(limit=1) as workers:
         found = ended(workers, Task("slow", misbehave.hung, (600.0, stopped)), *FINE)
-    assert found["slow"][1].startswith("brain: found no end of it after 0.017 minutes, and its worker was ended;")
+    assert found["slow"][1].startswith("brain: found no end of it after 0.017 minutes, and it was ended;")
     assert [found[task.name] for task in FINE] == [(n, "") for n in range(4)]
     assert time.monotonic() - began < 60
 

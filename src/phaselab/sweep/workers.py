@@ -145,7 +145,7 @@ class Workers(AbstractContextManager["Workers"]):
             for worker in [*self.at_work.values()]:
                 if worker.part and time.monotonic() - worker.since > (most := self.limit(worker.part)):
                     self.at_work.pop(worker.pipe).end()
-                    why = f"found no end of it after {number_of(round(most / 60, 3), 'minute')}, and its worker was ended"
+                    why = f"found no end of it after {number_of(round(most / 60, 3), 'minute')}, and it was ended"
                     right = "expected less, or more 'minutes' in the study"
                     yield worker.task, 0, f"{worker.part}: {why}; {right}", worker.part
 
