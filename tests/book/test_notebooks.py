@@ -7,9 +7,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import papermill
@@ -22,6 +25,7 @@ from phaselab.book.runner import check_parameters, execute, parameters_of
 from phaselab.errors import PhaselabError
 from phaselab.results import Store
 from phaselab.study import Study, load_study
+from phaselab.sweep.workers import Task
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "notebooks").glob("*.md"))
@@ -109,7 +113,22 @@ def test_a_kernel_ends_with_the_process_that_began_it(source: Path, tmp_path: Pa
         wait_for(lambda pid=pid: ended(pid))
 
 
-def test_a_page_of_published_tables_is_executed_when_they_change_and_once_for_all_studies(tmp_path: Path) -> None:
+class Here(AbstractContextManager["Here"]):
+    """For ``Workers``: each task in this process, which need not import everything anew."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, waiting: deque[Task]) -> Iterator[tuple[Task, Any, str, str]]:
+        for task in waiting:
+            yield task, task.function(*task.arguments), "", ""
+
+
+def test_a_page_of_published_tables_is_executed_when_they_change_and_once_for_all_studies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "Workers", Here)
     (tmp_path / "notebooks").mkdir()
     of_tables = NOTEBOOK.replace('"demo"', '"published:detachment"')
     for name, text in {"01_own": NOTEBOOK, "02_tables": of_tables, runner.MODEL_PAGE: NOTEBOOK}.items():
