@@ -149,12 +149,12 @@ def list_what_is_public(app: Sphinx, docname: str, source: list[str]) -> None:
         facts |= {"Not in it": of.left_out}
         lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
         sets += [f"### {of.name}", f"{of.about}.", "\n".join(lines)]
-    rows = ["| family | repository | licence | languages | checkpoints | seeds |", "|---|---|---|---|---|---|"]
+    rows = ["| family | repository | licence | languages | checkpoints |", "|---|---|---|---|---|"]
     for family in (family for family in FAMILIES.values() if not family.seed):
         known = len(manifest.listing(family).checkpoints) if family.manifest else "ask the hub"
-        seeds = f"0 to {family.seeds}" if family.seeds else ""
-        about = family.repository, family.licence, " ".join(family.languages), str(known), seeds
-        rows.append(f"| {family.name} | {' | '.join(about)} |")
+        seeds = f", seeds 0 to {family.seeds}" if family.seeds else ""
+        about = family.repository, family.licence, " ".join(family.languages), str(known)
+        rows.append(f"| {family.name}{seeds} | {' | '.join(about)} |")
     source[0] = source[0].replace("@sets", "\n\n".join(sets)).replace("@families", "\n".join(rows))
 
 
