@@ -134,7 +134,7 @@ def styled(function: Callable[P, Figure]) -> Callable[P, Figure]:
 def _fonts() -> dict[str, str]:
     """Name -> file of the installed fonts: first DejaVu Sans, then those for Chinese, Japanese and Korean."""
     for path in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
-        with suppress(OSError, RuntimeError, NotImplementedError):  # of a font that matplotlib cannot draw: not one of ours
+        with suppress(OSError, RuntimeError, NotImplementedError):  # of one that matplotlib cannot draw
             fontManager.addfont(path)  # installed since matplotlib made its list
 
     def order(font: Any) -> tuple[Any, ...]:
