@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "runs are experiments": ('"passage": "passage_label passage_category ', '"passage": "', ("n03", "n08")),
     "order of the file": ('["first", "sentence", "part"]', '["first"]', ("n04",)),
     "parts out of order": ('["first", "sentence", "part"]', '["first", "part", "sentence"]', ("n04",)),
-    "voxels that lack all": (".all(axis=0), list", ".any(axis=0), list", ("n05", "n07")),
+    "voxels that lack all": ("there = known.all(axis=0)", "there = known.any(axis=0)", ("n05", "n07")),
     "NaN kept": ("of[there[of]]", "of", ("n05", "n07")),
     "people over experiments": (
         'np.isfinite(values[own["item"]])',

@@ -21,9 +21,12 @@ from brains.little_prince_files import (
     EMPTY,
     LATE,
     NA,
+    OUTSIDE,
+    PEOPLE,
     RIGHT,
     SHAPE,
     SHORT,
+    STUCK,
     TRS,
     WRONG,
     Truth,
@@ -208,6 +211,55 @@ def l11_transposed_or_of_another_run_is_refused(case: Case) -> None:
             case.module.array_of(path, (282, 113))
 
 
+def l12_runs_of_people_by_the_order_of_their_numbers(case: Case) -> None:
+    brain = case.brain(subjects=[*PEOPLE], tail=0)
+    assert brain.subjects == tuple(PEOPLE)
+    for person in PEOPLE:
+        for number, raw_values in enumerate(case.truths["en"].people[person], 1):
+            read = np.asarray(brain.responses(person, f"section-{number}"))
+            assert read.dtype == np.float32
+            follows = np.flatnonzero(case.truths["en"].follows)
+            np.testing.assert_allclose(read[:, follows[1:4]], expected(raw_values)[:, follows[1:4]], atol=2e-3)
+
+
+def expected(values: np.ndarray) -> np.ndarray:
+    """Without the mean and cosines of half a period and more, of 128 s and longer; z-scored."""
+    n = len(values)
+    at = (np.arange(n) + 0.5) / n
+    slow = np.stack([np.cos(np.pi * k * at) for k in range(n) if k == 0 or 2 * n * 2.0 / k >= 128], axis=1)
+    rest = values - slow @ np.linalg.lstsq(slow, values, rcond=None)[0]
+    return np.asarray(rest / rest.std(axis=0))
+
+
+def l13_voxels_of_people_are_those_of_the_mask(case: Case) -> None:
+    brain, truth = case.brain(subjects=[*PEOPLE]), case.truths["en"]
+    assert all(brain.rois[person].tolist() == case.brain().rois["average"].tolist() for person in PEOPLE)
+    for person in PEOPLE:
+        read, right = np.asarray(brain.responses(person, "section-2")), expected(truth.people[person][1])[:-10]
+        kept = np.arange(len(truth.places)) != OUTSIDE[1] if person == OUTSIDE[0] else slice(None)
+        np.testing.assert_allclose(read[:, kept], right[:, kept], atol=2e-3)
+    few = case.brain(subjects=["EN061"], voxels="reliable")
+    reliable = case.brain(voxels="reliable").rois["average"]
+    assert few.rois["EN061"].tolist() == reliable.tolist()
+
+
+def l14_voxels_in_which_nothing_varies_are_0_and_named(case: Case) -> None:
+    brain = case.brain(subjects=[*PEOPLE])
+    assert (np.asarray(brain.responses(*OUTSIDE[:1], "section-1"))[:, OUTSIDE[1]] == 0).all()
+    assert (np.asarray(brain.responses(STUCK[0], f"section-{STUCK[2]}"))[:, STUCK[1]] == 0).all()
+    assert [note for note in brain.notes if "constant" in note] == [
+        f"EN059: constant in a run, where they score 0: {OUTSIDE[1]}, {STUCK[1]}."
+    ]
+
+
+def l15_no_ceiling_is_known_of_people(case: Case) -> None:
+    alone, both = case.brain(subjects=["EN061"]), case.brain(subjects=["average", "EN061"])
+    assert (alone.ceiling, alone.ceiling_kind) == (None, "")
+    assert any("No noise ceiling is known of a person" in note for note in alone.notes)
+    assert [*(both.ceiling or {})] == ["average"]
+    assert not any("a person" in note for note in case.brain().notes)
+
+
 ASSERTIONS = {name.split("_")[0]: made for name, made in list(globals().items()) if name[:2] in ("l0", "l1")}
 
 
@@ -223,9 +275,13 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Fortran order read as C": ('order="F" if match[3] == "F" else "C"', 'order="C"', ("l01",)),
     "padding read as numbers": ("data[end + between : -1]", "data[end : -1 - between]", ("l01", "l09")),
     "byte order turned": ("np.dtype(match[5] + match[4])", 'np.dtype(">" + match[4])', ("l01",)),
-    "doubles kept": ("return values.astype(np.float32)", "return values", ("l01",)),
-    "tail cut in front": ("[: n_trs - section.tail, order]", "[section.tail :, order]", ("l01", "l06")),
-    "runs out of order": ("array_of(others[at]", "array_of(others[(at + 1) % 9]", ("l01",)),
+    "doubles kept": ("np.save(stream, values.astype(np.float32))", "np.save(stream, values)", ("l01",)),
+    "tail cut in front": (
+        "prince.read(one, run, prince.trs[run] - section.tail)",
+        "np.asarray(prince.read(one, run))[section.tail :]",
+        ("l01", "l06"),
+    ),
+    "runs out of order": ("run and self.names.index(run)", "run and (self.names.index(run) + 1) % 9", ("l01",)),
     "trailing scans dropped": ("(282, 298, 340,", "(278, 294, 336,", ("l01", "l02")),
     "sides exchanged": ('"L ", "R "', '"R ", "L "', ("l03",)),
     "a mask of one side": (" | (own[mirror] & (mirror >= 0))", "", ("l03",)),
@@ -255,13 +311,34 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "the end of a stream": ("inflate.eof and", "", ("l09",)),
     "no bound": ("8 * shape[0] * shape[1] + HEADER)", "2**31)", ("l10",)),
     "any shape": ("found == shape and whole", "whole", ("l11",)),
+    "the last run first": ("key=lambda path: number[path]", "key=lambda path: -number[path]", ("l12",)),
+    "sections counted from the first number": (
+        "dict(zip(self.names, found, strict=True))",
+        '{f"section-{number[path] + 1 - min(number.values())}": path for path in found}',
+        ("l12",),
+    ),
+    "the affine of a person's volumes": ("np.linalg.solve(image.affine, ", "np.linalg.solve(affine * 0.5, ", ("l13",)),
+    "the nearest voxel": ("at.T, order=1", "at.T, order=0", ("l13",)),
+    "corners for centres": (
+        "affine @ np.c_[np.argwhere(inside)",
+        "affine @ np.c_[np.argwhere(inside) + 0.25",
+        ("l13",),
+    ),
+    "columns in Fortran order": ("np.c_[np.argwhere(inside)", "np.c_[np.argwhere(inside.T)[:, ::-1]", ("l13",)),
+    "drift kept": ("without_drift(values, TR, CUTOFF)", "values", ("l12", "l13")),
+    "drift of twice the period": ("without_drift(values, TR, CUTOFF)", "without_drift(values, TR, 256)", ("l12",)),
+    "of another length": (" * n_trs**0.5", "", ("l12", "l13")),
+    "what does not vary is noise": ("np.where(varies, without_drift", "np.where(True, without_drift", ("l14",)),
+    "a ceiling for all": ("if of_average else None", "", ("l15",)),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_of_the_reader_is_found(name: str, published: Published) -> None:
+def test_a_mistake_of_the_reader_is_found(name: str, published: Published, tmp_path: Path) -> None:
+    data, truths = published
+    (tmp_path / "little-prince").symlink_to(data / "little-prince")  # with copies of its own
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(little_prince, old, new), *published)
+    case = Case(mistaken(little_prince, old, new), tmp_path, truths)
     for assertion in finding:
         with noticed():
             ASSERTIONS[assertion](case)
@@ -278,7 +355,7 @@ def given(**content: Any) -> Study:
     study = {
         "name": "t",
         "title": "t",
-        "brain": {"name": "little-prince", "subject": "average"},
+        "brain": {"name": "little-prince", "subjects": "average"},
         "models": [{"name": "one", "train": {**TRAIN, "checkpoints": 2}}],
         "features": {"context": "words", "pooling": "mean", "resample": "sum", "trim": 10},
         "encoding": {"folds": "runs", "permutations": 19, "shuffles": 1, "log10_alphas": [0, 6, 7]},
@@ -388,7 +465,7 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     values = little_prince.array_of(run, (340, len(make(tmp_path).places))).copy()
     values[7, 5] = np.nan
     dump(values, run)
-    with pytest.raises(PhaselabError, match=r"run-2.gz: scan 7, voxel 5: found nan, expected a number"):
+    with pytest.raises(PhaselabError, match=r"run-2.gz: row 7, column 5: found nan, expected a number"):
         little_prince.load(section, tmp_path).responses("average", "section-3")
     roi.unlink()
     with pytest.raises(DataMissing, match=r"TP.nii.gz: not there; type: phaselab data get little-prince --languages"):
@@ -410,7 +487,7 @@ def test_a_mask_of_finer_voxels_is_brought_to_the_grid(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"language": "de"}, "brain.language: found 'de'"),
-        ({"subject": "EN057"}, "brain.subject: found 'EN057'.*'average'"),
+        ({"subjects": "EN057"}, "brain.subjects: found 'EN057'.*'average'"),
         ({"voxels": "language"}, "brain.voxels: found 'language'"),
         ({"tail": -1}, "brain.tail: found -1"),
     ],

@@ -16,7 +16,8 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from phaselab.brains.films import FilmsSpec, copy_of
+from phaselab.brains.base import copy_of
+from phaselab.brains.films import FilmsSpec
 from phaselab.brains.stories import StoriesSpec
 from phaselab.cli import app
 from phaselab.data import SETS

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, Group, brain
+from phaselab.brains.base import BrainData, Group, brain, refuse_gaps
 from phaselab.brains.signal import drift_basis, group_ceiling, regress_out, standardise
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, number_of
@@ -164,8 +164,7 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
         raise PhaselabError(f"{file}: expected {rows} rows of {columns} numbers: {error}") from error
     found, right = ("{} rows of {}".format(*shape) for shape in (table.shape, (rows, columns)))
     expect(found == right, str(file), found, right)
-    for row, column in np.argwhere(~np.isfinite(table)):
-        expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
+    refuse_gaps(table, str(file), rows=range(1, 1 + rows), columns=range(1, 1 + columns))
     return table
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ import h5py
 import numpy as np
 import pandas as pd
 
+from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
-from phaselab.results import numbers, read_table
+from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
 from phaselab.stats import check_ceiling
 from phaselab.stimuli import Stimulus
-from phaselab.study import BRAIN_SECTIONS, BrainSpec
+from phaselab.study import BRAIN_SECTIONS, BrainSpec, digest_of
 
 #: An array (n_trs, n_voxels), or what is read like one: a memory map, an array of Zarr or HDF5.
 Array = Any
@@ -140,6 +142,114 @@ def load_brain(spec: BrainSpec, data: Path | None) -> BrainData:
     return BRAINS[spec.name].load(spec, data)
 
 
+class Published:
+    """What a study takes of the files of the set `name` below the folder `data`, where they are as published.
+
+    A reader has, beside `place`, what files are `chosen` by; `make` where it reads float32 copies of responses, which
+    lie in ``cache``: these outlive the originals. `people` and `names` are the subjects and the runs.
+    """
+
+    people: Sequence[str]
+    names: Sequence[str]
+    chosen: Mapping[str, str]
+
+    def __init__(self, name: str, data: Path | None) -> None:
+        self.name, self.data, self.there, self.notes = name, Path(data or "DATA"), data is not None, list[str]()
+        self.cache = self.data / "cache" / name
+        self.copies, self.taken = dict[tuple[str, str], Path](), dict[str, tuple[np.ndarray, np.ndarray]]()
+
+    def place(self, what: str, subject: str, run: str) -> str:
+        """Where a file lies in the set's folder: ``response`` and ``mask`` (of copies), and others of the reader's."""
+        raise NotImplementedError
+
+    def make(self, subject: str, run: str, out: Path) -> None:
+        """Write the copy of a response, float32 .npy (n_trs, n_voxels), to `out`."""
+        raise NotImplementedError
+
+    def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
+        """A published file; DataMissing, where it is not there (unless it may be `dropped`), says how to get it."""
+        path = self.data / self.name / self.place(what, subject, run)
+        if not dropped and not (self.there and path.exists()):
+            raise data_missing(f"{path}: not there", self.name, self.data if self.there else None, self.chosen)
+        return path
+
+    def known(self, subject: str, run: str) -> tuple[Path, str]:
+        """The file of ``key``, and what it says, if it is there."""
+        key = self.cache / subject / f"{run}.key"
+        return key, key.read_text() if key.exists() else ""
+
+    def copied(self) -> list[Path]:
+        """The responses as published, there or not, of which there are copies by the masks that are here."""
+        found = list[Path]()
+        for one, run in product(self.people, self.names):
+            (key, known), mask = self.known(one, run), self.path("mask", one, dropped=True)
+            if known and copy_of(key, known).exists() and (not mask.exists() or known.split()[1] == digest_file(mask)):
+                found.append(self.path("response", one, run, dropped=True))
+        return found
+
+    def key(self, subject: str, run: str) -> Path:
+        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""
+        # Results depend on it and the copy is named by it: both stay current when the original is dropped.
+        key, known = self.known(subject, run)
+        of = self.path("response", subject, run, dropped=known != "")
+        digest = stamped_digest(of, self.cache / ".stamps") if of.exists() else known.split()[0]
+        if known != (now := f"{digest} {digest_file(self.path('mask', subject))}"):
+            with write_file(key) as aside:
+                aside.write_text(now)
+        return key
+
+    def copy(self, subject: str, run: str) -> Path:
+        """The copy of a response, made where it is not there."""
+        key = self.key(subject, run)
+        if not (copy := copy_of(key, key.read_text())).exists():
+            self.make(subject, run, copy)
+        return copy
+
+    def take(self, subject: str, columns: np.ndarray, regions: np.ndarray, named: Callable[[int], str] = str) -> None:
+        """Of a subject's copies, made where they are not there, take the columns that have numbers; note the others."""
+        of_runs = dict[Path, Array]()
+        for run in self.names:
+            copy = self.copies[subject, run] = self.copy(subject, run)
+            of_runs[copy] = np.load(copy, mmap_mode="r")
+        self.taken[subject], notes = known_voxels(subject, of_runs, columns, regions, named)
+        self.notes += notes
+
+    def read(self, subject: str, run: str, n_trs: int | None = None) -> Array:
+        """What is taken of a response, of its first `n_trs`; a memory map, of which nothing is read yet."""
+        values, (columns, _) = np.load(self.copies[subject, run], mmap_mode="r")[:n_trs], self.taken[subject]
+        return values if len(columns) == values.shape[1] else View(values, columns=columns)
+
+
+def copy_of(key: Path, known: str) -> Path:
+    """Where the copy of a response lies whose file of ``Published.key`` says what is `known`."""
+    return key.with_name(f"{key.stem}-{digest_of(known)}.npy")
+
+
+def refuse_gaps(
+    values: np.ndarray, where: str, known: Any = True, rows: Any = range(2**40), columns: Any = range(2**40)
+) -> None:
+    """Refuse what is no number in (n, k) values, whose `rows` and `columns` have those numbers in the file `where`.
+
+    Of columns that are not `known`, bool (k,), for row 0 has no number of them, what is one: they are none throughout.
+    """
+    for row, column in np.argwhere(np.isfinite(values) != known)[:1]:
+        right = "no number, for row 0 has none" if np.isfinite(values[row, column]) else "a number"
+        expect(False, f"{where}: row {rows[row]}, column {columns[column]}", values[row, column], right)
+
+
+class Numbers(View):
+    """Columns of an array of the file `where`; refuses what is no number when it is read."""
+
+    def __init__(self, values: Any, columns: np.ndarray, where: str) -> None:
+        super().__init__(values, columns=columns)
+        self._where = where
+
+    def __getitem__(self, key: tuple[Any, slice]) -> np.ndarray:
+        values = super().__getitem__(key)
+        refuse_gaps(values, self._where, rows=np.arange(self.shape[0])[key[0]], columns=self._columns[key[1]])
+        return values
+
+
 def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The columns of a subject's responses that a study's ``voxels`` takes, ascending, and the region of each.
 
@@ -161,16 +271,25 @@ def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> 
 
 
 def known_voxels(
-    who: str, of_runs: Sequence[Array], columns: np.ndarray, regions: np.ndarray, named: Callable[[int], str] = str
+    who: str,
+    of_runs: Mapping[Path, Array],
+    columns: np.ndarray,
+    regions: np.ndarray,
+    named: Callable[[int], str] = str,
 ) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """The `columns` of a subject's responses that have numbers in each run, and their regions; notes of the others.
 
     A voxel that did not vary is 0 / 0 wherever a run was z-scored: what stands in the first TR tells.
     """
-    known = np.isfinite([values[0][columns] for values in of_runs]).all(axis=0)
+    known = np.ones(len(columns), bool)
+    for path, values in of_runs.items():
+        known &= (here := np.isfinite(values[0][columns]))
+        expect(here.any(), f"{path}: row 0", "no number", "some: it may lack voxels, but no TR")
+        middle = len(values) // 2
+        refuse_gaps(values[middle][columns][None], str(path), here, [middle], columns)
     lost = shown(", ".join(map(named, columns[~known])))
     expect(known.any(), f"brain.voxels: {who}", f"no numbers in {lost}", "a voxel that has some in each run")
-    same = shown(", ".join(map(named, constant_voxels(of_runs, columns[known]))))
+    same = shown(", ".join(map(named, constant_voxels(of_runs.values(), columns[known]))))
     notes = [f"{who}: voxels left out, for in a run they are no numbers: {lost}."] * bool(lost)
     notes += [f"{who}: constant in a run, where they score 0: {same}."] * bool(same)
     return (columns[known], regions[known]), notes

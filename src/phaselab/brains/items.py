@@ -52,7 +52,10 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     stimulus = items(section.benchmark, texts)
     rows = {run.name: run.labels["item"].to_numpy(int) for run in stimulus.runs}
     for experiment, own in texts.groupby("experiment", sort=False):
-        there, people = np.isfinite(values[own["item"]]).all(axis=0), list[str]()
+        known, people = np.isfinite(values[own["item"]]), list[str]()
+        for row in own["item"][known.any() & ~known.any(axis=1)]:
+            expect(False, f"{path}: data: text {row}", "no number", "a response to each text of an experiment")
+        there = known.all(axis=0)
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
             name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
             if n_lost := len(of) - len(kept):

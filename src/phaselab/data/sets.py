@@ -75,7 +75,8 @@ class DataSet:
         """TRs of the stimulus and voxels of all subjects of a choice, about; zeros: not known."""
         rows = self.table[self.table["path"].isin([file.path for file in self.select(chosen)])]
         trs, subjects = (rows.get(name, pd.Series("", rows.index)) for name in (_TRS, "subjects"))
-        return sum(map(int, trs[trs != ""])), sum(self.voxels.get(one, 0) for one in {*subjects})
+        people, each = {*subjects} - {""} or {""}, self.voxels.get("each", 0)
+        return sum(map(int, trs[trs != ""])), sum(self.voxels.get(one, each) for one in people)
 
     def files(self, rows: pd.DataFrame | None = None) -> list[File]:
         """The files of some rows of the registry, by default of all; an address always gives the same bytes."""
