@@ -154,7 +154,7 @@ def make(data: Path, language: str = "en") -> Truth:
 
 
 def make_run(root: Path, person: str, section: int, truth: Truth, loud: np.ndarray, rng: np.random.Generator) -> None:
-    """Write a run of a person, with drift and a level that is a code of the place; between the mask's centres, noise."""
+    """Write a run of a person, with drift and a level that tells the place; between the mask's centres is noise."""
     n, (x, y, z) = len(loud), truth.places.T
     values = 1000 + 100 * x + 10 * y + z + np.outer(np.linspace(-80, 80, n), np.ones(len(x)))
     values = values + 5 * rng.standard_normal((n, len(x))) + np.outer(20.0 * loud, truth.follows)
@@ -168,8 +168,9 @@ def make_run(root: Path, person: str, section: int, truth: Truth, loud: np.ndarr
         volumes[2 * x, 2 * y, 2 * z] = values.T
     else:  # a centre lies between two of the voxels
         affine[0, 0], affine[0, 3], affine[1, 3] = -2, affine[0, 3] + 2 * (FINE[0] - 1), affine[1, 3] - 1
-        volumes[FINE[0] - 1 - 2 * x, 2 * y, 2 * z] = values.T - 300
-        volumes[FINE[0] - 1 - 2 * x, 2 * y + 1, 2 * z] = values.T + 300
+        apart = 30 * rng.standard_normal(values.T.shape)
+        volumes[FINE[0] - 1 - 2 * x, 2 * y, 2 * z] = values.T - apart
+        volumes[FINE[0] - 1 - 2 * x, 2 * y + 1, 2 * z] = values.T + apart
     truth.people.setdefault(person, []).append(values)
     name = f"sub-{person}_task-lppEN_run-{PEOPLE[person][section - 1]:02d}_space-MNIColin27_desc-preproc_bold.nii.gz"
     folder = root / f"derivatives/sub-{person}/func"

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from brains.little_prince_files import (
     AFFINE,
@@ -36,8 +37,9 @@ from brains.little_prince_files import (
     raw,
 )
 from brains.mistakes import mistaken, noticed
-from phaselab.brains import BrainData, DataMissing, little_prince
+from phaselab.brains import BRAINS, BrainData, DataMissing, little_prince
 from phaselab.brains.signal import speech_lag
+from phaselab.cli import app
 from phaselab.encoding import summarise
 from phaselab.encoding.encode import Scores, read_voxels
 from phaselab.errors import PhaselabError
@@ -253,10 +255,10 @@ def l14_voxels_in_which_nothing_varies_are_0_and_named(case: Case) -> None:
 
 
 def l15_no_ceiling_is_known_of_people(case: Case) -> None:
-    alone, both = case.brain(subjects=["EN061"]), case.brain(subjects=["average", "EN061"])
+    alone = case.brain(subjects=["EN061"])
     assert (alone.ceiling, alone.ceiling_kind) == (None, "")
     assert any("No noise ceiling is known of a person" in note for note in alone.notes)
-    assert [*(both.ceiling or {})] == ["average"]
+    assert "1 person who listens to Le Petit Prince (en)" in alone.description
     assert not any("a person" in note for note in case.brain().notes)
 
 
@@ -385,6 +387,22 @@ def test_a_study_finds_the_planted_signal_and_its_side(published: Published, tmp
     assert "unpaired" not in sides
 
 
+def test_a_study_of_people_finds_the_planted_signal_and_its_lag(published: Published, tmp_path: Path) -> None:
+    data, truths = published
+    bench = Workbench(given(brain={"name": "little-prince", "subjects": [*PEOPLE]}), Store(tmp_path), data)
+    assert check(bench, bench.study.models) == {}
+    model = bench.study.models[0]
+    found = read_voxels(bench.result("brain", model, bench.checkpoints(model)[-1]) / "voxels.zarr")
+    follows = truths["en"].follows
+    for who in PEOPLE:
+        r, lag = found[who]["r"][-1], speech_lag(bench.brain, who)
+        kept = follows & ~np.isin(np.arange(len(follows)), [OUTSIDE[1], STUCK[1]] if who == OUTSIDE[0] else [])
+        assert r[kept].min() > 0.4
+        assert np.abs(r[~follows]).max() < 0.2
+        assert lag[0] == 4
+    assert found[OUTSIDE[0]]["r"][-1][OUTSIDE[1]] == 0
+
+
 def test_the_study_of_the_package_suits_the_data(
     published: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,6 +488,102 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     roi.unlink()
     with pytest.raises(DataMissing, match=r"TP.nii.gz: not there; type: phaselab data get little-prince --languages"):
         little_prince.load(section, tmp_path)
+
+
+def person(data: Path, number: int = 11, who: str = "EN061") -> Path:
+    (path,) = (data / f"little-prince/derivatives/sub-{who}/func").glob(f"sub-*_run-{number:02d}_space-MNI*.nii.gz")
+    return path
+
+
+def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path)
+    section = little_prince.LittlePrinceSpec(subjects=["EN061"])
+    path = person(tmp_path)  # the second one
+    kept = path.read_bytes()
+    image = nibabel.Nifti1Image.load(path)
+    volumes, affine = image.get_fdata(dtype=np.float32), image.affine
+    lacks, odd, far = volumes.copy(), volumes.copy(), affine.copy()
+    lacks[..., 7], odd[3, 4, 5, 9], far[0, 3] = np.nan, np.inf, 500
+    n = len(make(tmp_path / "other").places)
+    named, scans = path.name, "298: of the section that its run is by its rank"
+    for values, at, message in (
+        (volumes[..., 1:], affine, rf"{named}: found 297 scans, expected {scans}"),
+        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found 10 scans, expected {scans}"),
+        (volumes[..., 0], affine, rf"{named}: found no scans \(x, y, z, scans\) in NIfTI"),
+        (volumes, far, rf"{named}: found volumes \(13, 9, 10\) that lack {n} of the {n} voxels of mask_lpp_en.nii.gz"),
+        (volumes[:9], affine, rf"{named}: found volumes \(9, 9, 10\) that lack \d\d of the {n} voxels"),
+        (lacks, affine, rf"{named}: row 7, column 0: found nan, expected a number"),
+        (0 * volumes + 3, affine, rf"{named}: found scans that are all alike, expected ones that vary"),
+    ):
+        nibabel.Nifti1Image(np.ascontiguousarray(values), at).to_filename(path)
+        with pytest.raises(PhaselabError, match=message):
+            little_prince.load(section, tmp_path)
+    for content, message in (
+        (b"half of it", "found no scans"),
+        (kept[: len(kept) // 2], "found no scans"),
+        (b"/annex/objects/MD5E-s1--ab.nii.gz", "a pointer of Git LFS or git-annex, expected the file itself"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(PhaselabError, match=rf"{named}: {message}|{message}"):
+            little_prince.load(section, tmp_path)
+    path.write_bytes(kept)
+    monkeypatch.setattr(little_prince, "OUTSIDE", 0.5)
+    nibabel.Nifti1Image(volumes[1:], affine).to_filename(path)  # the right edge; of what is there nothing moves
+    brain = little_prince.load(section, tmp_path)
+    right = make(tmp_path / "third").places[:, 0] == 6
+    assert (np.asarray(brain.responses("EN061", "section-2"))[:, right] == 0).all()
+    assert any("constant in a run, where they score 0" in note for note in brain.notes)
+    # Another number of runs: which section is which cannot be known.
+    extra = path.with_name(path.name.replace("run-11", "run-23"))
+    extra.write_bytes(kept)
+    right_ones = r"runs \[9, 11, 12, 13, 14, 19, 20, 21, 22, 23\], expected 9, a section of the book each"
+    with pytest.raises(PhaselabError, match=rf"sub-EN061_task-lppEN_run-\*_space-.*: found {right_ones}"):
+        little_prince.load(section, tmp_path)
+    extra.unlink()
+    path.unlink()
+    lost = rf"{named}: not there; type: phaselab data get little-prince --languages en --subjects EN061 --data"
+    with pytest.raises(DataMissing, match=lost):
+        little_prince.LittlePrince(section, tmp_path).path("response", "EN061", "section-2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"subjects": ["EN999", "EN057"]}, "EN999"),
+        ({"subjects": ["average", "EN057"]}, "average"),
+        ({"subjects": ["FR001"]}, "FR001"),
+        ({"subjects": ["EN057"], "language": "cn"}, "EN057"),
+    ],
+)
+def test_people_are_those_who_listened_in_the_language(fields: dict[str, Any], found: str, tmp_path: Path) -> None:
+    section = little_prince.LittlePrinceSpec.model_validate(fields)
+    right = rf"brain.subjects: found {found}, expected average, all, or some of {section.language.upper()}0"
+    with pytest.raises(PhaselabError, match=right):
+        little_prince.load(section, tmp_path)
+    every = little_prince.LittlePrince(little_prince.LittlePrinceSpec(subjects="all", language="fr"), None)
+    assert (len(every.people), len(every.chosen["subjects"].split(","))) == (28, 28)
+
+
+def test_copies_of_people_outlive_the_originals(tmp_path: Path) -> None:
+    make(tmp_path)
+    study = tmp_path / "mine.yaml"
+    brain = "{name: little-prince, subjects: [EN059, EN061]}"
+    study.write_text(f"name: mine\ntitle: Mine\nbrain: {brain}\nmodels: [{{name: m, folder: nowhere}}]\n")
+    of = load_study(study).brain
+    originals = sorted((tmp_path / "little-prince").rglob("sub-*_space-MNI*.nii.gz"))
+    before = np.asarray(little_prince.load(of, tmp_path).responses("EN059", "section-9"))
+    files = BRAINS["little-prince"].files(of, tmp_path)["responses"]
+    keys = [path.read_text() for path in files if path.suffix == ".key"]
+    assert len(keys) == 18
+    done = CliRunner().invoke(app, ["data", "cache", str(study), "--drop-originals", "--data", str(tmp_path)])
+    assert "little-prince: 18 files of" in done.output
+    assert not any(path.exists() for path in originals if not path.name.startswith("._"))
+    after = little_prince.load(of, tmp_path)
+    np.testing.assert_array_equal(np.asarray(after.responses("EN059", "section-9")), before)
+    assert [path.read_text() for path in files if path.suffix == ".key"] == keys
+    listed = CliRunner().invoke(app, ["data", "get", "little-prince", "--languages", "en", "--subjects", "EN059,EN061",
+        "--data", str(tmp_path), "--dry-run"])  # fmt: skip
+    assert listed.output.count("a copy: ") == 18, listed.output
 
 
 def test_a_mask_of_finer_voxels_is_brought_to_the_grid(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pandas as pd
 
-from phaselab.data import data_missing
+from phaselab.data import published
 from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
@@ -168,10 +168,8 @@ class Published:
 
     def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
         """A published file; DataMissing, where it is not there (unless it may be `dropped`), says how to get it."""
-        path = self.data / self.name / self.place(what, subject, run)
-        if not dropped and not (self.there and path.exists()):
-            raise data_missing(f"{path}: not there", self.name, self.data if self.there else None, self.chosen)
-        return path
+        place = self.place(what, subject, run)
+        return published(place, self.name, self.data if self.there else None, self.chosen, dropped)
 
     def known(self, subject: str, run: str) -> tuple[Path, str]:
         """The file of ``key``, and what it says, if it is there."""

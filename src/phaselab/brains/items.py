@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.brains.base import BrainData, Group, brain, opened
-from phaselab.data import published
+from phaselab.data import SETS, published
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import refuse_linked
 from phaselab.stimuli import items
@@ -33,7 +33,8 @@ class BrainScoreSpec(BrainSpec):
 
 def files(section: BrainScoreSpec, data: Path | None) -> dict[str, list[Path]]:
     """The file of the benchmark, which has texts and responses."""
-    return {"stimulus": published("brainscore", data, {"benchmarks": section.benchmark})}
+    chosen = {"benchmarks": section.benchmark}
+    return {"stimulus": [published(of.path, "brainscore", data, chosen) for of in SETS["brainscore"].select(chosen)]}
 
 
 @brain("brainscore", BrainScoreSpec, version=1, stimulus=("benchmark",), files=files)

@@ -83,11 +83,11 @@ class LittlePrince(Published):
         self.trs = {f"section-{number}": n_trs for number, n_trs in enumerate(TRS[section.language], 1)}
         self.files = dict(zip(table["path"], table["subjects"], strict=True))
         people = sorted({*table["subjects"][table["languages"] == section.language]} - {"", "average"})
-        self.people = {"average": ["average"], "all": people}[asked] if isinstance(asked, str) else [*{*asked}]
-        strange = ", ".join(sorted({*self.people} - {"average", *people}))
+        strange = "" if isinstance(asked, str) else ", ".join(sorted({*asked} - {*people}))
         expect(not strange, "brain.subjects", strange, f"average, all, or some of {', '.join(people)}")
+        self.people = ["average"] if asked == "average" else people if asked == "all" else sorted({*asked})
         self.names, self.rois = [*self.trs], [path for path in self.files if path.startswith("roi_masks/")]
-        self.chosen = {"languages": section.language, "subjects": ",".join(sorted(self.people))}
+        self.chosen = {"languages": section.language, "subjects": ",".join(self.people)}
 
     def place(self, what: str, subject: str, run: str) -> str:
         """Where a file of ``PLACES``, or of that name, lies."""
@@ -144,7 +144,7 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
     prince, of = LittlePrince(section, data), files(section, data)
     runs, changed = read_words(of["stimulus"][0], section)
     mirror, rois = regions(prince.path("mask"), [*map(prince.path, prince.rois)])
-    n, order, of_average = len(mirror), np.arange(len(mirror)), "average" in prince.people
+    n, order, of_average = len(mirror), np.arange(len(mirror)), section.subjects == "average"
     refuse_gaps(halves := array_of(prince.path("halves"), (10, n)), str(prince.path("halves")))
     r = halves.mean(axis=0).clip(0)
     if section.voxels == "reliable":
@@ -152,10 +152,10 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
         order = np.sort(np.argsort(-both, kind="stable")[: -(-n // 4)])
     for one in prince.people:
         prince.take(one, order, rois[order])
-    kind = "estimated from the published correlation between halves of the people (Spearman, Brown)"
-    cut = f"The last {section.tail} TRs of each run, and words that begin in them, are left out."
-    unknown = "No noise ceiling is known of a person, who listened once: what is published is of averages."
     who = number_of(len(prince.people), "person who listens", "people who listen")
+    kind = "estimated from the published correlation between halves of the people (Spearman, Brown)"
+    unknown = "No noise ceiling is known of a person, who listened once: what is published is of averages."
+    cut = f"The last {section.tail} TRs of each run, and words that begin in them, are left out."
     return BrainData(
         name="little-prince",
         description=f"fMRI of {'an average listener of' if of_average else f'{who} to'} Le Petit Prince "
@@ -167,7 +167,7 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
         ceiling={"average": np.sqrt(2 * r / (1 + r))[order].astype(np.float32)} if of_average else None,
         ceiling_kind=kind if of_average else "",
         nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
-        notes=(changed, cut, *prince.notes, *[unknown] * (prince.people != ["average"])),
+        notes=(changed, cut, *prince.notes, *[unknown] * (not of_average)),
         stamp=digest_of([section, *map(digest_file, of["responses"])]),
     )
 
