@@ -251,7 +251,7 @@ def test_published_files_are_read_right(name: str, published: tuple[Path, Truth]
 
 #: A mistake: what stands in films.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "C order": ('order="F"', 'order="C"', ("a06",)),
+    "C order": ('SHAPE, order="F"', 'SHAPE, order="C"', ("a06",)),
     "x and y exchanged": ("(x {}, y {}, z {})", "(y {}, x {}, z {})", ("a06",)),
     "voxels from 0": ("astype(np.int64) - 1", "astype(np.int64) - 0", ("a01", "a02")),
     "rescaled integers": ("][:, mask]", "][:, mask] / 32767", ("a02", "a04")),

@@ -37,7 +37,7 @@ from brains.little_prince_files import (
     raw,
 )
 from brains.mistakes import mistaken, noticed
-from phaselab.brains import BRAINS, BrainData, DataMissing, little_prince
+from phaselab.brains import BRAINS, BrainData, DataMissing, base, little_prince
 from phaselab.brains.signal import speech_lag
 from phaselab.cli import app
 from phaselab.encoding import summarise
@@ -272,7 +272,7 @@ def test_published_files_are_read_right(name: str, published: Published) -> None
 
 # --- Mutations -------------------------------------------------------------------------------------
 
-#: A mistake: what stands in little_prince.py, what it becomes, and the assertions that find it.
+#: A mistake: what stands in little_prince.py or base.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Fortran order read as C": ('order="F" if match[3] == "F" else "C"', 'order="C"', ("l01",)),
     "padding read as numbers": ("data[end + between : -1]", "data[end : -1 - between]", ("l01", "l09")),
@@ -340,7 +340,7 @@ def test_a_mistake_of_the_reader_is_found(name: str, published: Published, tmp_p
     data, truths = published
     (tmp_path / "little-prince").symlink_to(data / "little-prince")  # with copies of its own
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(little_prince, old, new), tmp_path, truths)
+    case = Case(mistaken(little_prince, old, new, base), tmp_path, truths)
     for assertion in finding:
         with noticed():
             ASSERTIONS[assertion](case)
@@ -505,11 +505,11 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
     lacks, odd, far = volumes.copy(), volumes.copy(), affine.copy()
     lacks[..., 7], odd[3, 4, 5, 9], far[0, 3] = np.nan, np.inf, 500
     n = len(make(tmp_path / "other").places)
-    named, scans = path.name, "298: of the section that its run is by its rank"
+    named, scans = path.name, r"\(x, y, z, 298\): the scans of the section that"
     for values, at, message in (
-        (volumes[..., 1:], affine, rf"{named}: found 297 scans, expected {scans}"),
-        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found 10 scans, expected {scans}"),
-        (volumes[..., 0], affine, rf"{named}: found no scans \(x, y, z, scans\) in NIfTI"),
+        (volumes[..., 1:], affine, rf"{named}: found shape \(13, 9, 10, 297\), expected {scans}"),
+        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found shape \(298, 13, 9, 10\), expected {scans}"),
+        (volumes[..., 0], affine, rf"{named}: found shape \(13, 9, 10\), expected {scans}"),
         (volumes, far, rf"{named}: found volumes \(13, 9, 10\) that lack {n} of the {n} voxels of mask_lpp_en.nii.gz"),
         (volumes[:9], affine, rf"{named}: found volumes \(9, 9, 10\) that lack \d\d of the {n} voxels"),
         (lacks, affine, rf"{named}: row 7, column 0: found nan, expected a number"),

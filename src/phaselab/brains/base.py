@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import pickletools
+import re
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -16,7 +19,7 @@ import pandas as pd
 
 from phaselab.data import published
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import refuse_linked, refuse_pointer
+from phaselab.files import read_bytes, refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
 from phaselab.stats import check_ceiling
@@ -109,6 +112,14 @@ Files = Callable[[Any, Path | None], Mapping[str, Sequence[Path]]]
 #: Of a section (None: of all that it may be), published files of which copies stand and that are read no more, whether
 #: they are still there or not; never raises DataMissing.
 Copied = Callable[[Any, Path | None], Sequence[Path]]
+#: Bytes of a pickle before its array, at most.
+HEADER = 4096
+#: What is said, marks of protocol and memory aside, by the pickle that joblib writes of one array of real numbers.
+ONE_ARRAY = re.compile(
+    r"joblib\.numpy_pickle NumpyArrayWrapper EMPTY_TUPLE NEWOBJ EMPTY_DICT MARK subclass numpy ndarray "
+    r"shape (\d+) (\d+) TUPLE2 order ([CF]) dtype numpy dtype (f[48]) (?:NEWFALSE NEWTRUE|0 1) TUPLE3 REDUCE MARK "
+    r"3 ([<>]) NONE NONE NONE -1 -1 0 TUPLE BUILD allow_mmap NEW\w+(?: numpy_array_alignment_bytes \d+)? SETITEMS BUILD"
+)
 #: Name -> data set.
 BRAINS: dict[str, brain] = {}
 
@@ -316,3 +327,29 @@ def opened(path: Path, name: str, *shape: int | str, why: str = "") -> Any:
     fits = all(n > wanted.startswith("2 ") if isinstance(wanted, str) else n == wanted for n, wanted in lengths)
     expect(fits and values.dtype.kind in "iuf", where, f"{values.dtype} {values.shape}", right)
     return values
+
+
+def array_of(path: Path, shape: tuple[int, int]) -> np.ndarray:
+    """The array, of `shape`, in a compressed file of joblib, whose pickle is looked at and never run."""
+    said, memory, end, inflate = list[str](), list[str](), 0, zlib.decompressobj(wbits=47)  # zlib or gzip
+    try:
+        data = inflate.decompress(read_bytes(path), 8 * shape[0] * shape[1] + HEADER)
+        for op, arg, at in pickletools.genops(data[:HEADER]):
+            if op.name in ("MEMOIZE", "BINPUT"):
+                memory.append(said[-1])
+            elif op.name not in ("PROTO", "FRAME", "STACK_GLOBAL"):
+                said.append(memory[int(arg or 0)] if op.name == "BINGET" else op.name if arg is None else str(arg))
+            end = int(at or 0) + 1
+            if said[-2:] == ["SETITEMS", "BUILD"]:
+                break
+    except (zlib.error, ValueError, LookupError) as error:
+        raise PhaselabError(f"{path}: found no compressed array of joblib: {error}") from error
+    right = f"one array {shape} of real numbers, by joblib, and nothing else"
+    if not (match := ONE_ARRAY.fullmatch(" ".join(said))):
+        raise PhaselabError(f"{path}: found a pickle {shown(' '.join(said))}, expected {right}")
+    dtype, found = np.dtype(match[5] + match[4]), (int(match[1]), int(match[2]))
+    between = len(data) - end - 1 - dtype.itemsize * found[0] * found[1]
+    padded = 1 + data[end] if "alignment" in match[0] else 0  # a byte says by how many more
+    whole = inflate.eof and between == padded and data[-1:] == b"."
+    expect(found == shape and whole, str(path), f"{found}{'' if whole else ', cut or with more'}", right)
+    return np.frombuffer(data[end + between : -1], dtype).reshape(shape, order="F" if match[3] == "F" else "C")

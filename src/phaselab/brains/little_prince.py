@@ -5,22 +5,20 @@ ends of a run, as ``features.trim`` and ``tail`` do. ``cache/little-prince`` get
 a person, in the voxels of the average's mask, for 0.7 GB.
 """
 
-import pickletools
 import re
-import zlib
 from itertools import product, starmap
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 from scipy.ndimage import map_coordinates
 
-from phaselab.brains.base import BrainData, Group, Published, brain, refuse_gaps
+from phaselab.brains.base import BrainData, Group, Published, array_of, brain, refuse_gaps
 from phaselab.brains.signal import without_drift
 from phaselab.data import SETS
 from phaselab.errors import PhaselabError, expect, number_of, shown
-from phaselab.files import read_bytes, refuse_pointer
+from phaselab.files import refuse_pointer
 from phaselab.results import digest_file, numbers, read_table, write_file
 from phaselab.stats import unit
 from phaselab.stimuli import Run, Stimulus, convolve_events
@@ -48,14 +46,6 @@ PLACES = {
 PERSON = "derivatives/sub-{one}/func/sub-{one}_task-lpp{LANGUAGE}_run-*_space-MNIColin27_desc-preproc_bold.nii.gz"
 #: Share of a mask that may lie outside of a person's volumes; and of its values by which a constant one may vary.
 OUTSIDE, ROUNDING = 0.1, 1e-6
-#: Bytes of a pickle before its array, at most.
-HEADER = 4096
-#: What is said, marks of protocol and memory aside, by the pickle that joblib writes of one array of real numbers.
-ONE_ARRAY = re.compile(
-    r"joblib\.numpy_pickle NumpyArrayWrapper EMPTY_TUPLE NEWOBJ EMPTY_DICT MARK subclass numpy ndarray "
-    r"shape (\d+) (\d+) TUPLE2 order ([CF]) dtype numpy dtype (f[48]) (?:NEWFALSE NEWTRUE|0 1) TUPLE3 REDUCE MARK "
-    r"3 ([<>]) NONE NONE NONE -1 -1 0 TUPLE BUILD allow_mmap NEW\w+(?: numpy_array_alignment_bytes \d+)? SETITEMS BUILD"
-)
 
 
 class LittlePrinceSpec(BrainSpec):
@@ -128,8 +118,9 @@ def files(section: LittlePrinceSpec, data: Path | None) -> dict[str, list[Path]]
 
 def copied(section: LittlePrinceSpec | None, data: Path | None) -> list[Path]:
     """The responses as published, of which there are copies."""
-    every = [LittlePrinceSpec(language=of, subjects=who) for of, who in product(TRS, ("average", "all"))]  # type: ignore
-    return [path for of in ([section] if section else every) for path in LittlePrince(of, data).copied()]
+    every: list[Any] = [{"language": of, "subjects": who} for of, who in product(TRS, ("average", "all"))]
+    sections = [section] if section else [LittlePrinceSpec(**fields) for fields in every]
+    return [path for of in sections for path in LittlePrince(of, data).copied()]
 
 
 @brain("little-prince", LittlePrinceSpec, version=1, stimulus=("language", "tail"), files=files, copied=copied)
@@ -236,14 +227,14 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     refuse_pointer(path)
     try:
         image = nibabel.Nifti1Image.load(path)
-        *shape, found = image.shape
         at = np.linalg.solve(image.affine, affine @ np.c_[np.argwhere(inside), np.ones(inside.sum())].T)[:3].T
-        outside = ((at < -0.5) | (at > np.array(shape) - 0.5)).any(axis=1)
-        volumes = image.get_fdata(dtype=np.float32) if found == n_trs else np.empty(0)
+        volumes = image.get_fdata(dtype=np.float32) if image.shape[3:] == (n_trs,) else np.empty(0)
     except Exception as error:
         raise PhaselabError(f"{path}: found no scans (x, y, z, scans) in NIfTI: {error}") from error
-    expect(found == n_trs, str(path), f"{found} scans", f"{n_trs}: of the section that its run is by its rank")
-    lacks = f"volumes {tuple(shape)} that lack {outside.sum()} of the {len(at)} voxels of {mask.name}"
+    right = f"(x, y, z, {n_trs}): the scans of the section that its run is by rank"
+    expect(image.shape[3:] == (n_trs,), str(path), f"shape {image.shape}", right)
+    outside = ((at < -0.5) | (at > np.array(image.shape[:3]) - 0.5)).any(axis=1)
+    lacks = f"volumes {image.shape[:3]} that lack {outside.sum()} of the {len(at)} voxels of {mask.name}"
     expect(outside.mean() <= OUTSIDE, str(path), lacks, "those of the mask's space, MNIColin27")
     values = np.array([map_coordinates(volumes[..., scan], at.T, order=1, mode="nearest") for scan in range(n_trs)])
     values[:, outside] = 0
@@ -251,29 +242,3 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(axis=0)
     expect(varies.any(), str(path), "scans that are all alike", "ones that vary")
     return np.asarray(unit(np.where(varies, without_drift(values, TR, CUTOFF), 0)) * n_trs**0.5)
-
-
-def array_of(path: Path, shape: tuple[int, int]) -> np.ndarray:
-    """The array, of `shape`, in a compressed file of joblib, whose pickle is looked at and never run."""
-    said, memory, end, inflate = list[str](), list[str](), 0, zlib.decompressobj(wbits=47)  # zlib or gzip
-    try:
-        data = inflate.decompress(read_bytes(path), 8 * shape[0] * shape[1] + HEADER)
-        for op, arg, at in pickletools.genops(data[:HEADER]):
-            if op.name in ("MEMOIZE", "BINPUT"):
-                memory.append(said[-1])
-            elif op.name not in ("PROTO", "FRAME", "STACK_GLOBAL"):
-                said.append(memory[int(arg or 0)] if op.name == "BINGET" else op.name if arg is None else str(arg))
-            end = int(at or 0) + 1
-            if said[-2:] == ["SETITEMS", "BUILD"]:
-                break
-    except (zlib.error, ValueError, LookupError) as error:
-        raise PhaselabError(f"{path}: found no compressed array of joblib: {error}") from error
-    right = f"one array {shape} of real numbers, by joblib, and nothing else"
-    if not (match := ONE_ARRAY.fullmatch(" ".join(said))):
-        raise PhaselabError(f"{path}: found a pickle {shown(' '.join(said))}, expected {right}")
-    dtype, found = np.dtype(match[5] + match[4]), (int(match[1]), int(match[2]))
-    between = len(data) - end - 1 - dtype.itemsize * found[0] * found[1]
-    padded = 1 + data[end] if "alignment" in match[0] else 0  # a byte says by how many more
-    whole = inflate.eof and between == padded and data[-1:] == b"."
-    expect(found == shape and whole, str(path), f"{found}{'' if whole else ', cut or with more'}", right)
-    return np.frombuffer(data[end + between : -1], dtype).reshape(shape, order="F" if match[3] == "F" else "C")
