@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -103,7 +104,7 @@ def table(language: str, rng: np.random.Generator) -> pd.DataFrame:
     return made
 
 
-def make(data: Path, language: str = "en") -> Truth:
+def make(data: Path, language: str = "en", people: Sequence[str] = ()) -> Truth:
     """Write the files below `data`, and tell what is in them."""
     root, rng = data / "little-prince", np.random.default_rng(0)
     x, y, z = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
@@ -144,9 +145,8 @@ def make(data: Path, language: str = "en") -> Truth:
         truth.responses.append(values)
         by = ["gzip", "zlib"][section % 2]
         dump(values, root / f"lpp_{language}_average_subject/average_subject_run-{section - 1}.gz", by)
-        if language == "en":
-            for person in PEOPLE:
-                make_run(root, person, section, truth, loud, rng)
+        for person in people:
+            make_run(root, person, section, truth, loud, np.random.default_rng([section, int(person[2:])]))
     half = np.where(truth.follows, 0.4, -0.1)
     truth.halves = half + 0.01 * rng.standard_normal((10, n))
     dump(truth.halves, root / f"isc_10trials_{language}.gz")

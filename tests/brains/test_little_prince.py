@@ -54,7 +54,7 @@ Published = tuple[Path, dict[str, Truth]]
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     data = tmp_path_factory.mktemp("prince")
-    return data, {language: make(data, language) for language in ("en", "fr")}
+    return data, {"en": make(data, people=[*PEOPLE]), "fr": make(data, "fr")}
 
 
 class Case:
@@ -496,7 +496,7 @@ def person(data: Path, number: int = 11, who: str = "EN061") -> Path:
 
 
 def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path)
+    places = make(tmp_path, people=["EN061"]).places
     section = little_prince.LittlePrinceSpec(subjects=["EN061"])
     path = person(tmp_path)  # the second one
     kept = path.read_bytes()
@@ -504,12 +504,12 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
     volumes, affine = image.get_fdata(dtype=np.float32), image.affine
     lacks, odd, far = volumes.copy(), volumes.copy(), affine.copy()
     lacks[..., 7], odd[3, 4, 5, 9], far[0, 3] = np.nan, np.inf, 500
-    n = len(make(tmp_path / "other").places)
-    named, scans = path.name, r"\(x, y, z, 298\): the scans of the section that"
+    n, named, scans = len(places), path.name, r"numbers \(x, y, z, 298\): the scans of the section that"
     for values, at, message in (
-        (volumes[..., 1:], affine, rf"{named}: found shape \(13, 9, 10, 297\), expected {scans}"),
-        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found shape \(298, 13, 9, 10\), expected {scans}"),
-        (volumes[..., 0], affine, rf"{named}: found shape \(13, 9, 10\), expected {scans}"),
+        (volumes[..., 1:], affine, rf"{named}: found float32 \(13, 9, 10, 297\), expected {scans}"),
+        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found float32 \(298, 13, 9, 10\), expected {scans}"),
+        (volumes[..., 0], affine, rf"{named}: found float32 \(13, 9, 10\), expected {scans}"),
+        (volumes.astype("c8"), affine, rf"{named}: found complex64 \(13, 9, 10, 298\), expected {scans}"),
         (volumes, far, rf"{named}: found volumes \(13, 9, 10\) that lack {n} of the {n} voxels of mask_lpp_en.nii.gz"),
         (volumes[:9], affine, rf"{named}: found volumes \(9, 9, 10\) that lack \d\d of the {n} voxels"),
         (lacks, affine, rf"{named}: row 7, column 0: found nan, expected a number"),
@@ -530,8 +530,7 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
     monkeypatch.setattr(little_prince, "OUTSIDE", 0.5)
     nibabel.Nifti1Image(volumes[1:], affine).to_filename(path)  # the right edge; of what is there nothing moves
     brain = little_prince.load(section, tmp_path)
-    right = make(tmp_path / "third").places[:, 0] == 6
-    assert (np.asarray(brain.responses("EN061", "section-2"))[:, right] == 0).all()
+    assert (np.asarray(brain.responses("EN061", "section-2"))[:, places[:, 0] == 6] == 0).all()
     assert any("constant in a run, where they score 0" in note for note in brain.notes)
     # Another number of runs: which section is which cannot be known.
     extra = path.with_name(path.name.replace("run-11", "run-23"))
@@ -565,7 +564,7 @@ def test_people_are_those_who_listened_in_the_language(fields: dict[str, Any], f
 
 
 def test_copies_of_people_outlive_the_originals(tmp_path: Path) -> None:
-    make(tmp_path)
+    make(tmp_path, people=[*PEOPLE])
     study = tmp_path / "mine.yaml"
     brain = "{name: little-prince, subjects: [EN059, EN061]}"
     study.write_text(f"name: mine\ntitle: Mine\nbrain: {brain}\nmodels: [{{name: m, folder: nowhere}}]\n")

@@ -228,11 +228,12 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     try:
         image = nibabel.Nifti1Image.load(path)
         at = np.linalg.solve(image.affine, affine @ np.c_[np.argwhere(inside), np.ones(inside.sum())].T)[:3].T
-        volumes = image.get_fdata(dtype=np.float32) if image.shape[3:] == (n_trs,) else np.empty(0)
+        fits = image.shape[3:] == (n_trs,) and image.get_data_dtype().kind in "iuf"
+        volumes = image.get_fdata(dtype=np.float32) if fits else np.empty(0)
     except Exception as error:
         raise PhaselabError(f"{path}: found no scans (x, y, z, scans) in NIfTI: {error}") from error
-    right = f"(x, y, z, {n_trs}): the scans of the section that its run is by rank"
-    expect(image.shape[3:] == (n_trs,), str(path), f"shape {image.shape}", right)
+    right = f"numbers (x, y, z, {n_trs}): the scans of the section that its run is by rank"
+    expect(fits, str(path), f"{image.get_data_dtype()} {image.shape}", right)
     outside = ((at < -0.5) | (at > np.array(image.shape[:3]) - 0.5)).any(axis=1)
     lacks = f"volumes {image.shape[:3]} that lack {outside.sum()} of the {len(at)} voxels of {mask.name}"
     expect(outside.mean() <= OUTSIDE, str(path), lacks, "those of the mask's space, MNIColin27")
