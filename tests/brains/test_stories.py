@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("b1", "b2"),
     ),
     "trimmed again": ("overlap=0, margin", "overlap=None, margin", ("b2",)),
-    "double precision": ("story).astype(np.float32)", "story)", ("b2",)),
+    "double precision": ("story).astype(np.float32), f", "story), f", ("b2",)),
     "who lacks a story is not told": ("* bool(lacks)", "* 0", ("b3",)),
     "a missing story is asked for": ("if (one, story) in published)", ")", ("b3",)),
     "only what all have": ("sorted(asked & heard)", 'sorted(asked & heard - {"life"})', ("b3",)),

@@ -24,12 +24,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, Group, brain, refuse_gaps
+from phaselab.brains.base import BrainData, Group, brain
 from phaselab.brains.signal import drift_basis, group_ceiling, regress_out, standardise
 from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import read_text
 from phaselab.lazy import Lazy
+from phaselab.stats import refuse_gaps
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import BrainSpec, Training
 from phaselab.texts.books import BooksText, manifest_of

@@ -22,7 +22,7 @@ from phaselab.errors import PhaselabError, expect, shown
 from phaselab.files import read_bytes, refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
-from phaselab.stats import check_ceiling
+from phaselab.stats import check_ceiling, refuse_gaps
 from phaselab.stimuli import Stimulus
 from phaselab.study import BRAIN_SECTIONS, BrainSpec, digest_of
 
@@ -214,14 +214,33 @@ class Published:
             self.make(subject, run, copy)
         return copy
 
-    def take(self, subject: str, columns: np.ndarray, regions: np.ndarray, named: Callable[[int], str] = str) -> None:
-        """Of a subject's copies, made where they are not there, take the columns that have numbers; note the others."""
+    def usable(
+        self, who: str, of_runs: Mapping[Path, Array], chosen: tuple[np.ndarray, np.ndarray], named: Any = str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of the `chosen` columns of a subject, and their regions, those with numbers in each run; others are noted.
+
+        A voxel that did not vary is 0 / 0 wherever a run was z-scored: what stands in the first TR tells.
+        """
+        (columns, regions), known = chosen, np.ones(len(chosen[0]), bool)
+        for path, values in of_runs.items():
+            known &= (here := np.isfinite(values[0][columns]))
+            expect(here.any(), f"{path}: row 0", "no number", "some: it may lack voxels, but no TR")
+            middle = len(values) // 2
+            refuse_gaps(values[middle][columns][None], str(path), here, [middle], columns)
+        lost = shown(", ".join(map(named, columns[~known])))
+        expect(known.any(), f"brain.voxels: {who}", f"no numbers in {lost}", "a voxel that has some in each run")
+        same = shown(", ".join(map(named, constant_voxels(of_runs.values(), columns[known]))))
+        self.notes += [f"{who}: voxels left out, for in a run they are no numbers: {lost}."] * bool(lost)
+        self.notes += [f"{who}: constant in a run, where they score 0: {same}."] * bool(same)
+        return columns[known], regions[known]
+
+    def take(self, subject: str, chosen: tuple[np.ndarray, np.ndarray], named: Any = str) -> None:
+        """Take what is `usable` of the copies of a subject's responses, made where they are not there."""
         of_runs = dict[Path, Array]()
         for run in self.names:
             copy = self.copies[subject, run] = self.copy(subject, run)
-            of_runs[copy] = np.load(copy, mmap_mode="r")
-        self.taken[subject], notes = known_voxels(subject, of_runs, columns, regions, named)
-        self.notes += notes
+            of_runs[self.path("response", subject, run, dropped=True)] = np.load(copy, mmap_mode="r")
+        self.taken[subject] = self.usable(subject, of_runs, chosen, named)
 
     def read(self, subject: str, run: str, n_trs: int | None = None) -> Array:
         """What is taken of a response, of its first `n_trs`; a memory map, of which nothing is read yet."""
@@ -232,31 +251,6 @@ class Published:
 def copy_of(key: Path, known: str) -> Path:
     """Where the copy of a response lies whose file of ``Published.key`` says what is `known`."""
     return key.with_name(f"{key.stem}-{digest_of(known)}.npy")
-
-
-def refuse_gaps(
-    values: np.ndarray, where: str, known: Any = True, rows: Any = range(2**40), columns: Any = range(2**40)
-) -> None:
-    """Refuse what is no number in (n, k) values, whose `rows` and `columns` have those numbers in the file `where`.
-
-    Of columns that are not `known`, bool (k,), for row 0 has no number of them, what is one: they are none throughout.
-    """
-    for row, column in np.argwhere(np.isfinite(values) != known)[:1]:
-        right = "no number, for row 0 has none" if np.isfinite(values[row, column]) else "a number"
-        expect(False, f"{where}: row {rows[row]}, column {columns[column]}", values[row, column], right)
-
-
-class Numbers(View):
-    """Columns of an array of the file `where`; refuses what is no number when it is read."""
-
-    def __init__(self, values: Any, columns: np.ndarray, where: str) -> None:
-        super().__init__(values, columns=columns)
-        self._where = where
-
-    def __getitem__(self, key: tuple[Any, slice]) -> np.ndarray:
-        values = super().__getitem__(key)
-        refuse_gaps(values, self._where, rows=np.arange(self.shape[0])[key[0]], columns=self._columns[key[1]])
-        return values
 
 
 def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -277,31 +271,6 @@ def choose_voxels(wanted: Path | int | str, subject: str, known: np.ndarray) -> 
         expect(wanted <= n, "brain.voxels", wanted, f"at most the {n} of {subject}")
         columns = np.arange(wanted) * n // wanted
     return columns, np.full(len(columns), "brain")
-
-
-def known_voxels(
-    who: str,
-    of_runs: Mapping[Path, Array],
-    columns: np.ndarray,
-    regions: np.ndarray,
-    named: Callable[[int], str] = str,
-) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
-    """The `columns` of a subject's responses that have numbers in each run, and their regions; notes of the others.
-
-    A voxel that did not vary is 0 / 0 wherever a run was z-scored: what stands in the first TR tells.
-    """
-    known = np.ones(len(columns), bool)
-    for path, values in of_runs.items():
-        known &= (here := np.isfinite(values[0][columns]))
-        expect(here.any(), f"{path}: row 0", "no number", "some: it may lack voxels, but no TR")
-        middle = len(values) // 2
-        refuse_gaps(values[middle][columns][None], str(path), here, [middle], columns)
-    lost = shown(", ".join(map(named, columns[~known])))
-    expect(known.any(), f"brain.voxels: {who}", f"no numbers in {lost}", "a voxel that has some in each run")
-    same = shown(", ".join(map(named, constant_voxels(of_runs.values(), columns[known]))))
-    notes = [f"{who}: voxels left out, for in a run they are no numbers: {lost}."] * bool(lost)
-    notes += [f"{who}: constant in a run, where they score 0: {same}."] * bool(same)
-    return (columns[known], regions[known]), notes
 
 
 def constant_voxels(of_runs: Iterable[Array], columns: np.ndarray) -> list[int]:

@@ -13,10 +13,11 @@ import pandas as pd
 from pydantic import Field
 from scipy.io import loadmat
 
-from phaselab.brains.base import BrainData, Group, Published, brain, choose_voxels, opened, refuse_gaps
+from phaselab.brains.base import BrainData, Group, Published, brain, choose_voxels, opened
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import read_text, refuse_pointer
 from phaselab.results import digest_file, read_table, write_file
+from phaselab.stats import refuse_gaps
 from phaselab.stimuli import Run, Stimulus, convolve_events
 from phaselab.study import Beside, BrainSpec, digest_of
 
@@ -144,7 +145,7 @@ def load(section: FilmsSpec, data: Path | None) -> BrainData:
         def named(column: int, mask: np.ndarray = mask) -> str:
             return "{} (x {}, y {}, z {})".format(1 + mask[column], *np.unravel_index(mask[column], SHAPE, order="F"))
 
-        films.take(subject, *films.voxels(subject), named)
+        films.take(subject, films.voxels(subject), named)
     return BrainData(
         name="films",
         description=f"fMRI of {number_of(len(films.people), 'person who watches', 'people who watch')} films and "

@@ -14,13 +14,13 @@ import numpy as np
 from pydantic import Field
 from scipy.ndimage import map_coordinates
 
-from phaselab.brains.base import BrainData, Group, Published, array_of, brain, refuse_gaps
+from phaselab.brains.base import BrainData, Group, Published, array_of, brain
 from phaselab.brains.signal import without_drift
 from phaselab.data import SETS
 from phaselab.errors import PhaselabError, expect, number_of, shown
 from phaselab.files import refuse_pointer
 from phaselab.results import digest_file, numbers, read_table, write_file
-from phaselab.stats import unit
+from phaselab.stats import refuse_gaps, unit
 from phaselab.stimuli import Run, Stimulus, convolve_events
 from phaselab.study import BrainSpec, digest_of
 
@@ -142,7 +142,7 @@ def load(section: LittlePrinceSpec, data: Path | None) -> BrainData:
         both = r + r[np.where(mirror < 0, order, mirror)]
         order = np.sort(np.argsort(-both, kind="stable")[: -(-n // 4)])
     for one in prince.people:
-        prince.take(one, order, rois[order])
+        prince.take(one, (order, rois[order]))
     who = number_of(len(prince.people), "person who listens", "people who listen")
     kind = "estimated from the published correlation between halves of the people (Spearman, Brown)"
     unknown = "No noise ceiling is known of a person, who listened once: what is published is of averages."

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, Group, Numbers, Published, brain, choose_voxels, known_voxels, opened
+from phaselab.brains.base import BrainData, Group, Published, brain, choose_voxels, opened
 from phaselab.brains.signal import repeats_ceiling
 from phaselab.data import SETS
 from phaselab.errors import expect, number_of, shown
 from phaselab.files import parse_yaml, read_text
+from phaselab.lazy import View
 from phaselab.results import read_table, stamped_digest, write_file
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import Beside, BrainSpec, digest_of
@@ -89,19 +90,11 @@ class Stories(Published):
         n, why = self.trs[story], f": {self.trs[story]} TRs of respdict.json less {2 * CUT}, voxels as in all"
         return opened(self.path("response", subject, story), "data", n - 2 * CUT, voxels, why=why)
 
-    def numbers(self, subject: str, story: str, columns: np.ndarray) -> Numbers:
-        """Some columns of a response, float32."""
-        where = f"{self.path('response', subject, story)}: data"
-        return Numbers(self.response(subject, story).astype(np.float32), columns, where)
-
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
         """The columns of a subject's responses that are taken, ascending, and the region of each."""
         n = self.response(subject, self.own[subject][0]).shape[1]
         of_stories = {self.path("response", subject, of): self.response(subject, of, n) for of in self.own[subject]}
-        chosen = choose_voxels(self.section.voxels, subject, np.arange(n))
-        taken, notes = known_voxels(subject, of_stories, *chosen)
-        self.notes += notes
-        return taken
+        return self.usable(subject, of_stories, choose_voxels(self.section.voxels, subject, np.arange(n)))
 
     def ceiling(self, subject: str, columns: np.ndarray) -> tuple[np.ndarray, int]:
         """The noise ceiling of some columns, from the repeats of the test story, kept in ``cache``; their number."""
@@ -145,6 +138,11 @@ def load(section: StoriesSpec, data: Path | None) -> BrainData:
     own, runs = stories.own, tuple(map(stories.run, stories.names))
     taken = {one: stories.voxels(one) for one in own}
     ceilings = {one: stories.ceiling(one, taken[one][0]) for one in own if TEST in own[one]}
+
+    def read(one: str, story: str) -> View:
+        values, where = stories.response(one, story).astype(np.float32), f"{stories.path('response', one, story)}: data"
+        return View(values, columns=taken[one][0], where=where)
+
     counts = ", ".join(f"{one} {n}" for one, (_, n) in ceilings.items())
     kind = f"estimated: root of the reliability (Spearman-Brown) of the mean of the repeats of {TEST} ({counts})"
     note = "Of another story, heard once, it is too high" if ceilings else "Without it none is known"
@@ -154,7 +152,7 @@ def load(section: StoriesSpec, data: Path | None) -> BrainData:
         f"{number_of(len(runs), 'spoken story', 'spoken stories')} (ds003020, CC0), voxels {fields['voxels']}",
         stimulus=Stimulus("stories", runs),
         groups=tuple(Group(tuple(one for one in own if own[one] == of), of) for of in dict.fromkeys(own.values())),
-        read=lambda one, story: stories.numbers(one, story, taken[one][0]),
+        read=read,
         rois={one: regions for one, (_, regions) in taken.items()},
         ceiling={one: values for one, (values, _) in ceilings.items()} or None,
         ceiling_kind=kind if ceilings else "",
