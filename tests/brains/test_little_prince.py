@@ -277,7 +277,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Fortran order read as C": ('order="F" if match[3] == "F" else "C"', 'order="C"', ("l01",)),
     "padding read as numbers": ("data[end + between : -1]", "data[end : -1 - between]", ("l01", "l09")),
     "byte order turned": ("np.dtype(match[5] + match[4])", 'np.dtype(">" + match[4])', ("l01",)),
-    "doubles kept": ("np.save(stream, values.astype(np.float32))", "np.save(stream, values)", ("l01",)),
+    "doubles kept": (".sum()))).astype(np.float32)", ".sum())))", ("l01",)),
     "tail cut in front": (
         "prince.read(one, run, prince.trs[run] - section.tail)",
         "np.asarray(prince.read(one, run))[section.tail :]",
@@ -313,10 +313,10 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "the end of a stream": ("inflate.eof and", "", ("l09",)),
     "no bound": ("8 * shape[0] * shape[1] + HEADER)", "2**31)", ("l10",)),
     "any shape": ("found == shape and whole", "whole", ("l11",)),
-    "the last run first": ("key=lambda path: number[path]", "key=lambda path: -number[path]", ("l12",)),
+    "the last run first": ("for path in here)\n        right", "for path in here)[::-1]\n        right", ("l12",)),
     "sections counted from the first number": (
-        "dict(zip(self.names, found, strict=True))",
-        '{f"section-{number[path] + 1 - min(number.values())}": path for path in found}',
+        "dict(zip(self.names, [path for _, path in found], strict=True))",
+        '{f"section-{number + 1 - found[0][0]}": path for number, path in found}',
         ("l12",),
     ),
     "the affine of a person's volumes": ("np.linalg.solve(image.affine, ", "np.linalg.solve(affine * 0.5, ", ("l13",)),
@@ -503,7 +503,7 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
     image = nibabel.Nifti1Image.load(path)
     volumes, affine = image.get_fdata(dtype=np.float32), image.affine
     lacks, odd, far = volumes.copy(), volumes.copy(), affine.copy()
-    lacks[..., 7], odd[3, 4, 5, 9], far[0, 3] = np.nan, np.inf, 500
+    lacks[..., 7], odd[4, 4, 4, 9], far[0, 3] = np.nan, np.inf, 500
     n, named, scans = len(places), path.name, r"numbers \(x, y, z, 298\): the scans of the section that"
     for values, at, message in (
         (volumes[..., 1:], affine, rf"{named}: found float32 \(13, 9, 10, 297\), expected {scans}"),
@@ -513,6 +513,7 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
         (volumes, far, rf"{named}: found volumes \(13, 9, 10\) that lack {n} of the {n} voxels of mask_lpp_en.nii.gz"),
         (volumes[:9], affine, rf"{named}: found volumes \(9, 9, 10\) that lack \d\d of the {n} voxels"),
         (lacks, affine, rf"{named}: row 7, column 0: found nan, expected a number"),
+        (odd, affine, rf"{named}: row 9, column \d+: found inf, expected a number"),
         (0 * volumes + 3, affine, rf"{named}: found scans that are all alike, expected ones that vary"),
     ):
         nibabel.Nifti1Image(np.ascontiguousarray(values), at).to_filename(path)
@@ -528,9 +529,9 @@ def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkey
             little_prince.load(section, tmp_path)
     path.write_bytes(kept)
     monkeypatch.setattr(little_prince, "OUTSIDE", 0.5)
-    nibabel.Nifti1Image(volumes[1:], affine).to_filename(path)  # the right edge; of what is there nothing moves
+    nibabel.Nifti1Image(volumes[:12], affine).to_filename(path)  # it runs from right to left: without the left edge
     brain = little_prince.load(section, tmp_path)
-    assert (np.asarray(brain.responses("EN061", "section-2"))[:, places[:, 0] == 6] == 0).all()
+    assert (np.asarray(brain.responses("EN061", "section-2"))[:, places[:, 0] == 0] == 0).all()
     assert any("constant in a run, where they score 0" in note for note in brain.notes)
     # Another number of runs: which section is which cannot be known.
     extra = path.with_name(path.name.replace("run-11", "run-23"))

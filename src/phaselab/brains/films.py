@@ -174,8 +174,8 @@ def copy_voxels(mat: Path, mask: np.ndarray, n_trs: int, out: Path) -> None:
             step = max(1, BLOCK // (values.shape[1] * values.dtype.itemsize))
             known = np.isfinite(values[0][mask])  # of a voxel all volumes are numbers, or none is
             for start in range(0, n_trs, step):
-                block = copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
-                refuse_gaps(block, f"{mat}: dataDT", known, range(start, n_trs), mask)
+                copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
+                refuse_gaps(copy[start : start + step], f"{mat}: dataDT", known, range(start, n_trs), mask)
             copy.flush()
     except OSError as error:
         raise PhaselabError(f"{mat}: cannot be read, or copied to {out}: {error}") from error

@@ -89,23 +89,24 @@ class LittlePrince(Published):
     def runs(self, subject: str) -> dict[str, str]:
         """Where the files of a person's runs lie: what is there, if it is enough, else what is published."""
         folder, form = self.data / self.name, PERSON.format(one=subject, LANGUAGE=self.language.upper())
-        number = {path.relative_to(folder).as_posix(): 0 for path in folder.glob(form.replace("*", "[0-9]*"))}
-        if len(number) < len(self.names):
-            number = {path: 0 for path, one in self.files.items() if one == subject}
-        number = {path: int(re.findall(r"_run-(\d+)", path)[0]) for path in number}
-        found, right = sorted(number, key=lambda path: number[path]), f"{len(self.names)}, a section of the book each"
-        expect(len(found) == len(self.names), str(folder / form), f"runs {[*map(number.get, found)]}", right)
-        return dict(zip(self.names, found, strict=True))
+        here = [path.relative_to(folder).as_posix() for path in folder.glob(form.replace("*", "[0-9]*"))]
+        if len(here) < len(self.names):
+            here = [path for path, one in self.files.items() if one == subject]
+        found = sorted((int(re.findall(r"_run-(\d+)", path)[0]), path) for path in here)
+        right = f"{len(self.names)}, a section of the book each"
+        expect(len(found) == len(self.names), str(folder / form), f"runs {[number for number, _ in found]}", right)
+        return dict(zip(self.names, [path for _, path in found], strict=True))
 
     def make(self, subject: str, run: str, out: Path) -> None:
         """Copy a response: the average's as it is, a person's in the voxels of the mask, cleaned, in some seconds."""
         path, mask, n_trs = self.path("response", subject, run), self.path("mask"), self.trs[run]
         if subject == "average":
-            refuse_gaps(values := array_of(path, (n_trs, int(mask_of(mask, mask)[0].sum()))), str(path))
+            values = array_of(path, (n_trs, int(mask_of(mask, mask)[0].sum()))).astype(np.float32)
+            refuse_gaps(values, str(path))
         else:
             values = cleaned(path, mask, n_trs)
         with write_file(out) as aside, aside.open("wb") as stream:
-            np.save(stream, values.astype(np.float32))
+            np.save(stream, values)
 
 
 def files(section: LittlePrinceSpec, data: Path | None) -> dict[str, list[Path]]:
@@ -242,4 +243,5 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     refuse_gaps(values, str(path))
     varies = np.ptp(values, axis=0) > ROUNDING * np.abs(values).max(axis=0)
     expect(varies.any(), str(path), "scans that are all alike", "ones that vary")
-    return np.asarray(unit(np.where(varies, without_drift(values, TR, CUTOFF), 0)) * n_trs**0.5)
+    z_scored = unit(np.where(varies, without_drift(values, TR, CUTOFF), 0)) * n_trs**0.5
+    return np.asarray(z_scored, dtype=np.float32)
