@@ -21,7 +21,7 @@ BUDGET = {
     "checkpoints": 891,
     "cli": 1034,
     "data": 340,
-    "encoding": 1761,
+    "encoding": 1764,
     "features": 392,
     "figures": 1031,
     "internals": 574,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_877, 600, 80
+PACKAGE, FILE, FUNCTION = 14_880, 600, 80
 
 
 def canonical(name: str) -> str:
