@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from phaselab.stats import refuse_gaps
+
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -30,11 +32,14 @@ class Lazy(Mapping[Key, Value]):
 class View:
     """Rows and ascending columns of an (n, m) array, which may be on disk, rotated by `shift`; read where indexed.
 
-    Of rows that are given by their numbers, (k,) of them, all are read of a column.
+    Of rows that are given by their numbers, (k,) of them, all are read of a column. Of an array of the file `where`
+    what is read must be numbers.
     """
 
-    def __init__(self, values: Any, rows: Any = slice(None), columns: np.ndarray | None = None, shift: int = 0) -> None:
-        self._values, self._shift, (n, m) = values, shift, values.shape
+    def __init__(
+        self, values: Any, rows: Any = slice(None), columns: np.ndarray | None = None, shift: int = 0, where: str = ""
+    ) -> None:
+        self._values, self._shift, self._where, (n, m) = values, shift, where, values.shape
         self._read = rows if isinstance(rows, slice) else slice(None)
         self._rows: Any = slice(None) if isinstance(rows, slice) else rows
         self._columns = np.arange(m) if columns is None else columns
@@ -45,6 +50,8 @@ class View:
         values = np.asarray(self._values[self._read, chosen[0] : chosen[-1] + 1])[self._rows]
         if values.shape[1] > len(chosen):
             values = values[:, chosen - chosen[0]]
+        if self._where:
+            refuse_gaps(values, self._where, rows=np.arange(len(self._values))[self._read][self._rows], columns=chosen)
         return np.asarray((np.roll(values, self._shift, axis=0) if self._shift else values)[key[0]])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The one Pearson correlation, the one centred kernel alignment, what a noise ceiling may be; tests of many models."""
+"""The one Pearson correlation, the one centred kernel alignment, what numbers may be; tests of many models."""
 
 from typing import Any
 
@@ -52,6 +52,18 @@ def check_ceiling(ceiling: np.ndarray, where: str) -> None:
         value, ask = ceiling[wrong[0]], " (in percent?)" * bool(1 < ceiling[wrong].max() <= 100)
         expected = f"a correlation from 0 to 1, or NaN where none is known{ask}"
         expect(False, where, f"{value:g} for voxel {wrong[0]}, and {len(wrong)} of {len(ceiling)} so", expected)
+
+
+def refuse_gaps(
+    values: np.ndarray, where: str, known: Any = True, rows: Any = range(2**40), columns: Any = range(2**40)
+) -> None:
+    """Refuse what is no number in (n, k) values, whose `rows` and `columns` have those numbers in the file `where`.
+
+    Of columns that are not `known`, bool (k,), for row 0 has no number of them, what is one: they are none throughout.
+    """
+    for row, column in np.argwhere(np.isfinite(values) != known)[:1]:
+        right = "no number, for row 0 has none" if np.isfinite(values[row, column]) else "a number"
+        expect(False, f"{where}: row {rows[row]}, column {columns[column]}", values[row, column], right)
 
 
 def holm(p: npt.ArrayLike) -> npt.NDArray[np.float64]:

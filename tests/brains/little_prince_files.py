@@ -1,4 +1,4 @@
-"""Tiny files in the layout of Le Petit Prince's average subject, with its traps, and what a reader must find in them.
+"""Tiny files in the layout of Le Petit Prince, average and people, with its traps, and what a reader must find in them.
 
 Runs are as long as the real ones; the mask is small, with no two sides alike, and its middle plane is not empty. Words
 come at a real pace; the row of each table that its publisher got wrong is there, at its own place.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -35,6 +36,12 @@ RIGHT |= {5326: "première", 5328: "habitée", 11257: "À", 12249: "il"}
 #: Rows without a word, and one whose word is the text NA; one that stands after a later one; one that ends too early.
 EMPTY, NA, LATE, SHORT = 200, 300, 400, 500
 ROIS = ("AG_TPJ", "BA44", "BA45", "BA47", "TP", "aSTS", "pSTS")
+#: Numbers of the runs of two people: with gaps, and from below ten to above it. Volumes of theirs have voxels half as
+#: wide; those of the second run from right to left, and are half of one further back.
+PEOPLE = {"EN059": (7, 8, 9, 10, 11, 12, 13, 14, 17), "EN061": (9, 11, 12, 13, 14, 19, 20, 21, 22)}
+FINE = (13, 9, 10)
+#: Columns in which nothing varies: outside of a person's brain, and in one run alone, at another number than 0.
+OUTSIDE, STUCK = ("EN059", 5), ("EN059", 20, 4)
 #: Half of each run is loud: the response of voxels that follow it, 4 s later.
 LAG = 4.0
 
@@ -49,6 +56,7 @@ class Truth:
     responses: list[np.ndarray] = field(default_factory=list)
     halves: np.ndarray = field(default_factory=lambda: np.empty(0))
     rois: dict[str, np.ndarray] = field(default_factory=dict)  # bool (x, y, z), as published
+    people: dict[str, list[np.ndarray]] = field(default_factory=dict)  # by run, (n_trs, n_voxels) before it is cleaned
 
     @property
     def follows(self) -> np.ndarray:
@@ -96,7 +104,7 @@ def table(language: str, rng: np.random.Generator) -> pd.DataFrame:
     return made
 
 
-def make(data: Path, language: str = "en") -> Truth:
+def make(data: Path, language: str = "en", people: Sequence[str] = ()) -> Truth:
     """Write the files below `data`, and tell what is in them."""
     root, rng = data / "little-prince", np.random.default_rng(0)
     x, y, z = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
@@ -137,7 +145,36 @@ def make(data: Path, language: str = "en") -> Truth:
         truth.responses.append(values)
         by = ["gzip", "zlib"][section % 2]
         dump(values, root / f"lpp_{language}_average_subject/average_subject_run-{section - 1}.gz", by)
+        for person in people:
+            make_run(root, person, section, truth, loud, np.random.default_rng([section, int(person[2:])]))
     half = np.where(truth.follows, 0.4, -0.1)
     truth.halves = half + 0.01 * rng.standard_normal((10, n))
     dump(truth.halves, root / f"isc_10trials_{language}.gz")
     return truth
+
+
+def make_run(root: Path, person: str, section: int, truth: Truth, loud: np.ndarray, rng: np.random.Generator) -> None:
+    """Write a run of a person, with drift and a level that tells the place; between the mask's centres is noise."""
+    n, (x, y, z) = len(loud), truth.places.T
+    values = 1000 + 100 * x + 10 * y + z + np.outer(np.linspace(-80, 80, n), np.ones(len(x)))
+    values = values + 5 * rng.standard_normal((n, len(x))) + np.outer(20.0 * loud, truth.follows)
+    if person == OUTSIDE[0]:
+        values[:, OUTSIDE[1]] = 0
+    if (person, section) == (STUCK[0], STUCK[2]):
+        values[:, STUCK[1]] = 1234.56
+    volumes, affine = 1000 * rng.standard_normal((*FINE, n)), np.diag([2.0, 2, 2, 1])
+    affine[:3, 3] = AFFINE[:3, 3]
+    if person == "EN059":
+        volumes[2 * x, 2 * y, 2 * z] = values.T
+    else:  # a centre lies between two of the voxels
+        affine[0, 0], affine[0, 3], affine[1, 3] = -2, affine[0, 3] + 2 * (FINE[0] - 1), affine[1, 3] - 1
+        apart = 30 * rng.standard_normal(values.T.shape)
+        volumes[FINE[0] - 1 - 2 * x, 2 * y, 2 * z] = values.T - apart
+        volumes[FINE[0] - 1 - 2 * x, 2 * y + 1, 2 * z] = values.T + apart
+    truth.people.setdefault(person, []).append(values)
+    name = f"sub-{person}_task-lppEN_run-{PEOPLE[person][section - 1]:02d}_space-MNIColin27_desc-preproc_bold.nii.gz"
+    folder = root / f"derivatives/sub-{person}/func"
+    folder.mkdir(parents=True, exist_ok=True)
+    nibabel.Nifti1Image(volumes.astype(np.float32), affine).to_filename(folder / name)
+    (folder / f"._{name}").touch()  # as some file systems leave
+    (folder / name.replace("space-MNIColin27_desc-preproc", "space-T1w_desc-raw")).touch()

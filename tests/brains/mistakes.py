@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 
 import pytest
 
@@ -33,11 +33,9 @@ def mistaken(module: ModuleType, old: str, new: str, *shared: ModuleType) -> Mod
         changed = _executed(found[0], old, new)
         if found[0] is module:
             return changed
-        whole = _executed(module, "", "")
-        for name_of, value in vars(changed).items():
-            if isinstance(value, FunctionType) and name_of in vars(whole):
-                setattr(whole, name_of, value)
-        return whole
+        with pytest.MonkeyPatch.context() as patch:  # what it imports is the changed one
+            patch.setitem(sys.modules, found[0].__name__, changed)
+            return _executed(module, "", "")
     finally:
         BRAINS[name], BRAIN_SECTIONS[name] = before
 

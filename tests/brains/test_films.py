@@ -251,7 +251,7 @@ def test_published_files_are_read_right(name: str, published: tuple[Path, Truth]
 
 #: A mistake: what stands in films.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "C order": ('order="F"', 'order="C"', ("a06",)),
+    "C order": ('SHAPE, order="F"', 'SHAPE, order="C"', ("a06",)),
     "x and y exchanged": ("(x {}, y {}, z {})", "(y {}, x {}, z {})", ("a06",)),
     "voxels from 0": ("astype(np.int64) - 1", "astype(np.int64) - 0", ("a01", "a02")),
     "rescaled integers": ("][:, mask]", "][:, mask] / 32767", ("a02", "a04")),
@@ -555,6 +555,27 @@ def test_voxels_without_numbers_are_left_out_and_named(tmp_path: Path) -> None:
     assert told.startswith(f"S01: voxels left out, for in a run they are no numbers: {voxel} (x ")
     assert len(brain.rois["S01"]) == len(truth.mask) - 1
     assert all(np.isfinite(values).all() for values in brain.scored(0)["S01"].values())
+
+
+def test_a_second_without_numbers_is_refused_with_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = make(tmp_path, ("S01",), ("suits",))
+    (mat,) = (tmp_path / "ds005531").rglob("*suits_run-02.mat")
+    monkeypatch.setattr(films, "BLOCK", 50 * 120 * 4)  # it is read in blocks
+    for row, columns, value, found in (
+        (130, slice(None), np.nan, f"row 130, column {truth.mask[0] - 1}: found nan, expected a number"),
+        (70, truth.mask[4] - 1, np.inf, f"row 70, column {truth.mask[4] - 1}: found inf, expected a number"),
+        (0, slice(None), np.nan, "row 1, column .*, expected no number, for row 0 has none"),
+    ):
+        with h5py.File(mat, "a") as of:
+            kept = of["dataDT"][...]
+            values = kept.copy()
+            values[row, columns] = value
+            of["dataDT"][...] = values
+        with pytest.raises(PhaselabError, match=rf"suits_run-02.mat: dataDT: {found}"):
+            films.load(section(), tmp_path)
+        with h5py.File(mat, "a") as of:
+            of["dataDT"][...] = kept
+    films.load(section(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "runs are experiments": ('"passage": "passage_label passage_category ', '"passage": "', ("n03", "n08")),
     "order of the file": ('["first", "sentence", "part"]', '["first"]', ("n04",)),
     "parts out of order": ('["first", "sentence", "part"]', '["first", "part", "sentence"]', ("n04",)),
-    "voxels that lack all": (".all(axis=0), list", ".any(axis=0), list", ("n05", "n07")),
+    "voxels that lack all": ("there = known.all(axis=0)", "there = known.any(axis=0)", ("n05", "n07")),
     "NaN kept": ("of[there[of]]", "of", ("n05", "n07")),
     "people over experiments": (
         'np.isfinite(values[own["item"]])',
@@ -322,6 +322,10 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     write(path, np.full((2, 3), np.nan), texts, {"subject_UID": [1, 1, 2]})
     with pytest.raises(PhaselabError, match="found no voxel with a response to each text of an experiment"):
         items.load(section, tmp_path)
+    for value in (np.nan, np.inf):
+        write(path, np.array([[1.0, 2, 3], [value] * 3]), texts, people)  # type: ignore[arg-type]
+        with pytest.raises(PhaselabError, match=f"{named}: data: text 1: found no number, expected a response to each"):
+            items.load(section, tmp_path)
     values = np.array([[1.0, 2, 3], [np.nan] * 3])  # an experiment in which nobody took part
     write(path, values, {**texts, "experiment": ["one", "other"]}, people)  # type: ignore[arg-type]
     assert [group.subjects for group in items.load(section, tmp_path).groups] == [("1-one", "2-one")]

@@ -14,6 +14,7 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from brains.little_prince_files import (
     AFFINE,
@@ -21,9 +22,12 @@ from brains.little_prince_files import (
     EMPTY,
     LATE,
     NA,
+    OUTSIDE,
+    PEOPLE,
     RIGHT,
     SHAPE,
     SHORT,
+    STUCK,
     TRS,
     WRONG,
     Truth,
@@ -33,8 +37,9 @@ from brains.little_prince_files import (
     raw,
 )
 from brains.mistakes import mistaken, noticed
-from phaselab.brains import BrainData, DataMissing, little_prince
+from phaselab.brains import BRAINS, BrainData, DataMissing, base, little_prince
 from phaselab.brains.signal import speech_lag
+from phaselab.cli import app
 from phaselab.encoding import summarise
 from phaselab.encoding.encode import Scores, read_voxels
 from phaselab.errors import PhaselabError
@@ -49,7 +54,7 @@ Published = tuple[Path, dict[str, Truth]]
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Published:
     data = tmp_path_factory.mktemp("prince")
-    return data, {language: make(data, language) for language in ("en", "fr")}
+    return data, {"en": make(data, people=[*PEOPLE]), "fr": make(data, "fr")}
 
 
 class Case:
@@ -208,6 +213,55 @@ def l11_transposed_or_of_another_run_is_refused(case: Case) -> None:
             case.module.array_of(path, (282, 113))
 
 
+def l12_runs_of_people_by_the_order_of_their_numbers(case: Case) -> None:
+    brain = case.brain(subjects=[*PEOPLE], tail=0)
+    assert brain.subjects == tuple(PEOPLE)
+    for person in PEOPLE:
+        for number, raw_values in enumerate(case.truths["en"].people[person], 1):
+            read = np.asarray(brain.responses(person, f"section-{number}"))
+            assert read.dtype == np.float32
+            follows = np.flatnonzero(case.truths["en"].follows)
+            np.testing.assert_allclose(read[:, follows[1:4]], expected(raw_values)[:, follows[1:4]], atol=2e-3)
+
+
+def expected(values: np.ndarray) -> np.ndarray:
+    """Without the mean and cosines of half a period and more, of 128 s and longer; z-scored."""
+    n = len(values)
+    at = (np.arange(n) + 0.5) / n
+    slow = np.stack([np.cos(np.pi * k * at) for k in range(n) if k == 0 or 2 * n * 2.0 / k >= 128], axis=1)
+    rest = values - slow @ np.linalg.lstsq(slow, values, rcond=None)[0]
+    return np.asarray(rest / rest.std(axis=0))
+
+
+def l13_voxels_of_people_are_those_of_the_mask(case: Case) -> None:
+    brain, truth = case.brain(subjects=[*PEOPLE]), case.truths["en"]
+    assert all(brain.rois[person].tolist() == case.brain().rois["average"].tolist() for person in PEOPLE)
+    for person in PEOPLE:
+        read, right = np.asarray(brain.responses(person, "section-2")), expected(truth.people[person][1])[:-10]
+        kept = np.arange(len(truth.places)) != OUTSIDE[1] if person == OUTSIDE[0] else slice(None)
+        np.testing.assert_allclose(read[:, kept], right[:, kept], atol=2e-3)
+    few = case.brain(subjects=["EN061"], voxels="reliable")
+    reliable = case.brain(voxels="reliable").rois["average"]
+    assert few.rois["EN061"].tolist() == reliable.tolist()
+
+
+def l14_voxels_in_which_nothing_varies_are_0_and_named(case: Case) -> None:
+    brain = case.brain(subjects=[*PEOPLE])
+    assert (np.asarray(brain.responses(*OUTSIDE[:1], "section-1"))[:, OUTSIDE[1]] == 0).all()
+    assert (np.asarray(brain.responses(STUCK[0], f"section-{STUCK[2]}"))[:, STUCK[1]] == 0).all()
+    assert [note for note in brain.notes if "constant" in note] == [
+        f"EN059: constant in a run, where they score 0: {OUTSIDE[1]}, {STUCK[1]}."
+    ]
+
+
+def l15_no_ceiling_is_known_of_people(case: Case) -> None:
+    alone = case.brain(subjects=["EN061"])
+    assert (alone.ceiling, alone.ceiling_kind) == (None, "")
+    assert any("No noise ceiling is known of a person" in note for note in alone.notes)
+    assert "1 person who listens to Le Petit Prince (en)" in alone.description
+    assert not any("a person" in note for note in case.brain().notes)
+
+
 ASSERTIONS = {name.split("_")[0]: made for name, made in list(globals().items()) if name[:2] in ("l0", "l1")}
 
 
@@ -218,14 +272,18 @@ def test_published_files_are_read_right(name: str, published: Published) -> None
 
 # --- Mutations -------------------------------------------------------------------------------------
 
-#: A mistake: what stands in little_prince.py, what it becomes, and the assertions that find it.
+#: A mistake: what stands in little_prince.py or base.py, what it becomes, and the assertions that find it.
 MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "Fortran order read as C": ('order="F" if match[3] == "F" else "C"', 'order="C"', ("l01",)),
     "padding read as numbers": ("data[end + between : -1]", "data[end : -1 - between]", ("l01", "l09")),
     "byte order turned": ("np.dtype(match[5] + match[4])", 'np.dtype(">" + match[4])', ("l01",)),
-    "doubles kept": ("return values.astype(np.float32)", "return values", ("l01",)),
-    "tail cut in front": ("[: n_trs - section.tail, order]", "[section.tail :, order]", ("l01", "l06")),
-    "runs out of order": ("array_of(others[at]", "array_of(others[(at + 1) % 9]", ("l01",)),
+    "doubles kept": ("np.save(stream, values.astype(np.float32))", "np.save(stream, values)", ("l01",)),
+    "tail cut in front": (
+        "prince.read(one, run, prince.trs[run] - section.tail)",
+        "np.asarray(prince.read(one, run))[section.tail :]",
+        ("l01", "l06"),
+    ),
+    "runs out of order": ("run and self.names.index(run)", "run and (self.names.index(run) + 1) % 9", ("l01",)),
     "trailing scans dropped": ("(282, 298, 340,", "(278, 294, 336,", ("l01", "l02")),
     "sides exchanged": ('"L ", "R "', '"R ", "L "', ("l03",)),
     "a mask of one side": (" | (own[mirror] & (mirror >= 0))", "", ("l03",)),
@@ -255,13 +313,34 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "the end of a stream": ("inflate.eof and", "", ("l09",)),
     "no bound": ("8 * shape[0] * shape[1] + HEADER)", "2**31)", ("l10",)),
     "any shape": ("found == shape and whole", "whole", ("l11",)),
+    "the last run first": ("key=lambda path: number[path]", "key=lambda path: -number[path]", ("l12",)),
+    "sections counted from the first number": (
+        "dict(zip(self.names, found, strict=True))",
+        '{f"section-{number[path] + 1 - min(number.values())}": path for path in found}',
+        ("l12",),
+    ),
+    "the affine of a person's volumes": ("np.linalg.solve(image.affine, ", "np.linalg.solve(affine * 0.5, ", ("l13",)),
+    "the nearest voxel": ("at.T, order=1", "at.T, order=0", ("l13",)),
+    "corners for centres": (
+        "affine @ np.c_[np.argwhere(inside)",
+        "affine @ np.c_[np.argwhere(inside) + 0.25",
+        ("l13",),
+    ),
+    "columns in Fortran order": ("np.c_[np.argwhere(inside)", "np.c_[np.argwhere(inside.T)[:, ::-1]", ("l13",)),
+    "drift kept": ("without_drift(values, TR, CUTOFF)", "values", ("l12", "l13")),
+    "drift of twice the period": ("without_drift(values, TR, CUTOFF)", "without_drift(values, TR, 256)", ("l12",)),
+    "of another length": (" * n_trs**0.5", "", ("l12", "l13")),
+    "what does not vary is noise": ("np.where(varies, without_drift", "np.where(True, without_drift", ("l14",)),
+    "a ceiling for all": ("if of_average else None", "", ("l15",)),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_of_the_reader_is_found(name: str, published: Published) -> None:
+def test_a_mistake_of_the_reader_is_found(name: str, published: Published, tmp_path: Path) -> None:
+    data, truths = published
+    (tmp_path / "little-prince").symlink_to(data / "little-prince")  # with copies of its own
     old, new, finding = MISTAKES[name]
-    case = Case(mistaken(little_prince, old, new), *published)
+    case = Case(mistaken(little_prince, old, new, base), tmp_path, truths)
     for assertion in finding:
         with noticed():
             ASSERTIONS[assertion](case)
@@ -278,7 +357,7 @@ def given(**content: Any) -> Study:
     study = {
         "name": "t",
         "title": "t",
-        "brain": {"name": "little-prince", "subject": "average"},
+        "brain": {"name": "little-prince", "subjects": "average"},
         "models": [{"name": "one", "train": {**TRAIN, "checkpoints": 2}}],
         "features": {"context": "words", "pooling": "mean", "resample": "sum", "trim": 10},
         "encoding": {"folds": "runs", "permutations": 19, "shuffles": 1, "log10_alphas": [0, 6, 7]},
@@ -306,6 +385,22 @@ def test_a_study_finds_the_planted_signal_and_its_side(published: Published, tmp
     known = rows[rows["measure"] == "r"].set_index("roi")["value"]
     assert sides["AG_TPJ"] == pytest.approx(known["L AG_TPJ"] - known["R AG_TPJ"], abs=1e-6)
     assert "unpaired" not in sides
+
+
+def test_a_study_of_people_finds_the_planted_signal_and_its_lag(published: Published, tmp_path: Path) -> None:
+    data, truths = published
+    bench = Workbench(given(brain={"name": "little-prince", "subjects": [*PEOPLE]}), Store(tmp_path), data)
+    assert check(bench, bench.study.models) == {}
+    model = bench.study.models[0]
+    found = read_voxels(bench.result("brain", model, bench.checkpoints(model)[-1]) / "voxels.zarr")
+    follows = truths["en"].follows
+    for who in PEOPLE:
+        r, lag = found[who]["r"][-1], speech_lag(bench.brain, who)
+        kept = follows & ~np.isin(np.arange(len(follows)), [OUTSIDE[1], STUCK[1]] if who == OUTSIDE[0] else [])
+        assert r[kept].min() > 0.4
+        assert np.abs(r[~follows]).max() < 0.2
+        assert lag[0] == 4
+    assert found[OUTSIDE[0]]["r"][-1][OUTSIDE[1]] == 0
 
 
 def test_the_study_of_the_package_suits_the_data(
@@ -388,11 +483,106 @@ def test_what_is_not_there_or_not_right_is_named(tmp_path: Path) -> None:
     values = little_prince.array_of(run, (340, len(make(tmp_path).places))).copy()
     values[7, 5] = np.nan
     dump(values, run)
-    with pytest.raises(PhaselabError, match=r"run-2.gz: scan 7, voxel 5: found nan, expected a number"):
+    with pytest.raises(PhaselabError, match=r"run-2.gz: row 7, column 5: found nan, expected a number"):
         little_prince.load(section, tmp_path).responses("average", "section-3")
     roi.unlink()
     with pytest.raises(DataMissing, match=r"TP.nii.gz: not there; type: phaselab data get little-prince --languages"):
         little_prince.load(section, tmp_path)
+
+
+def person(data: Path, number: int = 11, who: str = "EN061") -> Path:
+    (path,) = (data / f"little-prince/derivatives/sub-{who}/func").glob(f"sub-*_run-{number:02d}_space-MNI*.nii.gz")
+    return path
+
+
+def test_what_is_wrong_with_the_runs_of_a_person_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = make(tmp_path, people=["EN061"]).places
+    section = little_prince.LittlePrinceSpec(subjects=["EN061"])
+    path = person(tmp_path)  # the second one
+    kept = path.read_bytes()
+    image = nibabel.Nifti1Image.load(path)
+    volumes, affine = image.get_fdata(dtype=np.float32), image.affine
+    lacks, odd, far = volumes.copy(), volumes.copy(), affine.copy()
+    lacks[..., 7], odd[3, 4, 5, 9], far[0, 3] = np.nan, np.inf, 500
+    n, named, scans = len(places), path.name, r"numbers \(x, y, z, 298\): the scans of the section that"
+    for values, at, message in (
+        (volumes[..., 1:], affine, rf"{named}: found float32 \(13, 9, 10, 297\), expected {scans}"),
+        (np.moveaxis(volumes, 3, 0), affine, rf"{named}: found float32 \(298, 13, 9, 10\), expected {scans}"),
+        (volumes[..., 0], affine, rf"{named}: found float32 \(13, 9, 10\), expected {scans}"),
+        (volumes.astype("c8"), affine, rf"{named}: found complex64 \(13, 9, 10, 298\), expected {scans}"),
+        (volumes, far, rf"{named}: found volumes \(13, 9, 10\) that lack {n} of the {n} voxels of mask_lpp_en.nii.gz"),
+        (volumes[:9], affine, rf"{named}: found volumes \(9, 9, 10\) that lack \d\d of the {n} voxels"),
+        (lacks, affine, rf"{named}: row 7, column 0: found nan, expected a number"),
+        (0 * volumes + 3, affine, rf"{named}: found scans that are all alike, expected ones that vary"),
+    ):
+        nibabel.Nifti1Image(np.ascontiguousarray(values), at).to_filename(path)
+        with pytest.raises(PhaselabError, match=message):
+            little_prince.load(section, tmp_path)
+    for content, message in (
+        (b"half of it", "found no scans"),
+        (kept[: len(kept) // 2], "found no scans"),
+        (b"/annex/objects/MD5E-s1--ab.nii.gz", "a pointer of Git LFS or git-annex, expected the file itself"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(PhaselabError, match=rf"{named}: {message}|{message}"):
+            little_prince.load(section, tmp_path)
+    path.write_bytes(kept)
+    monkeypatch.setattr(little_prince, "OUTSIDE", 0.5)
+    nibabel.Nifti1Image(volumes[1:], affine).to_filename(path)  # the right edge; of what is there nothing moves
+    brain = little_prince.load(section, tmp_path)
+    assert (np.asarray(brain.responses("EN061", "section-2"))[:, places[:, 0] == 6] == 0).all()
+    assert any("constant in a run, where they score 0" in note for note in brain.notes)
+    # Another number of runs: which section is which cannot be known.
+    extra = path.with_name(path.name.replace("run-11", "run-23"))
+    extra.write_bytes(kept)
+    right_ones = r"runs \[9, 11, 12, 13, 14, 19, 20, 21, 22, 23\], expected 9, a section of the book each"
+    with pytest.raises(PhaselabError, match=rf"sub-EN061_task-lppEN_run-\*_space-.*: found {right_ones}"):
+        little_prince.load(section, tmp_path)
+    extra.unlink()
+    path.unlink()
+    lost = rf"{named}: not there; type: phaselab data get little-prince --languages en --subjects EN061 --data"
+    with pytest.raises(DataMissing, match=lost):
+        little_prince.LittlePrince(section, tmp_path).path("response", "EN061", "section-2")
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"subjects": ["EN999", "EN057"]}, "EN999"),
+        ({"subjects": ["average", "EN057"]}, "average"),
+        ({"subjects": ["FR001"]}, "FR001"),
+        ({"subjects": ["EN057"], "language": "cn"}, "EN057"),
+    ],
+)
+def test_people_are_those_who_listened_in_the_language(fields: dict[str, Any], found: str, tmp_path: Path) -> None:
+    section = little_prince.LittlePrinceSpec.model_validate(fields)
+    right = rf"brain.subjects: found {found}, expected average, all, or some of {section.language.upper()}0"
+    with pytest.raises(PhaselabError, match=right):
+        little_prince.load(section, tmp_path)
+    every = little_prince.LittlePrince(little_prince.LittlePrinceSpec(subjects="all", language="fr"), None)
+    assert (len(every.people), len(every.chosen["subjects"].split(","))) == (28, 28)
+
+
+def test_copies_of_people_outlive_the_originals(tmp_path: Path) -> None:
+    make(tmp_path, people=[*PEOPLE])
+    study = tmp_path / "mine.yaml"
+    brain = "{name: little-prince, subjects: [EN059, EN061]}"
+    study.write_text(f"name: mine\ntitle: Mine\nbrain: {brain}\nmodels: [{{name: m, folder: nowhere}}]\n")
+    of = load_study(study).brain
+    originals = sorted((tmp_path / "little-prince").rglob("sub-*_space-MNI*.nii.gz"))
+    before = np.asarray(little_prince.load(of, tmp_path).responses("EN059", "section-9"))
+    files = BRAINS["little-prince"].files(of, tmp_path)["responses"]
+    keys = [path.read_text() for path in files if path.suffix == ".key"]
+    assert len(keys) == 18
+    done = CliRunner().invoke(app, ["data", "cache", str(study), "--drop-originals", "--data", str(tmp_path)])
+    assert "little-prince: 18 files of" in done.output
+    assert not any(path.exists() for path in originals if not path.name.startswith("._"))
+    after = little_prince.load(of, tmp_path)
+    np.testing.assert_array_equal(np.asarray(after.responses("EN059", "section-9")), before)
+    assert [path.read_text() for path in files if path.suffix == ".key"] == keys
+    listed = CliRunner().invoke(app, ["data", "get", "little-prince", "--languages", "en", "--subjects", "EN059,EN061",
+        "--data", str(tmp_path), "--dry-run"])  # fmt: skip
+    assert listed.output.count("a copy: ") == 18, listed.output
 
 
 def test_a_mask_of_finer_voxels_is_brought_to_the_grid(tmp_path: Path) -> None:
@@ -410,7 +600,7 @@ def test_a_mask_of_finer_voxels_is_brought_to_the_grid(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"language": "de"}, "brain.language: found 'de'"),
-        ({"subject": "EN057"}, "brain.subject: found 'EN057'.*'average'"),
+        ({"subjects": "EN057"}, "brain.subjects: found 'EN057'.*'average'"),
         ({"voxels": "language"}, "brain.voxels: found 'language'"),
         ({"tail": -1}, "brain.tail: found -1"),
     ],

@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("b1", "b2"),
     ),
     "trimmed again": ("overlap=0, margin", "overlap=None, margin", ("b2",)),
-    "double precision": ("story).astype(np.float32)", "story)", ("b2",)),
+    "double precision": ("story).astype(np.float32), f", "story), f", ("b2",)),
     "who lacks a story is not told": ("* bool(lacks)", "* 0", ("b3",)),
     "a missing story is asked for": ("if (one, story) in published)", ")", ("b3",)),
     "only what all have": ("sorted(asked & heard)", 'sorted(asked & heard - {"life"})', ("b3",)),
@@ -217,7 +217,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rows not looked at": ("n == wanted for n, wanted", "n for n, wanted", ("b6",)),
     "a number is enough": (": {self.trs[story]} TRs of", ": TRs of", ("b6",)),
     "constant voxel unseen": ("== 0]  # reads", "== 7]  # reads", ("b7",)),
-    "what is no number kept": ("np.isfinite(", "~np.isnan(0 * ", ("b7",)),
+    "what is no number kept": ("known &= (here := np.isfinite(values[0][columns]))", "here = known", ("b7",)),
     "not told": ("* bool(lost)", "* 0", ("b7",)),
 }
 
@@ -512,3 +512,29 @@ def test_stories_that_nobody_has_are_told(tmp_path: Path) -> None:
         PhaselabError, match="brain.stories: UTS04: found life, expected one at least that is published"
     ):
         stories.load(section(stories=["life"]), tmp_path)
+
+
+def test_a_tr_without_numbers_is_refused_with_its_file(tmp_path: Path) -> None:
+    make(tmp_path)
+    of, path = section(subjects=["UTS01"], stories=["souls", TEST]), path_of(tmp_path, "UTS01", "souls")
+    kept, one = raw(tmp_path, "UTS01", "souls"), raw(tmp_path, "UTS01", "souls")
+    kept[5], one[9, 3] = np.nan, -np.inf
+    for wrong, at, found in ((kept, "row 5, column 0", "nan"), (one, "row 9, column 3", "-inf")):
+        with changed(path, data=wrong):
+            brain = stories.load(of, tmp_path)  # of which little is read
+            for responses in (brain.scored(0)["UTS01"]["souls"], brain.scored(4)["UTS01"]["souls"]):
+                with pytest.raises(PhaselabError, match=rf"UTS01/souls.hf5: data: {at}: found {found}, expected a num"):
+                    np.asarray(responses[:, 0:4])
+            np.asarray(brain.scored(12)["UTS01"]["souls"][:, 0:4])  # it is dropped
+    for row, message in ((0, "souls.hf5: row 0: found no number"), (177, "souls.hf5: row 177, column 0: found nan")):
+        lacks = raw(tmp_path, "UTS01", "souls")
+        lacks[row] = np.nan
+        with changed(path, data=lacks), pytest.raises(PhaselabError, match=message):
+            stories.load(of, tmp_path)
+    repeats = raw(tmp_path, "UTS01", TEST, "individual_repeats")
+    repeats[2, 7] = np.nan
+    with (
+        changed(path_of(tmp_path, "UTS01", TEST), individual_repeats=repeats),
+        pytest.raises(PhaselabError, match=f"{TEST}.hf5: individual_repeats: found a TR without numbers"),
+    ):
+        stories.load(of, tmp_path)

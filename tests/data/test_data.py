@@ -21,7 +21,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data import files_server
-from phaselab.brains import films
+from phaselab.brains import base, films
 from phaselab.cli import app
 from phaselab.data import SETS, DataSet, File, data_missing
 from phaselab.data import download as downloads
@@ -408,7 +408,7 @@ def test_what_was_dropped_when_it_was_copied_is_not_brought_again(server: Any, s
     assert cli("get", *words).exit_code == 0
     reader, asked = films.Films(films.FilmsSpec(), tmp_path), len(server.requests)
     key, original = reader.key("S01", "suits_run-02"), reader.path("response", "S01", "suits_run-02")
-    (copy := films.copy_of(key, key.read_text())).touch()
+    (copy := base.copy_of(key, key.read_text())).touch()
     assert "copies" not in cli("get", *words).output  # the original is still there
     original.unlink()
     assert f"a copy: {original}" in cli("get", *words, "--dry-run").output

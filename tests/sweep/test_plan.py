@@ -16,7 +16,8 @@ import yaml
 from huggingface_hub import constants
 from typer.testing import CliRunner
 
-from phaselab.brains.films import FilmsSpec, copy_of
+from phaselab.brains.base import copy_of
+from phaselab.brains.films import FilmsSpec
 from phaselab.brains.stories import StoriesSpec
 from phaselab.cli import app
 from phaselab.data import SETS
@@ -45,6 +46,13 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def planned(study: str | Study, data: Path | None = None, store: Path | None = None) -> dict[str, Any]:
     loaded = load_study(study) if isinstance(study, str) else study
     return plan(Workbench(loaded, Store(store or Path("results")), data), loaded.name)
+
+
+def planned_of(name: str, data: Path | None = None, **brain: Any) -> pd.DataFrame:
+    """The rows of files, of a study whose brain has other fields."""
+    study = load_study(name).model_dump(mode="json", exclude_defaults=True)
+    changed = Study.model_validate(study | {"brain": study["brain"] | {"name": load_study(name).brain.name} | brain})
+    return rows(planned(changed, data), "files")
 
 
 def rows(found: dict[str, Any], what: str) -> pd.DataFrame:
@@ -76,6 +84,10 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
     found = planned("films")
     table = list(csv.DictReader((ROOT / "src/phaselab/data/registries/ds005531.csv").open()))
     taken = [row for row in table if row["annotation"] in ("", "speech_en")]
+    second = [row for row in taken if row["titles"] == "bigbangtheory-2"]
+    assert len(second) == 2 * (6 + 1)
+    assert planned_of("films", rule="dataset")["asked"].tolist() == [len(taken)]
+    taken = [row for row in taken if row not in second]  # rule: authors does not use it
     files, checkpoints = rows(found, "files").loc["ds005531"], rows(found, "checkpoints")
     assert (files["asked"], files["here"]) == (len(taken), 0)
     assert files["bytes kept"] == files["bytes to fetch"] == sum(int(row["bytes"]) for row in taken)
@@ -85,8 +97,8 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
     assert found["sums"]["bytes to fetch"] == files["bytes kept"] + checkpoints["bytes kept"].sum()
     for name in SUMS[:3]:
         assert found["sums"][name] == found["rows"][name].sum()
-    # Six people of 87,969 to 94,900 voxels, 31,905 s, float32.
-    assert rows(found, "copies").loc["ds005531", "bytes kept"] == 4 * 31_905 * sum(SETS["ds005531"].voxels.values())
+    # Six people of 87,969 to 94,900 voxels, 31,905 s less 663 and 623 of the second episode, float32.
+    assert rows(found, "copies").loc["ds005531", "bytes kept"] == 4 * 30_619 * sum(SETS["ds005531"].voxels.values())
     # bfloat16 of 7.3 G parameters, and the factorised features.
     assert rows(found, "brain").loc["olmo2-7b", MEMORY] == pytest.approx(14.6e9 + 4.61e9, rel=0.01)
     assert rows(found, "brain")["cpu hours"].sum() == found["sums"]["cpu hours"]
@@ -144,7 +156,7 @@ def films() -> str:
 def test_the_hours_of_a_layer_are_its_operations_at_the_measured_rate() -> None:
     study = load_study("films-small")
     trs, voxels = SETS["ds005531"].size({"subjects": "S01", "titles": "suits,bigbangtheory", "annotation": "speech_en"})
-    assert (trs, voxels) == (5082, 87_969)
+    assert (trs, voxels) == (754 + 968 + 680 + 747 + 647, 87_969)
     one = needs(study, study.models[0], trs, voxels, 1.0)
     assert one["brain"]["ridge"] == 13 * ridge_operations(trs, 768, voxels)
     assert one["brain"]["states"] == 2 * 85_056_000 * trs * (4 + 1)
@@ -209,13 +221,34 @@ def test_alice_says_what_is_here(data: Path, tmp_path: Path) -> None:
 
 def test_sizes_that_no_publisher_states_are_not_known() -> None:
     found = planned("little-prince")
-    assert isnan(rows(found, "files").loc["little-prince", "bytes to fetch"])
+    words, others = rows(found, "files").to_dict("records")  # what is stated is told apart
+    assert (words["asked"], words["bytes to fetch"], others["asked"]) == (1, 1_041_287, 9 + 3 + 7 - 1)
+    assert isnan(others["bytes to fetch"])
+    assert found["sums"]["bytes to fetch"] > 1e12
     assert rows(found, "checkpoints")["bytes kept"].notna().all()
     assert rows(found, "brain")["cpu hours"].notna().all()
     assert rows(planned("pereira"), "brain")["cpu hours"].isna().all()  # TRs are not known
     of, chosen = SETS["little-prince"], {"languages": "en", "subjects": "average"}
     assert of.size(chosen) == (2816, 25_870)
     assert None in [file.bytes for file in of.select(chosen)]
+
+
+def test_people_of_the_little_prince_are_counted_and_dropped_originals_are_here(tmp_path: Path) -> None:
+    of, chosen = SETS["little-prince"], {"languages": "en", "subjects": "EN057,EN059"}
+    files = of.select(chosen)
+    assert [sum(f"sub-{one}_" in file.path for file in files) for one in ("EN057", "EN059")] == [9, 9]
+    assert len(files) == 18 + 2 + 1 + 7  # with words, the mask and correlations, and regions
+    assert of.size(chosen) == (2816, 2 * 25_870)
+    key = tmp_path / "cache/little-prince/en/EN059/section-9.key"
+    key.parent.mkdir(parents=True)
+    key.write_text("response mask")
+    copy_of(key, "response mask").touch()
+    runs, others = planned_of("little-prince", tmp_path, subjects=["EN057", "EN059"]).to_dict("records")
+    last = next(file for file in files if "EN059_task-lppEN_run-17_" in file.path)
+    assert (runs["asked"], runs["here"], others["asked"]) == (19, 1, 9)
+    assert runs["bytes kept"] == sum(file.bytes or 0 for file in files)
+    assert runs["bytes kept"] - runs["bytes to fetch"] == last.bytes
+    assert runs["next"] == f"phaselab data get little-prince --languages en --subjects EN057,EN059 --data {tmp_path}"
 
 
 def test_trs_of_the_registries_are_those_of_the_brains() -> None:

@@ -30,6 +30,7 @@ from phaselab.data import data_missing
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import read_text
 from phaselab.lazy import Lazy
+from phaselab.stats import refuse_gaps
 from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import BrainSpec, Training
 from phaselab.texts.books import BooksText, manifest_of
@@ -164,8 +165,7 @@ def _read_numbers(file: Path, rows: int, columns: int = 6) -> np.ndarray:
         raise PhaselabError(f"{file}: expected {rows} rows of {columns} numbers: {error}") from error
     found, right = ("{} rows of {}".format(*shape) for shape in (table.shape, (rows, columns)))
     expect(found == right, str(file), found, right)
-    for row, column in np.argwhere(~np.isfinite(table)):
-        expect(False, f"{file}: row {row + 1}, column {column + 1}", table[row, column], "a number")
+    refuse_gaps(table, str(file), rows=range(1, 1 + rows), columns=range(1, 1 + columns))
     return table
 
 

@@ -4,6 +4,7 @@ Yamaguchi, Koide-Majima, Kubo, Nakai, Nishimoto (1.0.0, 2024; CC0): 43 runs, 8.8
 Beside the published files ``cache/ds005531`` gets float32 copies of the brain's voxels alone: 11 GB a person, for 23.
 """
 
+from itertools import product, starmap
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -12,12 +13,11 @@ import pandas as pd
 from pydantic import Field
 from scipy.io import loadmat
 
-from phaselab.brains.base import Array, BrainData, Group, brain, choose_voxels, known_voxels, opened
-from phaselab.data import data_missing
+from phaselab.brains.base import BrainData, Group, Published, brain, choose_voxels, opened
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import read_text, refuse_pointer
-from phaselab.lazy import View
-from phaselab.results import digest_file, read_table, stamped_digest, write_file
+from phaselab.results import digest_file, read_table, write_file
+from phaselab.stats import refuse_gaps
 from phaselab.stimuli import Run, Stimulus, convolve_events
 from phaselab.study import Beside, BrainSpec, digest_of
 
@@ -62,11 +62,12 @@ class FilmsSpec(BrainSpec):
     voxels: Literal["all", "language"] | Annotated[int, Field(ge=1)] | Beside = "all"
 
 
-class Films:
-    """What a study takes of the files below the folder `data`; `runs` has a row per run, by its name."""
+class Films(Published):
+    """What a study takes; `runs` has a row per run, by its name."""
 
     def __init__(self, section: FilmsSpec, data: Path | None) -> None:
-        self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, [NO_CEILING]
+        super().__init__("ds005531", data)
+        self.section = section
         self.people = [one for one in get_args(Subject) if section.subjects == "all" or one in section.subjects]
         durations, split = (read_table(Path(__file__).with_name(f"ds005531_{n}.csv")) for n in ("runs", "paper_split"))
         table = durations.merge(split, on=["task", "run", "duration_s"])
@@ -78,47 +79,19 @@ class Films:
             table["overlap"] = table["first_samples_dropped_drama2brain"].astype(int)
         table["fold"] = table["cv_fold"].mask(table["split"] == "test", "test")
         self.runs = table.set_index(table["task"] + "_run-" + table["run"])
-        expect(self.people and len(self.runs), "brain: subjects, titles", "none", "one at least of each, or all")
+        self.names = [*map(str, self.runs.index)]
+        expect(self.people and self.names, "brain: subjects, titles", "none", "one at least of each, or all")
+        titles = table["task"].mask(table["split"] == "unused", "bigbangtheory-2").unique()
+        self.chosen = {"subjects": ",".join(self.people), "titles": ",".join(titles), "annotation": section.annotation}
 
-    def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
-        """A published file; DataMissing, where it is not there (unless it may be `dropped`), says how to get it."""
-        path = self.data / "ds005531" / "derivatives" / PLACES[what].format(subject=subject, run=run)
-        if not dropped and not (self.there and path.exists()):
-            chosen = {"subjects": ",".join(self.people), "titles": ",".join(self.runs["task"].unique())}
-            chosen["annotation"] = self.section.annotation
-            raise data_missing(f"{path}: not there", "ds005531", self.data if self.there else None, chosen)
-        return path
+    def place(self, what: str, subject: str, run: str) -> str:
+        """Where a file of ``PLACES`` lies."""
+        return f"derivatives/{PLACES[what].format(subject=subject, run=run)}"
 
-    def known(self, subject: str, run: str) -> tuple[Path, str]:
-        """The file of ``key``, and what it says, if it is there."""
-        key = self.data / "cache" / "ds005531" / subject / f"{run}.key"
-        return key, key.read_text() if key.exists() else ""
-
-    def copied(self, subject: str, run: str) -> bool:
-        """Whether there is a copy of a response, by the mask that is here."""
-        (key, known), mask = self.known(subject, run), self.path("mask", subject, dropped=True)
-        there = known != "" and copy_of(key, known).exists()
-        return there and (not mask.exists() or known.split()[1] == digest_file(mask))
-
-    def key(self, subject: str, run: str) -> Path:
-        """A small file with the SHA-256 of a response and of its mask, made where it is not there or another."""
-        # Results depend on it and the copy is named by it: both stay current when the original is dropped.
-        key, known = self.known(subject, run)
-        mat = self.path("response", subject, run, dropped=known != "")
-        of_mat = stamped_digest(mat, key.parents[1] / ".stamps") if mat.exists() else known.split()[0]
-        if known != (now := f"{of_mat} {digest_file(self.path('mask', subject))}"):
-            with write_file(key) as aside:
-                aside.write_text(now)
-        return key
-
-    def copy(self, subject: str, run: str) -> Path:
-        """The copy of the brain's voxels, float32 (n_trs, n_voxels), made where it is not there, in about 20 s."""
-        key = self.key(subject, run)
-        copy = copy_of(key, key.read_text())
-        if not copy.exists():
-            mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
-            copy_voxels(self.path("response", subject, run), mask, n_trs, copy)
-        return copy
+    def make(self, subject: str, run: str, out: Path) -> None:
+        """Copy the brain's voxels of a response, in about 20 s."""
+        mask, n_trs = mask_of(self.path("mask", subject)), int(self.runs["n_trs"][run])
+        copy_voxels(self.path("response", subject, run), mask, n_trs, out)
 
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
         """The columns of a subject's copies that are taken, ascending, and the region of each."""
@@ -148,60 +121,44 @@ class Films:
 
 
 def files(section: FilmsSpec, data: Path | None) -> dict[str, list[Path]]:
-    """The annotations; the keys of responses (``Films.key``), and what voxels are chosen by."""
+    """The annotations; the keys of responses (``Published.key``), and what voxels are chosen by."""
     films = Films(section, data)
-    texts = [films.path(section.annotation, run=run) for run in films.runs.index]
-    of = [films.key(subject, run) for subject in films.people for run in films.runs.index]
+    texts = [films.path(section.annotation, run=run) for run in films.names]
+    of = list(starmap(films.key, product(films.people, films.names)))
     of += [films.path("localizer", subject) for subject in films.people if section.voxels == "language"]
     return {"stimulus": texts, "responses": [*of, section.voxels] if isinstance(section.voxels, Path) else of}
 
 
 def copied(section: FilmsSpec | None, data: Path | None) -> list[Path]:
     """The responses as published, of which there are copies."""
-    films = Films(section or FilmsSpec(), data)
-    pairs = [(subject, run) for subject in films.people for run in films.runs.index]
-    return [films.path("response", *pair, dropped=True) for pair in pairs if films.copied(*pair)]
-
-
-def copy_of(key: Path, known: str) -> Path:
-    """Where the copy of a response lies whose file of ``Films.key`` says what is `known`."""
-    return key.with_name(f"{key.stem}-{digest_of(known)}.npy")
+    return Films(section or FilmsSpec(), data).copied()
 
 
 @brain("films", FilmsSpec, 1, ("titles", "annotation", "rule"), files=files, copied=copied)
 def load(section: FilmsSpec, data: Path | None) -> BrainData:
     """Responses as published (detrended, not z-scored: a ridge has an intercept), cut to the seconds of the film."""
     films, fields = Films(section, data), section.model_dump(mode="json")
-    runs = tuple(map(films.run, names := tuple(map(str, films.runs.index))))
-    copies = {(subject, run): films.copy(subject, run) for subject in films.people for run in names}
-    taken = dict[str, tuple[np.ndarray, np.ndarray]]()
-
-    def read(subject: str, run: str) -> Array:
-        values, (columns, _) = np.load(copies[subject, run], mmap_mode="r"), taken[subject]
-        return values if len(columns) == values.shape[1] else View(values, columns=columns)
-
+    runs, of = tuple(map(films.run, films.names)), files(section, data)["responses"]
     for subject in films.people:
-        of_runs = [np.load(copies[subject, run], mmap_mode="r") for run in names]
         mask = mask_of(films.path("mask", subject))
 
         def named(column: int, mask: np.ndarray = mask) -> str:
             return "{} (x {}, y {}, z {})".format(1 + mask[column], *np.unravel_index(mask[column], SHAPE, order="F"))
 
-        taken[subject], notes = known_voxels(subject, of_runs, *films.voxels(subject), named)
-        films.notes += notes
+        films.take(subject, films.voxels(subject), named)
     return BrainData(
         name="films",
         description=f"fMRI of {number_of(len(films.people), 'person who watches', 'people who watch')} films and "
-        f"series, {number_of(len(names), 'run')} (OpenNeuro ds005531, CC0); annotation {section.annotation}, "
+        f"series, {number_of(len(runs), 'run')} (OpenNeuro ds005531, CC0); annotation {section.annotation}, "
         f"voxels {fields['voxels']}",
         stimulus=Stimulus("films", runs),
-        groups=(Group(tuple(films.people), names),),
-        read=read,
-        rois={subject: regions for subject, (_, regions) in taken.items()},
+        groups=(Group(tuple(films.people), tuple(films.names)),),
+        read=films.read,
+        rois={subject: regions for subject, (_, regions) in films.taken.items()},
         nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
-        notes=tuple(films.notes),
-        stamp=digest_of([fields, *map(digest_file, files(section, data)["responses"])]),
-        folds=dict(zip(names, films.runs["fold"], strict=True)),
+        notes=(NO_CEILING, *films.notes),
+        stamp=digest_of([fields, *map(digest_file, of)]),
+        folds=dict(zip(films.names, films.runs["fold"], strict=True)),
     )
 
 
@@ -215,8 +172,10 @@ def copy_voxels(mat: Path, mask: np.ndarray, n_trs: int, out: Path) -> None:
         with values.file, write_file(out) as aside:
             copy = np.lib.format.open_memmap(aside, "w+", np.float32, (n_trs, len(mask)))
             step = max(1, BLOCK // (values.shape[1] * values.dtype.itemsize))
+            known = np.isfinite(values[0][mask])  # of a voxel all volumes are numbers, or none is
             for start in range(0, n_trs, step):
-                copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
+                block = copy[start : start + step] = values[start : min(start + step, n_trs)][:, mask]
+                refuse_gaps(block, f"{mat}: dataDT", known, range(start, n_trs), mask)
             copy.flush()
     except OSError as error:
         raise PhaselabError(f"{mat}: cannot be read, or copied to {out}: {error}") from error

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.brains.base import BrainData, Group, brain, opened
-from phaselab.data import published
+from phaselab.data import SETS, published
 from phaselab.errors import PhaselabError, expect, number_of
 from phaselab.files import refuse_linked
 from phaselab.stimuli import items
@@ -33,7 +33,8 @@ class BrainScoreSpec(BrainSpec):
 
 def files(section: BrainScoreSpec, data: Path | None) -> dict[str, list[Path]]:
     """The file of the benchmark, which has texts and responses."""
-    return {"stimulus": published("brainscore", data, {"benchmarks": section.benchmark})}
+    chosen = {"benchmarks": section.benchmark}
+    return {"stimulus": [published(of.path, "brainscore", data, chosen) for of in SETS["brainscore"].select(chosen)]}
 
 
 @brain("brainscore", BrainScoreSpec, version=1, stimulus=("benchmark",), files=files)
@@ -52,7 +53,10 @@ def load(section: BrainScoreSpec, data: Path | None) -> BrainData:
     stimulus = items(section.benchmark, texts)
     rows = {run.name: run.labels["item"].to_numpy(int) for run in stimulus.runs}
     for experiment, own in texts.groupby("experiment", sort=False):
-        there, people = np.isfinite(values[own["item"]]).all(axis=0), list[str]()
+        known, people = np.isfinite(values[own["item"]]), list[str]()
+        for row in own["item"][known.any() & ~known.any(axis=1)]:
+            expect(False, f"{path}: data: text {row}", "no number", "a response to each text of an experiment")
+        there = known.all(axis=0)
         for subject, of in voxels.groupby("subject", sort=False).indices.items():
             name, kept = f"{subject}-{experiment}".removesuffix("-"), of[there[of]]
             if n_lost := len(of) - len(kept):

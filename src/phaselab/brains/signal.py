@@ -21,6 +21,12 @@ def drift_basis(n_trs: int, tr: float, cutoff: float) -> np.ndarray:
     return np.asarray(basis / np.linalg.norm(basis, axis=0))
 
 
+def without_drift(series: np.ndarray, tr: float, cutoff: float) -> np.ndarray:
+    """Series of runs, (..., n_trs, k), less their means and slow cosines of `cutoff` s and longer; float64."""
+    basis = drift_basis(series.shape[-2], tr, cutoff)
+    return np.asarray(series - basis @ (basis.T @ series.astype(float)))
+
+
 def regress_out(series: np.ndarray, regressors: np.ndarray) -> np.ndarray:
     """Residuals of (n_trs, n_voxels) after least squares on (n_trs, k) `regressors`; float64."""
     return np.asarray(series - regressors @ np.linalg.lstsq(regressors, series, rcond=None)[0])

@@ -14,7 +14,7 @@ from pydantic import Field
 from scipy.linalg import toeplitz
 
 from phaselab.brains.base import BrainData, Group, brain
-from phaselab.brains.signal import drift_basis, standardise
+from phaselab.brains.signal import drift_basis, standardise, without_drift
 from phaselab.errors import expect, number_of
 from phaselab.stimuli import Run, Stimulus, convolve, convolve_events, resample
 from phaselab.study import BrainSpec
@@ -168,14 +168,9 @@ def integrated(stimulus: Stimulus, latents: Latents, rng: np.random.Generator) -
 def _responses(stimulus: Stimulus, source: list[np.ndarray], delay: float) -> np.ndarray:
     """Sources of each run on the TR grid of all, convolved, without drift; each column of unit power."""
     of_runs = zip(source, stimulus.runs, strict=True)
-    series = np.concatenate([_clean(convolve(resample(part, run), run.tr, delay), run) for part, run in of_runs])
+    parts = [without_drift(convolve(resample(part, run), run.tr, delay), run.tr, CUTOFF) for part, run in of_runs]
+    series = np.concatenate(parts)
     return np.asarray(series * _inverse_root(series))
-
-
-def _clean(series: np.ndarray, run: Run) -> np.ndarray:
-    """Series of runs such as `run`, (..., n_trs, d), without their means and slow cosines."""
-    basis = drift_basis(run.n_trs, run.tr, CUTOFF)
-    return np.asarray(series - basis @ (basis.T @ series.astype(float)))
 
 
 def _inverse_root(series: np.ndarray) -> np.ndarray:
@@ -238,7 +233,7 @@ def simulate(
     slope, basis = np.linspace(-1, 1, run.n_trs), drift_basis(run.n_trs, run.tr, CUTOFF)
     covariance = toeplitz(autocorrelation ** np.arange(run.n_trs)) + np.outer(slope, slope)
     covariance += run.n_trs * 0.1 * basis[:, 1:] @ basis[:, 1:].T
-    noise = _clean(np.linalg.cholesky(covariance) @ rng.standard_normal(signal.shape), run)
+    noise = without_drift(np.linalg.cholesky(covariance) @ rng.standard_normal(signal.shape), run.tr, CUTOFF)
     power_s = (signal**2).mean(axis=1)  # (n_runs, n_vertices)
     power_n = (np.trace(covariance) - np.trace(basis.T @ covariance @ basis)) / run.n_trs
     # Noise of the size that gives the target over all runs; any size will do where there is no signal.

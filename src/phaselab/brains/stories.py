@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from phaselab.brains.base import BrainData, Group, brain, choose_voxels, known_voxels, opened
+from phaselab.brains.base import BrainData, Group, Published, brain, choose_voxels, opened
 from phaselab.brains.signal import repeats_ceiling
-from phaselab.data import SETS, data_missing
+from phaselab.data import SETS
 from phaselab.errors import expect, number_of, shown
 from phaselab.files import parse_yaml, read_text
 from phaselab.lazy import View
@@ -25,6 +25,7 @@ from phaselab.stimuli import Run, Stimulus, convolve_events, read_textgrid
 from phaselab.study import Beside, BrainSpec, digest_of
 
 PLACES = {"response": "preprocessed_data/{subject}/{story}.hf5", "words": "TextGrids/{story}.TextGrid"}
+PLACES["respdict"] = "respdict.json"
 #: The story that was heard several times.
 TEST = "wheretheressmoke"
 #: TRs at the start of a run, and at its end, that a published file lacks; seconds of a run until the sound begins.
@@ -50,27 +51,28 @@ class StoriesSpec(BrainSpec):
     tr_time: float = Field(default=2.0, ge=2.0, le=2.01)
 
 
-class Stories:
-    """What a study takes of the files below the folder `data`; `own` has the stories of each subject."""
+class Stories(Published):
+    """What a study takes; `own` has the stories of each subject."""
 
     def __init__(self, section: StoriesSpec, data: Path | None) -> None:
-        self.section, self.data, self.there, self.notes = section, Path(data or "DATA"), data is not None, list[str]()
-        self.cache = self.data / "cache" / "ds003020"
-        self.digest = partial(stamped_digest, stamps=self.cache / ".stamps")
+        super().__init__("ds003020", data)
+        self.section, self.digest = section, partial(stamped_digest, stamps=self.cache / ".stamps")
         table = read_table(Path(__file__).with_name("ds003020_stories.csv")).set_index("story")
         published = {*SETS["ds003020"].table[["subjects", "stories"]].itertuples(index=False, name=None)}
-        people = get_args(Subject) if section.subjects == "all" else sorted({*section.subjects})
-        heard = {story for one, story in published if one in people}
+        self.people = get_args(Subject) if section.subjects == "all" else sorted({*section.subjects})
+        heard = {story for one, story in published if one in self.people}
         asked = heard if section.stories == "all" else {*section.stories}
         expect(asked <= {*table.index}, "brain.stories", sorted(asked), f"all, or some of {', '.join(table.index)}")
         self.names = sorted(asked & heard)
-        self.own = {one: tuple(story for story in self.names if (one, story) in published) for one in people}
+        self.own = {one: tuple(story for story in self.names if (one, story) in published) for one in self.people}
         for one, own in self.own.items():
             lacks = ", ".join(sorted(asked - {*own}))
             expect(own, f"brain.stories: {one}", lacks, "one at least that is published for this subject")
             self.notes += [f"{one}: left out, for they are not published: {shown(lacks)}."] * bool(lacks)
+        every = "all" if section.stories == "all" else ",".join(self.names)
+        self.chosen = {"subjects": ",".join(self.own), "stories": every}
         self.folds, self.trs = table["fold"].to_dict(), table["trs"].astype(int).to_dict()
-        respdict = self.data / "ds003020" / "derivative" / "respdict.json"
+        respdict = self.path("respdict", dropped=True)
         self.respdict = [respdict] * (self.there and respdict.exists())
         for path in self.respdict:  # what is published with the files holds for them
             given, _ = parse_yaml(read_text(path), path)
@@ -79,14 +81,9 @@ class Stories:
             expect(not wrong, str(path), f"no number for {wrong}", "the TRs of each story")
             self.trs |= trs
 
-    def path(self, what: str, subject: str = "", story: str = "") -> Path:
-        """A published file; DataMissing, where it is not there, says how to get it."""
-        path = self.data / "ds003020" / "derivative" / PLACES[what].format(subject=subject, story=story)
-        if not (self.there and path.exists()):
-            chosen = {"subjects": ",".join(self.own), "stories": ",".join(self.names)}
-            chosen |= {"stories": "all"} if self.section.stories == "all" else {}
-            raise data_missing(f"{path}: not there", "ds003020", self.data if self.there else None, chosen)
-        return path
+    def place(self, what: str, subject: str, run: str) -> str:
+        """Where a file of ``PLACES`` lies."""
+        return f"derivative/{PLACES[what].format(subject=subject, story=run)}"
 
     def response(self, subject: str, story: str, voxels: int | str = "voxels") -> Any:
         """The published response, (n_trs, n_voxels), whose file stays open."""
@@ -96,25 +93,24 @@ class Stories:
     def voxels(self, subject: str) -> tuple[np.ndarray, np.ndarray]:
         """The columns of a subject's responses that are taken, ascending, and the region of each."""
         n = self.response(subject, self.own[subject][0]).shape[1]
-        of_stories = [self.response(subject, story, n) for story in self.own[subject]]
-        chosen = choose_voxels(self.section.voxels, subject, np.arange(n))
-        taken, notes = known_voxels(subject, of_stories, *chosen)
-        self.notes += notes
-        return taken
+        of_stories = {self.path("response", subject, of): self.response(subject, of, n) for of in self.own[subject]}
+        return self.usable(subject, of_stories, choose_voxels(self.section.voxels, subject, np.arange(n)))
 
-    def ceiling(self, subject: str) -> tuple[np.ndarray, int]:
-        """The noise ceiling of each column, from the repeats of the test story, kept in ``cache``; their number."""
+    def ceiling(self, subject: str, columns: np.ndarray) -> tuple[np.ndarray, int]:
+        """The noise ceiling of some columns, from the repeats of the test story, kept in ``cache``; their number."""
         path, shape = self.path("response", subject, TEST), self.response(subject, TEST).shape
         repeats = opened(path, "individual_repeats", "2 repeats or more", *shape)
         kept = self.cache / f"{subject}-ceiling-{self.digest(path)[:16]}.npy"
         if not kept.exists():
             with write_file(kept) as aside, aside.open("wb") as stream:
                 np.save(stream, repeats_ceiling(repeats))
-        return np.load(kept), len(repeats)
+        found = np.load(kept)[columns]
+        expect(np.isfinite(found).any(), f"{path}: individual_repeats", "a TR without numbers", "numbers, as in data")
+        return found, len(repeats)
 
     def run(self, story: str) -> Run:
         """The words of a story, of the tier called word or else the second; TR 0 is the first row of its files."""
-        tiers, tr = read_textgrid(path := self.path("words", story=story)), self.section.tr_time
+        tiers, tr = read_textgrid(path := self.path("words", run=story)), self.section.tr_time
         tier = next((tier for tier in tiers if tier.lower() in ("word", "words")), (*tiers, "", "")[1])
         expect(tier, f"{path}: tiers", ", ".join(tiers), "one called 'word', or two, of which the second has words")
         heard = [(one.text.lower().strip("{} "), one.start, one.end) for one in tiers[tier]]
@@ -131,7 +127,7 @@ def files(section: StoriesSpec, data: Path | None) -> dict[str, list[Path]]:
     """The TextGrids, and respdict.json if it is there; the responses, and the table that voxels are chosen by."""
     stories, voxels = Stories(section, data), [section.voxels] if isinstance(section.voxels, Path) else []
     of = [stories.path("response", one, story) for one, own in stories.own.items() for story in own]
-    words = [stories.path("words", story=story) for story in stories.names]
+    words = [stories.path("words", run=story) for story in stories.names]
     return {"stimulus": words + stories.respdict, "responses": of + voxels}
 
 
@@ -141,7 +137,12 @@ def load(section: StoriesSpec, data: Path | None) -> BrainData:
     stories, fields = Stories(section, data), section.model_dump(mode="json")
     own, runs = stories.own, tuple(map(stories.run, stories.names))
     taken = {one: stories.voxels(one) for one in own}
-    ceilings = {one: stories.ceiling(one) for one in own if TEST in own[one]}
+    ceilings = {one: stories.ceiling(one, taken[one][0]) for one in own if TEST in own[one]}
+
+    def read(one: str, story: str) -> View:
+        values, where = stories.response(one, story).astype(np.float32), f"{stories.path('response', one, story)}: data"
+        return View(values, columns=taken[one][0], where=where)
+
     counts = ", ".join(f"{one} {n}" for one, (_, n) in ceilings.items())
     kind = f"estimated: root of the reliability (Spearman-Brown) of the mean of the repeats of {TEST} ({counts})"
     note = "Of another story, heard once, it is too high" if ceilings else "Without it none is known"
@@ -151,9 +152,9 @@ def load(section: StoriesSpec, data: Path | None) -> BrainData:
         f"{number_of(len(runs), 'spoken story', 'spoken stories')} (ds003020, CC0), voxels {fields['voxels']}",
         stimulus=Stimulus("stories", runs),
         groups=tuple(Group(tuple(one for one in own if own[one] == of), of) for of in dict.fromkeys(own.values())),
-        read=lambda one, story: View(stories.response(one, story).astype(np.float32), columns=taken[one][0]),
+        read=read,
         rois={one: regions for one, (_, regions) in taken.items()},
-        ceiling={one: values[taken[one][0]] for one, (values, _) in ceilings.items()} or None,
+        ceiling={one: values for one, (values, _) in ceilings.items()} or None,
         ceiling_kind=kind if ceilings else "",
         nuisance={run.name: convolve_events(run, np.c_[[1] * len(run.texts), [*map(len, run.texts)]]) for run in runs},
         notes=(*stories.notes, f"The noise ceiling is from the repeats of {TEST}. {note}."),

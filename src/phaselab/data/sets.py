@@ -75,7 +75,8 @@ class DataSet:
         """TRs of the stimulus and voxels of all subjects of a choice, about; zeros: not known."""
         rows = self.table[self.table["path"].isin([file.path for file in self.select(chosen)])]
         trs, subjects = (rows.get(name, pd.Series("", rows.index)) for name in (_TRS, "subjects"))
-        return sum(map(int, trs[trs != ""])), sum(self.voxels.get(one, 0) for one in {*subjects})
+        people, each = {*subjects} - {""} or {""}, self.voxels.get("each", 0)
+        return sum(map(int, trs[trs != ""])), sum(self.voxels.get(one, each) for one in people)
 
     def files(self, rows: pd.DataFrame | None = None) -> list[File]:
         """The files of some rows of the registry, by default of all; an address always gives the same bytes."""
@@ -116,10 +117,9 @@ def data_missing(what: str, name: str, data: Path | None, chosen: Mapping[str, s
     return error
 
 
-def published(name: str, data: Path | None, chosen: Mapping[str, str]) -> list[Path]:
-    """The files of a choice, in the order of the registry; DataMissing of the first that is not there."""
-    paths = [(data or Path("DATA")) / name / file.path for file in SETS[name].select(chosen)]
-    for path in paths:
-        if data is None or not path.exists():
-            raise data_missing(f"{path}: not there", name, data, chosen)
-    return paths
+def published(place: str, name: str, data: Path | None, chosen: Mapping[str, str], dropped: bool = False) -> Path:
+    """A file of the choice; DataMissing where it is not there, unless it may be `dropped` (a copy stands for it)."""
+    path = (data or Path("DATA")) / name / place
+    if not dropped and (data is None or not path.exists()):
+        raise data_missing(f"{path}: not there", name, data, chosen)
+    return path

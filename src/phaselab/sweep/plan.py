@@ -79,12 +79,15 @@ def _sets(bench: Workbench) -> tuple[list[Row], tuple[int, int, float]]:
             continue
         files, place, (trs, voxels) = of.select(choice), Place(bench.data or Path("DATA"), of), of.size(choice)
         copies = {*BRAINS[study.brain.name].copied(study.brain, bench.data)}
-        lacking = [file for file in files if not (place.fits(file) or place.path(file) in copies)]
-        lacking = lacking if bench.data else files
-        total, fetch = (sum(nan if file.bytes is None else file.bytes for file in some) for some in (files, lacking))
-        row = {"of": name, "what": "files", "asked": len(files), "here": len(files) - len(lacking), "bytes kept": total}
-        then = of.command(place.data, choice) if lacking else ""
-        rows.append(row | {"bytes to fetch": fetch, "next": then})
+        here = {file for file in files if bench.data and (place.fits(file) or place.path(file) in copies)}
+        then = of.command(place.data, choice) if len(here) < len(files) else ""
+        for stated in (True, False):  # what is known is a sum of its own
+            some = {file for file in files if (file.bytes is not None) == stated}
+            kept, fetch = (
+                sum(nan if file.bytes is None else file.bytes for file in each) for each in (some, some - here)
+            )
+            row = {"of": name, "what": "files", "asked": len(some), "here": len(some & here), "bytes kept": kept}
+            rows += [row | {"bytes to fetch": fetch, "next": then}] * bool(some)
         rows += [{"of": name, "what": "copies", "bytes kept": 4 * trs * voxels}] * of.copied
         size = (trs, voxels, of.tr) if of.voxels else size
     return rows, size
