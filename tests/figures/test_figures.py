@@ -530,6 +530,14 @@ def test_points_with_intervals_stand_where_the_table_says(one):
     assert drawn[trained] == pytest.approx(tuple(want.loc[trained, ["value", "low", "high"]]))
 
 
+def test_numbers_of_controls_stand_beside_the_panel_where_nothing_is_drawn(one):
+    figure = figures.controls_bars(one, made_up_controls(one), simulated=True)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert len(ax.texts) == len(ax.get_yticklabels())
+    assert all(text.get_window_extent().x0 > ax.bbox.x1 for text in ax.texts)
+
+
 def test_regions_have_a_dot_a_voxel_and_a_bar_for_the_median():
     rois = {"S1": np.array(["b", "a", "a"]), "S2": np.array(["b", "b", "a"])}
     values = {"S1": np.array([0.5, 0.1, 0.2]), "S2": np.array([0.7, np.nan, 0.6])}

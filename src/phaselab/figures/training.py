@@ -205,9 +205,9 @@ def controls_bars(
     sns.stripplot(table, x="value", jitter=False, marker="|", size=9, linewidth=1.3, alpha=0.7, **how)
     sns.pointplot(draw.spread(summary), **how | DOTS)
     for y, value in enumerate(summary["value"]):
-        ax.annotate(f"{value:.3f}", (value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        ax.text(1.02, y, f"{value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
     ax.axvline(0, color="black", linewidth=1)
-    ax.set_ylim(len(summary) - 0.4, -0.65)
+    ax.set_ylim(len(summary) - 0.4, -0.6)
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="correlation r, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
