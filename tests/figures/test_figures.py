@@ -347,9 +347,9 @@ def test_sizes_have_a_sequence_of_colours():
 
 def test_the_three_perspectives_name_only_phases_that_were_found(one):
     words = texts_of(figures.perspectives(one, simulated=True, phases=PHASES))
-    assert "phase I" in words
-    assert "phase II" in words
-    assert "phase III" not in words
+    assert "phase 1" in words
+    assert "phase 2" in words
+    assert "phase 3" not in words
     assert "n = 3 simulated subjects" in words
 
 
@@ -595,7 +595,7 @@ def test_transitions_of_a_test_become_a_table_and_sentences(one):
     assert (own["tokens"] <= own["end"]).all()
     text = figures.phase_text(result, 2, "share of the ceiling")
     verdict = result.table.loc[result.table["phase"] == 2, "verdict"].iloc[0]
-    assert text.startswith(f"Phase II (detachment) is **{verdict}** in {MODELS[0]}.")
+    assert text.startswith(f"Phase 2 (detachment) is **{verdict}** in {MODELS[0]}.")
     assert "The fall of the brain score goes from" in text
     assert "share of the ceiling" in text
 
