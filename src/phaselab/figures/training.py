@@ -211,7 +211,7 @@ def controls_bars(
     ax.set(xlabel="correlation r, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
     seen = ", ".join(f"{row.condition} {row.value:.3f}" for row in query.each_row(summary))
-    return draw.foot(fig, f"{n} (strokes); mean, 95 % interval", simulated, seen=f"{seen}.")
+    return draw.foot(fig, f"{n} (strokes), 95 % intervals", simulated, seen=f"{seen}.")
 
 
 @draw.styled
