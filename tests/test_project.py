@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -87,6 +89,17 @@ def test_readme_is_short_and_its_picture_is_there() -> None:
     local = [to for to in re.findall(r"\]\(([^)]+)\)", text) if not to.startswith(("https:", "../../actions/"))]
     assert "book/assets/readme.png" in local
     assert not [to for to in local if not (ROOT / to).exists()]
+
+
+def test_pins_can_be_installed_by_the_oldest_python() -> None:
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"  # Debian 12 has 3.11.2
+    for name, version in CONSTRAINTS.items():
+        try:
+            about = metadata(name)
+        except PackageNotFoundError:
+            continue  # of another machine, or of an extra that is not installed here
+        needs = about.get("Requires-Python", "")
+        assert about["Version"] != version or oldest in SpecifierSet(needs), f"{name}=={version} needs Python {needs}"
 
 
 def test_pins_lie_in_the_ranges() -> None:
