@@ -112,7 +112,7 @@ def himalaya(X, Y, X_test, Y_test, folds, device="cpu", kernel=False, dtype="flo
         model.fit(X.astype(dtype), Y.astype(dtype))
         predicted = model.predict(X_test.astype(dtype))
     scores = correlation_score(torch.as_tensor(Y_test.astype(dtype)), predicted.cpu())
-    return model.best_alphas_.cpu().numpy(), model.cv_scores_.cpu().numpy(), scores.numpy()
+    return model.best_alphas_.cpu().numpy(), model.cv_scores_.cpu().numpy(), scores.cpu().numpy()
 
 
 def ratio(name: str, theirs: list[float], mine: list[float], goal: float | None, times: float = 1.0) -> list[Row]:

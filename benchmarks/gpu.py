@@ -4,7 +4,8 @@
     python benchmarks/gpu.py --device cpu --quick
 
 It has not been run on CUDA yet: the machines that it was written on have none. Without a GPU it says so, measures
-nothing and ends with 0; ``--device cpu --quick`` runs every part of it in tiny sizes, to see that they work.
+nothing and ends with 0; ``--device cpu --quick`` runs every part of it in tiny sizes, to see that they work. That
+every tensor is on the device where it has to be is tested on one that is none (tests/stand_in.py).
 
 Each part is a process of its own within a time of its own, 8 minutes at most for all on an H100; what it had measured
 when the time was over is kept. ``ridge``: one subject, and six with one plan, against himalaya on the same device, in
@@ -224,7 +225,10 @@ def study(device: str, quick: bool) -> Found:
     from sweep import STUDY, TRAIN
 
     model = {"name": "toy", "train": TRAIN | ({} if quick else {"steps": 50, "warmup": 5, "hidden_size": 64})}
-    toy, tables = Study.model_validate({**STUDY, "name": "toy", "models": [model]}), []
+    # All that a study may ask of a device.
+    more = {"unique": True, "similarity": ["rsa", "cka"]}, {"attention": 4, "ngrams": 2, "compare": True}
+    asked = {of: {**STUDY[of], **and_} for of, and_ in zip(("encoding", "internals"), more, strict=True)}
+    toy, tables = Study.model_validate({**STUDY, **asked, "name": "toy", "models": [model]}), []
     with tempfile.TemporaryDirectory() as folder:
         for number, of in enumerate(("cpu", device)):
             store = Store(Path(folder, str(number)))

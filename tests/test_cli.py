@@ -138,6 +138,7 @@ def test_a_library_of_an_extra_that_is_not_installed_is_named_with_the_extra(mon
         (KeyError("nothing such"), 1, "KeyError: 'nothing such' (run.py, line "),
         (KeyError("nothing such"), 1, "; not foreseen: set PHASELAB_TRACEBACK=1 to see where, and please report it\n"),
         (RuntimeError("x" * 10**6), 1, "RuntimeError: xxxx"),
+        (RuntimeError("Symlink loop from '/x/y'"), 2, "phaselab: /x/y: found a link that leads to itself, expected a"),
     ],
 )
 def test_no_error_ends_in_a_traceback_unless_that_is_asked_for(

@@ -138,10 +138,10 @@ def test_a_task_without_a_measure_is_left_out_of_its_mean_and_told(table: pd.Dat
     poor = table[(table["measure"] != "instruction_following") | (table["task"] != "b")]
     for tasks in (["a", "b"], None):
         curve = behaviour_by_task(poor, "instruction_following", tasks)
-        assert (curve.names, curve.notes) == (("a",), ("no instruction following in b",))
+        assert (curve.names, curve.notes) == (("a",), ("instruction following not asked in b",))
         assert behaviour_by_task(poor, "accuracy", tasks).names == ("a", "b")
     test = triple_phase_test(poor, "m", tasks=["a", "b"], n_bootstrap=20)
-    assert "no instruction following in b" in test.form.notes
+    assert "instruction following not asked in b" in test.form.notes
     with pytest.raises(NothingToDraw, match="instruction_following: found no task with a value"):
         behaviour_by_task(poor, "instruction_following", ["b"])
 

@@ -5,35 +5,37 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
-    "behaviour": 804,
+    "behaviour": 866,
     "book": 799,
-    "brains": 1434,
+    "brains": 1590,
     "checkpoints": 891,
     "cli": 1034,
     "data": 340,
-    "encoding": 1761,
+    "encoding": 1764,
     "features": 392,
     "figures": 1031,
     "internals": 574,
     "phases": 1305,
     "stages": 897,
     "stimuli": 294,
-    "sweep": 743,
+    "sweep": 746,
     "texts": 709,
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_877, 600, 80
+PACKAGE, FILE, FUNCTION = 15_124, 600, 80
 
 
 def canonical(name: str) -> str:
@@ -87,6 +89,17 @@ def test_readme_is_short_and_its_picture_is_there() -> None:
     local = [to for to in re.findall(r"\]\(([^)]+)\)", text) if not to.startswith(("https:", "../../actions/"))]
     assert "book/assets/readme.png" in local
     assert not [to for to in local if not (ROOT / to).exists()]
+
+
+def test_pins_can_be_installed_by_the_oldest_python() -> None:
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"  # Debian 12 has 3.11.2
+    for name, version in CONSTRAINTS.items():
+        try:
+            about = metadata(name)
+        except PackageNotFoundError:
+            continue  # of another machine, or of an extra that is not installed here
+        needs = about.get("Requires-Python", "")
+        assert about["Version"] != version or oldest in SpecifierSet(needs), f"{name}=={version} needs Python {needs}"
 
 
 def test_pins_lie_in_the_ranges() -> None:

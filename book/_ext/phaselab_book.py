@@ -145,7 +145,11 @@ def list_what_is_public(app: Sphinx, docname: str, source: list[str]) -> None:
     sets = []
     for of in SETS.values():
         facts = {"Licence": of.licence, "Cite": of.citation, "Whole": counted(of.files())}
-        facts |= {"Smallest part": counted(of.select(of.smallest)), "Get it": f"`{of.command()}`", "How": of.how}
+        facts |= {
+            "Smallest part": counted(of.select(of.smallest)),
+            "Get it": f"`{of.command()}`",
+            "How": re.sub(r"--\w+", r"`\g<0>`", of.how),
+        }
         facts |= {"Not in it": of.left_out}
         lines = [f"- {name}: {fact}" for name, fact in facts.items() if fact]
         sets += [f"### {of.name}", f"{of.about}.", "\n".join(lines)]

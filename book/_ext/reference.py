@@ -147,6 +147,13 @@ def list_fields(app: Sphinx, what: str, name: str, of: Any, options: Any, lines:
     lines[:] = made
 
 
+def shorten(
+    app: Sphinx, what: str, name: str, of: Any, options: Any, signature: str | None, gives: str | None
+) -> tuple[str | None, str | None]:
+    """A signature without the addresses of functions that are defaults, which would leave all of it unreadable."""
+    return signature and re.sub(r"<function [^>]*>+", "...", signature), gives
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Called by Sphinx."""
     app.setup_extension("sphinx.ext.autodoc")
@@ -154,4 +161,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", link_what_is_used)
     app.connect("autodoc-skip-member", leave_out)
     app.connect("autodoc-process-docstring", list_fields)
+    app.connect("autodoc-process-signature", shorten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -22,7 +22,6 @@ __all__ += ["number_of", "of_tasks", "select", "subjects_text"]
 
 Names = Sequence[str] | None  #: of tasks; None: all
 Tasks = Mapping[str, Sequence[str]]  #: model -> its tasks
-PHASE_NAMES = {1: "I", 2: "II", 3: "III"}
 
 #: What a panel says of a measure of the curves table: its name, and what the y axis counts.
 MEASURES = {
@@ -221,7 +220,8 @@ def behaviour_by_task(curves: pd.DataFrame, measure: str, tasks: Names = None) -
         raise PhaselabError(f"tasks: found no {measure} of {', '.join(absent)}, expected some of {', '.join(there)}")
     curve = _curve(rows if tasks is None else rows[rows["task"].isin(tasks)], "task", measure)
     without = ", ".join(sorted(known.intersection(tasks or known).difference(there)))
-    return curve._replace(notes=(*curve.notes, f"no {measure.replace('_', ' ')} in {without}")) if without else curve
+    note = f"{measure.replace('_', ' ')} not asked in {without}"
+    return curve._replace(notes=(*curve.notes, note)) if without else curve
 
 
 def interval_of(rows: pd.DataFrame, by: Sequence[str] = ("tokens",), scatter: bool = False) -> pd.DataFrame:

@@ -10,6 +10,8 @@ from rich import markup
 
 #: Characters of what was found that a message quotes at most, and of the place and of what was expected.
 SHOWN, LONGEST = 200, 2000
+#: What is said of a link for which Python has no error of the system.
+LOOP = "found a link that leads to itself, expected a file or a folder"
 #: What no text needs: control characters (a terminal takes orders from them), turns of its direction, half characters.
 STEERS = r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 
@@ -69,6 +71,8 @@ def told(error: BaseException) -> str:
         return f"memory ran out ({said or 'all of it was taken'}); expected more of it, {ways}"
     if isinstance(error, ModuleNotFoundError):
         return f"{said}; an extra has it: pip install 'phaselab[book,hub,tasks]'"
+    if loop := re.match("Symlink loop from '(.*)'$", said):
+        return f"{loop[1]}: {LOOP}"
     if isinstance(error, OSError) and error.strerror:
         return f"{shown(error.filename or type(error).__name__)}: {error.strerror}"
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "phaselab" in Path(f.filename).parts]

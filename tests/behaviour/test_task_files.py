@@ -20,7 +20,7 @@ from transformers import (
 )
 from typer.testing import CliRunner
 
-from phaselab.behaviour import digest, library, load_items, score_tasks, scoring
+from phaselab.behaviour import digest, files, library, load_items, score_tasks, scoring
 from phaselab.behaviour import score as answers
 from phaselab.cli import app
 from phaselab.errors import PhaselabError
@@ -517,7 +517,11 @@ def test_separators_of_lines_within_a_text_do_not_end_its_line(tmp_path: Path) -
         ),
         ("test_split: test", "tset_split: test", r"mine.yaml:4: tset_split: no field of a task"),
         ("doc_to_target: answer\n", "", r"mine.yaml:1: doc_to_target: missing"),
-        ("{{question}}", "{{question", r"mine.yaml:6: doc_to_text: not a template of Jinja"),
+        (
+            "{{question}}",
+            "{{question",
+            r"mine.yaml:6: doc_to_text: lm-evaluation-harness: TemplateSyntaxError",
+        ),
         ("task: mine", "task: [mine", r"mine.yaml:\d: cannot be read as YAML"),
         ("{{question}}", "{{qestion}}", r"lm-evaluation-harness: UndefinedError: 'qestion' is undefined"),
         (
@@ -639,3 +643,39 @@ def test_templates_cannot_reach_the_interpreter(
     with pytest.raises(PhaselabError):
         load_items(_own(tmp_path, text="\n".join([*lines, added]) + "\n"))
     assert not (tmp_path / "ran").exists()
+
+
+#: Templates that compute for ever, in Python and in C, or take all memory; what a file could nest too deep.
+ENDLESS = {
+    "loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "a pattern that tries everything": "{{ ('a' * 40 ~ 'b') | regex_replace('(a+)+$', '') }}",
+    "a sum of lists": "{{ ([[0] * 1000] * 99999) | sum(start=[]) }}",
+    "a power": "{{ 7 ** (10 ** 9) }}",
+    "a long text": "{{ ('x' * 10 ** 9) | length }}",
+    "texts that double": "{% set n = namespace(x='x') %}{% for a in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("template", ENDLESS.values(), ids=[*ENDLESS])
+@pytest.mark.parametrize(("field", "line"), [("doc_to_text", 6), ("doc_to_choice", 7), ("metadata", 9)])
+def test_templates_that_compute_for_ever_or_fill_the_memory_are_refused(
+    template: str, field: str, line: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "SECONDS", (0.5, 0))
+    lines = [of for of in OWN.splitlines() if not of.startswith(f"{field}:")]
+    value = f"{{alone: {json.dumps(template)}}}" if field == "metadata" else json.dumps(template)
+    text = "\n".join([*lines[: line - 1], f"{field}: {value}", *lines[line - 1 :]])
+    says = rf"mine.yaml:{line}: {field}: found no end of it within 0.5 s of computing and 256 MiB of memory"
+    with pytest.raises(PhaselabError, match=says):
+        load_items(_own(tmp_path, text=text))
+
+
+def test_what_is_nested_too_deep_is_refused_and_what_stands_for_itself_a_billion_times_is_read_once(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(PhaselabError, match="mine.yaml:6: doc_to_text: lm-evaluation-harness: RecursionError"):
+        load_items(_own(tmp_path, text=OWN.replace("question}}", "(" * 5000 + "question" + ")" * 5000 + "}}", 1)))
+    many = "".join(f", a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12))
+    assert len(load_items(_own(tmp_path, text=OWN + f"metadata: {{a0: &a0 [x]{many}}}\n"))) == 2
+    pattern = "filter_list: [{name: x, filter: [{function: regex, regex_pattern: '" + "(" * 5000 + "'}]}]\n"
+    assert len(load_items(_own(tmp_path, text=OWN + pattern))) == 2  # of answers that nobody writes

@@ -347,9 +347,9 @@ def test_sizes_have_a_sequence_of_colours():
 
 def test_the_three_perspectives_name_only_phases_that_were_found(one):
     words = texts_of(figures.perspectives(one, simulated=True, phases=PHASES))
-    assert "phase I" in words
-    assert "phase II" in words
-    assert "phase III" not in words
+    assert "phase 1" in words
+    assert "phase 2" in words
+    assert "phase 3" not in words
     assert "n = 3 simulated subjects" in words
 
 
@@ -530,6 +530,14 @@ def test_points_with_intervals_stand_where_the_table_says(one):
     assert drawn[trained] == pytest.approx(tuple(want.loc[trained, ["value", "low", "high"]]))
 
 
+def test_numbers_of_controls_stand_beside_the_panel_where_nothing_is_drawn(one):
+    figure = figures.controls_bars(one, made_up_controls(one), simulated=True)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    assert len(ax.texts) == len(ax.get_yticklabels())
+    assert all(text.get_window_extent().x0 > ax.bbox.x1 for text in ax.texts)
+
+
 def test_regions_have_a_dot_a_voxel_and_a_bar_for_the_median():
     rois = {"S1": np.array(["b", "a", "a"]), "S2": np.array(["b", "b", "a"])}
     values = {"S1": np.array([0.5, 0.1, 0.2]), "S2": np.array([0.7, np.nan, 0.6])}
@@ -587,7 +595,7 @@ def test_transitions_of_a_test_become_a_table_and_sentences(one):
     assert (own["tokens"] <= own["end"]).all()
     text = figures.phase_text(result, 2, "share of the ceiling")
     verdict = result.table.loc[result.table["phase"] == 2, "verdict"].iloc[0]
-    assert text.startswith(f"Phase II (detachment) is **{verdict}** in {MODELS[0]}.")
+    assert text.startswith(f"Phase 2 (detachment) is **{verdict}** in {MODELS[0]}.")
     assert "The fall of the brain score goes from" in text
     assert "share of the ceiling" in text
 

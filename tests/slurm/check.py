@@ -1,9 +1,10 @@
 """A real SLURM on this machine: a study made on it is the study made by `run`, whatever is killed meanwhile.
 
-munged, slurmctld and slurmd of Debian's packages on loopback, without accounting. A small study is made three times:
-by `phaselab run`, by `phaselab sweep`, and by `phaselab sweep --profile slurm`, where one job is cancelled and the
-daemon of the node is killed under another. All files of the results must be the same, byte for byte. Then a sweep is
-interrupted, and one is killed: no job may be left.
+munged, slurmctld and slurmd of Debian's packages on loopback, without accounting. A small study, with a book of two
+pages of which one cannot be made, is made three times: by `phaselab book` and `phases`, by `phaselab sweep`, and by
+`phaselab sweep --profile slurm`, where one job is cancelled and the daemon of the node is killed under another. All
+files of the results, and the pages, must be the same, byte for byte. Then of two sweeps one is interrupted and one
+killed: no job may be left.
 
     python tests/slurm/check.py        # as root, where no SLURM is configured; else says why it does nothing
 """
@@ -11,6 +12,8 @@ interrupted, and one is killed: no job may be left.
 from __future__ import annotations
 
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -19,13 +22,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from phaselab.results import MANIFEST, digest_file
+from phaselab.results import MANIFEST, digest_file, folders
+from phaselab.sweep.workers import with_parent
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import with_
@@ -73,7 +76,7 @@ def said(*command: object) -> str:
     return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
 
 
-def until(what: str, true: Callable[[], Any], seconds: float = 90) -> Any:
+def until(what: str, true: Callable[[], Any], seconds: float = 600) -> Any:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not (found := true()):
@@ -146,16 +149,60 @@ def slurm(folder: Path) -> Iterator[Slurm]:
         CONFIGURATION.unlink(missing_ok=True)
 
 
-def results_of(root: Path) -> dict[str, str]:
-    """Digest of every file but those that say how long it took, and hidden ones."""
-    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {str(path): digest_file(root / path) for path in files if not any(part[0] == "." for part in path.parts)}
+#: A book of two pages, as notebooks: that of a model, and one that cannot be made.
+PAGE = """---
+jupytext: {{text_representation: {{extension: .md, format_name: myst}}}}
+---
+({0})=
+# A page
+
+```{{code-cell}}
+:tags: [parameters]
+study: str = "demo"
+model: str = ""
+results: str = "results"
+data: str = ""
+device: str = "cpu"
+```
+
+```{{code-cell}}
+from phaselab.book import begin
+
+lab = begin()
+{1}
+```
+"""
+BOOK = {
+    "_config.yml": "title: A book\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n",
+    "_toc.yml": "format: jb-book\nroot: index\nchapters: [file: book/executed/01_not, file: book/executed/models/one]",
+    "index.md": "# A book\n",
+    "notebooks/01_not.md": PAGE.format("not", "raise ValueError('as it should')"),
+    "notebooks/11_model_page.md": PAGE.format("of-a-model", "lab.curves()"),
+}
+#: What is compared of a folder in which a study was made.
+PARTS = ("results", "root/book/executed", "root/_build/html")
 
 
-def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
-    """A command that hears an interrupt, as one that was typed does: a shell has its background jobs ignore it."""
-    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen([*PHASELAB, *command], cwd=folder, text=True, preexec_fn=hears)
+def work_in(folder: Path) -> Path:
+    """A folder with the study and the sources of the book."""
+    for name, text in BOOK.items():
+        (folder / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "root" / name).write_text(text)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(with_(("models", with_()["models"][:1]))))
+    return folder
+
+
+def made_in(folder: Path) -> dict[str, str]:
+    """Digest of every file of results and of the book, but those that say when, where or how long, and hidden ones."""
+    files = {path.relative_to(folder) for part in PARTS for path in (folder / part).rglob("*") if path.is_file()}
+    files -= {path for path in files if path.name in (MANIFEST, "objects.inv") or ".failed." in path.name}
+    return {str(path): digest_file(folder / path) for path in files if not any(part[0] == "." for part in path.parts)}
+
+
+def begin(folder: Path, *command: str, stderr: int | None = None) -> subprocess.Popen[str]:
+    """A command that hears an interrupt, as one that was typed does, also that this check has ended before it."""
+    how: Any = {"cwd": folder, "text": True, "stderr": stderr, "preexec_fn": with_parent(signal.SIGINT)}
+    return subprocess.Popen([*PHASELAB, *command], **how)
 
 
 def finish(process: subprocess.Popen[str], expected: int = 0) -> None:
@@ -163,17 +210,16 @@ def finish(process: subprocess.Popen[str], expected: int = 0) -> None:
 
 
 def check(folder: Path, cluster: Slurm) -> None:
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(with_(("models", with_()["models"][:1]))))
-    jobs = ("--until", "phases")
-    began = time.monotonic()
+    slurm, here, run, *ended = (work_in(folder / name) for name in ("slurm", "here", "run", "interrupted", "killed"))
+    began, whole, sweep = time.monotonic(), ("--root", "root"), ("sweep", "tiny.yaml", "-j", "2")
+    on_slurm = (*sweep, "--profile", "slurm")
 
     def step(what: str) -> None:
-        print(f"{time.monotonic() - began:5.0f} s: {what}", flush=True)
+        used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        print(f"{time.monotonic() - began:5.0f} s, {used:.0f} s of computing by what has ended: {what}", flush=True)
 
-    sweep = begin(
-        folder, "sweep", "tiny.yaml", "--profile", "slurm", "-j", "2", "--results", "slurm", *jobs, "--", *HERE
-    )
-    (first, *_) = until("jobs of units", lambda: cluster.jobs("rule_units"), 150)
+    process = begin(slurm, *on_slurm, *whole, "--", *HERE)
+    (first, *_) = until("jobs of units", lambda: cluster.jobs("rule_units"))
     time.sleep(2)
     step(f"job {first} of units is cancelled")
     said("scancel", first)
@@ -183,25 +229,34 @@ def check(folder: Path, cluster: Slurm) -> None:
     cluster.kill("slurmd")
     until("the node is down", lambda: "down" in said("sinfo", "--noheader", "--format=%t"))
     cluster.start("slurmd", "-D")
-    finish(sweep)
-    step("made by SLURM")
-    finish(begin(folder, "run", "tiny.yaml", "--results", "run", "-j", "2"))
-    finish(begin(folder, "phases", "tiny.yaml", "--results", "run"))
-    step("made by run")
-    finish(begin(folder, "sweep", "tiny.yaml", "-j", "2", "--results", "here", *jobs, "--", "--config", "group=1"))
-    step("made by sweep on this machine")
-    wanted = results_of(folder / "run")
-    assert wanted
-    for other in ("here", "slurm"):
-        assert results_of(folder / other) == wanted, other
+    finish(process, 2)  # with the page that cannot be made
+    comments = said("squeue", "--noheader", "--states=all", "--format=%k")
+    assert {"rule_notebooks", "rule_book"} <= {*re.findall(r"rule_[a-z]+", comments)}, comments
+    step("made by SLURM, with pages and book")
+    finish(begin(run, "book", "tiny.yaml", "-j", "2", *whole), 1)
+    finish(begin(run, "phases", "tiny.yaml"))
+    step("made by book and phases")
+    beside = begin(here, "run", "tiny.yaml", "-j", "1", stderr=subprocess.PIPE)
+    finish(begin(here, *sweep, *whole, "--", "--config", "group=1"), 2)
+    told = beside.communicate()[1]
+    assert beside.returncode == 0, told
+    told += "".join(path.read_text() for path in (here / "results/tiny/.sweep/logs").rglob("*.log"))
+    made, there = sum(map(int, re.findall(r"stages computed\D+(\d+)", told))), len(folders(here / "results/tiny"))
+    assert made == there, f"{made} stages were made, and {there} are there"
+    step("made by sweep on this machine, with a run at once: nothing twice")
+    wanted = made_in(run)
+    assert "This page could not be made" in (run / "root/book/executed/01_not.ipynb").read_text()
+    assert {"results/tiny/pages/models/one.ipynb", "root/_build/html/index.html"} <= {*wanted}
+    for other in (here, slurm):
+        assert made_in(other) == wanted, sorted({*made_in(other).items()} ^ {*wanted.items()})
     step(f"{len(wanted)} files are the same, byte for byte")
-    for sent, code, left in ((signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -9, "killed")):
-        sweep = begin(folder, "sweep", "tiny.yaml", "--profile", "slurm", "--results", left, *jobs, "--", *HERE)
-        until("a job", lambda: cluster.jobs(), 150)
-        sweep.send_signal(sent)
-        finish(sweep, code)
-        until(f"no job of a sweep that was {left}", lambda: not cluster.jobs(state="RUNNING,PENDING,COMPLETING"), 30)
-        step(f"a sweep that was {left} leaves no job")
+    sweeps = [begin(at, *on_slurm, "--until", "units", "--", *HERE) for at in ended]
+    until("a job of each", lambda: len(cluster.jobs()) == len(sweeps))
+    for process, (sent, code) in zip(sweeps, ((signal.SIGINT, 130), (signal.SIGKILL, -9)), strict=True):
+        process.send_signal(sent)
+        finish(process, code)
+    until("no job of theirs", lambda: not cluster.jobs(state="RUNNING,PENDING,COMPLETING"))
+    step("a sweep that was interrupted, and one that was killed, leave no job")
 
 
 def main() -> None:

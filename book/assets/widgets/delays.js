@@ -49,7 +49,7 @@
     panels(found, {tr}) {
       const peak = Math.max(...found.own), most = Math.max(...found.weights.map(Math.abs));
       const seconds = range(found.own.length).map(k => k * tr);
-      const bars = [["one canonical response", found.one], ["delayed copies", found.stacked]];
+      const bars = [["canonical", found.one], ["delayed copies", found.stacked]];
       return [
         {
           title: "Response to one moment of speech, highest point set to 1",

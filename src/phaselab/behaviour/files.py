@@ -17,14 +17,18 @@ one is likelier, and none is asked for. For ``questions.jsonl`` (question, choic
 """
 
 import contextlib
+import functools
 import io
 import json
 import logging
+import multiprocessing
 import re
+import resource
+import signal
 import tempfile
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +45,8 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 #: Split -> file.
 Data = Mapping[str, Path]
+#: Seconds of computing, and bytes, that templates may take: of a file, and of each of its items.
+SECONDS, BYTES = (4, 0.005), (2**28, 2**16)
 #: What options are called in lists of them: such an option says nothing by itself.
 LETTERS, NUMBERS = ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "アイウエオカキクケコ"), ("1234567890", "0123456789")
 
@@ -81,41 +87,44 @@ def load_items(
     _sandbox()
     _check_fields(file)
     own = all(Path(__file__).with_name("library") in part.resolve().parents for part in file.files)
-    for name in (name for name, value in file.fields.items() if not (trust or own) and _functions(value)):
-        code, safe = f"!function {_functions(file.fields[name])[0]}", "none, or trust_task_code: true for such a file"
-        expect(False, f"{file.at.get(name, path)}: {name}", f"{code}, which is code that would run", safe)
+    for name, value in file.fields.items():
+        code = ", ".join(part[0] for part in _inside(value) if isinstance(part, tuple))
+        found, right = f"!function {code}, which is code that would run", "none, or trust_task_code: true for the file"
+        expect(trust or own or not code, f"{file.at.get(name, path)}: {name}", found, right)
     expect(0 <= shots <= 5, f"{path}: shots", shots, "0 to 5")
-    items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
-    # The progress bars of data sets have no switch of their own.
-    silence = contextlib.redirect_stderr(io.StringIO())
     try:
+        # The progress bars of data sets have no switch of their own.
+        silence = contextlib.redirect_stderr(io.StringIO())
         with tempfile.TemporaryDirectory(prefix="phaselab-tasks-") as folder, silence:
             task, places = _build(file, Path(folder), data or {}, shots)
             docs = [dict(doc) for doc in task.eval_docs]
-            # Without examples of its own the task gives its first questions.
-            shown = file.fields.get("fewshot_split") in (None, file.split)
-            shown = shown and not (file.fields.get("fewshot_config") or {}).get("samples")
-            chosen = np.arange(shots if shown else 0, len(docs))
-            if n is not None and n < len(chosen):
-                chosen = np.sort(np.random.default_rng([seed, 17]).choice(chosen, n, replace=False))
-            for i in chosen.tolist():
-                place = places[i] if len(places) == len(docs) else f"item {i + 1}"
-                try:
-                    right, number = _right(task, docs[i])
-                    counted += [right] * number
-                    doc, right = _permuted(file, docs[i], right, seed, i) if permute else (docs[i], right)
-                    items.append(_item(task, doc, right, i, shots))
-                except _Unusable as error:
-                    rule, found = error.args
-                    line = f" (line {place.rpartition(':')[2]})" if ":" in place else ""
-                    bad.setdefault(rule, []).append(f"{i + 1}{line}")
-                    first.setdefault(rule, f"{place}: found {found}")
-    except PhaselabError:
-        raise
     except Exception as error:
-        said = " ".join(str(error).split())[:500]
-        where = next((file.at[name] for name in file.fields if name in said), f"{path}")  # the field that it is about
-        raise PhaselabError(f"{where}: lm-evaluation-harness: {type(error).__name__}: {said}") from error
+        about = next((file.at[name] for name in file.fields if name in str(error)), f"{path}")
+        raise _wrong(about, error) from error
+    # Without examples of its own the task gives its first questions.
+    shown = file.fields.get("fewshot_split") in (None, file.split)
+    shown = shown and not (file.fields.get("fewshot_config") or {}).get("samples")
+    chosen = np.arange(shots if shown else 0, len(docs))
+    if n is not None and n < len(chosen):
+        chosen = np.sort(np.random.default_rng([seed, 17]).choice(chosen, n, replace=False))
+
+    def fill_in() -> tuple[list[Item], list[int], dict[str, list[str]], dict[str, str]]:
+        items, counted, bad, first = list[Item](), list[int](), dict[str, list[str]](), dict[str, str]()
+        for i in chosen.tolist():
+            place = places[i] if len(places) == len(docs) else f"item {i + 1}"
+            try:
+                right, number = _right(task, docs[i])
+                counted += [right] * number
+                doc, right = _permuted(file, docs[i], right, seed, i) if permute else (docs[i], right)
+                items.append(_item(task, doc, right, i, shots))
+            except _Unusable as error:
+                rule, found = error.args
+                line = f" (line {place.rpartition(':')[2]})" if ":" in place else ""
+                bad.setdefault(rule, []).append(f"{i + 1}{line}")
+                first.setdefault(rule, f"{place}: found {found}")
+        return items, counted, bad, first
+
+    items, counted, bad, first = _limited(file, len(chosen), fill_in, trust)
     refuse(f"{path}", bad, len(chosen), first)
     expect(items, f"{path}", f"no items in split {file.split!r}", "at least one")
     if len({*counted}) > 1 and min(counted) > 0:
@@ -124,24 +133,35 @@ def load_items(
     return items
 
 
-def _functions(value: Any) -> list[str]:
-    """The functions that a field names, however deep in it."""
-    if isinstance(value, tuple):
-        return [str(value[0])]
-    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return [name for part in inside for name in _functions(part)]
+def _inside(value: Any) -> list[Any]:
+    """A value and what it holds, however deep in it, each once: an alias of YAML may stand for it a billion times."""
+    seen, found = {id(value)}, [value]
+    for part in found:  # which grows meanwhile
+        inside = part.values() if isinstance(part, Mapping) else part if isinstance(part, list) else ()
+        for new in (new for new in inside if id(new) not in seen):
+            seen.add(id(new))
+            found.append(new)
+    return found
 
 
-def _sandbox() -> None:
+def _sandbox() -> Any:
     """Have the harness fill in templates in Jinja's sandbox: a template can reach anything that Python can."""
     from jinja2.sandbox import ImmutableSandboxedEnvironment
     from lm_eval import utils
 
-    if not isinstance(utils.env, ImmutableSandboxedEnvironment):
-        given = utils.env
+    class Sandbox(ImmutableSandboxedEnvironment):
+        compiled = functools.lru_cache(ImmutableSandboxedEnvironment.from_string)  # else it would be for each item
+        begun: Callable[[Any], object] = staticmethod(lambda source: None)
+
+        def from_string(self, source: Any, *_: Any) -> Any:
+            self.begun(source)
+            return self.compiled(source)
+
+    if not hasattr(given := utils.env, "begun"):
         how: dict[str, Any] = {"undefined": given.undefined, "keep_trailing_newline": given.keep_trailing_newline}
-        utils.env = ImmutableSandboxedEnvironment(loader=given.loader, **how)
+        utils.env = Sandbox(loader=given.loader, **how)
         utils.env.filters = given.filters
+    return utils.env
 
 
 class _Unusable(Exception):
@@ -198,9 +218,7 @@ def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
 
 def _check_fields(file: TaskFile) -> None:
     """The harness's own rules that can be told from the file alone, each with its line."""
-    from jinja2 import TemplateSyntaxError
     from lm_eval.config.task import TaskConfig
-    from lm_eval.utils import env
 
     fields, known = file.fields, TaskConfig.__dataclass_fields__
     templates, needed = ("doc_to_text", "doc_to_choice", "doc_to_target"), ("task", "dataset_path")
@@ -212,14 +230,57 @@ def _check_fields(file: TaskFile) -> None:
     for name, default, only in (("output_type", None, "multiple_choice"), ("target_delimiter", " ", " ")):
         if (found := fields.get(name, default)) != only:
             wrong[name] = f"found {found!r}, expected {only!r}"
-    for name in (*templates, "description"):
-        try:
-            env.from_string(text if isinstance(text := fields.get(name), str) else "")
-        except TemplateSyntaxError as error:
-            wrong[name] = f"not a template of Jinja: {error.message}"
     if wrong:
         told = (f"{file.at.get(name, f'{file.path}:1')}: {name}: {said}" for name, said in wrong.items())
         raise PhaselabError("\n  ".join(told))
+
+
+def _limited(file: TaskFile, items: int, work: Callable[[], Any], trust: bool) -> Any:
+    """What `work` gives in a process that ends when templates take more than so many items need, unless it has `trust`.
+
+    In a sandbox, too, one may compute for ever, and in C, where nothing but the end of the process stops it.
+    """
+    context = multiprocessing.get_context("fork")  # for a task cannot be sent
+    (mine, theirs), at = context.Pipe(duplex=False), context.RawValue("i", -1)
+    seconds, size = SECONDS[0] + items * SECONDS[1], BYTES[0] + items * BYTES[1]
+    wheres = [*(f"{file.at[name]}: {name}" for name in file.fields), f"{file.path}"]  # the last one where it is of none
+    of = {part: n for n, value in enumerate(file.fields.values()) for part in _inside(value) if isinstance(part, str)}
+
+    def child() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the parent's to handle
+        if not trust:
+            signal.setitimer(signal.ITIMER_PROF, seconds)
+            with contextlib.suppress(OSError, ValueError):  # where the system has no such limit
+                there = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (there + size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+        _sandbox().begun = lambda template: setattr(at, "value", of.get(template, -1))
+        try:
+            theirs.send((work(), ""))
+        except MemoryError:  # nothing is sent
+            return
+        except Exception as error:
+            theirs.send((None, f"{_wrong(wheres[at.value], error)}"))
+
+    process = context.Process(target=child)
+    process.start()
+    theirs.close()
+    try:
+        made, wrong = mine.recv()
+    except EOFError:
+        took = f"no end of it within {seconds:.3g} s of computing and {size >> 20} MiB of memory"
+        made, wrong = None, f"{wheres[at.value]}: found {took}, expected a template that takes less"
+    finally:
+        process.kill()
+        process.join()
+    if wrong:
+        raise PhaselabError(wrong)
+    return made
+
+
+def _wrong(where: str, error: Exception) -> PhaselabError:
+    """The error that is raised for one of the harness, about a field; one of ours as it is."""
+    said = f"lm-evaluation-harness: {type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    return error if isinstance(error, PhaselabError) else PhaselabError(f"{where}: {said}")
 
 
 def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, list[str]]:
@@ -228,10 +289,11 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
 
     config: dict[str, Any] = {"include": str(file.path.resolve()), "task": str(file.fields["task"])}
     config["metric_list"] = [{"metric": "acc"}]  # of a name that it lacks, the harness would run a script, or a hub's
+    config["filter_list"] = None  # which is of answers that are written
     # Drawn at random, as the harness does, a question could be shown with its answer before it is asked.
     config["fewshot_config"] = (file.fields.get("fewshot_config") or {}) | {"sampler": "first_n"}
     # The harness tries the first item, and what it says of that names no item: it gets these only afterwards.
-    neutral = {"doc_to_choice": ["-"], "doc_to_target": 0}
+    neutral = {"doc_to_text": "-", "doc_to_choice": ["-"], "doc_to_target": 0}
     held = {name: file.fields[name] for name in neutral if not isinstance(file.fields[name], tuple)}
     config |= {name: neutral[name] for name in held}
     files = {split: Path(p) for split, p in data.items()} or file.data_files

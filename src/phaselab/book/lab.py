@@ -50,11 +50,11 @@ class Lab:
         self.bench = self.inputs = Workbench(study, store, data, say=cache(print), device=device)
         self.study = self.bench.study
         self.model: Model = self.study.model(model)
-        #: Whether the brain is simulated; model name -> label, no two the same; the names alone.
-        self.simulated = self.study.brain.simulated
+        self.simulated = self.study.brain.simulated  #: Whether the brain is simulated.
         self.attributes = {"layer": self.study.phases.layer, "tasks": [task.name for task in self.study.tasks]}
+        #: Name of each model -> its label, no two the same.
         self.labels: dict[str, str] = {row.model: row.label for row in curves.each_row(curves.families(self.study))}
-        self.models = tuple(self.labels)
+        self.models = tuple(self.labels)  #: The names of the models.
 
     @property
     def brain(self) -> BrainData:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from phaselab.errors import PhaselabError, escape, expect, told
+from phaselab.errors import LOOP, PhaselabError, escape, expect, told
 from phaselab.study import Strict, embedded
 
 # Without emoji, or :a: in what is printed, as in a path, would become one. What is asked for goes to `out`.
@@ -42,7 +42,7 @@ class Told(TyperGroup):
             # A pipe that is closed ends the program without a word, as for others.
             if os.environ.get(TRACEBACK) or getattr(error, "errno", None) == errno.EPIPE:
                 raise
-            known = isinstance(error, (PhaselabError, OSError, MemoryError, ModuleNotFoundError))
+            known = isinstance(error, (PhaselabError, OSError, MemoryError, ModuleNotFoundError)) or LOOP in told(error)
             more = "" if known else f"; not foreseen: set {TRACEBACK}=1 to see where, and please report it"
             console.print(f"[red]phaselab:[/] {escape(told(error) + more)}", highlight=False, soft_wrap=True)
             raise typer.Exit(2 if known else 1) from error

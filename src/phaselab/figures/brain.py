@@ -37,7 +37,7 @@ def by_region(rois: Arrays, values: Arrays, *, simulated: bool, label: str) -> F
         ax.vlines(own.median(), y - 0.36, y + 0.36, "black", linewidth=2)
     ax.set_yticks(range(len(regions)), [draw.short(str(name), 30) for name in regions.groups])
     ax.set(xlabel=label.replace("\n", " "), ylim=(len(regions) - 0.5, -0.5))
-    note = f"{subjects_text(len(values), simulated)}, {number_of(len(table), 'voxel')} together; bar: median"
+    note = f"{subjects_text(len(values), simulated)}, {number_of(len(table), 'voxel')}; bar: median"
     seen = f"Medians: {', '.join(f'{name} {value:.3g}' for name, value in regions.median().items())}."
     return draw.foot(fig, note, simulated, seen=seen)
 

@@ -21,7 +21,7 @@ from matplotlib.font_manager import findSystemFonts, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
-from phaselab.curves import MEASURES, PHASE_NAMES, NothingToDraw, amount, each_row
+from phaselab.curves import MEASURES, NothingToDraw, amount, each_row
 from phaselab.errors import number_of
 
 # Said in a sentence of our own (``in_letters``), once and not at each drawing.
@@ -306,12 +306,14 @@ def panels(
         axis = TokenAxis(pd.concat([panel.rows[by] for panel in drawn]))
         for ax in axes:
             axis.decorate(ax, most=6 if columns == 1 else 3)
-    for row in [] if phases is None else each_row(phases[phases["found"].astype(bool)]):
+    for row in (found := [] if phases is None else [*each_row(phases[phases["found"].astype(bool)])]):
         for ax in axes:
             ax.axvspan(row.start, row.stop, color=PHASE_TINTS[row.phase], alpha=0.75, linewidth=0, zorder=0)
         middle = float(np.sqrt(row.start * min(row.stop, axes[0].get_xlim()[1])))
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
-        axes[0].text(middle, 0.97, f"phase {PHASE_NAMES[row.phase]}", transform=axes[0].get_xaxis_transform(), **look)
+        look["bbox"] = {"facecolor": PHASE_TINTS[row.phase], "edgecolor": "none", "pad": 1}  # not crossed by a date
+        axes[0].text(middle, 0.97, f"phase {row.phase}", transform=axes[0].get_xaxis_transform(), **look)
+    axes[0].set_ylim(top=axes[0].get_ylim()[1] + bool(found) * 0.25 * np.ptp(axes[0].get_ylim()))  # room for names
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
         columns = 70 // (min(50, max(map(width, names))) + 8)

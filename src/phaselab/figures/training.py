@@ -205,14 +205,13 @@ def controls_bars(
     sns.stripplot(table, x="value", jitter=False, marker="|", size=9, linewidth=1.3, alpha=0.7, **how)
     sns.pointplot(draw.spread(summary), **how | DOTS)
     for y, value in enumerate(summary["value"]):
-        ax.annotate(f"{value:.3f}", (value, y), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8)
+        ax.text(1.02, y, f"{value:.3f}", transform=ax.get_yaxis_transform(), va="center", fontsize=8.5)
     ax.axvline(0, color="black", linewidth=1)
-    ax.set_ylim(len(summary) - 0.4, -0.65)
     ax.grid(axis="y", visible=False)
     ax.set(xlabel="correlation r, mean of voxels", ylabel="")
     n = query.subjects_text(table["subject"].nunique(), simulated)
     seen = ", ".join(f"{row.condition} {row.value:.3f}" for row in query.each_row(summary))
-    return draw.foot(fig, f"{n} (strokes), mean and 95 % interval", simulated, seen=f"{seen}.")
+    return draw.foot(fig, f"{n} (strokes), 95 % intervals", simulated, seen=f"{seen}.")
 
 
 @draw.styled
@@ -265,7 +264,7 @@ def over_replicates(rows: pd.DataFrame, *, unit: str, level_name: str = "", simu
         mean, thin = query.interval_over(own, by=("line", "tokens")), own.assign(unit=own["replicate"])
         few, n = mean["n"].max() <= 6, " or ".join(map(str, sorted({*mean["n"]})))  # more lines are a thicket
         drawn.append(draw.Panel(mean, f"mean over {n} {over}", unit, thin if few else None, level, level_name))
-    note = "bands: 95 % intervals over what a panel's title names; thin lines: each of these"
+    note = "bands: 95 % intervals over what a title names; thin: each"
     return draw.panels(drawn, draw.looks(rows["line"].unique()), room=1.7, note=note, simulated=simulated)
 
 
@@ -339,7 +338,7 @@ def power_curve(table: pd.DataFrame, *, label: str, note: str = "") -> Figure:
     """How often an effect is found by simulation, as ``phases.detachment_power`` gives; `label` : of the depth."""
     names = {k: number_of(k, "subject") for k in sorted(table["subjects"].unique())}
     rows = table.rename(columns={"power": "value"}).assign(line=table["subjects"].map(names))
-    how: dict[str, Any] = {"unit": "share of curves", "level": 0.8, "limits": (-0.05, 1.05)}
+    how: dict[str, Any] = {"unit": "share of\nsimulated studies", "level": 0.8, "limits": (-0.05, 1.05)}
     drawn = [draw.Panel(own, number_of(n, "checkpoint"), **how) for n, own in rows.groupby("checkpoints")]
     how = {"by": "depth", "x": label, "err_style": "bars", "err_kws": {"capsize": 3}}
     return draw.panels(drawn, draw.in_order([*names.values()]), room=1.4, share_y=True, note=note, **how)
@@ -392,9 +391,8 @@ def _raster(
         ax.hlines(y, move.low, move.high, "black", linewidth=1.1)
         face = move.colour if move.sure else "white"
         ax.plot(move.tokens, y, draw.KINDS[move.kind], color=move.colour, markerfacecolor=face, markersize=5.5)
-        seen += (
-            f"{' '.join(move.row)}: {move.kind} at {query.amount(move.tokens)}{'' if move.sure else ' (not sure)'}. "
-        )
+        sure = "" if move.sure else " (not sure)"
+        seen += f"{' '.join(move.row)}: {move.kind} at {query.amount(move.tokens)}{sure}. "
     for y, name in zip(places[first], names, strict=True):
         ax.axhspan(y - 1.6, y - 0.6, color="#EFEFEF", linewidth=0)
         ax.text(0.01, y - 1.1, draw.short(name), transform=ax.get_yaxis_transform(), fontsize=8.8, va="center_baseline")

@@ -327,18 +327,18 @@ def rule_text(rule: PhaseSpec) -> str:
     where = depth.get(str(rule.layer), f"layer {rule.layer}")
     if isinstance(rule.layer, float):
         where = f"the layer at {rule.layer:.0%} of the depth of each model"
-    roi, accuracy = plain(rule.roi), plain(rule.accuracy.replace("_", " "))
+    roi = "all regions" if rule.roi == "all" else f"region {plain(rule.roi)}"
     return (
-        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, region {roi}; rises "
-        f"are together within {rule.lag:g} decade of tokens; {accuracy} stands still if it changes by less than "
-        f"{rule.margin:g}; level {rule.alpha:g}."
+        f"Fixed before looking (rule {digest_of(rule)[:8]}): the brain curve is that of {where}, {roi}; rises "
+        f"are together within {rule.lag:g} decade of tokens; {plain(rule.accuracy.replace('_', ' '))} stands still if "
+        f"it changes by less than {rule.margin:g}; tests at the level {rule.alpha:g}."
     )
 
 
 def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
     """What the test says of a phase (1, 2, 3), in sentences; `unit`: what the brain curve counts."""
     row = result.table.set_index("phase").loc[phase]
-    parts = [f"Phase {query.PHASE_NAMES[phase]} ({row['name']}) is **{row.verdict}** in {result.model}. {row.why}"]
+    parts = [f"Phase {phase} ({row['name']}) is **{row.verdict}** in {result.model}. {row.why}"]
     if np.isfinite(row.tokens):
         start, stop, middle, low, high = map(amount, row[["start", "stop", "tokens", "low", "high"]])
         parts.append(
@@ -347,7 +347,7 @@ def phase_text(result: TriplePhase, phase: int, unit: str) -> str:
             f"{row.effect_low:+.3f} to {row.effect_high:+.3f}), as {unit}."
         )
     if result.notes:
-        parts.append(f"Of the curves: {plain('; '.join(result.notes))}.")
+        parts.append(f"About the curves: {plain('; '.join(result.notes))}.")
     if np.isfinite(row.p):
         tested = int(result.table["p"].notna().sum())
         after = f", after Holm's correction over the {tested} phases that could be tested {row.p_holm:.2g}"
