@@ -522,10 +522,9 @@ def test_a_tr_without_numbers_is_refused_with_its_file(tmp_path: Path) -> None:
     for wrong, at, found in ((kept, "row 5, column 0", "nan"), (one, "row 9, column 3", "-inf")):
         with changed(path, data=wrong):
             brain = stories.load(of, tmp_path)  # of which little is read
-            for responses in (brain.scored(0)["UTS01"]["souls"], brain.scored(4)["UTS01"]["souls"]):
+            for responses in (brain.responses("UTS01", "souls"), brain.scored(0)["UTS01"]["souls"]):
                 with pytest.raises(PhaselabError, match=rf"UTS01/souls.hf5: data: {at}: found {found}, expected a num"):
                     np.asarray(responses[:, 0:4])
-            np.asarray(brain.scored(12)["UTS01"]["souls"][:, 0:4])  # it is dropped
     for row, message in ((0, "souls.hf5: row 0: found no number"), (177, "souls.hf5: row 177, column 0: found nan")):
         lacks = raw(tmp_path, "UTS01", "souls")
         lacks[row] = np.nan
