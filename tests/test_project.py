@@ -130,6 +130,12 @@ def test_every_room_has_a_budget() -> None:
     assert {room for room in rooms if not room.endswith(".py")} == set(BUDGET)
 
 
+def test_a_reader_of_published_brains_is_short() -> None:
+    readers = [path for path in (ROOT / "src" / "phaselab" / "brains").glob("*.py") if path.name != "base.py"]
+    assert len(readers) > 6
+    assert {path.name: lines(path) for path in readers if lines(path) > 250} == {}
+
+
 def test_no_file_and_no_function_is_too_long() -> None:
     long = [f"{path}: {lines(path)} lines" for path in modules() if lines(path) > FILE]
     for path in modules():
