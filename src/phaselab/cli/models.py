@@ -187,7 +187,7 @@ def list_data(data: DataOption = None) -> None:
 def get_data(
     context: typer.Context,
     name: Annotated[str, _SET],
-    subjects: Annotated[str, typer.Option(help=f"{_SOME}S01 (ds005531), UTS03, average (little-prince).")] = "",
+    subjects: Annotated[str, typer.Option(help=f"{_SOME}S01 (ds005531), UTS03, average, EN057 (little-prince).")] = "",
     titles: Annotated[str, typer.Option(help=f"{_SOME}suits (ds005531).")] = "",
     annotation: Annotated[str, typer.Option(help=f"{_SOME}speech_en (ds005531).")] = "",
     stories: Annotated[str, typer.Option(help=f"{_SOME}sweetaspie (ds003020).")] = "",
