@@ -44,7 +44,7 @@ from phaselab.training.folder import place
 #: Tables with the columns that are asked for, and what the manifest has of them.
 TABLES = dict.fromkeys(("curves", "controls"), CURVE_COLUMNS) | {"phases": ("model", "phase", "verdict")}
 TABLES |= {"loss": ("model",)}
-ABOUT = dict.fromkeys(("hours", "brain", "ceiling", "tasks"), dict)
+ABOUT: dict[str, type] = dict.fromkeys(("hours", "brain", "ceiling", "tasks"), dict)
 ABOUT |= dict.fromkeys(("date", "command", "commit", "machine"), str)
 #: Bytes of a file at most: published tables lie in the repository.
 LARGEST = 2_000_000
