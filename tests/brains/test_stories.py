@@ -160,6 +160,7 @@ class changed:
 
     def __enter__(self) -> None:
         self.before = self.path.read_bytes()
+        self.anew()
         with h5py.File(self.path, "r+") as file:
             for name, array in self.arrays.items():
                 file.pop(name, None)
@@ -167,6 +168,11 @@ class changed:
                     file[name] = array
 
     def __exit__(self, *_: object) -> None:
+        self.anew()
+
+    def anew(self) -> None:
+        """Another file of that name: a brain that was read may still have the one before open."""
+        self.path.unlink()
         self.path.write_bytes(self.before)
 
 
