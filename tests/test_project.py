@@ -18,7 +18,7 @@ BUDGET = {
     "behaviour": 866,
     "book": 806,
     "brains": 1434,
-    "checkpoints": 891,
+    "checkpoints": 893,
     "cli": 1034,
     "data": 340,
     "encoding": 1761,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_950, 600, 80
+PACKAGE, FILE, FUNCTION = 14_952, 600, 80
 
 
 def canonical(name: str) -> str:
