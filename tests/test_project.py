@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 866,
-    "book": 806,
+    "book": 808,
     "brains": 1434,
     "checkpoints": 893,
     "cli": 1034,
@@ -33,7 +33,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 14_952, 600, 80
+PACKAGE, FILE, FUNCTION = 14_954, 600, 80
 
 
 def canonical(name: str) -> str:
