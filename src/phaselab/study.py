@@ -46,8 +46,8 @@ KIND = re.compile(r"(literal|tuple|function-\w+)\[.*|constrained-\w+|str|int|flo
 MINUTES = 24 * 60.0
 #: A text of one line, however it is broken in YAML.
 Line = Annotated[str, BeforeValidator(lambda text: " ".join(text.split()) if isinstance(text, str) else text)]
-#: How the folder of a model begins that is in the folder of data.
-IN_DATA = "data:"
+#: How the folder of a model begins that is in the folder of data; what a repository on a hub is called.
+IN_DATA, REPOSITORY = "data:", r"\w[\w.-]*/\w[\w.-]*"
 _FOLDER = pydantic.AfterValidator(
     lambda p, info: p if str(p).startswith(IN_DATA) else Path((info.context or {}).get("folder", ""), home(p))
 )
@@ -153,7 +153,7 @@ class Model(Strict):
     train: Training | None = None
     folder: Beside | None = None
     family: Slug | None = None
-    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    repository: Annotated[str, Field(pattern=rf"^{REPOSITORY}$")] | None = None
     tokens_per_step: int | None = Field(default=None, ge=1, le=10**12)
     checkpoints: str | tuple[str, ...] = "all"
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

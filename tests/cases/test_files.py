@@ -512,7 +512,9 @@ def test_notebooks_that_cannot_run_are_said(tmp_path: Path, monkeypatch: pytest.
     )
     path.write_bytes((head + NOTEBOOK + "caf\xe9").encode("latin-1"))
     assert "n.md: line 13: found byte 0xe9" in refused(runner.execute, path, out, {})
-    for text in ("{", ""):
+    cell = {"cell_type": "code", "metadata": {"tags": 5}, "outputs": [], "execution_count": None, "source": "n = 3"}
+    odd = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 4})
+    for text in ("{", "", odd):
         (tmp_path / "n.ipynb").write_text(text)
         assert "n.ipynb: expected a notebook, .md or .ipynb, found none" in refused(
             runner.execute, tmp_path / "n.ipynb", out, {}

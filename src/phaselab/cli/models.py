@@ -20,7 +20,7 @@ from phaselab.data.download import Place, fetch
 from phaselab.errors import expect, number_of
 from phaselab.files import home
 from phaselab.results import amount
-from phaselab.study import IN_DATA, load_study
+from phaselab.study import IN_DATA, REPOSITORY, load_study
 
 models_app = typer.Typer(no_args_is_help=True, help="Model families on the hub and their checkpoints.")
 app.add_typer(models_app, name="models")
@@ -108,7 +108,7 @@ def fetch_anchor(
 
 def origin_of(model: str) -> dict[str, str]:
     """Where a model is, as a study says it: its folder, family or repository; PhaselabError for none of these."""
-    folder, repository = model.startswith(IN_DATA) or home(model).is_dir(), re.fullmatch(r"\w[\w.-]*/[\w.-]+", model)
+    folder, repository = model.startswith(IN_DATA) or home(model).is_dir(), re.fullmatch(REPOSITORY, model)
     near = ", ".join(difflib.get_close_matches(model, FAMILIES, 3) or ["olmo2-1b"])
     right = f"a folder of checkpoints, organisation/name on the hub, or a family as {near} (phaselab models list)"
     expect(folder or repository or model in FAMILIES, "--model", f"{model!r}, which is no folder here", right)
