@@ -1,6 +1,6 @@
 """What the book needs of Sphinx beyond its configuration: a page that asks nothing of any server.
 
-Eleven things, each small:
+Twelve things, each small:
 
 - maths becomes MathML while the book is built, so no page loads MathJax;
 - only pages with a plotly figure load plotly.js, and of it the part that holds lines and meshes (``book/assets``);
@@ -9,6 +9,7 @@ Eleven things, each small:
 - what a figure says of itself in numbers (``figures.drawing.Drawn``) follows the form in its alternative text;
 - starter notebooks become pages, whose sources are whole notebooks that carry their self-check with them;
 - the lists of public data sets and training runs are made from what the package knows;
+- pages of the models of another study, whose book was built in the same folder before, go;
 - the experiments with sliders are loaded where a page has one;
 - scripts of Thebe, which Jupyter Book always adds and which would ask a server, are left out;
 - markup that the theme and docutils get wrong for assistive technology is put right in the finished page;
@@ -203,6 +204,17 @@ def map_the_site(app: Sphinx, error: Exception | None) -> None:
     (Path(app.outdir) / "sitemap.xml").write_text(text + "\n".join(places) + "\n</urlset>\n", encoding="utf-8")
 
 
+def drop_other_studies(app: Sphinx, error: Exception | None) -> None:
+    """Remove pages that the book of another study left in this folder, with what they offer for download."""
+    if error or app.builder.format != "html":
+        return
+    for page in (Path(app.outdir) / MODEL_PAGES).glob("*.html"):
+        if MODEL_PAGES + page.stem not in app.env.found_docs:
+            page.unlink()
+            for folder in (f"_sources/{MODEL_PAGES}", "notebooks/models/"):
+                Path(app.outdir, folder, f"{page.stem}.ipynb").unlink(missing_ok=True)
+
+
 ICONS = re.compile(r"<(?:script|link)[^>]*/fontawesome\.js[^>]*>(?:</script>)?")
 #: What the theme loads on every page for a search while typing, which is off: the page of the search has its own.
 SEARCH = re.compile(r'<script src="[^"]*/?(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*')
@@ -295,6 +307,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("source-read", list_what_is_public)
     app.connect("html-page-context", finish_page)
     app.connect("build-finished", hide_solutions_in_sources)
+    app.connect("build-finished", drop_other_studies)
     app.connect("build-finished", map_the_site)
     app.connect("build-finished", lighten)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -151,7 +151,7 @@ def shorten(
     app: Sphinx, what: str, name: str, of: Any, options: Any, signature: str | None, gives: str | None
 ) -> tuple[str | None, str | None]:
     """A signature without the addresses of functions that are defaults, which would leave all of it unreadable."""
-    return signature and re.sub(r"<function [^>]*>+", "...", signature), gives
+    return signature and re.sub(r"<function [^>]*>+|<factory>", "...", signature), gives
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -255,6 +255,17 @@ def test_extension_in_the_teachers_build(tmp_path: Path) -> None:
     assert "plotly" not in html
 
 
+def test_pages_of_another_study_go_with_what_they_offered(tmp_path: Path) -> None:
+    places = "book/executed/models/old.html", "_sources/book/executed/models/old.ipynb", "notebooks/models/old.ipynb"
+    for place in places:
+        (tmp_path / "out" / place).parent.mkdir(parents=True)
+        (tmp_path / "out" / place).write_text("of another study")
+    html, _, warnings = build(tmp_path, PAGE)
+    assert warnings == ""
+    assert "<h1>some-model" in html
+    assert [place for place in places if (tmp_path / "out" / place).exists()] == []
+
+
 def test_extension_in_the_students_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHASELAB_STUDENT", "1")
     html, offered, warnings = build(tmp_path, PAGE)

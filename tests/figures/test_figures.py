@@ -345,6 +345,15 @@ def test_sizes_have_a_sequence_of_colours():
     assert [used["a"], used["b"]] == [mpl.colors.to_hex(mpl.colormaps["viridis"](at)) for at in (0.0, 0.85)]
 
 
+def test_panels_grow_with_what_is_drawn_or_scaled_after_them(one):
+    for ax in (*figures.internals_curves(one).axes, *figures.fitted_curves(fits(), over="seeds").axes):
+        assert ax.get_autoscaley_on()
+        low, high = ax.get_ylim()
+        drawn = np.concatenate([line.get_ydata() for line in ax.lines if line.get_transform() == ax.transData])
+        assert low < np.nanmin(drawn)
+        assert np.nanmax(drawn) < high
+
+
 def test_the_three_perspectives_name_only_phases_that_were_found(one):
     words = texts_of(figures.perspectives(one, simulated=True, phases=PHASES))
     assert "phase 1" in words

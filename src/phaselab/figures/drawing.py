@@ -300,8 +300,7 @@ def panels(
         shown = {name for name in [*looks, panel.level_name, MOVED] if name and not name.startswith(HIDDEN)}
         handles |= {line.get_label(): line for line in ax.lines if line.get_label() in shown}
         ax.tick_params(labelbottom=number + columns >= len(drawn))
-        if number % columns:
-            ax.set_ylabel("")
+        ax.set_ylabel("" if number % columns else ax.get_ylabel())
     if by == "tokens":
         axis = TokenAxis(pd.concat([panel.rows[by] for panel in drawn]))
         for ax in axes:
@@ -313,7 +312,8 @@ def panels(
         look: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 9.5, "fontweight": "bold", "zorder": 6}
         look["bbox"] = {"facecolor": PHASE_TINTS[row.phase], "edgecolor": "none", "pad": 1}  # not crossed by a date
         axes[0].text(middle, 0.97, f"phase {row.phase}", transform=axes[0].get_xaxis_transform(), **look)
-    axes[0].set_ylim(top=axes[0].get_ylim()[1] + bool(found) * 0.25 * np.ptp(axes[0].get_ylim()))  # room for names
+    if found:  # room for the names above the curves
+        axes[0].set_ylim(top=axes[0].get_ylim()[1] + 0.25 * np.ptp(axes[0].get_ylim()))
     names = list(dict.fromkeys(name for name in [*looks, *handles] if name in handles))
     if len(names) > 1:
         columns = 70 // (min(50, max(map(width, names))) + 8)
