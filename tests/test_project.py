@@ -18,8 +18,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 866,
-    "book": 799,
-    "brains": 1590,
+    "book": 806,
+    "brains": 1591,
     "checkpoints": 891,
     "cli": 1034,
     "data": 340,
@@ -35,7 +35,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_124, 600, 80
+PACKAGE, FILE, FUNCTION = 15_132, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -116,8 +117,6 @@ def test_with_a_sample_a_notebook_needs_no_training(
 
 
 def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Store, Path], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(made[1] / "tiny", tmp_path / "copy" / "tiny")
     table = pd.read_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
     table.assign(value=table["value"] + 0.1).to_parquet(tmp_path / "copy" / "tiny" / "curves.parquet")
@@ -131,6 +130,24 @@ def test_tables_that_were_changed_are_refused(lab: PublishedLab, made: tuple[Sto
     (tmp_path / "copy" / "tiny" / MANIFEST).write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match=r"manifest\.json: no manifest that can be read"):
         PublishedLab(load_study(tmp_path / "copy" / "tiny" / "study.yaml"), Store(tmp_path), None)
+
+
+def test_what_others_published_is_looked_at_before_it_is_used(tmp_path: Path) -> None:
+    folder = shutil.copytree(Path(__file__).parents[2] / "published" / "detachment", tmp_path / "detachment")
+
+    def opened() -> PublishedLab:
+        return PublishedLab(load_study(folder / "study.yaml"), Store(tmp_path), None)
+
+    whole, curves = read_manifest(folder), pd.read_parquet(folder / "curves.parquet")
+    assert opened().numbers
+    write_json({name: of for name, of in whole.items() if name != "hours"} | {"brain": "x"}, folder / MANIFEST)
+    with pytest.raises(ValueError, match=r"manifest\.json: found no hours, brain, expected them, as phaselab publish"):
+        opened()
+    write_json(whole, folder / MANIFEST)
+    published_anew(folder / "curves.parquet", curves.drop(columns="model"))
+    for open_it in (opened, lambda: compare(Workbench(load_study("detachment"), Store(tmp_path)), (), root=tmp_path)):
+        with pytest.raises(ValueError, match=r"curves\.parquet: found columns study, checkpoint.*, expected study, m"):
+            open_it()
 
 
 def test_incomplete_and_stale_results_are_not_published(made: tuple[Store, Path], tmp_path: Path) -> None:
@@ -194,8 +211,6 @@ def test_a_rerun_is_compared_measure_by_measure(made: tuple[Store, Path], tmp_pa
 
 @pytest.mark.parametrize("lost", ["row", "number", "published row"])
 def test_what_only_one_of_them_has_is_no_agreement(made: tuple[Store, Path], tmp_path: Path, lost: str) -> None:
-    import shutil
-
     store, root = made
     shutil.copytree(root, tmp_path / "published")
     path = tmp_path / "published" / "tiny" / "curves.parquet"
@@ -213,8 +228,6 @@ def test_what_only_one_of_them_has_is_no_agreement(made: tuple[Store, Path], tmp
 
 
 def test_compare_fails_where_numbers_are_apart(made: tuple[Store, Path], tmp_path: Path) -> None:
-    import shutil
-
     import yaml
 
     store, root = made

@@ -299,6 +299,6 @@ def test_trim_knows_how_long_the_first_tr_is_carried() -> None:
     assert said == []
     to_trs(found, words, Spec(layers=(1,), trim=5), said.append)
     assert said == [
-        f"features.trim: 5 TRs at the start of a run are dropped, but by hemodynamics: hrf its first TR reaches into "
-        f"{long} TRs of 2 s; a larger trim drops them"
+        f"note: a run's first TRs feel what came before it, for {long} TRs of 2 s by hemodynamics: hrf; "
+        "features.trim drops 5 of them"
     ]

@@ -130,7 +130,7 @@ def load_items(
     if len({*counted}) > 1 and min(counted) > 0:
         told = f"answer 0 never occurs in {len(counted)} items, and answers are numbers from 0, not from 1"
         warnings.warn(f"{path}: {told}: the right options may be those before", stacklevel=2)
-    return items
+    return list[Item](items)
 
 
 def _inside(value: Any) -> list[Any]:

@@ -35,13 +35,17 @@ from phaselab.book.lab import Lab, commit
 from phaselab.checkpoints import Checkpoint
 from phaselab.errors import expect, number_of, shown
 from phaselab.files import shipped
-from phaselab.results import CURVE_COLUMNS, check, read_manifest, write_folder, write_table
+from phaselab.results import CURVE_COLUMNS, MANIFEST, check, read_manifest, read_table, write_folder, write_table
 from phaselab.stages import STAGES, Workbench
 from phaselab.study import PUBLISHED, Model, StudyError
 from phaselab.sweep.states import status
 from phaselab.training.folder import place
 
-TABLES = ("curves", "controls", "phases", "loss")
+#: Tables with the columns that are asked for, and what the manifest has of them.
+TABLES = dict.fromkeys(("curves", "controls"), CURVE_COLUMNS) | {"phases": ("model", "phase", "verdict")}
+TABLES |= {"loss": ("model",)}
+ABOUT: dict[str, type] = dict.fromkeys(("hours", "brain", "ceiling", "tasks"), dict)
+ABOUT |= dict.fromkeys(("date", "command", "commit", "machine"), str)
 #: Bytes of a file at most: published tables lie in the repository.
 LARGEST = 2_000_000
 #: What tells a row of the curves table from the others.
@@ -105,8 +109,11 @@ class PublishedLab(Lab):
         self.provenance = read_manifest(self.folder)
         state = check(self.folder, self.provenance.get("inputs", {}))
         expect(state, str(self.folder), state.why, "the tables of a published study as they were written")
-        self.tables = {name: pd.read_parquet(self.folder / f"{name}.parquet") for name in TABLES}
-        of, hours = self.provenance, self.provenance["hours"]
+        of, at = self.provenance, str(self.folder / MANIFEST)
+        wrong = [name for name, kind in ABOUT.items() if type(of.get(name)) is not kind]
+        expect(not wrong, at, f"no {', '.join(wrong)}", "them, as phaselab publish writes them")
+        self.tables = {name: read_table(self.folder / f"{name}.parquet", *needed) for name, needed in TABLES.items()}
+        hours = {what: of["hours"].get(what, 0) for what in ("training", "stages")}
         made = f"published tables, made on {of['date']} by `{of['command']}` at commit {of['commit']}"
         # Hours of 0 are of models trained elsewhere, or not known: the files of a folder that was copied do not tell.
         parts = (hours["training"], "training"), (hours["stages"], "evaluation")
@@ -195,7 +202,7 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     study, folder = bench.study, shipped(root / bench.study.name)
     state, right = check(folder, read_manifest(folder).get("inputs", {})), f"one with tables in {root}, as written"
     expect(state, "study", f"{study.name!r} ({state.why})", right, StudyError)
-    published, files = pd.read_parquet(folder / "curves.parquet"), list[Path]()
+    published, files = read_table(folder / "curves.parquet", *CURVE_COLUMNS), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):
             stages = [s for s in STAGES.values() if s.scope == "checkpoint" and s.perspective and s.asked(study, model)]

@@ -381,8 +381,8 @@ def to_trs(
     for run in stimulus.runs:
         expect(run.n_trs > run.dropped(trim), f"run {run.name}: trim", trim, f"fewer than its {run.n_trs} TRs")
     for tr in {run.tr for run in stimulus.runs if trim + run.margin < stimuli.carried(run.tr, spec)}:
-        reach = f"but by hemodynamics: {spec.hemodynamics} its first TR reaches into {stimuli.carried(tr, spec)} TRs of"
-        say(f"features.trim: {trim} TRs at the start of a run are dropped, {reach} {tr:g} s; a larger trim drops them")
+        reach = f"{stimuli.carried(tr, spec)} TRs of {tr:g} s by hemodynamics: {spec.hemodynamics}"
+        say(f"note: a run's first TRs feel what came before it, for {reach}; features.trim drops {trim} of them")
 
     def aligned(layer: int) -> dict[str, np.ndarray]:
         parts = np.split(features.layers[layer], np.cumsum([len(run.texts) for run in stimulus.runs])[:-1])
