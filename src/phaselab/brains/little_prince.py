@@ -224,10 +224,11 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     """
     import nibabel  # here: as nilearn
 
+    nifti: Any = nibabel.Nifti1Image
     inside, affine = mask_of(mask, mask)
     refuse_pointer(path)
     try:
-        image: Any = nibabel.load(path)
+        image = nifti.load(path)
         at = np.linalg.solve(image.affine, affine @ np.c_[np.argwhere(inside), np.ones(inside.sum())].T)[:3].T
         fits = image.shape[3:] == (n_trs,) and image.get_data_dtype().kind in "iuf"
         volumes = image.get_fdata(dtype=np.float32) if fits else np.empty(0)
