@@ -223,7 +223,7 @@ MISTAKES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "rows not looked at": ("n == wanted for n, wanted", "n for n, wanted", ("b6",)),
     "a number is enough": (": {self.trs[story]} TRs of", ": TRs of", ("b6",)),
     "constant voxel unseen": ("== 0]  # reads", "== 7]  # reads", ("b7",)),
-    "what is no number kept": ("known &= (here := np.isfinite(values[0][columns]))", "here = known", ("b7",)),
+    "what is no number kept": ("known &= (here := first[columns])", "here = known", ("b7",)),
     "not told": ("* bool(lost)", "* 0", ("b7",)),
 }
 

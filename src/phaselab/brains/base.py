@@ -223,8 +223,9 @@ class Published:
         """
         (columns, regions), known = chosen, np.ones(len(chosen[0]), bool)
         for path, values in of_runs.items():
-            known &= (here := np.isfinite(values[0][columns]))
-            expect(here.any(), f"{path}: row 0", "no number", "some: it may lack voxels, but no TR")
+            first = np.isfinite(values[0])
+            known &= (here := first[columns])
+            expect(first.any(), f"{path}: row 0", "no number", "some: it may lack voxels, but no TR")
             middle = len(values) // 2
             refuse_gaps(values[middle][columns][None], str(path), here, [middle], columns)
         lost = shown(", ".join(map(named, columns[~known])))
