@@ -107,20 +107,6 @@ def may_mount() -> bool:
     return mounted
 
 
-def damages(moments: random.Random) -> dict[str, Callable[[Path], object]]:
-    """What may befall a file on disk."""
-
-    def flip(path: Path) -> None:
-        content = bytearray(path.read_bytes())
-        # A space of JSON made another one is no change of what it says.
-        at = moments.choice([i for i, byte in enumerate(content) if byte not in b" \n"])
-        content[at] ^= 1 << moments.randrange(7)
-        path.write_bytes(content)
-
-    cut: Callable[[Path], object] = lambda path: os.truncate(path, moments.randrange(path.stat().st_size))  # noqa: E731
-    return {"flipped": flip, "truncated": cut, "away": Path.unlink}
-
-
 class Faults:
     """Runs in folders of their own, against one that nothing befell."""
 
@@ -198,12 +184,23 @@ class Faults:
         for path in sorted(p for p in self.whole.rglob("*") if p.is_file() and ".stamps" not in p.parts):
             of = path.relative_to(self.whole)
             kinds.setdefault(f"{of.parts[0]}/{of.parts[-2] if len(of.parts) > 4 else ''}/{path.name}", of)
-        hows = damages(self.random)
+        hows: dict[str, Callable[[Path], object]] = {
+            "flipped": self._flip,
+            "truncated": lambda p: os.truncate(p, self.random.randrange(p.stat().st_size)),
+            "away": Path.unlink,
+        }
         cases = [(of, how) for of in kinds.values() for how in hows if of.name != "curves.parquet" or len(of.parts) > 2]
         for of, how in self.random.sample(cases, min(count, len(cases))):
             root = self.fresh()
             hows[how](root / of)
             self.mended(root, f"{of} {how}")
+
+    def _flip(self, path: Path) -> None:
+        content = bytearray(path.read_bytes())
+        # A space of JSON made another one is no change of what it says.
+        at = self.random.choice([i for i, byte in enumerate(content) if byte not in b" \n"])
+        content[at] ^= 1 << self.random.randrange(7)
+        path.write_bytes(content)
 
     def several(self, runs: int) -> None:
         """Runs on one folder of results: nothing is made twice, and none fails."""
