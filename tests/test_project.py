@@ -22,7 +22,7 @@ BUDGET = {
     "brains": 1592,
     "checkpoints": 893,
     "cli": 1034,
-    "data": 340,
+    "data": 342,
     "encoding": 1764,
     "features": 392,
     "figures": 1031,
@@ -35,7 +35,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_137, 600, 80
+PACKAGE, FILE, FUNCTION = 15_139, 600, 80
 
 
 def canonical(name: str) -> str:

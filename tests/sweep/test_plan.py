@@ -84,9 +84,13 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
     found = planned("films")
     table = list(csv.DictReader((ROOT / "src/phaselab/data/registries/ds005531.csv").open()))
     taken = [row for row in table if row["annotation"] in ("", "speech_en")]
-    second = [row for row in taken if row["titles"] == "bigbangtheory-2"]
+    second = [row for row in taken if row["titles"] == "bigbangtheory"]
     assert len(second) == 2 * (6 + 1)
     assert planned_of("films", rule="dataset")["asked"].tolist() == [len(taken)]
+    for titles, missed in (("bigbangtheory", 0), ("bigbangtheory-1", len(second))):
+        chosen = {"subjects": "all", "titles": titles, "annotation": "speech_en"}
+        number = sum("bigbangtheory" in row["titles"] or not row["titles"] for row in taken) - missed
+        assert len(SETS["ds005531"].select(chosen)) == number
     taken = [row for row in taken if row not in second]  # rule: authors does not use it
     files, checkpoints = rows(found, "files").loc["ds005531"], rows(found, "checkpoints")
     assert (files["asked"], files["here"]) == (len(taken), 0)
@@ -106,7 +110,7 @@ def test_films_add_up_and_their_files_are_the_registrys() -> None:
 
 def test_what_is_here_is_not_fetched_again(tmp_path: Path) -> None:
     of = SETS["ds005531"]
-    files = of.select({"subjects": "S01", "titles": "suits,bigbangtheory", "annotation": "speech_en"})
+    files = of.select({"subjects": "S01", "titles": "suits,bigbangtheory-1", "annotation": "speech_en"})
     small = next(file for file in files if (file.bytes or 0) < 100_000)
     path = tmp_path / "data" / "ds005531" / small.path
     path.parent.mkdir(parents=True)
@@ -155,7 +159,9 @@ def films() -> str:
 
 def test_the_hours_of_a_layer_are_its_operations_at_the_measured_rate() -> None:
     study = load_study("films-small")
-    trs, voxels = SETS["ds005531"].size({"subjects": "S01", "titles": "suits,bigbangtheory", "annotation": "speech_en"})
+    trs, voxels = SETS["ds005531"].size(
+        {"subjects": "S01", "titles": "suits,bigbangtheory-1", "annotation": "speech_en"}
+    )
     assert (trs, voxels) == (754 + 968 + 680 + 747 + 647, 87_969)
     one = needs(study, study.models[0], trs, voxels, 1.0)
     assert one["brain"]["ridge"] == 13 * ridge_operations(trs, 768, voxels)
@@ -266,7 +272,7 @@ def test_the_command_prints_and_writes_all_of_it(tmp_path: Path) -> None:
     options = ["plan", "films-small", "--json", str(tmp_path / "plan.json")]
     result = CliRunner().invoke(app, options, env={"COLUMNS": "200", "PHASELAB_DATA": ""})
     assert result.exit_code == 0, result.output
-    assert "phaselab data get ds005531 --subjects S01 --titles bigbangtheory,suits" in result.output
+    assert "phaselab data get ds005531 --subjects S01 --titles bigbangtheory-1,suits" in result.output
     assert "encoding-paper.json" in result.output
     written = json.loads((tmp_path / "plan.json").read_text(), parse_constant=lambda name: pytest.fail(name))
     assert written["sums"]["cuda hours"] is None

@@ -81,7 +81,7 @@ class Films(Published):
         self.runs = table.set_index(table["task"] + "_run-" + table["run"])
         self.names = [*map(str, self.runs.index)]
         expect(self.people and self.names, "brain: subjects, titles", "none", "one at least of each, or all")
-        titles = table["task"].mask(table["split"] == "unused", "bigbangtheory-2").unique()
+        titles = table["task"].replace("bigbangtheory", f"bigbangtheory{'-1' * (section.rule == 'authors')}").unique()
         self.chosen = {"subjects": ",".join(self.people), "titles": ",".join(titles), "annotation": section.annotation}
 
     def place(self, what: str, subject: str, run: str) -> str:

@@ -46,13 +46,14 @@ class DataSet:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The registry, a row per file; an empty cell in a column of choice: the file goes with any."""
+        """The registry, a row per file; a cell in a column of choice: words that each choose it; empty: with any."""
         return read_table(_HERE / "registries" / f"{self.name}.csv", *_COLUMNS)
 
     @property
     def choices(self) -> dict[str, list[str]]:
         """What files are chosen by (``subjects``, ``titles`` ...) -> all that there are."""
-        return {name: sorted({*self.table[name]} - {""}) for name in [*self.table] if name not in (*_COLUMNS, _TRS)}
+        names = [name for name in [*self.table] if name not in (*_COLUMNS, _TRS)]
+        return {name: sorted({*" ".join(self.table[name]).split()}) for name in names}
 
     def select(self, chosen: Mapping[str, str]) -> list[File]:
         """The files of a choice: for each of ``choices`` a text with commas, or ``all``."""
@@ -65,9 +66,10 @@ class DataSet:
             strange = ", ".join(map(repr, sorted(words[name] - {*known, "all"}))) or "nothing"
             right = f"some of {', '.join(known)} with commas between, or all; the smallest part: {self.command()}"
             expect(words[name] and strange == "nothing", f"--{name}", strange, right)
-            taken &= table[name].isin([*(known if "all" in words[name] else words[name]), ""])
+            wanted = {*known} if "all" in words[name] else words[name]
+            taken &= table[name].map(lambda cell, wanted=wanted: not cell or not wanted.isdisjoint(cell.split()))
         for name, asked in words.items():
-            lacking = ", ".join(sorted(asked - {"all", *table.loc[taken, name]}))
+            lacking = ", ".join(sorted(asked - {"all", *" ".join(table.loc[taken, name]).split()}))
             expect(not lacking, f"--{name}", f"{lacking}, without a file in this choice", "what goes with the others")
         return self.files(table[taken])
 
