@@ -237,7 +237,7 @@ def cleaned(path: Path, mask: Path, n_trs: int) -> np.ndarray:
     right = f"numbers (x, y, z, {n_trs}): the scans of the section that its run is by rank"
     expect(fits, str(path), f"{image.get_data_dtype()} {image.shape}", right)
     outside = ((at < -0.5) | (at > np.array(image.shape[:3]) - 0.5)).any(axis=1)
-    lacks = f"volumes {image.shape[:3]} that lack {outside.sum()} of {number_of(len(at), 'voxel')} of {mask.name}"
+    lacks = f"volumes {image.shape[:3]} that lack {outside.sum()} of the {number_of(len(at), 'voxel')} of {mask.name}"
     expect(outside.mean() <= OUTSIDE, str(path), lacks, "those of the mask's space, MNIColin27")
     values = np.array([map_coordinates(volumes[..., scan], at.T, order=1, mode="nearest") for scan in range(n_trs)])
     values[:, outside] = 0
