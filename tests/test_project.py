@@ -19,7 +19,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 BUDGET = {
     "behaviour": 866,
     "book": 808,
-    "brains": 1592,
+    "brains": 1595,
     "checkpoints": 893,
     "cli": 1034,
     "data": 342,
@@ -35,7 +35,7 @@ BUDGET = {
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_139, 600, 80
+PACKAGE, FILE, FUNCTION = 15_142, 600, 80
 
 
 def canonical(name: str) -> str:

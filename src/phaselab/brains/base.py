@@ -174,7 +174,10 @@ class Published:
         raise NotImplementedError
 
     def make(self, subject: str, run: str, out: Path) -> None:
-        """Write the copy of a response, float32 .npy (n_trs, n_voxels), to `out`."""
+        """Write the copy of a response, float32 .npy (n_trs, n_voxels), to `out`.
+
+        Copies are named by what they are made of: who changes how they are made gives `cache` another name.
+        """
         raise NotImplementedError
 
     def path(self, what: str, subject: str = "", run: str = "", dropped: bool = False) -> Path:
