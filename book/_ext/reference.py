@@ -131,27 +131,42 @@ def leave_out(app: Sphinx, what: str, name: str, of: Any, skip: bool, options: A
 
 
 FIELD, TRAILING = re.compile(r"^(\w[\w, ]*) : (.*)$"), re.compile(r"(?<![`\w])(\w+_)(?![`\w])")
+#: A further field on the line of one, ``...; why : ...``; a colon after a name that is set off already.
+FURTHER, SET_OFF = re.compile(r"([.;])\s+(\w+(?:, \w+)*) : "), re.compile(r"(?<=`) : ")
 
 
 def list_fields(app: Sphinx, what: str, name: str, of: Any, options: Any, lines: list[str]) -> None:
     """Make lists of lines such as ``step : optimiser steps taken``; a name that ends in ``_`` is no link."""
     made: list[str] = []
     inside = False
-    for line in lines:
+    for line in FURTHER.sub(r"\1\n\2 : ", SET_OFF.sub(": ", "\n".join(lines))).split("\n"):
         found, goes_on = FIELD.match(line), inside and line.startswith(" ")
         if inside != bool(found or goes_on):  # before a list, and after it
             made.append("")
         inside = bool(found or goes_on)
-        text = f"- ``{found[1]}``: {found[2]}" if found else f"  {line.strip()}" if goes_on else line
+        # Texts begin at the fourth column, as those of docstrings do: a list below a field is a part of it.
+        text = f"-   ``{found[1]}``: {found[2]}" if found else f"    {line.strip()}" if goes_on else line
         made.append(TRAILING.sub(r"``\1``", text))
     lines[:] = made
+
+
+#: What stands in signatures -> what a reader is to see of it.
+READABLE = {
+    r"<function [^>]*>+|<factory>|functools\.partial\([^)]*\)": "...",
+    r"~[\w.]*Buffer \|.*?_NestedSequence\[complex \| bytes \| str\]": "~numpy.typing.ArrayLike",
+    r"(~numpy\.ndarray)\[tuple\[[^]]*\], ~numpy\.dtype\[[^]]*\]\]": r"\1",
+    r"= (\w+)\(\w+=[^()]*\)": r"= \1(...)",
+}
 
 
 def shorten(
     app: Sphinx, what: str, name: str, of: Any, options: Any, signature: str | None, gives: str | None
 ) -> tuple[str | None, str | None]:
-    """A signature without the addresses of functions that are defaults, which would leave all of it unreadable."""
-    return signature and re.sub(r"<function [^>]*>+|<factory>", "...", signature), gives
+    """A signature without addresses, aliases taken apart and models written out, which would leave it unreadable."""
+    shown = [signature or "", gives or ""]
+    for pattern, instead in READABLE.items():
+        shown = [re.sub(pattern, instead, text) for text in shown]
+    return shown[0] or None, shown[1] or None
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
