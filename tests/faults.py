@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import json
 import os
 import random
 import re
@@ -136,33 +137,58 @@ class Faults:
         assert outcome(child(lambda: make(root))) == 0, f"{what}: made again what was current"
         shutil.rmtree(root)
 
+    @staticmethod
+    def finished(root: Path) -> dict[Path, tuple[int, int]]:
+        """Each folder that a run has finished, and what becomes another where it is made again."""
+        manifests = ((path.parent, path.stat()) for path in root.rglob(MANIFEST))
+        return {path: (at.st_ino, at.st_mtime_ns) for path, at in manifests if not LEFT.match(path.name)}
+
     def kill_at_moments(self, count: int) -> None:
-        """SIGKILL at random moments of a run from nothing."""
-        for _ in range(count):
-            root, after = self.fresh(empty=True), self.random.uniform(0, self.seconds)
-            pid = child(lambda root=root: make(root))
-            time.sleep(after)
-            os.kill(pid, signal.SIGKILL)
-            outcome(pid)
-            self.mended(root, f"killed after {after:.3f} s")
+        """SIGKILL at random moments of runs from nothing; the next run goes on from there and is killed in its turn."""
+        kills = 0
+        while kills < count:
+            root, kept, killed = self.fresh(empty=True), {}, ""
+            while kills < count:
+                pid = child(lambda root=root: make(root))
+                time.sleep(after := self.random.uniform(0, self.seconds / 3))
+                os.kill(pid, signal.SIGKILL)
+                if outcome(pid) != -signal.SIGKILL:
+                    break
+                kills, killed = kills + 1, f"{killed}, {after:.3f}"
+                before, kept = kept, self.finished(root)
+                assert before.items() <= kept.items(), f"killed after{killed} s: made again {before.items() - kept}"
+            self.mended(root, f"killed after{killed} s")
 
     def kill_at_events(self, count: int) -> None:
-        """SIGKILL at events of the file system while a unit is made; `count` of them, or all."""
+        """SIGKILL at events of the file system while a unit is made; `count` of them, or all.
+
+        Of events between which nothing changes on the disk the first stands for the others: a kill leaves the same.
+        """
         unit = folders(self.whole / STUDY.name)[0].parent.relative_to(self.whole)
 
         def until(root: Path, last: int) -> int:
-            seen, own = 0, str(root)
+            """Make the study, killed at an event; with 0 as `last`, those that find the disk changed are noted."""
+            own, seen, before, looking, changed = str(root), 0, {}, False, []
 
             def event(name: str, arguments: tuple[object, ...]) -> None:
-                nonlocal seen
-                paths = name.startswith(("open", "os.", "shutil.")) and any(own in str(a) for a in arguments)
-                seen += paths
-                if paths and seen == last:
+                nonlocal seen, before, looking
+                if looking or not (
+                    name.startswith(("open", "os.", "shutil.")) and any(own in str(a) for a in arguments)
+                ):
+                    return
+                seen += 1
+                if seen == last:
                     os.kill(os.getpid(), signal.SIGKILL)
+                if not last:
+                    looking = True
+                    if (found := {p: p.lstat() for p in root.rglob("*")}) != before:
+                        before = found
+                        changed.append(seen)
+                    looking = False
 
             sys.addaudithook(event)
             make(root)
-            (root / "events").write_text(str(seen))
+            (root / "events").write_text(json.dumps([seen, *changed]))
             return 0
 
         def without() -> Path:
@@ -170,13 +196,13 @@ class Faults:
             return root
 
         counted = without()
-        assert outcome(child(lambda: until(counted, -1))) == 0
-        events = int((counted / "events").read_text())
-        chosen = self.random.sample(range(1, events + 1), min(count, events))
+        assert outcome(child(lambda: until(counted, 0))) == 0
+        events, *changed = json.loads((counted / "events").read_text())
+        chosen = self.random.sample(changed, min(count, len(changed)))
         for at in sorted(chosen):
             root = without()
             assert outcome(child(lambda root=root, at=at: until(root, at))) == -signal.SIGKILL
-            self.mended(root, f"killed at event {at} of {events}")
+            self.mended(root, f"killed at event {at} of {events}, {len(changed)} of which find the disk changed")
 
     def damage(self, count: int) -> None:
         """Files of every kind truncated, with a bit flipped, and away."""
@@ -224,7 +250,7 @@ class Faults:
             self.mended(root, "the clock set back")
 
     def full_disk(self, count: int) -> None:
-        """A disk that is full at some moment of a run from nothing; then it is given more room."""
+        """A disk that is full at some moment of a run from nothing; then it is given more room, until all fits."""
         needed = sum(path.stat().st_size for path in self.whole.rglob("*") if path.is_file())
 
         def refused(root: Path) -> int:
@@ -232,17 +258,22 @@ class Faults:
                 make(root)
             except ValueError as error:
                 return 1 if str(root) in str(error) and "free" in str(error) else 2
-            return 3
+            return 0
 
         (disk := self.folder / "disk").mkdir(exist_ok=True)
-        for _ in range(count):
-            size = int(self.random.uniform(0.1, 0.9) * needed)
+        full = 0
+        while full < count:
+            size = int(self.random.uniform(0.05, 0.4) * needed)
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
             try:
-                code = outcome(child(lambda: refused(disk / "results")))
-                assert code == 1, f"a disk of {size} of {needed} bytes: {code}, expected 1: the error names the path"
+                while (code := outcome(child(lambda: refused(disk / "results")))) and full < count:
+                    assert code == 1, (
+                        f"a disk of {size} of {needed} bytes: {code}, expected 1: the error names the path"
+                    )
+                    full, size = full + 1, size + int(self.random.uniform(0, 0.2) * needed)
+                    subprocess.run(["mount", "-o", f"remount,size={size}", disk], check=True)
                 subprocess.run(["mount", "-o", f"remount,size={4 * needed}", disk], check=True)
-                self.mended(disk / "results", f"a disk of {size} bytes")
+                self.mended(disk / "results", f"disks of up to {size} bytes")
             finally:
                 subprocess.run(["umount", disk], check=True)
 
@@ -291,8 +322,8 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[str]:
         f"{count} full disks": lambda: faults.full_disk(count if may_mount() else 0),
         "read-only": faults.read_only,
         f"{count} kills at moments": lambda: faults.kill_at_moments(count),
-        f"{count} kills at events": lambda: faults.kill_at_events(count),
-        f"{count} damaged files": lambda: faults.damage(count),
+        f"{2 * count} kills at events, or all": lambda: faults.kill_at_events(2 * count),
+        f"{count} damaged files, or all": lambda: faults.damage(count),
     }
     for name, part in parts.items():
         began = time.monotonic()

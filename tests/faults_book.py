@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -127,12 +128,16 @@ class Books:
                 continue
         return found
 
-    def mended(self, root: Path, what: str, semaphores: set[str]) -> None:
-        """Make the book again and look whether all is as it should be."""
+    def ended(self, root: Path, what: str) -> None:
+        """What is left of a killed book has ended itself."""
         until = time.monotonic() + PATIENCE
         while (running := self.processes(root)) and time.monotonic() < until:
             time.sleep(0.1)
         assert not running, f"{what}: still run {running}"
+
+    def mended(self, root: Path, what: str, semaphores: set[str]) -> None:
+        """Make the book again and look whether all is as it should be."""
+        self.ended(root, what)
         pages = [f"{name}.ipynb" for name in (*list(PAGES)[:2], "models/one")]
         missing = {name for name in pages if not seal(root / "results" / "tiny" / "pages" / name, None)}
         executed = self.make(root)
@@ -145,16 +150,23 @@ class Books:
         assert not [name for name in gone if name.startswith("sem.")], f"{what}: semaphores {gone}"
         shutil.rmtree(root)
 
-    def kill(self) -> str:
-        """SIGKILL at a random moment, before Sphinx or in it."""
-        root, after = self.fresh(), self.random.uniform(0, self.seconds)
-        semaphores = {*os.listdir("/dev/shm")} if Path("/dev/shm").is_dir() else set()
-        book = self.start(root)
-        time.sleep(after)
-        os.kill(book.pid, signal.SIGKILL)
-        book.communicate()
-        self.mended(root, f"killed after {after:.2f} s of {self.seconds:.2f}", semaphores)
-        return f"killed after {after:.1f} s of {self.seconds:.1f}"
+    def kill(self, count: int) -> Iterator[str]:
+        """SIGKILL at random moments, before Sphinx or in it; the next book goes on and is killed in its turn."""
+        kills = 0
+        while kills < count:
+            root, killed = self.fresh(), ""
+            semaphores = {*os.listdir("/dev/shm")} if Path("/dev/shm").is_dir() else set()
+            while kills < count:
+                book, after = self.start(root), self.random.uniform(0, self.seconds)
+                time.sleep(after)
+                book.kill()
+                book.communicate()
+                self.ended(root, f"killed after{killed} {after:.2f} s")
+                if book.returncode != -signal.SIGKILL:
+                    break
+                kills, killed = kills + 1, f"{killed} {after:.2f},"
+            self.mended(root, f"killed after{killed[:-1]} s of {self.seconds:.2f}", semaphores)
+            yield f"killed after{killed[:-1]} s of {self.seconds:.1f}"
 
     def several(self, books: int) -> str:
         """Books at once on one folder: none fails, and no page is executed twice."""
@@ -173,5 +185,5 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         books = Books(Path(folder).resolve(), given.seed)
         print(books.several(2), flush=True)
-        for _ in range(given.count):
-            print(books.kill(), flush=True)
+        for line in books.kill(given.count):
+            print(line, flush=True)
