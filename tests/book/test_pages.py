@@ -18,7 +18,7 @@ from filelock import FileLock
 from markdown_it import MarkdownIt
 
 import sentences
-from phaselab.book import runner
+from phaselab.book import kernel, runner
 from phaselab.phases import triple_phase_test
 from phaselab.results import Store
 from phaselab.study import load_study
@@ -26,6 +26,7 @@ from sentences import curves_of, numbers, steps_of
 from tiny import LABEL, TINY, sweep, with_
 
 ROOT = Path(__file__).parents[2]
+kernel.preload(many=True)
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 #: A task of one's own whose names and options are made to break pages.
 TASK = """\

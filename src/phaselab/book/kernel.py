@@ -9,6 +9,23 @@ from jupyter_client.manager import AsyncKernelManager
 
 from phaselab.sweep.workers import end_with_parent
 
+#: What all pages import; what most do, with libraries that take seconds.
+NEEDED = ("ipykernel.kernelapp", "papermill.translators", "phaselab.book.lab", "phaselab.figures")
+SLOW = (
+    "nilearn.datasets",
+    "nilearn.glm.first_level",
+    "phaselab.encoding.estimator",
+    "transformers.models.gpt_neox.modeling_gpt_neox",
+)
+
+
+def preload(many: bool) -> None:
+    """Before the first kernel of a process: for `many` pages also what few would wait for in vain."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*NEEDED, *SLOW * many])
+
+
+preload(many=False)
+
 
 class _Process:
     """A process of ``multiprocessing`` as a kernel's manager asks of one of ``subprocess``."""
@@ -16,9 +33,7 @@ class _Process:
     stdin = stdout = stderr = None
 
     def __init__(self, *arguments: Any) -> None:
-        server = multiprocessing.get_context("forkserver")
-        server.set_forkserver_preload(["ipykernel.kernelapp", "phaselab.book.lab", "phaselab.figures"])
-        self.process = server.Process(target=_serve, args=arguments)
+        self.process = multiprocessing.get_context("forkserver").Process(target=_serve, args=arguments)
         self.process.start()
 
     def poll(self) -> int | None:

@@ -33,6 +33,8 @@ MODEL_PAGE = "11_model_page"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 #: Parameters that say what a notebook's lab is of; others are its own.
 COMMON = ("study", "model", "results", "data", "device")
+#: Pages from which on the process that kernels are forked from imports what most of them need.
+MANY = 6
 
 
 def inspect(source: str) -> dict[str, Any]:
@@ -174,6 +176,12 @@ def _page(*what: Any) -> bool:
         raise PhaselabError(of_cell(error)) from error
 
 
+def _begin(_: Any, many: bool) -> None:
+    from phaselab.book.kernel import preload
+
+    preload(many)
+
+
 def of_cell(error: Any) -> str:
     """What went wrong in a notebook: the cell and its own exception, without the traceback; of others their text."""
     own = hasattr(error, "ename")
@@ -224,7 +232,8 @@ def execute_pages(
         for name, (source, parameters) in known.items()
         if name in (only or known)
     )
-    with Progress(console=console) as bars, Workers(jobs, study.seconds) as pool:
+    pool = Workers(jobs, study.seconds, begin=_begin, setting=(len(waiting) > MANY,))
+    with Progress(console=console) as bars, pool:
         for task, executed, why, _ in bars.track(pool.run(waiting), total=len(waiting), description="pages"):
             if why:
                 failed[task.name] = why

@@ -267,8 +267,10 @@ class Workbench:
         expect(task.name in known, where, repr(task.name), f"a task of {right}", StudyError)
         given = [option for option in ("shots", "permute", "data", "trust_task_code") if getattr(task, option)]
         expect(not given, f"{where}: {task.name}", ", ".join(given), "it only with a task file", StudyError)
-        source = self.source(model, task)
-        return source.items(task.name, task.items, task.seed) if task.name in source.tasks else []
+        if task.name not in (source := self.source(model, task)).tasks:
+            return []
+        key = ("items", task.name, id(source))
+        return cast(list[texts.Item], self.once(key, source.items, task.name, task.items, task.seed))
 
     def tasks(self, model: Model) -> list[str]:
         """Tasks in the languages of a model's training text, over which means are taken; all of a model found."""
