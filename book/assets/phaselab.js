@@ -31,6 +31,18 @@ function letWheelScroll() {
   }
 }
 
+// A camera sees as much to the sides as its window is wider than high: on a phone the ends of a cortex would be cut off.
+function fitCortices() {
+  for (const figure of document.querySelectorAll(".plotly-graph-div")) {
+    const { scene, margin, height } = figure.layout ?? {};
+    if (!scene) continue;
+    figure.dataset.height ??= height;
+    const wide = (figure.clientWidth - margin.l - margin.r) / 1.4 + margin.t + margin.b;
+    const fitting = Math.round(Math.min(figure.dataset.height, wide));
+    if (fitting !== height) Plotly.relayout(figure, { height: fitting });
+  }
+}
+
 // The theme's arrows that open a part of the contents have no name.
 function nameArrows() {
   for (const arrow of document.querySelectorAll(".bd-sidebar-primary summary")) {
@@ -45,4 +57,8 @@ window.addEventListener("load", () => {
   letWheelScroll();
   markScrollingBoxes();
   window.addEventListener("resize", markScrollingBoxes);
+  // Plotly draws wider than a phone at first, and again some time after the window has changed.
+  for (const figure of document.querySelectorAll(".js-plotly-plot")) figure.on("plotly_afterplot", markScrollingBoxes);
+  fitCortices();
+  window.addEventListener("resize", fitCortices);
 });

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -71,6 +73,8 @@ CUT = """() => [
   ...[...document.querySelectorAll(".output, .pst-scrollable-table-container")]
     .filter(b => b.scrollWidth > b.clientWidth + 4 && !b.hasAttribute("data-more"))
     .map(b => `no cue: ${b.innerText.slice(0, 60)}`),
+  ...[...document.querySelectorAll("[data-more]")].filter(b => b.scrollWidth <= b.clientWidth + 4)
+    .map(b => `a cue, and nothing to scroll: ${b.innerText.slice(0, 60)}`),
 ]"""
 
 # Pictures, and whether their place is kept for them before they come.
@@ -292,6 +296,21 @@ def test_the_cortex_tells_a_value_and_lets_the_page_scroll(chromium: Any) -> Non
     figure.evaluate("gd => Plotly.restyle(gd, ...gd.layout.sliders[0].steps[0].args)")
     assert figure.evaluate(title) != shown
     page.close()
+
+
+def test_a_phone_that_opens_a_page_sees_the_whole_cortex(chromium: Any, tmp_path: Path) -> None:
+    page, scene = chromium.new_page(viewport=PHONE), ".plotly-graph-div .gl-container canvas"
+    name = next(name for name, path in pages().items() if '"mesh3d"' in path.read_text(encoding="utf-8"))
+    page.goto((BOOK / name).as_uri())
+    page.wait_for_selector(scene)
+    page.wait_for_timeout(1500)
+    assert page.evaluate(CUT) == []
+    page.locator(scene).first.screenshot(path=tmp_path / "scene.png")
+    page.close()
+    brain = np.asarray(Image.open(tmp_path / "scene.png").convert("L")) < 245
+    rows = slice(brain.shape[0] // 4, -brain.shape[0] // 4)  # above and below lie buttons and the colour bar
+    assert brain[rows].any()
+    assert not brain[rows][:, [0, 1, 2, -3, -2, -1]].any(), "the cortex reaches the edges of its window: it is cut off"
 
 
 def answers(page: Any, figure: Any) -> bool:
