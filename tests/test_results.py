@@ -178,16 +178,24 @@ def test_a_full_disk_is_told_with_the_path_and_what_it_must_hold(tmp_path: Path)
     else True,
     reason="a small disk needs a name space of one's own",
 )
-def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("with write_folder(u, {}) as aside: torch.save(torch.zeros(2**20), aside / 'state.pt')", "u"),
+        ("u.with_name('else').write_bytes(bytes(2**20)); claim(u).acquire()", r"\.u\.claim"),
+    ],
+    ids=["written", "claimed"],
+)
+def test_a_disk_that_is_really_full(tmp_path: Path, does: str, told: str) -> None:
     program = (
-        "import sys, torch; from pathlib import Path; from phaselab.results import write_folder\n"
-        "with write_folder(Path(sys.argv[1], 'u'), {}) as aside:\n"
-        "    torch.save(torch.zeros(2**20), aside / 'state.pt')\n"
+        "import sys, torch; from pathlib import Path; from phaselab.results import claim, write_folder\n"
+        f"u = Path(sys.argv[1], 'u')\n{does}\n"
     )
     mounted = 'mount -t tmpfs -o size=1m none "$1" && "$2" -c "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, program]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert re.search(r"/u: found .*B free on its disk, expected more than .*B, which were written", done.stderr)
+    said = rf"PhaselabError: .*/{told}: found .*B free on its disk, expected more than .*B, which were written"
+    assert re.search(said, done.stderr), done.stderr
 
 
 def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:

@@ -31,15 +31,18 @@ function letWheelScroll() {
   }
 }
 
-// A camera sees as much to the sides as its window is wider than high: on a phone the ends of a cortex would be cut off.
-function fitCortices() {
-  for (const figure of document.querySelectorAll(".plotly-graph-div")) {
-    const { scene, margin, height } = figure.layout ?? {};
-    if (!scene) continue;
-    figure.dataset.height ??= height;
-    const wide = (figure.clientWidth - margin.l - margin.r) / 1.4 + margin.t + margin.b;
-    const fitting = Math.round(Math.min(figure.dataset.height, wide));
-    if (fitting !== height) Plotly.relayout(figure, { height: fitting });
+// Figures are drawn before the dark theme puts a margin around them. A camera sees as much to the sides as its window is
+// wider than high: on a phone the ends of a cortex would be cut off.
+function fitFigures() {
+  for (const figure of document.querySelectorAll(".js-plotly-plot")) {
+    const { margin, width: drawn, height: high } = figure._fullLayout;
+    const highest = Number(figure.dataset.height ??= high);
+    const width = figure.clientWidth;
+    const wide = (width - margin.l - margin.r) / 1.4 + margin.t + margin.b;
+    const height = figure.layout.scene ? Math.round(Math.min(highest, wide)) : highest;
+    if (drawn === width && high === height) continue;
+    figure.style.height = `${height}px`;
+    Plotly.relayout(figure, { width, height });
   }
 }
 
@@ -57,8 +60,8 @@ window.addEventListener("load", () => {
   letWheelScroll();
   markScrollingBoxes();
   window.addEventListener("resize", markScrollingBoxes);
-  // Plotly draws wider than a phone at first, and again some time after the window has changed.
+  // Plotly draws again some time after the window has changed.
   for (const figure of document.querySelectorAll(".js-plotly-plot")) figure.on("plotly_afterplot", markScrollingBoxes);
-  fitCortices();
-  window.addEventListener("resize", fitCortices);
+  fitFigures();
+  window.addEventListener("resize", fitFigures);
 });

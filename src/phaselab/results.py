@@ -148,10 +148,20 @@ def write_folder(folder: Path, inputs: dict[str, Any], **notes: Any) -> Iterator
 
 @contextmanager
 def beside(path: Path) -> Iterator[Path]:
-    """A name beside `path`, and nothing of it left at the end; of a full disk it is told what it must have room for."""
+    """A name beside `path`, and nothing of it left at the end; a full disk is told as by `full_disk_told`."""
     aside = try_beside(path)
     try:
-        yield aside
+        with full_disk_told(path, aside):
+            yield aside
+    finally:
+        remove(aside)
+
+
+@contextmanager
+def full_disk_told(path: Path, aside: Path) -> Iterator[None]:
+    """An error of a full disk becomes a PhaselabError that names `path` and how much `aside` already holds."""
+    try:
+        yield
     except Exception as error:
         free = shutil.disk_usage(path.parent).free
         # Of several libraries the error has no number, or does not tell why.
@@ -161,8 +171,6 @@ def beside(path: Path) -> Iterator[Path]:
         size = sum(file.stat().st_size for file in _files(aside).values()) if aside.exists() else 0
         right = f"more than {amount(size, 'kMGT')}B, which were written when it was full: free some, or write elsewhere"
         raise PhaselabError(f"{path}: found {amount(free, 'kMGT')}B free on its disk, expected {right}") from error
-    finally:
-        remove(aside)
 
 
 def remove(path: Path) -> None:
@@ -199,13 +207,19 @@ def _at_work(aside: Path) -> bool:
         return isinstance(error, PermissionError)
 
 
+class _Claim(SoftFileLease):
+    def acquire(self, *how: Any, **options: Any) -> Any:
+        with full_disk_told(Path(self.lock_file), Path(self.lock_file)):
+            return super().acquire(*how, **options)
+
+
 def claim(folder: Path) -> SoftFileLease:
     """A context in which this is the only process, on all machines, that makes what lies in `folder`; waits for others.
 
     A file beside it names machine, process and the time when that began. Claims of the dead, and those that are not
     renewed for ``LEASE`` seconds, are taken over.
     """
-    return SoftFileLease(try_beside(folder).with_name(f".{folder.name}.claim"), lease_duration=LEASE, poll_interval=0.2)
+    return _Claim(try_beside(folder).with_name(f".{folder.name}.claim"), lease_duration=LEASE, poll_interval=0.2)
 
 
 def _flush(folder: Path) -> None:

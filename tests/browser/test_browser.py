@@ -298,13 +298,16 @@ def test_the_cortex_tells_a_value_and_lets_the_page_scroll(chromium: Any) -> Non
     page.close()
 
 
-def test_a_phone_that_opens_a_page_sees_the_whole_cortex(chromium: Any, tmp_path: Path) -> None:
-    page, scene = chromium.new_page(viewport=PHONE), ".plotly-graph-div .gl-container canvas"
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_that_opens_a_page_sees_the_whole_cortex(chromium: Any, tmp_path: Path, scheme: str) -> None:
+    page = chromium.new_page(viewport=PHONE, color_scheme=scheme)
+    scene, hidden = ".plotly-graph-div .gl-container canvas", "e => e.scrollWidth > e.clientWidth"
     name = next(name for name, path in pages().items() if '"mesh3d"' in path.read_text(encoding="utf-8"))
     page.goto((BOOK / name).as_uri())
     page.wait_for_selector(scene)
     page.wait_for_timeout(1500)
     assert page.evaluate(CUT) == []
+    assert not page.locator(".plotly-graph-div").first.evaluate(hidden)
     page.locator(scene).first.screenshot(path=tmp_path / "scene.png")
     page.close()
     brain = np.asarray(Image.open(tmp_path / "scene.png").convert("L")) < 245
