@@ -31,19 +31,17 @@ function letWheelScroll() {
   }
 }
 
-// Figures are drawn before the dark theme puts a margin around them. A camera sees as much to the sides as its window is
-// wider than high: on a phone the ends of a cortex would be cut off.
-function fitFigures() {
-  for (const figure of document.querySelectorAll(".js-plotly-plot")) {
-    const { margin, width: drawn, height: high } = figure._fullLayout;
-    const highest = Number(figure.dataset.height ??= high);
-    const width = figure.clientWidth;
-    const wide = (width - margin.l - margin.r) / 1.4 + margin.t + margin.b;
-    const height = figure.layout.scene ? Math.round(Math.min(highest, wide)) : highest;
-    if (drawn === width && high === height) continue;
-    figure.style.height = `${height}px`;
-    Plotly.relayout(figure, { width, height });
-  }
+// Figures are drawn before the dark theme puts a margin around them, and columns take a moment to get their width. A
+// camera sees as much to the sides as its window is wider than high: on a phone the ends of a cortex would be cut off.
+function fit(figure) {
+  const { margin, width: drawn, height: high } = figure._fullLayout;
+  const highest = Number(figure.dataset.height ??= high);
+  const width = figure.clientWidth;
+  const wide = (width - margin.l - margin.r) / 1.4 + margin.t + margin.b;
+  const height = figure.layout.scene ? Math.round(Math.min(highest, wide)) : highest;
+  if (drawn === width && high === height) return;
+  figure.style.height = `${height}px`;
+  Plotly.relayout(figure, { width, height });
 }
 
 // The theme's arrows that open a part of the contents have no name.
@@ -60,8 +58,9 @@ window.addEventListener("load", () => {
   letWheelScroll();
   markScrollingBoxes();
   window.addEventListener("resize", markScrollingBoxes);
-  // Plotly draws again some time after the window has changed.
-  for (const figure of document.querySelectorAll(".js-plotly-plot")) figure.on("plotly_afterplot", markScrollingBoxes);
-  fitFigures();
-  window.addEventListener("resize", fitFigures);
+  const sizes = new ResizeObserver(entries => requestAnimationFrame(() => entries.forEach(entry => fit(entry.target))));
+  for (const figure of document.querySelectorAll(".js-plotly-plot")) {
+    figure.on("plotly_afterplot", markScrollingBoxes);
+    sizes.observe(figure);
+  }
 });
