@@ -2,8 +2,8 @@
 
 Every page is opened once (`survey`), everything of interest is noted, and each subtest of
 `test_every_page` looks at one kind of fault. ``PHASELAB_BOOK`` names the folder of another book than
-``_build/html``; ``PHASELAB_CHROMIUM`` another browser. Without a book or a browser the tests are
-skipped, or fail if ``PHASELAB_REQUIRE_BROWSER=1``.
+``_build/html``, ``PHASELAB_CHROMIUM`` another browser. ``_build/pages.csv`` gets the weight and the time of every page.
+Without a book or a browser the tests are skipped, or fail if ``PHASELAB_REQUIRE_BROWSER=1``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -39,6 +40,7 @@ OPEN_ALL = """() => {
 }"""
 
 READ = """() => ({
+  ready: performance.getEntriesByType("navigation")[0].loadEventEnd,
   links: [...document.querySelectorAll("a[href]")].map(a => a.href),
   targets: [...document.querySelectorAll("[id], a[name]")].map(e => e.id || e.name),
 })"""
@@ -102,6 +104,7 @@ class Visit:
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    ready: float = 0.0  # milliseconds from the beginning until all is loaded and drawn
     links: list[str] = field(default_factory=list)
     targets: set[str] = field(default_factory=set)
     images: list[dict[str, Any]] = field(default_factory=list)
@@ -175,6 +178,12 @@ def test_every_page(chromium: Any, subtests: pytest.Subtests) -> None:
                 pytest.fail("\n".join(lines), pytrace=False)
 
     none_of("console errors", {name: visit.errors for name, visit in seen.items()})
+    # No page has a limit on its time, which is the machine's too; what it took is kept beside the book.
+    measured = pd.DataFrame(
+        {"page": name, "megabytes": weight(visit) / 1e6, "seconds": visit.ready / 1000} for name, visit in seen.items()
+    )
+    assert (measured["seconds"] > 0).all()
+    measured.sort_values("seconds", ascending=False).round(3).to_csv(BOOK.parent / "pages.csv", index=False)
     none_of("requests to the network", {name: outside(visit.requests) for name, visit in seen.items()})
     none_of("broken links", {name: broken_links(visit, seen) for name, visit in seen.items()})
     none_of("broken or nameless images", {name: bad_images(visit) for name, visit in seen.items()})
@@ -191,12 +200,21 @@ def outside(requests: list[str]) -> list[str]:
     return [url for url in requests if urlsplit(url).scheme not in ("file", "data", "blob", "about")]
 
 
+def weight(visit: Visit) -> int:
+    """Bytes of a page with all that it loads."""
+    return sum(path.stat().st_size for path in loaded(visit) if path.is_file())
+
+
+def loaded(visit: Visit) -> set[Path]:
+    """The files that a page loads, its own among them."""
+    return {Path(unquote(urlsplit(url).path)) for url in visit.requests if urlsplit(url).scheme == "file"}
+
+
 def too_heavy(visit: Visit) -> list[str]:
-    """The weight of a page with all that it loads, where it is more than pages may have."""
-    files = {Path(unquote(urlsplit(url).path)) for url in visit.requests if urlsplit(url).scheme == "file"}
-    weight = sum(path.stat().st_size for path in files if path.is_file())
-    most = HEAVY if any("plotly" in path.name for path in files) else LIGHT
-    return [f"{weight / 1e6:.1f} MB, expected {most / 1e6:g} at most"] * (weight > most)
+    """The weight of a page, where it is more than pages may have."""
+    most = HEAVY if any("plotly" in path.name for path in loaded(visit)) else LIGHT
+    found = weight(visit)
+    return [f"{found / 1e6:.1f} MB, expected {most / 1e6:g} at most"] * (found > most)
 
 
 def broken_links(visit: Visit, seen: dict[str, Visit]) -> list[str]:
