@@ -257,7 +257,9 @@ class Faults:
             try:
                 make(root)
             except ValueError as error:
-                return 1 if str(root) in str(error) and "free" in str(error) else 2
+                told = str(root) in str(error) and "free" in str(error)
+                print("" if told else f"{error!r}\n", end="", file=sys.stderr)
+                return 1 if told else 2
             return 0
 
         (disk := self.folder / "disk").mkdir(exist_ok=True)

@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 866,
-    "book": 808,
+    "book": 832,
     "brains": 1595,
     "checkpoints": 893,
     "cli": 1034,
@@ -28,14 +28,14 @@ BUDGET = {
     "figures": 1031,
     "internals": 574,
     "phases": 1305,
-    "stages": 897,
+    "stages": 899,
     "stimuli": 294,
     "sweep": 746,
     "texts": 709,
     "training": 206,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_142, 600, 80
+PACKAGE, FILE, FUNCTION = 15_182, 600, 80
 
 
 def canonical(name: str) -> str:

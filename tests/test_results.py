@@ -183,15 +183,16 @@ def test_a_full_disk_is_told_with_the_path_and_what_it_must_hold(tmp_path: Path)
     [
         ("with write_folder(u, {}) as aside: torch.save(torch.zeros(2**20), aside / 'state.pt')", "u"),
         ("u.with_name('else').write_bytes(bytes(2**20)); claim(u).acquire()", r"\.u\.claim"),
+        ("[Path(sys.argv[1], str(n)).touch() for n in range(5)]; claim(u / 'v').acquire()", "v"),
     ],
-    ids=["written", "claimed"],
+    ids=["written", "claimed", "no folder more"],
 )
 def test_a_disk_that_is_really_full(tmp_path: Path, does: str, told: str) -> None:
     program = (
         "import sys, torch; from pathlib import Path; from phaselab.results import claim, write_folder\n"
         f"u = Path(sys.argv[1], 'u')\n{does}\n"
     )
-    mounted = 'mount -t tmpfs -o size=1m none "$1" && "$2" -c "$3" "$1"'
+    mounted = 'mount -t tmpfs -o size=1m,nr_inodes=6 none "$1" && "$2" -c "$3" "$1"'
     command = ["unshare", "-rm", "sh", "-c", mounted, "sh", str(tmp_path), sys.executable, program]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     said = rf"PhaselabError: .*/{told}: found .*B free on its disk, expected more than .*B, which were written"

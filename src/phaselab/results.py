@@ -163,7 +163,7 @@ def full_disk_told(path: Path, aside: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(next(parent for parent in path.parents if parent.exists())).free
         # Of several libraries the error has no number, or does not tell why.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
         if not full and free >= 2**16:
@@ -274,9 +274,10 @@ def try_beside(path: Path) -> Path:
     """A name beside `path`; a PhaselabError where nothing can be written there."""
     aside = path.with_name(f".{path.name}~{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.touch()
-        aside.unlink()
+        with full_disk_told(path, aside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside.touch()
+            aside.unlink()
     except OSError as error:
         raise PhaselabError(f"{path}: cannot be written: {error.strerror}") from error
     return aside
