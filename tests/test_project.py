@@ -18,10 +18,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 866,
-    "book": 808,
+    "book": 812,
     "brains": 1595,
-    "checkpoints": 893,
-    "cli": 1034,
+    "checkpoints": 889,
+    "cli": 1036,
     "data": 342,
     "encoding": 1764,
     "features": 392,
@@ -32,10 +32,10 @@ BUDGET = {
     "stimuli": 294,
     "sweep": 746,
     "texts": 709,
-    "training": 206,
+    "training": 217,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_142, 600, 80
+PACKAGE, FILE, FUNCTION = 15_198, 600, 80
 
 
 def canonical(name: str) -> str:

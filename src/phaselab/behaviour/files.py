@@ -37,7 +37,7 @@ import yaml
 
 from phaselab.behaviour.score import refuse
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import Loader, home, parse_yaml, read_bytes, read_text
+from phaselab.files import Loader, home, parse_yaml, read_bytes, read_text, refuse_crowd
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
@@ -326,7 +326,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
 def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
     """Place (file and line, or number in an array) -> item of JSON lines or an array; an error names a wrong one."""
     expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array")
-    text = read_text(path)
+    refuse_crowd(text := read_text(path), path, marks="[{,\n")
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]
