@@ -309,9 +309,10 @@ def test_a_stamped_digest_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert stamped(folder) == (digest_file(folder), 1)
     (folder / "c").unlink()
     assert stamped(folder) == (digest_file(folder), 1)
-    for stamp in stamps.iterdir():
-        stamp.write_text("{")
-    assert [stamped(folder)[1], stamped(folder)[1]] == [1, 0]
+    for odd in (lambda said: [said], lambda said: {"files": said.get("files")}):
+        for stamp in stamps.iterdir():
+            stamp.write_text(json.dumps(odd(results.read_json(stamp))))
+        assert [stamped(folder)[1], stamped(folder)[1]] == [1, 0]
     assert results.stamped_digest(folder, folder / "a.txt" / "stamps") == digest_file(folder)
 
 

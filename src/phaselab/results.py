@@ -324,7 +324,7 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
-    if known.get("files") == now:
+    if known.get("files") == now and isinstance(known.get("digest"), str):
         return str(known["digest"])
     found = (digest or digest_file)(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read

@@ -196,18 +196,20 @@ class _Loader(Loader):
 _Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 
-def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
-    """A YAML file and those that it includes; an error has the line at which one cannot be read."""
-    path = home(path)
+def read(path: Path, seen: set[Path] | None = None) -> TaskFile:
+    """A YAML file and those that it includes, each once; an error has the line at which one cannot be read."""
+    path, seen = home(path), set() if seen is None else seen
     expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness")
-    expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files")
+    few = path.resolve() not in seen and len(seen) < 100
+    expect(few, f"{path}: include", "the file itself, one twice, or a hundred", "other files")
+    seen.add(path.resolve())
     content, lines = parse_yaml(read_text(path), path, loader=_Loader)
     expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields")
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
     for name in included if isinstance(included, list) else [included]:
         expect(isinstance(name, str), f"{path}: include", repr(name), "the name of a file")
-        inner = read(path.parent / name, (*seen, path.resolve()))
+        inner = read(path.parent / name, seen)
         found.fields.update(inner.fields)
         found.at.update(inner.at)
         found.files.extend(inner.files)
