@@ -154,6 +154,12 @@ def test_gather_gives_one_table_whatever_the_order_of_files(table: pd.DataFrame,
     assert one.equals(curves.gather(reversed(files)))
     assert len(one) == len(table)
     assert curves.gather([]).empty
+    table[:1].assign(layer="x").to_parquet(files[0])
+    with pytest.raises(PhaselabError, match=r": found invalid literal .*'x'.*, expected rows of the curves table"):
+        curves.gather(files)
+    files[0].write_text("x")
+    with pytest.raises(PhaselabError, match=f"^{files[0]}: found no table that can be read"):
+        curves.gather(files)
 
 
 def test_probes_of_checkpoints_with_the_same_tokens_are_not_crossed() -> None:

@@ -17,11 +17,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: Lines that a room may have: whoever adds a feature pays for it by simplifying. They stand at what there is after the
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
-    "behaviour": 866,
-    "book": 832,
-    "brains": 1595,
-    "checkpoints": 893,
-    "cli": 1034,
+    "behaviour": 868,
+    "book": 836,
+    "brains": 1596,
+    "checkpoints": 889,
+    "cli": 1041,
     "data": 342,
     "encoding": 1764,
     "features": 392,
@@ -29,13 +29,13 @@ BUDGET = {
     "internals": 574,
     "phases": 1305,
     "stages": 899,
-    "stimuli": 294,
+    "stimuli": 298,
     "sweep": 746,
     "texts": 709,
-    "training": 206,
+    "training": 217,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_182, 600, 80
+PACKAGE, FILE, FUNCTION = 15_251, 600, 80
 
 
 def canonical(name: str) -> str:

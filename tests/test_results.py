@@ -74,6 +74,14 @@ def test_a_manifest_of_odd_outputs_is_damaged(tmp_path: Path, outputs: object) -
     assert check(tmp_path / "u", INPUTS).kind == "damaged"
 
 
+@pytest.mark.parametrize("odd", [{"made_by": 5}, {"made_by": {"seconds": "1e400"}}, {"step": "x"}, {"checkpoint": 1}])
+def test_a_manifest_of_odd_notes_is_damaged(tmp_path: Path, odd: dict[str, object]) -> None:
+    for notes in ({"made_by": {"seconds": 1.5, "device": "cpu"}, "step": 1}, odd):
+        with write_folder(tmp_path / "u", INPUTS, **notes) as aside:
+            fill(aside)
+        assert check(tmp_path / "u", INPUTS).kind == ("damaged" if notes == odd else "current")
+
+
 def test_whatever_a_manifest_says_is_under_its_digest(tmp_path: Path) -> None:
     with write_folder(tmp_path / "u", INPUTS, seconds=12.5) as aside:
         fill(aside)
@@ -310,9 +318,10 @@ def test_a_stamped_digest_is_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert stamped(folder) == (digest_file(folder), 1)
     (folder / "c").unlink()
     assert stamped(folder) == (digest_file(folder), 1)
-    for stamp in stamps.iterdir():
-        stamp.write_text("{")
-    assert [stamped(folder)[1], stamped(folder)[1]] == [1, 0]
+    for odd in (lambda said: [said], lambda said: {"files": said.get("files")}):
+        for stamp in stamps.iterdir():
+            stamp.write_text(json.dumps(odd(results.read_json(stamp))))
+        assert [stamped(folder)[1], stamped(folder)[1]] == [1, 0]
     assert results.stamped_digest(folder, folder / "a.txt" / "stamps") == digest_file(folder)
 
 

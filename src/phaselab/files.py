@@ -14,7 +14,9 @@ Error = type[PhaselabError]
 #: How a file begins that only stands for another one, which Git LFS or git-annex have not fetched.
 POINTERS = (b"version https://git-lfs.github.com/", b"/annex/objects/")
 #: Bytes of a text or a table, which are read at once, and characters of YAML, of which a second takes 100,000, at most.
-MOST, MOST_YAML = 2**28, 2**18
+MOST, MOST_YAML = 2**27, 2**18
+#: Values of JSON, and cells of a table, at most: in memory the shortest take thirty times what they do in a file.
+MOST_VALUES, MOST_CELLS = 2**22, 2**25
 #: Where notebooks, sources of the book and published tables are: in the package (of a wheel), or the checkout.
 BOOK = own if (own := Path(__file__).with_name("_book")).is_dir() else Path(__file__).parents[2]
 
@@ -69,6 +71,21 @@ def read_text(path: Path, error: Error = PhaselabError) -> str:
     text = decoded(raw, path, json.detect_encoding(raw), error)
     expect("\0" not in text, str(path), "binary data", "text in UTF-8", error)
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def refuse_crowd(text: str, where: object, marks: str = "[{,") -> None:
+    """A PhaselabError for a text of more values than anybody writes; `marks`: characters that may begin one."""
+    most, found = MOST_VALUES if "{" in marks else MOST_CELLS, sum(map(text.count, marks))
+    expect(found <= most, str(where), f"{found:,} values", f"at most {most:,}")
+
+
+def parse_json(text: str, where: object) -> Any:
+    """What JSON says; a PhaselabError for a text that is none, or that memory may not hold."""
+    refuse_crowd(text, where)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as wrong:
+        raise PhaselabError(f"{where}: cannot be read as JSON: {wrong}") from wrong
 
 
 def decoded(raw: bytes, path: Path, encoding: str = "utf-8", error: Error = PhaselabError) -> str:

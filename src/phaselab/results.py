@@ -24,7 +24,7 @@ import pandas as pd
 from filelock import SoftFileLease, Timeout
 
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import home, read_bytes, read_text
+from phaselab.files import MOST_CELLS, home, parse_json, read_bytes, read_text, refuse_crowd
 
 #: Columns of a table that is text, at most.
 WIDEST = 10_000
@@ -36,6 +36,9 @@ CURVE_TYPES |= dict.fromkeys(("value", "stderr"), "float64")
 #: What stands where a column does not apply.
 ABSENT: dict[str, Any] = {"task": "", "subject": "", "roi": "", "layer": -1, "stderr": float("nan")}
 MANIFEST = "manifest.json"
+#: Types of what manifests say beside inputs and outputs, and in ``made_by``, where others reckon with it.
+_NOTES: dict[str, Any] = {"made_by": dict, "checkpoint": dict, "step": int}
+_MADE_BY: dict[str, Any] = {"seconds": (int, float), "memory": (int, float), "device": str, "code": str}
 #: What is being written has a name beside its own, with its machine and process; of other machines nobody knows whether
 #: that one still runs: it is taken for abandoned after so many seconds (no unit takes two days).
 _SPACE = os.readlink("/proc/self/ns/pid") if sys.platform == "linux" else ""  # numbers of processes are of a container
@@ -114,6 +117,8 @@ def check(folder: Path, inputs: dict[str, Any], digest: Callable[[Path], str] = 
     manifest = read_manifest(folder)
     outputs, found = (value if isinstance(value := manifest.get(k), dict) else {} for k in ("outputs", "inputs"))
     plain = all(isinstance(wanted, str) and Path(name).name == name for name, wanted in outputs.items())
+    typed = ((manifest, _NOTES), (by if isinstance(by := manifest.get("made_by"), dict) else {}, _MADE_BY))
+    plain &= all(isinstance(of[name], kinds[name]) for of, kinds in typed for name in {*of} & {*kinds})
     if not (outputs and plain):
         return State("damaged", f"{folder / MANIFEST}: no manifest that can be read, one of no files, or changed")
     if changed := sorted(k for k in {*found, *inputs} if found.get(k) != inputs.get(k)):
@@ -309,8 +314,8 @@ def write_json(value: object, path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A small file of notes; empty when there is none that can be read, or it was changed."""
     try:
-        value = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError):
+        value = parse_json(read_text(path), path)
+    except (OSError, ValueError):
         return {}
     sealed = value.pop("sealed", None) if isinstance(value, dict) else None
     same = sealed in (None, hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest())
@@ -334,7 +339,7 @@ def stamped_digest(path: Path, stamps: Path, digest: Callable[[Path], str] | Non
     path = path.absolute()
     stamp = stamps / f"{hashlib.sha256(str(path).encode()).hexdigest()}.json"
     now, known = _sizes_and_times(path), read_json(stamp)
-    if known.get("files") == now:
+    if known.get("files") == now and isinstance(known.get("digest"), str):
         return str(known["digest"])
     found = (digest or digest_file)(path)
     if _sizes_and_times(path) == now:  # else it was written to while it was read
@@ -388,7 +393,7 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
     expect(kind in TABLES, str(path), f"{none} (it ends in {kind!r})", f"one of {', '.join(TABLES)}")
     content = read_bytes(path) if kind == ".parquet" else read_text(path)
     try:
-        table = pd.read_parquet(io.BytesIO(content)) if isinstance(content, bytes) else _of_text(content, TABLES[kind])
+        table = _of_parquet(content) if isinstance(content, bytes) else _of_text(content, TABLES[kind])
     except Exception as error:  # of pandas or pyarrow
         raise PhaselabError(f"{path}: found {none} ({' '.join(str(error).split())})") from error
     found = f"columns {', '.join(map(str, table))}"
@@ -397,12 +402,32 @@ def read_table(path: Path, *needed: str) -> pd.DataFrame:
     return table
 
 
+def read_curves(path: Path) -> pd.DataFrame:
+    """Rows of the curves table, with its columns and types, as a stage has written them."""
+    table = read_table(path, *CURVE_COLUMNS)[[*CURVE_COLUMNS]]
+    try:
+        return table.astype(CURVE_TYPES)
+    except (ValueError, TypeError) as error:
+        raise PhaselabError(f"{path}: found {error}, expected rows of the curves table") from error
+
+
+def _of_parquet(content: bytes) -> pd.DataFrame:
+    from pyarrow import parquet
+
+    about = parquet.read_metadata(io.BytesIO(content))
+    groups = [about.row_group(number).to_dict()["columns"] for number in range(about.num_row_groups)]
+    n = sum(column["num_values"] for columns in groups for column in columns)  # of lists what is in them
+    expect(n <= 4 * MOST_CELLS, "its cells", f"{n:,} values", f"at most {4 * MOST_CELLS:,}")
+    return pd.read_parquet(io.BytesIO(content))
+
+
 def _of_text(text: str, usual: str) -> pd.DataFrame:
     first = re.sub('"[^"]*"', "", text.lstrip("\n").partition("\n")[0])
     how: dict[str, Any] = {"sep": max(usual, ",", ";", "\t", key=first.count), "skipinitialspace": True}
     expect((n := 1 + first.count(how["sep"])) <= WIDEST, "its first line", f"{n:,} columns", f"at most {WIDEST:,}")
+    refuse_crowd(text, "its cells", marks=how["sep"] + "\n")
     # Its first line is read as cells too: pandas takes an index from lines that are longer than their header.
-    cells = pd.read_csv(io.StringIO(text), header=None, dtype="str", keep_default_na=False, **how)
+    cells = pd.read_csv(io.BytesIO(text.encode()), header=None, dtype="str", keep_default_na=False, **how)
     cells = cells.apply(lambda column: column.str.strip())
     # A column without a name is the index that pandas writes, or what a spreadsheet leaves at the end of each line.
     named: pd.DataFrame = cells.loc[:, cells.iloc[0] != ""]

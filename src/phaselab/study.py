@@ -453,7 +453,9 @@ def read_section(path: Path | None, section: type[Section], **given: Any) -> Sec
             raise ValidationError.from_exception_data("ignored", faults)
         return made
     except ValidationError as error:
-        found = [*_each_once(error.errors())]
+        # Of a list whose items are wrong it is said too that it has none.
+        wrong = [one for one in error.errors() if one["type"] != "too_short" or not one["input"]]
+        found = [*_each_once(wrong)]
         lines = [*map(_told, found[:FAULTS]), *[f"and {len(found) - FAULTS} more"] * (len(found) > FAULTS)]
         raise StudyError((f"{path}: " if path else "") + "\n  ".join(lines)) from error
 

@@ -543,6 +543,18 @@ def test_a_bad_file_is_told_with_its_line(old: str, new: str, says: str, tmp_pat
         load_items(_own(tmp_path, OWN.replace(old, new, 1)))
 
 
+def test_a_file_is_included_once_and_not_without_end(tmp_path: Path) -> None:
+    """Else a few of them that include each other several times would be read for ever."""
+    for number in range(101):
+        (tmp_path / f"{number}.yaml").write_text(f"include: {number + 1}.yaml\n")
+    (tmp_path / "twice.yaml").write_text("include: [101.yaml, 101.yaml]\n")
+    (tmp_path / "101.yaml").write_text("tag: x\n")
+    said = ": include: found the file itself, one twice, or a hundred, expected other files"
+    for name, at in (("twice", "101"), ("0", "100")):
+        with pytest.raises(PhaselabError, match=f"^{tmp_path}/{at}.yaml{said}"):
+            load_items(tmp_path / f"{name}.yaml")
+
+
 def test_bad_items_are_named_and_counted(tmp_path: Path) -> None:
     docs = [
         DOC,

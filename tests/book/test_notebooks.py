@@ -284,7 +284,11 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("given", "expected"),
-    [({"modle": "x"}, "unknown parameter 'modle'"), ({"top": "many"}, "found 'many' .str., expected int")],
+    [
+        ({"modle": "x"}, "unknown parameter 'modle'"),
+        ({"x" * 999: ""}, "unknown parameter 'x{97}[.]{3}x{98}'; expected"),
+        ({"top": "many"}, "found 'many' .str., expected int"),
+    ],
 )
 def test_plain_papermill_is_refused_too(source: Path, tmp_path: Path, given: dict[str, str], expected: str) -> None:
     raw = tmp_path / "nb.ipynb"
@@ -325,6 +329,13 @@ def test_a_model_from_a_hub_says_where_it_comes_from(tmp_path: Path) -> None:
     assert "licence" not in of_no_row  # nothing is known, and nothing is made up
     assert found(tmp_path, folder="/somewhere/run").origin()["folder"] == "run"
     assert Lab(load_study("demo"), Store(tmp_path)).origin()["architecture"] == "gpt_neox"
+
+
+@pytest.mark.parametrize("text", ["5", "{}", "[1]", '[{"step": 1, "tokens": 2, "loss": 3.0}]', "[" * 10**5])
+def test_a_record_of_losses_that_is_none_is_said(tmp_path: Path, text: str) -> None:
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(PhaselabError, match=rf"^{tmp_path}/training.json: "):
+        found(tmp_path, folder=str(tmp_path)).loss()
 
 
 def test_what_is_said_is_said_once_a_notebook(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

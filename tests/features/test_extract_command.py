@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +119,16 @@ def test_one_checkpoint_a_choice_of_them_and_a_job_file(here: Path) -> None:
         "found features of other weights"
         in call("extract", "job.yaml", "--model", "models", "--out", "two.zarr").output
     )
+    for odd in ({"attributes": [1]}, {"attributes": {"phaselab": "x"}}):
+        Path("two.zarr/step1-tokens1K/zarr.json").write_text(json.dumps(odd))
+        result = call("extract", "job.yaml", "--model", "models", "--out", "two.zarr")
+        assert (result.exit_code, "found features of other weights" in result.output) == (2, True)
+    Path("odd.zarr").mkdir()
+    Path("odd.zarr/zarr.json").write_text("[" * 10**5)
+    os.mkfifo("two.zarr/.zgroup")
+    for name in ("odd", "two"):
+        result = call("extract", "job.yaml", "--model", "models", "--out", f"{name}.zarr")
+        assert (result.exit_code, "expected a .zarr that can be written" in result.output) == (2, True)
     # A file of one array needs no name.
     np.save("Y.npy", np.random.default_rng(0).standard_normal((sum(LENGTHS.values()), 3)))
     files = ("--features", "one.zarr", "--responses", "Y.npy", "--runs", "runs.csv", "--out", "s.csv")
@@ -176,6 +188,8 @@ def test_words_that_cannot_be_are_named_by_their_line(tmp_path: Path, text: str,
     (tmp_path / "words.csv").write_text(text)
     with pytest.raises(ValueError, match=said):
         read_words(tmp_path / "words.csv", 2.0, {"a": 10, "b": 10})
+    with pytest.raises(ValueError, match="^runs: found 1,000,010 TRs, expected at most 1,000,000$"):
+        read_words(tmp_path / "words.csv", 2.0, {"a": 10, "b": 10**6})
 
 
 def test_words_of_one_run_need_no_run_and_texts_begin_where_start_says(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from phaselab.results import MANIFEST, Store, read_manifest
+from phaselab.errors import PhaselabError
+from phaselab.results import MANIFEST, Store, read_manifest, write_folder
 from phaselab.study import Training
 from phaselab.texts import source
 
@@ -41,6 +43,15 @@ def test_checkpoints_are_distinct_and_log_spaced() -> None:
     late = np.diff(np.log(checkpoint_steps(1000, 20)[4:]))
     assert late.std() < 0.03
     assert checkpoint_steps(4, 20) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("sizes", [{"batch": 2**16, "context": 2**17}, {"hidden_size": 2**16, "layers": 1000}])
+def test_what_no_memory_holds_is_said_before_a_network_is_built(sizes: dict[str, int]) -> None:
+    from phaselab.training.loop import check_sizes
+
+    with pytest.raises(PhaselabError, match=r"^train: found .* take [1-9].*TB at least, expected what the memory of"):
+        check_sizes(SMALL.model_copy(update=sizes))
+    check_sizes(SMALL)
 
 
 def test_learning_rate_warms_up_and_falls() -> None:
@@ -133,6 +144,18 @@ train("tiny", training, Store(Path({str(tmp_path)!r})), None, progress)
     resumed = train("tiny", SMALL, Store(tmp_path), None, lambda step, n: steps.append(step))
     assert steps == [8, 9, 10, 11, 12]
     assert _bytes(resumed) == _bytes(trained)
+
+
+def test_a_state_of_no_training_is_said_and_nothing_of_it_is_run(tmp_path: Path) -> None:
+    from phaselab.training.loop import FORMAT, TRAINER, train
+
+    kept = train("tiny", SMALL, Store(tmp_path), None, until=0) / TRAINER
+    inputs = {name: of for name, of in read_manifest(kept)["inputs"].items() if name not in FORMAT}
+    for content in (b"", pickle.dumps([Path("x"), {}])):
+        with write_folder(kept, inputs | FORMAT, step=1) as aside:
+            (aside / "state.pt").write_bytes(content)
+        with pytest.raises(PhaselabError, match=rf"^{kept}: .*; expected the state of this training: remove it"):
+            train("tiny", SMALL, Store(tmp_path), None)
 
 
 def test_a_damaged_checkpoint_is_found_and_made_again(trained: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ import yaml
 
 from phaselab.behaviour.score import refuse
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import Loader, home, parse_yaml, read_bytes, read_text
+from phaselab.files import Loader, home, parse_yaml, read_bytes, read_text, refuse_crowd
 from phaselab.study import digest_of
 from phaselab.texts.base import Item
 
@@ -196,18 +196,20 @@ class _Loader(Loader):
 _Loader.add_constructor("!function", lambda _, node: (node.value,))
 
 
-def read(path: Path, seen: tuple[Path, ...] = ()) -> TaskFile:
-    """A YAML file and those that it includes; an error has the line at which one cannot be read."""
-    path = home(path)
+def read(path: Path, seen: set[Path] | None = None) -> TaskFile:
+    """A YAML file and those that it includes, each once; an error has the line at which one cannot be read."""
+    path, seen = home(path), set() if seen is None else seen
     expect(path.is_file(), f"{path}", "no file", "a YAML file of lm-evaluation-harness")
-    expect(path.resolve() not in seen, f"{path}: include", "the file itself", "other files")
+    few = path.resolve() not in seen and len(seen) < 100
+    expect(few, f"{path}: include", "the file itself, one twice, or a hundred", "other files")
+    seen.add(path.resolve())
     content, lines = parse_yaml(read_text(path), path, loader=_Loader)
     expect(isinstance(content, dict), f"{path}:1", type(content).__name__, "a mapping of fields")
     found = TaskFile(path, {}, {}, [path])
     included = content.pop("include", [])
     for name in included if isinstance(included, list) else [included]:
         expect(isinstance(name, str), f"{path}: include", repr(name), "the name of a file")
-        inner = read(path.parent / name, (*seen, path.resolve()))
+        inner = read(path.parent / name, seen)
         found.fields.update(inner.fields)
         found.at.update(inner.at)
         found.files.extend(inner.files)
@@ -326,7 +328,7 @@ def _build(file: TaskFile, folder: Path, data: Data, shots: int) -> tuple[Any, l
 def _docs(path: Path, where: str) -> dict[str, dict[str, Any]]:
     """Place (file and line, or number in an array) -> item of JSON lines or an array; an error names a wrong one."""
     expect(path.is_file(), f"{where}: {path} is not there", "no file", "JSON lines, or an array")
-    text = read_text(path)
+    refuse_crowd(text := read_text(path), path, marks="[{,\n")
     array = text.lstrip().startswith("[")
     # Not splitlines: JSON texts may hold separators of lines other than this one.
     lines = [(1, text)] if array else [(i, s) for i, s in enumerate(text.split("\n"), 1) if s.strip()]

@@ -1,6 +1,5 @@
 """What a notebook sees of a study: a ``Lab`` reads results, and computes those that are missing in its own process."""
 
-import json
 import subprocess
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,7 +14,8 @@ import pandas as pd
 from phaselab import __version__, curves, results
 from phaselab.brains import BrainData
 from phaselab.checkpoints import Checkpoint
-from phaselab.files import BOOK
+from phaselab.errors import expect, shown
+from phaselab.files import BOOK, parse_json, read_text
 from phaselab.phases import TriplePhase, triple_phase_test
 from phaselab.results import Store
 from phaselab.stages import STAGES, Unit, Workbench
@@ -108,11 +108,15 @@ class Lab:
 
     def loss(self, model: str = "") -> pd.DataFrame:
         """Loss of a model on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""
+        columns = ["revision", "step", "tokens", "loss"]
         if (chosen := self._chosen(model)).train or chosen.folder:
             record = self.bench.folder(chosen) / "training.json"
             if record.is_file():
-                return pd.DataFrame(json.loads(record.read_text(encoding="utf-8")))
-        return pd.DataFrame(columns=["revision", "step", "tokens", "loss"])
+                rows = parse_json(read_text(record), record)
+                fits = isinstance(rows, list) and all(isinstance(row, dict) and {*columns} <= {*row} for row in rows)
+                expect(fits, str(record), shown(rows), f"a list of {', '.join(columns)}")
+                return pd.DataFrame(rows)
+        return pd.DataFrame(columns=columns)
 
     @cached_property
     def seeds(self) -> dict[str, list[str]]:

@@ -21,8 +21,8 @@ from rich.progress import Progress
 from phaselab import results
 from phaselab.book.lab import Lab
 from phaselab.book.published import PublishedLab
-from phaselab.errors import PhaselabError, escape, expect, shown, told
-from phaselab.files import BOOK, home, read_text, shipped
+from phaselab.errors import PhaselabError, escape, expect, quoted, shown, told
+from phaselab.files import BOOK, home, read_text, refuse_crowd, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
@@ -59,7 +59,7 @@ def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: s
     values: dict[str, Any] = {}
     for key, value in given.items():
         if key not in known:
-            raise PhaselabError(f"{name}: unknown parameter {key!r}; expected one of\n{listed}")
+            raise PhaselabError(f"{name}: unknown parameter {quoted(key)}; expected one of\n{listed}")
         typed, right = known[key].inferred_type_name, f"one of {', '.join(TYPES)}: a list can be a str with commas"
         expect(typed in TYPES, f"{name}: parameter {key!r}", f"the type {typed}", right)
         kind = TYPES[typed]
@@ -67,7 +67,7 @@ def check_parameters(known: Mapping[str, Any], given: Mapping[str, Any], name: s
             strict = kind is str or not isinstance(value, str)
             values[key] = TypeAdapter(kind).validate_python(value, strict=strict)
         except ValidationError as error:
-            found = f"{name}: parameter {key!r}: found {value!r} ({type(value).__name__})"
+            found = f"{name}: parameter {key!r}: found {quoted(value)} ({type(value).__name__})"
             raise PhaselabError(f"{found}, expected {typed}; the parameters are\n{listed}") from error
     return values
 
@@ -104,7 +104,7 @@ def execute(source: Path, output: Path, given: Mapping[str, Any], results_digest
     import nbformat
 
     source, output = shipped(source), home(output)
-    text = read_text(source)
+    refuse_crowd(text := read_text(source), source)
     try:
         notebook = jupytext.reads(text, {"extension": source.suffix})
         nbformat.validate(notebook)

