@@ -20,8 +20,8 @@ BUDGET = {
     "behaviour": 868,
     "book": 836,
     "brains": 1596,
-    "checkpoints": 889,
-    "cli": 1041,
+    "checkpoints": 895,
+    "cli": 1043,
     "data": 342,
     "encoding": 1764,
     "features": 392,
@@ -32,10 +32,10 @@ BUDGET = {
     "stimuli": 298,
     "sweep": 746,
     "texts": 709,
-    "training": 217,
+    "training": 219,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_251, 600, 80
+PACKAGE, FILE, FUNCTION = 15_261, 600, 80
 
 
 def canonical(name: str) -> str:

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import transformers
 import yaml
+from typer.testing import CliRunner
 
 import shell
 from films_book import save
+from phaselab.cli import app
 from phaselab.errors import PhaselabError
 from phaselab.phases import surges
 from phaselab.phases.transitions import fit_transitions
@@ -46,6 +48,19 @@ def test_pages_of_a_model_alone_with_one_checkpoint_and_no_tasks(
     study, store = study_of(tmp_path), Store(tmp_path / "results")
     make(study, store, "my-model")
     assert shell.run_pages(study, tmp_path / "mine.yaml", store.root, ROOT / "notebooks", "09_") == {}
+
+
+def test_of_a_study_of_which_nothing_could_be_made_there_is_no_book(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study_of(tmp_path)
+    (tmp_path / "_toc.yml").write_text("root: a\n")
+    monkeypatch.setattr("phaselab.cli.run._sweep", lambda *_, **__: False)
+    monkeypatch.setattr("phaselab.book.runner.execute_pages", lambda *_: pytest.fail("pages were executed"))
+    options = ["--root", str(tmp_path), "--results", str(tmp_path / "results")]
+    result = CliRunner().invoke(app, ["book", str(tmp_path / "mine.yaml"), *options], env={"COLUMNS": "500"})
+    assert "mine.yaml: models: found no result of any of them, expected some" in result.output
+    assert result.exit_code == 2
 
 
 def test_a_curve_that_is_not_there_has_no_surge() -> None:

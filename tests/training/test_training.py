@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+import zipfile
 from itertools import pairwise
 from pathlib import Path
 
@@ -151,7 +152,9 @@ def test_a_state_of_no_training_is_said_and_nothing_of_it_is_run(tmp_path: Path)
 
     kept = train("tiny", SMALL, Store(tmp_path), None, until=0) / TRAINER
     inputs = {name: of for name, of in read_manifest(kept)["inputs"].items() if name not in FORMAT}
-    for content in (b"", pickle.dumps([Path("x"), {}])):
+    with zipfile.ZipFile(bomb := tmp_path / "bomb", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state/data.pkl", bytes(2**24))
+    for content in (b"", pickle.dumps([Path("x"), {}]), bomb.read_bytes()):
         with write_folder(kept, inputs | FORMAT, step=1) as aside:
             (aside / "state.pt").write_bytes(content)
         with pytest.raises(PhaselabError, match=rf"^{kept}: .*; expected the state of this training: remove it"):

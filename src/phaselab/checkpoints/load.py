@@ -96,7 +96,13 @@ def _refuse_claims(folder: Path, files: list[Path], trust_remote_code: bool) -> 
     layers, width, words = (getattr(config, of, 0) or 0 for of in ("num_hidden_layers", "hidden_size", "vocab_size"))
     fits = not all(isinstance(of, int) for of in (layers, width, words)) or width * (layers + words) <= size
     expect(fits, where, f"{layers} layers, {width} wide, of {words} words", f"what fits into weights of {size} bytes")
-    for path in (path for path in files if path.suffix == ".bin" and zipfile.is_zipfile(path)):
+    for path in files:
+        refuse_packed(path)
+
+
+def refuse_packed(path: Path) -> None:
+    """Refuse tensors of torch, which it writes unpacked, that would take far more memory than bytes on the disk."""
+    if path.suffix in (".bin", ".pt") and zipfile.is_zipfile(path):
         unpacked = sum(part.file_size for part in zipfile.ZipFile(path).infolist())
         expect(unpacked <= 2 * _size(path), str(path), f"{unpacked} bytes when unpacked", "about those on the disk")
 

@@ -17,7 +17,7 @@ from rich.table import Column, Table
 from phaselab.cli.common import DataOption, JobsOption, ResultsOption, StudyArgument, app, console, facts, out, pairs
 from phaselab.errors import PhaselabError, escape, expect, number_of
 from phaselab.files import home
-from phaselab.results import Store, amount, write_json
+from phaselab.results import Store, amount, folders, write_json
 from phaselab.study import PUBLISHED, Study, load_study
 
 _DEVICE = "Where checkpoints are read and ridges solved: cpu, cuda, cuda:N, or auto."
@@ -267,6 +267,8 @@ def book(
     given |= {"study": given["study"] or study, "device": device}
     store = Store(Path(given["results"]))
     whole = bool(page) or _sweep(loaded, results, data, jobs=jobs, device=device)
+    some = whole or folders(store.study(loaded.name))
+    expect(some, f"{loaded.where}: models", "no result of any of them", "some for a book: above is what failed")
     with contextlib.chdir(root):
         failed = runner.execute_pages(loaded, root / "notebooks", store, given, jobs or cores(), console, page or ())
         if page:

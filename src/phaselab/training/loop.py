@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from phaselab import __version__
+from phaselab.checkpoints.load import refuse_packed
 from phaselab.errors import PhaselabError, expect, told
 from phaselab.results import Store, amount, check, digest_code, read_manifest, write_file, write_folder
 from phaselab.study import Training
@@ -70,6 +71,7 @@ def _run(at: Place, training: Training, text: TextSource, progress: Progress) ->
     kept, start = at.folder / TRAINER, 0
     if check(kept, at.inputs | FORMAT) and 0 < read_manifest(kept)["step"] <= min(at.missing):
         try:
+            refuse_packed(kept / "state.pt")
             weights, moments = torch.load(kept / "state.pt", weights_only=True)
             model.load_state_dict(weights)
             optimizer.load_state_dict(moments)
