@@ -165,8 +165,9 @@ class Books:
                 if book.returncode != -signal.SIGKILL:
                     break
                 kills, killed = kills + 1, f"{killed} {after:.2f},"
-            self.mended(root, f"killed after{killed[:-1]} s of {self.seconds:.2f}", semaphores)
-            yield f"killed after{killed[:-1]} s of {self.seconds:.1f}"
+            what = f"killed after{killed[:-1]} s of {self.seconds:.2f}" if killed else "ended before it could be killed"
+            self.mended(root, what, semaphores)
+            yield what
 
     def several(self, books: int) -> str:
         """Books at once on one folder: none fails, and no page is executed twice."""
