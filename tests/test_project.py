@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 868,
-    "book": 836,
+    "book": 837,
     "brains": 1596,
     "checkpoints": 895,
     "cli": 1043,
@@ -35,7 +35,7 @@ BUDGET = {
     "training": 219,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_261, 600, 80
+PACKAGE, FILE, FUNCTION = 15_262, 600, 80
 
 
 def canonical(name: str) -> str:

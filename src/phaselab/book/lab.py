@@ -104,7 +104,7 @@ class Lab:
 
     def outcomes(self, checkpoint: Checkpoint | None = None) -> pd.DataFrame:
         """What a checkpoint answered, one row per item."""
-        return pd.read_parquet(self.result("behaviour", checkpoint) / "items.parquet")
+        return results.read_table(self.result("behaviour", checkpoint) / "items.parquet")
 
     def loss(self, model: str = "") -> pd.DataFrame:
         """Loss of a model on held-out text at each checkpoint: revision, step, tokens, loss (nats per token)."""

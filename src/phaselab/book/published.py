@@ -134,7 +134,8 @@ class PublishedLab(Lab):
         return self.folder / name
 
     def _rows(self, name: str, checkpoint: Checkpoint | None) -> pd.DataFrame:
-        table, at = pd.read_parquet(self._sampled(f"{name}.parquet")), checkpoint or self.checkpoints()[-1]
+        table = read_table(self._sampled(f"{name}.parquet"), "checkpoint")
+        at = checkpoint or self.checkpoints()[-1]
         return table[table["checkpoint"] == at.revision].drop(columns="checkpoint").reset_index(drop=True)
 
     def checkpoints(self, model: str = "") -> list[Checkpoint]:
