@@ -154,9 +154,16 @@ def test_gather_gives_one_table_whatever_the_order_of_files(table: pd.DataFrame,
     assert one.equals(curves.gather(reversed(files)))
     assert len(one) == len(table)
     assert curves.gather([]).empty
-    table[:1].assign(layer="x").to_parquet(files[0])
-    with pytest.raises(PhaselabError, match=r": found invalid literal .*'x'.*, expected rows of the curves table"):
-        curves.gather(files)
+    forged = {
+        "Failed to parse string: 'x' as a scalar of type int64": table[:1].assign(layer="x"),
+        "Float value 0.500000 was truncated converting to int64": table[:1].assign(step=0.5),
+        "Casting field 'step' with null values to non-nullable": table[:1].assign(step=np.nan),
+        "Casting field 'task' with null values to non-nullable": table[:1].assign(task=None),
+    }
+    for why, rows in forged.items():
+        rows.to_parquet(files[0])
+        with pytest.raises(PhaselabError, match=rf"^{files[0]}: found no table that can be read \({why}"):
+            curves.gather(files)
     files[0].write_text("x")
     with pytest.raises(PhaselabError, match=f"^{files[0]}: found no table that can be read"):
         curves.gather(files)

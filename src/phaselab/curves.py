@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from phaselab.errors import PhaselabError, expect, number_of
-from phaselab.results import amount, curve_table, read_curves
+from phaselab.results import amount, read_curves
 from phaselab.study import PhaseSpec, Study, at_depth, digest_of
 
 __all__ = ["MEASURES", "NothingToDraw", "amount", "brain_curve", "brain_layer", "brain_measure", "chance_level"]
@@ -53,10 +53,8 @@ class NothingToDraw(PhaselabError):
 
 def gather(files: Iterable[Path]) -> pd.DataFrame:
     """The rows of `files` (Parquet, of stages), one table with ``results.CURVE_COLUMNS``, in whatever order made."""
-    if not (tables := [*map(read_curves, files)]):
-        return curve_table([])
     order = ["study", "model", "tokens", "checkpoint", "perspective", "measure", "task", "layer", "subject", "roi"]
-    return pd.concat(tables, ignore_index=True).sort_values(order, kind="stable", ignore_index=True)
+    return read_curves(files).sort_values(order, kind="stable", ignore_index=True)
 
 
 def subjects_text(n: int, simulated: bool) -> str:

@@ -593,6 +593,13 @@ def test_more_values_than_memory_may_hold_are_said_before_they_are_in_it(
     for name in ("t.parquet", "t.csv"):
         assert "its cells: found 102 values, expected at most 100" in refused(read_table, tmp_path / name)
 
+    monkeypatch.undo()
+    monkeypatch.setattr("phaselab.results.MOST", 1000)
+    for kind in (pa.string(), pa.large_string()):  # of a text that stands in many cells, once in the file
+        texts = pa.array(["word " * 20] * 30, type=kind)
+        pq.write_table(pa.table({"n": range(30), "label": texts}), tmp_path / "t.parquet")
+        assert "its texts: found 3,000 bytes, expected at most 2,000" in refused(read_table, tmp_path / "t.parquet")
+
 
 def _run(path: Path) -> None:
     runner.execute(path, path.with_suffix(".ipynb"), {})

@@ -203,7 +203,7 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
     study, folder = bench.study, shipped(root / bench.study.name)
     state, right = check(folder, read_manifest(folder).get("inputs", {})), f"one with tables in {root}, as written"
     expect(state, "study", f"{study.name!r} ({state.why})", right, StudyError)
-    published, files = results.read_curves(folder / "curves.parquet"), list[Path]()
+    published, files = results.read_curves([folder / "curves.parquet"]), list[Path]()
     for model in (study.model(name) for name in models or [m.name for m in study.models]):
         for at in _checkpoints(bench, model, revision):
             stages = [s for s in STAGES.values() if s.scope == "checkpoint" and s.perspective and s.asked(study, model)]
@@ -211,7 +211,7 @@ def compare(bench: Workbench, models: Sequence[str], revision: str = "", root: P
                 bench.make(model, at, stages)
             files += [bench.place(s, model, at) / s.table for s in stages if bench.state(s, model, at)]
     expect(files, f"{study.where}: results", "none to compare", f"some: phaselab run {study.name}", StudyError)
-    rerun = pd.concat(map(results.read_curves, files), ignore_index=True)
+    rerun = results.read_curves(files)
     by = ["model", "checkpoint", "perspective", "measure"]
     same = published.merge(rerun[by[:3]].drop_duplicates())
     both = rerun.merge(same, on=KEYS, how="outer", suffixes=("", "_published"))
