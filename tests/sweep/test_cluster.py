@@ -165,6 +165,9 @@ def test_a_job_that_failed_for_good_is_told_with_the_end_of_its_log(
     called = (tmp_path / "called").read_text()
     assert called.endswith("--forceall --nolock --drop-metadata --default-resources slurm_account=me\n")
     assert re.search(r"--profile \S+/workflow/profiles/slurm --jobs 2 ", called)
+    fake(tmp_path, monkeypatch, FAILS.replace("SLURM-job '3' failed, SLURM status is: 'TIMEOUT'", "None"))
+    with pytest.raises(PhaselabError, match=f"{log}: failed one step0: no memory"):
+        run(tmp_path)
     fake(tmp_path, monkeypatch, "#!/bin/sh\necho 'Error: no such executor'\nexit 2\n")
     with pytest.raises(PhaselabError, match="failed jobs:\n  Error: no such executor"):
         run(tmp_path)

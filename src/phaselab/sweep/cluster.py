@@ -100,8 +100,9 @@ def run(bench: Workbench, config: Row, profile: str, more: Sequence[str], view: 
                 raise
     text, done = told.read_text(encoding="utf-8"), folder / "done"
     # At its end those that have failed for good: what befell them, and their logs.
-    ends = re.findall(r"message: (.*)\n(?:.*\n)*? +log: (\S+)", text.partition("Exiting because")[2])
-    failed = [" ".join([f"{folder / name}: {message}", *_said(folder / name)]) for message, name in ends]
+    ends = re.findall(r"message:( .*)\n(?:.*\n)*? +log: (\S+)", text.partition("Exiting because")[2])
+    # Of a job that ended itself Snakemake's message is None.
+    failed = [" ".join([f"{folder / name}:{why.replace(' None', '')}", *_said(folder / name)]) for why, name in ends]
     paged = ["book"] if (done / "book").exists() else [f"pages/{page}" for page in config["pages"]]
     logs = [folder / "logs" / f"{name}.log" for name in paged if (done / name).exists()]
     failed += [" ".join([f"{log}: not all pages:", *said]) for log in logs if (said := _said(log, last=0))]
