@@ -207,6 +207,14 @@ def test_a_disk_that_is_really_full(tmp_path: Path, does: str, told: str) -> Non
     assert re.search(said, done.stderr), done.stderr
 
 
+def test_a_full_disk_is_told_while_threads_of_zarr_remove_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "walk", lambda folder: [(folder, [], ["zarr.partial"])])  # which is not there any more
+    with pytest.raises(PhaselabError, match="free on its disk"), write_folder(tmp_path / "u", INPUTS):
+        raise OSError(errno.ENOSPC, "no space")
+
+
 def test_an_exception_leaves_what_was_there(tmp_path: Path) -> None:
     with write_folder(tmp_path / "u", INPUTS) as aside:
         fill(aside)
