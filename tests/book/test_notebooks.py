@@ -240,8 +240,9 @@ handlers["kernel_info_request"] = slowly
 
 def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     (tmp_path / "notebooks").mkdir()
-    for name in ("01_first", runner.MODEL_PAGE):
-        (tmp_path / "notebooks" / f"{name}.md").write_text(NOTEBOOK)
+    broken = tmp_path / "notebooks" / "01_first.md"
+    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
+    (tmp_path / "notebooks" / f"{runner.MODEL_PAGE}.md").write_text(NOTEBOOK)
     demo, store, said = load_study("demo"), Store(tmp_path / "results"), StringIO()
     study, own = demo.model_copy(update={"models": demo.models[:1]}), {"study": "demo"}
     model, console = f"models/{study.models[0].name}.ipynb", Console(file=said, width=200)
@@ -249,37 +250,34 @@ def test_pages_are_executed_once_and_placed(tmp_path: Path) -> None:
     assert said.getvalue().count("executed") == 1
     with pytest.raises(PhaselabError, match=f"--page: found 02_none.ipynb, expected some of 01_first.ipynb, {model}"):
         runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console, ["02_none.ipynb"])
+    failed = runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console)
+    assert list(failed) == ["01_first.ipynb"]
+    assert "failed 01_first.ipynb" in said.getvalue()
+    # The page says so itself, under its own title and label.
+    placed = tmp_path / "book" / "executed"
+    placed.mkdir(parents=True)
+    (placed / "old.ipynb").touch()
+    given = {"study": "my study.yaml", "results": "results", "data": "", "device": "cpu"}
+    runner.place_pages(study, store, tmp_path, given, failed)
+    assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
+    (cell,) = json.loads((placed / "01_first.ipynb").read_text())["cells"]
+    notice = "".join(cell["source"])
+    assert notice.startswith("(nb-first)=\n# Title\n")
+    assert "ZeroDivisionError" in notice
+    assert "phaselab notebook notebooks/01_first.md -p study='my study.yaml'\n" in notice
+    other = (placed / model).read_text()
+    assert json.loads(other)["cells"] != [cell]
+    # Made good, it is a page again; the other one stands as it was.
+    broken.write_text(NOTEBOOK)
     for _ in range(2):
         assert runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console) == {}
     assert sorted(line for line in said.getvalue().splitlines() if line.startswith("executed")) == [
         "executed 01_first.ipynb",
         f"executed {model}",
     ]
-    placed = tmp_path / "book" / "executed"
-    placed.mkdir(parents=True)
-    (placed / "old.ipynb").touch()
-    given = {"study": "my study.yaml", "results": "results", "data": "", "device": "cpu"}
     runner.place_pages(study, store, tmp_path, given, {})
-    assert sorted(p.relative_to(placed).as_posix() for p in placed.rglob("*.ipynb")) == ["01_first.ipynb", model]
-    broken = tmp_path / "notebooks" / "01_first.md"
-    broken.write_text(NOTEBOOK.replace("top * 2", "top / 0").replace("# Title", "(nb-first)=\n# Title"))
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console)
-    assert list(failed) == ["01_first.ipynb"]
-    assert "failed 01_first.ipynb" in said.getvalue()
-    # The page says so itself, under its own title and label; the other one stands as it was.
-    runner.place_pages(study, store, tmp_path, given, failed)
-    (cell,) = json.loads((placed / "01_first.ipynb").read_text())["cells"]
-    notice = "".join(cell["source"])
-    assert notice.startswith("(nb-first)=\n# Title\n")
-    assert "ZeroDivisionError" in notice
-    assert "phaselab notebook notebooks/01_first.md -p study='my study.yaml'\n" in notice
-    assert json.loads((placed / model).read_text())["cells"] != [cell]
-    # Made good, it is a page again.
-    broken.write_text(NOTEBOOK)
-    failed = runner.execute_pages(study, tmp_path / "notebooks", store, own, 2, console)
-    runner.place_pages(study, store, tmp_path, given, failed)
-    assert not failed
     assert len(json.loads((placed / "01_first.ipynb").read_text())["cells"]) > 1
+    assert (placed / model).read_text() == other
 
 
 @pytest.mark.parametrize(
