@@ -22,7 +22,7 @@ BUDGET = {
     "brains": 1596,
     "checkpoints": 895,
     "cli": 1043,
-    "data": 342,
+    "data": 343,
     "encoding": 1764,
     "features": 392,
     "figures": 1031,
@@ -35,7 +35,7 @@ BUDGET = {
     "training": 219,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_296, 600, 80
+PACKAGE, FILE, FUNCTION = 15_297, 600, 80
 
 
 def canonical(name: str) -> str:

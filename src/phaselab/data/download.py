@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import pooch
-import requests
 from filelock import FileLock, Timeout
 
 from phaselab.data.sets import DataSet, File, data_missing
@@ -176,6 +175,8 @@ def _bring(file: File, address: str | Path, place: Place, moved: Moved) -> None:
 
 def _download(file: File, url: str, part: Path, moved: Moved) -> None:
     """Request what is lacking of a file until it is here; a PhaselabError when several requests bring nothing."""
+    import requests  # which takes as long as pandas, and few commands need it
+
     tries = 0
     while (have := _size(part)) != file.bytes:
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
