@@ -43,7 +43,7 @@ MODEL = STUDY.models[0]
 #: Stages of the study; seconds after which a child is taken for hung.
 ALL, HUNG = 3 * len(CHECKPOINT) + len(LAST), 300
 #: What is written beside what it is to become.
-LEFT = re.compile(r"\..*(~|\.claim$)")
+LEFT = re.compile(r"\..*(~|\.claim)")
 
 
 def child(work: Callable[[], int]) -> int:

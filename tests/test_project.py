@@ -35,7 +35,7 @@ BUDGET = {
     "training": 219,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_297, 600, 80
+PACKAGE, FILE, FUNCTION = 15_312, 600, 80
 
 
 def canonical(name: str) -> str:

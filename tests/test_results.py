@@ -151,6 +151,30 @@ def test_killed_between_two_renames_gives_the_folder_back(tmp_path: Path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["u"]
 
 
+def test_a_claim_of_a_process_that_was_killed_before_it_wrote_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """filelock waits for those without end."""
+    marker = tmp_path / ".u.claim"
+    for at in (0.0, time.time() + 3600):
+        marker.touch()
+        os.utime(marker, (at, at))
+        clear(tmp_path)
+        assert not marker.exists(), at
+    marker.touch()
+    clear(tmp_path)
+    assert marker.exists(), "its process may be about to write it"
+    monkeypatch.setattr("phaselab.results.NAMELESS", 0.5)
+    with claim(tmp_path / "u"):
+        # What one leaves that is killed while it takes over a claim; it may be the claim of another one, which filelock
+        # gives back.
+        (aside := tmp_path / f".u.claim.break.{2**22 + 1}.{'0' * 32}").touch()
+        clear(tmp_path)
+        assert aside.exists()
+    clear(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_process_at_a_time_has_a_claim_and_that_of_a_dead_one_is_taken_over(tmp_path: Path) -> None:
     program = (
         "import sys, time; from pathlib import Path; from phaselab.results import claim\n"

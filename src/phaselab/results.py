@@ -46,6 +46,8 @@ _HOST = hashlib.sha256(f"{socket.gethostname()} {_SPACE}".encode()).hexdigest()[
 _ASIDE, ABANDONED = re.compile(r"\.(?P<name>.+)~(?P<host>\w{8})-(?P<pid>\d+)-\w{8}(?P<old>\.old)?"), 2 * 24 * 3600
 #: Seconds after which a claim that is not renewed is no longer one: its process was stopped, or its machine is gone.
 LEASE = 120.0
+#: Seconds after which a claim without a name is nobody's.
+NAMELESS = 10.0
 #: Endings of tables, and what separates the columns of those that are text.
 TABLES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 
@@ -189,15 +191,17 @@ def remove(path: Path) -> None:
 
 def clear(*folders: Path, named: str = "*") -> None:
     """Remove what killed processes have left half-written in these folders, and give back what had stepped aside."""
-    for left in (path for folder in folders for path in folder.glob(f".{named}")):
+    for left in (path for folder in folders for path in sorted(folder.glob(f".{named}"))):
         if (match := _ASIDE.fullmatch(left.name)) and not _at_work(left):
             with suppress(OSError):
                 if match["old"] and not (folder := left.with_name(match["name"])).exists():
                     os.replace(left, folder)
             remove(left)
         elif left.suffix == ".claim":
-            with suppress(OSError, Timeout), SoftFileLease(left, lease_duration=LEASE, timeout=0):
+            with suppress(OSError, Timeout, PhaselabError), _Claim(left, lease_duration=LEASE, timeout=0):
                 pass  # what was nobody's claim goes with the end of ours
+        elif (of := re.match(r".+\.claim(?=\.(break|restore)\.)", left.name)) and not left.with_name(of[0]).exists():
+            remove(left)  # by one that was killed while it took a claim over
 
 
 def writing(path: Path) -> bool:
@@ -217,8 +221,19 @@ def _at_work(aside: Path) -> bool:
 
 class _Claim(SoftFileLease):
     def acquire(self, *how: Any, **options: Any) -> Any:
-        with full_disk_told(Path(self.lock_file), Path(self.lock_file)):
-            return super().acquire(*how, **options)
+        """As a SoftFileLease; also where a claim names nobody, whom that waits for without end."""
+        marker = Path(self.lock_file)
+        with full_disk_told(marker, marker):
+            _drop_nameless(marker)
+            return super().acquire(*how, cancel_check=lambda: _drop_nameless(marker), **options)
+
+
+def _drop_nameless(marker: Path) -> bool:
+    # Its process was killed between making it and writing its name into it, which takes no second.
+    with suppress(OSError):
+        if not (of := marker.stat()).st_size and abs(time.time() - of.st_mtime) > NAMELESS:
+            marker.unlink()
+    return False  # it is waited on
 
 
 def claim(folder: Path) -> SoftFileLease:
