@@ -23,6 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import sklearn.linear_model  # noqa: F401  (this and what is marked below is only imported once for all children)
 import transformers.models.gpt_neox.modeling_gpt_neox  # noqa: F401
@@ -31,7 +32,7 @@ import phaselab.behaviour.score
 import phaselab.encoding
 import phaselab.internals.probes
 import phaselab.training.loop  # noqa: F401
-from phaselab import curves
+from phaselab import curves, results
 from phaselab.results import MANIFEST, Store, digest_file, folders, write_table
 from phaselab.stages import Workbench
 from phaselab.study import Study
@@ -208,6 +209,28 @@ class Faults:
             assert outcome(child(lambda root=root, at=at: until(root, at))) == -signal.SIGKILL
             self.mended(root, f"killed at event {at} of {events}, {len(changed)} of which find the disk changed")
 
+    def kill_in_claims(self, count: int) -> None:
+        """SIGKILL while a claim is taken, taken over or given back; the next one has it soon, and nothing is left."""
+        (root := self.fresh(empty=True)).mkdir()
+
+        def claims() -> int:
+            while True:
+                with results.claim(root / "unit"):
+                    pass
+
+        with mock.patch.object(results, "NAMELESS", 0.2):
+            for number in range(count):
+                pid = child(claims)
+                time.sleep(self.random.uniform(0, 0.02))
+                os.kill(pid, signal.SIGKILL)
+                assert outcome(pid) == -signal.SIGKILL
+                if number % 2:  # else the next one is killed while it takes over
+                    with results.claim(root / "unit").acquire(timeout=HUNG):
+                        pass
+                    results.clear(root)
+                    assert not [*root.iterdir()], f"{number + 1} kills in claims: left {[*root.iterdir()]}"
+        shutil.rmtree(root)
+
     def damage(self, count: int) -> None:
         """Files of every kind truncated, with a bit flipped, and away."""
         kinds: dict[str, Path] = {}
@@ -329,6 +352,7 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[str]:
         "read-only": faults.read_only,
         f"{count} kills at moments": lambda: faults.kill_at_moments(count),
         f"{2 * count} kills at events, or all": lambda: faults.kill_at_events(2 * count),
+        f"{5 * count} kills in claims": lambda: faults.kill_in_claims(5 * count),
         f"{count} damaged files, or all": lambda: faults.damage(count),
     }
     for name, part in parts.items():

@@ -17,5 +17,6 @@ def test_runs_that_share_a_folder_do_nothing_twice_and_what_befalls_one_is_mende
         found = Faults(Path(folder), seed=0)
         found.several(2)
         found.kill_at_events(1)
+        found.kill_in_claims(20)
         found.damage(2)
         found.read_only()
