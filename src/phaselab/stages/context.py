@@ -405,7 +405,7 @@ class Workbench:
             shutil.copytree(there, aside, ignore=shutil.ignore_patterns(results.MANIFEST), dirs_exist_ok=True)
             if (table := aside / stage.table).is_file():
                 of = {"study": self.study.name, "task" if stage.scope == "last" else "model": model.name}
-                results.write_table(pd.read_parquet(table).assign(**of), table)
+                results.write_table(results.read_curves([table]).assign(**of), table)
         self._current.add(folder)
         self.say(f"what is the same in {there.parts[-4]} is taken from there")
         return True
