@@ -134,7 +134,7 @@ def test_page_is_executed_and_says_what_the_tables_say(
     given = {"study": str(folder / "tiny.yaml"), "results": str(folder / "results")}
     output = tmp_path / "results" / "here" / "pages" / f"{source.stem}.ipynb"
     if "\ntables: str" in source.read_text():
-        given["tables"] = str(fewer_tables(folder / "tables"))
+        given["tables"] = str(fewer_tables(tmp_path / "tables"))
     if 'study: str = "published:' in source.read_text():
         given.pop("study")  # a page of one published study, which the book has executed too
     if given.keys() != {"results"} or not of_book(source, output, monkeypatch):
