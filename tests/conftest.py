@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from phaselab.sweep.workers import THREADS
+from phaselab.book.kernel import NEEDED, SLOW
+from phaselab.sweep import pool
+from phaselab.sweep.workers import THREADS, import_first
+
+# Whichever test begins the first worker or kernel: all of this process are forked from the same one.
+import_first(*NEEDED, *SLOW, *pool.SLOW)
 
 # Before numpy and torch are imported: there are as many test workers as cores.
 for name, value in THREADS.items():

@@ -19,7 +19,7 @@ from filelock import FileLock
 from markdown_it import MarkdownIt
 
 import sentences
-from phaselab.book import kernel, runner
+from phaselab.book import runner
 from phaselab.phases import triple_phase_test
 from phaselab.results import Store, digest_file
 from phaselab.study import digest_of, load_study
@@ -27,7 +27,6 @@ from sentences import curves_of, numbers, steps_of
 from tiny import LABEL, TINY, sweep, with_
 
 ROOT = Path(__file__).parents[2]
-kernel.preload(many=True)
 SOURCES = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.md"))
 #: A task of one's own whose names and options are made to break pages.
 TASK = """\
@@ -45,7 +44,7 @@ QUESTION = {"question": f"- where? {LABEL}", "choices": [f"key {LABEL}", "lamp `
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Study file and results of the tiny study, made once for all workers of a session."""
+    """Study file and results of the tiny study, and published tables, made once for all workers of a session."""
     base = tmp_path_factory.getbasetemp()
     base = base.parent if base.name.startswith("popen-") else base
     study = base / "tiny.yaml"
@@ -59,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (base / "aside.yaml").write_text(content)
             outcome = sweep(load_study(base / "aside.yaml"), Store(base / "results"))
             assert not outcome.failures
+            fewer_tables(base / "tables")
             study.write_text(content)
     return base
 
@@ -103,7 +103,7 @@ def as_text(html: str) -> str:
     return " ".join(unescape(re.sub(r"<[^>]*>", "", html)).split())
 
 
-def fewer_tables(target: Path) -> Path:
+def fewer_tables(target: Path) -> None:
     """The published tables, with fewer models in the two that take longest."""
     shutil.copytree(ROOT / "book" / "data", target)
     zero_shot, vision = (pd.read_csv(target / name) for name in ("pythia/zero_shot.csv", "vision_brain/scores.csv"))
@@ -112,7 +112,6 @@ def fewer_tables(target: Path) -> Path:
     few.to_csv(target / "pythia" / "zero_shot.csv", index=False)
     few = vision[vision["model_id"].str.startswith(("convnext_large", "dino_vit_base"))]
     few.to_csv(target / "vision_brain" / "scores.csv", index=False)
-    return target
 
 
 def of_book(source: Path, output: Path, monkeypatch: pytest.MonkeyPatch) -> bool:
@@ -134,7 +133,7 @@ def test_page_is_executed_and_says_what_the_tables_say(
     given = {"study": str(folder / "tiny.yaml"), "results": str(folder / "results")}
     output = tmp_path / "results" / "here" / "pages" / f"{source.stem}.ipynb"
     if "\ntables: str" in source.read_text():
-        given["tables"] = str(fewer_tables(tmp_path / "tables"))
+        given["tables"] = str(folder / "tables")
     if 'study: str = "published:' in source.read_text():
         given.pop("study")  # a page of one published study, which the book has executed too
     if given.keys() != {"results"} or not of_book(source, output, monkeypatch):

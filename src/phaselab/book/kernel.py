@@ -7,7 +7,7 @@ from typing import Any
 
 from jupyter_client.manager import AsyncKernelManager
 
-from phaselab.sweep.workers import end_with_parent
+from phaselab.sweep.workers import end_with_parent, import_first
 
 #: What all pages import; what most do, with libraries that take seconds.
 NEEDED = ("ipykernel.kernelapp", "papermill.translators", "phaselab.book.lab", "phaselab.figures")
@@ -19,12 +19,7 @@ SLOW = (
 )
 
 
-def preload(many: bool) -> None:
-    """Before the first kernel of a process: for `many` pages also what few would wait for in vain."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload([*NEEDED, *SLOW * many])
-
-
-preload(many=False)
+import_first(*NEEDED)
 
 
 class _Process:

@@ -26,13 +26,15 @@ from phaselab.files import BOOK, home, read_text, refuse_crowd, shipped
 from phaselab.results import Store
 from phaselab.stages import choose_device
 from phaselab.study import OF_TABLES, PUBLISHED, Study, StudyError, digest_of, load_study
-from phaselab.sweep.workers import Task, Workers, with_parent
+from phaselab.sweep.workers import Task, Workers, import_first, with_parent
 
 #: The source that is executed once for each model of the study.
 MODEL_PAGE = "11_model_page"
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 #: Parameters that say what a notebook's lab is of; others are its own.
 COMMON = ("study", "model", "results", "data", "device")
+#: What executing a page takes, without its kernel.
+FIRST = ("phaselab.book.runner", "phaselab.book.kernel", "papermill.translators", "papermill", "jupytext")
 #: Pages from which on the process that kernels are forked from imports what most of them need.
 MANY = 6
 
@@ -177,9 +179,9 @@ def _page(*what: Any) -> bool:
 
 
 def _begin(_: Any, many: bool) -> None:
-    from phaselab.book.kernel import preload
+    from phaselab.book.kernel import SLOW
 
-    preload(many)
+    import_first(*SLOW * many)
 
 
 def of_cell(error: Any) -> str:
@@ -232,7 +234,8 @@ def execute_pages(
         for name, (source, parameters) in known.items()
         if name in (only or known)
     )
-    pool = Workers(jobs, study.seconds, begin=_begin, setting=(len(waiting) > MANY,))
+    many = len(waiting) > MANY and given.get("device", "cpu") == "cpu"  # see ``phaselab.sweep.pool.run``
+    pool = Workers(jobs, study.seconds, begin=_begin, setting=(many,), first=FIRST)
     with Progress(console=console) as bars, pool:
         for task, executed, why, _ in bars.track(pool.run(waiting), total=len(waiting), description="pages"):
             if why:

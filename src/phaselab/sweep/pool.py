@@ -24,6 +24,8 @@ from phaselab.sweep.workers import Task, Workers
 
 #: Workers a core at most: more have gained nothing for anybody, and memory is gone before they have begun.
 JOBS_PER_CORE = 8
+#: What most stages import, with libraries that take seconds.
+SLOW = ("phaselab.encoding.encode", "phaselab.features", "phaselab.training.loop", "transformers.modeling_utils")
 
 
 @dataclass
@@ -107,7 +109,9 @@ def run(
         clear_all(store, study)
         failed = check(bench, chosen, checkpoints)
         setting, at_once = (study, store, data, options), workers(chosen, jobs, options["device"])
-        with Workers(at_once, study.seconds, lambda kind, *of: getattr(told, kind)(*of), _begin, setting) as pool:
+        # A process cannot use CUDA that was forked from one which has looked for it, as libraries do when imported.
+        first = SLOW if options["device"] == "cpu" else None
+        with Workers(at_once, study.seconds, told.hear, _begin, setting, first) as pool:
             sweep = _Sweep(bench, chosen, told, pool)
             sweep.outcome.failures |= failed
             sweep.make("checkpoints", lambda model: reversed(bench.checkpoints(model, checkpoints)))
@@ -133,6 +137,10 @@ class View(Progress):
         super().__init__(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)
         self.bars: dict[str, Any] = {}
         self.lines: set[str] = set()
+
+    def hear(self, kind: str, *sent: Any) -> None:
+        """What a worker has sent: a line to ``say``, or how far a ``bar`` is."""
+        getattr(self, kind)(*sent)
 
     def say(self, line: str) -> None:
         """Say it once: what concerns the whole study is said by each worker."""

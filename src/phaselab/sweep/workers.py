@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -11,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker, util
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from phaselab.errors import number_of, told
 #: Bound before numpy and torch are imported in a worker: one thread each, and threads that sleep while they wait.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 THREADS |= {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+#: What the process imports, when it begins, from which workers and kernels are forked.
+_FIRST = dict[str, None]()
 #: What is said of a task whose worker has ended twice, the second time alone.
 KILLED = (
     "its worker process was killed (exit code {}), twice, the second time with no other beside it; most often memory "
@@ -35,10 +39,18 @@ class Task(NamedTuple):
     part: str = ""
 
 
-def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
+def import_first(*modules: str) -> None:
+    """Have modules that take seconds imported once, by what workers and kernels are forked from; before the first."""
+    _FIRST.update(dict.fromkeys(modules))
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*_FIRST])
+
+
+def _work(pipe: Any, environment: dict[str, str], begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
     # Ctrl-C is the parent's to handle; a worker that it ends leaves only whole results.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    os.environ.clear()  # which is of the time when the first worker began
+    os.environ.update(environment)
+    threading.Thread(target=end_with_parent, args=(util.get_temp_dir(),), daemon=True).start()
     if begin:
         begin(pipe.send, *setting)
     with suppress(EOFError, BrokenPipeError):  # without a parent
@@ -50,10 +62,15 @@ def _work(pipe: Any, begin: Callable[..., None] | None, setting: tuple[Any, ...]
                 pipe.send(("end", getattr(error, "made", 0), told(error)))
 
 
-def end_with_parent() -> None:
-    """For a thread of a process that would go on for minutes, for nobody, when its parent was killed."""
+def end_with_parent(*left: str) -> None:
+    """For a thread of a process that would go on for minutes, for nobody, when its parent was killed.
+
+    Folders that this parent has `left` go, too.
+    """
     if parent := multiprocessing.parent_process():
         parent.join()
+        for folder in left:
+            shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
 
@@ -74,21 +91,28 @@ class _Worker:
     part: str
     since: float
 
-    def __init__(self, begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
-        context, before = multiprocessing.get_context("spawn"), dict(os.environ)
+    def __init__(self, first: tuple[str, ...] | None, *how: Any) -> None:
+        import_first(*first or ())
+        context: Any = multiprocessing.get_context("spawn" if first is None else "forkserver")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, begin, setting))
+        util.get_temp_dir()  # else each process makes its own, which stays when it is killed
+        resource_tracker.ensure_running()  # which would let signals through that are blocked
+        before = dict(os.environ)
+        self.process = context.Process(target=_work, args=(theirs, before | THREADS, *how))
         os.environ.update(THREADS)
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # not for who imports meanwhile
         try:
             self.process.start()
         finally:
             os.environ.clear()
             os.environ.update(before)
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         theirs.close()  # or the pipe would not end with the process
 
     def end(self) -> None:
         # Whatever it does, and even if it was stopped; what it writes gets its name only when it is whole.
-        self.process.kill()
+        if self.process.is_alive():  # else another process may have its number
+            self.process.kill()
         self.process.join()
         self.pipe.close()
 
@@ -99,7 +123,8 @@ class Workers(AbstractContextManager["Workers"]):
 
     `limit` gives the seconds that a part may take, after which its worker is ended. Each worker calls
     ``begin(send, *setting)`` first, where that is given, and may send ``("begin", part)``, ``("say", line)`` and
-    ``("bar", name, done, total)``; `hear` takes the last two.
+    ``("bar", name, done, total)``; `hear` takes the last two. `first`: modules that are imported once for all of them;
+    None where each is to begin by itself.
     """
 
     jobs: int
@@ -107,6 +132,7 @@ class Workers(AbstractContextManager["Workers"]):
     hear: Callable[..., object] = lambda *sent: None
     begin: Callable[..., None] | None = None
     setting: tuple[Any, ...] = ()
+    first: tuple[str, ...] | None = ()
 
     def __post_init__(self) -> None:
         self.idle, self.at_work = list[_Worker](), dict[Any, _Worker]()
@@ -150,7 +176,7 @@ class Workers(AbstractContextManager["Workers"]):
                     yield worker.task, 0, f"{worker.part}: {why}; {right}", worker.part
 
     def _give(self, task: Task) -> None:
-        worker = self.idle.pop() if self.idle else _Worker(self.begin, self.setting)
+        worker = self.idle.pop() if self.idle else _Worker(self.first, self.begin, self.setting)
         worker.task, worker.part, worker.since = task, task.part, time.monotonic()
         self.at_work[worker.pipe] = worker
         with suppress(OSError):  # killed while it was idle: its pipe says so
