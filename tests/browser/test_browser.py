@@ -89,10 +89,43 @@ PICTURES = """async () => {
 #: Bytes that a page may load: with an interactive figure, and without.
 HEAVY, LIGHT = 5_000_000, 1_500_000
 
-AXE = """(rules) => axe.run(document, {
+# Three texts of each look, by all that axe's rules of colour heed: a page of code has thousands of a few dozen looks.
+LOOKS = """() => {
+  const known = new Map(), looks = new Map();
+  const around = element => {
+    if (!element) return [1, "nothing"];
+    if (!known.has(element)) {
+      const own = getComputedStyle(element), [opacity, behind] = around(element.parentElement);
+      const colour = own.backgroundColor;
+      const seen = own.backgroundImage !== "none" ? `picture ${known.size}` : /, 0[)]$/.test(colour) ? behind
+        : colour.startsWith("rgb(") ? colour : `${colour} over ${behind}`;
+      known.set(element, [opacity * own.opacity, seen]);
+    }
+    return known.get(element);
+  };
+  const note = element => {
+    const box = element.getBoundingClientRect(), own = getComputedStyle(element);
+    if (box.width < 2 || box.height < 2 || !element.checkVisibility({visibilityProperty: true})) return;
+    const parent = element.parentElement ? getComputedStyle(element.parentElement) : own;
+    const look = [element.tagName === "A", own.color, own.fontSize, own.fontWeight, own.textDecorationLine,
+      own.display, parent.color, parent.display, ...around(element)].join(" ");
+    const alike = looks.get(look) || looks.set(look, new Set()).get(look);
+    if (alike.size < 3) alike.add(element);
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (text.data.trim()) note(text.parentElement.closest("a") || text.parentElement), note(text.parentElement);
+  }
+  document.querySelectorAll("input, textarea, select, button").forEach(note);
+  window.looks = [...looks.values()].flatMap(alike => [...alike]);
+}"""
+
+AXE = """([rules, colours]) => axe.run(colours ? {include: looks} : document, {
   preload: false,
   resultTypes: ["violations"],
-  ...(rules && {runOnly: {type: "rule", values: rules}}),
+  ...(colours ? {runOnly: {type: "rule", values: rules}}
+    : {rules: Object.fromEntries(rules.map(rule => [rule, {enabled: false}]))}),
 }).then(result => result.violations
   .filter(v => ["serious", "critical"].includes(v.impact))
   .flatMap(v => v.nodes.map(n => `${v.id}: ${n.target} ${n.html.slice(0, 120)}`)))"""
@@ -155,9 +188,9 @@ def survey(chromium: Any) -> dict[str, Visit]:
             setattr(visit, key, set(value) if key == "targets" else value)
         visit.wide = page.evaluate(WIDE)
         page.evaluate(axe)
-        visit.light = page.evaluate(AXE, None)
+        visit.light = page.evaluate(AXE, [COLOUR_RULES, False]) + colours(page)
         page.evaluate("document.documentElement.dataset.theme = 'dark'")
-        visit.dark = page.evaluate(AXE, COLOUR_RULES)
+        visit.dark = colours(page)
         page.set_viewport_size(PHONE)
         page.wait_for_timeout(150)  # plotly draws its figures again
         visit.overflow = page.evaluate(OVERFLOW)
@@ -165,6 +198,38 @@ def survey(chromium: Any) -> dict[str, Visit]:
         visit.images = page.evaluate(PICTURES)
     context.close()
     return seen
+
+
+def colours(page: Any) -> list[str]:
+    """What axe finds of the colours of a page, as they are now."""
+    page.evaluate(LOOKS)
+    found: list[str] = page.evaluate(AXE, [COLOUR_RULES, True])
+    return found
+
+
+def test_a_colour_that_is_hard_to_read_is_found_wherever_it_is(chromium: Any) -> None:
+    import axe_playwright_python
+
+    page = chromium.new_page(viewport=DESK)
+    page.goto((BOOK / "book" / "method.html").as_uri())
+    page.evaluate(OPEN_ALL)
+    page.evaluate((Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    assert colours(page) == []
+    texts = "[...document.querySelectorAll('article p, article td, .bd-sidebar a')].filter(e => e.checkVisibility())"
+    number = page.evaluate(f"(window.texts = {texts}).length")
+    assert number > 30
+    for at in (number // 3, number - 1):
+        page.evaluate("at => { texts[at].style.color = 'rgba(128, 128, 128, 0.5)' }", at)
+        assert any("color-contrast" in fault for fault in colours(page)), page.evaluate("at => texts[at].outerHTML", at)
+        page.evaluate("at => { texts[at].style.color = ''; texts[at].style.opacity = 0.3 }", at)
+        assert any("color-contrast" in fault for fault in colours(page))
+        page.evaluate("at => { texts[at].style.opacity = ''; texts[at].style.backgroundColor = 'rgb(80, 80, 80)' }", at)
+        assert any("color-contrast" in fault for fault in colours(page))
+        page.evaluate("at => { texts[at].style.backgroundColor = '' }", at)
+    link = "document.querySelector('article p a[href]')"
+    page.evaluate(f"{link}.style.cssText = 'text-decoration: none; color: rgb(60, 60, 80)'")
+    assert any("link-in-text-block" in fault for fault in colours(page))
+    page.close()
 
 
 def test_every_page(chromium: Any, subtests: pytest.Subtests) -> None:
