@@ -6,6 +6,8 @@ PORT ?= 8000
 DATA ?= $(PHASELAB_DATA)
 BIN := .venv/bin
 READY := .venv/.ready
+# What is used is compiled when it is first imported; to compile all of it takes as long as the rest of an installation.
+INSTALL := --quiet --disable-pip-version-check --no-compile -c constraints.txt
 export PHASELAB_DATA := $(DATA)
 
 .PHONY: book student slides picture publish-demo setup test faults slurm wheel test-browser lint serve clean help
@@ -33,8 +35,8 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "make: $(PYTHON) is $$($(PYTHON) --version 2>&1), expected Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 	  { echo "make: could not make .venv; on Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "setuptools>=77.0.3" torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install $(INSTALL) "setuptools>=77.0.3" torch
+	$(BIN)/python -m pip install $(INSTALL) -e ".[dev]"
 	@touch $(READY)
 
 test: $(READY)  ## unit tests; browser tests too once the book is built and Chromium is there

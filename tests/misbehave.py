@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ def fine(value: int) -> int:
     return value
 
 
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
 def odd() -> int:
     raise Odd("broken", "inside")
 
@@ -54,4 +59,11 @@ def hung(seconds: float, stopped: bool = False) -> int:
     if stopped:
         os.kill(os.getpid(), signal.SIGSTOP)
     time.sleep(seconds)
+    return 1
+
+
+def loaded(folder: str, name: str, module: str) -> int:
+    """Note whether a module is there, this process and the one that it was forked from; and hang."""
+    Path(folder, name).write_text(f"{module in sys.modules} {os.getpid()} {os.getppid()} .")
+    time.sleep(600)
     return 1

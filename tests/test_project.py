@@ -18,7 +18,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: rebuild, whose aim for all was 11,500, and what has come since; 13,500 was hoped for with all that is planned.
 BUDGET = {
     "behaviour": 868,
-    "book": 837,
+    "book": 835,
     "brains": 1596,
     "checkpoints": 895,
     "cli": 1043,
@@ -30,12 +30,12 @@ BUDGET = {
     "phases": 1305,
     "stages": 899,
     "stimuli": 298,
-    "sweep": 747,
+    "sweep": 781,
     "texts": 709,
     "training": 219,
 }
 #: All of it, and what a file and a function may have.
-PACKAGE, FILE, FUNCTION = 15_312, 600, 80
+PACKAGE, FILE, FUNCTION = 15_344, 600, 80
 
 
 def canonical(name: str) -> str:

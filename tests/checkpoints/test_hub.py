@@ -107,6 +107,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshots: dict[str,
     """A hub with one repository of two checkpoints, and an empty cache."""
     with serving() as running:
         use(monkeypatch, running.url, tmp_path / "home")
+        monkeypatch.setattr(pool, "SLOW", None)  # workers that begin by themselves: others know the hub of before
         running.add("org/tiny", "step0-tokens0B", snapshots["first"])
         running.add("org/tiny", "step10-tokens1B", snapshots["last"])
         yield running

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -77,8 +79,50 @@ def test_a_worker_that_is_killed_while_it_is_idle_costs_nothing() -> None:
         assert ended(workers, FINE[2], FINE[3]) == {"fine 2": (2, ""), "fine 3": (3, "")}
 
 
-def test_workers_leave_the_environment_as_it_was() -> None:
-    before = dict(os.environ)
+@pytest.mark.parametrize("first", [(), None], ids=["forked", "by themselves"])
+def test_workers_have_the_environment_of_now_and_leave_it_as_it_was(
+    first: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pool() as workers:
         ended(workers, *FINE)
+    monkeypatch.setenv("PHASELAB_NEW", "later")
+    before = dict(os.environ)
+    asked = [Task(name, misbehave.environment, (name,)) for name in ("PHASELAB_NEW", "OMP_NUM_THREADS", "HOME")]
+    with Workers(2, lambda part: 60.0, print, misbehave.begin, first=first) as workers:
+        found = ended(workers, *asked)
     assert dict(os.environ) == before
+    assert {name: value for name, (value, _) in found.items()} == {
+        "PHASELAB_NEW": "later",
+        "OMP_NUM_THREADS": "1",
+        "HOME": before.get("HOME"),
+    }
+
+
+def test_what_is_imported_once_is_there_in_each_worker_and_nothing_of_a_killed_run_is_left(tmp_path: Path) -> None:
+    program = """
+import sys
+from collections import deque
+import misbehave
+from phaselab.sweep.workers import Task, Workers
+if __name__ == "__main__":
+    with Workers(2, lambda part: 60.0, print, misbehave.begin, first=("colorsys",)) as workers:
+        tasks = [Task(str(n), misbehave.loaded, (sys.argv[1], str(n), "colorsys")) for n in range(2)]
+        list(workers.run(deque(tasks)))
+"""
+    (tmp_path / "run.py").write_text(program)
+    (tmp_path / "temporary").mkdir()
+    path = os.pathsep.join([str(Path(misbehave.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": path}
+    with subprocess.Popen([sys.executable, "run.py", str(tmp_path)], cwd=tmp_path, env=environment) as process:
+        told = [tmp_path / "0", tmp_path / "1"]
+        while not all(path.is_file() and path.read_text().endswith(".") for path in told):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    assert [path.read_text().split()[0] for path in told] == ["True", "True"]
+    pids = [int(pid) for path in told for pid in path.read_text().split()[1:3]]
+    began = time.monotonic()
+    while (left := [pid for pid in {*pids} if Path(f"/proc/{pid}").exists()]) and time.monotonic() - began < 20:
+        time.sleep(0.05)
+    assert not left
+    assert not list((tmp_path / "temporary").iterdir())
