@@ -37,6 +37,10 @@ def environment(name: str) -> str | None:
     return os.environ.get(name)
 
 
+def parent() -> int:
+    return os.getppid()
+
+
 def odd() -> int:
     raise Odd("broken", "inside")
 

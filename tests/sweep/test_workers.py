@@ -17,8 +17,8 @@ import misbehave
 from phaselab.sweep.workers import Task, Workers
 
 
-def pool(jobs: int = 2, limit: float = 60.0, begin: Any = misbehave.begin, hear: Any = print) -> Workers:
-    return Workers(jobs, lambda part: limit, hear, begin)
+def pool(jobs: int = 2, limit: float = 60.0, first: Any = ()) -> Workers:
+    return Workers(jobs, lambda part: limit, print, misbehave.begin, first=first)
 
 
 def ended(workers: Workers, *tasks: Task) -> dict[str, tuple[Any, str]]:
@@ -60,7 +60,7 @@ def test_a_part_that_takes_too_long_is_ended_and_said(stopped: bool) -> None:
 
 
 def test_an_interruption_ends_workers_at_once_even_stopped_ones() -> None:
-    with pytest.raises(KeyboardInterrupt), pool() as workers:
+    with pytest.raises(KeyboardInterrupt), pool(first=None) as workers:
         for _ in workers.run(deque([Task("stopped", misbehave.hung, (600.0, True)), *FINE])):
             time.sleep(1)
             processes = [worker.process for worker in (*workers.at_work.values(), *workers.idle)]
@@ -79,6 +79,27 @@ def test_a_worker_that_is_killed_while_it_is_idle_costs_nothing() -> None:
         assert ended(workers, FINE[2], FINE[3]) == {"fine 2": (2, ""), "fine 3": (3, "")}
 
 
+def test_what_workers_are_forked_from_may_be_killed(tmp_path: Path) -> None:
+    program = """
+import os
+import signal
+from collections import deque
+import misbehave
+from phaselab.sweep.workers import Task, Workers
+if __name__ == "__main__":
+    with Workers(1, lambda part: 60.0, print, misbehave.begin) as workers:
+        tasks = deque([Task("parent", misbehave.parent)])
+        for _, parent, _, _ in workers.run(tasks):
+            os.kill(parent, signal.SIGKILL)
+            workers.idle.pop().end()
+        (done,) = workers.run(deque([Task("fine", misbehave.fine, (3,))]))
+        assert done[1:3] == (3, ""), done
+"""
+    (tmp_path / "run.py").write_text(program)
+    path = os.pathsep.join([str(Path(misbehave.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)
+
+
 @pytest.mark.parametrize("first", [(), None], ids=["forked", "by themselves"])
 def test_workers_have_the_environment_of_now_and_leave_it_as_it_was(
     first: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
@@ -88,7 +109,7 @@ def test_workers_have_the_environment_of_now_and_leave_it_as_it_was(
     monkeypatch.setenv("PHASELAB_NEW", "later")
     before = dict(os.environ)
     asked = [Task(name, misbehave.environment, (name,)) for name in ("PHASELAB_NEW", "OMP_NUM_THREADS", "HOME")]
-    with Workers(2, lambda part: 60.0, print, misbehave.begin, first=first) as workers:
+    with pool(first=first) as workers:
         found = ended(workers, *asked)
     assert dict(os.environ) == before
     assert {name: value for name, (value, _) in found.items()} == {
@@ -98,13 +119,18 @@ def test_workers_have_the_environment_of_now_and_leave_it_as_it_was(
     }
 
 
-def test_what_is_imported_once_is_there_in_each_worker_and_nothing_of_a_killed_run_is_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_what_is_imported_once_is_there_in_each_worker_and_nothing_is_left_of_a_run_that_ends(
+    sent: signal.Signals, tmp_path: Path
+) -> None:
     program = """
+import signal
 import sys
 from collections import deque
 import misbehave
 from phaselab.sweep.workers import Task, Workers
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are made to ignore it
     with Workers(2, lambda part: 60.0, print, misbehave.begin, first=("colorsys",)) as workers:
         tasks = [Task(str(n), misbehave.loaded, (sys.argv[1], str(n), "colorsys")) for n in range(2)]
         list(workers.run(deque(tasks)))
@@ -118,7 +144,7 @@ if __name__ == "__main__":
         while not all(path.is_file() and path.read_text().endswith(".") for path in told):
             assert process.poll() is None
             time.sleep(0.05)
-        process.kill()
+        process.send_signal(sent)
     assert [path.read_text().split()[0] for path in told] == ["True", "True"]
     pids = [int(pid) for path in told for pid in path.read_text().split()[1:3]]
     began = time.monotonic()

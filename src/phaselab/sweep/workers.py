@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from multiprocessing import resource_tracker, util
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -43,6 +43,25 @@ def import_first(*modules: str) -> None:
     """Have modules that take seconds imported once, by what workers and kernels are forked from; before the first."""
     _FIRST.update(dict.fromkeys(modules))
     multiprocessing.get_context("forkserver").set_forkserver_preload([*_FIRST])
+
+
+def _fork(process: Any) -> None:
+    """Start a process, forked from one that begins with the first of them, or when it was killed."""
+    resource_tracker.ensure_running()  # which lets signals through when it begins
+    for left in reversed(range(20)):
+        # Ctrl-C is not for what imports meanwhile: it would say where it was.
+        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+        try:
+            process.start()
+            break
+        except (EOFError, OSError):
+            if not left:
+                raise
+            time.sleep(0.1)  # until the system says that it has ended
 
 
 def _work(pipe: Any, environment: dict[str, str], begin: Callable[..., None] | None, setting: tuple[Any, ...]) -> None:
@@ -96,17 +115,17 @@ class _Worker:
         context: Any = multiprocessing.get_context("spawn" if first is None else "forkserver")
         self.pipe, theirs = context.Pipe()
         util.get_temp_dir()  # else each process makes its own, which stays when it is killed
-        resource_tracker.ensure_running()  # which would let signals through that are blocked
         before = dict(os.environ)
         self.process = context.Process(target=_work, args=(theirs, before | THREADS, *how))
         os.environ.update(THREADS)
-        signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # not for who imports meanwhile
         try:
-            self.process.start()
+            if first is None:
+                self.process.start()
+            else:
+                _fork(self.process)
         finally:
             os.environ.clear()
             os.environ.update(before)
-            signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         theirs.close()  # or the pipe would not end with the process
 
     def end(self) -> None:
@@ -182,6 +201,10 @@ class Workers(AbstractContextManager["Workers"]):
         with suppress(OSError):  # killed while it was idle: its pipe says so
             worker.pipe.send((task.function, task.arguments))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: Any, *_: object) -> None:
         for worker in [*self.idle, *self.at_work.values()]:
             worker.end()
+        # Interrupted, nobody waits for what it still imports; multiprocessing has no other way to end it at once.
+        server = getattr(getattr(forkserver, "_forkserver", None), "_forkserver_pid", None)
+        if kind is KeyboardInterrupt and self.first is not None and server:
+            os.kill(server, signal.SIGKILL)
