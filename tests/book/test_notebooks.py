@@ -125,6 +125,25 @@ class Here(AbstractContextManager["Here"]):
             yield task, task.function(*task.arguments), "", ""
 
 
+@pytest.mark.parametrize(("device", "many"), [("cpu", True), ("cuda", False), ("auto", False)])
+def test_kernels_that_may_use_cuda_import_what_looks_for_it_by_themselves(
+    device: str, many: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def workers(*_: object, setting: Any, **__: object) -> None:
+        asked.append(setting)
+        raise PhaselabError("enough")
+
+    monkeypatch.setattr(runner, "Workers", workers)
+    for name in (*(f"{n:02}_page" for n in range(runner.MANY + 1)), runner.MODEL_PAGE):
+        (tmp_path / f"{name}.md").write_text(NOTEBOOK)
+    given, store = {"study": "demo", "device": device}, Store(tmp_path / "results")
+    with pytest.raises(PhaselabError, match="enough"):
+        runner.execute_pages(load_study("demo"), tmp_path, store, given, 1, Console(file=StringIO()))
+    assert asked == [(many,)]
+
+
 def test_a_page_of_published_tables_is_executed_when_they_change_and_once_for_all_studies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

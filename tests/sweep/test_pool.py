@@ -193,6 +193,24 @@ def test_auto_takes_what_is_there() -> None:
     assert choose_device("cpu") == "cpu"
 
 
+@pytest.mark.parametrize(("device", "first"), [("cpu", pool.SLOW), ("cuda:0", None)])
+def test_on_cuda_workers_begin_by_themselves(
+    device: str, first: object, study: Study, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is forked from one which has looked for CUDA cannot use it."""
+    asked: list[object] = []
+
+    def workers(*how: object) -> None:
+        asked.append(how[-1])
+        raise PhaselabError("enough")
+
+    monkeypatch.setattr(pool, "choose_device", str)
+    monkeypatch.setattr(pool, "Workers", workers)
+    with pytest.raises(PhaselabError, match="enough"):
+        sweep(study, store, device=device)
+    assert asked == [first]
+
+
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
