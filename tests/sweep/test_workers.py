@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import deque
 from pathlib import Path
@@ -83,7 +84,9 @@ def test_what_workers_are_forked_from_may_be_killed(tmp_path: Path) -> None:
     program = """
 import os
 import signal
+import time
 from collections import deque
+from pathlib import Path
 import misbehave
 from phaselab.sweep.workers import Task, Workers
 if __name__ == "__main__":
@@ -91,13 +94,19 @@ if __name__ == "__main__":
         tasks = deque([Task("parent", misbehave.parent)])
         for _, parent, _, _ in workers.run(tasks):
             os.kill(parent, signal.SIGKILL)
-            workers.idle.pop().end()
+            time.sleep(0.5)  # until it is known that the process is gone
+            worker = workers.idle.pop()
+            worker.end()
+            state = Path(f"/proc/{worker.process.pid}/stat")
+            while state.exists() and state.read_text().split()[2] != "Z":
+                time.sleep(0.05)
         (done,) = workers.run(deque([Task("fine", misbehave.fine, (3,))]))
         assert done[1:3] == (3, ""), done
 """
     (tmp_path / "run.py").write_text(program)
     path = os.pathsep.join([str(Path(misbehave.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, check=True)
+    environment = {**os.environ, "PYTHONPATH": path}
+    subprocess.run([sys.executable, "run.py"], cwd=tmp_path, env=environment, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("first", [(), None], ids=["forked", "by themselves"])
@@ -119,9 +128,9 @@ def test_workers_have_the_environment_of_now_and_leave_it_as_it_was(
     }
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(("sent", "long"), [(signal.SIGKILL, False), (signal.SIGINT, False), (signal.SIGKILL, True)])
 def test_what_is_imported_once_is_there_in_each_worker_and_nothing_is_left_of_a_run_that_ends(
-    sent: signal.Signals, tmp_path: Path
+    sent: signal.Signals, long: bool, tmp_path: Path
 ) -> None:
     program = """
 import signal
@@ -131,24 +140,26 @@ import misbehave
 from phaselab.sweep.workers import Task, Workers
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are made to ignore it
-    with Workers(2, lambda part: 60.0, print, misbehave.begin, first=("colorsys",)) as workers:
-        tasks = [Task(str(n), misbehave.loaded, (sys.argv[1], str(n), "colorsys")) for n in range(2)]
+    with Workers(2, lambda part: 60.0, print, misbehave.begin, first=("tabnanny",)) as workers:
+        tasks = [Task(str(n), misbehave.loaded, (sys.argv[1], str(n), "tabnanny")) for n in range(2)]
         list(workers.run(deque(tasks)))
 """
     (tmp_path / "run.py").write_text(program)
-    (tmp_path / "temporary").mkdir()
+    temporary = tmp_path / ("long" * 20) if long else Path(tempfile.mkdtemp(prefix="phaselab-test-"))
+    temporary.mkdir(exist_ok=True)
     path = os.pathsep.join([str(Path(misbehave.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": path}
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": path}
     with subprocess.Popen([sys.executable, "run.py", str(tmp_path)], cwd=tmp_path, env=environment) as process:
         told = [tmp_path / "0", tmp_path / "1"]
         while not all(path.is_file() and path.read_text().endswith(".") for path in told):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(sent)
-    assert [path.read_text().split()[0] for path in told] == ["True", "True"]
+    assert [path.read_text().split()[0] for path in told] == [str(not long)] * 2  # no socket can have so long a name
     pids = [int(pid) for path in told for pid in path.read_text().split()[1:3]]
     began = time.monotonic()
     while (left := [pid for pid in {*pids} if Path(f"/proc/{pid}").exists()]) and time.monotonic() - began < 20:
         time.sleep(0.05)
     assert not left
-    assert not list((tmp_path / "temporary").iterdir())
+    assert not list(temporary.iterdir())
+    temporary.rmdir()
