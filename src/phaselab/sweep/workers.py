@@ -132,9 +132,9 @@ class _Worker:
     def end(self) -> None:
         # Whatever it does, and even if it was stopped; what it writes gets its name only when it is whole. One that has
         # ended may have given its number to another; 255: what it was forked from is gone, which alone would know.
-        if self.process.exitcode in (None, 255):
+        if (pid := self.process.pid) and self.process.exitcode in (None, 255):
             with suppress(ProcessLookupError):
-                os.kill(self.process.pid or 0, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         self.process.join()
         self.pipe.close()
 
